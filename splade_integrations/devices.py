@@ -1,0 +1,50 @@
+"""Where and in which number type the model runs: turns the user's words into torch's, or says what there is."""
+
+import torch
+
+__all__ = ["resolve_device", "resolve_dtype"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device of "auto", "cpu", "cuda", "cuda:n" or "mps".
+
+    Raises:
+        ValueError: An unknown device, or one that this machine does not have.
+    """
+    there = ["cpu"] + [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if device == "auto":
+        return torch.device(there[-1] if len(there) > 1 and there[-1] == "mps" else "cuda" if len(there) > 1 else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as err:
+        raise ValueError(
+            f"device must be auto, cpu, cuda, cuda:n or mps, got {device!r}. This machine has {', '.join(there)}."
+        ) from err
+    name = f"cuda:{resolved.index or 0}" if resolved.type == "cuda" else resolved.type
+    if name not in there:
+        raise ValueError(
+            f"device must be one that this machine has ({', '.join(there)}), got {str(device)!r}. "
+            "Use device='auto' for the best one."
+        )
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The torch type of "auto", "float32", "bfloat16" or "float16".
+
+    "auto" is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose three more bits
+    of mantissa keep the weights closer to float32 than bfloat16.
+
+    Raises:
+        ValueError: An unknown type.
+    """
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved not in _DTYPES.values():
+        raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
+    return resolved

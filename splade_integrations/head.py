@@ -1,0 +1,96 @@
+"""Hidden states to term weights: the vocabulary head and its max pooling.
+
+`splade_pool` is the formula, written to be read. `max_pool_head` is its fast twin: it never writes the
+(B, L, V) logits, and a test holds the two equal. Knows tensors only, nothing of checkpoints or tokenizers.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+__all__ = ["max_pool_head", "splade_pool"]
+
+# One tile of logits, 4 bytes a cell, must stay in a core's second-level cache (1 MiB and up on today's servers)
+# while its product is computed and its maximum taken.
+_TILE_CELLS = 512 * 1024
+_TILE_TOKENS = 512
+
+
+def splade_pool(logits: Tensor, attention_mask: Tensor) -> Tensor:
+    """Pool masked-LM logits into one weight per vocabulary term: the reference.
+
+    weight[b, v] = max over the real tokens t of log(1 + relu(logits[b, t, v])), computed after the max because the
+    activation is monotone. Padding never contributes, so a text's embedding does not depend on its batch.
+
+    Args:
+        logits: MLM scores, unitless. (B, L, V).
+        attention_mask: 1 for real tokens, 0 for padding. (B, L).
+    Returns:
+        Term weights, 0 or more, natural log scale. (B, V) float32.
+    Raises:
+        ValueError: The leading shapes differ.
+    Source:
+        Formal et al., SPLADE v2, arXiv:2109.10086.
+
+    Example:
+        >>> logits = torch.tensor([[[0.0, 1.0], [2.0, -1.0], [9.0, 9.0]]])
+        >>> splade_pool(logits, attention_mask=torch.tensor([[1, 1, 0]]))  # the third token is padding
+        tensor([[1.0986, 0.6931]])
+    """
+    if logits.shape[:2] != attention_mask.shape:
+        raise ValueError(
+            f"attention_mask must have the shape {tuple(logits.shape[:2])} of the logits' texts and tokens, "
+            f"got {tuple(attention_mask.shape)}. Pass the mask that the model was given."
+        )
+    real = attention_mask.bool().unsqueeze(-1)  # (B, L, 1)
+    pooled = logits.float().masked_fill(~real, float("-inf")).amax(dim=1)  # (B, V)
+    return torch.log1p(torch.relu(pooled))
+
+
+def max_pool_head(hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Term weights of `splade_pool(hidden @ weight.T + bias, mask)` in the memory of one tile of logits.
+
+    Takes the product tile by tile of the vocabulary, keeps the running maximum over tokens, and adds the bias and
+    applies the activation once, on (B, V): both are monotone, so the result is the same number.
+
+    Args:
+        hidden: What enters the decoder, padded at the end. (B, L, H). Padding positions are overwritten.
+        lengths: Real tokens of each text, at least 1. (B,).
+        weight: Decoder weight. (V, H), of hidden's type.
+        bias: Decoder bias. (V,) or None.
+    Returns:
+        Term weights, 0 or more. (B, V) float32.
+    """
+    batch, longest, _ = hidden.shape
+    # Padding repeats its text's first token, so that the maximum needs no mask.
+    padding = torch.arange(longest, device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
+    hidden = torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
+    vocabulary = weight.shape[0]
+    pooled = torch.empty((vocabulary, batch), dtype=hidden.dtype, device=hidden.device)
+    for texts, tokens in _token_groups(batch, longest):
+        group = hidden[texts, tokens]  # (b, l, H)
+        b, length, _ = group.shape
+        flat = group.reshape(b * length, -1)
+        rows = max(256, _TILE_CELLS // (b * length))
+        for start in range(0, vocabulary, rows):
+            logits = linear(weight[start : start + rows], flat)  # (tile, b * l)
+            maxima = logits.view(-1, b, length).amax(dim=-1)  # (tile, b)
+            running = pooled[start : start + rows, texts]
+            if tokens.start == 0:
+                running.copy_(maxima)
+            else:
+                torch.maximum(running, maxima, out=running)
+    scores = pooled.T.float()  # (B, V)
+    if bias is not None:
+        scores = scores + bias.float()
+    return torch.log1p(torch.relu(scores))
+
+
+def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
+    """Slices (texts, tokens) that cover (batch, longest) in groups of about `_TILE_TOKENS` tokens."""
+    texts_a_group = max(1, _TILE_TOKENS // longest)
+    return [
+        (slice(first, min(first + texts_a_group, batch)), slice(token, min(token + _TILE_TOKENS, longest)))
+        for first in range(0, batch, texts_a_group)
+        for token in range(0, longest, _TILE_TOKENS)
+    ]

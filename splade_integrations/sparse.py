@@ -1,0 +1,147 @@
+"""Term weights as rows of a sparse matrix: building, pruning, joining, and turning into plain dicts.
+
+numpy and scipy only: this module knows neither torch, nor tokenizers, nor any framework.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+
+__all__ = ["Pruning", "SparseEncoder", "concatenate", "from_dense", "to_dicts"]
+
+
+class SparseEncoder(Protocol):
+    """What an adapter needs of an encoder. `SpladeEncoder` is one; any object with these two methods will do."""
+
+    def encode_documents(self, texts: Sequence[str]) -> csr_array:
+        """Encode documents. (len(texts), vocabulary size)."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> csr_array:
+        """Encode queries. (len(texts), vocabulary size)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """Which terms of a row are kept. Applied once, after pooling; pruned terms are never stored.
+
+    Args:
+        max_active_dims: Keep at most this many terms, the heaviest; ties fall to the lower token id.
+
+    Raises:
+        ValueError: A limit is out of range.
+
+    Example:
+        >>> Pruning(max_active_dims=2).apply(from_dense(np.array([[.5, .0, .1, .7]], np.float32))).toarray()
+        array([[0.5, 0. , 0. , 0.7]], dtype=float32)
+    """
+
+    max_active_dims: int | None = None
+
+    def __post_init__(self) -> None:
+        limit = self.max_active_dims
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise ValueError(
+                f"max_active_dims must be an int of at least 1 or None, got {limit!r}. Use None to keep all."
+            )
+
+    def apply(self, matrix: csr_array) -> csr_array:
+        """Return `matrix` (N, V) without the terms to drop, itself where there are none."""
+        limit = self.max_active_dims
+        if limit is None or matrix.nnz == 0 or np.diff(matrix.indptr).max() <= limit:
+            return matrix
+        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        # lexsort's last key leads: by row, then by falling weight, then by token id.
+        order = np.lexsort((matrix.indices, -matrix.data, rows))
+        rank_in_row = np.arange(matrix.nnz) - matrix.indptr[rows]
+        kept = np.sort(order[rank_in_row < limit])
+        return _csr(
+            matrix.data[kept], matrix.indices[kept], np.bincount(rows[kept], minlength=matrix.shape[0]), matrix.shape[1]
+        )
+
+
+def from_dense(weights: NDArray[np.float32]) -> csr_array:
+    """Build the sparse rows of a dense block of term weights.
+
+    Args:
+        weights: Term weights, 0 or more. (B, V).
+    Returns:
+        (B, V) float32, int32 sorted indices, no stored zeros.
+    """
+    batch, vocabulary = weights.shape
+    flat = weights.reshape(-1)
+    positions = np.flatnonzero(flat)
+    counts = np.bincount(positions // vocabulary, minlength=batch)
+    return _csr(flat[positions], positions % vocabulary, counts, vocabulary)
+
+
+def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
+    """Stack blocks of rows in order. Unlike `scipy.sparse.vstack` it takes no block at all: (0, dim).
+
+    Args:
+        blocks: Matrices of (n_i, dim).
+        dim: Vocabulary size.
+    Returns:
+        (sum of n_i, dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
+    """
+    if not blocks:
+        return _csr(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.int64), dim)
+    counts = np.concatenate([np.diff(block.indptr) for block in blocks])
+    return _csr(
+        np.concatenate([block.data for block in blocks]),
+        np.concatenate([block.indices for block in blocks]),
+        counts,
+        dim,
+    )
+
+
+def to_dicts(matrix: Any) -> list[dict[int, float]]:
+    """Turn sparse rows into `{token id: weight}` of plain Python numbers, heaviest structure Milvus always takes.
+
+    pymilvus refuses numpy scalars, bools and 1-D rows, which is what iterating a scipy matrix gives;
+    a dict of plain numbers is right for Milvus and for both frameworks.
+
+    Args:
+        matrix: Any scipy sparse matrix or array of (N, V), or one 1-D row of (V,).
+    Returns:
+        One dict per row, by rising token id. A row without terms gives `{}`.
+    Raises:
+        TypeError: `matrix` is not a scipy sparse matrix.
+
+    Example:
+        >>> to_dicts(csr_array(np.array([[0, 1.5, 0], [0, 0, 0]], np.float32)))
+        [{1: 1.5}, {}]
+    """
+    if not issparse(matrix):
+        raise TypeError(
+            f"matrix must be a scipy sparse matrix, got {type(matrix).__name__}. Pass what encode_documents returned."
+        )
+    if matrix.ndim == 1:
+        matrix = matrix.reshape(1, -1)
+    rows = csr_array(matrix)
+    rows.sort_indices()
+    ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
+    return [
+        dict(zip(ids[start:end], weights[start:end], strict=True))
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def _csr(data: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
+    """A csr_array from stored terms in row order and the number of terms of each row."""
+    indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
+    matrix = csr_array((len(counts), dim), dtype=np.float32)
+    # Set, not passed to the constructor, which would widen int32 indices to int64 or copy them.
+    matrix.data, matrix.indices, matrix.indptr = (
+        data.astype(np.float32, copy=False),
+        indices.astype(np.int32, copy=False),
+        indptr,
+    )
+    return matrix

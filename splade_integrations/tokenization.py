@@ -1,0 +1,121 @@
+"""Texts to token ids: checks the texts, truncates them keeping the closing special token, and counts what was lost.
+
+Knows tokenizers, neither models nor tensors. Safe to call from several threads.
+"""
+
+import copy
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["TextTokenizer", "TokenIds", "check_text", "check_texts"]
+
+
+def check_texts(texts: Iterable[str]) -> list[str]:
+    """Return `texts` as a list of str, or name the first item that is none.
+
+    Raises:
+        TypeError: A bare str, something that is not iterable, or an item that is not a str.
+    """
+    if isinstance(texts, str | bytes):
+        raise TypeError(
+            f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. Wrap it: [text]."
+        )
+    try:
+        items = list(texts)
+    except TypeError as err:
+        raise TypeError(
+            f"texts must be a list (or another iterable) of str, got {type(texts).__name__}. Pass a list of str."
+        ) from err
+    return [check_text(text, position) for position, text in enumerate(items)]
+
+
+def check_text(text: object, position: int) -> str:
+    """Return `text`, or name its position in the input if it is no str.
+
+    Raises:
+        TypeError: `text` is not a str.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f'texts[{position}] must be a str, got {type(text).__name__}. Drop it or replace it by "".')
+    return text
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Token ids of some texts, with what truncation cost.
+
+    Args:
+        ids: One list of token ids a text, special tokens included.
+        truncated: Texts that were cut.
+        tokens_lost: Tokens cut off.
+        tokens: Tokens of all texts before they were cut.
+    """
+
+    ids: list[list[int]]
+    truncated: int
+    tokens_lost: int
+    tokens: int
+
+
+class TextTokenizer:
+    """Token ids of at most `max_length`, from any Hugging Face tokenizer, in any thread.
+
+    A fast tokenizer keeps its truncation setting inside itself, so threads that want different lengths spoil each
+    other's texts. This one works on its own copy, whose setting is made once. A tokenizer written in Python is
+    called under a lock.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        max_length: Most token ids of a text, special tokens included.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._python: Any = None
+        self._max_length = max_length
+        if getattr(tokenizer, "is_fast", False):
+            self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
+            self._rust.no_padding()
+            self._rust.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        else:
+            self._python = copy.deepcopy(tokenizer)
+            self._lock = threading.Lock()
+
+    def __call__(self, texts: Sequence[str]) -> TokenIds:
+        """Tokenise `texts`; a lone surrogate, which no tokenizer takes, counts as U+FFFD."""
+        texts = [_replace_surrogates(text) for text in texts]
+        return self._call_python(texts) if self._python else self._call_rust(texts)
+
+    def _call_rust(self, texts: list[str]) -> TokenIds:
+        ids: list[list[int]] = []
+        truncated = tokens_lost = 0
+        for encoding in self._rust.encode_batch_fast(texts):
+            ids.append(encoding.ids)
+            overflow = encoding.overflowing
+            if overflow:
+                truncated += 1
+                tokens_lost += sum(len(piece) - sum(piece.special_tokens_mask) for piece in overflow)
+        return TokenIds(ids, truncated, tokens_lost, sum(map(len, ids)) + tokens_lost)
+
+    def _call_python(self, texts: list[str]) -> TokenIds:
+        if not texts:
+            return TokenIds([], 0, 0, 0)
+        with self._lock:
+            # verbose=False: transformers would warn of the length that we are about to cut.
+            lengths = [len(ids) for ids in self._python(texts, verbose=False)["input_ids"]]
+            ids = self._python(texts, truncation=True, max_length=self._max_length)["input_ids"]
+        losses = [length - len(kept) for length, kept in zip(lengths, ids, strict=True)]
+        return TokenIds(ids, sum(loss > 0 for loss in losses), sum(losses), sum(lengths))
+
+
+def _replace_surrogates(text: str) -> str:
+    """`text` with each lone surrogate replaced by U+FFFD; itself where there is none."""
+    if text.isascii():  # a flag of the string object: costs nothing
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # utf-16 joins the surrogates that make a pair and replaces the others.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
