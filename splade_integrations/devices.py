@@ -13,11 +13,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         ValueError: An unknown device, or one that this machine does not have.
     """
-    there = ["cpu"] + [f"cuda:{n}" for n in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        there.append("mps")
+    there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]  # best first
+    there += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if device == "auto":
-        return torch.device(there[-1] if len(there) > 1 and there[-1] == "mps" else "cuda" if len(there) > 1 else "cpu")
+        return torch.device(there[0])
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as err:
@@ -45,6 +44,6 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if resolved not in _DTYPES.values():
+    if resolved is None or resolved not in _DTYPES.values():
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
     return resolved

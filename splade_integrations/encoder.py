@@ -6,7 +6,7 @@ Knows nothing of Milvus or the frameworks.
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from os import PathLike, fspath
 from typing import Any
 
@@ -21,7 +21,7 @@ from splade_integrations.checkpoints import load_masked_lm, resolve_max_length
 from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.head import max_pool_head, splade_pool
 from splade_integrations.precision import exact_float32
-from splade_integrations.sparse import Pruning, concatenate, from_dense
+from splade_integrations.sparse import Pruning, as_rows, concatenate, from_dense
 from splade_integrations.tokenization import TextTokenizer, TokenIds, check_text, check_texts
 
 __all__ = ["SpladeEncoder"]
@@ -71,8 +71,8 @@ class SpladeEncoder:
         >>> weights = encoder.encode_documents(["Alan Turing was born in London.", ""])
         >>> weights.shape
         (2, 30522)
-        >>> [token for token, weight in encoder.decode(weights, top_k=3)[0]]
-        ['turing', 'london', 'alan']
+        >>> [token for token, weight in encoder.decode(weights, top_k=4)[0]]
+        ['born', 'alan', 'turing', 'london']
 
     Source:
         Formal et al., SPLADE v2, arXiv:2109.10086.
@@ -160,9 +160,9 @@ class SpladeEncoder:
         Returns:
             For each row (token, weight) by falling weight, ties by token id.
         """
-        rows = csr_array(embeddings.reshape(1, -1) if embeddings.ndim == 1 else embeddings)
+        rows = as_rows(embeddings)
         decoded = []
-        for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        for start, end in pairwise(rows.indptr):
             ids, weights = rows.indices[start:end], rows.data[start:end]
             order = np.lexsort((ids, -weights))[:top_k]
             tokens = self.tokenizer.convert_ids_to_tokens(ids[order].tolist())
@@ -170,8 +170,9 @@ class SpladeEncoder:
         return decoded
 
     def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
         return (
-            f"SpladeEncoder({self.model_name!r}, device='{self.device}', dtype='{str(self.dtype).removeprefix('torch.')}', "
+            f"SpladeEncoder({self.model_name!r}, device='{self.device}', dtype='{dtype}', "
             f"max_length={self.max_length}, dim={self.dim})"
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-__all__ = ["max_pool_head", "splade_pool"]
+__all__ = ["max_logits", "max_pool_head", "repeat_first_token", "splade_pool"]
 
 # One tile of logits, 4 bytes a cell, must stay in a core's second-level cache (1 MiB and up on today's servers)
 # while its product is computed and its maximum taken.
@@ -48,23 +48,40 @@ def splade_pool(logits: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def max_pool_head(hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Term weights of `splade_pool(hidden @ weight.T + bias, mask)` in the memory of one tile of logits.
+    """Term weights of `splade_pool(hidden @ weight.T + bias, mask)`, in the memory of one tile of logits.
 
-    Takes the product tile by tile of the vocabulary, keeps the running maximum over tokens, and adds the bias and
-    applies the activation once, on (B, V): both are monotone, so the result is the same number.
+    The bias and the activation are applied once, on (B, V): both are monotone, so the result is the same number.
 
     Args:
-        hidden: What enters the decoder, padded at the end. (B, L, H). Padding positions are overwritten.
+        hidden: What enters the decoder, padded at the end. (B, L, H).
         lengths: Real tokens of each text, at least 1. (B,).
         weight: Decoder weight. (V, H), of hidden's type.
         bias: Decoder bias. (V,) or None.
     Returns:
         Term weights, 0 or more. (B, V) float32.
     """
+    scores = max_logits(repeat_first_token(hidden, lengths), weight).T.float()  # (B, V)
+    if bias is not None:
+        scores = scores + bias.float()
+    return torch.log1p(torch.relu(scores))
+
+
+def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Overwrite padding by its text's first token, so that a maximum over tokens needs no mask. (B, L, H)."""
+    padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
+    return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
+
+
+def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Each term's largest product with a text's tokens, tile by tile of the vocabulary with a running maximum.
+
+    Args:
+        hidden: Token vectors, all of them real. (B, L, H).
+        weight: Decoder weight. (V, H), of hidden's type.
+    Returns:
+        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type.
+    """
     batch, longest, _ = hidden.shape
-    # Padding repeats its text's first token, so that the maximum needs no mask.
-    padding = torch.arange(longest, device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
-    hidden = torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
     vocabulary = weight.shape[0]
     pooled = torch.empty((vocabulary, batch), dtype=hidden.dtype, device=hidden.device)
     for texts, tokens in _token_groups(batch, longest):
@@ -80,10 +97,7 @@ def max_pool_head(hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor 
                 running.copy_(maxima)
             else:
                 torch.maximum(running, maxima, out=running)
-    scores = pooled.T.float()  # (B, V)
-    if bias is not None:
-        scores = scores + bias.float()
-    return torch.log1p(torch.relu(scores))
+    return pooled
 
 
 def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:

@@ -6,14 +6,17 @@ Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
 
 import asyncio
 import importlib.metadata
+import os
 import uuid
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from splade_integrations.errors import OptionalDependencyError, require_extra
 
 with require_extra("milvus", module=__name__):
-    from pymilvus import AsyncMilvusClient, Function, FunctionType
+    from pymilvus import AsyncMilvusClient, Function, FunctionType, MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException
 
 __all__ = [
     "RRF_K",
@@ -21,6 +24,7 @@ __all__ = [
     "candidates",
     "dense_index",
     "is_lite",
+    "open_client",
     "rrf_reranker",
     "searchable",
     "sparse_index",
@@ -57,6 +61,37 @@ def is_lite(uri: str) -> bool:
     return True
 
 
+def open_client(**connection_args: Any) -> MilvusClient:
+    """A `MilvusClient`, which pymilvus would open for a milvus-lite file, too, but without saying what is wrong.
+
+    Args:
+        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
+    Raises:
+        OSError: The milvus-lite file cannot be opened; the message says why.
+    """
+    uri = connection_args.get("uri", "")
+    try:
+        return MilvusClient(**connection_args)
+    except ConnectionConfigException as err:
+        if not uri or not is_lite(uri):
+            raise
+        path = Path(uri)
+        if path.suffix != ".db":
+            found = "another name"
+        elif not path.parent.is_dir():
+            found = "a folder that does not exist"
+        elif path.is_file():
+            found = "a file that is not milvus-lite 3's, which keeps a folder of that name"
+        elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
+            found = "a folder that is not writable"
+        else:
+            found = "one that cannot be opened, most likely because another process has it open"
+        raise OSError(
+            f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, open in no other "
+            f"process, got {found}. Name another path, end the other process, or share one Milvus server."
+        ) from err
+
+
 def dense_index(uri: str, metric_type: str = "COSINE") -> dict[str, Any]:
     """Index of the dense field: exact on milvus-lite, whose collections are small; the server's own choice there."""
     return {"index_type": "FLAT" if is_lite(uri) else "AUTOINDEX", "metric_type": metric_type, "params": {}}
@@ -72,8 +107,9 @@ def candidates(k: int) -> int:
     """Hits to fetch from each side before fusion, for `k` results.
 
     Fewer than 100 costs quality: on Cranfield nDCG@10 is .4073 with 20 a side, .4200 with 100 and with 1000.
+    More than 16 384 a server refuses.
     """
-    return max(100, 10 * k)
+    return max(k, min(max(100, 10 * k), 16_384))
 
 
 def rrf_reranker() -> Function:

@@ -14,6 +14,8 @@ import torch
 
 __all__ = ["exact_float32"]
 
+# getattr: torch's own annotations do not know the first.
+_BACKENDS = (getattr(torch.backends.mkldnn, "matmul"), torch.backends.cuda.matmul)  # noqa: B009
 _lock = threading.Lock()
 _users = 0
 _found: list[tuple[Any, str]] = []  # (backend, the precision it had)
@@ -40,7 +42,7 @@ def _acquire() -> None:
         _users += 1
         if _users > 1:
             return
-        for backend in (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul):
+        for backend in _BACKENDS:
             precision = backend.fp32_precision
             if precision not in ("ieee", "none"):
                 _found.append((backend, precision))

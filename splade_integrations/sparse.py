@@ -5,13 +5,14 @@ numpy and scipy only: this module knows neither torch, nor tokenizers, nor any f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-__all__ = ["Pruning", "SparseEncoder", "concatenate", "from_dense", "to_dicts"]
+__all__ = ["Pruning", "SparseEncoder", "as_rows", "concatenate", "from_dense", "to_dicts"]
 
 
 class SparseEncoder(Protocol):
@@ -101,7 +102,7 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
 
 
 def to_dicts(matrix: Any) -> list[dict[int, float]]:
-    """Turn sparse rows into `{token id: weight}` of plain Python numbers, heaviest structure Milvus always takes.
+    """Turn sparse rows into `{token id: weight}` of plain Python numbers, the form that Milvus always takes.
 
     pymilvus refuses numpy scalars, bools and 1-D rows, which is what iterating a scipy matrix gives;
     a dict of plain numbers is right for Milvus and for both frameworks.
@@ -121,15 +122,15 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
         raise TypeError(
             f"matrix must be a scipy sparse matrix, got {type(matrix).__name__}. Pass what encode_documents returned."
         )
-    if matrix.ndim == 1:
-        matrix = matrix.reshape(1, -1)
-    rows = csr_array(matrix)
+    rows = as_rows(matrix)
     rows.sort_indices()
     ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
-    return [
-        dict(zip(ids[start:end], weights[start:end], strict=True))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [dict(zip(ids[start:end], weights[start:end], strict=True)) for start, end in pairwise(bounds)]
+
+
+def as_rows(matrix: Any) -> csr_array:
+    """`matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V)."""
+    return csr_array(matrix.reshape((1, -1)) if matrix.ndim == 1 else matrix)
 
 
 def _csr(data: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
@@ -137,11 +138,9 @@ def _csr(data: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any], dim: i
     indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
     if indptr[-1] <= np.iinfo(np.int32).max:
         indptr = indptr.astype(np.int32)
-    matrix = csr_array((len(counts), dim), dtype=np.float32)
+    matrix: Any = csr_array((len(counts), dim), dtype=np.float32)
     # Set, not passed to the constructor, which would widen int32 indices to int64 or copy them.
-    matrix.data, matrix.indices, matrix.indptr = (
-        data.astype(np.float32, copy=False),
-        indices.astype(np.int32, copy=False),
-        indptr,
-    )
-    return matrix
+    matrix.data = data.astype(np.float32, copy=False)
+    matrix.indices = indices.astype(np.int32, copy=False)
+    matrix.indptr = indptr
+    return cast(csr_array, matrix)

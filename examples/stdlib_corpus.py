@@ -1,0 +1,257 @@
+"""The corpus of the demo: the docstrings of Python's own standard library, which every reader has on disk and knows.
+
+The source files are parsed, never imported, so reading them runs no code. This module knows nothing of retrieval
+beyond the text that an entry offers to embed. Run it to see how many entries there are, and three of them:
+
+    python examples/stdlib_corpus.py
+"""
+
+import ast
+import re
+import sysconfig
+import time
+import tokenize
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Entry", "read_corpus"]
+
+Kind = Literal["function", "class", "method"]
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+MIN_WORDS = 7  # a shorter docstring ("Return the name.") says too little to be asked for
+MAX_SIGNATURE = 200  # characters
+MAX_TEXT = 1200  # characters: with the signature about the 256 tokens that the demo's models read
+
+LEFT_OUT = {
+    *("test", "tests", "idlelib", "turtledemo"),  # programs, not library
+    *("site-packages", "dist-packages", "ensurepip"),  # not Python's own
+    *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # gone since Python 3.12 or 3.13
+    *("tkinter", "turtle"),  # an optional install that would be a fifth of the corpus
+    "ntpath",  # os.path once more, for Windows
+}
+KNOWN_AS = {  # modules that get their public name at run time, where no import statement tells
+    "posixpath": "os.path",
+    "genericpath": "os.path",
+    "_collections_abc": "collections.abc",
+    "_pydecimal": "decimal",
+}
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")  # "SSLObject", but not "IPv6"
+_SELF = re.compile(r"^(self|cls)(, /)?(, |$)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One documented function, class or method.
+
+    Args:
+        name: Dotted name as a program would write it. Unique in the corpus.
+        kind: What is documented; a property counts as a method.
+        module: The module to import.
+        signature: The parameters in parentheses, without `self`. Empty for a property, and for a class that has no
+            constructor of its own.
+        text: The docstring without its indentation.
+    """
+
+    name: str
+    kind: Kind
+    module: str
+    signature: str
+    text: str
+
+    @property
+    def page(self) -> str:
+        """The text to embed: name and signature, the words of a CamelCase name, and how the docstring begins.
+
+        Example:
+            >>> print(Entry("queue.LifoQueue", "class", "queue", "(maxsize=0)", "Most recently added first.").page)
+            queue.LifoQueue(maxsize=0)
+            queue.Lifo Queue
+            Most recently added first.
+        """
+        signature = self.signature if len(self.signature) <= MAX_SIGNATURE else self.signature[:MAX_SIGNATURE] + "…)"
+        # BERT's tokenizer splits at dots and underscores but not in CamelCase, where it finds no whole words.
+        words = _HUMP.sub(" ", self.name)
+        return "\n".join(dict.fromkeys([self.name + signature, words, _beginning(self.text, MAX_TEXT)]))
+
+
+@dataclass(frozen=True)
+class _Module:
+    """What is read from one source file.
+
+    Args:
+        name: Dotted name.
+        body: The module's statements.
+        declared: The names in `__all__`, None where it is absent or computed.
+        imports: Each `from source import names`: the absolute name of the source, and the names.
+    """
+
+    name: str
+    body: Sequence[ast.stmt]
+    declared: frozenset[str] | None
+    imports: Sequence[tuple[str, frozenset[str]]]
+
+    @property
+    def defined(self) -> frozenset[str]:
+        return frozenset(definition.name for definition in _definitions(self.body))
+
+
+def read_corpus() -> list[Entry]:
+    """Read the documented public functions, classes and methods of this Python's standard library.
+
+    Public is what has no leading underscore and is in its module's `__all__`, if there is one. Names are those that
+    programs use: `decimal.Decimal` though it is written in `_pydecimal`, `asyncio.wait_for` though in `asyncio.tasks`.
+    Not in the corpus: `LEFT_OUT`, modules that announce their removal, docstrings of fewer than `MIN_WORDS` words, and
+    whatever is written in C.
+
+    Returns:
+        About 3,200 entries, sorted by name. They differ a little from one Python to the next.
+
+    Raises:
+        FileNotFoundError: This Python has no source files.
+    """
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    modules = {module.name: module for module in _read_modules(folder)}
+    homes = _homes(modules)
+    entries: dict[str, Entry] = {}
+    for module in modules.values():
+        for definition in _definitions(module.body):
+            home = homes.get((module.name, definition.name))
+            if home:
+                for entry in _entries(definition, home, home, "function"):
+                    entries.setdefault(entry.name, entry)  # the first of several: a setter repeats its property
+    if not entries:
+        raise FileNotFoundError(
+            f"The standard library must be there as .py files, got none in {folder}. Use a Python that has its sources."
+        )
+    return [entries[name] for name in sorted(entries)]
+
+
+def _read_modules(folder: Path) -> Iterator[_Module]:
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if not LEFT_OUT.isdisjoint(parts) or not all(part.isidentifier() for part in parts):
+            continue
+        try:
+            with tokenize.open(path) as file:  # in the encoding that the file declares
+                source = file.read()
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):  # another Python's syntax, or bytes that are not of that encoding
+            continue
+        if "warnings._deprecated(__name__" in source:  # announces its removal
+            continue
+        package = parts[:-1]
+        name = ".".join(package if parts[-1] == "__init__" else parts)
+        declared = None if re.search(r"__all__(\.| *\+=)", source) else _declared(tree.body)
+        yield _Module(name, tree.body, declared, list(_imports(tree.body, package)))
+
+
+def _declared(body: Sequence[ast.stmt]) -> frozenset[str] | None:
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+            items = node.value.elts if isinstance(node.value, ast.List | ast.Tuple) else []
+            names = (item.value for item in items if isinstance(item, ast.Constant))
+            return frozenset(name for name in names if isinstance(name, str)) or None
+    return None
+
+
+def _imports(body: Sequence[ast.stmt], package: tuple[str, ...]) -> Iterator[tuple[str, frozenset[str]]]:
+    for node in _statements(body):
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            names = frozenset(alias.name for alias in node.names if alias.asname in (None, alias.name))
+            yield ".".join([*above, *([node.module] if node.module else [])]), names
+
+
+def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
+    """Where each public definition belongs: (module it is written in, its name) -> module to import it from.
+
+    That is the module itself or one that passes it on: a package around it or, if the module is private, a neighbour
+    in its package, or one that takes all of it or lists the name in `__all__`. Of several the shortest path, then the
+    first in the alphabet.
+    """
+    places: dict[tuple[str, str], set[str]] = {}
+
+    def publish(names: frozenset[str], source: str, module: _Module) -> None:
+        home = KNOWN_AS.get(module.name, module.name)
+        if _is_public(home):
+            for name in names if module.declared is None else names & module.declared:
+                places.setdefault((source, name), set()).add(home)
+
+    for module in modules.values():
+        publish(module.defined, module.name, module)
+        for source, names in module.imports:
+            if source not in modules or source in KNOWN_AS:
+                continue
+            takes_all = "*" in names
+            is_around = source.startswith(module.name + ".")
+            is_neighbour = source.partition(".")[0] == module.name.partition(".")[0]
+            if is_around or (not _is_public(source) and (is_neighbour or takes_all or module.declared)):
+                exported = modules[source].declared or modules[source].defined
+                publish(modules[source].defined & (exported if takes_all else names), source, module)
+    return {key: min(homes, key=lambda home: (home.count("."), home)) for key, homes in places.items()}
+
+
+def _is_public(module: str) -> bool:
+    return not any(part.startswith("_") for part in module.split("."))
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a body, with those under `if`, `try` and the like, but not those of functions and classes."""
+    for node in body:
+        yield node
+        if not isinstance(node, Definition):
+            for part in ("body", "handlers", "orelse", "finalbody"):
+                yield from _statements(getattr(node, part, ()))
+
+
+def _definitions(body: Sequence[ast.stmt]) -> Iterator[Definition]:
+    for node in _statements(body):
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield node
+
+
+def _entries(node: Definition, module: str, parent: str, kind: Kind) -> Iterator[Entry]:
+    name = f"{parent}.{node.name}"
+    text = ast.get_docstring(node) or ""
+    if len(text.split()) >= MIN_WORDS:
+        yield Entry(name, "class" if isinstance(node, ast.ClassDef) else kind, module, _signature(node), text)
+    if isinstance(node, ast.ClassDef):
+        for member in _definitions(node.body):
+            yield from _entries(member, module, name, "method")
+
+
+def _signature(node: Definition) -> str:
+    if isinstance(node, ast.ClassDef):
+        functions = {member.name: member for member in node.body if isinstance(member, ast.FunctionDef)}
+        constructor = functions.get("__init__") or functions.get("__new__")
+        return _signature(constructor) if constructor else ""
+    if any(ast.unparse(decorator).endswith("property") for decorator in node.decorator_list):
+        return ""
+    return f"({_SELF.sub('', ast.unparse(node.args))})"
+
+
+def _beginning(text: str, limit: int) -> str:
+    """Cut `text` to at most `limit` characters: after a paragraph, or else a sentence, or else a word.
+
+    Example:
+        >>> _beginning("One. Two three four five.", limit=14)
+        'One.'
+    """
+    if len(text) <= limit:
+        return text
+    text = text[:limit]
+    ends = (text.rfind("\n\n"), max(text.rfind(". "), text.rfind(".\n")) + 1, text.rfind(" "))
+    # A paragraph or sentence that ends early would lose too much.
+    return text[: next((end for end in ends if end > limit // 4), limit)].rstrip()
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    corpus = read_corpus()
+    print(f"{len(corpus):,} entries in {time.perf_counter() - started:.1f} s\n")
+    for entry in corpus[len(corpus) // 6 :: len(corpus) // 3]:
+        print(entry.page, end="\n\n")

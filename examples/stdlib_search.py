@@ -1,0 +1,151 @@
+"""The demo's two stores: the same entries, encoder and dense model behind LangChain and behind LlamaIndex."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from dense import MiniLM
+from langchain_core.embeddings import Embeddings
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import TextNode
+from llama_index.core.vector_stores.types import VectorStoreQueryMode
+from pymilvus import MilvusClient
+from scipy.sparse import csr_array
+from stdlib_corpus import Entry
+
+from splade_integrations import SpladeEncoder, langchain, llama_index
+
+__all__ = ["Models", "Search", "Side", "langchain_search", "llama_index_search"]
+
+Side = Literal["dense", "sparse", "hybrid"]
+
+
+class Search(Protocol):
+    """Asks one store."""
+
+    def __call__(self, question: str, side: Side, k: int) -> list[str]:
+        """Names of the k best entries, best first."""
+        ...
+
+
+class EncodedOnce:
+    """Rows of the corpus, encoded when they are first wanted: two stores will ask for the same texts."""
+
+    def __init__(self, encode: Callable[..., Any], corpus: Sequence[str]) -> None:
+        self._encode = encode
+        self._corpus = corpus
+        self._row_of = {text: row for row, text in enumerate(corpus)}
+        self._rows: Any = None
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        if self._rows is None:
+            self._rows = self._encode(self._corpus, show_progress=True)
+        return self._rows[[self._row_of[text] for text in texts]]
+
+
+class Models:
+    """One SPLADE encoder and one dense model, for both frameworks. Adapters take any object with these two methods.
+
+    Args:
+        encoder: The SPLADE encoder.
+        dense: The dense model.
+        entries: The corpus.
+    """
+
+    def __init__(self, encoder: SpladeEncoder, dense: MiniLM, entries: Sequence[Entry]) -> None:
+        pages = [entry.page for entry in entries]
+        self.encoder = encoder
+        self.dense = dense
+        self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
+        self.dense_rows = EncodedOnce(dense.encode, pages)
+
+    def encode_documents(self, texts: Sequence[str]) -> csr_array:
+        rows: csr_array = self.sparse_rows(texts)
+        return rows
+
+    def encode_queries(self, texts: Sequence[str]) -> csr_array:
+        return self.encoder.encode_queries(texts)
+
+
+class LangChainDense(Embeddings):
+    """The dense side, as LangChain wants it."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        rows: list[list[float]] = self._models.dense_rows(texts).tolist()
+        return rows
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._models.dense.embed_query(text)
+
+
+class LlamaIndexDense(BaseEmbedding):
+    """The dense side, as LlamaIndex wants it. Only queries come here: the demo's nodes bring their embeddings."""
+
+    _dense: MiniLM = PrivateAttr()
+
+    def __init__(self, dense: MiniLM) -> None:
+        super().__init__(model_name="all-MiniLM-L6-v2")
+        self._dense = dense
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._dense.embed_query(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._dense.embed_query(query)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._dense.embed_query(text)
+
+
+def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
+    """Open LangChain's collection, fill it unless it holds the entries already, and return its search."""
+    name = "stdlib_langchain"
+    sparse = langchain.SpladeSparseEmbedding(encoder=models)
+    store = langchain.hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
+    if _count(store.client, name) != len(entries):
+        store.add_texts([entry.page for entry in entries], ids=[entry.name for entry in entries])
+
+    def search(question: str, side: Side, k: int) -> list[str]:
+        return [str(document.id) for document in store.similarity_search(question, k=k, mode=side)]
+
+    return search
+
+
+def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
+    """Open LlamaIndex's collection, fill it unless it holds the entries already, and return its search."""
+    name = "stdlib_llama_index"
+    sparse = llama_index.SpladeSparseEmbedding(encoder=models)
+    store = llama_index.HybridMilvusVectorStore(
+        uri=uri, token=token, collection_name=name, dim=models.dense.dim, sparse_embedding_function=sparse
+    )
+    if _count(store.client, name) != len(entries):
+        embeddings = models.dense_rows([entry.page for entry in entries]).tolist()
+        store.add(
+            [
+                TextNode(id_=entry.name, text=entry.page, embedding=embedding)
+                for entry, embedding in zip(entries, embeddings, strict=True)
+            ]
+        )
+    index = VectorStoreIndex.from_vector_store(store, embed_model=LlamaIndexDense(models.dense))
+    modes = {
+        "dense": VectorStoreQueryMode.DEFAULT,
+        "sparse": VectorStoreQueryMode.SPARSE,
+        "hybrid": VectorStoreQueryMode.HYBRID,
+    }
+
+    def search(question: str, side: Side, k: int) -> list[str]:
+        retriever = index.as_retriever(vector_store_query_mode=modes[side], similarity_top_k=k)
+        return [hit.node.node_id for hit in retriever.retrieve(question)]
+
+    return search
+
+
+def _count(client: MilvusClient, collection: str) -> int:
+    """Rows of a collection, 0 where there is none."""
+    if not client.has_collection(collection):
+        return 0
+    return int(client.query(collection, output_fields=["count(*)"])[0]["count(*)"])

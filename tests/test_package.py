@@ -1,0 +1,62 @@
+"""The package as it is installed: a light import, clear words for a missing extra."""
+
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+{code}
+"""
+
+
+def run_without(absent: set[str], code: str) -> subprocess.CompletedProcess:
+    script = WITHOUT.format(absent=absent, code=code)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+
+
+def test_core_works_without_any_framework(model_folder):
+    frameworks = {"langchain_core", "langchain_milvus", "llama_index", "pymilvus", "milvus_lite", "rich", "pandas"}
+    code = f"""
+from splade_integrations import SpladeEncoder, to_dicts
+from splade_integrations.milvus import SpladeEmbeddingFunction
+print(SpladeEncoder({model_folder!r}).encode_documents(["a"]).shape)
+"""
+    done = run_without(frameworks, code)
+    assert done.stdout == "(1, 30522)\n", done.stderr
+    assert done.stderr == ""
+
+
+def test_import_brings_no_framework():
+    code = "import splade_integrations, sys; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for framework in ("langchain", "llama_index", "pymilvus", "pandas", "sklearn"):
+        assert f"'{framework}" not in modules
+
+
+@pytest.mark.parametrize(
+    ("module", "absent", "extra"),
+    [
+        ("splade_integrations.langchain", "langchain_milvus", "langchain"),
+        ("splade_integrations.langchain", "langchain_core", "langchain"),
+        ("splade_integrations.llama_index", "llama_index", "llama-index"),
+        ("splade_integrations.milvus_settings", "pymilvus", "milvus"),
+    ],
+)
+def test_missing_extra_names_the_pip_line(module, absent, extra):
+    code = f"""
+from splade_integrations import OptionalDependencyError
+try:
+    import {module}
+except OptionalDependencyError as err:
+    print(err)
+"""
+    done = run_without({absent}, code)
+    assert done.stdout.strip().endswith(f"Install it with: pip install 'splade-integrations[{extra}]'."), done.stderr
+    assert done.stdout.startswith(f"{module}")

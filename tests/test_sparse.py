@@ -1,0 +1,62 @@
+"""Rows of term weights: building, pruning, joining, dicts."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array, csr_matrix, random_array
+
+from splade_integrations import Pruning, to_dicts
+from splade_integrations.sparse import concatenate, from_dense
+
+WEIGHTS = np.array([[0, 0.5, 0, 2, 0.5, 0], [0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]], np.float32)
+
+
+def test_from_dense_keeps_just_what_is_positive():
+    matrix = from_dense(WEIGHTS)
+    np.testing.assert_array_equal(matrix.toarray(), WEIGHTS)
+    assert matrix.nnz == np.count_nonzero(WEIGHTS)
+    assert (matrix.dtype, matrix.indices.dtype, matrix.indptr.dtype) == (np.float32, np.int32, np.int32)
+    assert matrix.has_sorted_indices
+
+
+def test_concatenate():
+    matrix = from_dense(WEIGHTS)
+    joined = concatenate([matrix, matrix[:0], matrix[[2]]], 6)
+    np.testing.assert_array_equal(joined.toarray(), WEIGHTS[[0, 1, 2, 2]])
+    assert concatenate([], 6).shape == (0, 6)
+    assert to_dicts(concatenate([], 6)) == []
+
+
+@pytest.mark.parametrize("form", [csr_array, csr_matrix, lambda m: m.tocsc(), lambda m: m.tocoo()])
+def test_dicts_of_plain_numbers(form):
+    dicts = to_dicts(form(from_dense(WEIGHTS)))
+    assert dicts == [{1: 0.5, 3: 2.0, 4: 0.5}, {}, dict(enumerate([1.0, 2, 3, 4, 5, 6]))]
+    assert {(type(token), type(weight)) for row in dicts for token, weight in row.items()} == {(int, float)}
+
+
+def test_dicts_of_one_row():
+    assert to_dicts(next(iter(from_dense(WEIGHTS)))) == [{1: 0.5, 3: 2.0, 4: 0.5}]
+
+
+def test_dicts_of_something_else_are_refused():
+    with pytest.raises(TypeError, match="matrix must be a scipy sparse matrix, got ndarray"):
+        to_dicts(WEIGHTS)
+
+
+def test_pruning_keeps_the_heaviest_and_breaks_ties_by_token_id():
+    pruned = Pruning(max_active_dims=2).apply(from_dense(WEIGHTS))
+    assert to_dicts(pruned) == [{1: 0.5, 3: 2.0}, {}, {4: 5.0, 5: 6.0}]
+    assert pruned.has_sorted_indices
+    assert to_dicts(Pruning(max_active_dims=100).apply(from_dense(WEIGHTS))) == to_dicts(from_dense(WEIGHTS))
+
+
+def test_pruning_equals_a_plain_sort():
+    matrix = random_array((50, 300), density=0.2, format="csr", dtype=np.float32, rng=np.random.default_rng(1))
+    matrix.data = np.ceil(matrix.data * 5)  # many ties
+    for row, pruned in zip(to_dicts(matrix), to_dicts(Pruning(max_active_dims=7).apply(matrix)), strict=True):
+        assert pruned == dict(sorted(sorted(row.items(), key=lambda term: (-term[1], term[0]))[:7]))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "10"])
+def test_pruning_refuses_what_is_no_limit(limit):
+    with pytest.raises(ValueError, match="max_active_dims must be an int of at least 1"):
+        Pruning(max_active_dims=limit)
