@@ -12,7 +12,7 @@ import sysconfig
 import time
 import tokenize
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ LEFT_OUT = {
     *("test", "tests", "idlelib", "turtledemo"),  # programs, not library
     *("site-packages", "dist-packages", "ensurepip"),  # not Python's own
     *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # gone since Python 3.12 or 3.13
-    *("tkinter", "turtle"),  # an optional install that would be a fifth of the corpus
+    *("tkinter", "turtle"),  # an optional install that would be a sixth of the corpus
     "ntpath",  # os.path once more, for Windows
 }
 KNOWN_AS = {  # modules that get their public name at run time, where no import statement tells
@@ -80,23 +80,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Module:
-    """What is read from one source file.
+    """What is kept of one source file. Not its tree: holding all of them triples the time, which goes to the gc.
 
     Args:
         name: Dotted name.
-        body: The module's statements.
+        definitions: For each public function and class the entries of it and its methods, named without the module.
         declared: The names in `__all__`, None where it is absent or computed.
         imports: Each `from source import names`: the absolute name of the source, and the names.
     """
 
     name: str
-    body: Sequence[ast.stmt]
+    definitions: dict[str, list[Entry]]
     declared: frozenset[str] | None
-    imports: Sequence[tuple[str, frozenset[str]]]
-
-    @property
-    def defined(self) -> frozenset[str]:
-        return frozenset(definition.name for definition in _definitions(self.body))
+    imports: list[tuple[str, frozenset[str]]]
 
 
 def read_corpus() -> list[Entry]:
@@ -118,11 +114,14 @@ def read_corpus() -> list[Entry]:
     homes = _homes(modules)
     entries: dict[str, Entry] = {}
     for module in modules.values():
-        for definition in _definitions(module.body):
-            home = homes.get((module.name, definition.name))
-            if home:
-                for entry in _entries(definition, home, home, "function"):
-                    entries.setdefault(entry.name, entry)  # the first of several: a setter repeats its property
+        for definition, found in module.definitions.items():
+            home = homes.get((module.name, definition))
+            if home is None:
+                continue
+            for entry in found:
+                name = f"{home}.{entry.name}"
+                if name not in entries:  # the first of several: a setter may repeat its property
+                    entries[name] = replace(entry, name=name, module=home)
     if not entries:
         raise FileNotFoundError(
             f"The standard library must be there as .py files, got none in {folder}. Use a Python that has its sources."
@@ -146,7 +145,10 @@ def _read_modules(folder: Path) -> Iterator[_Module]:
         package = parts[:-1]
         name = ".".join(package if parts[-1] == "__init__" else parts)
         declared = None if re.search(r"__all__(\.| *\+=)", source) else _declared(tree.body)
-        yield _Module(name, tree.body, declared, list(_imports(tree.body, package)))
+        definitions: dict[str, list[Entry]] = {}
+        for node in _definitions(tree.body):
+            definitions.setdefault(node.name, []).extend(_entries(node, name, node.name, "function"))
+        yield _Module(name, definitions, declared, list(_imports(tree.body, package)))
 
 
 def _declared(body: Sequence[ast.stmt]) -> frozenset[str] | None:
@@ -182,7 +184,7 @@ def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
                 places.setdefault((source, name), set()).add(home)
 
     for module in modules.values():
-        publish(module.defined, module.name, module)
+        publish(frozenset(module.definitions), module.name, module)
         for source, names in module.imports:
             if source not in modules or source in KNOWN_AS:
                 continue
@@ -190,8 +192,9 @@ def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
             is_around = source.startswith(module.name + ".")
             is_neighbour = source.partition(".")[0] == module.name.partition(".")[0]
             if is_around or (not _is_public(source) and (is_neighbour or takes_all or module.declared)):
-                exported = modules[source].declared or modules[source].defined
-                publish(modules[source].defined & (exported if takes_all else names), source, module)
+                defined = frozenset(modules[source].definitions)
+                exported = modules[source].declared or defined
+                publish(defined & (exported if takes_all else names), source, module)
     return {key: min(homes, key=lambda home: (home.count("."), home)) for key, homes in places.items()}
 
 
@@ -214,14 +217,13 @@ def _definitions(body: Sequence[ast.stmt]) -> Iterator[Definition]:
             yield node
 
 
-def _entries(node: Definition, module: str, parent: str, kind: Kind) -> Iterator[Entry]:
-    name = f"{parent}.{node.name}"
+def _entries(node: Definition, module: str, name: str, kind: Kind) -> Iterator[Entry]:
     text = ast.get_docstring(node) or ""
     if len(text.split()) >= MIN_WORDS:
         yield Entry(name, "class" if isinstance(node, ast.ClassDef) else kind, module, _signature(node), text)
     if isinstance(node, ast.ClassDef):
         for member in _definitions(node.body):
-            yield from _entries(member, module, name, "method")
+            yield from _entries(member, module, f"{name}.{member.name}", "method")
 
 
 def _signature(node: Definition) -> str:

@@ -1,0 +1,119 @@
+"""Hybrid search over the docstrings of Python's own standard library: dense, SPLADE and both, side by side.
+
+    make demo                                 a few questions, then 30 fixed ones with expected answers
+    make demo Q="wait for several threads"    your own question
+
+The first run indexes, once through LangChain and once through LlamaIndex, into a milvus-lite file under .cache/ or on
+the server that MILVUS_URI (and MILVUS_TOKEN) names. A later run finds its index.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dense import MiniLM
+from models import splade_model_path
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from stdlib_corpus import Entry, read_corpus
+from stdlib_questions import QUESTIONS
+from stdlib_search import Models, Search, Side, langchain_search, llama_index_search
+
+from splade_integrations import SpladeEncoder
+
+SHOWN = (
+    "a temporary folder that deletes itself",
+    "RFC 2822 date header",
+    "split a shell command line into words",
+)
+SIDES: dict[Side, str] = {"dense": "dense", "sparse": "SPLADE", "hybrid": "hybrid"}
+TOP = 5
+
+console = Console(highlight=False)
+
+
+def main(questions: Sequence[str]) -> None:
+    started = time.perf_counter()
+    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # long docstrings are cut, as they should be here
+    entries = read_corpus()
+    console.print(
+        f"{len(entries)} functions, methods and classes of Python {sys.version.split()[0]}'s standard library"
+    )
+    models = Models(SpladeEncoder(splade_model_path(), max_length=256), MiniLM(), entries)
+    uri, token = os.environ.get("MILVUS_URI") or _database_file(), os.environ.get("MILVUS_TOKEN", "")
+    searches = {
+        "LangChain": langchain_search(entries, models, uri, token),
+        "LlamaIndex": llama_index_search(entries, models, uri, token),
+    }
+    console.print(f"Two collections of {len(entries)} rows in {uri}, ready after {time.perf_counter() - started:.0f} s")
+    pages = {entry.name: entry for entry in entries}
+    for question in questions or SHOWN:
+        for framework, search in searches.items():
+            console.print(_side_by_side(f"{question}  [dim]({framework})[/]", question, search, models, pages))
+    if not questions:
+        console.print(_hits(searches))
+
+
+def _side_by_side(title: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
+    """The best answers of each side, with the terms that the question and the answer share."""
+    table = Table(title=title, title_justify="left", title_style="bold", expand=True)
+    for heading in SIDES.values():
+        table.add_column(heading, ratio=1, overflow="fold")
+    columns = []
+    for side in SIDES:
+        names = search(question, side, TOP)
+        shared = _shared_terms(question, [entries[name].page for name in names], models)
+        columns.append(
+            [
+                Text(name) if side == "dense" else Text.assemble(name, "\n", (" ".join(terms), "dim"))
+                for name, terms in zip(names, shared, strict=True)
+            ]
+        )
+    for answers in zip(*columns, strict=True):
+        table.add_row(*answers)
+    return table
+
+
+def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
+    """For each page the tokens that add most to its score: the products of both weights."""
+    contributions = models.encoder.encode_documents(pages).multiply(models.encoder.encode_queries([question]))
+    return [[token for token, _ in terms] for terms in models.encoder.decode(contributions, top_k=most)]
+
+
+def _hits(searches: Mapping[str, Search]) -> Table:
+    """The rank of the first expected answer among the best five, for each question and side."""
+    framework, search = next(iter(searches.items()))
+    table = Table(title=f"30 fixed questions: rank of an expected answer in the top {TOP}", title_justify="left")
+    table.add_column("question", overflow="fold")
+    for heading in SIDES.values():
+        table.add_column(heading, justify="right")
+    found = dict.fromkeys(SIDES, 0)
+    differing = 0
+    for question in QUESTIONS:
+        row = []
+        for side in SIDES:
+            names = search(question.text, side, TOP)
+            differing += any(other(question.text, side, TOP) != names for other in searches.values())
+            ranks = [rank for rank, name in enumerate(names, start=1) if name in question.expected]
+            found[side] += bool(ranks)
+            row.append(str(ranks[0]) if ranks else "–")
+        table.add_row(question.text, *row)
+    table.add_section()
+    table.add_row(f"hit@{TOP} of {len(QUESTIONS)}", *(str(hits) for hits in found.values()), style="bold")
+    table.caption = f"Asked through {framework}. {differing} of the {len(QUESTIONS) * len(SIDES)} lists differ in another framework."
+    return table
+
+
+def _database_file() -> str:
+    """A milvus-lite file for this Python, whose standard library is the corpus."""
+    folder = Path(__file__).resolve().parent.parent / ".cache"
+    folder.mkdir(exist_ok=True)
+    return str(folder / f"demo-python{sys.version_info.major}.{sys.version_info.minor}.db")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
