@@ -1,187 +1,399 @@
-"""What is in this model repository? Loads a masked-LM checkpoint, or says why it has no SPLADE weights.
+"""What is in this model repository? Reads its small files into a description of the document and the query side.
 
-Knows transformers and where models lie, nothing of texts or batches.
+Loads no weights. Knows the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch,
+and the few repositories whose files do not tell the whole story. Knows neither torch nor texts.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers.utils import cached_file
 
 from splade_integrations.errors import UnsupportedModelError
 
-__all__ = ["MaskedLanguageModel", "load_masked_lm", "resolve_max_length"]
+__all__ = [
+    "ActivationFunction",
+    "MaskedLM",
+    "ModelDescription",
+    "PoolingStrategy",
+    "Repository",
+    "Side",
+    "SpecialTerms",
+    "TokenWeights",
+    "describe",
+    "override",
+]
 
-# Tokenizers without a stated limit say 1e30.
-_NO_LIMIT = 10**6
+PoolingStrategy = Literal["max", "sum"]
+ActivationFunction = Literal["relu", "log1p_relu"]
+SpecialTerms = Literal["keep", "drop"]
+
+_POOLING_STRATEGIES = ("max", "sum")
+_ACTIVATION_FUNCTIONS = ("relu", "log1p_relu")
+# Which prompt names sentence-transformers tries for documents, in this order.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True)
-class MaskedLanguageModel:
-    """A masked-LM checkpoint, taken apart at its decoder where its head ends in one.
+class Repository:
+    """A local folder or a hub repository, with the options to reach it.
 
     Args:
-        model: The transformers model. Where `weight` is given its decoder is the identity, so that its output is what
-            enters the decoder, (B, L, H); otherwise its output are the logits, (B, L, V).
-        weight: Decoder weight, (V, H), or None for a head that is more than a linear decoder at its end.
-        bias: Decoder bias, (V,), or None.
-        dim: Vocabulary size V: the decoder's rows, which the tokenizer's length can differ from.
-        tokenizer: The checkpoint's tokenizer.
-        config: The checkpoint's transformers configuration.
+        name: A local folder, or `org/model`.
+        hub_options: `revision`, `cache_dir`, `token`, `local_files_only`: as in transformers.
     """
 
-    model: Any
-    weight: Tensor | None
-    bias: Tensor | None
-    dim: int
-    tokenizer: Any
-    config: Any
+    name: str
+    hub_options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_local(self) -> bool:
+        return Path(self.name).is_dir()
 
-def load_masked_lm(name: str, *, device: torch.device, dtype: torch.dtype, **hub_options: Any) -> MaskedLanguageModel:
-    """Load a masked-LM checkpoint from a folder or a hub repository.
+    def path(self, file: str) -> Path | None:
+        """Local path of a file, fetched if need be; None where the repository has no such file.
 
-    Args:
-        name: A local folder, or `org/model` on the hub.
-        device: Where the weights go.
-        dtype: Type of the weights.
-        **hub_options: `revision`, `cache_dir`, `token`, `local_files_only`: as in transformers.
-    Raises:
-        FileNotFoundError: Neither a folder nor a repository that can be reached.
-        UnsupportedModelError: No masked-LM head, or weights that are missing or not finite.
-    """
-    config = _load_config(name, hub_options)
-    with _quiet_if_local(name):
-        try:
-            model, report = AutoModelForMaskedLM.from_pretrained(
-                name, config=config, dtype=dtype, output_loading_info=True, **hub_options
+        Raises:
+            UnsupportedModelError: The path would leave the repository.
+        """
+        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file or ":" in file:
+            raise UnsupportedModelError(
+                f"{self.name!r} must name its own files only, got {file!r} in its configuration. Do not trust it."
             )
-            tokenizer = AutoTokenizer.from_pretrained(name, **hub_options)
+        if self.is_local:
+            path = Path(self.name) / file
+            return path if path.is_file() else None
+        try:
+            found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **self.hub_options)
         except OSError as err:
-            raise FileNotFoundError(f"{name!r} lacks a file: {err} Complete the folder, or name another one.") from err
-    random = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if random:
-        more = f" and {len(random) - 3} more" if len(random) > 3 else ""
+            first_line = str(err).strip().split("\n", 1)[0]
+            raise FileNotFoundError(_unreachable(self.name, first_line)) from err
+        return None if found is None else Path(found)
+
+    def json(self, file: str) -> Any:
+        """Content of a JSON file; None where the repository has no such file.
+
+        Raises:
+            UnsupportedModelError: The file is no JSON.
+        """
+        path = self.path(file)
+        if path is None:
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as err:
+            raise UnsupportedModelError(f"{self.name!r} has a {file} that is no JSON: {err}. Fetch it again.") from err
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+    """A transformer with a masked-LM head, and how its logits become term weights.
+
+    Args:
+        repository: Where its files lie.
+        folder: Folder within the repository; "" is its root.
+        pooling_strategy: Over the tokens of a text.
+        activation_function: "relu": log(1 + relu(x)). "log1p_relu": log(1 + log(1 + relu(x))), as OpenSearch v3.
+        max_length: Most tokens that the repository states, or None.
+    """
+
+    repository: Repository
+    folder: str = ""
+    pooling_strategy: PoolingStrategy = "max"
+    activation_function: ActivationFunction = "relu"
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenWeights:
+    """One fixed weight per token of the vocabulary: what an inference-free query is made of.
+
+    Args:
+        repository: Where its files lie.
+        folder: Folder of the tokenizer; "" is the repository's root.
+        file: The weights: safetensors with the key "weight", JSON of token to weight, or lines of token, tab, weight.
+            None is the weight 1 for each: a binary bag of words.
+    """
+
+    repository: Repository
+    folder: str = ""
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """How documents, or queries, become term weights: by a transformer, by fixed weights, or by the product of both.
+
+    Args:
+        masked_lm: The transformer; None makes the side inference-free.
+        token_weights: The fixed weights of the tokens that a text has; None takes the transformer's alone.
+        prompt: Put before each text.
+    """
+
+    masked_lm: MaskedLM | None = None
+    token_weights: TokenWeights | None = None
+    prompt: str = ""
+
+    def __str__(self) -> str:
+        if self.masked_lm is None:
+            kind = "inference-free, token weights from " + self._weights_file()
+        else:
+            activation = {"relu": "log(1 + relu)", "log1p_relu": "log(1 + log(1 + relu))"}
+            kind = f"masked LM, {self.masked_lm.pooling_strategy} of {activation[self.masked_lm.activation_function]}"
+            if self.token_weights is not None:
+                kind += f", own tokens only, times {self._weights_file()}"
+        return kind + (f", prompt {self.prompt!r}" if self.prompt else "")
+
+    def _weights_file(self) -> str:
+        weights = cast(TokenWeights, self.token_weights)
+        return "1 each" if weights.file is None else f"{weights.repository.name}/{weights.file}"
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a repository is, before any weight of it is loaded.
+
+    Args:
+        document: The document side.
+        query: The query side; equal to the document side but for the prompt in a symmetric model.
+        max_active_dims: Most terms of a text that the repository states, or None.
+        special_terms: Whether terms of special tokens such as [SEP] keep their weights.
+    """
+
+    document: Side
+    query: Side
+    max_active_dims: int | None = None
+    special_terms: SpecialTerms = "keep"
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """What a known repository does not say in its files."""
+
+    query_from: Literal["idf", "ones", "own tokens", ""] = ""
+    query_repository: str = ""
+    activation_function: ActivationFunction = "relu"
+    special_terms: SpecialTerms = "keep"
+
+
+_OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
+# Used only where the repository has no modules.json. Sources: the model cards; for naver's also arXiv:2403.06789
+# (splade-v3) and arXiv:2207.03834 (efficient-splade), for OpenSearch's arXiv:2411.04403 and arXiv:2504.14839 (v3).
+_KNOWN = {
+    "naver/splade-v3-doc": _Fact(query_from="ones"),
+    "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
+    "naver/efficient-splade-V-large-doc": _Fact(query_repository="naver/efficient-splade-V-large-query"),
+    "naver/efficient-splade-VI-BT-large-doc": _Fact(query_repository="naver/efficient-splade-VI-BT-large-query"),
+    f"{_OPENSEARCH}-v1": _Fact(special_terms="drop"),
+    f"{_OPENSEARCH}-v2-distill": _Fact(special_terms="drop"),
+    f"{_OPENSEARCH}-doc-v1": _Fact(query_from="idf", special_terms="drop"),
+    f"{_OPENSEARCH}-doc-v2-distill": _Fact(query_from="idf", special_terms="drop"),
+    f"{_OPENSEARCH}-doc-v2-mini": _Fact(query_from="idf", special_terms="drop"),
+    f"{_OPENSEARCH}-doc-v3-distill": _Fact(query_from="idf", activation_function="log1p_relu", special_terms="drop"),
+    f"{_OPENSEARCH}-doc-v3-gte": _Fact(query_from="idf", activation_function="log1p_relu", special_terms="drop"),
+    f"{_OPENSEARCH}-multilingual-v1": _Fact(query_from="idf", special_terms="drop"),
+}
+
+
+def describe(repository: Repository) -> ModelDescription:
+    """Read what a repository is.
+
+    Args:
+        repository: A local folder or a hub repository.
+    Raises:
+        FileNotFoundError: It is not there, or has no model in it.
+        UnsupportedModelError: Its configuration is damaged, or describes something that gives no SPLADE weights.
+    """
+    modules = repository.json("modules.json")
+    if modules is None:
+        return _describe_plain(repository)
+    stated = _mapping(repository, "config_sentence_transformers.json")
+    chain = [(_last_component(module["type"]), str(module["path"])) for module in sorted(modules, key=_module_order)]
+    routes = _expand_routers(repository, chain)
+    prompts = stated.get("prompts") or {}
+    default = prompts.get(stated.get("default_prompt_name"), "")
+    document_prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
+    max_active_dims = stated.get("max_active_dims")
+    if max_active_dims is not None and (not isinstance(max_active_dims, int) or max_active_dims < 1):
         raise UnsupportedModelError(
-            f"{name!r} lacks the weights {', '.join(random[:3])}{more}: they would be random. "
-            "Use a complete …ForMaskedLM checkpoint."
+            f"{repository.name!r} must state max_active_dims as an int of at least 1, got {max_active_dims!r}. "
+            "Mend its config_sentence_transformers.json."
         )
-    broken = [key for key, value in model.named_parameters() if not value.isfinite().all()]
-    if broken:
-        raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {broken[0]}. Fetch the checkpoint again.")
-    model.eval().requires_grad_(False).to(device)
-    decoder = _take_decoder(model)
-    return MaskedLanguageModel(
-        model=model,
-        weight=None if decoder is None else decoder.weight.detach(),
-        bias=None if decoder is None or decoder.bias is None else decoder.bias.detach(),
-        dim=config.vocab_size if decoder is None else decoder.weight.shape[0],
-        tokenizer=tokenizer,
-        config=config,
+    return ModelDescription(
+        document=replace(_side(repository, routes["document"]), prompt=document_prompt or ""),
+        query=replace(_side(repository, routes["query"]), prompt=prompts.get("query", default) or ""),
+        max_active_dims=max_active_dims,
     )
 
 
-def resolve_max_length(requested: int | None, model: MaskedLanguageModel) -> int:
-    """The most token ids of a text, special tokens included: what is asked for, or the most that the model takes.
+def override(
+    description: ModelDescription,
+    *,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    pooling_strategy: PoolingStrategy | None = None,
+    activation_function: ActivationFunction | None = None,
+    special_terms: SpecialTerms | None = None,
+) -> ModelDescription:
+    """`description` with what the user says in place of what the repository says. None leaves it.
 
     Raises:
-        ValueError: More than the model has positions for, or no room for a token beside the special ones.
+        ValueError: A value is unknown.
     """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and "roberta" in model.config.model_type:
-        positions -= model.config.pad_token_id + 1  # RoBERTa counts positions from its padding id
-    limits = [limit for limit in (positions, model.tokenizer.model_max_length) if limit and limit < _NO_LIMIT]
-    if requested is None:
-        return min(limits, default=512)
-    least = model.tokenizer.num_special_tokens_to_add() + 1
-    if not isinstance(requested, int) or requested < least:
-        raise ValueError(
-            f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own."
-        )
-    if positions is not None and requested > positions:
-        raise ValueError(
-            f"max_length must be at most {positions}, the positions that the model has, got {requested}. "
-            "Use None for the model's own limit."
-        )
-    return requested
+    for name, value, allowed in (
+        ("pooling_strategy", pooling_strategy, _POOLING_STRATEGIES),
+        ("activation_function", activation_function, _ACTIVATION_FUNCTIONS),
+        ("special_terms", special_terms, ("keep", "drop")),
+    ):
+        if value is not None and value not in allowed:
+            raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use None for the model's own.")
+
+    def overridden(side: Side, prompt: str | None) -> Side:
+        if side.masked_lm is not None:
+            side = replace(
+                side,
+                masked_lm=replace(
+                    side.masked_lm,
+                    pooling_strategy=pooling_strategy or side.masked_lm.pooling_strategy,
+                    activation_function=activation_function or side.masked_lm.activation_function,
+                ),
+            )
+        return side if prompt is None else replace(side, prompt=prompt)
+
+    return replace(
+        description,
+        document=overridden(description.document, document_prompt),
+        query=overridden(description.query, query_prompt),
+        special_terms=special_terms or description.special_terms,
+    )
 
 
-def _load_config(name: str, hub_options: dict[str, Any]) -> Any:
-    """The checkpoint's configuration, once it is known to state a masked-LM head."""
-    try:
-        config = AutoConfig.from_pretrained(name, **hub_options)
-    except (OSError, ValueError) as err:
-        if (Path(name) / "config.json").is_file():
-            raise UnsupportedModelError(
-                f"{name!r} has a config.json that transformers cannot read: {err} Use a …ForMaskedLM checkpoint."
-            ) from err
-        if Path(name).is_dir():
+def _describe_plain(repository: Repository) -> ModelDescription:
+    """A masked-LM checkpoint without sentence-transformers files, perhaps with OpenSearch's query weights beside it."""
+    if repository.path("config.json") is None:
+        if repository.is_local:
             raise FileNotFoundError(
-                f"{name!r} must be a model folder, but it has no config.json. Name the folder that holds it."
-            ) from err
-        raise FileNotFoundError(
-            f"{name!r} must be a folder, or a model repository that can be reached, and is neither. "
-            f"Check the name, the network and, for a gated model, the token. ({_first_line(err)})"
-        ) from err
-    architectures = config.architectures or []
-    if not any(architecture.endswith("ForMaskedLM") for architecture in architectures):
-        found = architectures[0] if architectures else f"{config.model_type} model of no stated architecture"
+                f"{repository.name!r} must be a model folder, but it has no config.json. Name the one that holds it."
+            )
+        raise FileNotFoundError(_unreachable(repository.name, "no config.json there"))
+    weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
+    unknown = _Fact(query_from="idf", special_terms="drop") if weight_files else _Fact()
+    fact = _KNOWN.get(repository.name, unknown)
+    document = Side(MaskedLM(repository, activation_function=fact.activation_function))
+    query = document
+    if fact.query_repository:
+        query = Side(MaskedLM(replace(repository, name=fact.query_repository)))
+    elif fact.query_from == "own tokens":
+        query = replace(document, token_weights=TokenWeights(repository))
+    elif fact.query_from:
+        file = weight_files[0] if fact.query_from == "idf" and weight_files else None
+        if fact.query_from == "idf" and file is None:
+            raise UnsupportedModelError(
+                f"{repository.name!r} must have an idf.json or query_token_weights.txt, and has none. Fetch it again."
+            )
+        query = Side(token_weights=TokenWeights(repository, file=file))
+    return ModelDescription(document, query, special_terms=fact.special_terms)
+
+
+def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    """The modules that a document and a query go through, as (type, folder)."""
+    routes: dict[str, list[tuple[str, str]]] = {"document": [], "query": []}
+    for kind, folder in chain:
+        if kind not in ("Router", "Asym"):
+            for route in routes.values():
+                route.append((kind, folder))
+            continue
+        config = _mapping(repository, _join(folder, "router_config.json"))
+        types, structure = config.get("types"), config.get("structure")
+        if not isinstance(types, dict) or not isinstance(structure, dict) or not structure.keys() >= routes.keys():
+            raise UnsupportedModelError(
+                f"{repository.name!r} must have a router_config.json with routes for query and document, got "
+                f"{sorted(structure) if isinstance(structure, dict) else config!r}. Use a SPLADE model."
+            )
+        for name, route in routes.items():
+            route += [(_last_component(types[part]), _join(folder, part)) for part in structure[name]]
+    return routes
+
+
+def _side(repository: Repository, chain: list[tuple[str, str]]) -> Side:
+    """One side, from its modules in order."""
+    kinds = [kind for kind, _ in chain]
+    masked_lm = token_weights = None
+    if kinds[:2] in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
+        masked_lm = _masked_lm(repository, folder=chain[0][1], pooling_folder=chain[1][1])
+        kinds, chain = kinds[2:], chain[2:]
+    if kinds in (["SparseStaticEmbedding"], ["IDF"]):
+        token_weights = _token_weights(repository, chain[0][1])
+        kinds = []
+    if kinds or (masked_lm is None and token_weights is None):
         raise UnsupportedModelError(
-            f"{name!r} is a {found} without a masked-LM head, so it has no SPLADE weights. "
-            "Use a …ForMaskedLM checkpoint."
+            f"{repository.name!r} must be a masked LM with SpladePooling or a SparseStaticEmbedding, got the modules "
+            f"{', '.join(kind for kind, _ in chain) or 'none'}, which give no SPLADE weights. Use a SPLADE model."
         )
-    return config
+    return Side(masked_lm, token_weights)
 
 
-def _take_decoder(model: Any) -> nn.Linear | None:
-    """Replace the model's last linear layer by the identity and return it; None where that changes the maths.
-
-    Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
-    its weights by hand. So the claim is checked on a probe: decoder(what enters it) must be the model's own logits.
-    """
-    decoder = model.get_output_embeddings()
-    if not isinstance(decoder, nn.Linear):
-        return None
-    path = next(path for path, module in model.named_modules() if module is decoder)
-    parent, _, child = path.rpartition(".")
-    owner = model.get_submodule(parent)
-    vocabulary = decoder.weight.shape[0]
-    ids = torch.arange(16, device=decoder.weight.device).reshape(2, 8) * (vocabulary // 17)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    with torch.inference_mode():
-        expected = model(input_ids=ids, attention_mask=mask).logits
-        setattr(owner, child, nn.Identity())
-        try:
-            entering = model(input_ids=ids, attention_mask=mask).logits
-            same = torch.allclose(linear(entering, decoder.weight, decoder.bias), expected, rtol=1e-3, atol=1e-3)
-        except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
-            same = False
-    if not same:
-        setattr(owner, child, decoder)
-        return None
-    return decoder
+def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> MaskedLM:
+    pooling = _mapping(repository, _join(pooling_folder, "config.json"))
+    stated = _mapping(repository, _join(folder, "sentence_bert_config.json"))
+    return MaskedLM(
+        repository,
+        folder,
+        pooling_strategy=_one_of("pooling_strategy", pooling.get("pooling_strategy", "max"), _POOLING_STRATEGIES),
+        activation_function=_one_of(
+            "activation_function", pooling.get("activation_function", "relu"), _ACTIVATION_FUNCTIONS
+        ),
+        max_length=stated.get("max_seq_length"),
+    )
 
 
-@contextmanager
-def _quiet_if_local(name: str) -> Iterator[None]:
-    """No progress bar for reading weights from a local folder; a download keeps its own."""
-    if not Path(name).is_dir() or not transformers_logging.is_progress_bar_enabled():
-        yield
-        return
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.enable_progress_bar()
+def _token_weights(repository: Repository, folder: str) -> TokenWeights:
+    path = _mapping(repository, _join(folder, "config.json")).get("path")
+    if path is not None and str(path).endswith(".json"):
+        # Written relative to the module's folder, or to the root of the repository.
+        inside = _join(folder, path)
+        return TokenWeights(repository, folder, inside if repository.path(inside) else path)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if repository.path(_join(folder, name)) is not None:
+            return TokenWeights(repository, folder, _join(folder, name))
+    raise UnsupportedModelError(
+        f"{repository.name!r} lacks the token weights of {folder or 'its root'}: no model.safetensors, no JSON. "
+        "Fetch it again."
+    )
 
 
-def _first_line(err: Exception) -> str:
-    return str(err).strip().split("\n", 1)[0]
+def _one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:
+    if value not in allowed:
+        raise UnsupportedModelError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use a SPLADE model.")
+    return value
+
+
+def _mapping(repository: Repository, file: str) -> dict[str, Any]:
+    """A JSON object of the repository; {} where there is no such file."""
+    content = repository.json(file)
+    if content is not None and not isinstance(content, dict):
+        raise UnsupportedModelError(f"{repository.name!r} has a {file} that is no JSON object. Fetch it again.")
+    return content or {}
+
+
+def _unreachable(name: str, reason: str) -> str:
+    return (
+        f"{name!r} must be a folder, or a model repository that can be reached, and is neither. "
+        f"Check the name, the network and, for a gated model, the token. ({reason})"
+    )
+
+
+def _last_component(module_type: str) -> str:
+    """Class name of a module: its package has changed between releases of sentence-transformers."""
+    return str(module_type).rpartition(".")[2]
+
+
+def _module_order(module: dict[str, Any]) -> int:
+    return int(module.get("idx", 0))
+
+
+def _join(folder: str, file: str) -> str:
+    return str(PurePosixPath(folder) / file) if folder else file

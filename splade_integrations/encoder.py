@@ -8,21 +8,31 @@ import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from os import PathLike, fspath
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from splade_integrations.batching import token_budget_batches
-from splade_integrations.checkpoints import load_masked_lm, resolve_max_length
+from splade_integrations.checkpoints import (
+    ActivationFunction,
+    MaskedLM,
+    ModelDescription,
+    PoolingStrategy,
+    Repository,
+    Side,
+    SpecialTerms,
+    describe,
+    override,
+)
 from splade_integrations.devices import resolve_device, resolve_dtype
-from splade_integrations.head import max_pool_head, splade_pool
-from splade_integrations.precision import exact_float32
-from splade_integrations.sparse import Pruning, as_rows, concatenate, from_dense
-from splade_integrations.tokenization import TextTokenizer, TokenIds, check_text, check_texts
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
+from splade_integrations.sides import EncodingSide, LexicalSide, TransformerSide, load_token_weights
+from splade_integrations.sparse import Pruning, as_rows, concatenate, drop_terms
+from splade_integrations.tokenization import check_text, check_texts
 
 __all__ = ["SpladeEncoder"]
 
@@ -32,19 +42,18 @@ logger = logging.getLogger(__name__)
 _WINDOW = 2048
 # Activations of a small batch stay in a processor's cache; a GPU wants enough work to fill it.
 _MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 32768, "mps": 4096}
-# Most bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
-_BLOCK_BYTES = 64 * 2**20
-_LOGITS_BYTES = 256 * 2**20
 
 
 class SpladeEncoder:
     """Encodes texts as SPLADE sparse embeddings: one weight per vocabulary term, most of them zero.
 
     One encoder serves any number of adapters and threads. A text's row does not depend on its batch, its neighbours or
-    its place (within 1e-5 in float32).
+    its place (within 1e-5 in float32). What a repository states about prompts, pooling, activation, pruning and length
+    is followed; an option that is given overrides it. `print(encoder)` shows the outcome.
 
     Args:
-        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the Hugging Face hub.
+        model_name: A SPLADE model: a local folder, or `org/model` on the Hugging Face hub. Layouts of
+            sentence-transformers 5 and 6, plain masked-LM checkpoints, OpenSearch's neural sparse models.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16" or "float16".
         max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning a call.
@@ -52,17 +61,21 @@ class SpladeEncoder:
         revision: Branch, tag or commit of a hub repository.
         max_batch_tokens: Most tokens of a batch, padding included. Bounds memory. None suits the device.
         batch_size: Most texts of a batch. None leaves that to `max_batch_tokens`.
-        query_prompt: Put before each query.
-        document_prompt: Put before each document.
-        query_pruning: Which terms of a query are kept. None keeps all.
-        document_pruning: Which terms of a document are kept. None keeps all.
+        query_prompt: Put before each query. None takes the repository's.
+        document_prompt: Put before each document. None takes the repository's.
+        query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
+        document_pruning: The same for documents.
+        pooling_strategy: "max" or "sum". None takes the repository's.
+        activation_function: "relu" or "log1p_relu". None takes the repository's.
+        special_terms: "keep" or "drop" the terms of special tokens, such as [SEP]. None does as the model's authors.
         cache_dir: Where hub downloads lie.
         token: Access token for gated hub repositories.
         local_files_only: Never ask the hub.
+        trust_remote_code: Let the repository run code of its own. Its revision is then logged.
 
     Raises:
         FileNotFoundError: The model is not there.
-        UnsupportedModelError: The model has no masked-LM head, or lacks weights.
+        UnsupportedModelError: The model gives no SPLADE weights; the message says what was found.
         ValueError: An option is out of range, or the device is absent.
         TypeError: An option is unknown.
 
@@ -88,13 +101,17 @@ class SpladeEncoder:
         revision: str | None = None,
         max_batch_tokens: int | None = None,
         batch_size: int | None = None,
-        query_prompt: str = "",
-        document_prompt: str = "",
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
         query_pruning: Pruning | None = None,
         document_pruning: Pruning | None = None,
+        pooling_strategy: PoolingStrategy | None = None,
+        activation_function: ActivationFunction | None = None,
+        special_terms: SpecialTerms | None = None,
         cache_dir: str | PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size)
         self.model_name = fspath(model_name)
@@ -106,17 +123,32 @@ class SpladeEncoder:
             "token": token,
             "local_files_only": local_files_only,
         }
-        self._checkpoint = load_masked_lm(self.model_name, device=self.device, dtype=self.dtype, **hub_options)
-        self.dim: int = self._checkpoint.dim
-        self.tokenizer = self._checkpoint.tokenizer
-        self.max_length = resolve_max_length(max_length, self._checkpoint)
-        self._tokenize = TextTokenizer(self.tokenizer, self.max_length)
-        self._max_batch_texts = min(batch_size or _BLOCK_BYTES, max(1, _BLOCK_BYTES // (4 * self.dim)))
-        self._max_batch_tokens = max_batch_tokens or _MAX_BATCH_TOKENS[self.device.type]
-        if self._checkpoint.weight is None:
-            self._max_batch_tokens = min(self._max_batch_tokens, max(1, _LOGITS_BYTES // (4 * self.dim)))
-        self._query = query_prompt, query_pruning
-        self._document = document_prompt, document_pruning
+        self.description: ModelDescription = override(
+            describe(Repository(self.model_name, hub_options)),
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            pooling_strategy=pooling_strategy,
+            activation_function=activation_function,
+            special_terms=special_terms,
+        )
+        stated = Pruning(max_active_dims=self.description.max_active_dims)
+        self._pruning = {"query": query_pruning or stated, "document": document_pruning or stated}
+        self._requested_max_length = max_length
+        self._batch_limits: dict[str, Any] = {
+            "max_batch_tokens": max_batch_tokens or _MAX_BATCH_TOKENS[self.device.type],
+            "max_batch_texts": batch_size,
+        }
+        self._trust_remote_code = trust_remote_code
+        self._loading = Lock()
+        self._sides: dict[str, EncodingSide] = {}
+        self._transformers: list[tuple[MaskedLM, TransformerSide]] = []
+        # The transformer of the documents is left until it is wanted where queries do without one.
+        first = self._side("query")
+        if self.description.query.masked_lm is not None:
+            first = self._side("document")
+        self.dim: int = first.dim
+        self.max_length: int = first.max_length
+        self.tokenizer = first.tokenizer
 
     def encode_documents(self, texts: Iterable[str], show_progress: bool = False) -> csr_array:
         """Encode documents.
@@ -129,11 +161,11 @@ class SpladeEncoder:
         Raises:
             TypeError: A bare str, or an item that is not a str (its position is named).
         """
-        return self._encode(check_texts(texts), *self._document, show_progress=show_progress)
+        return self._encode("document", check_texts(texts), show_progress=show_progress)
 
     def encode_queries(self, texts: Iterable[str], show_progress: bool = False) -> csr_array:
-        """Encode queries: as `encode_documents`, with the query's prompt and pruning."""
-        return self._encode(check_texts(texts), *self._query, show_progress=show_progress)
+        """Encode queries: as `encode_documents`, by the model's query side."""
+        return self._encode("query", check_texts(texts), show_progress=show_progress)
 
     def stream_documents(self, texts: Iterable[str], show_progress: bool = False) -> Iterator[csr_array]:
         """Encode documents as they come, in memory that does not grow with their number.
@@ -149,7 +181,7 @@ class SpladeEncoder:
         if isinstance(texts, str | bytes):
             check_texts(texts)
         checked = (check_text(text, position) for position, text in enumerate(texts))
-        return self._stream(checked, *self._document, show_progress=show_progress, total=None)
+        return self._stream("document", checked, show_progress=show_progress, total=None)
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.
@@ -171,66 +203,96 @@ class SpladeEncoder:
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
-        return (
-            f"SpladeEncoder({self.model_name!r}, device='{self.device}', dtype='{dtype}', "
-            f"max_length={self.max_length}, dim={self.dim})"
-        )
+        sides = {"documents": self.description.document, "queries": self.description.query}
+        if self.description.document == self.description.query:
+            sides = {"texts": self.description.document}
+        settings = [
+            f"{self.model_name!r}",
+            f"device='{self.device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}",
+            *(f"{name}: {side}" for name, side in sides.items()),
+        ]
+        if self.description.special_terms == "drop":
+            settings.append("terms of special tokens dropped")
+        if self.description.max_active_dims is not None:
+            settings.append(f"max_active_dims={self.description.max_active_dims}")
+        return "SpladeEncoder(\n  " + "\n  ".join(settings) + "\n)"
 
-    def _encode(self, texts: list[str], prompt: str, pruning: Pruning | None, *, show_progress: bool) -> csr_array:
-        blocks = self._stream(iter(texts), prompt, pruning, show_progress=show_progress, total=len(texts))
-        return concatenate(list(blocks), self.dim)
+    def _side(self, name: str) -> EncodingSide:
+        """The document or the query side, loaded when it is first wanted."""
+        with self._loading:
+            if name not in self._sides:
+                side = self._load(getattr(self.description, name))
+                for other in self._sides.values():
+                    _check_one_vocabulary(self.model_name, side, other)
+                self._sides[name] = side
+            return self._sides[name]
+
+    def _load(self, description: Side) -> EncodingSide:
+        transformer = None if description.masked_lm is None else self._load_transformer(description.masked_lm)
+        if description.token_weights is None:
+            assert transformer is not None  # describe() gives a side one of them at least
+            return transformer
+        token_weights = load_token_weights(description.token_weights, self._requested_max_length)
+        return token_weights if transformer is None else LexicalSide(transformer, token_weights)
+
+    def _load_transformer(self, description: MaskedLM) -> TransformerSide:
+        """A transformer, which both sides of a symmetric model share."""
+        for known, side in self._transformers:
+            if known == description:
+                return side
+        loaded = load_masked_lm(
+            description.repository,
+            description.folder,
+            device=self.device,
+            dtype=self.dtype,
+            trust_remote_code=self._trust_remote_code,
+        )
+        max_length = resolve_max_length(
+            self._requested_max_length, description.max_length, loaded.config, loaded.tokenizer
+        )
+        side = TransformerSide(description, loaded, max_length=max_length, **self._batch_limits)
+        self._transformers.append((description, side))
+        return side
+
+    def _encode(self, name: str, texts: list[str], *, show_progress: bool) -> csr_array:
+        blocks = list(self._stream(name, iter(texts), show_progress=show_progress, total=len(texts)))
+        return concatenate(blocks, self.dim)
 
     def _stream(
-        self, texts: Iterator[str], prompt: str, pruning: Pruning | None, *, show_progress: bool, total: int | None
+        self, name: str, texts: Iterator[str], *, show_progress: bool, total: int | None
     ) -> Iterator[csr_array]:
+        side, description = self._side(name), getattr(self.description, name)
         encoded = truncated = tokens_lost = tokens = 0
         with tqdm(total=total, unit="text", desc="SPLADE", disable=not show_progress) as progress:
             while window := list(islice(texts, _WINDOW)):
-                token_ids = self._tokenize([prompt + text for text in window] if prompt else window)
+                if description.prompt:
+                    window = [description.prompt + text for text in window]
+                token_ids = side.tokenize(window)
                 encoded += len(window)
                 truncated += token_ids.truncated
                 tokens_lost += token_ids.tokens_lost
                 tokens += token_ids.tokens
-                block = self._encode_window(token_ids, progress)
-                yield block if pruning is None else pruning.apply(block)
+                block = side.encode(token_ids, progress.update)
+                if self.description.special_terms == "drop":
+                    block = drop_terms(block, side.tokenizer.all_special_ids)
+                yield self._pruning[name].apply(block)
         if truncated:
             logger.warning(
                 "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's tokens "
                 "were lost. Split long texts into smaller chunks, or raise max_length if the model allows.",
-                truncated, encoded, self.max_length, 100 * tokens_lost / tokens,
+                truncated, encoded, side.max_length, 100 * tokens_lost / tokens,
             )  # fmt: skip
 
-    def _encode_window(self, token_ids: TokenIds, progress: Any) -> csr_array:
-        """Encode the texts of one window by batches of similar length, and put the rows back in order."""
-        lengths = [len(ids) for ids in token_ids.ids]
-        rows: list[csr_array] = []
-        positions: list[int] = []
-        for batch in token_budget_batches(
-            lengths, max_batch_tokens=self._max_batch_tokens, max_batch_texts=self._max_batch_texts
-        ):
-            weights = self._term_weights([token_ids.ids[position] for position in batch])
-            rows.append(from_dense(weights.cpu().numpy()))
-            positions += batch
-            progress.update(len(batch))
-        return concatenate(rows, self.dim)[np.argsort(positions)]
 
-    def _term_weights(self, ids: list[list[int]]) -> Tensor:
-        """Run one batch through the model. (B, V) float32."""
-        lengths = torch.tensor([len(row) for row in ids], device=self.device)
-        longest = int(lengths.max())
-        if longest == 0:  # a tokenizer without special tokens, given empty texts
-            return torch.zeros(len(ids), self.dim, dtype=torch.float32)
-        input_ids = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
-        for row, text_ids in zip(input_ids, ids, strict=True):
-            row[: len(text_ids)] = torch.tensor(text_ids)
-        input_ids = input_ids.to(self.device)
-        attention_mask = (torch.arange(longest, device=self.device) < lengths.unsqueeze(1)).long()  # (B, L)
-        checkpoint = self._checkpoint
-        with exact_float32(self.device):
-            output = checkpoint.model(input_ids=input_ids, attention_mask=attention_mask).logits
-            if checkpoint.weight is None:
-                return splade_pool(output, attention_mask)
-            return max_pool_head(output, lengths, checkpoint.weight, checkpoint.bias)
+def _check_one_vocabulary(model_name: str, side: EncodingSide, other: EncodingSide) -> None:
+    same = side.dim == other.dim and (
+        side.tokenizer is other.tokenizer or side.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    )
+    if not same:
+        raise UnsupportedModelError(
+            f"{model_name!r} must have one vocabulary for documents and queries, got {other.dim} and {side.dim} terms "
+            "that are not the same. Use a complete SPLADE model."
+        )
 
 
 def _check_at_least_one(**options: int | None) -> None:

@@ -1,14 +1,14 @@
 """Hidden states to term weights: the vocabulary head and its max pooling.
 
-`splade_pool` is the formula, written to be read. `max_pool_head` is its fast twin: it never writes the
-(B, L, V) logits, and a test holds the two equal. Knows tensors only, nothing of checkpoints or tokenizers.
+`splade_pool` is the formula, written to be read. `max_pool_head` and `sum_pool_head` are its fast twins: they never
+write the (B, L, V) logits, and a test holds them equal to it. Knows tensors only, nothing of checkpoints or tokenizers.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-__all__ = ["max_logits", "max_pool_head", "repeat_first_token", "splade_pool"]
+__all__ = ["activate", "max_logits", "max_pool_head", "repeat_first_token", "splade_pool", "sum_pool_head"]
 
 # One tile of logits, 4 bytes a cell, must stay in a core's second-level cache (1 MiB and up on today's servers)
 # while its product is computed and its maximum taken.
@@ -16,21 +16,25 @@ _TILE_CELLS = 512 * 1024
 _TILE_TOKENS = 512
 
 
-def splade_pool(logits: Tensor, attention_mask: Tensor) -> Tensor:
+def splade_pool(
+    logits: Tensor, attention_mask: Tensor, pooling_strategy: str = "max", activation_function: str = "relu"
+) -> Tensor:
     """Pool masked-LM logits into one weight per vocabulary term: the reference.
 
-    weight[b, v] = max over the real tokens t of log(1 + relu(logits[b, t, v])), computed after the max because the
-    activation is monotone. Padding never contributes, so a text's embedding does not depend on its batch.
+    weight[b, v] = max (or sum) over the real tokens t of log(1 + relu(logits[b, t, v])). Padding never contributes, so
+    a text's embedding does not depend on its batch.
 
     Args:
         logits: MLM scores, unitless. (B, L, V).
         attention_mask: 1 for real tokens, 0 for padding. (B, L).
+        pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
+        activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as OpenSearch v3 has it.
     Returns:
         Term weights, 0 or more, natural log scale. (B, V) float32.
     Raises:
         ValueError: The leading shapes differ.
     Source:
-        Formal et al., SPLADE v2, arXiv:2109.10086.
+        Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; the double log, arXiv:2504.14839.
 
     Example:
         >>> logits = torch.tensor([[[0.0, 1.0], [2.0, -1.0], [9.0, 9.0]]])
@@ -43,11 +47,19 @@ def splade_pool(logits: Tensor, attention_mask: Tensor) -> Tensor:
             f"got {tuple(attention_mask.shape)}. Pass the mask that the model was given."
         )
     real = attention_mask.bool().unsqueeze(-1)  # (B, L, 1)
-    pooled = logits.float().masked_fill(~real, float("-inf")).amax(dim=1)  # (B, V)
-    return torch.log1p(torch.relu(pooled))
+    weights = activate(logits.float().masked_fill(~real, float("-inf")), activation_function)  # (B, L, V)
+    return weights.amax(dim=1) if pooling_strategy == "max" else weights.sum(dim=1)
 
 
-def max_pool_head(hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def activate(logits: Tensor, activation_function: str) -> Tensor:
+    """log(1 + relu(x)), or with "log1p_relu" log(1 + log(1 + relu(x))). Monotone, 0 where x is not positive."""
+    weights = torch.log1p(torch.relu(logits))
+    return torch.log1p(weights) if activation_function == "log1p_relu" else weights
+
+
+def max_pool_head(
+    hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None, activation_function: str = "relu"
+) -> Tensor:
     """Term weights of `splade_pool(hidden @ weight.T + bias, mask)`, in the memory of one tile of logits.
 
     The bias and the activation are applied once, on (B, V): both are monotone, so the result is the same number.
@@ -57,13 +69,45 @@ def max_pool_head(hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor 
         lengths: Real tokens of each text, at least 1. (B,).
         weight: Decoder weight. (V, H), of hidden's type.
         bias: Decoder bias. (V,) or None.
+        activation_function: As `splade_pool`.
     Returns:
         Term weights, 0 or more. (B, V) float32.
     """
     scores = max_logits(repeat_first_token(hidden, lengths), weight).T.float()  # (B, V)
     if bias is not None:
         scores = scores + bias.float()
-    return torch.log1p(torch.relu(scores))
+    return activate(scores, activation_function)
+
+
+def sum_pool_head(
+    hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None, activation_function: str = "relu"
+) -> Tensor:
+    """As `max_pool_head`, for the sum over tokens: bias and activation then belong to each logit.
+
+    Texts are taken one by one, so that no padding has to be told from tokens.
+
+    Args:
+        hidden: What enters the decoder, padded at the end. (B, L, H).
+        lengths: Real tokens of each text, at least 1. (B,).
+        weight: Decoder weight. (V, H), of hidden's type.
+        bias: Decoder bias. (V,) or None.
+        activation_function: As `splade_pool`.
+    Returns:
+        Term weights, 0 or more. (B, V) float32.
+    """
+    vocabulary = weight.shape[0]
+    pooled = torch.zeros((hidden.shape[0], vocabulary), dtype=torch.float32, device=hidden.device)
+    for text, length in enumerate(lengths.tolist()):
+        for first in range(0, length, _TILE_TOKENS):
+            tokens = hidden[text, first : min(first + _TILE_TOKENS, length)]  # (l, H)
+            rows = max(256, _TILE_CELLS // len(tokens))
+            for start in range(0, vocabulary, rows):
+                tile = slice(start, start + rows)
+                logits = linear(weight[tile], tokens).float()  # (tile, l)
+                if bias is not None:
+                    logits += bias[tile].float().unsqueeze(1)
+                pooled[text, tile] += activate(logits, activation_function).sum(dim=1)
+    return pooled
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:

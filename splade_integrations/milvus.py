@@ -29,7 +29,7 @@ class SparseRows(csr_array):
         ([(1, 2), (1, 2)], (1, 2))
     """
 
-    def __iter__(self) -> Iterator["SparseRows"]:
+    def __iter__(self) -> Iterator[Any]:
         return (self[row] for row in range(self.shape[0]))
 
     def __getitem__(self, key: Any) -> Any:
@@ -77,11 +77,11 @@ class SpladeEmbeddingFunction:
         self.encoder = SpladeEncoder(
             model_name,
             batch_size=batch_size,
-            query_prompt=query_instruction,
-            document_prompt=doc_instruction,
+            query_prompt=query_instruction or None,  # none given: the model's own prompt, if it has one
+            document_prompt=doc_instruction or None,
             device=device,
-            query_pruning=Pruning(max_active_dims=k_tokens_query),
-            document_pruning=Pruning(max_active_dims=k_tokens_document),
+            query_pruning=None if k_tokens_query is None else Pruning(max_active_dims=k_tokens_query),
+            document_pruning=None if k_tokens_document is None else Pruning(max_active_dims=k_tokens_document),
             **encoder_options,
         )
 

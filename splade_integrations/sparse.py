@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-__all__ = ["Pruning", "SparseEncoder", "as_rows", "concatenate", "from_dense", "to_dicts"]
+__all__ = ["Pruning", "SparseEncoder", "as_rows", "concatenate", "drop_terms", "from_dense", "from_rows", "to_dicts"]
 
 
 class SparseEncoder(Protocol):
@@ -79,6 +79,22 @@ def from_dense(weights: NDArray[np.float32]) -> csr_array:
     positions = np.flatnonzero(flat)
     counts = np.bincount(positions // vocabulary, minlength=batch)
     return _csr(flat[positions], positions % vocabulary, counts, vocabulary)
+
+
+def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim: int) -> csr_array:
+    """Build a matrix from (rising token ids, weights) of each row. (len(rows), dim) float32."""
+    if not rows:
+        return concatenate([], dim)
+    ids, weights = zip(*rows, strict=True)
+    return _csr(np.concatenate(weights), np.concatenate(ids), np.array([len(row) for row in ids]), dim)
+
+
+def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
+    """Return `matrix` (N, V) without these terms."""
+    kept = ~np.isin(matrix.indices, token_ids)
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    counts = np.bincount(rows[kept], minlength=matrix.shape[0])
+    return _csr(matrix.data[kept], matrix.indices[kept], counts, matrix.shape[1])
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:

@@ -69,11 +69,13 @@ class TextTokenizer:
     Args:
         tokenizer: A tokenizer of transformers.
         max_length: Most token ids of a text, special tokens included.
+        add_special_tokens: Whether the model's special tokens, such as [CLS] and [SEP], are put around a text.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, *, add_special_tokens: bool = True) -> None:
         self._python: Any = None
         self._max_length = max_length
+        self._add_special_tokens = add_special_tokens
         if getattr(tokenizer, "is_fast", False):
             self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
             self._rust.no_padding()
@@ -90,7 +92,7 @@ class TextTokenizer:
     def _call_rust(self, texts: list[str]) -> TokenIds:
         ids: list[list[int]] = []
         truncated = tokens_lost = 0
-        for encoding in self._rust.encode_batch_fast(texts):
+        for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=self._add_special_tokens):
             ids.append(encoding.ids)
             overflow = encoding.overflowing
             if overflow:
@@ -101,10 +103,10 @@ class TextTokenizer:
     def _call_python(self, texts: list[str]) -> TokenIds:
         if not texts:
             return TokenIds([], 0, 0, 0)
+        options = {"add_special_tokens": self._add_special_tokens, "verbose": False}  # we warn of long texts ourselves
         with self._lock:
-            # verbose=False: transformers would warn of the length that we are about to cut.
-            lengths = [len(ids) for ids in self._python(texts, verbose=False)["input_ids"]]
-            ids = self._python(texts, truncation=True, max_length=self._max_length)["input_ids"]
+            lengths = [len(ids) for ids in self._python(texts, **options)["input_ids"]]
+            ids = self._python(texts, truncation=True, max_length=self._max_length, **options)["input_ids"]
         losses = [length - len(kept) for length, kept in zip(lengths, ids, strict=True)]
         return TokenIds(ids, sum(loss > 0 for loss in losses), sum(losses), sum(lengths))
 

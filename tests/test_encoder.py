@@ -174,7 +174,7 @@ def test_five_megabytes_in_one_string(encoder):
 def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder, caplog):
     short = SpladeEncoder(model_folder, max_length=12)
     text = "one two three four five six seven eight nine ten eleven twelve thirteen"
-    ids = short._tokenize([text]).ids[0]
+    ids = short._side("query").tokenize([text]).ids[0]
     assert len(ids) == 12
     assert ids[-1] == short.tokenizer.sep_token_id
     with caplog.at_level(logging.WARNING, "splade_integrations"):
@@ -237,7 +237,7 @@ def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, r
     )  # fmt: skip
     MobileBertForMaskedLM(config).save_pretrained(tmp_path)
     encoder = SpladeEncoder(tmp_path, max_length=64)
-    assert encoder._checkpoint.weight is None
+    assert encoder._side("query")._loaded.weight is None
     expected = plain_formula(str(tmp_path), texts[:40], max_length=64)
     np.testing.assert_allclose(encoder.encode_documents(texts[:40]).toarray(), expected, atol=1e-4, rtol=1e-5)
 

@@ -1,0 +1,228 @@
+"""Loads a masked-LM checkpoint safely and takes it apart at its decoder, or says why it has no SPLADE weights.
+
+Knows transformers and torch, nothing of texts, batches or pooling.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from splade_integrations.checkpoints import Repository
+from splade_integrations.errors import UnsupportedModelError
+
+__all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
+
+logger = logging.getLogger(__name__)
+
+# Tokenizers without a stated limit say 1e30.
+_NO_LIMIT = 10**6
+
+
+@dataclass(frozen=True)
+class LoadedMaskedLM:
+    """A masked-LM checkpoint, taken apart at its decoder where its head ends in one.
+
+    Args:
+        model: The transformers model. Where `weight` is given its decoder is the identity, so that its output is what
+            enters the decoder, (B, L, H); otherwise its output are the logits, (B, L, V).
+        weight: Decoder weight, (V, H), or None for a head that is more than a linear decoder at its end.
+        bias: Decoder bias, (V,), or None.
+        dim: Vocabulary size V: the decoder's rows, which the tokenizer's length can differ from.
+        tokenizer: The checkpoint's tokenizer.
+        config: The checkpoint's transformers configuration.
+    """
+
+    model: Any
+    weight: Tensor | None
+    bias: Tensor | None
+    dim: int
+    tokenizer: Any
+    config: Any
+
+
+def load_masked_lm(
+    repository: Repository, folder: str, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+) -> LoadedMaskedLM:
+    """Load a masked-LM checkpoint.
+
+    Weights are read from safetensors, or from a `.bin` file by torch's weights-only loader, which runs no code.
+
+    Args:
+        repository: Where its files lie.
+        folder: Folder within the repository; "" is its root.
+        device: Where the weights go.
+        dtype: Type of the weights.
+        trust_remote_code: Let the repository run code of its own; its revision is logged.
+    Raises:
+        FileNotFoundError: A file is missing.
+        UnsupportedModelError: No masked-LM head, or weights that are missing, contradict the configuration, are
+            damaged or not finite.
+    """
+    name = repository.name
+    arguments = {**_location(repository, folder), "trust_remote_code": trust_remote_code}
+    config = _load_config(name, arguments)
+    if trust_remote_code:
+        logger.warning("%s may run code of its own, at revision %s.", name, getattr(config, "_commit_hash", None))
+    with _quiet_if_local(repository):
+        try:
+            model, report = AutoModelForMaskedLM.from_pretrained(
+                config=config, dtype=dtype, output_loading_info=True, **arguments
+            )
+        except SafetensorError as err:
+            raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch it again.") from err
+        except OSError as err:
+            raise FileNotFoundError(f"{name!r} lacks a file: {err} Complete it, or name another model.") from err
+        # Sizes that differ, a pickle cut short, or one that is more than tensors.
+        except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
+            raise UnsupportedModelError(
+                f"{name!r} has weights that cannot be loaded: {str(err).strip().splitlines()[0]} Fetch it again, or "
+                "use a complete …ForMaskedLM checkpoint."
+            ) from err
+    _check_weights(name, model, report)
+    model.eval().requires_grad_(False).to(device)
+    decoder = _take_decoder(model)
+    return LoadedMaskedLM(
+        model=model,
+        weight=None if decoder is None else decoder.weight.detach(),
+        bias=None if decoder is None or decoder.bias is None else decoder.bias.detach(),
+        dim=config.vocab_size if decoder is None else decoder.weight.shape[0],
+        tokenizer=load_tokenizer(repository, folder, trust_remote_code=trust_remote_code),
+        config=config,
+    )
+
+
+def load_tokenizer(repository: Repository, folder: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in a repository's folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(**_location(repository, folder), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as err:
+        raise FileNotFoundError(
+            f"{repository.name!r} has no tokenizer that loads: {str(err).strip().splitlines()[0]} Complete it."
+        ) from err
+
+
+def resolve_max_length(requested: int | None, stated: int | None, config: Any, tokenizer: Any) -> int:
+    """The most token ids of a text, special tokens included: what is asked for, or the most that the model takes.
+
+    Args:
+        requested: The user's wish, or None.
+        stated: What the repository states beside the transformer, or None.
+        config: The transformers configuration.
+        tokenizer: The tokenizer.
+    Raises:
+        ValueError: More than the model has positions for, or no room for a token beside the special ones.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and "roberta" in config.model_type:
+        positions -= config.pad_token_id + 1  # RoBERTa counts positions from its padding id
+    if requested is None:
+        limits = [stated or tokenizer.model_max_length, positions]
+        return min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512)
+    least = tokenizer.num_special_tokens_to_add() + 1
+    if not isinstance(requested, int) or isinstance(requested, bool) or requested < least:
+        raise ValueError(
+            f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own."
+        )
+    if positions is not None and requested > positions:
+        raise ValueError(
+            f"max_length must be at most {positions}, the positions that the model has, got {requested}. "
+            "Use None for the model's own limit."
+        )
+    return requested
+
+
+def _location(repository: Repository, folder: str) -> dict[str, Any]:
+    """How transformers is told of a folder of a repository."""
+    if repository.is_local:
+        name = f"{repository.name}/{folder}" if folder else repository.name
+        return {"pretrained_model_name_or_path": name, **repository.hub_options}
+    return {"pretrained_model_name_or_path": repository.name, "subfolder": folder, **repository.hub_options}
+
+
+def _load_config(name: str, arguments: dict[str, Any]) -> Any:
+    """The checkpoint's configuration, once it is known to state a masked-LM head."""
+    try:
+        config = AutoConfig.from_pretrained(**arguments)
+    except (OSError, ValueError, KeyError) as err:
+        raise UnsupportedModelError(
+            f"{name!r} has a config.json that transformers cannot read: {str(err).strip().splitlines()[0]} "
+            "Use a …ForMaskedLM checkpoint."
+        ) from err
+    architectures = config.architectures or []
+    if not any(architecture.endswith("ForMaskedLM") for architecture in architectures):
+        found = architectures[0] if architectures else f"{config.model_type} model of no stated architecture"
+        raise UnsupportedModelError(
+            f"{name!r} is a {found} without a masked-LM head, so it has no SPLADE weights. "
+            "Use a …ForMaskedLM checkpoint."
+        )
+    return config
+
+
+def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
+    random = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if random:
+        more = f" and {len(random) - 3} more" if len(random) > 3 else ""
+        raise UnsupportedModelError(
+            f"{name!r} lacks the weights {', '.join(random[:3])}{more}: they would be random. "
+            "Use a complete …ForMaskedLM checkpoint."
+        )
+    for key, value in model.named_parameters():
+        if not value.isfinite().all():
+            raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
+
+
+def _take_decoder(model: Any) -> nn.Linear | None:
+    """Replace the model's last linear layer by the identity and return it; None where that changes the maths.
+
+    Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
+    its weights by hand. So the claim is checked on a probe: decoder(what enters it) must be the model's own logits.
+    """
+    decoder = model.get_output_embeddings()
+    if not isinstance(decoder, nn.Linear):
+        return None
+    path = next(path for path, module in model.named_modules() if module is decoder)
+    parent, _, child = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    vocabulary = decoder.weight.shape[0]
+    ids = torch.arange(16, device=decoder.weight.device).reshape(2, 8) * (vocabulary // 17)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    with torch.inference_mode():
+        expected = model(input_ids=ids, attention_mask=mask).logits
+        setattr(owner, child, nn.Identity())
+        try:
+            entering = model(input_ids=ids, attention_mask=mask).logits
+            same = torch.allclose(linear(entering, decoder.weight, decoder.bias), expected, rtol=1e-3, atol=1e-3)
+        except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
+            same = False
+    if not same:
+        setattr(owner, child, decoder)
+        return None
+    return decoder
+
+
+@contextmanager
+def _quiet_if_local(repository: Repository) -> Iterator[None]:
+    """No progress bar for reading weights from a local folder; a download keeps its own."""
+    if not repository.is_local or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()

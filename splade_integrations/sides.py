@@ -1,0 +1,221 @@
+"""One side of a model, documents or queries, ready to encode: by a transformer, by fixed token weights, or by both.
+
+Knows loaded models, batches and heads; nothing of prompts, pruning, windows of texts or adapters.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from splade_integrations.batching import token_budget_batches
+from splade_integrations.checkpoints import MaskedLM, TokenWeights
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.head import max_pool_head, splade_pool, sum_pool_head
+from splade_integrations.masked_lm import LoadedMaskedLM, load_tokenizer
+from splade_integrations.precision import exact_float32
+from splade_integrations.sparse import concatenate, from_dense, from_rows
+from splade_integrations.tokenization import TextTokenizer, TokenIds
+
+__all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide", "load_token_weights"]
+
+# Most bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
+_BLOCK_BYTES = 64 * 2**20
+_LOGITS_BYTES = 256 * 2**20
+
+Progress = Callable[[int], object]  # told how many more texts are done
+
+
+class EncodingSide(Protocol):
+    """What the encoder asks of a side."""
+
+    dim: int
+    max_length: int
+    tokenizer: Any
+
+    def tokenize(self, texts: list[str]) -> TokenIds:
+        """Token ids of texts, cut at max_length."""
+        ...
+
+    def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
+        """Term weights in input order. (N, dim)."""
+        ...
+
+
+class TransformerSide:
+    """A masked LM with SPLADE pooling.
+
+    Args:
+        description: How its logits are pooled.
+        loaded: The model.
+        max_length: Most tokens of a text.
+        max_batch_tokens: Most tokens of a batch, padding included.
+        max_batch_texts: Most texts of a batch, or None.
+    """
+
+    def __init__(
+        self,
+        description: MaskedLM,
+        loaded: LoadedMaskedLM,
+        *,
+        max_length: int,
+        max_batch_tokens: int,
+        max_batch_texts: int | None,
+    ) -> None:
+        self.dim = loaded.dim
+        self.max_length = max_length
+        self.tokenizer = loaded.tokenizer
+        self.tokenize = TextTokenizer(loaded.tokenizer, max_length)
+        self._description = description
+        self._loaded = loaded
+        self._max_batch_texts = max(1, min(max_batch_texts or _BLOCK_BYTES, _BLOCK_BYTES // (4 * self.dim)))
+        self._max_batch_tokens = max_batch_tokens
+        if loaded.weight is None:
+            self._max_batch_tokens = max(1, min(max_batch_tokens, _LOGITS_BYTES // (4 * self.dim)))
+
+    def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
+        """Encode by batches of similar length, and put the rows back in order. (N, dim)."""
+        rows: list[csr_array] = []
+        positions: list[int] = []
+        for batch in token_budget_batches(
+            [len(ids) for ids in token_ids.ids],
+            max_batch_tokens=self._max_batch_tokens,
+            max_batch_texts=self._max_batch_texts,
+        ):
+            weights = self._term_weights([token_ids.ids[position] for position in batch])
+            rows.append(from_dense(weights.cpu().numpy()))
+            positions += batch
+            progress(len(batch))
+        return concatenate(rows, self.dim)[np.argsort(positions)]
+
+    def _term_weights(self, ids: list[list[int]]) -> Tensor:
+        """Run one batch through the model. (B, V) float32."""
+        device = self._loaded.model.device
+        lengths = torch.tensor([len(row) for row in ids], device=device)
+        longest = int(lengths.max())
+        if longest == 0:  # a tokenizer without special tokens, given empty texts
+            return torch.zeros(len(ids), self.dim, dtype=torch.float32)
+        input_ids = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
+        for row, text_ids in zip(input_ids, ids, strict=True):
+            row[: len(text_ids)] = torch.tensor(text_ids)
+        input_ids = input_ids.to(device)
+        attention_mask = (torch.arange(longest, device=device) < lengths.unsqueeze(1)).long()  # (B, L)
+        loaded = self._loaded
+        pooling, activation = self._description.pooling_strategy, self._description.activation_function
+        with exact_float32(device):
+            output = loaded.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            if loaded.weight is None:
+                return splade_pool(output, attention_mask, pooling, activation)
+            head = max_pool_head if pooling == "max" else sum_pool_head
+            return head(output, lengths, loaded.weight, loaded.bias, activation)
+
+
+class TokenWeightsSide:
+    """An inference-free side: each token that a text has, once, with its fixed weight. Special tokens are not added.
+
+    Args:
+        tokenizer: The tokenizer.
+        weights: A weight per token id. (V,) float32.
+        max_length: Most tokens of a text.
+    """
+
+    def __init__(self, tokenizer: Any, weights: NDArray[np.float32], max_length: int) -> None:
+        self.dim = len(weights)
+        self.max_length = max_length
+        self.tokenizer = tokenizer
+        self.tokenize = TextTokenizer(tokenizer, max_length, add_special_tokens=False)
+        self._weights = weights
+
+    def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
+        """Look the weights up. (N, dim)."""
+        rows = []
+        for ids in token_ids.ids:
+            present = np.unique(np.asarray(ids, np.int32))
+            present = present[self._weights[present] != 0] if present.size else present
+            rows.append((present, self._weights[present]))
+        progress(len(rows))
+        return from_rows(rows, self.dim)
+
+
+class LexicalSide:
+    """A transformer's weights on the tokens that a text has, without expansion, times a fixed weight.
+
+    Args:
+        transformer: The transformer's side.
+        token_weights: The fixed weights.
+    Raises:
+        UnsupportedModelError: Their vocabularies differ.
+    """
+
+    def __init__(self, transformer: TransformerSide, token_weights: TokenWeightsSide) -> None:
+        if transformer.dim != token_weights.dim:
+            raise UnsupportedModelError(
+                f"the transformer and the token weights must share a vocabulary, got {transformer.dim} and "
+                f"{token_weights.dim} terms. Use a complete SPLADE model."
+            )
+        self.dim = transformer.dim
+        self.max_length = transformer.max_length
+        self.tokenizer = transformer.tokenizer
+        self.tokenize = transformer.tokenize
+        self._transformer = transformer
+        self._token_weights = token_weights
+
+    def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
+        """The transformer's rows, on their own tokens only. (N, dim)."""
+        presence = self._token_weights.encode(token_ids, lambda _: None)  # special tokens included
+        return csr_array(self._transformer.encode(token_ids, progress).multiply(presence))
+
+
+def load_token_weights(description: TokenWeights, max_length: int | None) -> TokenWeightsSide:
+    """Load an inference-free side.
+
+    Args:
+        description: Where the tokenizer and the weights lie.
+        max_length: Most tokens of a text; None takes the tokenizer's limit.
+    Raises:
+        UnsupportedModelError: The weights are damaged, not finite or negative.
+    """
+    repository = description.repository
+    tokenizer = load_tokenizer(repository, description.folder)
+    config = repository.json(f"{description.folder}/config.json".lstrip("/")) or {}
+    weights = np.ones(config.get("vocab_size") or len(tokenizer.get_vocab()), np.float32)
+    if description.file is not None:
+        path = repository.path(description.file)
+        if path is None:
+            raise UnsupportedModelError(f"{repository.name!r} names {description.file} but has none. Fetch it again.")
+        weights = _read_weights(path, tokenizer, len(weights))
+    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN, "
+            "infinite or of another shape. Fetch it again."
+        )
+    return TokenWeightsSide(tokenizer, weights, max_length or min(tokenizer.model_max_length, 10**6))
+
+
+def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
+    """Token weights of a file: (V,) float32; tokens that it does not name weigh 0."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return np.asarray(load_file(path)["weight"], np.float32)
+        if path.suffix == ".bin":
+            return np.asarray(torch.load(path, weights_only=True)["weight"].float().numpy(), np.float32)
+        if path.suffix == ".json":
+            pairs = json.loads(path.read_text(encoding="utf-8")).items()
+        else:
+            pairs = [line.rsplit(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        weights = np.zeros(size, np.float32)
+        vocabulary = tokenizer.get_vocab()
+        for token, weight in pairs:
+            if token in vocabulary:
+                weights[vocabulary[token]] = float(weight)
+        return weights
+    except Exception as err:
+        raise UnsupportedModelError(f"{path.name} must hold one weight per token, got {err}. Fetch it again.") from err

