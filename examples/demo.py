@@ -104,7 +104,7 @@ def _hits(searches: Mapping[str, Search]) -> Table:
         table.add_row(question.text, *row)
     table.add_section()
     table.add_row(f"hit@{TOP} of {len(QUESTIONS)}", *(str(hits) for hits in found.values()), style="bold")
-    table.caption = f"Asked through {framework}. {differing} of the {len(QUESTIONS) * len(SIDES)} lists differ in another framework."
+    table.caption = f"Asked through {framework}; {differing} of {len(QUESTIONS) * len(SIDES)} lists differ in another framework."
     return table
 
 

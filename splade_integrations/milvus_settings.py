@@ -23,6 +23,7 @@ __all__ = [
     "AsyncClients",
     "candidates",
     "dense_index",
+    "insert_replaces",
     "is_lite",
     "open_client",
     "rrf_reranker",
@@ -59,6 +60,15 @@ def is_lite(uri: str) -> bool:
             "Install one that does not: pip install 'milvus-lite>=3.2.2,<4'."
         )
     return True
+
+
+def insert_replaces(uri: str) -> bool:
+    """Whether to replace rows by `insert`, not `upsert`: on milvus-lite 3.
+
+    Its insert replaces the row that has the same id; its upsert keeps that row's dynamic fields, such as metadata keys
+    that the new row lacks, and filters go on finding it by them.
+    """
+    return is_lite(uri) and not importlib.metadata.version("milvus-lite").startswith("2.")
 
 
 def open_client(**connection_args: Any) -> MilvusClient:

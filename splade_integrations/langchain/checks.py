@@ -1,0 +1,103 @@
+"""What a hybrid Milvus collection cannot take, said before anything is written. Knows no encoder and no search."""
+
+from collections import Counter
+from typing import Any
+
+from langchain_milvus.utils.sparse import BaseSparseEmbedding
+from pymilvus import DataType, MilvusClient
+
+__all__ = ["check_ids", "check_metadatas", "check_sides", "check_storable", "existing_settings"]
+
+# Bytes of UTF-8 that the framework's text field holds: the most of a Milvus VARCHAR.
+_MAX_TEXT_BYTES = 65_535
+
+
+def check_sides(embeddings: Any) -> None:
+    """Refuse all but one dense and one sparse embedding in this order, by TypeError."""
+    sides = list(embeddings) if isinstance(embeddings, list | tuple) else [embeddings]
+    sparse = [isinstance(side, BaseSparseEmbedding) for side in sides]
+    if sparse != [False, True] or not hasattr(sides[0], "embed_query"):
+        found = ", ".join(type(side).__name__ for side in sides)
+        advice = "Swap them." if sparse == [True, False] else "Wrap an encoder: SpladeSparseEmbedding(encoder=…)."
+        raise TypeError(
+            f"embeddings must be dense and sparse in this order, an Embeddings and a BaseSparseEmbedding, got {found}. "
+            f"{advice}"
+        )
+
+
+def existing_settings(client: MilvusClient, collection_name: str, options: dict[str, Any]) -> dict[str, bool]:
+    """What an existing collection has decided already: `auto_id` and `enable_dynamic_field`.
+
+    Raises:
+        ValueError: It lacks a field, or has another kind of vector in it.
+    """
+    description = client.describe_collection(collection_name)
+    types = {field["name"]: field["type"] for field in description["fields"]}
+    vectors = options["vector_field"]
+    wanted = [options.get("primary_field", "pk"), options.get("text_field", "text"), *vectors]
+    sparse = [types.get(field) == DataType.SPARSE_FLOAT_VECTOR for field in vectors[:2]]
+    if not types.keys() >= set(wanted) or sparse != [False, True]:
+        found = ", ".join(f"{name} ({DataType(kind).name})" for name, kind in types.items())
+        raise ValueError(
+            f"collection {collection_name!r} must have the fields {', '.join(wanted)}, the second vector sparse, got "
+            f"{found}. Name its fields by primary_field, text_field and vector_field=[dense, sparse], or take another "
+            "collection_name."
+        )
+    return {
+        "auto_id": any(field.get("auto_id", False) for field in description["fields"]),
+        "enable_dynamic_field": description["enable_dynamic_field"],
+    }
+
+
+def check_storable(texts: list[str]) -> None:
+    """Refuse a text that a Milvus VARCHAR cannot hold, by ValueError."""
+    for position, text in enumerate(texts):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as err:
+            raise ValueError(
+                f"texts[{position}] must be valid Unicode for Milvus to store it, got a lone surrogate. Replace it: "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            ) from err
+        if size > _MAX_TEXT_BYTES:
+            raise ValueError(
+                f"texts[{position}] must be at most {_MAX_TEXT_BYTES} bytes of UTF-8, what a Milvus VARCHAR holds, got "
+                f"{size}. Split it into chunks."
+            )
+
+
+def check_ids(ids: list[str], count: int) -> list[str]:
+    """Return `ids`, or say why they do not name `count` texts: TypeError or ValueError."""
+    if len(ids) != count:
+        raise ValueError(f"ids must be as many as the texts, {count}, got {len(ids)}. Give each text one, or none.")
+    for position, value in enumerate(ids):
+        if not isinstance(value, str):
+            raise TypeError(
+                f"ids[{position}] must be a str, got {type(value).__name__}. Give each text an id, or none."
+            )
+    value, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"ids must differ within a call, got {value!r} {times} times. Drop or rename the others.")
+    return ids
+
+
+def check_metadatas(
+    metadatas: list[dict[str, Any]] | None, count: int, *, fields: list[str], primary_field: str
+) -> list[dict[str, Any]]:
+    """Return a metadata dict for each text, without the primary key that the framework's search puts there.
+
+    Raises:
+        ValueError: Their number differs, or a key would replace the document's own text or vectors.
+    """
+    metadatas = metadatas or [{}] * count
+    if len(metadatas) != count:
+        raise ValueError(
+            f"metadatas must be as many as the texts, {count}, got {len(metadatas)}. Give a text without any {{}}."
+        )
+    for position, metadata in enumerate(metadatas):
+        if taken := sorted(metadata.keys() & set(fields)):
+            raise ValueError(
+                f"metadatas[{position}] must not use the collection's field names, got {taken[0]!r}. Rename it, or "
+                "the field by text_field or vector_field."
+            )
+    return [{key: value for key, value in metadata.items() if key != primary_field} for metadata in metadatas]
