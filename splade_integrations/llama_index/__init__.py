@@ -1,0 +1,15 @@
+"""LlamaIndex: `SpladeSparseEmbedding` for its core and its Milvus store, and `HybridMilvusVectorStore`, that store.
+
+Knows LlamaIndex; the maths is the encoder's.
+"""
+
+from splade_integrations.errors import require_extra
+
+with require_extra("llama-index", module=__name__):
+    import llama_index.core
+    import llama_index.vector_stores.milvus  # noqa: F401
+
+    from splade_integrations.llama_index.embedding import SpladeSparseEmbedding
+    from splade_integrations.llama_index.store import HybridMilvusVectorStore
+
+__all__ = ["HybridMilvusVectorStore", "SpladeSparseEmbedding"]

@@ -1,0 +1,33 @@
+"""The README runs as printed, and prints what it says it prints.
+
+Only the names of hub models are replaced, by the folders of the offline models: no test reaches a hub.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from models import dense_model_path, splade_model_path
+
+README = Path(__file__).parent.parent / "README.md"
+# A block of Python, and the block of text after it (with at most a line between), if there is one.
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n[^`\n]*\n?\n?)?(?:```text\n(.*?)```)?", re.DOTALL)
+BLOCKS = BLOCK.findall(README.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=[f"block {n}" for n in range(1, len(BLOCKS) + 1)])
+def test_block(code, printed, tmp_path, monkeypatch, capsys):
+    for hub_name, folder in {
+        "prithivida/Splade_PP_en_v2": splade_model_path(),
+        "sentence-transformers/all-MiniLM-L6-v2": dense_model_path(),
+    }.items():
+        code = code.replace(f'"{hub_name}"', repr(folder))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out == printed
+
+
+def test_the_readme_has_its_recipes():
+    code = "".join(code for code, _ in BLOCKS)
+    for name in ("SpladeEncoder(", "hybrid_milvus(", "HybridMilvusVectorStore(", "SpladeEmbeddingFunction("):
+        assert name in code
