@@ -1,26 +1,19 @@
-"""What every test and doctest may use: the real tiny model, and small random checkpoints made on the spot."""
+"""What every test and doctest may use: the real tiny model, and a small random one."""
 
-import importlib.util
 import string
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from models import splade_model_path
+from random_checkpoints import save_masked_lm
 
 from splade_integrations import SpladeEncoder
-
-
-def real_model_folder() -> str:
-    spec = importlib.util.find_spec("cognition")  # found, not imported: importing it would run its own code
-    assert spec is not None, "The tests need the demo extra. Run: make install"
-    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 @pytest.fixture(scope="session")
 def model_folder() -> str:
     """Folder of the trained 4.4 M parameter SPLADE model."""
-    return real_model_folder()
+    return splade_model_path()
 
 
 @pytest.fixture(scope="session")
@@ -32,21 +25,7 @@ def encoder(model_folder) -> SpladeEncoder:
 def random_bert_folder(tmp_path_factory) -> str:
     """A random BERT whose padding positions have large logits, as a trained model's may not."""
     folder = tmp_path_factory.mktemp("random-bert")
-    letters = string.ascii_lowercase + string.digits + string.punctuation
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-    )
-    BertForMaskedLM(config).save_pretrained(folder)
+    save_masked_lm(folder, "bert", max_position_embeddings=512)
     return str(folder)
 
 

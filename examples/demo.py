@@ -53,29 +53,36 @@ def main(questions: Sequence[str]) -> None:
     pages = {entry.name: entry for entry in entries}
     for question in questions or SHOWN:
         for framework, search in searches.items():
-            console.print(_side_by_side(f"{question}  [dim]({framework})[/]", question, search, models, pages))
+            console.print(_side_by_side(framework, question, search, models, pages), "")
     if not questions:
         console.print(_hits(searches))
 
 
-def _side_by_side(title: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
+def _side_by_side(framework: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
     """The best answers of each side, with the terms that the question and the answer share."""
-    table = Table(title=title, title_justify="left", title_style="bold", expand=True)
+    title = Text.assemble((question, "bold"), f"  ({framework})")
+    table = Table(title=title, title_justify="left", title_style="", expand=True)
     for heading in SIDES.values():
         table.add_column(heading, ratio=1, overflow="fold")
     columns = []
     for side in SIDES:
         names = search(question, side, TOP)
         shared = _shared_terms(question, [entries[name].page for name in names], models)
-        columns.append(
-            [
-                Text(name) if side == "dense" else Text.assemble(name, "\n", (" ".join(terms), "dim"))
-                for name, terms in zip(names, shared, strict=True)
-            ]
-        )
+        cells = [Text(_broken_at_dot(name)) for name in names]
+        if side != "dense":
+            for cell, terms in zip(cells, shared, strict=True):
+                cell.append("\n" + " ".join(terms), style="dim")
+        columns.append(cells)
     for answers in zip(*columns, strict=True):
         table.add_row(*answers)
     return table
+
+
+def _broken_at_dot(name: str) -> str:
+    """A dotted name on two lines if it is too long for its column."""
+    column = console.width // len(SIDES) - 4  # less the borders
+    head, _, tail = name.rpartition(".")
+    return f"{head}\n.{tail}" if len(name) > column and head else name
 
 
 def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
@@ -104,7 +111,8 @@ def _hits(searches: Mapping[str, Search]) -> Table:
         table.add_row(question.text, *row)
     table.add_section()
     table.add_row(f"hit@{TOP} of {len(QUESTIONS)}", *(str(hits) for hits in found.values()), style="bold")
-    table.caption = f"Asked through {framework}; {differing} of {len(QUESTIONS) * len(SIDES)} lists differ in another framework."
+    lists = len(QUESTIONS) * len(SIDES)
+    table.caption = f"Asked through {framework}; {differing} of {lists} lists differ in another framework."
     return table
 
 

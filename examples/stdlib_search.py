@@ -14,7 +14,11 @@ from pymilvus import MilvusClient
 from scipy.sparse import csr_array
 from stdlib_corpus import Entry
 
-from splade_integrations import SpladeEncoder, langchain, llama_index
+from splade_integrations import SpladeEncoder
+from splade_integrations.langchain import SpladeSparseEmbedding as LangChainSparse
+from splade_integrations.langchain import hybrid_milvus
+from splade_integrations.llama_index import HybridMilvusVectorStore
+from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaIndexSparse
 
 __all__ = ["Models", "Search", "Side", "langchain_search", "llama_index_search"]
 
@@ -104,8 +108,8 @@ class LlamaIndexDense(BaseEmbedding):
 def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
     """Open LangChain's collection, fill it unless it holds the entries already, and return its search."""
     name = "stdlib_langchain"
-    sparse = langchain.SpladeSparseEmbedding(encoder=models)
-    store = langchain.hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
+    sparse = LangChainSparse(encoder=models)
+    store = hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
     if _count(store.client, name) != len(entries):
         store.add_texts([entry.page for entry in entries], ids=[entry.name for entry in entries])
 
@@ -118,8 +122,8 @@ def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: 
 def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
     """Open LlamaIndex's collection, fill it unless it holds the entries already, and return its search."""
     name = "stdlib_llama_index"
-    sparse = llama_index.SpladeSparseEmbedding(encoder=models)
-    store = llama_index.HybridMilvusVectorStore(
+    sparse = LlamaIndexSparse(encoder=models)
+    store = HybridMilvusVectorStore(
         uri=uri, token=token, collection_name=name, dim=models.dense.dim, sparse_embedding_function=sparse
     )
     if _count(store.client, name) != len(entries):

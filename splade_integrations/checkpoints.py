@@ -320,7 +320,7 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
 
 def _side(repository: Repository, chain: list[tuple[str, str]]) -> Side:
     """One side, from its modules in order."""
-    kinds = [kind for kind, _ in chain]
+    modules = kinds = [kind for kind, _ in chain]
     masked_lm = token_weights = None
     if kinds[:2] in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
         masked_lm = _masked_lm(repository, folder=chain[0][1], pooling_folder=chain[1][1])
@@ -330,8 +330,9 @@ def _side(repository: Repository, chain: list[tuple[str, str]]) -> Side:
         kinds = []
     if kinds or (masked_lm is None and token_weights is None):
         raise UnsupportedModelError(
-            f"{repository.name!r} must be a masked LM with SpladePooling or a SparseStaticEmbedding, got the modules "
-            f"{', '.join(kind for kind, _ in chain) or 'none'}, which give no SPLADE weights. Use a SPLADE model."
+            f"{repository.name!r} is not a masked-LM head with SpladePooling, nor a SparseStaticEmbedding, but "
+            f"{', '.join(modules) or 'nothing'}, so it has no SPLADE weights. Use a SPLADE model, or a …ForMaskedLM "
+            "checkpoint."
         )
     return Side(masked_lm, token_weights)
 

@@ -13,6 +13,7 @@ from llama_index.core.instrumentation.events.embedding import SparseEmbeddingEnd
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
 from splade_integrations.adapting import resolve_encoder
+from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.milvus_settings import searchable, storable
 from splade_integrations.sparse import SparseEncoder, to_dicts
 
@@ -31,7 +32,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     one batched call; async methods run in a thread and leave the event loop free.
 
     Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
-    `encoder` it pickles that object.
+    `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
@@ -88,7 +89,15 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         state = super().__getstate__()
         if self._options is not None:
             state["__pydantic_private__"] = {**state["__pydantic_private__"], "_encoder": None}
+        elif isinstance(self._encoder, SpladeEncoder):
+            raise TypeError(
+                "encoder must be of a kind that pickles, got SpladeEncoder, whose model is large. Make the adapter by "
+                "name, SpladeSparseEmbedding(model_name=…, …): then name and options are pickled."
+            )
         return state
+
+    def __deepcopy__(self, memo: Any = None) -> "SpladeSparseEmbedding":
+        return self.model_copy()  # all fields are immutable; the model stays one
 
     def encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
         """Encode documents for Milvus, all in one call of the encoder.
