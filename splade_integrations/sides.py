@@ -22,6 +22,7 @@ from splade_integrations.masked_lm import LoadedMaskedLM, load_tokenizer
 from splade_integrations.precision import exact_float32
 from splade_integrations.sparse import concatenate, from_dense, from_rows
 from splade_integrations.tokenization import TextTokenizer, TokenIds
+from splade_integrations.two_pass import TwoPassHead, coarse_products_pay
 
 __all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide", "load_token_weights"]
 
@@ -76,6 +77,9 @@ class TransformerSide:
         self._loaded = loaded
         self._max_batch_texts = max(1, min(max_batch_texts or _BLOCK_BYTES, _BLOCK_BYTES // (4 * self.dim)))
         self._max_batch_tokens = max_batch_tokens
+        self._two_pass: TwoPassHead | None = None
+        if loaded.weight is not None and _two_pass_suits(description, loaded.weight):
+            self._two_pass = TwoPassHead(loaded.weight, loaded.bias, description.activation_function)
         if loaded.weight is None:
             self._max_batch_tokens = max(1, min(max_batch_tokens, _LOGITS_BYTES // (4 * self.dim)))
 
@@ -112,6 +116,8 @@ class TransformerSide:
             output = loaded.model(input_ids=input_ids, attention_mask=attention_mask).logits
             if loaded.weight is None:
                 return splade_pool(output, attention_mask, pooling, activation)
+            if self._two_pass is not None:
+                return self._two_pass(output, lengths)
             head = max_pool_head if pooling == "max" else sum_pool_head
             return head(output, lengths, loaded.weight, loaded.bias, activation)
 
@@ -170,6 +176,12 @@ class LexicalSide:
         """The transformer's rows, on their own tokens only. (N, dim)."""
         presence = self._token_weights.encode(token_ids, lambda _: None)  # special tokens included
         return csr_array(self._transformer.encode(token_ids, progress).multiply(presence))
+
+
+def _two_pass_suits(description: MaskedLM, weight: Tensor) -> bool:
+    return (
+        description.pooling_strategy == "max" and weight.dtype == torch.float32 and coarse_products_pay(weight.device)
+    )
 
 
 def load_token_weights(description: TokenWeights, max_length: int | None) -> TokenWeightsSide:

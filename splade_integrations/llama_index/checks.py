@@ -5,7 +5,7 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType
 
 __all__ = ["check_collection", "check_function", "check_nodes"]
 
@@ -23,27 +23,22 @@ def check_function(function: Any) -> None:
         )
 
 
-def check_collection(
-    client: MilvusClient, name: str, *, text_key: str, dense: str | None, sparse: str, dim: int | None
-) -> None:
+def check_collection(description: dict[str, Any], settings: dict[str, Any]) -> None:
     """Refuse a collection that lacks a field, or has other vectors in it, by ValueError.
 
     Args:
-        client: The client to ask.
-        name: The collection. It exists.
-        text_key: Its text field.
-        dense: Its dense field; None where it needs none.
-        sparse: Its sparse field, which no function of Milvus's own may fill.
-        dim: Size of its dense vectors; None for any.
+        description: Of an existing collection, as `MilvusClient.describe_collection` gives it.
+        settings: The keywords of `MilvusVectorStore`, defaults included. A sparse field that a function of Milvus's own
+            fills will not do.
     """
-    description = client.describe_collection(name)
+    dense, sparse, dim = settings["embedding_field"], settings["sparse_embedding_field"], settings["dim"]
     fields = {field["name"]: field for field in description["fields"]}
-    wanted = {text_key: DataType.VARCHAR, sparse: DataType.SPARSE_FLOAT_VECTOR}
-    if dense is not None:
+    wanted = {settings["text_key"]: DataType.VARCHAR, sparse: DataType.SPARSE_FLOAT_VECTOR}
+    if settings["enable_dense"]:
         wanted[dense] = DataType.FLOAT_VECTOR
     filled = {field for function in description["functions"] for field in function["output_field_names"]}
     fits = all(key in fields and fields[key]["type"] == kind for key, kind in wanted.items()) and sparse not in filled
-    found_dim = fields[dense]["params"]["dim"] if fits and dense is not None else dim
+    found_dim = fields[dense]["params"]["dim"] if fits and dense in wanted else dim
     if fits and dim in (None, found_dim):
         return
     rule = ", ".join(f"{key} ({kind.name})" for key, kind in wanted.items())
@@ -54,8 +49,8 @@ def check_collection(
     if fits:
         rule, found = f"dense vectors of {dim} dimensions", f"{found_dim}"
     raise ValueError(
-        f"collection {name!r} must have {rule}, got {found}. Name its fields by text_key, embedding_field and "
-        "sparse_embedding_field, give its dim, or take another collection_name."
+        f"collection {description['collection_name']!r} must have {rule}, got {found}. Name its fields by text_key, "
+        "embedding_field and sparse_embedding_field, give its dim, or take another collection_name."
     )
 
 

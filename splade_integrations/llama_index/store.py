@@ -127,15 +127,8 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         client = open_client(**connection_args)
         exists = not options.get("overwrite") and client.has_collection(collection_name)
         if exists:
-            defaults = {name: options.get(name, parameter.default) for name, parameter in own.items()}
-            check_collection(
-                client,
-                collection_name,
-                text_key=defaults["text_key"],
-                dense=defaults["embedding_field"] if defaults["enable_dense"] else None,
-                sparse=defaults["sparse_embedding_field"],
-                dim=defaults["dim"],
-            )
+            settings = {name: options.get(name, parameter.default) for name, parameter in own.items()}
+            check_collection(client.describe_collection(collection_name), settings)
         super().__init__(**options, use_async_client=False)
         if exists:  # milvus-lite 3 finds its collections released when a file is opened anew
             self.client.load_collection(collection_name)

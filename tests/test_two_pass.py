@@ -1,0 +1,113 @@
+"""The two-pass head equals the plain one, on weights made to break its bound."""
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from splade_integrations import two_pass
+from splade_integrations.head import splade_pool
+from splade_integrations.two_pass import TwoPassHead, coarse_products_pay
+
+pytestmark = pytest.mark.skipif(
+    not coarse_products_pay(torch.device("cpu")), reason="this processor has no fast bfloat16 product"
+)
+
+
+@pytest.fixture(autouse=True)
+def never_give_up(monkeypatch):
+    """However many candidates and however short the texts, the second pass must do the work."""
+    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 2)
+    monkeypatch.setattr(two_pass, "_LEAST_WORK", 0)
+
+
+def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, atol=1e-6):
+    lengths = torch.full((hidden.shape[0],), hidden.shape[1]) if lengths is None else lengths
+    mask = (torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)).long()
+    expected = splade_pool(linear(hidden, weight, bias), mask)
+    found = TwoPassHead(weight, bias)(hidden, lengths)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
+    assert not ((expected > atol) & (found == 0)).any()
+    return expected
+
+
+@pytest.mark.parametrize("width", [1, 7, 128, 768, 4096])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_random_weights(width, scale):
+    generator = torch.Generator().manual_seed(width)
+    weight = torch.randn(700, width, generator=generator) * scale / width**0.5
+    hidden = torch.randn(5, 33, width, generator=generator)
+    bias = torch.randn(700, generator=generator) * scale - 3 * scale
+    lengths = torch.tensor([33, 1, 20, 5, 32])
+    expected = assert_equal_to_reference(weight, bias, hidden, lengths, atol=1e-6 * max(1, scale))
+    assert 0 < (expected > 0).float().mean() < 0.9
+
+
+def test_rounding_by_a_half_unit_on_both_operands():
+    """A bound with one 2^-8 misses this positive term: both operands are rounded, and in opposite directions."""
+    hidden = torch.empty(1, 1, 128)
+    hidden[..., :64], hidden[..., 64:] = 1 + 0.999 * 2**-8, 1 + 1.001 * 2**-8
+    weight = torch.cat([hidden[0, :, :64], -hidden[0, :, 64:]], dim=1)
+    for bias in (0.3, 0.1, 0.0, -0.1, 1.0):
+        assert_equal_to_reference(weight, torch.tensor([bias]), hidden)
+
+
+def test_cancelling_signs():
+    """Products of 2^16 that cancel but for a remainder of the order of their rounding."""
+    generator = torch.Generator().manual_seed(4)
+    half = torch.randn(300, 256, generator=generator) * 256
+    weight = torch.cat([half, -half], dim=1)
+    tokens = torch.randn(2, 9, 256, generator=generator) * 256
+    hidden = torch.cat([tokens, tokens + torch.randn(tokens.shape, generator=generator) * 1e-2], dim=2)
+    assert_equal_to_reference(weight, None, hidden, rtol=1e-3, atol=0.5)
+
+
+def test_bias_that_all_but_cancels_the_maximum():
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(2000, 128, generator=generator)
+    hidden = torch.randn(1, 12, 128, generator=generator)
+    maxima = linear(hidden, weight).amax(dim=1)[0]
+    offsets = torch.logspace(-6, 0, 2000) * torch.where(torch.arange(2000) % 2 == 0, 1, -1)
+    assert_equal_to_reference(weight, -maxima + offsets, hidden, atol=2e-5)
+
+
+@pytest.mark.parametrize("tiny", [1e-20, 1e-38, 1e-42])
+def test_numbers_below_the_normal_range(tiny):
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randn(500, 64, generator=generator) * tiny
+    hidden = torch.randn(2, 8, 64, generator=generator)
+    bias = torch.linspace(-1e-3, 1e-3, 500)
+    assert_equal_to_reference(weight, bias, hidden, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows(value):
+    weight, hidden = torch.randn(50, 16), torch.randn(3, 4, 16)
+    hidden[1, 2, 3] = value
+    found = TwoPassHead(weight, None)(hidden, torch.tensor([4, 4, 4]))
+    assert not found[1].isfinite().all()
+    assert found[[0, 2]].isfinite().all()
+
+
+def test_the_bound_is_tight_on_a_trained_model(encoder, texts):
+    """Candidates a text beside active terms: without that ratio the second pass would be the plain head again."""
+    side = encoder._side("document")
+    head, seen = side._two_pass, []
+    assert head is not None
+    counting = head.candidates
+    try:
+        head.candidates = lambda hidden: seen.append(counting(hidden).sum().item()) or counting(hidden)
+        active = encoder.encode_documents(texts[3:180:5]).nnz
+    finally:
+        del head.candidates
+    assert active <= sum(seen) < 1.5 * active
+
+
+def test_many_candidates_fall_back_to_the_plain_head(monkeypatch):
+    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 1 / 16)
+    called = []
+    plain = two_pass.max_pool_head
+    monkeypatch.setattr(two_pass, "max_pool_head", lambda *arguments: called.append(1) or plain(*arguments))
+    weight, hidden = torch.randn(500, 16), torch.randn(2, 40, 16)
+    found = TwoPassHead(weight, None)(hidden, torch.tensor([40, 40]))
+    assert called
+    torch.testing.assert_close(found, splade_pool(linear(hidden, weight), torch.ones(2, 40)))
