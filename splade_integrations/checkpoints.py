@@ -4,22 +4,19 @@ Loads no weights. Knows the layouts of sentence-transformers 5 and 6, of plain m
 and the few repositories whose files do not tell the whole story. Knows neither torch nor texts.
 """
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
-from transformers.utils import cached_file
-
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.repositories import Repository, not_reached
 
 __all__ = [
     "ActivationFunction",
     "MaskedLM",
     "ModelDescription",
     "PoolingStrategy",
-    "Repository",
     "Side",
     "SpecialTerms",
     "TokenWeights",
@@ -35,57 +32,6 @@ _POOLING_STRATEGIES = ("max", "sum")
 _ACTIVATION_FUNCTIONS = ("relu", "log1p_relu")
 # Which prompt names sentence-transformers tries for documents, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A local folder or a hub repository, with the options to reach it.
-
-    Args:
-        name: A local folder, or `org/model`.
-        hub_options: `revision`, `cache_dir`, `token`, `local_files_only`: as in transformers.
-    """
-
-    name: str
-    hub_options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_local(self) -> bool:
-        return Path(self.name).is_dir()
-
-    def path(self, file: str) -> Path | None:
-        """Local path of a file, fetched if need be; None where the repository has no such file.
-
-        Raises:
-            UnsupportedModelError: The path would leave the repository.
-        """
-        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file or ":" in file:
-            raise UnsupportedModelError(
-                f"{self.name!r} must name its own files only, got {file!r} in its configuration. Do not trust it."
-            )
-        if self.is_local:
-            path = Path(self.name) / file
-            return path if path.is_file() else None
-        try:
-            found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **self.hub_options)
-        except OSError as err:
-            first_line = str(err).strip().split("\n", 1)[0]
-            raise FileNotFoundError(_unreachable(self.name, first_line)) from err
-        return None if found is None else Path(found)
-
-    def json(self, file: str) -> Any:
-        """Content of a JSON file; None where the repository has no such file.
-
-        Raises:
-            UnsupportedModelError: The file is no JSON.
-        """
-        path = self.path(file)
-        if path is None:
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as err:
-            raise UnsupportedModelError(f"{self.name!r} has a {file} that is no JSON: {err}. Fetch it again.") from err
 
 
 @dataclass(frozen=True)
@@ -278,7 +224,7 @@ def _describe_plain(repository: Repository) -> ModelDescription:
             raise FileNotFoundError(
                 f"{repository.name!r} must be a model folder, but it has no config.json. Name the one that holds it."
             )
-        raise FileNotFoundError(_unreachable(repository.name, "no config.json there"))
+        raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
     weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
     unknown = _Fact(query_from="idf", special_terms="drop") if weight_files else _Fact()
     fact = _KNOWN.get(repository.name, unknown)
@@ -378,13 +324,6 @@ def _mapping(repository: Repository, file: str) -> dict[str, Any]:
     if content is not None and not isinstance(content, dict):
         raise UnsupportedModelError(f"{repository.name!r} has a {file} that is no JSON object. Fetch it again.")
     return content or {}
-
-
-def _unreachable(name: str, reason: str) -> str:
-    return (
-        f"{name!r} must be a folder, or a model repository that can be reached, and is neither. "
-        f"Check the name, the network and, for a gated model, the token. ({reason})"
-    )
 
 
 def _last_component(module_type: str) -> str:

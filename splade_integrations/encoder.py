@@ -21,7 +21,6 @@ from splade_integrations.checkpoints import (
     MaskedLM,
     ModelDescription,
     PoolingStrategy,
-    Repository,
     Side,
     SpecialTerms,
     describe,
@@ -30,6 +29,7 @@ from splade_integrations.checkpoints import (
 from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
+from splade_integrations.repositories import Repository
 from splade_integrations.sides import EncodingSide, LexicalSide, TransformerSide, load_token_weights
 from splade_integrations.sparse import Pruning, as_rows, concatenate, drop_terms
 from splade_integrations.tokenization import check_text, check_texts

@@ -17,8 +17,8 @@ from torch.nn.functional import linear
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.checkpoints import Repository
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.repositories import Repository
 
 __all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
 

@@ -85,7 +85,7 @@ class TwoPassHead:
             return max_pool_head(hidden, lengths, self._weight, self._bias, self._activation_function)
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
-        for text, (length, terms) in enumerate(zip(lengths.tolist(), terms_of_texts.split(counts), strict=True)):
+        for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
             maxima = linear(self._weight[terms], hidden[text, :length]).amax(dim=1)  # (C, l) -> (C,)
             scores = maxima if self._bias is None else maxima + self._bias[terms]
             weights[text, terms] = activate(scores, self._activation_function)
@@ -128,4 +128,5 @@ def coarse_products_pay(device: torch.device) -> bool:
 
 def _norms(vectors: Tensor) -> Tensor:
     """Euclidean norms along the last axis, rounded upward."""
-    return torch.linalg.vector_norm(vectors, dim=-1) * (1.0 + vectors.shape[-1] * 2.0**-22)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return norms * (1.0 + vectors.shape[-1] * 2.0**-22)

@@ -214,8 +214,9 @@ def test_opensearch_root(opensearch_root, plain, file):
 
 def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, monkeypatch):
     from splade_integrations import checkpoints
+    from splade_integrations.repositories import Repository
 
-    repository = checkpoints.Repository(str(opensearch_root))
+    repository = Repository(str(opensearch_root))
     assert checkpoints.describe(repository).document.masked_lm.activation_function == "relu"
     fact = checkpoints._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
     monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), fact)
