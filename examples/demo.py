@@ -93,7 +93,7 @@ def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int
 
 def _hits(searches: Mapping[str, Search]) -> Table:
     """The rank of the first expected answer among the best five, for each question and side."""
-    framework, search = next(iter(searches.items()))
+    (framework, search), *others = searches.items()
     table = Table(title=f"30 fixed questions: rank of an expected answer in the top {TOP}", title_justify="left")
     table.add_column("question", overflow="fold")
     for heading in SIDES.values():
@@ -104,7 +104,7 @@ def _hits(searches: Mapping[str, Search]) -> Table:
         row = []
         for side in SIDES:
             names = search(question.text, side, TOP)
-            differing += any(other(question.text, side, TOP) != names for other in searches.values())
+            differing += any(other(question.text, side, TOP) != names for _, other in others)
             ranks = [rank for rank, name in enumerate(names, start=1) if name in question.expected]
             found[side] += bool(ranks)
             row.append(str(ranks[0]) if ranks else "–")
