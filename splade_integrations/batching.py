@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 __all__ = ["token_budget_batches"]
 
 
-def token_budget_batches(lengths: Sequence[int], *, max_batch_tokens: int, max_batch_texts: int) -> Iterator[list[int]]:
+def token_budget_batches(
+    lengths: Sequence[int], *, max_batch_tokens: int, max_batch_texts: int, equal_lengths: bool = False
+) -> Iterator[list[int]]:
     """Group texts of similar length so that a padded batch stays within a token budget.
 
     Sorting by length leaves almost no padding; the longest come first, so that memory peaks in the first batch and
@@ -15,6 +17,7 @@ def token_budget_batches(lengths: Sequence[int], *, max_batch_tokens: int, max_b
         lengths: Tokens of each text, special tokens included.
         max_batch_tokens: Most tokens of a batch, padding included: texts x longest. A longer text goes alone.
         max_batch_texts: Most texts of a batch.
+        equal_lengths: Never put texts of different lengths together, so that there is no padding at all.
     Yields:
         Positions in `lengths`; every position exactly once.
 
@@ -25,7 +28,8 @@ def token_budget_batches(lengths: Sequence[int], *, max_batch_tokens: int, max_b
     batch: list[int] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
-        if batch and (len(batch) >= max_batch_texts or (len(batch) + 1) * longest > max_batch_tokens):
+        full = len(batch) >= max_batch_texts or (len(batch) + 1) * longest > max_batch_tokens
+        if batch and (full or (equal_lengths and lengths[position] != longest)):
             yield batch
             batch = []
         if not batch:

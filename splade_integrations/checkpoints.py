@@ -4,9 +4,10 @@ Loads no weights. Knows the layouts of sentence-transformers 5 and 6, of plain m
 and the few repositories whose files do not tell the whole story. Knows neither torch nor texts.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from splade_integrations.errors import UnsupportedModelError
@@ -23,6 +24,8 @@ __all__ = [
     "describe",
     "override",
 ]
+
+logger = logging.getLogger(__name__)
 
 PoolingStrategy = Literal["max", "sum"]
 ActivationFunction = Literal["relu", "log1p_relu"]
@@ -44,6 +47,7 @@ class MaskedLM:
         pooling_strategy: Over the tokens of a text.
         activation_function: "relu": log(1 + relu(x)). "log1p_relu": log(1 + log(1 + relu(x))), as OpenSearch v3.
         max_length: Most tokens that the repository states, or None.
+        lower_case: Whether texts are made lower case before they are tokenised.
     """
 
     repository: Repository
@@ -51,6 +55,7 @@ class MaskedLM:
     pooling_strategy: PoolingStrategy = "max"
     activation_function: ActivationFunction = "relu"
     max_length: int | None = None
+    lower_case: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,13 +158,16 @@ def describe(repository: Repository) -> ModelDescription:
         FileNotFoundError: It is not there, or has no model in it.
         UnsupportedModelError: Its configuration is damaged, or describes something that gives no SPLADE weights.
     """
-    modules = repository.json("modules.json")
-    if modules is None:
+    if repository.path("modules.json") is None:
         return _describe_plain(repository)
     stated = _mapping(repository, "config_sentence_transformers.json")
-    chain = [(_last_component(module["type"]), str(module["path"])) for module in sorted(modules, key=_module_order)]
-    routes = _expand_routers(repository, chain)
+    routes = _expand_routers(repository, _modules(repository))
     prompts = stated.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must state prompts as strings by name, got {prompts!r}. "
+            "Mend its config_sentence_transformers.json."
+        )
     default = prompts.get(stated.get("default_prompt_name"), "")
     document_prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
     max_active_dims = stated.get("max_active_dims")
@@ -173,6 +181,18 @@ def describe(repository: Repository) -> ModelDescription:
         query=replace(_side(repository, routes["query"]), prompt=prompts.get("query", default) or ""),
         max_active_dims=max_active_dims,
     )
+
+
+def _known(repository: Repository) -> _Fact | None:
+    """The fact about a known repository, or about a local folder that bears its name."""
+    if not repository.is_local:
+        return _KNOWN.get(repository.name)
+    folder = Path(repository.name).resolve().name
+    for name, fact in _KNOWN.items():
+        if folder == name.rpartition("/")[2]:
+            logger.warning("%s is taken for a copy of %s. Options override what is known of it.", folder, name)
+            return fact
+    return None
 
 
 def override(
@@ -227,7 +247,7 @@ def _describe_plain(repository: Repository) -> ModelDescription:
         raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
     weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
     unknown = _Fact(query_from="idf", special_terms="drop") if weight_files else _Fact()
-    fact = _KNOWN.get(repository.name, unknown)
+    fact = _known(repository) or unknown
     document = Side(MaskedLM(repository, activation_function=fact.activation_function))
     query = document
     if fact.query_repository:
@@ -242,6 +262,19 @@ def _describe_plain(repository: Repository) -> ModelDescription:
             )
         query = Side(token_weights=TokenWeights(repository, file=file))
     return ModelDescription(document, query, special_terms=fact.special_terms)
+
+
+def _modules(repository: Repository) -> list[tuple[str, str]]:
+    """The modules that modules.json lists, in order, as (type, folder)."""
+    modules = repository.json("modules.json")
+    try:
+        ordered = sorted(modules, key=lambda module: int(module.get("idx", 0)))
+        return [(_last_component(module["type"]), str(module["path"])) for module in ordered]
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a modules.json that lists modules with idx, type and path, got "
+            f"{str(modules)[:80]}. Fetch it again."
+        ) from err
 
 
 def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
@@ -286,6 +319,12 @@ def _side(repository: Repository, chain: list[tuple[str, str]]) -> Side:
 def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> MaskedLM:
     pooling = _mapping(repository, _join(pooling_folder, "config.json"))
     stated = _mapping(repository, _join(folder, "sentence_bert_config.json"))
+    max_length = stated.get("max_seq_length")
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must state max_seq_length as an int of at least 3, got {max_length!r}. "
+            "Mend its sentence_bert_config.json."
+        )
     return MaskedLM(
         repository,
         folder,
@@ -293,7 +332,8 @@ def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> Mask
         activation_function=_one_of(
             "activation_function", pooling.get("activation_function", "relu"), _ACTIVATION_FUNCTIONS
         ),
-        max_length=stated.get("max_seq_length"),
+        max_length=max_length,
+        lower_case=bool(stated.get("do_lower_case")),
     )
 
 
@@ -329,10 +369,6 @@ def _mapping(repository: Repository, file: str) -> dict[str, Any]:
 def _last_component(module_type: str) -> str:
     """Class name of a module: its package has changed between releases of sentence-transformers."""
     return str(module_type).rpartition(".")[2]
-
-
-def _module_order(module: dict[str, Any]) -> int:
-    return int(module.get("idx", 0))
 
 
 def _join(folder: str, file: str) -> str:

@@ -32,7 +32,7 @@ from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
 from splade_integrations.repositories import Repository
 from splade_integrations.sides import EncodingSide, LexicalSide, TransformerSide, load_token_weights
 from splade_integrations.sparse import Pruning, as_rows, concatenate, drop_terms
-from splade_integrations.tokenization import check_text, check_texts
+from splade_integrations.tokenization import check_texts, iterate_texts
 
 __all__ = ["SpladeEncoder"]
 
@@ -113,7 +113,9 @@ class SpladeEncoder:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size)
+        _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length)
+        _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
+        _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
@@ -174,14 +176,11 @@ class SpladeEncoder:
             texts: Any iterable of str, such as a generator that reads a file.
             show_progress: Show a progress bar on stderr.
         Yields:
-            Blocks of at most 2 048 rows in input order, each like a result of `encode_documents`.
+            Blocks of 2 048 rows, the last one fewer, in input order, each like a result of `encode_documents`.
         Raises:
-            TypeError: A bare str, or an item that is not a str. Blocks before it have been yielded.
+            TypeError: A bare str, or an item that is not a str. Full blocks before it have been yielded.
         """
-        if isinstance(texts, str | bytes):
-            check_texts(texts)
-        checked = (check_text(text, position) for position, text in enumerate(texts))
-        return self._stream("document", checked, show_progress=show_progress, total=None)
+        return self._stream("document", iterate_texts(texts), show_progress=show_progress, total=None)
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.
@@ -191,8 +190,17 @@ class SpladeEncoder:
             top_k: Most terms a row. None gives all.
         Returns:
             For each row (token, weight) by falling weight, ties by token id.
+        Raises:
+            ValueError: `top_k` is negative, or the rows are of another width.
         """
+        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 0):
+            raise ValueError(f"top_k must be an int of 0 or more, or None, got {top_k!r}. Use None for all terms.")
         rows = as_rows(embeddings)
+        if rows.shape[1] != self.dim:
+            raise ValueError(
+                f"embeddings must have {self.dim} columns, this model's vocabulary, got {rows.shape[1]}. Decode them "
+                "by the encoder that made them."
+            )
         decoded = []
         for start, end in pairwise(rows.indptr):
             ids, weights = rows.indices[start:end], rows.data[start:end]
@@ -200,6 +208,15 @@ class SpladeEncoder:
             tokens = self.tokenizer.convert_ids_to_tokens(ids[order].tolist())
             decoded.append(list(zip(tokens, weights[order].tolist(), strict=True)))
         return decoded
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
+        return self  # made to be shared
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "SpladeEncoder cannot be pickled, since its model is large. Pickle its model name and options, and load it "
+            "again where it is needed."
+        )
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -248,7 +265,7 @@ class SpladeEncoder:
             trust_remote_code=self._trust_remote_code,
         )
         max_length = resolve_max_length(
-            self._requested_max_length, description.max_length, loaded.config, loaded.tokenizer
+            self._requested_max_length, description.max_length, loaded.positions, loaded.tokenizer
         )
         side = TransformerSide(description, loaded, max_length=max_length, **self._batch_limits)
         self._transformers.append((description, side))
@@ -263,25 +280,27 @@ class SpladeEncoder:
     ) -> Iterator[csr_array]:
         side, description = self._side(name), getattr(self.description, name)
         encoded = truncated = tokens_lost = tokens = 0
-        with tqdm(total=total, unit="text", desc="SPLADE", disable=not show_progress) as progress:
-            while window := list(islice(texts, _WINDOW)):
-                if description.prompt:
-                    window = [description.prompt + text for text in window]
-                token_ids = side.tokenize(window)
-                encoded += len(window)
-                truncated += token_ids.truncated
-                tokens_lost += token_ids.tokens_lost
-                tokens += token_ids.tokens
-                block = side.encode(token_ids, progress.update)
-                if self.description.special_terms == "drop":
-                    block = drop_terms(block, side.tokenizer.all_special_ids)
-                yield self._pruning[name].apply(block)
-        if truncated:
-            logger.warning(
-                "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's tokens "
-                "were lost. Split long texts into smaller chunks, or raise max_length if the model allows.",
-                truncated, encoded, side.max_length, 100 * tokens_lost / tokens,
-            )  # fmt: skip
+        try:
+            with tqdm(total=total, unit="text", desc="SPLADE", disable=not show_progress) as progress:
+                while window := list(islice(texts, _WINDOW)):
+                    if description.prompt:
+                        window = [description.prompt + text for text in window]
+                    token_ids = side.tokenize(window)
+                    encoded += len(window)
+                    truncated += token_ids.truncated
+                    tokens_lost += token_ids.tokens_lost
+                    tokens += token_ids.tokens
+                    block = side.encode(token_ids, progress.update)
+                    if self.description.special_terms == "drop":
+                        block = drop_terms(block, side.tokenizer.all_special_ids)
+                    yield self._pruning[name].apply(block)
+        finally:  # also when the consumer stops early
+            if truncated:
+                logger.warning(
+                    "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's "
+                    "tokens were lost. Split long texts into smaller chunks, or raise max_length if the model allows.",
+                    truncated, encoded, side.max_length, 100 * tokens_lost / tokens,
+                )  # fmt: skip
 
 
 def _check_one_vocabulary(model_name: str, side: EncodingSide, other: EncodingSide) -> None:
@@ -293,6 +312,14 @@ def _check_one_vocabulary(model_name: str, side: EncodingSide, other: EncodingSi
             f"{model_name!r} must have one vocabulary for documents and queries, got {other.dim} and {side.dim} terms "
             "that are not the same. Use a complete SPLADE model."
         )
+
+
+def _check_types(expected: type, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None and not isinstance(value, expected):
+            raise TypeError(
+                f"{name} must be a {expected.__name__} or None, got {type(value).__name__}. None is the model's own."
+            )
 
 
 def _check_at_least_one(**options: int | None) -> None:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Tokenizers without a stated limit say 1e30.
 _NO_LIMIT = 10**6
+# Real tokens of the probe's padded text.
+_PROBED = 5
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class LoadedMaskedLM:
         dim: Vocabulary size V: the decoder's rows, which the tokenizer's length can differ from.
         tokenizer: The checkpoint's tokenizer.
         config: The checkpoint's transformers configuration.
+        positions: The most tokens that it has positions for, or None where there is no limit.
+        ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
+            Fourier transform do not.
     """
 
     model: Any
@@ -48,6 +53,8 @@ class LoadedMaskedLM:
     dim: int
     tokenizer: Any
     config: Any
+    positions: int | None
+    ignores_padding: bool
 
 
 def load_masked_lm(
@@ -90,14 +97,22 @@ def load_masked_lm(
             ) from err
     _check_weights(name, model, report)
     model.eval().requires_grad_(False).to(device)
-    decoder = _take_decoder(model)
+    tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
+    _check_vocabulary(name, model, tokenizer)
+    ids, mask = _probe(model)
+    with torch.inference_mode():
+        padded = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        alone = model(input_ids=ids[1:, :_PROBED], attention_mask=mask[1:, :_PROBED], return_dict=True).logits
+    decoder = _take_decoder(model, ids, mask, padded)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),
         bias=None if decoder is None or decoder.bias is None else decoder.bias.detach(),
         dim=config.vocab_size if decoder is None else decoder.weight.shape[0],
-        tokenizer=load_tokenizer(repository, folder, trust_remote_code=trust_remote_code),
+        tokenizer=tokenizer,
         config=config,
+        positions=_positions(model),
+        ignores_padding=_same(padded[1:, :_PROBED], alone),
     )
 
 
@@ -115,20 +130,17 @@ def load_tokenizer(repository: Repository, folder: str, *, trust_remote_code: bo
         ) from err
 
 
-def resolve_max_length(requested: int | None, stated: int | None, config: Any, tokenizer: Any) -> int:
+def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:
     """The most token ids of a text, special tokens included: what is asked for, or the most that the model takes.
 
     Args:
         requested: The user's wish, or None.
         stated: What the repository states beside the transformer, or None.
-        config: The transformers configuration.
+        positions: What the model has positions for, or None.
         tokenizer: The tokenizer.
     Raises:
         ValueError: More than the model has positions for, or no room for a token beside the special ones.
     """
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and "roberta" in config.model_type:
-        positions -= config.pad_token_id + 1  # RoBERTa counts positions from its padding id
     if requested is None:
         limits = [stated or tokenizer.model_max_length, positions]
         return min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512)
@@ -185,7 +197,41 @@ def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
 
 
-def _take_decoder(model: Any) -> nn.Linear | None:
+def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that makes ids which the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= rows:
+        raise UnsupportedModelError(
+            f"{name!r} has a tokenizer that makes the id {largest} ({token!r}), but embeddings for {rows} tokens only. "
+            "Use the tokenizer that it was trained with."
+        )
+
+
+def _positions(model: Any) -> int | None:
+    """The most tokens that a model has positions for. RoBERTa and its kin count them from their padding id."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    for path, module in model.named_modules():
+        padding_id = getattr(module, "padding_idx", None)
+        if positions is not None and path.endswith("position_embeddings") and padding_id is not None:
+            return positions - int(padding_id) - 1
+    return positions
+
+
+def _probe(model: Any) -> tuple[Tensor, Tensor]:
+    """Token ids of two texts, the second one padded, and their attention mask. (2, 8) each."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(16, device=model.device).reshape(2, 8) * (rows // 17)
+    mask = torch.ones_like(ids)
+    mask[1, _PROBED:] = 0
+    return ids, mask
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-3 if found.dtype == torch.float32 else 3e-2)
+
+
+def _take_decoder(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> nn.Linear | None:
     """Replace the model's last linear layer by the identity and return it; None where that changes the maths.
 
     Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
@@ -197,16 +243,11 @@ def _take_decoder(model: Any) -> nn.Linear | None:
     path = next(path for path, module in model.named_modules() if module is decoder)
     parent, _, child = path.rpartition(".")
     owner = model.get_submodule(parent)
-    vocabulary = decoder.weight.shape[0]
-    ids = torch.arange(16, device=decoder.weight.device).reshape(2, 8) * (vocabulary // 17)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
     with torch.inference_mode():
-        expected = model(input_ids=ids, attention_mask=mask).logits
         setattr(owner, child, nn.Identity())
         try:
-            entering = model(input_ids=ids, attention_mask=mask).logits
-            same = torch.allclose(linear(entering, decoder.weight, decoder.bias), expected, rtol=1e-3, atol=1e-3)
+            entering = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+            same = _same(linear(entering, decoder.weight, decoder.bias), expected)
         except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
             same = False
     if not same:

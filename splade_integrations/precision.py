@@ -15,7 +15,7 @@ import torch
 __all__ = ["exact_float32"]
 
 # getattr: torch's own annotations do not know the first.
-_BACKENDS = (getattr(torch.backends.mkldnn, "matmul"), torch.backends.cuda.matmul)  # noqa: B009
+_BACKENDS: tuple[Any, ...] = (getattr(torch.backends.mkldnn, "matmul"), torch.backends.cuda.matmul)  # noqa: B009
 _lock = threading.Lock()
 _users = 0
 _found: list[tuple[Any, str]] = []  # (backend, the precision it had)
@@ -26,7 +26,8 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     """Run the block without autograd and autocast, and with float32 products computed in float32.
 
     The matmul precision is a setting of the process, so it is counted: the first of several threads saves and sets it,
-    the last one puts it back. A process that left it at its default (the usual case) sees no write at all.
+    the last one puts it back. A process that left it at its default (the usual case) sees no write at all. One limit:
+    a precision that the backend inherits, set by torch.backends.fp32_precision, is put back as the backend's own.
     """
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         _acquire()
@@ -56,4 +57,5 @@ def _release() -> None:
         if _users == 0:
             while _found:
                 backend, precision = _found.pop()
-                backend.fp32_precision = precision
+                if backend.fp32_precision == "ieee":  # else another thread has set it meanwhile
+                    backend.fp32_precision = precision

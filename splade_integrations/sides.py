@@ -72,7 +72,7 @@ class TransformerSide:
         self.dim = loaded.dim
         self.max_length = max_length
         self.tokenizer = loaded.tokenizer
-        self.tokenize = TextTokenizer(loaded.tokenizer, max_length)
+        self.tokenize = TextTokenizer(loaded.tokenizer, max_length, lower_case=description.lower_case)
         self._description = description
         self._loaded = loaded
         self._max_batch_texts = max(1, min(max_batch_texts or _BLOCK_BYTES, _BLOCK_BYTES // (4 * self.dim)))
@@ -91,9 +91,15 @@ class TransformerSide:
             [len(ids) for ids in token_ids.ids],
             max_batch_tokens=self._max_batch_tokens,
             max_batch_texts=self._max_batch_texts,
+            equal_lengths=not self._loaded.ignores_padding,
         ):
             weights = self._term_weights([token_ids.ids[position] for position in batch])
             rows.append(from_dense(weights.cpu().numpy()))
+            if not np.isfinite(rows[-1].data).all():
+                raise ValueError(
+                    f"term weights must be finite, got NaN or infinity in {self._loaded.model.dtype}. Use "
+                    "dtype='float32', or 'bfloat16', whose range is as wide."
+                )
             positions += batch
             progress(len(batch))
         return concatenate(rows, self.dim)[np.argsort(positions)]
@@ -113,7 +119,7 @@ class TransformerSide:
         loaded = self._loaded
         pooling, activation = self._description.pooling_strategy, self._description.activation_function
         with exact_float32(device):
-            output = loaded.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            output = loaded.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
             if loaded.weight is None:
                 return splade_pool(output, attention_mask, pooling, activation)
             if self._two_pass is not None:
@@ -207,7 +213,9 @@ def load_token_weights(description: TokenWeights, max_length: int | None) -> Tok
             f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN, "
             "infinite or of another shape. Fetch it again."
         )
-    return TokenWeightsSide(tokenizer, weights, max_length or min(tokenizer.model_max_length, 10**6))
+    return TokenWeightsSide(
+        tokenizer, weights, min(tokenizer.model_max_length, 10**6) if max_length is None else max_length
+    )
 
 
 def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:

@@ -138,8 +138,8 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
         raise TypeError(
             f"matrix must be a scipy sparse matrix, got {type(matrix).__name__}. Pass what encode_documents returned."
         )
-    rows = as_rows(matrix)
-    rows.sort_indices()
+    rows = as_rows(matrix).astype(np.float32)  # a copy: the caller's matrix is left as it is
+    rows.sum_duplicates()
     ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
     return [dict(zip(ids[start:end], weights[start:end], strict=True)) for start, end in pairwise(bounds)]
 

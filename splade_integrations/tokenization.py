@@ -5,30 +5,43 @@ Knows tokenizers, neither models nor tensors. Safe to call from several threads.
 
 import copy
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TextTokenizer", "TokenIds", "check_text", "check_texts"]
+from tokenizers import normalizers
+
+__all__ = ["TextTokenizer", "TokenIds", "check_text", "check_texts", "iterate_texts"]
+
+_NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
     """Return `texts` as a list of str, or name the first item that is none.
 
     Raises:
-        TypeError: A bare str, something that is not iterable, or an item that is not a str.
+        TypeError: Something that holds no texts in order, or an item that is not a str.
+    """
+    return list(iterate_texts(texts))
+
+
+def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
+    """`check_texts` as the texts come: the container is checked at once, each item when it is reached.
+
+    Raises:
+        TypeError: As `check_texts`.
     """
     if isinstance(texts, str | bytes):
         raise TypeError(
             f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. Wrap it: [text]."
         )
     try:
-        items = list(texts)
+        items = iter(() if isinstance(texts, Mapping | Set) else texts)
     except TypeError as err:
-        raise TypeError(
-            f"texts must be a list (or another iterable) of str, got {type(texts).__name__}. Pass a list of str."
-        ) from err
-    return [check_text(text, position) for position, text in enumerate(items)]
+        raise TypeError(_NO_TEXTS.format(type(texts).__name__)) from err
+    if isinstance(texts, Mapping | Set):
+        raise TypeError(_NO_TEXTS.format(type(texts).__name__))
+    return (check_text(text, position) for position, text in enumerate(items))
 
 
 def check_text(text: object, position: int) -> str:
@@ -70,15 +83,21 @@ class TextTokenizer:
         tokenizer: A tokenizer of transformers.
         max_length: Most token ids of a text, special tokens included.
         add_special_tokens: Whether the model's special tokens, such as [CLS] and [SEP], are put around a text.
+        lower_case: Whether texts are made lower case first, for a tokenizer that does not do so itself.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, *, add_special_tokens: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int, *, add_special_tokens: bool = True, lower_case: bool = False
+    ) -> None:
         self._python: Any = None
         self._max_length = max_length
         self._add_special_tokens = add_special_tokens
         if getattr(tokenizer, "is_fast", False):
             self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
             self._rust.no_padding()
+            if lower_case:  # a normalizer leaves special tokens alone, which text.lower() would not
+                own = [self._rust.normalizer] if self._rust.normalizer else []
+                self._rust.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
             self._rust.enable_truncation(max_length, direction=tokenizer.truncation_side)
         else:
             self._python = copy.deepcopy(tokenizer)

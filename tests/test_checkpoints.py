@@ -218,17 +218,20 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
 
     repository = Repository(str(opensearch_root))
     assert checkpoints.describe(repository).document.masked_lm.activation_function == "relu"
+    name = f"org/{opensearch_root.name}"  # a local folder that bears a known repository's name is taken for its copy
     fact = checkpoints._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
-    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), fact)
+    monkeypatch.setitem(checkpoints._KNOWN, name, fact)
     assert checkpoints.describe(repository).document.masked_lm.activation_function == "log1p_relu"
-    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), checkpoints._KNOWN["naver/splade-v3-doc"])
+    monkeypatch.setitem(checkpoints._KNOWN, name, checkpoints._KNOWN["naver/splade-v3-doc"])
     assert checkpoints.describe(repository).query.token_weights.file is None
-    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), checkpoints._KNOWN["naver/splade-v3-lexical"])
+    monkeypatch.setitem(
+        checkpoints._KNOWN, f"org/{opensearch_root.name}", checkpoints._KNOWN["naver/splade-v3-lexical"]
+    )
     query = checkpoints.describe(repository).query
     assert query.masked_lm is not None
     assert query.token_weights.file is None
     efficient = checkpoints._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
-    monkeypatch.setitem(checkpoints._KNOWN, str(opensearch_root), efficient)
+    monkeypatch.setitem(checkpoints._KNOWN, name, efficient)
     assert checkpoints.describe(repository).query.masked_lm.repository.name.endswith("VI-BT-large-query")
 
 
@@ -412,3 +415,76 @@ def test_no_remote_code_unless_trusted(saved, caplog):
         trusted = SpladeEncoder(saved, trust_remote_code=True)
     assert "OwnBert" in str(type(trusted._side("query")._loaded.model))
     assert "may run code of its own, at revision" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [([{"type": "x"}], "type"), ([1], "1"), ({"a": 1}, "a"), (3, "3"), (None, "None")]
+)
+def test_refuses_a_list_of_modules_that_is_none(saved, content, found):
+    (saved / "modules.json").write_text(json.dumps(content))
+    with pytest.raises(UnsupportedModelError, match=f"a modules.json that lists modules .* got .*{found}"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_odd_statements(saved):
+    rewrite(saved / "config_sentence_transformers.json", prompts={"query": 5})
+    with pytest.raises(UnsupportedModelError, match="must state prompts as strings"):
+        SpladeEncoder(saved)
+    rewrite(saved / "config_sentence_transformers.json", prompts={})
+    rewrite(saved / "sentence_bert_config.json", max_seq_length="12")
+    with pytest.raises(UnsupportedModelError, match="must state max_seq_length as an int"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_tokenizer_with_more_tokens_than_embeddings(saved):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    tokenizer.add_tokens(["hello"])
+    tokenizer.save_pretrained(saved)
+    with pytest.raises(UnsupportedModelError, match="makes the id 141 \\('hello'\\), but embeddings for 141 tokens"):
+        SpladeEncoder(saved)
+
+
+def test_lower_case_of_the_repository(plain, odd_texts, tmp_path):
+    symmetric(plain, "roberta").save_pretrained(str(tmp_path))
+    rewrite(tmp_path / "sentence_bert_config.json", do_lower_case=True)
+    oracle, encoder = SparseEncoder(str(tmp_path)), SpladeEncoder(tmp_path)
+    texts = ["ABC Def", "ÀÉÎ", "<s> UPPER </s>", *odd_texts[:20]]
+    assert_equal_to_oracle(encoder, oracle, texts)
+    assert to_dicts(encoder.encode_queries(["ABC"])) == to_dicts(encoder.encode_queries(["abc"]))
+
+
+@pytest.mark.parametrize("architecture", ["ConvBert", "FNet", "MPNet", "Camembert", "Electra", "DebertaV2"])
+def test_further_heads_do_not_depend_on_the_batch(architecture, plain, odd_texts, tmp_path):
+    """ConvBERT and FNet mix padding into the text; MPNet and CamemBERT count positions from the padding id."""
+    import transformers
+
+    for file in plain("roberta").glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    torch.manual_seed(2)
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=400, hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=140, initializer_range=0.2, pad_token_id=1,
+    )  # fmt: skip
+    model = getattr(transformers, f"{architecture}ForMaskedLM")(config).eval()
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path / "tokenizer_config.json", model_max_length=10**9)
+    encoder = SpladeEncoder(tmp_path)
+    assert encoder.max_length == {"MPNet": 138, "Camembert": 138}.get(architecture, 140)
+    texts = odd_texts[:30] + odd_texts[-6:]
+    together = encoder.encode_documents(texts).toarray()
+    tokenizer = encoder.tokenizer
+    with torch.inference_mode():
+        for row, text in zip(together, texts, strict=True):
+            inputs = tokenizer(text, truncation=True, max_length=encoder.max_length, return_tensors="pt")
+            logits = model(input_ids=inputs["input_ids"]).logits
+            np.testing.assert_allclose(row, torch.log1p(torch.relu(logits)).amax(1)[0].numpy(), atol=1e-4)
+
+
+def test_weights_beyond_the_range_of_float16_are_refused(plain, tmp_path):
+    shutil.copytree(plain("bert"), tmp_path, dirs_exist_ok=True)
+    rewrite_weights(tmp_path, lambda weights: weights["cls.predictions.bias"].fill_(7e4))
+    assert np.isfinite(SpladeEncoder(tmp_path).encode_documents(["a"]).data).all()
+    with pytest.raises((ValueError, UnsupportedModelError), match="NaN or infin"):
+        SpladeEncoder(tmp_path, dtype="float16").encode_documents(["a"])

@@ -1,6 +1,8 @@
 """What every user of the encoder relies on, then equality with the plain formula of transformers."""
 
+import copy
 import logging
+import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -153,9 +155,11 @@ def test_bad_texts_are_named(encoder, encode, texts, message):
         list(getattr(encoder, encode)(texts))
 
 
-def test_no_iterable(encoder):
-    with pytest.raises(TypeError, match=r"texts must be a list .* got int"):
-        encoder.encode_documents(7)
+@pytest.mark.parametrize("encode", ["encode_documents", "stream_documents"])
+@pytest.mark.parametrize("texts", [7, None, {"id": "text"}, {"a", "set"}])
+def test_what_holds_no_texts_in_order(encoder, encode, texts):
+    with pytest.raises(TypeError, match=rf"texts must be a list .* got {type(texts).__name__}"):
+        getattr(encoder, encode)(texts)
 
 
 def test_odd_texts_are_encoded(encoder):
@@ -209,6 +213,26 @@ def test_decode(encoder):
     assert weights[0] == rows[[0]].max()
     assert encoder.decode(next(iter(rows)), top_k=2) == [decoded[0][:2]]
     assert encoder.decode(rows, top_k=0) == [[], []]
+    with pytest.raises(ValueError, match="top_k must be an int of 0 or more"):
+        encoder.decode(rows, top_k=-1)
+    with pytest.raises(ValueError, match="embeddings must have 30522 columns"):
+        encoder.decode(rows[:, :100])
+
+
+def test_an_encoder_is_shared_not_copied(encoder):
+    assert copy.deepcopy(encoder) is encoder
+    with pytest.raises(TypeError, match="Pickle its model name and options"):
+        pickle.dumps(encoder)
+
+
+def test_a_consumer_that_stops_early_is_told_what_was_lost(model_folder, caplog, monkeypatch):
+    monkeypatch.setattr("splade_integrations.encoder._WINDOW", 2)
+    short = SpladeEncoder(model_folder, max_length=4)
+    blocks = short.stream_documents(["more words than four"] * 9)
+    next(blocks)
+    with caplog.at_level(logging.WARNING, "splade_integrations"):
+        blocks.close()
+    assert "2 of 2 texts are longer" in caplog.text
 
 
 def test_sixteen_bits_stay_close(model_folder, encoder, texts):
@@ -254,6 +278,9 @@ def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, r
         ({"max_batch_tokens": 0}, ValueError, "max_batch_tokens must be an int of at least 1"),
         ({"batch_size": -4}, ValueError, "batch_size must be an int of at least 1"),
         ({"no_such_option": 1}, TypeError, "no_such_option"),
+        ({"max_length": True}, ValueError, "max_length must be an int of at least 1"),
+        ({"query_prompt": 5}, TypeError, "query_prompt must be a str or None, got int"),
+        ({"document_pruning": 5}, TypeError, "document_pruning must be a Pruning or None, got int"),
     ],
 )
 def test_bad_options(model_folder, options, error, message):

@@ -37,6 +37,13 @@ def test_dicts_of_one_row():
     assert to_dicts(next(iter(from_dense(WEIGHTS)))) == [{1: 0.5, 3: 2.0, 4: 0.5}]
 
 
+def test_dicts_of_a_matrix_with_repeated_ids_and_of_bools():
+    repeated = csr_array((np.array([1.0, 2.0]), np.array([1, 1]), np.array([0, 2])), shape=(1, 3))
+    assert to_dicts(repeated) == [{1: 3.0}]
+    assert repeated.nnz == 2  # the caller's matrix is left as it is
+    assert type(to_dicts(csr_array(np.array([[True]])))[0][0]) is float
+
+
 def test_dicts_of_something_else_are_refused():
     with pytest.raises(TypeError, match="matrix must be a scipy sparse matrix, got ndarray"):
         to_dicts(WEIGHTS)
