@@ -166,7 +166,7 @@ class HybridMilvusVectorStore(MilvusVectorStore):
             # async add builds all rows on the event loop, so ours is this one in a thread.
             upsert_mode = self.upsert_mode and not self._insert_replaces
             copy = self.model_copy(update={"sparse_embedding_function": encoded, "upsert_mode": upsert_mode})
-            with self._writing if self._is_lite else nullcontext():  # milvus-lite numbers rows without a lock
+            with self._writing if self._is_lite else nullcontext():  # its flush fails beside another write
                 ids += MilvusVectorStore.add(copy, chunk, **add_kwargs)
         if ids and flushes:  # milvus-lite indexes unflushed rows anew for each query
             with self._writing:
