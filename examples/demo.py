@@ -87,7 +87,7 @@ def _broken_at_dot(name: str) -> str:
 
 def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
     """For each page the tokens that add most to its score: the products of both weights."""
-    contributions = models.encoder.encode_documents(pages).multiply(models.encoder.encode_queries([question]))
+    contributions = models.encoder.encode_documents(pages).multiply(models.encode_queries([question]))
     return [[token for token, _ in terms] for terms in models.encoder.decode(contributions, top_k=most)]
 
 

@@ -1,6 +1,7 @@
 """The demo's two stores: the same entries, encoder and dense model behind LangChain and behind LlamaIndex."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from dense import MiniLM
@@ -19,6 +20,7 @@ from splade_integrations.langchain import SpladeSparseEmbedding as LangChainSpar
 from splade_integrations.langchain import hybrid_milvus
 from splade_integrations.llama_index import HybridMilvusVectorStore
 from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaIndexSparse
+from splade_integrations.sparse import concatenate
 
 __all__ = ["Models", "Search", "Side", "langchain_search", "llama_index_search"]
 
@@ -63,13 +65,16 @@ class Models:
         self.dense = dense
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
+        # Each question is asked of two stores and three sides.
+        self.embed_query = lru_cache(dense.embed_query)
+        self._encode_query = lru_cache(lambda query: encoder.encode_queries([query]))
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         rows: csr_array = self.sparse_rows(texts)
         return rows
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        return self.encoder.encode_queries(texts)
+        return concatenate([self._encode_query(text) for text in texts], self.encoder.dim)
 
 
 class LangChainDense(Embeddings):
@@ -83,26 +88,26 @@ class LangChainDense(Embeddings):
         return rows
 
     def embed_query(self, text: str) -> list[float]:
-        return self._models.dense.embed_query(text)
+        return self._models.embed_query(text)
 
 
 class LlamaIndexDense(BaseEmbedding):
     """The dense side, as LlamaIndex wants it. Only queries come here: the demo's nodes bring their embeddings."""
 
-    _dense: MiniLM = PrivateAttr()
+    _models: Models = PrivateAttr()
 
-    def __init__(self, dense: MiniLM) -> None:
+    def __init__(self, models: Models) -> None:
         super().__init__(model_name="all-MiniLM-L6-v2")
-        self._dense = dense
+        self._models = models
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._dense.embed_query(query)
+        return self._models.embed_query(query)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._dense.embed_query(query)
+        return self._models.embed_query(query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._dense.embed_query(text)
+        return self._models.embed_query(text)
 
 
 def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
@@ -134,7 +139,7 @@ def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token
                 for entry, embedding in zip(entries, embeddings, strict=True)
             ]
         )
-    index = VectorStoreIndex.from_vector_store(store, embed_model=LlamaIndexDense(models.dense))
+    index = VectorStoreIndex.from_vector_store(store, embed_model=LlamaIndexDense(models))
     modes = {
         "dense": VectorStoreQueryMode.DEFAULT,
         "sparse": VectorStoreQueryMode.SPARSE,
