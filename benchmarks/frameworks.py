@@ -2,10 +2,10 @@
 
     python benchmarks/frameworks.py FOLDER [FOLDER …]
 
-A folder is a test collection in BEIR layout. Each text is encoded once, and its rows are kept under .cache/ for the next
-run and the next lane; both stores take them from there. For each framework that is installed, at k = 4 and k = 10:
-nDCG@10 of SPLADE alone and of the hybrid, and the same of exact rankings of the same rows, cut to k. The exit status is
-1 where one is off by more than 0.002.
+A folder is a test collection in BEIR layout. Each text is encoded once, and its rows are kept under .cache/ for the
+next run and the next lane; both stores take them from there. For each framework that is installed, at k = 4 and k = 10:
+nDCG@10 of SPLADE alone and of the hybrid, and the same of exact rankings of the same rows, cut to k. The exit status
+is 1 where one is off by more than 0.002.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, load_npz, save_npz
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from dense import MiniLM
 from models import splade_model_path
@@ -32,6 +32,7 @@ from splade_integrations import OptionalDependencyError, SpladeEncoder
 
 __all__ = ["KeptRows", "compare"]
 
+ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES = 100
 TOLERANCE = 0.002
 CUTS = (4, 10)
