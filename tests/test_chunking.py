@@ -18,6 +18,11 @@ def book():
     return Path(string.__file__).read_text() * 2
 
 
+def warnings_of_ours(caplog):
+    """Without transformers' remark that a whole book is longer than the model reads, made where splitters count."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("splade_integrations")]
+
+
 @pytest.mark.parametrize(("block", "framework"), [(1, "llama_index.core"), (2, "langchain_text_splitters")])
 def test_no_chunk_is_truncated(block, framework, model_folder, book, caplog):
     pytest.importorskip(framework)
@@ -28,13 +33,13 @@ def test_no_chunk_is_truncated(block, framework, model_folder, book, caplog):
     assert len(chunks) > 10
     with caplog.at_level(logging.WARNING, logger="splade_integrations"):
         names["encoder"].encode_documents(chunks)
-    assert caplog.messages == []
+    assert warnings_of_ours(caplog) == []
 
 
 def test_the_warning_says_what_fits(model_folder, book, caplog):
     encoder = SpladeEncoder(model_folder, max_length=64)
     with caplog.at_level(logging.WARNING, logger="splade_integrations"):
         encoder.encode_documents([book])
-    (message,) = caplog.messages
+    (message,) = warnings_of_ours(caplog)
     assert "chunks of 62 tokens at most" in message
     assert "SentenceSplitter(chunk_size=…)" in message
