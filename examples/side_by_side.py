@@ -19,7 +19,7 @@ Search = Callable[[str, str, int], list[str]]
 # A small part of the corpus, which is quickly indexed and holds answers of which each side misses some.
 MODULES = (
     *("base64", "contextlib", "copy", "difflib", "email.utils", "functools", "hmac", "shlex", "shutil", "tempfile"),
-    *("textwrap", "zipfile"),
+    *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
 )
 SIDES = ("dense", "sparse", "hybrid")
 
