@@ -300,8 +300,9 @@ class SpladeEncoder:
             if truncated:
                 logger.warning(
                     "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's "
-                    "tokens were lost. Split long texts into smaller chunks, or raise max_length if the model allows.",
-                    truncated, encoded, side.max_length, 100 * tokens_lost / tokens,
+                    "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
+                    "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows.",
+                    truncated, encoded, side.max_length, 100 * tokens_lost / tokens, side.max_length - 2,
                 )  # fmt: skip
 
 
