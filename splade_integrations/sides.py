@@ -41,12 +41,12 @@ class EncodingSide(Protocol):
     max_length: int
     tokenizer: Any
 
-    def tokenize(self, texts: list[str]) -> TokenIds:
-        """Token ids of texts, cut at max_length."""
+    def tokenize(self, texts: list[str], max_windows: int = 1) -> TokenIds:
+        """Token ids of texts, in at most so many windows of max_length each."""
         ...
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
-        """Term weights in input order. (N, dim)."""
+        """Term weights of the windows, in their order. (W, dim)."""
         ...
 
 
