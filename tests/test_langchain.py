@@ -224,8 +224,7 @@ def test_a_search_may_choose_its_candidates_and_fusion(prose_store):
     )
     by_weight = prose_store.similarity_search(query, k=5, reranker=weighted)
     assert ids_of(by_weight) == ids_of(prose_store.similarity_search(query, k=5, mode="sparse"))
-    with pytest.warns(DeprecationWarning, match="ranker_type"):
-        by_type = prose_store.similarity_search_with_score(query, k=10, ranker_type="rrf", ranker_params={"k": 60})
+    by_type = prose_store.similarity_search_with_score(query, k=10, ranker_type="rrf", ranker_params={"k": 60})
     np.testing.assert_allclose([score for _, score in by_type], [score for _, score in ours], atol=1e-7)
     with pytest.raises(ValueError, match="mode must be 'hybrid', 'dense' or 'sparse', got 'bm25'"):
         prose_store.similarity_search(query, mode="bm25")
@@ -276,7 +275,7 @@ def test_adding_the_same_ids_again_replaces(store):
 
 def test_a_server_is_sent_upserts(store):
     store.add_documents(ANIMALS)
-    store._insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too
+    store.insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too
     store.add_documents([Document("Whales dive deep.", id="cat"), Document("Ants march.", id="ant")])
     assert count(store) == 5
     assert ids_of(store.similarity_search("diving whales", k=1, mode="sparse")) == ["cat"]
