@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,10 @@ def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[d
                 if framework == "LangChain":
                     store: Any = _langchain(counted, folder)
                     found = [Document(text, id=key) for text, key in zip(texts, ids, strict=True)]
-                    add, aadd = (
-                        lambda s=store, f=found: s.add_documents(f),
-                        lambda s=store, f=found: s.aadd_documents(f),
-                    )
+                    add, aadd = partial(store.add_documents, found), partial(store.aadd_documents, found)
                 else:
                     store = _llama_index(counted, folder)
-                    add, aadd = lambda s=store: s.add(nodes), lambda s=store: s.async_add(nodes)
+                    add, aadd = partial(store.add, nodes), partial(store.async_add, nodes)
                 seconds["through"].append(_seconds(add))
                 calls = list(counted.calls)
                 seconds["direct"].append(_direct(store, encoder, texts, ids))
@@ -240,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in results:
             print(
                 f"{result['framework']:<12}{result['seconds_through_framework']:7.2f} s "
-                f"{result['seconds_direct']:7.2f} s {result['ratio']:8.3f} {result['longest_stall_ms']:12.1f} ms   {result['calls_of_the_encoder']}"
+                f"{result['seconds_direct']:7.2f} s {result['ratio']:8.3f} "
+                f"{result['longest_stall_ms']:12.1f} ms   {result['calls_of_the_encoder']}"
             )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

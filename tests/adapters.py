@@ -107,6 +107,10 @@ class LangChainStore:
         return [document.id for document in await store.asimilarity_search(text, k=k, mode=mode)]
 
     @staticmethod
+    def embedded(key, text, metadata):
+        return f"author: {metadata['author']}\n\n{text}"
+
+    @staticmethod
     def delete(store, keys):
         store.delete(ids=keys)
 
@@ -163,6 +167,10 @@ else:
             for node in nodes:
                 node.embedding = unit_vector(node.get_content(metadata_mode=MetadataMode.EMBED))
             return nodes
+
+        @staticmethod
+        def embedded(*document):
+            return LlamaIndexStore.nodes([document])[0].get_content(metadata_mode=MetadataMode.EMBED)
 
         @staticmethod
         def add(store, documents):

@@ -105,6 +105,8 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         connection_args = connection_args_of(options)
         client = open_client(**connection_args)
         exists = check_existing(client, options, allow_other_encoder=allow_other_encoder)
+        if exists:  # the framework looks among collections alone, and would make one of an alias's name
+            options["collection_name"] = client.describe_collection(collection_name)["collection_name"]
         with write_lock(
             options["uri"]
         ):  # the framework's own client, which creates the collection, does not take turns
@@ -113,7 +115,7 @@ class HybridMilvusVectorStore(MilvusVectorStore):
                 record(client, collection_name, options["uri"], _fingerprint(sparse_embedding_function))
         if exists:  # milvus-lite 3 finds its collections released when a file is opened anew
             client.load_collection(collection_name)
-        self._milvusclient = client
+        self._milvusclient, self.collection_name = client, collection_name
         self._options = options | {"use_async_client": use_async_client}
         self.use_async_client = use_async_client
         self._async_clients = AsyncClients(client, **connection_args)
