@@ -93,6 +93,8 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
     - Async methods work in any number of event loops. Adding runs in a thread, by the embeddings' sync methods.
     - Metadata goes into the collection's dynamic field: documents may differ in their keys, all can be filtered on.
     - A collection remembers its encoder, and no other is taken.
+    - `consistency_level` is the framework's, "Session": a search sees what this client wrote. "Strong" sees what anyone
+      did; milvus-lite always does.
     - Exact dense index, and a flush after adding, on milvus-lite only.
 
     Args:

@@ -39,6 +39,8 @@ class HybridMilvusVectorStore(MilvusVectorStore):
     - Async methods leave the event loop free, work in any number of loops, and in a store made outside them.
     - `clear` leaves an empty collection, ready to be added to.
     - A collection remembers its encoder, and no other is taken.
+    - `consistency_level` is the framework's, "Session": a search sees what this client wrote. "Strong" sees what anyone
+      did; milvus-lite always does.
     - Exact dense index, and a flush after adding, on milvus-lite only.
 
     Args:
