@@ -14,9 +14,9 @@ T = TypeVar("T")
 _CHUNK = 512
 # Rows of one write: its message is built and sent in so little time that an event loop beside it is not held up.
 ROWS_PER_WRITE = 100
-# milvus-lite holds what is not flushed in memory, twice, and indexes it anew for each query. Each flush is a file, and of
-# four of a size it makes one, in memory: 50 000 rows peaked at 990 MiB by flushes of 2 048, 1 060 by 4 096, 1 340 by
-# 1 024 and 1 300 by 25 600.
+# milvus-lite holds what is not flushed in memory, twice, and indexes it anew for each query. Each flush is a file, and
+# of four of a size it makes one, in memory: 50 000 rows peaked at 990 MiB by flushes of 2 048, 1 060 by 4 096, 1 340
+# by 1 024 and 1 300 by 25 600.
 _ROWS_PER_FLUSH = 4 * _CHUNK
 
 
