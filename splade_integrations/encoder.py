@@ -6,6 +6,7 @@ Knows nothing of Milvus or the frameworks.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import islice, pairwise
 from os import PathLike, fspath
 from threading import Lock
@@ -28,6 +29,7 @@ from splade_integrations.checkpoints import (
 )
 from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
 from splade_integrations.prefetching import one_ahead
 from splade_integrations.repositories import Repository
@@ -227,6 +229,19 @@ class SpladeEncoder:
             tokens = self.tokenizer.convert_ids_to_tokens(ids[order].tolist())
             decoded.append(list(zip(tokens, weights[order].tolist(), strict=True)))
         return decoded
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the rows of documents and which queries fit them; collections are kept to one such encoder."""
+        pruning = self._pruning["document"]
+        windows = self._max_windows["document"]
+        return fingerprint_of(
+            self.model_name,
+            self.description,
+            document_pruning=pruning,
+            max_length=self.max_length,
+            max_windows=windows if windows > 1 else None,
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
         return self  # made to be shared
