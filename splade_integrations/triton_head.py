@@ -14,11 +14,11 @@ from torch import Tensor
 from splade_integrations.head import activate, max_pool_head
 from splade_integrations.precision import exact_float32
 
-__all__ = ["MaxPoolHead", "fastest_max_pool_head", "max_pool_head_triton", "triton_heads_pay"]
+__all__ = ["PoolingHead", "fastest_max_pool_head", "max_pool_head_triton", "triton_heads_pay"]
 
 logger = logging.getLogger(__name__)
 
-MaxPoolHead = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], Tensor]  # max_pool_head's signature
+PoolingHead = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], Tensor]  # max_pool_head's signature
 
 # The first generation with asynchronous copies and bfloat16 products, on which the kernel's pipeline rests.
 _LEAST_CAPABILITY = (8, 0)
@@ -31,7 +31,7 @@ _TOLERANCE = 1e-4
 def max_pool_head_triton(
     hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None, activation_function: str = "relu"
 ) -> Tensor:
-    """As `head.max_pool_head`, by one kernel. Products are summed in float32, and their maxima never rounded to 16 bits.
+    """As `head.max_pool_head`, by one kernel. Products are summed in float32, maxima never rounded to 16 bits.
 
     Args:
         hidden: What enters the decoder, padded at the end. (B, L, H) of float16, bfloat16 or float32.
@@ -55,7 +55,7 @@ def max_pool_head_triton(
     return activate(scores, activation_function)
 
 
-def fastest_max_pool_head(weight: Tensor) -> MaxPoolHead:
+def fastest_max_pool_head(weight: Tensor) -> PoolingHead:
     """The Triton head where it pays and computes this decoder's weights rightly, else the plain one.
 
     On a GPU this tries the kernel once, which also compiles it and picks its block sizes (seconds, once a machine).
@@ -77,7 +77,7 @@ def triton_heads_pay(device: torch.device) -> bool:
     )
 
 
-def _computes_rightly(head: MaxPoolHead, weight: Tensor) -> bool:
+def _computes_rightly(head: PoolingHead, weight: Tensor) -> bool:
     """Whether `head` gives what the plain head gives in float32 on a batch of random vectors. Warns if not."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(_PROBED_TEXTS, _PROBED_TOKENS, weight.shape[1], generator=generator).to(weight)
@@ -93,8 +93,8 @@ def _computes_rightly(head: MaxPoolHead, weight: Tensor) -> bool:
         return False
     if not difference <= _TOLERANCE:
         logger.warning(
-            "The Triton head differs from the plain one by %.1e of the largest weight here (at most %.0e was expected), "
-            "so the plain one is used, which is slower.",
+            "The Triton head differs from the plain one by %.1e of the largest weight here, more than %.0e, so the "
+            "plain one is used, which is slower.",
             difference,
             _TOLERANCE,
         )
