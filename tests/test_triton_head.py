@@ -50,6 +50,7 @@ def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="re
         ([1], 32, 3),  # one token, fewer terms than a tile has
         ([37, 1, 16, 17, 30], 40, 70),  # several blocks of tokens, a hidden size and a vocabulary that none divides
         ([3, 3, 2, 1, 3, 3, 1, 2, 2], 32, 33),  # several texts to a tile, the last tile not full
+        ([17, 3, 17, 1, 9, 2, 17, 17], 32, 33),  # several texts to a tile, which takes several steps to their ends
         ([50], 64, 32),
         ([9, 2], 7, 300),  # a hidden size below a block, more tiles than pass over the texts together
     ],
@@ -118,17 +119,21 @@ aligned = {places[name]: [["tt.divisibility", 16]] for name in (*pointers, "widt
 source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
 for capability in (80, 90):
     done = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 8, "num_stages": 3})
-    print(capability, done.metadata.shared, "wgmma.mma_async" in done.asm["ptx"], "mma.sync" in done.asm["ptx"])
+    instructions = ("mma.sync", "wgmma.mma_async", "max.NaN.f32", "max.f32")
+    print(capability, done.metadata.shared, *(name for name in instructions if name in done.asm["ptx"]))
 """
 
 
 @needs_triton
 def test_compiles_without_a_gpu_for_ampere_and_hopper():
-    """To tensor-core products, their operands within shared memory (163 and 227 KiB)."""
+    """To tensor-core products, their operands within shared memory (163 and 227 KiB), and maxima that keep a NaN."""
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["80 98304 False True", "90 147456 True False"]
+    assert done.stdout.splitlines() == [
+        "80 98304 mma.sync max.NaN.f32",
+        "90 147456 wgmma.mma_async max.NaN.f32",
+    ]
 
 
 def test_a_processor_takes_the_plain_head(caplog):
