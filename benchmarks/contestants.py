@@ -8,10 +8,12 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
 from benchmarks.backends import OnnxModel, OpenVinoModel, exported_onnx
@@ -33,6 +35,7 @@ DTYPES = ("float32", "bfloat16", "int8")
 _BATCH_SIZES = (1, 4, 8)
 _DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
 _TRIALS = 2
+_FASTEMBED_TERMS = 30522  # the vocabulary of the model whose name it is given
 # float32 results of other libraries, whose own products may be added up in another order.
 _EXACT = 1e-3
 
@@ -189,49 +192,57 @@ def _sentence_transformers_encoder(folder: str, max_length: int) -> Any:
 
 
 def _at_batch_sizes(
-    encoder: Any, backend: str, sizes: Sequence[int], *, dtype: str = "float32", exact: bool = False, keep: int = 0
+    backend: str,
+    encode: Callable[[list[str], int], Any],
+    sizes: Sequence[int],
+    *,
+    to_csr: Callable[[Any], csr_array] | None = None,
+    dtype: str = "float32",
+    exact: bool = False,
+    default: int = 0,
 ) -> Iterator[Contestant]:
+    """A contestant for each batch size of one backend."""
+
+    def at(size: int) -> Callable[[Sequence[str]], Any]:
+        return lambda texts: encode(list(texts), size)
+
     for size in sizes:
         yield Contestant(
             name=f"{backend}, batch {size}",
             backend=backend,
             dtype=dtype,
-            encode=lambda texts, size=size: encoder.encode(list(texts), batch_size=size, show_progress_bar=False),
-            to_csr=_from_torch,
+            encode=at(size),
+            to_csr=to_csr or _from_torch,
             exact=exact,
-            keep=size == keep,
+            keep=size == default,
         )
+
+
+def _sentence_transformers(encoder: Any) -> Callable[[list[str], int], Any]:
+    return lambda texts, size: encoder.encode(texts, batch_size=size, show_progress_bar=False)
 
 
 def _torch(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
     encoder = _sentence_transformers_encoder(folder, options.max_length)
     sizes = (*_BATCH_SIZES, _DEFAULT_BATCH_SIZE)
-    yield from _at_batch_sizes(encoder, "s-t torch", sizes, exact=True, keep=_DEFAULT_BATCH_SIZE)
+    encode = _sentence_transformers(encoder)
+    yield from _at_batch_sizes("s-t torch", encode, sizes, exact=True, default=_DEFAULT_BATCH_SIZE)
 
 
-def _onnx(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
+def _onnx(folder: str, options: argparse.Namespace, *, int8: bool = False) -> Iterator[Contestant]:
     encoder = _sentence_transformers_encoder(folder, options.max_length)
-    encoder[0].model = OnnxModel(exported_onnx(folder), encoder[0].model.config, options.threads)
-    yield from _at_batch_sizes(encoder, "s-t ONNX", _BATCH_SIZES, exact=True)
+    encoder[0].model = OnnxModel(exported_onnx(folder, int8=int8), encoder[0].model.config, options.threads)
+    name, dtype = ("s-t ONNX int8", "int8") if int8 else ("s-t ONNX", "float32")
+    yield from _at_batch_sizes(name, _sentence_transformers(encoder), _BATCH_SIZES, dtype=dtype, exact=not int8)
 
 
-def _onnx_int8(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
+def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None = None) -> Iterator[Contestant]:
     encoder = _sentence_transformers_encoder(folder, options.max_length)
-    encoder[0].model = OnnxModel(exported_onnx(folder, int8=True), encoder[0].model.config, options.threads)
-    yield from _at_batch_sizes(encoder, "s-t ONNX int8", _BATCH_SIZES, dtype="int8")
-
-
-def _openvino(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    encoder = _sentence_transformers_encoder(folder, options.max_length)
-    encoder[0].model = OpenVinoModel(exported_onnx(folder), encoder[0].model.config, options.threads)
-    yield from _at_batch_sizes(encoder, "s-t OpenVINO", _BATCH_SIZES, dtype="")
-
-
-def _openvino_float32(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    encoder = _sentence_transformers_encoder(folder, options.max_length)
-    model = OpenVinoModel(exported_onnx(folder), encoder[0].model.config, options.threads, precision="f32")
-    encoder[0].model = model
-    yield from _at_batch_sizes(encoder, "s-t OpenVINO f32", _BATCH_SIZES, exact=True)
+    config = encoder[0].model.config
+    encoder[0].model = OpenVinoModel(exported_onnx(folder), config, options.threads, precision)
+    name, dtype = ("s-t OpenVINO f32", "float32") if precision else ("s-t OpenVINO", "")
+    encode = _sentence_transformers(encoder)
+    yield from _at_batch_sizes(name, encode, _BATCH_SIZES, dtype=dtype, exact=precision is not None)
 
 
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
@@ -261,15 +272,11 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
     from yasem import SpladeEmbedder
 
     embedder: Any = SpladeEmbedder(folder, device="cpu", use_fp16=False, max_seq_length=options.max_length)
-    for size in (*_BATCH_SIZES, _DEFAULT_BATCH_SIZE):
-        yield Contestant(
-            name=f"yasem, batch {size}",
-            backend="yasem",
-            dtype="float32",
-            encode=lambda texts, size=size: embedder.encode(list(texts), batch_size=size, convert_to_csr_matrix=True),
-            to_csr=csr_array,
-            exact=True,
-        )
+
+    def encode(texts: list[str], size: int) -> Any:
+        return embedder.encode(texts, batch_size=size, convert_to_csr_matrix=True)
+
+    yield from _at_batch_sizes("yasem", encode, (*_BATCH_SIZES, _DEFAULT_BATCH_SIZE), to_csr=csr_array, exact=True)
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
@@ -277,26 +284,24 @@ def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(
-        "prithivida/Splade_PP_en_v1", specific_model_path=str(exported_onnx(folder).parent), threads=options.threads
+        "prithivida/Splade_PP_en_v1",
+        specific_model_path=str(exported_onnx(folder).parent),
+        threads=options.threads or torch.get_num_threads(),
     )
     model.model.tokenizer.enable_truncation(max_length=options.max_length)
-    for size in _BATCH_SIZES:
-        yield Contestant(
-            name=f"fastembed, batch {size}",
-            backend="fastembed",
-            dtype="float32",
-            encode=lambda texts, size=size: list(model.embed(list(texts), batch_size=size)),
-            to_csr=_from_fastembed,
-            exact=True,
-        )
+
+    def encode(texts: list[str], size: int) -> Any:
+        return list(model.embed(texts, batch_size=size))
+
+    yield from _at_batch_sizes("fastembed", encode, _BATCH_SIZES, to_csr=_from_fastembed, exact=True)
 
 
 _PEERS: dict[str, Callable[[str, argparse.Namespace], Iterator[Contestant]]] = {
     "sentence-transformers torch": _torch,
     "sentence-transformers ONNX": _onnx,
-    "sentence-transformers ONNX int8": _onnx_int8,
+    "sentence-transformers ONNX int8": partial(_onnx, int8=True),
     "sentence-transformers OpenVINO": _openvino,
-    "sentence-transformers OpenVINO f32": _openvino_float32,
+    "sentence-transformers OpenVINO f32": partial(_openvino, precision="f32"),
     "milvus-model": _milvus_model,
     "yasem": _yasem,
     "fastembed": _fastembed,
@@ -311,4 +316,4 @@ def _from_torch(embeddings: Any) -> csr_array:
 def _from_fastembed(embeddings: Any) -> csr_array:
     indptr = np.concatenate([[0], np.cumsum([len(row.indices) for row in embeddings])])
     indices, values = (np.concatenate([getattr(row, name) for row in embeddings]) for name in ("indices", "values"))
-    return csr_array((values.astype(np.float32), indices, indptr), shape=(len(embeddings), 30522))
+    return csr_array((values.astype(np.float32), indices, indptr), shape=(len(embeddings), _FASTEMBED_TERMS))

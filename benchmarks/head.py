@@ -10,6 +10,7 @@ the two-pass head computes for each active one: on the trained tiny model, and b
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ __all__ = ["main", "measure_head"]
 _MAX_BATCH_TOKENS = 1024  # the encoder's on a CPU
 _DEFAULT_TEXTS = 32
 _MIB = 2**20
+Head = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]  # hidden states (B, L, H), lengths (B,)
 
 
@@ -93,7 +95,7 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
         mask = torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)
         return splade_pool(linear(hidden, weight, bias), mask)
 
-    heads: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    heads: dict[str, Head] = {
         "two passes": two_pass,
         "plain tiles": lambda hidden, lengths: max_pool_head(hidden, lengths, weight, bias),
         "logits written out": written_out,
@@ -109,7 +111,7 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
         peaks[name], differences[name] = memory.grown(), found
     rates: list[float] = []
     seconds = interleave(
-        {name: lambda head=head: [head(*batch) for batch in batches] for name, head in heads.items()},
+        {name: partial(_pool_all, head, batches) for name, head in heads.items()},
         rounds,
         before_round=lambda _: rates.append(matrix_product_rate(torch.float32)),
     )
@@ -132,6 +134,11 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
         "active": sum(int((weights > 0).sum()) for weights in reference) / len(texts),
         "candidates": candidates / len(texts),
     }
+
+
+def _pool_all(head: Head, batches: list[Batch]) -> None:
+    for batch in batches:
+        head(*batch)
 
 
 def _hidden_states(loaded: LoadedMaskedLM, texts: list[str], max_length: int) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ figure is their median; printed are the median, the least and the most of the ro
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, reason in skipped.items():
         print(f"  without {name}: {reason}")
     differences = check_results(found, [query])
-    calls = {peer.name: lambda peer=peer: peer.encode([query]) for peer in found}
+    calls = {peer.name: partial(peer.encode, [query]) for peer in found}
     interleave(calls, 2, calls=options.calls)  # warm
     seconds = interleave(calls, options.rounds, calls=options.calls)
     milliseconds = {name: spread(1000 * second for second in values) for name, values in seconds.items()}

@@ -112,7 +112,7 @@ def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TER
     kept = Pruning(max_active_dims=top)
     best = kept.apply(expected).astype(bool)
     common = kept.apply(found).astype(bool).multiply(best)
-    return 1 - common.nnz / max(1, best.nnz)
+    return 1 - int(common.nnz) / max(1, int(best.nnz))
 
 
 def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_array, csr_array]:

@@ -11,6 +11,7 @@ ours with a csr_array. Results are checked before times are compared.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.all_batch_sizes:
         found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED))
     differences = check_results(found, texts)
-    calls: dict[str, Any] = {peer.name: lambda peer=peer: peer.encode(texts) for peer in found}
+    calls = {peer.name: partial(peer.encode, texts) for peer in found}
     rates: dict[str, list[float]] = {name: [] for name in _PEAKS}
 
     def measure_peaks(message: str) -> None:
