@@ -9,6 +9,7 @@ figure is their median; printed are the median, the least and the most of the ro
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -84,8 +85,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _first_of_each_backend(found: list[Contestant]) -> list[Contestant]:
-    """A batch of one text is a batch of one, whatever its most."""
-    return list({peer.backend: peer for peer in reversed(found)}.values())[::-1]
+    """Without the others, and named by the backend: one text is a batch of one, whatever the most of a batch."""
+    first = {peer.backend: peer for peer in reversed(found)}
+    return [replace(peer, name=peer.backend) for peer in reversed(first.values())]
 
 
 if __name__ == "__main__":
