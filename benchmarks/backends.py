@@ -7,6 +7,7 @@ batching, pooling and conversion to sparse stay what they are. The runtimes get 
 """
 
 import hashlib
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ def exported_onnx(folder: str, *, int8: bool = False) -> Path:
 
     Args:
         folder: The checkpoint.
-        int8: Weights of 8 bits a tensor and activations quantised as they come, as sentence-transformers'
-            `export_dynamic_quantized_onnx_model(…, "avx512_vnni")` makes it.
+        int8: With the settings of sentence-transformers' `export_dynamic_quantized_onnx_model(…, "avx512_vnni")`:
+            signed weights with a step for each output, activations with one step a batch, found as they come.
     Returns:
         `model.onnx` in a folder of its own below `CACHE`, with the tokenizer and the configuration beside it.
     """
@@ -56,7 +57,8 @@ def exported_onnx(folder: str, *, int8: bool = False) -> Path:
     if int8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(exported_onnx(folder), unfinished, weight_type=QuantType.QInt8)
+        logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs its advice to the root logger
+        quantize_dynamic(exported_onnx(folder), unfinished, per_channel=True, weight_type=QuantType.QInt8)
     else:
         _export(folder, unfinished)
     unfinished.rename(target)
