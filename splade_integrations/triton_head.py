@@ -40,7 +40,7 @@ def max_pool_head_triton(
         bias: Decoder bias. (V,) or None.
         activation_function: As `splade_pool`.
     Returns:
-        Term weights, 0 or more. (B, V) float32. The same input gives the same bits.
+        Term weights, 0 or more. (B, V) float32. A text's are the same bits whatever its neighbours.
     Raises:
         ImportError: Triton is not installed.
     """

@@ -14,12 +14,14 @@ Knows tensors only. How the work is cut, and why:
 - Programs run in the order of their number, so the numbering decides what the second-level cache holds. Some
   TOGETHER tiles of the vocabulary (2 to 3 MB) pass over all texts before the next ones are read: the decoder's weight
   comes from memory once, the hidden states from cache.
-- One program writes each result, and sums in a fixed order: the same input gives the same bits.
+- One program writes each result, and sums in a fixed order: the same input gives the same bits, while the block sizes
+  are the same. Triton times them once a machine and hidden size, and keeps what it found on disk.
 
 A batch of 32 texts of 128 tokens makes 3 840 equal tiles at V = 30 522: 29.1 rounds of an H100's 132 processors, so
 3 % are lost to the last one. Ragged batches come sorted by length (batching.py), so the texts of a tile end together.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +35,8 @@ __all__ = ["max_logits_ragged"]
 # In Triton's interpreter (TRITON_INTERPRET=1) there is nothing to time, and small blocks are all the sooner done.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
 _BLOCK_T = 16 if _INTERPRETED else 128
+# Triton's autotuner keeps a call's arguments in itself, so that calls of two threads must not overlap.
+_launch_lock = threading.Lock()
 
 
 def _config(terms: int, width: int, warps: int, stages: int) -> Any:
@@ -65,7 +69,7 @@ def _larger(one, other):
 
 @triton.autotune(configs=_CONFIGS, key=["width"], cache_results=not _INTERPRETED)
 @triton.heuristics({"WHOLE_BLOCKS": lambda arguments: arguments["width"] % arguments["BLOCK_K"] == 0})
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])  # else compiled again for batches of 1, and of multiples of 16
 def _max_logits(
     tokens,
     starts,
@@ -146,7 +150,7 @@ def max_logits_ragged(tokens: Tensor, starts: Tensor, lengths: Tensor, weight: T
     maxima = torch.empty((batch, vocabulary), dtype=torch.float32, device=tokens.device)
     span = _span(batch, longest, [_BLOCK_T >> halvings for halvings in range(4)])
     groups = triton.cdiv(batch, _BLOCK_T // span)
-    with torch.cuda.device_of(tokens):  # Triton launches on the current device
+    with _launch_lock, torch.cuda.device_of(tokens):  # Triton launches on the current device
         _max_logits[lambda blocks: (triton.cdiv(vocabulary, blocks["BLOCK_V"]) * groups,)](
             tokens,
             starts,

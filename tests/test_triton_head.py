@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -85,6 +86,20 @@ def test_the_double_log_and_strided_input():
     spread = torch.stack([hidden, hidden], dim=-1)[..., 0]
     assert not spread.is_contiguous()
     assert_equal_to_plain(spread, lengths, weight.T.contiguous().T, bias, "log1p_relu")
+
+
+@needs_triton
+def test_neighbours_and_threads_change_nothing():
+    hidden, lengths, weight, bias = batch([17, 9, 12, 3, 2], 40, 50)
+    whole = max_pool_head_triton(hidden, lengths, weight, bias)
+
+    def alone(text):
+        return max_pool_head_triton(hidden[text : text + 1, : lengths[text]], lengths[[text]], weight, bias)
+
+    with ThreadPoolExecutor(3) as pool:
+        rows = list(pool.map(alone, range(5)))
+    # To the bit on a GPU; numpy's products, which the interpreter takes, promise no such thing.
+    torch.testing.assert_close(torch.cat(rows), whole, atol=0 if DEVICE == "cuda" else 1e-6, rtol=0)
 
 
 @needs_triton
