@@ -7,7 +7,9 @@ INSTALLED := $(VENV)/.installed
 # Used as printed by `make demo Q="your question"`.
 Q ?=
 
-.PHONY: help install demo test test-lanes lint format evaluate evaluate-frameworks check-installs notebooks clean
+PEERS := $(VENV)-peers
+
+.PHONY: help install demo test test-lanes lint format evaluate evaluate-frameworks check-installs notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -81,6 +83,29 @@ check-installs:  ## Clean environments: pip install each extra, and search in th
 
 notebooks: $(INSTALLED)  ## Run the notebooks of examples/ and keep their outputs.
 	@$(BIN)/python examples/run_notebooks.py
+
+# benchmarks/README.md says what each one answers, and its options. SCIFACT is their folder in BEIR layout.
+SCIFACT ?= ../shared/data/scifact
+RESULTS ?= .cache/benchmarks/results
+BENCHMARK = @mkdir -p $(RESULTS) && $(PEERS)/bin/python -m benchmarks
+benchmark: $(PEERS)/.installed  ## Speed, memory and quality, beside peers, on a quiet machine: make benchmark SCIFACT=folder
+	$(BENCHMARK).throughput $(SCIFACT) --model tiny --json $(RESULTS)/throughput-tiny.json
+	$(BENCHMARK).throughput $(SCIFACT) --model tiny --short --json $(RESULTS)/throughput-tiny-short.json
+	$(BENCHMARK).throughput $(SCIFACT) --model base --json $(RESULTS)/throughput-base.json
+	$(BENCHMARK).throughput $(SCIFACT) --model base --short --json $(RESULTS)/throughput-base-short.json
+	$(BENCHMARK).latency $(SCIFACT) --model tiny --json $(RESULTS)/latency-tiny.json
+	$(BENCHMARK).latency $(SCIFACT) --model base --json $(RESULTS)/latency-base.json
+	$(BENCHMARK).head $(SCIFACT) --json $(RESULTS)/head.json
+	$(BENCHMARK).memory $(SCIFACT) --json $(RESULTS)/memory.json
+	$(BENCHMARK).quality $(SCIFACT) --json $(RESULTS)/quality.json
+
+benchmark-peers: $(PEERS)/.installed  ## Make .venv-peers with what the benchmarks compare with.
+
+$(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/requirements-peers.txt
+	@echo "Installing into $(PEERS) (some minutes) …"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable . -r benchmarks/requirements-peers.txt
+	@touch $@
 
 clean:  ## Remove the environments, caches and the demo's index.
 	rm -rf $(VENV) $(VENV)-* .cache .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,151 @@
+"""sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, exported here, without a hub.
+
+sentence-transformers loads both by optimum, whose releases want transformers below 5 (optimum-onnx 0.1.0: below 4.58;
+optimum-intel 2.2.0: below 5.6), and which then calls the runtime with the model's inputs and hands on its logits.
+The two classes here do that one thing, at the place where sentence-transformers keeps its own: its tokenising,
+batching, pooling and conversion to sparse stay what they are. The runtimes get the settings that optimum gives them.
+"""
+
+import hashlib
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers.modeling_outputs import MaskedLMOutput
+
+from benchmarks.workload import CACHE
+
+__all__ = ["OnnxModel", "OpenVinoModel", "exported_onnx"]
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class _Logits(nn.Module):
+    """A masked LM with a tensor for a result, and with positional inputs, as the exporter wants it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        inputs = dict(zip(_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
+        logits: Tensor = self.model(**inputs).logits
+        return logits
+
+
+def exported_onnx(folder: str, *, int8: bool = False) -> Path:
+    """The ONNX file of a BERT-like checkpoint, made once.
+
+    Args:
+        folder: The checkpoint.
+        int8: With the settings of sentence-transformers' `export_dynamic_quantized_onnx_model(…, "avx512_vnni")`:
+            signed weights with a step for each output, activations with one step a batch, found as they come.
+    Returns:
+        `model.onnx` in a folder of its own below `CACHE`, with the tokenizer and the configuration beside it.
+    """
+    weights = next(Path(folder).glob("*.safetensors"), Path(folder))
+    key = hashlib.sha256(f"{Path(folder).resolve()} {weights.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    target = CACHE / ("onnx-int8" if int8 else "onnx") / key / "model.onnx"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name("unfinished.onnx")
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs its advice to the root logger
+        quantize_dynamic(exported_onnx(folder), unfinished, per_channel=True, weight_type=QuantType.QInt8)
+    else:
+        _export(folder, unfinished)
+    unfinished.rename(target)
+    return target
+
+
+def _export(folder: str, target: Path) -> None:
+    import onnx  # noqa: F401  # torch's exporter would say so in many more words
+
+    model: Any = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model.config.save_pretrained(target.parent)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(target.parent)
+    ids = torch.ones(2, 8, dtype=torch.long)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of the tracing exporter's age, and of branches that do not vary here
+        torch.onnx.export(
+            _Logits(model.eval()),
+            (ids, ids, torch.zeros_like(ids)),
+            str(target),
+            input_names=list(_INPUTS),
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in (*_INPUTS, "logits")},
+            opset_version=17,
+            dynamo=False,
+        )
+
+
+class OnnxModel(nn.Module):
+    """ONNX Runtime in the place of a transformers model.
+
+    Args:
+        file: An exported masked LM.
+        config: The transformers configuration.
+        threads: None takes torch's number.
+    """
+
+    def __init__(self, file: Path, config: Any, threads: int | None) -> None:
+        super().__init__()
+        import onnxruntime
+
+        self.config = config
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads or torch.get_num_threads()
+        settings.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
+    ) -> MaskedLMOutput:
+        """Logits of one batch. (B, L, V)."""
+        (logits,) = self._session.run(None, _arrays(input_ids, attention_mask, token_type_ids))
+        return MaskedLMOutput(logits=torch.from_numpy(logits))
+
+
+class OpenVinoModel(nn.Module):
+    """OpenVINO in the place of a transformers model.
+
+    Args:
+        file: An exported masked LM.
+        config: The transformers configuration.
+        threads: None takes torch's number.
+        precision: "f32", or None for OpenVINO's choice: bf16 where the processor has it.
+    """
+
+    def __init__(self, file: Path, config: Any, threads: int | None, precision: str | None = None) -> None:
+        super().__init__()
+        import openvino
+
+        self.config = config
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",  # one request at a time, with all threads
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+        }
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = precision
+        self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
+    ) -> MaskedLMOutput:
+        """Logits of one batch. (B, L, V)."""
+        results = self._compiled(_arrays(input_ids, attention_mask, token_type_ids))
+        return MaskedLMOutput(logits=torch.from_numpy(results["logits"]))
+
+
+def _arrays(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> dict[str, Any]:
+    if token_type_ids is None:
+        token_type_ids = torch.zeros_like(input_ids)
+    tensors = (input_ids, attention_mask, token_type_ids)
+    return {name: tensor.numpy() for name, tensor in zip(_INPUTS, tensors, strict=True)}

@@ -1,0 +1,165 @@
+"""What does the vocabulary head cost alone? Two passes, the plain tiles, and the logits written out, side by side.
+
+    python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
+
+The heads get the same hidden states, of FOLDER's documents cut at 256 tokens, in the encoder's own batches. Printed
+are time, peak memory beyond what was there before, the share of the float32 matrix-product peak, and how many terms
+the two-pass head computes for each active one: on the trained tiny model, and beside it on a random BERT-base.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from benchmarks.measuring import (
+    Spread,
+    add_common_options,
+    describe_environment,
+    format_table,
+    interleave,
+    matrix_product_rate,
+    ratio,
+    spread,
+    write_json,
+)
+from benchmarks.resident import PeakMemory
+from benchmarks.workload import evenly_spaced, load_collection, model_path, quiet
+from splade_integrations.batching import token_budget_batches
+from splade_integrations.head import max_pool_head, repeat_first_token, splade_pool
+from splade_integrations.masked_lm import LoadedMaskedLM, load_masked_lm
+from splade_integrations.repositories import Repository
+from splade_integrations.two_pass import TwoPassHead
+
+__all__ = ["main", "measure_head"]
+
+_MAX_BATCH_TOKENS = 1024  # the encoder's on a CPU
+_DEFAULT_TEXTS = 32
+_MIB = 2**20
+Head = Callable[[Tensor, Tensor], Tensor]
+Batch = tuple[Tensor, Tensor]  # hidden states (B, L, H), lengths (B,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    quiet()
+    collection = load_collection(options.folder)
+    texts = evenly_spaced(collection.documents, options.texts)
+    print(describe_environment())
+    reports = {}
+    for name in options.models:
+        report = measure_head(model_path(name, collection), texts, options.max_length, options.rounds)
+        reports[name] = report
+        print(f"\n{name}: {report['texts']} texts, {report['tokens']} tokens, H = {report['hidden']}")
+        header = ["head", "ms", "× the two-pass head's", "of float32 peak", "peak MiB", "weight diff"]
+        rows = [
+            [
+                head,
+                spread(1000 * second for second in report["seconds"][head]),
+                report["ratios"][head],
+                report["share_of_peak"][head],
+                f"{report['peak_bytes'][head] / _MIB:.0f}",
+                f"{report['differences'][head]:.1e}",
+            ]
+            for head in report["seconds"]
+        ]
+        print(format_table(header, rows))
+        print(
+            f"{report['active']:.0f} active terms a text, {report['candidates']:.0f} candidates: "
+            f"{report['candidates'] / report['active']:.2f} for each active one"
+        )
+    write_json(options.json, {"question": "the head alone", "max_length": options.max_length, "models": reports})
+    return 0
+
+
+@torch.inference_mode()
+def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) -> dict[str, Any]:
+    """Times, peaks, shares and candidates of the three heads on one checkpoint's hidden states in float32."""
+    loaded = load_masked_lm(Repository(folder, {}), "", device=torch.device("cpu"), dtype=torch.float32)
+    weight, bias = loaded.weight, loaded.bias
+    if weight is None:
+        raise ValueError(f"{folder} must have a head that ends in a linear decoder, and has not. Use a BERT.")
+    batches = list(_hidden_states(loaded, texts, max_length))
+    two_pass = TwoPassHead(weight, bias)
+
+    def written_out(hidden: Tensor, lengths: Tensor) -> Tensor:
+        mask = torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)
+        return splade_pool(linear(hidden, weight, bias), mask)
+
+    heads: dict[str, Head] = {
+        "two passes": two_pass,
+        "plain tiles": lambda hidden, lengths: max_pool_head(hidden, lengths, weight, bias),
+        "logits written out": written_out,
+    }
+    reference = [written_out(*batch) for batch in batches]
+    differences, peaks = {}, {}
+    for name, head in heads.items():
+        head(*batches[-1])  # warm
+        memory = PeakMemory()
+        found = 0.0
+        for batch, expected in zip(batches, reference, strict=True):
+            found = max(found, float((head(*batch) - expected).abs().max()))
+        peaks[name], differences[name] = memory.grown(), found
+    rates: list[float] = []
+    seconds = interleave(
+        {name: partial(_pool_all, head, batches) for name, head in heads.items()},
+        rounds,
+        before_round=lambda _: rates.append(matrix_product_rate(torch.float32)),
+    )
+    tokens = sum(int(lengths.sum()) for _, lengths in batches)
+    flops = 2 * tokens * weight.numel()
+    candidates = sum(int(two_pass.candidates(repeat_first_token(*batch)).sum()) for batch in batches)
+    shares: dict[str, Spread] = {
+        name: ratio([flops / second for second in values], rates) for name, values in seconds.items()
+    }
+    return {
+        "texts": len(texts),
+        "tokens": tokens,
+        "hidden": weight.shape[1],
+        "seconds": seconds,
+        "ratios": {name: ratio(values, seconds["two passes"]) for name, values in seconds.items()},
+        "share_of_peak": shares,
+        "peak_flops_per_second": rates,
+        "peak_bytes": peaks,
+        "differences": differences,
+        "active": sum(int((weights > 0).sum()) for weights in reference) / len(texts),
+        "candidates": candidates / len(texts),
+    }
+
+
+def _pool_all(head: Head, batches: list[Batch]) -> None:
+    for batch in batches:
+        head(*batch)
+
+
+def _hidden_states(loaded: LoadedMaskedLM, texts: list[str], max_length: int) -> Iterator[Batch]:
+    """What enters the decoder, in batches as the encoder makes them."""
+    ids = loaded.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    lengths = [len(text_ids) for text_ids in ids]
+    for rows in token_budget_batches(lengths, max_batch_tokens=_MAX_BATCH_TOKENS, max_batch_texts=len(texts)):
+        inputs = loaded.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
+        hidden = loaded.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        yield hidden, torch.tensor([lengths[row] for row in rows])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="head", description="The vocabulary head alone: time, memory, candidates.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
+    parser.add_argument("--models", nargs="+", default=["tiny", "base"], help="tiny, base or folders (default: both)")
+    parser.add_argument("--texts", type=int, default=_DEFAULT_TEXTS, help="how many (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
+    add_common_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

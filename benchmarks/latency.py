@@ -1,0 +1,94 @@
+"""How long does one short query take? This encoder beside its peers, one text at a time, in interleaved rounds.
+
+    python -m benchmarks.latency FOLDER [--model tiny|base] [--query TEXT] [--only NAME …] [--json OUT]
+
+The query is FOLDER's of median length. A round calls each encoder some times in a row, as a server would, and its
+figure is their median; printed are the median, the least and the most of the rounds.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from benchmarks.contestants import Contestant, add_contestant_options, check_results, contestants
+from benchmarks.measuring import (
+    add_common_options,
+    describe_environment,
+    format_table,
+    interleave,
+    ratio,
+    spread,
+    write_json,
+)
+from benchmarks.workload import load_collection, model_path, quiet, token_lengths
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    quiet()
+    collection = load_collection(options.folder)
+    found, skipped = contestants(model_path(options.model, collection), options)
+    found = _first_of_each_backend(found)
+    queries = sorted(collection.queries, key=len)
+    query = options.query or queries[len(queries) // 2]
+    tokens = token_lengths(found[0].tokenizer, [query], options.max_length)[0]
+    print(describe_environment())
+    print(f"{options.model}: {query!r}, {tokens} tokens; {options.rounds} rounds of {options.calls} calls")
+    for name, reason in skipped.items():
+        print(f"  without {name}: {reason}")
+    differences = check_results(found, [query])
+    calls = {peer.name: partial(peer.encode, [query]) for peer in found}
+    interleave(calls, 2, calls=options.calls)  # warm
+    seconds = interleave(calls, options.rounds, calls=options.calls)
+    milliseconds = {name: spread(1000 * second for second in values) for name, values in seconds.items()}
+    mine = [peer.name for peer in found if peer.name.startswith("ours")]
+    ratios = {our: {name: ratio(seconds[our], seconds[name]) for name in seconds if name not in mine} for our in mine}
+    rows = [
+        [name, time, f"{differences[name]:.1e}", *(str(ratios[our].get(name, "")) for our in mine)]
+        for name, time in milliseconds.items()
+    ]
+    print("\n" + format_table(["encoder", "ms", "weight diff", *(f"{our} takes ×" for our in mine)], rows))
+    print("\nMedians, (least–most); ratios of medians, (least–most within a round): below 1 ours is faster.")
+    write_json(
+        options.json,
+        {
+            "question": "time of one short query",
+            "settings": {name: value for name, value in vars(options).items() if name != "json"},
+            "query": query,
+            "tokens": tokens,
+            "skipped": skipped,
+            "seconds": seconds,
+            "milliseconds": milliseconds,
+            "largest_weight_difference_from_ours_in_float32": differences,
+            "ratios_of_times": ratios,
+        },
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latency", description="The time of one short query, beside peers.")
+    add_contestant_options(parser)
+    parser.add_argument("--query", metavar="TEXT", help="another query than the collection's of median length")
+    parser.add_argument("--calls", type=int, default=10, help="calls in a row within a round (default: %(default)s)")
+    add_common_options(parser, rounds=15)
+    return parser
+
+
+def _first_of_each_backend(found: list[Contestant]) -> list[Contestant]:
+    """Without the others, and named by the backend: one text is a batch of one, whatever the most of a batch."""
+    first = {peer.backend: peer for peer in reversed(found)}
+    return [replace(peer, name=peer.backend) for peer in reversed(first.values())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""How the benchmarks measure: rounds that interleave, medians with their spread, the machine's own peak beside.
+
+Knows neither models nor peers. Each contestant is a call without arguments; a round makes each of them once, so that a
+slow minute of the machine hits all of them. Ratios are of medians, their spread is that of the ratios within rounds.
+"""
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+__all__ = [
+    "PEAK_SHAPES",
+    "Spread",
+    "add_common_options",
+    "describe_environment",
+    "environment",
+    "format_table",
+    "interleave",
+    "matrix_product_rate",
+    "ratio",
+    "spread",
+    "write_json",
+]
+
+_PACKAGES = (
+    "splade-integrations",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "sentence-transformers",
+    "optimum",
+    "optimum-onnx",
+    "optimum-intel",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "milvus-model",
+    "yasem",
+    "fastembed",
+)
+# Rows, inner size and columns of the products whose better one is the peak: a square, and BERT-base's largest layer.
+PEAK_SHAPES = ((2048, 2048, 2048), (512, 768, 3072))
+# A product is repeated for so long: what the machine sustains, not what it does for an instant.
+_PEAK_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median and the least and the most beside it."""
+
+    median: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
+        return f"{self.median:.{digits}f} ({self.least:.{digits}f}–{self.most:.{digits}f})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Median, least and most.
+
+    Example:
+        >>> str(spread([1.0, 2.0, 9.0]))
+        '2.00 (1.00–9.00)'
+    """
+    values = list(values)
+    return Spread(median(values), min(values), max(values))
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+    """Ratio of the medians, with the least and the most of the ratios within a round.
+
+    Args:
+        numerators: One a round.
+        denominators: One a round, in the same order.
+
+    Example:
+        >>> ratio([8.0, 6.0, 12.0], [2.0, 2.0, 2.0])
+        Spread(median=4.0, least=3.0, most=6.0)
+    """
+    rounds = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return Spread(median(numerators) / median(denominators), min(rounds), max(rounds))
+
+
+def interleave(
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    calls: int = 1,
+    before_round: Callable[[str], object] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round: A B C, A B C, …, in one process.
+
+    Args:
+        contestants: Called without arguments.
+        rounds: How many.
+        calls: How often each is called in a row within a round, whose figure is then their median.
+        before_round: Called untimed before each round, with "round 1 of 5".
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        if before_round is not None:
+            before_round(f"round {number + 1} of {rounds}")
+        gc.collect()
+        for name, call in contestants.items():
+            seconds[name].append(median(_seconds(call) for _ in range(calls)))
+    return seconds
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def matrix_product_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of the better one of `PEAK_SHAPES`: the median product of some tenths of a second. int8 counts alike."""
+    return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
+
+
+def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
+    rows, inner, columns = shape
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype).T
+    product: Callable[..., Any] = torch._int_mm if dtype == torch.int8 else torch.mm
+    times: list[float] = []
+    with torch.inference_mode():
+        product(left, right)
+        while sum(times) < _PEAK_SECONDS or len(times) < 3:
+            times.append(_seconds(lambda: product(left, right)))
+    return 2 * rows * inner * columns / median(times)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, threads and load: what a figure cannot be read without."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "logical_processors": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+    }
+
+
+def describe_environment() -> str:
+    """The same in a line."""
+    facts = environment()
+    return f"{facts['processor']} ({facts['instructions']}), {facts['torch_threads']} threads of torch"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns of text: the first one to the left, the others to the right.
+
+    Example:
+        >>> print(format_table(["encoder", "texts/s"], [["ours", 12], ["theirs", 3]]))
+        encoder  texts/s
+        ours          12
+        theirs         3
+    """
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        first, *rest = (
+            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def add_common_options(parser: argparse.ArgumentParser, *, rounds: int = 5) -> None:
+    """`--json`, `--rounds` and `--threads`, which every benchmark has."""
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are timed (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="threads of every contestant (default: torch's own number)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+
+
+def write_json(file: Path | None, report: Mapping[str, Any]) -> None:
+    """Write a report to `file`, unless that is None, with `environment()` and the command in front."""
+    if file is None:
+        return
+    written = {"command": sys.argv, "environment": environment(), **report}
+    file.write_text(json.dumps(written, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return vars(value) if isinstance(value, Spread) else value.item() if hasattr(value, "item") else str(value)

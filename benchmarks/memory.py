@@ -1,0 +1,156 @@
+"""How much memory does a stream of long texts take? Peak over a warmed encoder, in a process of its own each.
+
+    python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:50000 base:500] [--dtype float32] [--json OUT]
+
+`stream_documents` reads that many texts of 512 tokens, made from FOLDER's documents by a generator, and each block is
+dropped when the next one comes. The encoder is warmed by a few such texts, the peak of resident memory is reset, and
+what it reaches beyond the resident memory of then is printed. Linux only: it is read from /proc.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count, cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contestants import our_encoder
+from benchmarks.measuring import describe_environment, format_table, write_json
+from benchmarks.resident import PeakMemory
+from benchmarks.workload import load_collection, model_path, quiet, token_lengths
+
+__all__ = ["long_texts", "main", "measure_stream"]
+
+_MAX_LENGTH = 512
+_CHARACTERS = 4000  # English of so many has more than 512 tokens
+_WARMING_TEXTS = 8
+_MIB = 2**20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.in_this_process:
+        (run,) = options.runs
+        print(json.dumps(measure_stream(options.folder, *_parsed(run), options.dtype)))
+        return 0
+    print(describe_environment())
+    runs = [_in_process_of_its_own(run, options) for run in options.runs]
+    header = ["model", "texts", "peak MiB over warmed", "warmed MiB", "coarse head MiB", "texts/s"]
+    rows = [
+        [
+            run["model"],
+            run["texts"],
+            f"{run['peak_over_warmed'] / _MIB:.0f}",
+            f"{run['warmed'] / _MIB:.0f}",
+            "?" if run["coarse_head_bytes"] is None else f"{run['coarse_head_bytes'] / _MIB:.0f}",
+            f"{run['texts_per_second']:.1f}",
+        ]
+        for run in runs
+    ]
+    print("\n" + format_table(header, rows))
+    print(f"\n{options.dtype}; {_MAX_LENGTH}-token texts; the coarse head is within the warmed memory, as weights are.")
+    write_json(options.json, {"question": "memory of a stream", "dtype": options.dtype, "runs": runs})
+    return 0
+
+
+def measure_stream(folder: str, model: str, texts: int, dtype: str) -> dict[str, Any]:
+    """Bytes of resident memory that streaming `texts` texts takes beyond a warmed encoder, and what goes with it."""
+    quiet()
+    collection = load_collection(folder)
+    encoder = our_encoder(model_path(model, collection), dtype, _MAX_LENGTH)
+    warming = list(islice(long_texts(collection.documents), _WARMING_TEXTS))
+    lengths = token_lengths(encoder.tokenizer, warming, _MAX_LENGTH)
+    if min(lengths) != _MAX_LENGTH:
+        raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a collection in English.")
+    for _ in encoder.stream_documents(warming):
+        pass
+    memory = PeakMemory()
+    rows = terms = 0
+    start = time.perf_counter()
+    for block in encoder.stream_documents(islice(long_texts(collection.documents), texts)):
+        rows += block.shape[0]
+        terms += block.nnz
+    seconds = time.perf_counter() - start
+    assert rows == texts
+    return {
+        "model": model,
+        "texts": texts,
+        "tokens_a_text": _MAX_LENGTH,
+        "terms_a_text": terms / rows,
+        "warmed": memory.start,
+        "peak_over_warmed": memory.grown(),
+        "coarse_head_bytes": _coarse_head_bytes(encoder),
+        "seconds": seconds,
+        "texts_per_second": texts / seconds,
+    }
+
+
+def long_texts(documents: Sequence[str]) -> Iterator[str]:
+    """Texts of more than 512 tokens without end, each from another place of the documents, each begun by its number.
+
+    Example:
+        >>> next(long_texts(["a dog", "", "two cats"]))[:17]
+        '0 a dog two cats '
+    """
+    words = cycle([document for document in documents if document])
+    for number in count():
+        parts, length = [str(number)], 0
+        while length < _CHARACTERS:
+            parts.append(next(words))
+            length += len(parts[-1]) + 1
+        yield " ".join(parts)
+
+
+def _coarse_head_bytes(encoder: Any) -> int | None:
+    """Bytes of what the two-pass head keeps beside the decoder; None where the encoder does not show it."""
+    head = getattr(encoder._side("document"), "_two_pass", None)
+    if head is None:
+        return None
+    own = {name: value for name, value in vars(head).items() if name not in ("_weight", "_bias")}
+    return sum(value.nbytes for value in own.values() if isinstance(value, torch.Tensor))
+
+
+def _in_process_of_its_own(run: str, options: argparse.Namespace) -> dict[str, Any]:
+    print(f"  {run} …", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "benchmarks.memory", options.folder, "--in-this-process", "--runs", run]
+    command += ["--dtype", options.dtype, *(["--threads", str(options.threads)] if options.threads else [])]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return report
+
+
+def _parsed(run: str) -> tuple[str, int]:
+    model, _, texts = run.rpartition(":")
+    return model, int(texts)
+
+
+def _run(argument: str) -> str:
+    model, texts = _parsed(argument)  # argparse turns its ValueError into a message
+    if not model or texts < 1:
+        raise ValueError(argument)
+    return argument
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="memory", description="Peak memory of stream_documents on 512-token texts.")
+    parser.add_argument("folder", metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
+    parser.add_argument(
+        "--runs", nargs="+", type=_run, default=["tiny:1000", "tiny:50000", "base:500"], metavar="MODEL:TEXTS"
+    )
+    parser.add_argument("--dtype", default="float32", help="of the encoder (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

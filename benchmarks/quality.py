@@ -1,0 +1,187 @@
+"""What does each dtype, and each pruning, cost in quality? Retrieval figures and weights beside float32's.
+
+    python -m benchmarks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
+
+Search is exact, by inner products in float64. On SciFact the tiny model must give nDCG@10 .6436 in float32, within
+.002: printed is how far off it is, and the exit status is 1 where it is further. Weights are compared term by term
+with float32's; "top terms changed" is the share of a document's ten heaviest that are not among float32's ten.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.sparse import csr_array
+
+from benchmarks.contestants import DTYPES, UnavailableError, our_encoder
+from benchmarks.measuring import describe_environment, format_table, write_json
+from benchmarks.workload import Collection, load_collection, measure, model_path, quiet, rank_sparse
+from splade_integrations import Pruning
+
+__all__ = ["changed_top_terms", "main", "pruned", "weight_differences"]
+
+_TOP_TERMS = 10
+_DEPTH = 100
+# Of the tiny model's formula in plain float32: see the README of the test collections.
+_KNOWN = {("tiny", "scifact", 256): 0.6436}
+_TOLERANCE = 0.002
+_PRUNINGS = (
+    "document.max_active_dims=128",
+    "document.max_active_dims=64",
+    "document.max_active_dims=32",
+    "query.max_active_dims=32",
+    "query.max_active_dims=16",
+    "document.max_active_dims=128,query.max_active_dims=32",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status: 1 where float32 misses a figure that is known."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    quiet()
+    collection = load_collection(options.folder)
+    folder = model_path(options.model, collection)
+    print(describe_environment())
+    sizes = f"{len(collection.documents)} documents, {len(collection.queries)} queries"
+    print(f"{options.model} on {collection.name}: {sizes}")
+    report: dict[str, Any] = {}
+    exact: tuple[csr_array, csr_array] | None = None
+    for dtype in dict.fromkeys(["float32", *options.dtypes]):
+        try:
+            encoder = our_encoder(folder, dtype, options.max_length)
+        except UnavailableError as err:
+            print(f"  without {dtype}: {err}")
+            continue
+        print(f"  {dtype} …", file=sys.stderr, flush=True)
+        documents = encoder.encode_documents(collection.documents, show_progress=sys.stderr.isatty())
+        queries = encoder.encode_queries(collection.queries)
+        del encoder
+        exact = exact or (documents, queries)
+        report[dtype] = {
+            **_measured(collection, documents, queries),
+            **weight_differences(documents, exact[0]),
+            "top_terms_changed": changed_top_terms(documents, exact[0]),
+        }
+    assert exact is not None
+    for setting in options.prune:
+        report[setting] = _measured(collection, *pruned(*exact, setting))
+    _print(report)
+    write_json(
+        options.json,
+        {
+            "question": "what dtypes and pruning cost",
+            "model": options.model,
+            "collection": collection.name,
+            "max_length": options.max_length,
+            "results": report,
+        },
+    )
+    return _check(options, collection, report)
+
+
+def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float]:
+    """Largest and mean absolute difference over the terms that either has, and the mean weight beside them.
+
+    Example:
+        >>> found, expected = csr_array([[1.0, 0.0, 2.5]]), csr_array([[1.0, 0.5, 2.0]])
+        >>> {name: round(value, 2) for name, value in weight_differences(found, expected).items()}
+        {'largest_difference': 0.5, 'mean_difference': 0.33, 'mean_weight': 1.17}
+    """
+    difference = abs(found - expected)
+    terms = max(1, (abs(found) + abs(expected)).count_nonzero())
+    return {
+        "largest_difference": float(difference.max()),
+        "mean_difference": float(difference.sum()) / terms,
+        "mean_weight": float(expected.sum()) / max(1, expected.nnz),
+    }
+
+
+def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TERMS) -> float:
+    """Share of the rows' `top` heaviest terms in `expected` that are not so in `found`.
+
+    Example:
+        >>> changed_top_terms(csr_array([[3.0, 0.0, 2.0]]), csr_array([[3.0, 2.0, 0.0]]), top=2)
+        0.5
+    """
+    kept = Pruning(max_active_dims=top)
+    best = kept.apply(expected).astype(bool)
+    common = kept.apply(found).astype(bool).multiply(best)
+    return 1 - int(common.nnz) / max(1, int(best.nnz))
+
+
+def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_array, csr_array]:
+    """Both sides after pruning by a setting such as "document.max_active_dims=64,query.max_active_dims=16".
+
+    Raises:
+        ValueError: The setting names no side, or no option of `Pruning`.
+    """
+    options: dict[str, dict[str, Any]] = {"document": {}, "query": {}}
+    known = {field.name for field in fields(Pruning)}
+    for part in setting.split(","):
+        name, _, value = part.partition("=")
+        side, _, option = name.strip().partition(".")
+        if side not in options or option not in known or not value:
+            raise ValueError(
+                f"--prune must be like document.max_active_dims=64 (of {', '.join(sorted(known))}), got {part!r}. "
+                "Join several by commas."
+            )
+        options[side][option] = float(value) if "." in value else int(value)
+    return Pruning(**options["document"]).apply(documents), Pruning(**options["query"]).apply(queries)
+
+
+def _measured(collection: Collection, documents: csr_array, queries: csr_array) -> dict[str, float]:
+    return {
+        **measure(collection, rank_sparse(queries, documents, _DEPTH)),
+        "terms_a_document": documents.nnz / documents.shape[0],
+        "terms_a_query": queries.nnz / queries.shape[0],
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    columns = {
+        "nDCG@10": ("nDCG@10", ".4f"),
+        "R@100": ("R@100", ".4f"),
+        "MRR@10": ("MRR@10", ".4f"),
+        "terms a doc.": ("terms_a_document", ".0f"),
+        "a query": ("terms_a_query", ".0f"),
+        "largest diff": ("largest_difference", ".2e"),
+        "mean diff": ("mean_difference", ".2e"),
+        "top terms changed": ("top_terms_changed", ".3%"),
+    }
+    rows = [
+        [setting, *(format(result[key], form) if key in result else "" for key, form in columns.values())]
+        for setting, result in report.items()
+    ]
+    print("\n" + format_table(["setting", *columns], rows))
+
+
+def _check(options: argparse.Namespace, collection: Collection, report: dict[str, Any]) -> int:
+    known = _KNOWN.get((options.model, collection.name, options.max_length))
+    if known is None:
+        return 0
+    found = report["float32"]["nDCG@10"]
+    right = abs(found - known) <= _TOLERANCE
+    print(f"\nnDCG@10 in float32 must be {known:.4f} ± {_TOLERANCE}, got {found:.4f}: {'right' if right else 'WRONG'}.")
+    return 0 if right else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="quality", description="What dtypes and pruning cost in retrieval quality.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
+    parser.add_argument("--model", default="tiny", help="tiny or a folder; base is random (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), help="default: all, but those refused")
+    parser.add_argument("--prune", nargs="*", default=list(_PRUNINGS), metavar="SETTING", help="of float32's weights")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

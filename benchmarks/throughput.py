@@ -1,0 +1,166 @@
+"""How many texts a second? This encoder beside its peers on the same weights, texts and cut, in interleaved rounds.
+
+    python -m benchmarks.throughput FOLDER [--model tiny|base] [--short] [--texts N] [--only NAME …] [--json OUT]
+
+FOLDER is a test collection (BEIR layout): its documents, evenly spaced and of their real lengths, cut at 256 tokens;
+with --short its queries. First each peer's batch sizes are tried on some of the texts and its best is kept (beside
+the default where it is sentence-transformers' torch), then come the rounds. A peer's time ends with what it returns,
+ours with a csr_array. Results are checked before times are compared.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.contestants import (
+    Contestant,
+    add_contestant_options,
+    best_batch_sizes,
+    check_results,
+    contestants,
+)
+from benchmarks.measuring import (
+    Spread,
+    add_common_options,
+    describe_environment,
+    format_table,
+    interleave,
+    matrix_product_rate,
+    ratio,
+    spread,
+    write_json,
+)
+from benchmarks.workload import (
+    evenly_spaced,
+    load_collection,
+    model_flops_per_token,
+    model_path,
+    quiet,
+    token_lengths,
+)
+
+__all__ = ["main"]
+
+_DEFAULT_TEXTS = {"tiny": 192, "base": 32}
+_TEXTS_TRIED = 16
+_PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    quiet()
+    collection = load_collection(options.folder)
+    folder = model_path(options.model, collection)
+    source = collection.queries if options.short else collection.documents
+    texts = evenly_spaced(source, options.texts or _DEFAULT_TEXTS.get(options.model, 64))
+    found, skipped = contestants(folder, options)
+    lengths = token_lengths(found[0].tokenizer, texts, options.max_length)
+    _describe(options, texts, lengths, skipped)
+    trials: dict[str, float] = {}
+    if not options.all_batch_sizes:
+        found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED))
+    differences = check_results(found, texts)
+    calls = {peer.name: partial(peer.encode, texts) for peer in found}
+    rates: dict[str, list[float]] = {name: [] for name in _PEAKS}
+
+    def measure_peaks(message: str) -> None:
+        print(f"  {message} …", file=sys.stderr, flush=True)
+        for name, dtype in _PEAKS.items():
+            rates[name].append(matrix_product_rate(dtype))
+
+    seconds = interleave(calls, options.rounds, before_round=measure_peaks)
+    flops = sum(lengths) * model_flops_per_token(folder)
+    report = _report(found, seconds, differences, len(texts))
+    shares = {
+        peer.name: {
+            peak: ratio([flops / second for second in seconds[peer.name]], rates[peak])
+            for peak in dict.fromkeys(["float32", peer.dtype])
+        }
+        for peer in found
+        if peer.dtype in _PEAKS
+    }
+    _print(report, shares, rates)
+    write_json(
+        options.json,
+        {
+            "question": "texts a second",
+            "settings": {name: value for name, value in vars(options).items() if name != "json"},
+            "texts": {"number": len(texts), "tokens": sum(lengths), "lengths": lengths},
+            "flops_per_token": model_flops_per_token(folder),
+            "skipped": skipped,
+            "seconds_in_trials_of_batch_sizes": trials,
+            "seconds": seconds,
+            "texts_per_second": report["texts_per_second"],
+            "largest_weight_difference_from_ours_in_float32": differences,
+            "ratios": report["ratios"],
+            "peak_flops_per_second": {name: spread(values) for name, values in rates.items()},
+            "peak_flops_per_second_in_rounds": rates,
+            "share_of_peak": shares,
+        },
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="throughput", description="Texts a second, beside peers.")
+    add_contestant_options(parser)
+    parser.add_argument("--short", action="store_true", help="the collection's queries in place of its documents")
+    parser.add_argument("--texts", type=int, help=f"how many (default: {_DEFAULT_TEXTS})")
+    parser.add_argument("--all-batch-sizes", action="store_true", help="time every batch size, not the best only")
+    add_common_options(parser)
+    return parser
+
+
+def _describe(options: argparse.Namespace, texts: list[str], lengths: list[int], skipped: dict[str, str]) -> None:
+    print(describe_environment())
+    print(
+        f"{options.model}: {len(texts)} texts of {min(lengths)} to {max(lengths)} tokens (mean "
+        f"{sum(lengths) / len(lengths):.0f}), cut at {options.max_length}; {options.rounds} rounds"
+    )
+    for name, reason in skipped.items():
+        print(f"  without {name}: {reason}")
+
+
+def _report(
+    found: list[Contestant], seconds: dict[str, list[float]], differences: dict[str, float], texts: int
+) -> dict[str, Any]:
+    """Texts/s of each, and how many times as fast ours is as each peer, in each of our dtypes."""
+    ours = [peer for peer in found if peer.name.startswith("ours")]
+    return {
+        "texts_per_second": {name: spread(texts / second for second in values) for name, values in seconds.items()},
+        "differences": differences,
+        "ratios": {
+            mine.name: {peer.name: ratio(seconds[peer.name], seconds[mine.name]) for peer in found if peer not in ours}
+            for mine in ours
+        },
+    }
+
+
+def _print(report: dict[str, Any], shares: dict[str, dict[str, Spread]], rates: dict[str, list[float]]) -> None:
+    mine = list(report["ratios"])
+    header = ["encoder", "texts/s", "weight diff", *(f"{name} is × faster" for name in mine)]
+    rows = [
+        [name, rate, f"{report['differences'][name]:.1e}", *(str(report["ratios"][our].get(name, "")) for our in mine)]
+        for name, rate in report["texts_per_second"].items()
+    ]
+    print("\n" + format_table(header, rows))
+    print("\nSeconds' medians, (least–most); ratios of medians, (least–most within a round).")
+    print("Weight diff: largest difference from ours in float32.\n")
+    peaks = ", ".join(f"{name} {spread(values).median / 1e9:.0f}" for name, values in rates.items())
+    print(
+        f"Matrix-product peak of this process, GFLOP/s: {peaks}. End to end, real tokens, full head, the share of it:"
+    )
+    columns = [peak for peak in rates if any(peak in share for share in shares.values())]
+    table = [[name, *(str(share.get(peak, "")) for peak in columns)] for name, share in shares.items()]
+    print(format_table(["encoder", *(f"of {peak} peak" for peak in columns)], table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

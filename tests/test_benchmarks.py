@@ -1,0 +1,113 @@
+"""The benchmarks' arithmetic. Their times are nobody's test."""
+
+import argparse
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from transformers import AutoTokenizer
+
+from benchmarks.contestants import Contestant, best_batch_sizes, check_results, contestants, largest_difference
+from benchmarks.measuring import Spread, format_table, interleave, ratio, spread
+from benchmarks.quality import changed_top_terms, pruned, weight_differences
+from benchmarks.workload import evenly_spaced, flops_per_token, model_flops_per_token, token_lengths
+
+TEXTS = ["a", "alan turing was born in london", "", "word " * 100]
+
+
+def test_ratio_is_of_medians_and_spreads_over_rounds():
+    assert ratio([1.0, 10.0, 3.0], [1.0, 2.0, 3.0]) == Spread(median=1.5, least=1.0, most=5.0)
+    assert spread([3, 1, 2]) == Spread(median=2, least=1, most=3)
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0], [1.0, 2.0])
+
+
+def test_rounds_are_interleaved():
+    made: list[str] = []
+    contestants = {name: lambda name=name: made.append(name) for name in "AB"}
+    seconds = interleave(contestants, 2, calls=2, before_round=made.append)
+    assert made == ["round 1 of 2", "A", "A", "B", "B", "round 2 of 2", "A", "A", "B", "B"]
+    assert {name: len(values) for name, values in seconds.items()} == {"A": 2, "B": 2}
+
+
+def test_flops_are_the_models_weights_twice(model_folder):
+    # BERT-base: 85 M weights in the layers' matrices, 0.6 M in the transform, 23.4 M in the decoder.
+    assert flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522) == 2 * (
+        12 * 12 * 768**2 + 768**2 + 768 * 30522
+    )
+    assert model_flops_per_token(model_folder) == 2 * (2 * 12 * 128**2 + 128**2 + 128 * 30522)
+
+
+def test_tokens_are_counted_without_padding_and_after_the_cut(model_folder):
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    assert token_lengths(tokenizer, TEXTS, max_length=16) == [3, 8, 2, 16]
+
+
+def test_texts_are_evenly_spaced():
+    assert evenly_spaced([str(n) for n in range(100)], 4) == ["0", "25", "50", "75"]
+    assert evenly_spaced(["a", "b"], 5) == ["a", "b"]
+
+
+def test_table_aligns():
+    assert format_table(["x", "yy"], [["long", 1]]) == "x     yy\nlong   1"
+
+
+def contestant(name, matrix, *, backend=None, exact=True, keep=False, encode=None):
+    return Contestant(
+        name, backend or name, "float32", encode or (lambda texts: matrix), lambda rows: rows, exact=exact, keep=keep
+    )
+
+
+def test_unlike_results_are_not_compared():
+    right, wrong = csr_array([[1.0, 0.0]]), csr_array([[1.0, 0.5]])
+    assert largest_difference(wrong, right) == 0.5
+    others = [contestant("same", right), contestant("rough", wrong, exact=False)]
+    assert check_results([contestant("ours", right), *others], TEXTS) == {"ours": 0.0, "same": 0.0, "rough": 0.5}
+    with pytest.raises(SystemExit, match=r"wrong must give .* got a difference of 0\.5"):
+        check_results([contestant("ours", right), contestant("wrong", wrong)], TEXTS)
+
+
+def test_nan_is_no_equal_result():
+    right, broken = csr_array([[1.0, 0.0]]), csr_array([[np.nan, 0.0]])
+    with pytest.raises(SystemExit, match="broken must give"):
+        check_results([contestant("ours", right), contestant("broken", broken)], TEXTS)
+
+
+def test_best_batch_size_and_the_default_are_kept():
+    def slow(texts):
+        return sum(range(300_000))
+
+    rivals = [contestant(f"b{size}", None, backend="b", encode=encode, keep=keep) for size, encode, keep in
+              ((1, slow, False), (4, len, False), (8, slow, False), (32, slow, True))]  # fmt: skip
+    kept, seconds = best_batch_sizes([contestant("ours", None, encode=slow), *rivals], TEXTS)
+    assert [peer.name for peer in kept] == ["ours", "b4", "b32"]
+    assert set(seconds) == {"b1", "b4", "b8", "b32"}
+
+
+def test_peers_agree_with_ours(model_folder):
+    options = argparse.Namespace(max_length=16, dtypes=["bfloat16", "int7"], threads=None, only=["torch"])
+    found, skipped = contestants(model_folder, options)
+    assert "int7" in skipped["ours int7"]
+    assert [peer.name for peer in found][:3] == ["ours float32", "ours bfloat16", "s-t torch, batch 1"]
+    differences = check_results(found, TEXTS)  # exits if torch's differ
+    assert 0 < differences["ours bfloat16"] < 0.5
+
+
+def test_weight_differences_and_top_terms():
+    found, expected = csr_array([[3.0, 0.0, 2.0, 0.0]]), csr_array([[3.0, 1.0, 0.0, 0.0]])
+    assert weight_differences(found, expected) == {
+        "largest_difference": 2.0,
+        "mean_difference": 1.0,
+        "mean_weight": 2.0,
+    }
+    assert changed_top_terms(found, expected, top=2) == 0.5
+    assert changed_top_terms(expected, expected, top=2) == 0
+
+
+def test_pruning_settings():
+    rows = csr_array(np.array([[3.0, 1.0, 2.0]], np.float32))
+    documents, queries = pruned(rows, rows, "document.max_active_dims=1,query.max_active_dims=2")
+    assert (documents.nnz, queries.nnz) == (1, 2)
+    for setting in ("max_active_dims=1", "document.unknown=1", "document.max_active_dims"):
+        with pytest.raises(ValueError, match="--prune must be like"):
+            pruned(rows, rows, setting)
