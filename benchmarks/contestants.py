@@ -7,7 +7,7 @@ sentence-transformers that need exported files.
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -50,7 +50,7 @@ class Contestant:
 
     Args:
         name: As printed.
-        backend: Contestants of one backend differ in batch size only.
+        backend: Contestants of one backend differ in batch size, or in how its file is optimised, only.
         dtype: What it computes in, as far as known: "float32", "bfloat16", "int8", or "" if its runtime decides.
         encode: Texts to whatever it returns: this is timed.
         to_csr: What it returns to a csr_array. Not timed.
@@ -229,11 +229,19 @@ def _torch(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
     yield from _at_batch_sizes("s-t torch", encode, sizes, exact=True, default=_DEFAULT_BATCH_SIZE)
 
 
-def _onnx(folder: str, options: argparse.Namespace, *, int8: bool = False) -> Iterator[Contestant]:
+def _onnx(folder: str, options: argparse.Namespace, *, int8: bool = False, fused: bool = False) -> Iterator[Contestant]:
     encoder = _sentence_transformers_encoder(folder, options.max_length)
-    encoder[0].model = OnnxModel(exported_onnx(folder, int8=int8), encoder[0].model.config, options.threads)
-    name, dtype = ("s-t ONNX int8", "int8") if int8 else ("s-t ONNX", "float32")
-    yield from _at_batch_sizes(name, _sentence_transformers(encoder), _BATCH_SIZES, dtype=dtype, exact=not int8)
+    file = exported_onnx(folder, fused=fused, int8=int8)
+    encoder[0].model = OnnxModel(file, encoder[0].model.config, options.threads)
+    backend, dtype = ("s-t ONNX int8", "int8") if int8 else ("s-t ONNX", "float32")
+    for contestant in _at_batch_sizes(
+        f"{backend} fused" if fused else backend,
+        _sentence_transformers(encoder),
+        _BATCH_SIZES,
+        dtype=dtype,
+        exact=not int8,
+    ):
+        yield replace(contestant, backend=backend)
 
 
 def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None = None) -> Iterator[Contestant]:
@@ -299,7 +307,9 @@ def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]
 _PEERS: dict[str, Callable[[str, argparse.Namespace], Iterator[Contestant]]] = {
     "sentence-transformers torch": _torch,
     "sentence-transformers ONNX": _onnx,
+    "sentence-transformers ONNX fused": partial(_onnx, fused=True),
     "sentence-transformers ONNX int8": partial(_onnx, int8=True),
+    "sentence-transformers ONNX int8 fused": partial(_onnx, int8=True, fused=True),
     "sentence-transformers OpenVINO": _openvino,
     "sentence-transformers OpenVINO f32": partial(_openvino, precision="f32"),
     "milvus-model": _milvus_model,
