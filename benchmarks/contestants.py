@@ -6,10 +6,11 @@ sentence-transformers that need exported files.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from scipy.sparse import csr_array
 
 from benchmarks.backends import OnnxModel, OpenVinoModel, exported_onnx
+from benchmarks.measuring import format_table, ratio
 from splade_integrations import SpladeEncoder
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "best_batch_sizes",
     "check_results",
     "contestants",
+    "format_headlines",
+    "headlines",
     "largest_difference",
     "our_encoder",
 ]
@@ -163,6 +167,42 @@ def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str
 def largest_difference(found: csr_array, expected: csr_array) -> float:
     """Largest absolute difference of two matrices' weights."""
     return float(abs(found - expected).max())
+
+
+def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """How many times as long as ours sentence-transformers takes: at equal results, at its default, and all out.
+
+    Args:
+        found: Those that were timed.
+        seconds: Of each of them, one a round.
+    Returns:
+        {question: {"ours": name, "theirs": name, "ratio": Spread}}; without what cannot be answered.
+    """
+
+    def fastest(rivals: Iterable[Contestant]) -> str | None:
+        return min((rival.name for rival in rivals), key=lambda name: median(seconds[name]), default=None)
+
+    mine = [contestant for contestant in found if contestant.name.startswith("ours")]
+    theirs = [contestant for contestant in found if contestant.name.startswith("s-t")]
+    milvus = [contestant for contestant in found if contestant.name.startswith("milvus-model")]
+    pairs = {
+        "float32 against its torch at the default batch": (mine[0].name, fastest(peer for peer in theirs if peer.keep)),
+        "float32 against its torch": (mine[0].name, fastest(peer for peer in theirs if peer.backend == "s-t torch")),
+        "float32 against its fastest at equal results": (mine[0].name, fastest(peer for peer in theirs if peer.exact)),
+        "fastest against its fastest": (fastest(mine), fastest(theirs)),
+        "float32 against milvus-model": (mine[0].name, fastest(milvus)),
+    }
+    return {
+        question: {"ours": ours, "theirs": their, "ratio": ratio(seconds[their], seconds[ours])}
+        for question, (ours, their) in pairs.items()
+        if ours and their
+    }
+
+
+def format_headlines(lines: Mapping[str, Mapping[str, Any]]) -> str:
+    """`headlines` as a table."""
+    rows = [[question, line["ours"], line["theirs"], line["ratio"]] for question, line in lines.items()]
+    return format_table(["ours against sentence-transformers'", "ours", "theirs", "times as long as ours"], rows)
 
 
 def _seconds(contestant: Contestant, texts: Sequence[str]) -> float:

@@ -14,7 +14,14 @@ from functools import partial
 
 import torch
 
-from benchmarks.contestants import Contestant, add_contestant_options, check_results, contestants
+from benchmarks.contestants import (
+    Contestant,
+    add_contestant_options,
+    check_results,
+    contestants,
+    format_headlines,
+    headlines,
+)
 from benchmarks.measuring import (
     add_common_options,
     describe_environment,
@@ -58,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print("\n" + format_table(["encoder", "ms", "weight diff", *(f"{our} takes ×" for our in mine)], rows))
     print("\nMedians, (least–most); ratios of medians, (least–most within a round): below 1 ours is faster.")
+    lines = headlines(found, seconds)
+    print("\n" + format_headlines(lines))
     write_json(
         options.json,
         {
@@ -70,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "milliseconds": milliseconds,
             "largest_weight_difference_from_ours_in_float32": differences,
             "ratios_of_times": ratios,
+            "headlines": lines,
         },
     )
     return 0
