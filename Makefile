@@ -91,8 +91,8 @@ BENCHMARK = @mkdir -p $(RESULTS) && $(PEERS)/bin/python -m benchmarks
 benchmark: $(PEERS)/.installed  ## Speed, memory and quality, beside peers, on a quiet machine: make benchmark SCIFACT=folder
 	$(BENCHMARK).throughput $(SCIFACT) --model tiny --json $(RESULTS)/throughput-tiny.json
 	$(BENCHMARK).throughput $(SCIFACT) --model tiny --short --json $(RESULTS)/throughput-tiny-short.json
-	$(BENCHMARK).throughput $(SCIFACT) --model base --json $(RESULTS)/throughput-base.json
-	$(BENCHMARK).throughput $(SCIFACT) --model base --short --json $(RESULTS)/throughput-base-short.json
+	$(BENCHMARK).throughput $(SCIFACT) --model base --only torch ONNX OpenVINO --json $(RESULTS)/throughput-base.json
+	$(BENCHMARK).throughput $(SCIFACT) --model base --short --only torch ONNX OpenVINO --json $(RESULTS)/throughput-base-short.json
 	$(BENCHMARK).latency $(SCIFACT) --model tiny --json $(RESULTS)/latency-tiny.json
 	$(BENCHMARK).latency $(SCIFACT) --model base --json $(RESULTS)/latency-base.json
 	$(BENCHMARK).head $(SCIFACT) --json $(RESULTS)/head.json

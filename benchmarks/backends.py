@@ -7,6 +7,7 @@ batching, pooling and conversion to sparse stay what they are. The runtimes get 
 """
 
 import hashlib
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -37,11 +38,13 @@ class _Logits(nn.Module):
         return logits
 
 
-def exported_onnx(folder: str, *, int8: bool = False) -> Path:
+def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Path:
     """The ONNX file of a BERT-like checkpoint, made once.
 
     Args:
         folder: The checkpoint.
+        fused: With attention, embeddings and normalisations as one operator each, which ONNX Runtime has for BERT and
+            puts in at its optimiser's call only, as sentence-transformers' `export_optimized_onnx_model` does.
         int8: With the settings of sentence-transformers' `export_dynamic_quantized_onnx_model(…, "avx512_vnni")`:
             signed weights with a step for each output, activations with one step a batch, found as they come.
     Returns:
@@ -49,16 +52,26 @@ def exported_onnx(folder: str, *, int8: bool = False) -> Path:
     """
     weights = next(Path(folder).glob("*.safetensors"), Path(folder))
     key = hashlib.sha256(f"{Path(folder).resolve()} {weights.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    target = CACHE / ("onnx-int8" if int8 else "onnx") / key / "model.onnx"
+    target = CACHE / ("onnx" + "-fused" * fused + "-int8" * int8) / key / "model.onnx"
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name("unfinished.onnx")
+    logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs its advice to the root logger
     if int8:
+        import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs its advice to the root logger
-        quantize_dynamic(exported_onnx(folder), unfinished, per_channel=True, weight_type=QuantType.QInt8)
+        # The type of what fused operators return, which ONNX's own shape inference does not know.
+        types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+        source = exported_onnx(folder, fused=fused)
+        quantize_dynamic(source, unfinished, per_channel=True, weight_type=QuantType.QInt8, extra_options=types)
+    elif fused:
+        from onnxruntime.transformers.optimizer import optimize_model
+
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        sizes = {"num_heads": config["num_attention_heads"], "hidden_size": config["hidden_size"]}
+        optimize_model(str(exported_onnx(folder)), "bert", **sizes).save_model_to_file(str(unfinished))
     else:
         _export(folder, unfinished)
     unfinished.rename(target)

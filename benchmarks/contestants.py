@@ -6,10 +6,11 @@ sentence-transformers that need exported files.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from scipy.sparse import csr_array
 
 from benchmarks.backends import OnnxModel, OpenVinoModel, exported_onnx
+from benchmarks.measuring import format_table, ratio
 from splade_integrations import SpladeEncoder
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "best_batch_sizes",
     "check_results",
     "contestants",
+    "format_headlines",
+    "headlines",
     "largest_difference",
     "our_encoder",
 ]
@@ -50,7 +54,7 @@ class Contestant:
 
     Args:
         name: As printed.
-        backend: Contestants of one backend differ in batch size only.
+        backend: Contestants of one backend differ in batch size, or in how its file is optimised, only.
         dtype: What it computes in, as far as known: "float32", "bfloat16", "int8", or "" if its runtime decides.
         encode: Texts to whatever it returns: this is timed.
         to_csr: What it returns to a csr_array. Not timed.
@@ -165,6 +169,42 @@ def largest_difference(found: csr_array, expected: csr_array) -> float:
     return float(abs(found - expected).max())
 
 
+def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """How many times as long as ours sentence-transformers takes: at equal results, at its default, and all out.
+
+    Args:
+        found: Those that were timed.
+        seconds: Of each of them, one a round.
+    Returns:
+        {question: {"ours": name, "theirs": name, "ratio": Spread}}; without what cannot be answered.
+    """
+
+    def fastest(rivals: Iterable[Contestant]) -> str | None:
+        return min((rival.name for rival in rivals), key=lambda name: median(seconds[name]), default=None)
+
+    mine = [contestant for contestant in found if contestant.name.startswith("ours")]
+    theirs = [contestant for contestant in found if contestant.name.startswith("s-t")]
+    milvus = [contestant for contestant in found if contestant.name.startswith("milvus-model")]
+    pairs = {
+        "float32 against its torch at the default batch": (mine[0].name, fastest(peer for peer in theirs if peer.keep)),
+        "float32 against its torch": (mine[0].name, fastest(peer for peer in theirs if peer.backend == "s-t torch")),
+        "float32 against its fastest at equal results": (mine[0].name, fastest(peer for peer in theirs if peer.exact)),
+        "fastest against its fastest": (fastest(mine), fastest(theirs)),
+        "float32 against milvus-model": (mine[0].name, fastest(milvus)),
+    }
+    return {
+        question: {"ours": ours, "theirs": their, "ratio": ratio(seconds[their], seconds[ours])}
+        for question, (ours, their) in pairs.items()
+        if ours and their
+    }
+
+
+def format_headlines(lines: Mapping[str, Mapping[str, Any]]) -> str:
+    """`headlines` as a table."""
+    rows = [[question, line["ours"], line["theirs"], line["ratio"]] for question, line in lines.items()]
+    return format_table(["ours against sentence-transformers'", "ours", "theirs", "times as long as ours"], rows)
+
+
 def _seconds(contestant: Contestant, texts: Sequence[str]) -> float:
     start = time.perf_counter()
     contestant.encode(texts)
@@ -229,11 +269,19 @@ def _torch(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
     yield from _at_batch_sizes("s-t torch", encode, sizes, exact=True, default=_DEFAULT_BATCH_SIZE)
 
 
-def _onnx(folder: str, options: argparse.Namespace, *, int8: bool = False) -> Iterator[Contestant]:
+def _onnx(folder: str, options: argparse.Namespace, *, int8: bool = False, fused: bool = False) -> Iterator[Contestant]:
     encoder = _sentence_transformers_encoder(folder, options.max_length)
-    encoder[0].model = OnnxModel(exported_onnx(folder, int8=int8), encoder[0].model.config, options.threads)
-    name, dtype = ("s-t ONNX int8", "int8") if int8 else ("s-t ONNX", "float32")
-    yield from _at_batch_sizes(name, _sentence_transformers(encoder), _BATCH_SIZES, dtype=dtype, exact=not int8)
+    file = exported_onnx(folder, fused=fused, int8=int8)
+    encoder[0].model = OnnxModel(file, encoder[0].model.config, options.threads)
+    backend, dtype = ("s-t ONNX int8", "int8") if int8 else ("s-t ONNX", "float32")
+    for contestant in _at_batch_sizes(
+        f"{backend} fused" if fused else backend,
+        _sentence_transformers(encoder),
+        _BATCH_SIZES,
+        dtype=dtype,
+        exact=not int8,
+    ):
+        yield replace(contestant, backend=backend)
 
 
 def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None = None) -> Iterator[Contestant]:
@@ -299,7 +347,9 @@ def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]
 _PEERS: dict[str, Callable[[str, argparse.Namespace], Iterator[Contestant]]] = {
     "sentence-transformers torch": _torch,
     "sentence-transformers ONNX": _onnx,
+    "sentence-transformers ONNX fused": partial(_onnx, fused=True),
     "sentence-transformers ONNX int8": partial(_onnx, int8=True),
+    "sentence-transformers ONNX int8 fused": partial(_onnx, int8=True, fused=True),
     "sentence-transformers OpenVINO": _openvino,
     "sentence-transformers OpenVINO f32": partial(_openvino, precision="f32"),
     "milvus-model": _milvus_model,

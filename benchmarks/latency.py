@@ -14,7 +14,14 @@ from functools import partial
 
 import torch
 
-from benchmarks.contestants import Contestant, add_contestant_options, check_results, contestants
+from benchmarks.contestants import (
+    Contestant,
+    add_contestant_options,
+    check_results,
+    contestants,
+    format_headlines,
+    headlines,
+)
 from benchmarks.measuring import (
     add_common_options,
     describe_environment,
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     collection = load_collection(options.folder)
     found, skipped = contestants(model_path(options.model, collection), options)
-    found = _first_of_each_backend(found)
+    found = _at_one_batch_size(found)
     queries = sorted(collection.queries, key=len)
     query = options.query or queries[len(queries) // 2]
     tokens = token_lengths(found[0].tokenizer, [query], options.max_length)[0]
@@ -58,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print("\n" + format_table(["encoder", "ms", "weight diff", *(f"{our} takes ×" for our in mine)], rows))
     print("\nMedians, (least–most); ratios of medians, (least–most within a round): below 1 ours is faster.")
+    lines = headlines(found, seconds)
+    print("\n" + format_headlines(lines))
     write_json(
         options.json,
         {
@@ -70,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "milliseconds": milliseconds,
             "largest_weight_difference_from_ours_in_float32": differences,
             "ratios_of_times": ratios,
+            "headlines": lines,
         },
     )
     return 0
@@ -84,10 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _first_of_each_backend(found: list[Contestant]) -> list[Contestant]:
-    """Without the others, and named by the backend: one text is a batch of one, whatever the most of a batch."""
-    first = {peer.backend: peer for peer in reversed(found)}
-    return [replace(peer, name=peer.backend) for peer in reversed(first.values())]
+def _at_one_batch_size(found: list[Contestant]) -> list[Contestant]:
+    """Each encoder once, named without its batch size: one text is a batch of one, whatever the most of a batch."""
+    first: dict[str, Contestant] = {}
+    for peer in found:
+        first.setdefault(peer.name.partition(", batch")[0], peer)
+    return [replace(peer, name=name) for name, peer in first.items()]
 
 
 if __name__ == "__main__":

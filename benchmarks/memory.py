@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure_stream(options.folder, *_parsed(run), options.dtype)))
         return 0
     print(describe_environment())
+    collection = load_collection(options.folder)
+    for model in {_parsed(run)[0] for run in options.runs}:
+        model_path(model, collection)  # made here, if need be, and not in the memory that is measured
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
     header = ["model", "texts", "peak MiB over warmed", "warmed MiB", "coarse head MiB", "texts/s"]
     rows = [

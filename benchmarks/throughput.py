@@ -22,6 +22,8 @@ from benchmarks.contestants import (
     best_batch_sizes,
     check_results,
     contestants,
+    format_headlines,
+    headlines,
 )
 from benchmarks.measuring import (
     Spread,
@@ -46,7 +48,7 @@ from benchmarks.workload import (
 __all__ = ["main"]
 
 _DEFAULT_TEXTS = {"tiny": 192, "base": 32}
-_TEXTS_TRIED = 16
+_TEXTS_TRIED = {"tiny": 48, "base": 8}
 _PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _describe(options, texts, lengths, skipped)
     trials: dict[str, float] = {}
     if not options.all_batch_sizes:
-        found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED))
+        found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED.get(options.model, 16)))
     differences = check_results(found, texts)
     calls = {peer.name: partial(peer.encode, texts) for peer in found}
     rates: dict[str, list[float]] = {name: [] for name in _PEAKS}
@@ -87,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if peer.dtype in _PEAKS
     }
     _print(report, shares, rates)
+    lines = headlines(found, seconds)
+    print("\n" + format_headlines(lines))
     write_json(
         options.json,
         {
@@ -100,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "texts_per_second": report["texts_per_second"],
             "largest_weight_difference_from_ours_in_float32": differences,
             "ratios": report["ratios"],
+            "headlines": lines,
             "peak_flops_per_second": {name: spread(values) for name, values in rates.items()},
             "peak_flops_per_second_in_rounds": rates,
             "share_of_peak": shares,

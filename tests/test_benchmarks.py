@@ -7,7 +7,14 @@ import pytest
 from scipy.sparse import csr_array
 from transformers import AutoTokenizer
 
-from benchmarks.contestants import Contestant, best_batch_sizes, check_results, contestants, largest_difference
+from benchmarks.contestants import (
+    Contestant,
+    best_batch_sizes,
+    check_results,
+    contestants,
+    headlines,
+    largest_difference,
+)
 from benchmarks.measuring import Spread, format_table, interleave, ratio, spread
 from benchmarks.quality import changed_top_terms, pruned, weight_differences
 from benchmarks.workload import evenly_spaced, flops_per_token, model_flops_per_token, token_lengths
@@ -82,6 +89,21 @@ def test_best_batch_size_and_the_default_are_kept():
     kept, seconds = best_batch_sizes([contestant("ours", None, encode=slow), *rivals], TEXTS)
     assert [peer.name for peer in kept] == ["ours", "b4", "b32"]
     assert set(seconds) == {"b1", "b4", "b8", "b32"}
+
+
+def test_headlines_compare_with_the_fastest_of_each_kind():
+    names = {"ours float32": 2.0, "ours int8": 1.0, "s-t torch, batch 4": 8.0, "s-t torch, batch 32": 10.0}
+    exact = [contestant(name, None, backend=name.partition(",")[0], keep="32" in name) for name in names]
+    rough = contestant("s-t ONNX int8, batch 8", None, exact=False)
+    seconds = {name: [value] * 3 for name, value in names.items()} | {rough.name: [3.0] * 3}
+    found = headlines([*exact, rough], seconds)
+    assert {question: line["ratio"].median for question, line in found.items()} == {
+        "float32 against its torch at the default batch": 5.0,
+        "float32 against its torch": 4.0,
+        "float32 against its fastest at equal results": 4.0,
+        "fastest against its fastest": 3.0,
+    }
+    assert found["fastest against its fastest"]["theirs"] == rough.name
 
 
 def test_peers_agree_with_ours(model_folder):
