@@ -24,6 +24,8 @@ _ROUNDINGS = 64
 _UNDERFLOW = 2.0**-80
 # Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
 _MOST_CANDIDATES = 1 / 16
+# Rows of 16-bit weights that are made float32 at once.
+_ROWS = 4096
 # Tokens of a text x hidden size below which the bound, some passes over (V, B), costs more than it saves.
 _LEAST_WORK = 1024
 
@@ -129,8 +131,10 @@ class TwoPassHead:
         bound = maxima * self._steps  # (V, B) float32
         bound *= grid.step.view(1, -1)
         bound += self._bias_column
-        bound.addmm_(self._weight.float(), centres.T)
         bound.addmm_(self._factors, lengths)
+        for start in range(0, len(bound), _ROWS):
+            rows = slice(start, start + _ROWS)
+            bound[rows].addmm_(self._weight[rows].float(), centres.T)
         # Not `bound > 0`, which would lose a NaN.
         return ~(bound <= 0)
 
