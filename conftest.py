@@ -1,13 +1,19 @@
 """What every test and doctest may use: the real tiny model, and a small random one."""
 
+import os
 import string
 from pathlib import Path
 
 import pytest
+import torch
 from models import splade_model_path
 from random_checkpoints import save_masked_lm
 
 from splade_integrations import SpladeEncoder
+
+# Read when Triton is first imported: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

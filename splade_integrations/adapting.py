@@ -1,13 +1,17 @@
-"""Which encoder does an adapter serve? The one it is given, or one that it loads by name.
+"""What every adapter stands on: the encoder that it is given or loads by name, and its rows as dicts, sync and async.
 
 Knows no framework, and torch only once a model is to be loaded.
 """
 
+import asyncio
+from threading import Lock
 from typing import Any
 
-from splade_integrations.sparse import SparseEncoder
+from splade_integrations.fingerprint import Fingerprint
+from splade_integrations.microbatching import QueryBatcher, query_batcher
+from splade_integrations.sparse import SparseEncoder, to_dicts
 
-__all__ = ["resolve_encoder"]
+__all__ = ["AdaptedEncoder", "resolve_encoder"]
 
 
 def resolve_encoder(encoder: SparseEncoder | None, model_name: str | None, options: dict[str, Any]) -> SparseEncoder:
@@ -46,3 +50,87 @@ def resolve_encoder(encoder: SparseEncoder | None, model_name: str | None, optio
             f"{' and '.join(missing)}. Pass a SpladeEncoder, or model_name='…' to load one."
         )
     return encoder
+
+
+class AdaptedEncoder:
+    """An encoder as adapters use it. Any number of them, and threads, may share one encoder.
+
+    Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
+    `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
+
+    Args:
+        encoder, model_name, options: As `resolve_encoder` takes them.
+        micro_batching: Whether queries of the async method that wait at the same time are encoded together, with those
+            of every other adapter over the same encoder. If not, each has a thread of its own.
+
+    Raises:
+        TypeError: As `resolve_encoder`.
+
+    Example:
+        >>> adapted = AdaptedEncoder(None, model_folder, {"max_length": 64})
+        >>> rows = adapted.encode_documents(["Alan Turing was born in London."])
+        >>> asyncio.run(adapted.aencode_documents(["Alan Turing was born in London."])) == rows
+        True
+    """
+
+    def __init__(
+        self,
+        encoder: SparseEncoder | None,
+        model_name: str | None,
+        options: dict[str, Any],
+        *,
+        micro_batching: bool = True,
+    ) -> None:
+        self._encoder: SparseEncoder | None = resolve_encoder(encoder, model_name, options)
+        self._source = (model_name, options) if encoder is None else None
+        self._micro_batching = micro_batching
+        self._start()
+
+    def _start(self) -> None:
+        self._loading = Lock()
+        self._batcher: QueryBatcher | None = None
+
+    @property
+    def encoder(self) -> SparseEncoder:
+        """The encoder; after unpickling it is loaded here."""
+        with self._loading:
+            if self._encoder is None:
+                assert self._source is not None  # else the encoder itself was pickled
+                self._encoder = resolve_encoder(None, *self._source)
+            return self._encoder
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """What decides the encoder's rows, where it says so: `SpladeEncoder.fingerprint`."""
+        return getattr(self.encoder, "fingerprint", None)
+
+    def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """N texts, in one call of the encoder, as N dicts of {token id: weight}, plain Python numbers."""
+        return to_dicts(self.encoder.encode_documents(texts))
+
+    def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `encode_documents`, by the encoder's query side."""
+        return to_dicts(self.encoder.encode_queries(texts))
+
+    async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `encode_documents`, in a thread."""
+        return await asyncio.to_thread(self.encode_documents, texts)
+
+    async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `encode_queries`, in a thread, together with queries that wait at the same time."""
+        if not self._micro_batching:
+            return await asyncio.to_thread(self.encode_queries, texts)
+        if self._batcher is None:  # kept, and its thread with it
+            self._batcher = query_batcher(self.encoder)
+        return await self._batcher.encode(texts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_encoder": self._encoder if self._source is None else None}
+        return own | {name: getattr(self, name) for name in ("_source", "_micro_batching")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
+        return self  # made to be shared

@@ -33,14 +33,18 @@ class Int8Linear(nn.Module):
         True
     """
 
+    integers: Tensor  # (N, K) int8
+    step: Tensor  # (1, N)
+    offsets: Tensor  # (2, N): what `middle` is multiplied with, and the bias
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True))
         bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()
-        self.register_buffer("integers", integers)  # (N, K) int8
-        self.register_buffer("step", step.T.contiguous())  # (1, N)
-        self.register_buffer("offsets", torch.stack([(integers.float() * step).sum(dim=1), bias]))  # (2, N)
+        self.register_buffer("integers", integers)
+        self.register_buffer("step", step.T.contiguous())
+        self.register_buffer("offsets", torch.stack([(integers.float() * step).sum(dim=1), bias]))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) to (…, N), of the same floating type."""

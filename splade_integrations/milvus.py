@@ -4,12 +4,13 @@ Knows the encoder and what `MilvusClient` takes; holds no maths and needs no pym
 """
 
 from collections.abc import Iterable, Iterator
-from os import PathLike
-from typing import Any
+from os import PathLike, fspath
+from typing import Any, cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from splade_integrations.adapting import AdaptedEncoder
 from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.sparse import Pruning
 
@@ -41,6 +42,8 @@ class SparseRows(csr_array):
 
 class SpladeEmbeddingFunction:
     """Milvus's `model.sparse.SpladeEmbeddingFunction`, with padding masked and on today's transformers.
+
+    It pickles as name and options, and loads the model again when it is next used.
 
     Args:
         model_name: A masked-LM checkpoint: a local folder, or `org/model` on the hub. The default is Milvus's own; its
@@ -74,16 +77,20 @@ class SpladeEmbeddingFunction:
         k_tokens_document: int | None = None,
         **encoder_options: Any,
     ) -> None:
-        self.encoder = SpladeEncoder(
-            model_name,
-            batch_size=batch_size,
-            query_prompt=query_instruction or None,  # none given: the model's own prompt, if it has one
-            document_prompt=doc_instruction or None,
-            device=device,
-            query_pruning=None if k_tokens_query is None else Pruning(max_active_dims=k_tokens_query),
-            document_pruning=None if k_tokens_document is None else Pruning(max_active_dims=k_tokens_document),
-            **encoder_options,
-        )
+        options = {
+            "batch_size": batch_size,
+            "query_prompt": query_instruction or None,  # none given: the model's own prompt, if it has one
+            "document_prompt": doc_instruction or None,
+            "device": device,
+            "query_pruning": None if k_tokens_query is None else Pruning(max_active_dims=k_tokens_query),
+            "document_pruning": None if k_tokens_document is None else Pruning(max_active_dims=k_tokens_document),
+        }
+        self._adapted = AdaptedEncoder(None, fspath(model_name), options | encoder_options)
+
+    @property
+    def encoder(self) -> SpladeEncoder:
+        """The encoder; after unpickling it is loaded here."""
+        return cast(SpladeEncoder, self._adapted.encoder)
 
     @property
     def dim(self) -> int:

@@ -1,31 +1,27 @@
 """What a Milvus collection needs for hybrid retrieval to be right, in one place for both frameworks' stores.
 
-Index and search parameters, candidates a side, reciprocal rank fusion, and async clients that outlive an event loop.
+Index and search parameters, candidates a side, reciprocal rank fusion, placeholders for empty vectors.
 Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
 """
 
-import asyncio
 import importlib.metadata
-import os
-import uuid
-from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from splade_integrations.errors import OptionalDependencyError, require_extra
 
 with require_extra("milvus", module=__name__):
-    from pymilvus import AsyncMilvusClient, Function, FunctionType, MilvusClient
-    from pymilvus.exceptions import ConnectionConfigException
+    from pymilvus import AnnSearchRequest, Function, FunctionType, RRFRanker
 
 __all__ = [
+    "MAX_TEXT_BYTES",
     "RRF_K",
-    "AsyncClients",
     "candidates",
+    "check_text",
     "dense_index",
+    "hybrid_request",
     "insert_replaces",
     "is_lite",
-    "open_client",
+    "lite_version",
     "rrf_reranker",
     "searchable",
     "sparse_index",
@@ -38,16 +34,18 @@ _LITE_THAT_MISSCORES = ("3.1.", "3.2.0", "3.2.1")
 # Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 _EMPTY_QUERY = {2**32 - 3: 1e-6}
+# Bytes of UTF-8 that the frameworks' text fields hold: the most of a Milvus VARCHAR.
+MAX_TEXT_BYTES = 65_535
 
 
-def is_lite(uri: str) -> bool:
-    """Whether `uri` names a milvus-lite file rather than a server.
+def lite_version(uri: str) -> str:
+    """Version of milvus-lite where `uri` names one of its files, "" where it names a server.
 
     Raises:
-        OptionalDependencyError: It does, and the milvus-lite installed is missing or known to score wrongly.
+        OptionalDependencyError: The milvus-lite installed is missing or known to score wrongly.
     """
     if "://" in uri and not uri.startswith("file:"):
-        return False
+        return ""
     try:
         version = importlib.metadata.version("milvus-lite")
     except importlib.metadata.PackageNotFoundError as err:
@@ -59,7 +57,12 @@ def is_lite(uri: str) -> bool:
             f"milvus-lite {version} ranks sparse vectors wrongly (by BM25, not by inner product). "
             "Install one that does not: pip install 'milvus-lite>=3.2.2,<4'."
         )
-    return True
+    return version
+
+
+def is_lite(uri: str) -> bool:
+    """Whether `uri` names a milvus-lite file rather than a server. Raises as `lite_version`."""
+    return lite_version(uri) != ""
 
 
 def insert_replaces(uri: str) -> bool:
@@ -68,38 +71,7 @@ def insert_replaces(uri: str) -> bool:
     Its insert replaces the row that has the same id; its upsert keeps that row's dynamic fields, such as metadata keys
     that the new row lacks, and filters go on finding it by them.
     """
-    return is_lite(uri) and not importlib.metadata.version("milvus-lite").startswith("2.")
-
-
-def open_client(**connection_args: Any) -> MilvusClient:
-    """A `MilvusClient`, which pymilvus would open for a milvus-lite file, too, but without saying what is wrong.
-
-    Args:
-        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
-    Raises:
-        OSError: The milvus-lite file cannot be opened; the message says why.
-    """
-    uri = connection_args.get("uri", "")
-    try:
-        return MilvusClient(**connection_args)
-    except ConnectionConfigException as err:
-        if not uri or not is_lite(uri):
-            raise
-        path = Path(uri)
-        if path.suffix != ".db":
-            found = "another name"
-        elif not path.parent.is_dir():
-            found = "a folder that does not exist"
-        elif path.is_file():
-            found = "a file that is not milvus-lite 3's, which keeps a folder of that name"
-        elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
-            found = "a folder that is not writable"
-        else:
-            found = "one that cannot be opened, most likely because another process has it open"
-        raise OSError(
-            f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, open in no other "
-            f"process, got {found}. Name another path, end the other process, or share one Milvus server."
-        ) from err
+    return lite_version(uri).startswith("3.")
 
 
 def dense_index(uri: str, metric_type: str = "COSINE") -> dict[str, Any]:
@@ -149,29 +121,48 @@ def searchable(row: dict[int, float]) -> dict[int, float]:
     return row or dict(_EMPTY_QUERY)
 
 
-class AsyncClients:
-    """One `AsyncMilvusClient` for each event loop that asks.
-
-    A client belongs to the loop that it was made in, and pymilvus finds its connections by the loop's address, which
-    the next `asyncio.run` may use again: then the call fails with "Event loop is closed". So each loop gets a
-    connection under a name of its own, made when it is first wanted.
+def hybrid_request(
+    sides: list[tuple[str, Any, dict[str, Any]]],
+    *,
+    k: int,
+    depth: int | None = None,
+    expr: str = "",
+    ranker: Any = None,
+) -> dict[str, Any]:
+    """The arguments of `MilvusClient.hybrid_search` that make it right, beside collection and output fields.
 
     Args:
-        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
+        sides: Field, vector and search parameters of each side. Without a metric_type there Milvus takes the index's.
+        k: Most hits to return.
+        depth: Hits to fetch from each side. None takes `candidates(k)`.
+        expr: A filter; it binds every side.
+        ranker: A ranker, or a rerank function, of pymilvus. None is reciprocal rank fusion by `RRFRanker`, which
+            milvus-lite 2 and servers before 2.6 take, too, unlike `rrf_reranker`.
     """
+    depth = depth or candidates(k)
+    return {
+        "reqs": [AnnSearchRequest([vector], field, param, depth, expr) for field, vector, param in sides],
+        "ranker": ranker or RRFRanker(RRF_K),
+        "limit": k,
+    }
 
-    def __init__(self, **connection_args: Any) -> None:
-        self._connection_args = {key: value for key, value in connection_args.items() if key != "alias"}
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncMilvusClient] = WeakKeyDictionary()
 
-    def current(self) -> AsyncMilvusClient:
-        """The client of the running loop.
+def check_text(text: str, name: str, advice: str = "Split it into chunks.") -> None:
+    """Refuse a text that a Milvus VARCHAR cannot hold, by ValueError.
 
-        Raises:
-            RuntimeError: No event loop is running.
-        """
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            alias = f"splade-{uuid.uuid4().hex}"
-            self._clients[loop] = AsyncMilvusClient(**self._connection_args, alias=alias)
-        return self._clients[loop]
+    Args:
+        text: The text.
+        name: What the message calls it, such as `texts[3]`.
+        advice: What to do with one that is too long.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as err:
+        raise ValueError(
+            f"{name} must be valid Unicode for Milvus to store it, got a lone surrogate. Replace it: "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+        ) from err
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"{name} must be at most {MAX_TEXT_BYTES} bytes of UTF-8, what a Milvus VARCHAR holds, got {size}. {advice}"
+        )

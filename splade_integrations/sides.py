@@ -4,9 +4,12 @@ Knows loaded models, batches and heads; nothing of prompts, pruning, windows of 
 """
 
 import json
-from collections.abc import Callable
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,20 +20,25 @@ from torch import Tensor
 from splade_integrations.batching import token_budget_batches
 from splade_integrations.checkpoints import MaskedLM, TokenWeights
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.head import max_pool_head, splade_pool, sum_pool_head
+from splade_integrations.extraction import SparseExtraction
+from splade_integrations.head import splade_pool, sum_pool_head
 from splade_integrations.int8 import int8_products_pay
 from splade_integrations.masked_lm import LoadedMaskedLM, load_tokenizer
 from splade_integrations.precision import exact_float32
-from splade_integrations.sparse import concatenate, from_dense, from_rows
+from splade_integrations.sparse import concatenate, from_rows
 from splade_integrations.tokenization import TextTokenizer, TokenIds
+from splade_integrations.triton_head import PoolingHead, fastest_max_pool_head
 from splade_integrations.two_pass import TwoPassHead
 
 __all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide", "load_token_weights"]
+
+logger = logging.getLogger(__name__)
 
 # Most bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
 _BLOCK_BYTES = 64 * 2**20
 _LOGITS_BYTES = 256 * 2**20
 
+_T = TypeVar("_T")
 Progress = Callable[[int], object]  # told how many more texts are done
 
 
@@ -41,12 +49,12 @@ class EncodingSide(Protocol):
     max_length: int
     tokenizer: Any
 
-    def tokenize(self, texts: list[str]) -> TokenIds:
-        """Token ids of texts, cut at max_length."""
+    def tokenize(self, texts: list[str], max_windows: int = 1) -> TokenIds:
+        """Token ids of texts, in at most so many windows of max_length each."""
         ...
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
-        """Term weights in input order. (N, dim)."""
+        """Term weights of the windows, in their order. (W, dim)."""
         ...
 
 
@@ -79,23 +87,26 @@ class TransformerSide:
         self._max_batch_texts = max(1, min(max_batch_texts or _BLOCK_BYTES, _BLOCK_BYTES // (4 * self.dim)))
         self._max_batch_tokens = max_batch_tokens
         self._two_pass: TwoPassHead | None = None
+        self._head: PoolingHead = sum_pool_head
         if loaded.weight is not None and _two_pass_suits(description, loaded.weight):
             self._two_pass = TwoPassHead(loaded.weight, loaded.bias, description.activation_function)
         if loaded.weight is None:
             self._max_batch_tokens = max(1, min(max_batch_tokens, _LOGITS_BYTES // (4 * self.dim)))
+        elif description.pooling_strategy == "max":
+            self._head = fastest_max_pool_head(loaded.weight)
+        self._extraction = SparseExtraction(loaded.model.device)
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
-        """Encode by batches of similar length, and put the rows back in order. (N, dim)."""
+        """Encode by batches of similar length, and put the rows back in order. (N, dim).
+
+        Raises:
+            ValueError: Weights are not finite.
+            torch.OutOfMemoryError: One text alone does not fit the device.
+        """
         rows: list[csr_array] = []
         positions: list[int] = []
-        for batch in token_budget_batches(
-            [len(ids) for ids in token_ids.ids],
-            max_batch_tokens=self._max_batch_tokens,
-            max_batch_texts=self._max_batch_texts,
-            equal_lengths=not self._loaded.ignores_padding,
-        ):
-            weights = self._term_weights([token_ids.ids[position] for position in batch])
-            rows.append(from_dense(weights.cpu().numpy()))
+        for batch, extracted in _one_behind(self._encode_batches(token_ids.ids)):
+            rows.append(extracted())
             if not np.isfinite(rows[-1].data).all():
                 raise ValueError(
                     f"term weights must be finite, got NaN or infinity in {self._loaded.model.dtype}. Use "
@@ -105,17 +116,62 @@ class TransformerSide:
             progress(len(batch))
         return concatenate(rows, self.dim)[np.argsort(positions)]
 
+    def _encode_batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
+        """Positions in `ids` of each batch, and a function that waits for its rows.
+
+        A batch that does not fit the device's memory is halved until it does, and so is every later one.
+        """
+        batches = deque(
+            token_budget_batches(
+                [len(text) for text in ids],
+                max_batch_tokens=self._max_batch_tokens,
+                max_batch_texts=self._max_batch_texts,
+                equal_lengths=not self._loaded.ignores_padding,
+            )
+        )
+        while batches:
+            batch = batches.popleft()
+            longest = len(ids[batch[0]])  # the first is the longest
+            half = (len(batch) + 1) // 2
+            if len(batch) > 1 and len(batch) * longest > self._max_batch_tokens:
+                batches.extendleft((batch[half:], batch[:half]))
+                continue
+            started = self._start([ids[position] for position in batch])
+            if started is not None:
+                yield batch, started
+                continue
+            batches.appendleft(batch)
+            self._max_batch_tokens = min(self._max_batch_tokens, half * longest)
+            logger.warning(
+                "Out of memory on %s with a batch of %d tokens: batches have at most %d from now on. To save the "
+                "failed attempt, set max_batch_tokens.",
+                self._loaded.model.device, len(batch) * longest, self._max_batch_tokens,
+            )  # fmt: skip
+
+    def _start(self, ids: list[list[int]]) -> Callable[[], csr_array] | None:
+        """A function that waits for the rows of one batch; None where it does not fit the device's memory."""
+        try:
+            return self._extraction.start(self._term_weights(ids))
+        except torch.OutOfMemoryError as err:
+            if len(ids) > 1:
+                return None  # not tried again here, where `err` keeps the failed batch's tensors alive
+            raise torch.OutOfMemoryError(
+                f"a text must fit the memory of {self._loaded.model.device}, got one of {len(ids[0])} tokens that does "
+                "not, in a batch of its own, so a smaller max_batch_tokens cannot help. Use a smaller max_length, a "
+                "16-bit dtype, or free memory on the device."
+            ) from err
+
     def _term_weights(self, ids: list[list[int]]) -> Tensor:
         """Run one batch through the model. (B, V) float32."""
         device = self._loaded.model.device
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        longest = int(lengths.max())
+        longest = max(map(len, ids))
         if longest == 0:  # a tokenizer without special tokens, given empty texts
             return torch.zeros(len(ids), self.dim, dtype=torch.float32)
-        input_ids = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
-        for row, text_ids in zip(input_ids, ids, strict=True):
-            row[: len(text_ids)] = torch.tensor(text_ids)
-        input_ids = input_ids.to(device)
+        padded = np.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
+        for row, text_ids in zip(padded, ids, strict=True):
+            row[: len(text_ids)] = text_ids
+        input_ids = _sent_to(device, padded)
+        lengths = _sent_to(device, np.array([len(text_ids) for text_ids in ids]))
         attention_mask = (torch.arange(longest, device=device) < lengths.unsqueeze(1)).long()  # (B, L)
         loaded = self._loaded
         pooling, activation = self._description.pooling_strategy, self._description.activation_function
@@ -125,8 +181,7 @@ class TransformerSide:
                 return splade_pool(output, attention_mask, pooling, activation)
             if self._two_pass is not None:
                 return self._two_pass(output, lengths)
-            head = max_pool_head if pooling == "max" else sum_pool_head
-            return head(output, lengths, loaded.weight, loaded.bias, activation)
+            return self._head(output, lengths, loaded.weight, loaded.bias, activation)
 
 
 class TokenWeightsSide:
@@ -183,6 +238,21 @@ class LexicalSide:
         """The transformer's rows, on their own tokens only. (N, dim)."""
         presence = self._token_weights.encode(token_ids, lambda _: None)  # special tokens included
         return csr_array(self._transformer.encode(token_ids, progress).multiply(presence))
+
+
+def _sent_to(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
+    """Numbers on their way to a device; to CUDA from page-locked memory, so that the host need not wait."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
+    """Each item when the next one has been started: on a GPU it is then copied while the next one is computed."""
+    started = deque(islice(items, 1))
+    for item in items:
+        started.append(item)
+        yield started.popleft()
+    yield from started
 
 
 def _two_pass_suits(description: MaskedLM, weight: Tensor) -> bool:

@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-__all__ = ["Pruning", "SparseEncoder", "as_rows", "concatenate", "drop_terms", "from_dense", "from_rows", "to_dicts"]
+__all__ = [
+    "Pruning",
+    "SparseEncoder",
+    "as_rows",
+    "concatenate",
+    "drop_terms",
+    "from_dense",
+    "from_rows",
+    "max_over_groups",
+    "to_dicts",
+]
 
 
 class SparseEncoder(Protocol):
@@ -31,18 +41,30 @@ class SparseEncoder(Protocol):
 class Pruning:
     """Which terms of a row are kept. Applied once, after pooling; pruned terms are never stored.
 
+    Each rule keeps the heaviest terms, ties falling to the lower token id; with several, a term must pass all.
+
     Args:
-        max_active_dims: Keep at most this many terms, the heaviest; ties fall to the lower token id.
+        max_active_dims: Keep at most this many terms.
+        min_weight: Keep terms of at least this weight.
+        mass: Keep as few terms as make up this share, above 0 to 1, of the sum of the row's weights.
 
     Raises:
         ValueError: A limit is out of range.
 
     Example:
-        >>> Pruning(max_active_dims=2).apply(from_dense(np.array([[.5, .0, .1, .7]], np.float32))).toarray()
+        >>> row = from_dense(np.array([[.5, .0, .1, .7]], np.float32))
+        >>> Pruning(max_active_dims=2).apply(row).toarray()
         array([[0.5, 0. , 0. , 0.7]], dtype=float32)
+        >>> Pruning(mass=0.5).apply(row).toarray()
+        array([[0. , 0. , 0. , 0.7]], dtype=float32)
+
+    Source:
+        Lassance et al., A Static Pruning Study on Sparse Neural Retrievers, arXiv:2304.12702.
     """
 
     max_active_dims: int | None = None
+    min_weight: float | None = None
+    mass: float | None = None
 
     def __post_init__(self) -> None:
         limit = self.max_active_dims
@@ -50,20 +72,28 @@ class Pruning:
             raise ValueError(
                 f"max_active_dims must be an int of at least 1 or None, got {limit!r}. Use None to keep all."
             )
+        if not (self.min_weight is None or (_is_real(self.min_weight) and 0 <= self.min_weight < float("inf"))):
+            raise ValueError(f"min_weight must be 0 or more, or None, got {self.min_weight!r}. Use None to keep all.")
+        if not (self.mass is None or (_is_real(self.mass) and 0 < self.mass <= 1)):
+            raise ValueError(f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all.")
 
     def apply(self, matrix: csr_array) -> csr_array:
         """Return `matrix` (N, V) without the terms to drop, itself where there are none."""
+        counts = np.diff(matrix.indptr)
         limit = self.max_active_dims
-        if limit is None or matrix.nnz == 0 or np.diff(matrix.indptr).max() <= limit:
-            return matrix
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        # lexsort's last key leads: by row, then by falling weight, then by token id.
-        order = np.lexsort((matrix.indices, -matrix.data, rows))
-        rank_in_row = np.arange(matrix.nnz) - matrix.indptr[rows]
-        kept = np.sort(order[rank_in_row < limit])
-        return _csr(
-            matrix.data[kept], matrix.indices[kept], np.bincount(rows[kept], minlength=matrix.shape[0]), matrix.shape[1]
-        )
+        sorts = self.mass is not None or (limit is not None and matrix.nnz > 0 and counts.max() > limit)
+        kept = np.ones(matrix.nnz, bool)
+        if self.min_weight is not None:
+            kept &= matrix.data >= self.min_weight
+        if sorts:
+            rows = np.repeat(np.arange(matrix.shape[0]), counts)
+            # lexsort's last key leads: by row, then by falling weight, then by token id.
+            order = np.lexsort((matrix.indices, -matrix.data, rows))
+            if limit is not None:
+                kept[order] &= np.arange(matrix.nnz) - matrix.indptr[rows] < limit
+            if self.mass is not None:
+                kept[order] &= _mass_before(matrix.data[order], rows, matrix.indptr) < self.mass
+        return matrix if kept.all() else _keep(matrix, kept)
 
 
 def from_dense(weights: NDArray[np.float32]) -> csr_array:
@@ -91,10 +121,34 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
 
 def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
     """Return `matrix` (N, V) without these terms."""
-    kept = ~np.isin(matrix.indices, token_ids)
+    return _keep(matrix, ~np.isin(matrix.indices, token_ids))
+
+
+def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
+    """Take each term's maximum over consecutive rows.
+
+    Args:
+        matrix: (sum of sizes, V).
+        sizes: Rows of each group, at least 1.
+    Returns:
+        (len(sizes), V) float32; `matrix` itself where each group is one row.
+
+    Example:
+        >>> max_over_groups(csr_array(np.array([[1, 0], [.5, 2], [0, 3]], np.float32)), [2, 1]).toarray()
+        array([[1., 2.],
+               [0., 3.]], dtype=float32)
+    """
+    if len(sizes) == matrix.shape[0]:
+        return matrix
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    counts = np.bincount(rows[kept], minlength=matrix.shape[0])
-    return _csr(matrix.data[kept], matrix.indices[kept], counts, matrix.shape[1])
+    groups = np.repeat(np.arange(len(sizes)), sizes)[rows]
+    order = np.lexsort((matrix.indices, groups))
+    groups, ids = groups[order], matrix.indices[order]
+    first = np.ones(len(order), bool)  # of each term in its group
+    first[1:] = (np.diff(groups) != 0) | (np.diff(ids) != 0)
+    starts = np.flatnonzero(first)
+    maxima = np.maximum.reduceat(matrix.data[order], starts) if starts.size else matrix.data
+    return _csr(maxima, ids[starts], np.bincount(groups[starts], minlength=len(sizes)), matrix.shape[1])
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
@@ -147,6 +201,25 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
 def as_rows(matrix: Any) -> csr_array:
     """`matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V)."""
     return csr_array(matrix.reshape((1, -1)) if matrix.ndim == 1 else matrix)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
+    """`matrix` with only these of its stored terms. kept: (nnz,)."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    counts = np.bincount(rows[kept], minlength=matrix.shape[0])
+    return _csr(matrix.data[kept], matrix.indices[kept], counts, matrix.shape[1])
+
+
+def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
+    """For stored terms in row order, the share of their row's mass that the terms before them in the row have."""
+    running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
+    starts, totals = running[indptr[:-1]], np.diff(running[indptr])
+    shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]
+    return shares
 
 
 def _csr(data: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:

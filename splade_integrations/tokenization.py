@@ -13,6 +13,8 @@ from tokenizers import normalizers
 
 __all__ = ["TextTokenizer", "TokenIds", "check_text", "check_texts", "iterate_texts"]
 
+# Share of a window that the next one of the same text repeats, so that most phrases are whole in one of them.
+_OVERLAP = 1 / 8
 _NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
 
 
@@ -60,13 +62,15 @@ class TokenIds:
     """Token ids of some texts, with what truncation cost.
 
     Args:
-        ids: One list of token ids a text, special tokens included.
+        ids: One list of token ids a window, special tokens included. The windows of a text follow each other.
+        windows: Windows of each text.
         truncated: Texts that were cut.
         tokens_lost: Tokens cut off.
         tokens: Tokens of all texts before they were cut.
     """
 
     ids: list[list[int]]
+    windows: list[int]
     truncated: int
     tokens_lost: int
     tokens: int
@@ -92,42 +96,65 @@ class TextTokenizer:
         self._python: Any = None
         self._max_length = max_length
         self._add_special_tokens = add_special_tokens
+        self._overlap = int(_OVERLAP * max_length)
         if getattr(tokenizer, "is_fast", False):
             self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
             self._rust.no_padding()
             if lower_case:  # a normalizer leaves special tokens alone, which text.lower() would not
                 own = [self._rust.normalizer] if self._rust.normalizer else []
                 self._rust.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-            self._rust.enable_truncation(max_length, direction=tokenizer.truncation_side)
+            self._rust.enable_truncation(max_length, stride=self._overlap, direction=tokenizer.truncation_side)
         else:
             self._python = copy.deepcopy(tokenizer)
             self._lock = threading.Lock()
 
-    def __call__(self, texts: Sequence[str]) -> TokenIds:
-        """Tokenise `texts`; a lone surrogate, which no tokenizer takes, counts as U+FFFD."""
+    def __call__(self, texts: Sequence[str], max_windows: int = 1) -> TokenIds:
+        """Tokenise texts.
+
+        Args:
+            texts: N texts. A lone surrogate, which no tokenizer takes, counts as U+FFFD.
+            max_windows: Most windows of `max_length` tokens that a longer text is cut into; what follows is lost.
+        """
         texts = [_replace_surrogates(text) for text in texts]
-        return self._call_python(texts) if self._python else self._call_rust(texts)
+        return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
-    def _call_rust(self, texts: list[str]) -> TokenIds:
+    def _call_rust(self, texts: list[str], max_windows: int) -> TokenIds:
         ids: list[list[int]] = []
-        truncated = tokens_lost = 0
+        windows = []
+        truncated = tokens_lost = tokens = 0
         for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=self._add_special_tokens):
-            ids.append(encoding.ids)
-            overflow = encoding.overflowing
-            if overflow:
-                truncated += 1
-                tokens_lost += sum(len(piece) - sum(piece.special_tokens_mask) for piece in overflow)
-        return TokenIds(ids, truncated, tokens_lost, sum(map(len, ids)) + tokens_lost)
+            pieces = [encoding, *encoding.overflowing]
+            kept = [piece.ids for piece in pieces[:max_windows]]
+            # What a later piece adds: neither the special tokens nor what it repeats.
+            added = [len(piece) - sum(piece.special_tokens_mask) - self._overlap for piece in pieces[1:]]
+            lost = sum(added[max_windows - 1 :])
+            ids += kept
+            windows.append(len(kept))
+            truncated += lost > 0
+            tokens_lost += lost
+            tokens += len(encoding) + sum(added)
+        return TokenIds(ids, windows, truncated, tokens_lost, tokens)
 
-    def _call_python(self, texts: list[str]) -> TokenIds:
-        if not texts:
-            return TokenIds([], 0, 0, 0)
-        options = {"add_special_tokens": self._add_special_tokens, "verbose": False}  # we warn of long texts ourselves
+    def _call_python(self, texts: list[str], max_windows: int) -> TokenIds:
+        ids: list[list[int]] = []
+        windows = []
+        truncated = tokens_lost = tokens = 0
+        specials = self._python.num_special_tokens_to_add() if self._add_special_tokens else 0
+        room = self._max_length - specials
         with self._lock:
-            lengths = [len(ids) for ids in self._python(texts, **options)["input_ids"]]
-            ids = self._python(texts, truncation=True, max_length=self._max_length, **options)["input_ids"]
-        losses = [length - len(kept) for length, kept in zip(lengths, ids, strict=True)]
-        return TokenIds(ids, sum(loss > 0 for loss in losses), sum(losses), sum(lengths))
+            for text in texts:
+                content = self._python(text, add_special_tokens=False, verbose=False)["input_ids"]
+                starts = range(0, max(1, len(content) - self._overlap), room - self._overlap)[:max_windows]
+                kept = [content[start : start + room] for start in starts]
+                if self._add_special_tokens:
+                    kept = [self._python.build_inputs_with_special_tokens(window) for window in kept]
+                lost = max(0, len(content) - starts[-1] - room)
+                ids += kept
+                windows.append(len(kept))
+                truncated += lost > 0
+                tokens_lost += lost
+                tokens += len(content) + specials
+        return TokenIds(ids, windows, truncated, tokens_lost, tokens)
 
 
 def _replace_surrogates(text: str) -> str:

@@ -4,6 +4,7 @@ import copy
 import logging
 import pickle
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import Pruning, SpladeEncoder, to_dicts
+from splade_integrations.int8 import int8_products_pay
 
 TOLERANCE = 1e-5
 
@@ -130,11 +132,11 @@ def test_empty_list_and_generator(encoder):
 
 
 def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encoder, texts, monkeypatch):
-    monkeypatch.setattr("splade_integrations.encoder._WINDOW", 64)
+    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 64)
     taken = []
     blocks = encoder.stream_documents(taken.append(text) or text for text in texts)
     first = next(blocks)
-    assert (len(taken), first.shape) == (64, (64, encoder.dim))
+    assert (len(taken), first.shape) == (128, (64, encoder.dim))  # one block ahead, no more
     rows = np.concatenate([first.toarray(), *(block.toarray() for block in blocks)])
     np.testing.assert_allclose(rows, encoder.encode_documents(texts).toarray(), atol=TOLERANCE)
 
@@ -226,7 +228,7 @@ def test_an_encoder_is_shared_not_copied(encoder):
 
 
 def test_a_consumer_that_stops_early_is_told_what_was_lost(model_folder, caplog, monkeypatch):
-    monkeypatch.setattr("splade_integrations.encoder._WINDOW", 2)
+    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 2)
     short = SpladeEncoder(model_folder, max_length=4)
     blocks = short.stream_documents(["more words than four"] * 9)
     next(blocks)
@@ -297,3 +299,69 @@ def test_a_model_that_is_not_there(tmp_path):
 
 def test_repr_names_what_matters(encoder):
     assert "device='cpu', dtype='float32', max_length=256, dim=30522" in repr(encoder)
+
+
+def test_stream_yields_what_came_before_an_error(encoder, monkeypatch):
+    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 2)
+    blocks = encoder.stream_documents(["a", "b", "c", None, "d"])
+    assert next(blocks).shape[0] == 2
+    with pytest.raises(TypeError, match=r"texts\[3\]"):
+        next(blocks)
+
+
+def test_stream_stops_cleanly_when_its_consumer_does(encoder, monkeypatch):
+    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 2)
+    taken = []
+    blocks = encoder.stream_documents(taken.append(1) or "a text" for _ in range(1000))
+    next(blocks)
+    blocks.close()
+    assert len(taken) == 4
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("splade-prefetch")]
+
+
+def test_windows_of_a_long_document(model_folder, encoder):
+    """The maximum over windows is the maximum over their rows; a text that fits is left as it is."""
+    long = SpladeEncoder(model_folder, max_length=32, long_documents="max", max_windows=3)
+    short = SpladeEncoder(model_folder, max_length=32)
+    words = [f"word{number} moon river" for number in range(40)]
+    text, fits = " ".join(words), "a short text"
+    ids = long.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(ids) > 3 * 30
+    windows = [long.tokenizer.decode(ids[start : start + 30]) for start in (0, 26, 52)]
+    expected = short.encode_documents(windows).toarray().max(axis=0)
+    found = long.encode_documents([fits, text, fits]).toarray()
+    np.testing.assert_allclose(found[1], expected, atol=TOLERANCE)
+    np.testing.assert_allclose(found[[0, 2]], short.encode_documents([fits, fits]).toarray(), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        long.encode_queries([text]).toarray(), short.encode_queries([text]).toarray(), atol=TOLERANCE
+    )
+
+
+def test_windows_lose_only_what_is_beyond_them(model_folder, caplog):
+    text = " ".join(f"word{number}" for number in range(200))
+    SpladeEncoder(model_folder, max_length=64, long_documents="max", max_windows=50).encode_documents([text])
+    assert not caplog.records
+    encoder = SpladeEncoder(model_folder, max_length=64, long_documents="max", max_windows=2)
+    encoder.encode_documents([text])
+    tokens = len(encoder.tokenizer(text)["input_ids"])
+    lost = 100 * (tokens - 64 - (62 - 8)) / tokens
+    assert f"{lost:.1f} % of the call's tokens were lost" in caplog.text
+
+
+def test_int8_is_close_to_float32_and_depends_on_no_neighbour(model_folder, encoder, texts):
+    if not int8_products_pay(torch.device("cpu")):
+        pytest.skip("this processor has no fast int8 product")
+    quantised = SpladeEncoder(model_folder, max_length=256, dtype="int8")
+    found, expected = quantised.encode_documents(texts), encoder.encode_documents(texts)
+    assert abs(found - expected).max() < 0.3
+    assert abs(found - expected).sum() < 0.05 * expected.sum()
+    alone = quantised.encode_documents(texts[3:4])
+    np.testing.assert_allclose(found[[3]].toarray(), alone.toarray(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"long_documents": "split"}, {"max_windows": 0}, {"dtype": "int4"}, {"dtype": "int8", "device": "meta"}]
+)
+def test_options_out_of_range(model_folder, options):
+    with pytest.raises(ValueError, match=next(iter(options)) if "device" not in options else "device"):
+        SpladeEncoder(model_folder, **options)

@@ -3,21 +3,19 @@
 import asyncio
 import fcntl
 import gc
-import hashlib
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from adapters import HashEmbeddings, WordCounts, count
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_tests.integration_tests import RetrieversIntegrationTests
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, Function, FunctionType, MilvusClient
-from scipy.sparse import csr_array
 
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
 
@@ -29,35 +27,6 @@ ANIMALS = [
     Document("Sparrows sing at dawn.", id="sparrow", metadata={"legs": 2, "colour": "brown"}),
     Document("Spiders weave webs.", id="spider", metadata={"legs": 8}),
 ]
-
-
-class HashEmbeddings(Embeddings):
-    """Unit vectors that depend on the text alone and mean nothing."""
-
-    def embed_query(self, text):
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-        vector = np.random.default_rng(seed).normal(size=16)
-        return (vector / np.linalg.norm(vector)).tolist()
-
-    def embed_documents(self, texts):
-        return [self.embed_query(text) for text in texts]
-
-
-class WordCounts:
-    """An encoder that is none of ours: one dimension a word, so that "" has no active term. Remembers its batches."""
-
-    def __init__(self):
-        self.vocabulary, self.batches = {}, []
-
-    def encode_documents(self, texts):
-        self.batches.append(len(texts))
-        rows = [
-            (row, self.vocabulary.setdefault(w, len(self.vocabulary))) for row, t in enumerate(texts) for w in t.split()
-        ]
-        row_ids, term_ids = zip(*rows, strict=True) if rows else ((), ())
-        return csr_array((np.ones(len(rows), np.float32), (row_ids, term_ids)), shape=(len(texts), 2000))
-
-    encode_queries = encode_documents
 
 
 @pytest.fixture(scope="module")
@@ -100,71 +69,8 @@ def animals(dense, sparse, tmp_path_factory):
     return store
 
 
-def count(store):
-    return store.client.query(store.collection_name, filter="", output_fields=["count(*)"])[0]["count(*)"]
-
-
 def ids_of(documents):
     return [document.id for document in documents]
-
-
-# The embedding
-
-
-def test_embeds_what_the_encoder_encodes_in_order_as_plain_numbers(encoder, sparse, texts):
-    texts = [text for text in texts if len(text) < 500][-30:]
-    for rows, matrix in [
-        (sparse.embed_documents(texts), encoder.encode_documents(texts)),
-        ([sparse.embed_query(text) for text in texts[:5]], encoder.encode_queries(texts[:5])),
-    ]:
-        assert len(rows) == matrix.shape[0]
-        for row, (start, end) in zip(rows, pairwise(matrix.indptr), strict=True):
-            assert list(row) == matrix.indices[start:end].tolist()
-            np.testing.assert_allclose(list(row.values()), matrix.data[start:end], atol=1e-5)
-            assert {type(term) for term in row} == {int}
-            assert {type(weight) for weight in row.values()} == {float}
-    assert sparse.embed_documents([]) == []
-
-
-def test_async_embedding_equals_sync_in_two_event_loops(sparse):
-    texts = ["a first text", "", "another one, longer"]
-    for _ in range(2):
-        assert asyncio.run(sparse.aembed_documents(texts)) == sparse.embed_documents(texts)
-        assert asyncio.run(sparse.aembed_query("a first")) == sparse.embed_query("a first")
-
-
-def test_loads_the_model_by_name_with_options(sparse, model_folder):
-    named = SpladeSparseEmbedding(model_name=model_folder, max_length=256)
-    assert named.encoder.max_length == 256
-    assert named.embed_query("Where was Turing born?") == sparse.embed_query("Where was Turing born?")
-
-
-def test_takes_exactly_one_source_of_vectors(encoder, model_folder):
-    with pytest.raises(TypeError, match="got neither"):
-        SpladeSparseEmbedding()
-    with pytest.raises(TypeError, match="got model_name as well"):
-        SpladeSparseEmbedding(encoder=encoder, model_name=model_folder)
-    with pytest.raises(TypeError, match="got max_length as well"):
-        SpladeSparseEmbedding(encoder=encoder, max_length=8)
-    with pytest.raises(TypeError, match="no_such_option"):
-        SpladeSparseEmbedding(model_name=model_folder, no_such_option=1)
-    with pytest.raises(TypeError, match="HashEmbeddings without encode_documents and encode_queries"):
-        SpladeSparseEmbedding(encoder=HashEmbeddings())
-
-
-# Empty vectors
-
-
-def test_a_text_without_terms_is_stored_and_never_found_by_sparse_search(dense, uri):
-    store = hybrid_milvus(dense, SpladeSparseEmbedding(encoder=WordCounts()), uri=uri)
-    store.add_texts(["alpha beta", "", "beta"], ids=["ab", "empty", "b"])
-    assert count(store) == 3
-    assert ids_of(store.similarity_search("alpha", mode="sparse")) == ["ab"]
-    assert store.similarity_search("", mode="sparse") == []
-    assert ids_of(store.similarity_search("", k=1, mode="dense")) == ["empty"]
-    by_dense_alone = ids_of(store.similarity_search("", mode="dense"))
-    assert ids_of(store.similarity_search("")) == by_dense_alone
-    assert asyncio.run(store.asimilarity_search("", mode="sparse")) == []
 
 
 # Search
@@ -224,8 +130,7 @@ def test_a_search_may_choose_its_candidates_and_fusion(prose_store):
     )
     by_weight = prose_store.similarity_search(query, k=5, reranker=weighted)
     assert ids_of(by_weight) == ids_of(prose_store.similarity_search(query, k=5, mode="sparse"))
-    with pytest.warns(DeprecationWarning, match="ranker_type"):
-        by_type = prose_store.similarity_search_with_score(query, k=10, ranker_type="rrf", ranker_params={"k": 60})
+    by_type = prose_store.similarity_search_with_score(query, k=10, ranker_type="rrf", ranker_params={"k": 60})
     np.testing.assert_allclose([score for _, score in by_type], [score for _, score in ours], atol=1e-7)
     with pytest.raises(ValueError, match="mode must be 'hybrid', 'dense' or 'sparse', got 'bm25'"):
         prose_store.similarity_search(query, mode="bm25")
@@ -253,9 +158,31 @@ def test_retriever(animals):
     assert asyncio.run(retriever.ainvoke("barking dogs")) == found
     assert len(retriever.invoke("barking dogs", k=2)) == 2
     assert ids_of(animals.as_retriever(search_kwargs={"k": 1, "mode": "sparse"}).invoke("barking dogs")) == ["dog"]
+    with pytest.raises(ValueError, match="got 'similarity_score_threshold': fused ranks have no relevance scale"):
+        animals.similarity_search_with_relevance_scores("barking dogs", score_threshold=0.5)
     for search_type in ("similarity_score_threshold", "mmr"):
         with pytest.raises(ValueError, match=f"search_type must be 'similarity', got '{search_type}'"):
             animals.as_retriever(search_type=search_type, search_kwargs={"score_threshold": 0.5})
+
+
+class TestHybridRetriever(RetrieversIntegrationTests):
+    """The framework's own suite, over a store of three documents and more."""
+
+    @pytest.fixture(autouse=True)
+    def _store(self, animals):
+        type(self).store = animals
+
+    @property
+    def retriever_constructor(self):
+        return lambda k=3: self.store.as_retriever(search_kwargs={"k": k})
+
+    @property
+    def retriever_constructor_params(self):
+        return {}
+
+    @property
+    def retriever_query_example(self):
+        return "a dog that barks"
 
 
 # Adding, replacing, deleting
@@ -276,7 +203,7 @@ def test_adding_the_same_ids_again_replaces(store):
 
 def test_a_server_is_sent_upserts(store):
     store.add_documents(ANIMALS)
-    store._insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too
+    store.insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too
     store.add_documents([Document("Whales dive deep.", id="cat"), Document("Ants march.", id="ant")])
     assert count(store) == 5
     assert ids_of(store.similarity_search("diving whales", k=1, mode="sparse")) == ["cat"]
@@ -344,17 +271,6 @@ def test_nothing_to_add_is_no_error(store):
     assert not store.client.has_collection(store.collection_name)
 
 
-def test_documents_are_encoded_in_chunks_and_flushed(dense, uri):
-    encoder = WordCounts()
-    store = hybrid_milvus(dense, SpladeSparseEmbedding(encoder=encoder), uri=uri)
-    ids = store.add_texts((f"word{i}" for i in range(900)), ids=[str(i) for i in range(900)])
-    assert ids == [str(i) for i in range(900)]
-    assert count(store) == 900
-    assert encoder.batches == [512, 388]
-    assert ids_of(store.similarity_search("word700", mode="sparse")) == ["700"]
-    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment: the rows are not flushed"
-
-
 def test_delete(store):
     store.add_documents(ANIMALS)
     assert store.delete(ids=["cat"])
@@ -376,6 +292,11 @@ def test_langchains_indexing_leaves_no_duplicates(store):
     assert run(["cats purr", "dogs bark"])["num_skipped"] == 2
     assert run(["cats purr", "dogs howl"]) == {"num_added": 1, "num_updated": 0, "num_skipped": 1, "num_deleted": 1}
     assert {d.page_content for d in store.similarity_search("dogs")} == {"cats purr", "dogs howl"}
+
+
+def test_what_was_added_is_flushed(store, uri):
+    store.add_documents(ANIMALS)
+    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment: the rows are not flushed"
 
 
 # Opening

@@ -1,22 +1,19 @@
 """LlamaIndex: the embedding and the hybrid store, over real milvus-lite files."""
 
 import asyncio
-import copy
 import fcntl
-import hashlib
-import pickle
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("llama_index.vector_stores.milvus", reason="LlamaIndex's store needs pymilvus 2")
+from adapters import DIM, WordCounts, count, unit_vector
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
@@ -38,15 +35,13 @@ from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction, BM25BuiltInFunction
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import MilvusClient
-from scipy.sparse import csr_array
 
 from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
-from splade_integrations.llama_index.store import _flat
+from splade_integrations.llama_index.settings import _flat
 from splade_integrations.milvus_settings import dense_index, sparse_index
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
-DIM = 16
 MODES = ["default", "sparse", "text_search", "hybrid"]
 ANIMALS = {
     "cat": ("Cats purr when they are content.", {"legs": 4, "home": True}),
@@ -60,31 +55,12 @@ class HashEmbedding(BaseEmbedding):
     """Unit vectors that depend on the text alone and mean nothing."""
 
     def _get_text_embedding(self, text):
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-        vector = np.random.default_rng(seed).normal(size=DIM)
-        return (vector / np.linalg.norm(vector)).tolist()
+        return unit_vector(text)
 
     _get_query_embedding = _get_text_embedding
 
     async def _aget_query_embedding(self, query):
         return self._get_text_embedding(query)
-
-
-class WordCounts:
-    """An encoder that is none of ours: one dimension a word, so that "" has no active term. Remembers its batches."""
-
-    def __init__(self):
-        self.vocabulary, self.batches = {}, []
-
-    def encode_documents(self, texts):
-        self.batches.append(len(texts))
-        rows = [
-            (row, self.vocabulary.setdefault(w, len(self.vocabulary))) for row, t in enumerate(texts) for w in t.split()
-        ]
-        row_ids, term_ids = zip(*rows, strict=True) if rows else ((), ())
-        return csr_array((np.ones(len(rows), np.float32), (row_ids, term_ids)), shape=(len(texts), 2000))
-
-    encode_queries = encode_documents
 
 
 class Events(BaseEventHandler):
@@ -145,93 +121,11 @@ def equals(key, value, operator=FilterOperator.EQ):
     return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
 
 
-def count(store):
-    return store.client.query(store.collection_name, filter="", output_fields=["count(*)"])[0]["count(*)"]
-
-
 # The embedding
 
 
 def test_is_both_of_the_frameworks_sparse_embeddings():
     assert {BaseSparseEmbedding, BaseSparseEmbeddingFunction} < set(SpladeSparseEmbedding.__mro__)
-
-
-def test_embeds_what_the_encoder_encodes_in_order_as_plain_numbers(encoder, sparse, texts):
-    texts = [text for text in texts if len(text) < 500][-14:]
-    documents, queries = encoder.encode_documents(texts), encoder.encode_queries(texts)
-    for rows, matrix in [
-        (sparse.encode_documents(texts), documents),
-        (sparse.get_text_embedding_batch(texts), documents),
-        ([sparse.get_text_embedding(text) for text in texts], documents),
-        (sparse.encode_queries(texts), queries),
-        ([sparse.get_query_embedding(text) for text in texts], queries),
-    ]:
-        assert len(rows) == matrix.shape[0]
-        for row, (start, end) in zip(rows, pairwise(matrix.indptr), strict=True):
-            assert list(row) == matrix.indices[start:end].tolist()
-            np.testing.assert_allclose(list(row.values()), matrix.data[start:end], atol=1e-5)
-            assert {type(term) for term in row} == {int}
-            assert {type(weight) for weight in row.values()} == {float}
-
-
-def test_nothing_in_nothing_out(sparse):
-    assert sparse.encode_documents([]) == sparse.encode_queries([]) == sparse.get_text_embedding_batch([]) == []
-    assert asyncio.run(sparse.async_encode_documents([])) == []
-    assert asyncio.run(sparse.aget_text_embedding_batch([])) == []
-
-
-def test_async_embedding_equals_sync_in_two_event_loops(sparse):
-    texts = ["a first text", "", "another one, longer"]
-    for _ in range(2):
-        assert asyncio.run(sparse.async_encode_documents(texts)) == sparse.encode_documents(texts)
-        assert asyncio.run(sparse.async_encode_queries(texts)) == sparse.encode_queries(texts)
-        assert asyncio.run(sparse.aget_text_embedding_batch(texts)) == sparse.get_text_embedding_batch(texts)
-        assert asyncio.run(sparse.aget_text_embedding(texts[0])) == sparse.get_text_embedding(texts[0])
-        assert asyncio.run(sparse.aget_query_embedding(texts[0])) == sparse.get_query_embedding(texts[0])
-
-
-@pytest.mark.parametrize(
-    "method", ["async_encode_documents", "async_encode_queries", "aget_text_embedding_batch", "aget_query_embedding"]
-)
-def test_async_embedding_leaves_the_event_loop_free(method):
-    class Slow(WordCounts):
-        def encode_documents(self, texts):
-            time.sleep(0.2)
-            return super().encode_documents(texts)
-
-        encode_queries = encode_documents
-
-    embedding = SpladeSparseEmbedding(encoder=Slow())
-
-    async def ticks():
-        argument = "a" if method == "aget_query_embedding" else ["a"]
-        task, ticks = asyncio.create_task(getattr(embedding, method)(argument)), 0
-        while not task.done():
-            await asyncio.sleep(0.01)
-            ticks += 1
-        return ticks
-
-    assert asyncio.run(ticks()) > 5
-
-
-def test_threads_share_one_encoder(sparse, texts):
-    parts = [texts[start : start + 10] for start in range(0, 80, 10)]
-    with ThreadPoolExecutor(4) as pool:
-        for rows, part in zip(pool.map(sparse.encode_documents, parts), parts, strict=True):
-            for row, alone in zip(rows, sparse.encode_documents(part), strict=True):
-                assert row == pytest.approx(alone, abs=1e-5)
-
-
-def test_queries_are_encoded_as_queries():
-    class Sided(WordCounts):
-        def encode_queries(self, texts):
-            return 2 * self.encode_documents(texts)
-
-    embedding = SpladeSparseEmbedding(encoder=Sided())
-    assert embedding.encode_documents(["a"]) == [embedding.get_text_embedding("a")] == [{0: 1.0}]
-    assert embedding.encode_queries(["a"]) == [embedding.get_query_embedding("a")] == [{0: 2.0}]
-    assert asyncio.run(embedding.async_encode_queries(["a"])) == [{0: 2.0}]
-    assert asyncio.run(embedding.aget_query_embedding("a")) == {0: 2.0}
 
 
 def test_texts_reach_the_encoder_together():
@@ -278,52 +172,6 @@ def test_dumps_to_its_settings_alone(sparse, encoder):
         "num_workers": None,
         "class_name": "SpladeSparseEmbedding",
     }
-
-
-def test_a_named_model_pickles_as_its_name_and_loads_again_when_used(model_folder):
-    named = SpladeSparseEmbedding(model_name=model_folder, max_length=8, embed_batch_size=600)
-    pickled = pickle.dumps(named)
-    assert len(pickled) < 10_000
-    loaded = pickle.loads(pickled)
-    assert loaded._encoder is None
-    assert loaded.model_dump() == named.model_dump()
-    long_text = "Where was Alan Turing born, and when, and why there of all places?"
-    assert loaded.get_text_embedding(long_text) == named.get_text_embedding(long_text)
-    assert loaded.encoder.max_length == 8
-    assert named._encoder is not None
-    assert len(pickle.dumps(loaded)) < 10_000
-
-
-def test_copies_share_the_encoder(sparse):
-    assert copy.deepcopy(sparse).encoder is copy.copy(sparse).encoder is sparse.encoder
-
-
-def test_an_adapter_of_an_encoder_pickles_that_encoder(sparse):
-    with pytest.raises(TypeError, match="got SpladeEncoder, whose model is large"):
-        pickle.dumps(sparse)
-    embedding = SpladeSparseEmbedding(encoder=WordCounts())
-    rows = embedding.encode_documents(["one two", "two"])
-    loaded = pickle.loads(pickle.dumps(embedding))
-    assert loaded.encode_documents(["one two", "two"]) == rows
-    assert loaded.encoder.batches == [2, 2]
-
-
-def test_takes_exactly_one_source_of_vectors(encoder, model_folder):
-    with pytest.raises(TypeError, match="got neither"):
-        SpladeSparseEmbedding()
-    with pytest.raises(TypeError, match="got model_name as well"):
-        SpladeSparseEmbedding(encoder=encoder, model_name=model_folder)
-    with pytest.raises(TypeError, match="no_such_option"):
-        SpladeSparseEmbedding(model_name=model_folder, no_such_option=1)
-    with pytest.raises(TypeError, match="got HashEmbedding without encode_documents"):
-        SpladeSparseEmbedding(encoder=HashEmbedding())
-
-
-def test_bad_texts_are_named(sparse):
-    with pytest.raises(TypeError, match=r"texts\[1\] must be a str, got NoneType"):
-        sparse.encode_documents(["a", None])
-    with pytest.raises(TypeError, match="got one str"):
-        sparse.encode_documents("a bare string")
 
 
 # Empty vectors
@@ -484,9 +332,10 @@ def test_adding_the_same_ids_again_replaces(store):
     assert "cat" not in store.query(ask("cats purr", filters=equals("legs", 4))).ids
 
 
-def test_a_server_is_sent_upserts(store):
+def test_a_server_is_sent_upserts(store, monkeypatch):
     store.add(animals())
-    store._insert_replaces = store._is_lite = False  # what a server's store does, on milvus-lite, which takes it too
+    # What a server's store does, on milvus-lite, which takes it, too.
+    monkeypatch.setattr("splade_integrations.llama_index.store.insert_replaces", lambda uri: False)
     store.add([node("cat", "Whales dive deep."), node("ant", "Ants march.")])
     assert count(store) == 5
     assert store.query(ask("diving whales", "sparse", k=1)).ids == ["cat"]
@@ -517,7 +366,7 @@ def test_nodes_are_checked_before_anything_is_written(store):
     good = [node(str(i), "x") for i in range(600)]  # more than a chunk
     for message, bad in [
         (r"nodes\[600\] must have an embedding, got None", TextNode(text="x")),
-        (r"nodes\[600\] must have at most 65535 bytes of UTF-8, .* got 70000", TextNode(text="x" * 70_000)),
+        (r"nodes\[600\] must be at most 65535 bytes of UTF-8, .* got 70000", TextNode(text="x" * 70_000)),
         (r"nodes\[600\] must be valid Unicode", TextNode(text="lone \ud800")),
     ]:
         if "embedding" not in message:

@@ -84,11 +84,6 @@ def test_parameters_reach_the_encoder(model_folder, splade_ef):
     np.testing.assert_allclose(prompted(DOCUMENTS).toarray(), by_hand.toarray(), atol=1e-5)
 
 
-def test_unknown_option_is_refused(model_folder):
-    with pytest.raises(TypeError, match="no_such_option"):
-        SpladeEmbeddingFunction(model_folder, no_such_option=1)
-
-
 def test_empty_list(splade_ef):
     assert splade_ef.encode_documents([]).shape == (0, 30522)
     assert list(splade_ef.encode_queries([])) == []

@@ -22,7 +22,7 @@ def run_without(absent: set[str], code: str) -> subprocess.CompletedProcess:
 
 
 def test_core_works_without_any_framework(model_folder):
-    frameworks = {"langchain_core", "langchain_milvus", "llama_index", "pymilvus", "milvus_lite"}
+    frameworks = {"langchain_core", "langchain_milvus", "llama_index", "pymilvus", "milvus_lite", "triton"}
     code = f"""
 from splade_integrations import SpladeEncoder, to_dicts
 from splade_integrations.milvus import SpladeEmbeddingFunction

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array, csr_matrix, random_array
 
 from splade_integrations import Pruning, to_dicts
-from splade_integrations.sparse import concatenate, from_dense
+from splade_integrations.sparse import concatenate, from_dense, max_over_groups
 
 WEIGHTS = np.array([[0, 0.5, 0, 2, 0.5, 0], [0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]], np.float32)
 
@@ -67,3 +67,49 @@ def test_pruning_equals_a_plain_sort():
 def test_pruning_refuses_what_is_no_limit(limit):
     with pytest.raises(ValueError, match="max_active_dims must be an int of at least 1"):
         Pruning(max_active_dims=limit)
+
+
+def reference_pruning(row, max_active_dims, min_weight, mass):
+    """The rules, one term at a time."""
+    order = sorted(np.flatnonzero(row), key=lambda term: (-row[term], term))
+    kept, before = np.zeros_like(row), 0.0
+    for rank, term in enumerate(order):
+        if rank < max_active_dims and row[term] >= min_weight and before < mass * row.sum(dtype=np.float64):
+            kept[term] = row[term]
+        before += float(row[term])
+    return kept
+
+
+@pytest.mark.parametrize("mass", [None, 1.0, 0.7, 0.1])
+@pytest.mark.parametrize("min_weight", [None, 0.0, 0.5])
+@pytest.mark.parametrize("max_active_dims", [None, 1, 7])
+def test_pruning_rules_together(max_active_dims, min_weight, mass):
+    generator = np.random.default_rng(0)
+    dense = np.round(generator.random((40, 30)) * 4).astype(np.float32) / 4  # many ties
+    dense *= generator.random(dense.shape) < 0.5
+    dense[[0, 7]] = 0
+    pruned = Pruning(max_active_dims=max_active_dims, min_weight=min_weight, mass=mass).apply(from_dense(dense))
+    expected = [reference_pruning(row, max_active_dims or 99, min_weight or 0, mass or 2) for row in dense]
+    np.testing.assert_array_equal(pruned.toarray(), expected)
+    assert (pruned.data > 0).all()
+    assert pruned.has_sorted_indices
+
+
+@pytest.mark.parametrize(
+    "rule", [{"min_weight": -1}, {"min_weight": float("nan")}, {"mass": 0}, {"mass": 1.1}, {"mass": True}]
+)
+def test_pruning_out_of_range(rule):
+    with pytest.raises(ValueError, match=next(iter(rule))):
+        Pruning(**rule)
+
+
+def test_max_over_groups():
+    generator = np.random.default_rng(1)
+    dense = (generator.random((12, 9)) * (generator.random((12, 9)) < 0.4)).astype(np.float32)
+    dense[4] = 0
+    sizes = [1, 3, 1, 5, 2]
+    starts = np.cumsum([0, *sizes[:-1]])
+    grouped = max_over_groups(from_dense(dense), sizes)
+    np.testing.assert_array_equal(grouped.toarray(), np.maximum.reduceat(dense, starts))
+    assert grouped.has_sorted_indices
+    assert max_over_groups(from_dense(np.zeros((3, 4), np.float32)), [1, 2]).shape == (2, 4)

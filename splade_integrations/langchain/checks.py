@@ -1,15 +1,15 @@
 """What a hybrid Milvus collection cannot take, said before anything is written. Knows no encoder and no search."""
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType
 
-__all__ = ["check_ids", "check_metadatas", "check_sides", "check_storable", "existing_settings"]
+if TYPE_CHECKING:
+    from splade_integrations.langchain.store import HybridMilvus
 
-# Bytes of UTF-8 that the framework's text field holds: the most of a Milvus VARCHAR.
-_MAX_TEXT_BYTES = 65_535
+__all__ = ["check_ids", "check_ids_fit", "check_metadatas", "check_search_type", "check_sides", "existing_settings"]
 
 
 def check_sides(embeddings: Any) -> None:
@@ -25,13 +25,16 @@ def check_sides(embeddings: Any) -> None:
         )
 
 
-def existing_settings(client: MilvusClient, collection_name: str, options: dict[str, Any]) -> dict[str, bool]:
+def existing_settings(description: dict[str, Any], options: dict[str, Any]) -> dict[str, bool]:
     """What an existing collection has decided already: `auto_id` and `enable_dynamic_field`.
+
+    Args:
+        description: Of the collection, as `MilvusClient.describe_collection` gives it.
+        options: The framework's keywords.
 
     Raises:
         ValueError: It lacks a field, or has another kind of vector in it.
     """
-    description = client.describe_collection(collection_name)
     types = {field["name"]: field["type"] for field in description["fields"]}
     vectors = options["vector_field"]
     wanted = [options.get("primary_field", "pk"), options.get("text_field", "text"), *vectors]
@@ -39,9 +42,9 @@ def existing_settings(client: MilvusClient, collection_name: str, options: dict[
     if not types.keys() >= set(wanted) or sparse != [False, True]:
         found = ", ".join(f"{name} ({DataType(kind).name})" for name, kind in types.items())
         raise ValueError(
-            f"collection {collection_name!r} must have the fields {', '.join(wanted)}, the second vector sparse, got "
-            f"{found}. Name its fields by primary_field, text_field and vector_field=[dense, sparse], or take another "
-            "collection_name."
+            f"collection {description['collection_name']!r} must have the fields {', '.join(wanted)}, the second "
+            f"vector sparse, got {found}. Name its fields by primary_field, text_field and vector_field=[dense, "
+            "sparse], or take another collection_name."
         )
     return {
         "auto_id": any(field.get("auto_id", False) for field in description["fields"]),
@@ -49,21 +52,16 @@ def existing_settings(client: MilvusClient, collection_name: str, options: dict[
     }
 
 
-def check_storable(texts: list[str]) -> None:
-    """Refuse a text that a Milvus VARCHAR cannot hold, by ValueError."""
-    for position, text in enumerate(texts):
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError as err:
-            raise ValueError(
-                f"texts[{position}] must be valid Unicode for Milvus to store it, got a lone surrogate. Replace it: "
-                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-            ) from err
-        if size > _MAX_TEXT_BYTES:
-            raise ValueError(
-                f"texts[{position}] must be at most {_MAX_TEXT_BYTES} bytes of UTF-8, what a Milvus VARCHAR holds, got "
-                f"{size}. Split it into chunks."
-            )
+def check_ids_fit(store: "HybridMilvus", ids: list[str] | None) -> None:
+    """Refuse ids where Milvus numbers documents itself, and none where it does not, by ValueError."""
+    if store.auto_id == (ids is None):
+        return
+    rule = "numbers its documents itself" if store.auto_id else "has ids of the user's"
+    advice = "Add without ids" if store.auto_id else "Give ids=[…], or each Document an id"
+    raise ValueError(
+        f"ids must fit collection {store.collection_name!r}, which {rule}, got {'some' if ids else 'none'}. "
+        f"{advice}, or take another collection_name."
+    )
 
 
 def check_ids(ids: list[str], count: int) -> list[str]:
@@ -101,3 +99,12 @@ def check_metadatas(
                 "the field by text_field or vector_field."
             )
     return [{key: value for key, value in metadata.items() if key != primary_field} for metadata in metadatas]
+
+
+def check_search_type(search_type: str) -> None:
+    """Refuse all but "similarity", by ValueError."""
+    if search_type != "similarity":
+        raise ValueError(
+            f"search_type must be 'similarity', got {search_type!r}: fused ranks have no relevance scale, and no one "
+            "vector to compare. Drop search_type and score_threshold, and limit results by search_kwargs={'k': …}."
+        )

@@ -4,9 +4,10 @@ from typing import Any
 
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
-from splade_integrations.adapting import resolve_encoder
+from splade_integrations.adapting import AdaptedEncoder
+from splade_integrations.fingerprint import Fingerprint
 from splade_integrations.milvus_settings import searchable, storable
-from splade_integrations.sparse import SparseEncoder, to_dicts
+from splade_integrations.sparse import SparseEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
 
@@ -14,13 +15,15 @@ __all__ = ["SpladeSparseEmbedding"]
 class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langchain_milvus is untyped
     """SPLADE embeddings for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
 
-    The async twins, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free. A text
-    without any active term gets a placeholder that Milvus stores and no query finds.
+    The async twins, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free; queries that
+    arrive together are encoded together. A text without any active term gets a placeholder that Milvus stores and no
+    query finds. Made by `model_name` it pickles as name and options, and loads the model again when it is next used.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
             Any number of adapters and threads may share one.
         model_name: Or the model to load: a folder, or `org/model` on the hub.
+        micro_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: With `model_name`: further options of `SpladeEncoder`, such as `device` or `max_length`.
 
     Raises:
@@ -35,9 +38,24 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langc
     """
 
     def __init__(
-        self, *, encoder: SparseEncoder | None = None, model_name: str | None = None, **encoder_options: Any
+        self,
+        *,
+        encoder: SparseEncoder | None = None,
+        model_name: str | None = None,
+        micro_batching: bool = True,
+        **encoder_options: Any,
     ) -> None:
-        self.encoder = resolve_encoder(encoder, model_name, encoder_options)
+        self._adapted = AdaptedEncoder(encoder, model_name, encoder_options, micro_batching=micro_batching)
+
+    @property
+    def encoder(self) -> SparseEncoder:
+        """The encoder; after unpickling it is loaded here."""
+        return self._adapted.encoder
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """What decides the encoder's rows; a collection remembers it. None where the encoder does not say."""
+        return self._adapted.fingerprint
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Embed documents, all in one call of the encoder.
@@ -49,8 +67,16 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langc
         Raises:
             TypeError: A bare str, or an item that is not a str (its position is named).
         """
-        return [storable(row) for row in to_dicts(self.encoder.encode_documents(texts))]
+        return [storable(row) for row in self._adapted.encode_documents(texts)]
 
     def embed_query(self, query: str) -> dict[int, float]:
         """Embed one query as {token id: weight}, plain Python numbers."""
-        return searchable(to_dicts(self.encoder.encode_queries([query]))[0])
+        return searchable(self._adapted.encode_queries([query])[0])
+
+    async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `embed_documents`, in a thread."""
+        return [storable(row) for row in await self._adapted.aencode_documents(texts)]
+
+    async def aembed_query(self, query: str) -> dict[int, float]:
+        """As `embed_query`, in a thread, together with queries that wait at the same time."""
+        return searchable((await self._adapted.aencode_queries([query]))[0])

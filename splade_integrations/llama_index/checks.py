@@ -5,12 +5,13 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
-from pymilvus import DataType
+from pymilvus import DataType, MilvusClient
 
-__all__ = ["check_collection", "check_function", "check_nodes"]
+from splade_integrations.llama_index.settings import all_settings
+from splade_integrations.milvus_fingerprint import check_encoder
+from splade_integrations.milvus_settings import check_text
 
-# Bytes of UTF-8 that the framework's text field holds: the most of a Milvus VARCHAR.
-_MAX_TEXT_BYTES = 65_535
+__all__ = ["check_collection", "check_existing", "check_function", "check_nodes"]
 
 
 def check_function(function: Any) -> None:
@@ -54,6 +55,25 @@ def check_collection(description: dict[str, Any], settings: dict[str, Any]) -> N
     )
 
 
+def check_existing(client: MilvusClient, options: dict[str, Any], *, allow_other_encoder: bool) -> bool:
+    """Whether there is a collection to open, one that this store can use.
+
+    Args:
+        client: Where.
+        options: Keywords of `MilvusVectorStore`.
+        allow_other_encoder: Take a collection that was made with another encoder.
+    Raises:
+        ValueError: It has other fields, or was made with another encoder.
+    """
+    if options.get("overwrite") or not client.has_collection(options["collection_name"]):
+        return False
+    description = client.describe_collection(options["collection_name"])
+    check_collection(description, all_settings(options))
+    fingerprint = getattr(options["sparse_embedding_function"], "fingerprint", None)
+    check_encoder(description, options["uri"], fingerprint, allow_other_encoder=allow_other_encoder)
+    return True
+
+
 def check_nodes(nodes: Sequence[BaseNode], *, needs_embedding: bool) -> None:
     """Refuse a node that Milvus cannot store, by ValueError."""
     for position, node in enumerate(nodes):
@@ -62,15 +82,5 @@ def check_nodes(nodes: Sequence[BaseNode], *, needs_embedding: bool) -> None:
                 f"nodes[{position}] must have an embedding, got None. Add it through a VectorStoreIndex or an "
                 "IngestionPipeline with an embedding model, or set node.embedding."
             )
-        try:
-            size = len(node.get_content(metadata_mode=MetadataMode.NONE).encode())
-        except UnicodeEncodeError as err:
-            raise ValueError(
-                f"nodes[{position}] must be valid Unicode for Milvus to store it, got a lone surrogate. Replace it: "
-                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-            ) from err
-        if size > _MAX_TEXT_BYTES:
-            raise ValueError(
-                f"nodes[{position}] must have at most {_MAX_TEXT_BYTES} bytes of UTF-8, what a Milvus VARCHAR holds, "
-                f"got {size}. Split it: SentenceSplitter(chunk_size=256)."
-            )
+        text = node.get_content(metadata_mode=MetadataMode.NONE)
+        check_text(text, f"nodes[{position}]", "Split it: SentenceSplitter(chunk_size=256).")

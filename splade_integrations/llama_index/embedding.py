@@ -1,7 +1,5 @@
 """The encoder as LlamaIndex wants it, by both of its interfaces: `{token id: weight}`. Knows no Milvus connection."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +10,14 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.embedding import SparseEmbeddingEndEvent, SparseEmbeddingStartEvent
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
-from splade_integrations.adapting import resolve_encoder
-from splade_integrations.encoder import SpladeEncoder
+from splade_integrations.adapting import AdaptedEncoder
+from splade_integrations.fingerprint import Fingerprint
 from splade_integrations.milvus_settings import searchable, storable
-from splade_integrations.sparse import SparseEncoder, to_dicts
+from splade_integrations.sparse import SparseEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
 
 dispatcher = get_dispatcher(__name__)
-_loading = threading.Lock()
 
 
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
@@ -29,7 +26,8 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     Core's methods (`get_text_embedding_batch`, `get_query_embedding`, …) give `{}` for a text without any active term.
     Milvus's (`encode_documents`, `encode_queries`, …) give a placeholder there that Milvus stores and no query finds.
     Every call is one Start and one End event (core's batch methods: one for `embed_batch_size` texts) and encodes in
-    one batched call; async methods run in a thread and leave the event loop free.
+    one batched call; async methods run in a thread and leave the event loop free, and queries that arrive together are
+    encoded together.
 
     Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
     `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
@@ -40,6 +38,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         model_name: Or the model to load: a folder, or `org/model` on the hub.
         embed_batch_size: Texts of one batch of core's methods, at most 2 048. The encoder bounds its own memory.
         num_workers: Batches that core's async method encodes at a time. None leaves it to the thread pool.
+        micro_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: With `model_name`: further options of `SpladeEncoder`, such as `device` or `max_length`.
 
     Raises:
@@ -53,8 +52,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         True
     """
 
-    _encoder: SparseEncoder | None = PrivateAttr()
-    _options: dict[str, Any] | None = PrivateAttr()
+    _adapted: AdaptedEncoder = PrivateAttr()
 
     def __init__(
         self,
@@ -63,13 +61,13 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         model_name: str | None = None,
         embed_batch_size: int = 512,
         num_workers: int | None = None,
+        micro_batching: bool = True,
         **encoder_options: Any,
     ) -> None:
-        resolved = resolve_encoder(encoder, model_name, encoder_options)
+        adapted = AdaptedEncoder(encoder, model_name, encoder_options, micro_batching=micro_batching)
         name = str(model_name or getattr(encoder, "model_name", type(encoder).__name__))
         super().__init__(model_name=name, embed_batch_size=embed_batch_size, num_workers=num_workers)
-        self._encoder = resolved
-        self._options = encoder_options if encoder is None else None
+        self._adapted = adapted
 
     @classmethod
     def class_name(cls) -> str:
@@ -79,22 +77,12 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     @property
     def encoder(self) -> SparseEncoder:
         """The encoder; after unpickling it is loaded here."""
-        if self._encoder is None:
-            with _loading:
-                if self._encoder is None:
-                    self._encoder = resolve_encoder(None, self.model_name, self._options or {})
-        return self._encoder
+        return self._adapted.encoder
 
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        if self._options is not None:
-            state["__pydantic_private__"] = {**state["__pydantic_private__"], "_encoder": None}
-        elif isinstance(self._encoder, SpladeEncoder):
-            raise TypeError(
-                "encoder must be of a kind that pickles, got SpladeEncoder, whose model is large. Make the adapter by "
-                "name, SpladeSparseEmbedding(model_name=…, …): then name and options are pickled."
-            )
-        return state
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """What decides the encoder's rows; a collection remembers it. None where the encoder does not say."""
+        return self._adapted.fingerprint
 
     def __deepcopy__(self, memo: Any = None) -> "SpladeSparseEmbedding":
         return self.model_copy()  # all fields are immutable; the model stays one
@@ -114,39 +102,40 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         return rows
 
     def encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """Encode queries for Milvus: as `encode_documents`, with the encoder's query side."""
+        """Encode queries for Milvus: as `encode_documents`, by the encoder's query side."""
         with self._events(queries) as rows:
-            rows += map(searchable, self._get_query_embeddings(queries))
+            rows += map(searchable, self._adapted.encode_queries(queries))
         return rows
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
         """As `encode_documents`, in a thread."""
-        return await asyncio.to_thread(self.encode_documents, documents)
+        with self._events(documents) as rows:
+            rows += map(storable, await self._aget_text_embeddings(documents))
+        return rows
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """As `encode_queries`, in a thread."""
-        return await asyncio.to_thread(self.encode_queries, queries)
+        """As `encode_queries`, in a thread, together with queries that wait at the same time."""
+        with self._events(queries) as rows:
+            rows += map(searchable, await self._adapted.aencode_queries(queries))
+        return rows
 
     def _get_text_embeddings(self, texts: list[str]) -> list[SparseEmbedding]:
-        return to_dicts(self.encoder.encode_documents(texts))
-
-    def _get_query_embeddings(self, queries: list[str]) -> list[SparseEmbedding]:
-        return to_dicts(self.encoder.encode_queries(queries))
+        return self._adapted.encode_documents(texts)
 
     def _get_text_embedding(self, text: str) -> SparseEmbedding:
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> SparseEmbedding:
-        return self._get_query_embeddings([query])[0]
+        return self._adapted.encode_queries([query])[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[SparseEmbedding]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+        return await self._adapted.aencode_documents(texts)
 
     async def _aget_text_embedding(self, text: str) -> SparseEmbedding:
-        return await asyncio.to_thread(self._get_text_embedding, text)
+        return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_query_embedding(self, query: str) -> SparseEmbedding:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        return (await self._adapted.aencode_queries([query]))[0]
 
     @contextmanager
     def _events(self, texts: list[str]) -> Iterator[list[SparseEmbedding]]:

@@ -1,0 +1,159 @@
+"""Many async queries at once against one at a time, and what a lone query pays for being able to wait with others.
+
+    python benchmarks/concurrency.py [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
+
+The model is a random one of BERT-base's size, made in a temporary folder, unless one is named. Both sides of each
+comparison take turns in one process; figures are medians over the repeats.
+"""
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks.random_bert import queries, save_random_bert
+from splade_integrations import SpladeEncoder
+from splade_integrations.langchain import SpladeSparseEmbedding
+
+__all__ = ["compare", "format_report", "main"]
+
+_BLOCK = 12
+_PACKAGES = ("splade-integrations", "torch", "transformers", "langchain-milvus")
+
+
+def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
+    """Seconds of `texts` at once and one at a time, and milliseconds of a lone query, each the median of `repeats`."""
+    sparse = SpladeSparseEmbedding(encoder=encoder)
+    calls: list[int] = []
+    _count_calls(encoder, calls)
+
+    async def together() -> list[dict[int, float]]:
+        return list(await asyncio.gather(*map(sparse.aembed_query, texts)))
+
+    def one_by_one() -> list[dict[int, float]]:
+        return [sparse.embed_query(text) for text in texts]
+
+    asyncio.run(together())
+    one_by_one()
+    rows: dict[str, list[float]] = {"together": [], "one_by_one": [], "lone_async": [], "lone_sync": []}
+    sizes: list[list[int]] = []
+    for _ in range(repeats):
+        calls.clear()
+        rows["together"].append(_seconds(lambda: asyncio.run(together())))
+        sizes.append(list(calls))
+        rows["one_by_one"].append(_seconds(one_by_one))
+    lone = _lone(encoder, texts, repeats)
+    medians = {name: statistics.median(rows[name]) for name in ("together", "one_by_one")}
+    return {
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "seconds_together": medians["together"],
+        "seconds_one_by_one": medians["one_by_one"],
+        "ratio": medians["together"] / medians["one_by_one"],
+        "calls_of_the_encoder": sizes[-1],
+        "lone_query_ms": lone,
+        "lone_query_growth_ms": lone["batched"] - lone["sync"],
+    }
+
+
+def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
+    """Median milliseconds of one query alone: by the sync method, async in a thread of its own, and micro-batched.
+
+    The three take turns by blocks of calls: torch's threads of the call before go on spinning for a while.
+    """
+    plain, batched = (SpladeSparseEmbedding(encoder=encoder, micro_batching=on) for on in (False, True))
+    times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
+
+    async def one(name: str, text: str) -> None:
+        start = time.perf_counter()
+        if name == "sync":
+            plain.embed_query(text)
+        else:
+            await (plain if name == "thread" else batched).aembed_query(text)
+        times[name].append(time.perf_counter() - start)
+
+    async def all_blocks() -> None:
+        for _ in range(blocks):
+            for name in times:
+                for text in texts[:_BLOCK]:
+                    await one(name, text)
+
+    asyncio.run(all_blocks())
+    # The first two calls of each block pay for the change.
+    kept = {name: [t for n, t in enumerate(values) if n % _BLOCK >= 2] for name, values in times.items()}
+    return {name: 1000 * statistics.median(values) for name, values in kept.items()}
+
+
+def _count_calls(encoder: SpladeEncoder, calls: list[int]) -> None:
+    encode = encoder.encode_queries
+
+    def counted(texts: list[str], **options: Any) -> Any:
+        calls.append(len(texts))
+        return encode(texts, **options)
+
+    encoder.encode_queries = counted  # type: ignore[method-assign, assignment]
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def format_report(results: list[dict[str, Any]], count: int) -> str:
+    """The results as a table of at most 80 columns."""
+    lines = [f"{count} queries at once   one by one  ratio   one alone: sync  thread  batched"]
+    lines += [
+        f"{result['dtype']:<10}{result['seconds_together']:8.3f} s {result['seconds_one_by_one']:11.3f} s "
+        f"{result['ratio']:6.3f} "
+        + "".join(f"{result['lone_query_ms'][name]:9.2f} ms" for name in ("sync", "thread", "batched"))
+        for result in results
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    parser = argparse.ArgumentParser(prog="concurrency", description="Measure concurrent queries.")
+    parser.add_argument("--queries", type=int, default=64, help="queries at once (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each measurement (default: %(default)s)")
+    parser.add_argument("--model", help="SPLADE checkpoint (default: a random one of BERT-base's size)")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: both)")
+    parser.add_argument("--device", default="auto", help="where the model runs (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
+    options = parser.parse_args(arguments)
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model is None:
+            save_random_bert(Path(folder))
+        for dtype in options.dtypes:
+            encoder = SpladeEncoder(options.model or folder, dtype=dtype, device=options.device)
+            results.append(compare(encoder, queries(options.queries), options.repeats))
+    settings = {
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "device": options.device,
+        "model": options.model or "random BERT-base",
+        "repeats": options.repeats,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    print(format_report(results, options.queries))
+    if options.json:
+        options.json.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

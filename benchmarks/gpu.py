@@ -1,0 +1,297 @@
+"""How near does the encoder come to a GPU's limit? Checks the Triton head, then times head, encoder and peer.
+
+    python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
+
+A random BERT-base with its head, on FOLDER's documents that have 128 tokens or more, cut there, in 16 bits. Shares are
+of an 8192 x 8192 x 8192 product in the same process, and count real tokens and the full head. sentence-transformers
+is timed at the best of its types, batch sizes, chunk sizes, torch.compile and flash attention where that is installed.
+"""
+
+import argparse
+import gc
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn.functional import linear
+
+from benchmarks.contestants import largest_difference
+from benchmarks.measuring import (
+    add_common_options,
+    describe_environment,
+    format_table,
+    interleave,
+    ratio,
+    spread,
+    write_json,
+)
+from benchmarks.workload import load_collection, model_flops_per_token, model_path, quiet
+from splade_integrations import SpladeEncoder
+from splade_integrations.head import max_pool_head, splade_pool
+from splade_integrations.precision import exact_float32
+from splade_integrations.triton_head import fastest_max_pool_head, max_pool_head_triton
+
+__all__ = ["check_head", "main", "measure_encoders", "measure_head", "peak_rate"]
+
+_TOKENS = 128
+_DTYPES = (torch.float16, torch.bfloat16)
+_BATCH, _HIDDEN, _VOCABULARY = 32, 768, 30522
+_RAGGED = ([1], [128] * 32, [512, 300, 129, 128, 127, 17, 16, 1], [20] * 63 + [3], [130] * 32)
+_PEAK_SIDE = 8192
+_BATCH_SIZES = (32, 128, 512)
+_CHUNK_SIZES = (None, 32)
+# Weights of 16-bit models differ by roundings in twelve layers; more than this is another model's.
+_LARGEST_DIFFERENCE = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status: 2 where there is no GPU."""
+    options = _parser().parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("benchmarks.gpu must have a CUDA device, got none. Run it on a machine with a GPU.", file=sys.stderr)
+        return 2
+    quiet()
+    print(f"{torch.cuda.get_device_name()}, {describe_environment()}")
+    report: dict[str, Any] = {"question": "a GPU's limit", "gpu": torch.cuda.get_device_name()}
+    report["differences"] = check_head()
+    print(
+        f"the Triton head differs from the plain one by at most {max(report['differences'].values()):.1e} of a weight"
+    )
+    rates = {dtype: peak_rate(dtype) for dtype in _DTYPES}
+    report["peak"] = {str(dtype): rate for dtype, rate in rates.items()}
+    print(", ".join(f"{dtype} product: {rate / 1e12:.0f} TFLOP/s" for dtype, rate in report["peak"].items()))
+    report["head"] = measure_head(options.rounds)
+    _print_head(report["head"], rates[torch.float16])
+    collection = load_collection(options.folder)
+    folder = model_path("base", collection)
+    report["encoders"] = measure_encoders(folder, collection.documents, options.texts, options.rounds)
+    _print_encoders(report["encoders"], rates)
+    write_json(options.json, report)
+    return 0
+
+
+def check_head() -> dict[str, float]:
+    """Largest difference of the Triton head from the plain one in float32, as a share of the largest weight.
+
+    Raises:
+        SystemExit: The head is not used on this machine (its warning says why), or differs on ragged texts.
+    """
+    differences = {}
+    for dtype, lengths in itertools.product((*_DTYPES, torch.float32), _RAGGED):
+        hidden, weight = _random_states(lengths, dtype)
+        if fastest_max_pool_head(weight) is not max_pool_head_triton:
+            raise SystemExit(f"the Triton head must run in {dtype}, got the plain one. See the warning.")
+        counts = torch.tensor(lengths, device="cuda")
+        with exact_float32(hidden.device):
+            found = max_pool_head_triton(hidden, counts, weight, None)
+            expected = max_pool_head(hidden.float(), counts, weight.float(), None)
+        difference = ((found - expected).abs().amax() / expected.amax()).item()
+        if not difference < 1e-4:
+            raise SystemExit(
+                f"the Triton head must equal the plain one, got {difference:.1e} in {dtype} for {lengths}."
+            )
+        differences[f"{dtype}, {len(lengths)} texts of up to {max(lengths)}"] = difference
+    return differences
+
+
+def peak_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of an 8192^3 product: the median of products that last some tenths of a second together."""
+    left, right = (torch.randn(_PEAK_SIDE, _PEAK_SIDE, device="cuda", dtype=dtype) for _ in range(2))
+    call = _waited_for(lambda: left @ right)
+    for _ in range(20):
+        call()
+    times = []
+    for _ in range(100):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 2 * _PEAK_SIDE**3 / median(times)
+
+
+@torch.inference_mode()
+def measure_head(rounds: int) -> dict[str, Any]:
+    """Seconds and peak bytes of the heads on 32 texts of 128 tokens, float16, beside the bare product's."""
+    hidden, weight = _random_states([_TOKENS] * _BATCH, torch.float16)
+    lengths = torch.full((_BATCH,), _TOKENS, device="cuda")
+    mask = torch.ones(_BATCH, _TOKENS, device="cuda", dtype=torch.long)
+    heads: dict[str, Callable[[], object]] = {
+        "Triton": lambda: max_pool_head_triton(hidden, lengths, weight, None),
+        "plain tiles": lambda: max_pool_head(hidden, lengths, weight, None),
+        "logits written out": lambda: splade_pool(linear(hidden, weight), mask),
+        "the bare product": lambda: linear(hidden, weight),
+    }
+    peaks = {name: _peak_bytes(head) for name, head in heads.items()}
+    seconds = interleave({name: _waited_for(head) for name, head in heads.items()}, rounds, calls=20)
+    return {"seconds": seconds, "peak_bytes": peaks, "flops": 2 * _BATCH * _TOKENS * _HIDDEN * _VOCABULARY}
+
+
+def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds: int) -> dict[str, Any]:
+    """Seconds of our encoder, from token ids and from texts, and of the peer at its best, on the same texts."""
+    encoders = {dtype: SpladeEncoder(folder, device="cuda", dtype=dtype, max_length=_TOKENS) for dtype in _DTYPES}
+    tokenizer = encoders[torch.float16].tokenizer
+    long = (text for text in documents if len(tokenizer(text, truncation=True, max_length=_TOKENS)["input_ids"]) == 128)
+    texts = list(itertools.islice(itertools.cycle(list(long)), number))
+    expected = encoders[torch.float16].encode_documents(texts[:256])
+    calls: dict[str, Callable[[], object]] = {}
+    for dtype, encoder in encoders.items():
+        side = encoder._side("document")
+        token_ids = side.tokenize(texts)
+        calls[f"ours {dtype}, from token ids"] = partial(side.encode, token_ids, lambda _: None)
+        calls[f"ours {dtype}, from texts"] = partial(encoder.encode_documents, texts)
+    trials, best, skipped = _best_peer(folder, texts, expected)
+    if best is not None:
+        calls[f"sentence-transformers {best[0]}"] = best[1]
+    for call in calls.values():
+        call()
+    return {
+        "texts": len(texts),
+        "active_terms": expected.nnz / expected.shape[0],
+        "flops": len(texts) * _TOKENS * model_flops_per_token(folder),
+        "trials": trials,
+        "skipped": skipped,
+        "seconds": interleave(calls, rounds),
+    }
+
+
+def _best_peer(
+    folder: str, texts: list[str], expected: csr_array
+) -> tuple[dict[str, float], tuple[str, Callable[[], object]] | None, dict[str, str]]:
+    """Seconds of each setting of sentence-transformers, its fastest one, and those that do not run, with the reason."""
+    trials: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    best: tuple[str, Callable[[], object]] | None = None
+    for setting, load in _peer_settings(folder):
+        try:
+            encoder = load()
+            for chunk, size in itertools.product(_CHUNK_SIZES, _BATCH_SIZES):
+                name = f"{setting}, chunk size {chunk}, batch {size}"
+                call = partial(_encode_by_peer, encoder, texts, chunk, size)
+                difference = largest_difference(_rows(_encode_by_peer(encoder, texts[:256], chunk, size)), expected)
+                if not difference < _LARGEST_DIFFERENCE:
+                    raise RuntimeError(f"its weights differ from ours by {difference:.2g}")
+                call()
+                start = time.perf_counter()
+                call()
+                trials[name] = time.perf_counter() - start
+                if trials[name] == min(trials.values()):
+                    best = (name, call)
+        except Exception as err:  # a setting that does not run must not end the comparison of the others
+            skipped[setting] = f"{type(err).__name__}: {str(err).strip().splitlines()[0] if str(err) else ''}"
+        encoder = None
+        gc.collect()
+        torch.cuda.empty_cache()
+    return trials, best, skipped
+
+
+def _peer_settings(folder: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    for dtype in _DTYPES:
+        name = str(dtype).removeprefix("torch.")
+        yield name, partial(_load_peer, folder, dtype)
+        yield f"{name}, torch.compile", partial(_load_peer, folder, dtype, compiled=True)
+        yield f"{name}, flash attention", partial(_load_peer, folder, dtype, attn_implementation="flash_attention_2")
+
+
+def _load_peer(folder: str, dtype: torch.dtype, *, compiled: bool = False, **model_options: Any) -> Any:
+    from sentence_transformers import SparseEncoder
+
+    encoder: Any = SparseEncoder(folder, device="cuda", model_kwargs={"dtype": dtype, **model_options})
+    encoder.max_seq_length = _TOKENS
+    if compiled:
+        encoder.transformers_model.compile()
+    return encoder
+
+
+def _encode_by_peer(encoder: Any, texts: list[str], chunk: int | None, size: int) -> Any:
+    encoder.splade_pooling_chunk_size = chunk
+    return encoder.encode(texts, batch_size=size, show_progress_bar=False, save_to_cpu=True)
+
+
+def _rows(embeddings: Tensor) -> csr_array:
+    coo = embeddings.coalesce()
+    return csr_array((coo.values().float().numpy(), tuple(coo.indices().numpy())), shape=(coo.shape[0], coo.shape[1]))
+
+
+def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Hidden states (B, L, H), whose padding would win every maximum, and a decoder's weight (V, H)."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
+    for text, length in enumerate(lengths):
+        hidden[text, length:] = 1e3
+    weight = torch.randn(_VOCABULARY, _HIDDEN, generator=generator, device="cuda") / _HIDDEN**0.5
+    return hidden.to(dtype), weight.to(dtype)
+
+
+def _waited_for(call: Callable[[], object]) -> Callable[[], None]:
+    def waiting() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return waiting
+
+
+def _peak_bytes(call: Callable[[], object]) -> int:
+    """Most bytes that a warmed call takes beyond what was there before."""
+    call()
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _print_head(head: dict[str, Any], peak: float) -> None:
+    written = head["peak_bytes"]["logits written out"]
+    rows = [
+        [
+            name,
+            spread(1000 * second for second in seconds),
+            f"{head['flops'] / median(seconds) / peak:.2f}",
+            ratio(seconds, head["seconds"]["the bare product"]),
+            f"{head['peak_bytes'][name] / 2**20:.0f}",
+            f"{head['peak_bytes'][name] / written:.3f}",
+        ]
+        for name, seconds in head["seconds"].items()
+    ]
+    print(f"\nThe head alone, {_BATCH} texts of {_TOKENS} tokens, float16")
+    print(format_table(["head", "ms", "of peak", "× bare product", "peak MiB", "of written out"], rows))
+
+
+def _print_encoders(found: dict[str, Any], peaks: dict[torch.dtype, float]) -> None:
+    peer = next((seconds for name, seconds in found["seconds"].items() if name.startswith("sentence")), None)
+    rows = [
+        [
+            name,
+            spread(found["texts"] / second for second in seconds),
+            f"{found['flops'] / median(seconds) / peaks[torch.bfloat16 if 'bfloat16' in name else torch.float16]:.2f}",
+            "" if peer is None else ratio(peer, seconds),
+        ]
+        for name, seconds in found["seconds"].items()
+    ]
+    print(f"\n{found['texts']} texts of {_TOKENS} tokens, {found['active_terms']:.0f} active terms each")
+    print(format_table(["encoder", "texts/s", "of peak", "× sentence-transformers"], rows))
+    for setting, reason in found["skipped"].items():
+        print(f"sentence-transformers {setting}: left out, {reason}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description="A GPU's limit, and the encoder's share of it."
+    )
+    parser.add_argument("folder", type=Path, help="a test collection in BEIR layout, such as SciFact")
+    parser.add_argument("--texts", type=int, default=4096, help="texts that are encoded (default: %(default)s)")
+    add_common_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""What adding documents through a framework costs: memory, time beside doing it by hand, and stalls of the event loop.
+
+    python benchmarks/ingest.py memory [--documents 50000]
+    python benchmarks/ingest.py time [--documents 1000] [--model MODEL]
+
+`memory`: peak of a process that adds 1 000 documents, and of one that adds many, for each framework's hybrid store on
+milvus-lite. Rows are made up (120 terms of 30522, 384 dense dimensions), so that no model's memory is in the way.
+`time`: seconds of adding, against encoding the same texts in one call and inserting them by `MilvusClient`; how many
+calls of how many texts the encoder got; and the longest stall of the event loop while an async add runs.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from llama_index.core.schema import TextNode
+from models import splade_model_path
+from scipy.sparse import csr_array
+
+from splade_integrations import SparseEncoder, SpladeEncoder, to_dicts
+from splade_integrations.langchain import HybridMilvus, hybrid_milvus
+from splade_integrations.langchain import SpladeSparseEmbedding as ForLangChain
+from splade_integrations.llama_index import HybridMilvusVectorStore
+from splade_integrations.llama_index import SpladeSparseEmbedding as ForLlamaIndex
+
+__all__ = ["main", "measure_memory", "measure_time"]
+
+_DIM, _TERMS, _VOCABULARY = 384, 120, 30_522
+_FRAMEWORKS = ("LangChain", "LlamaIndex")
+_NODES_AT_ONCE = 2048  # as VectorStoreIndex hands them over
+_ROWS_AT_ONCE = 100
+
+
+class MadeUpDense(Embeddings):
+    """Random unit vectors."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed texts. (len(texts), 384)."""
+        rows = np.random.default_rng(len(texts)).normal(size=(len(texts), _DIM))
+        vectors: list[list[float]] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed a query."""
+        return self.embed_documents([text])[0]
+
+
+class MadeUpSparse:
+    """Random rows of as many terms as SPLADE gives."""
+
+    def encode_documents(self, texts: Sequence[str]) -> csr_array:
+        """Encode texts. (len(texts), 30522)."""
+        chance = np.random.default_rng(len(texts))
+        ids = np.sort(np.argsort(chance.random((len(texts), 4 * _TERMS)))[:, :_TERMS] * 60, axis=1)
+        indptr = np.arange(len(texts) + 1) * _TERMS
+        weights = chance.random(ids.size, np.float32) + 0.01
+        return csr_array((weights, ids.reshape(-1).astype(np.int32), indptr), (len(texts), _VOCABULARY))
+
+    encode_queries = encode_documents
+
+
+class Counted:
+    """An encoder that remembers how many texts each call had."""
+
+    def __init__(self, encoder: SparseEncoder) -> None:
+        self._encoder, self.calls = encoder, list[int]()
+
+    def encode_documents(self, texts: Sequence[str]) -> csr_array:
+        """Encode documents."""
+        self.calls.append(len(texts))
+        return self._encoder.encode_documents(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> csr_array:
+        """Encode queries."""
+        return self._encoder.encode_queries(texts)
+
+
+def _langchain(encoder: SparseEncoder, folder: str) -> HybridMilvus:
+    return hybrid_milvus(MadeUpDense(), ForLangChain(encoder=encoder), uri=f"{folder}/langchain.db")
+
+
+def _llama_index(encoder: SparseEncoder, folder: str) -> HybridMilvusVectorStore:
+    sparse = ForLlamaIndex(encoder=encoder)
+    return HybridMilvusVectorStore(f"{folder}/llama_index.db", dim=_DIM, sparse_embedding_function=sparse)
+
+
+def _nodes(texts: Sequence[str], start: int = 0) -> list[TextNode]:
+    vectors = MadeUpDense().embed_documents(list(texts))
+    return [
+        TextNode(id_=str(start + position), text=text, embedding=vector)
+        for position, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+    ]
+
+
+def _texts(count: int) -> Iterator[str]:
+    words = Path(statistics.__file__).read_text(encoding="utf-8").split()
+    for position in range(count):
+        start = 37 * position % (len(words) - 120)
+        yield f"{position} " + " ".join(words[start : start + 40 + position % 80])
+
+
+def measure_memory(framework: str, documents: int) -> float:
+    """Peak MiB of a new process that adds so many documents."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (framework, documents))
+
+
+def _peak(framework: str, documents: int) -> float:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # milvus-lite may be writing there still
+        texts = list(_texts(documents))
+        if framework == "LangChain":
+            _langchain(MadeUpSparse(), folder).add_texts(texts, ids=[str(number) for number in range(documents)])
+        else:
+            store = _llama_index(MadeUpSparse(), folder)
+            for start in range(0, documents, _NODES_AT_ONCE):
+                store.add(_nodes(texts[start : start + _NODES_AT_ONCE], start))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
+    """For each framework: seconds, calls of the encoder, and the loop's longest stall, medians of `repeats`."""
+    texts = list(_texts(documents))
+    ids = [str(number) for number in range(documents)]
+    nodes = _nodes(texts)
+    results = []
+    for framework in _FRAMEWORKS:
+        seconds: dict[str, list[float]] = {"through": [], "direct": []}
+        stalls = []
+        for _ in range(repeats):
+            counted = Counted(encoder)
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                if framework == "LangChain":
+                    store: Any = _langchain(counted, folder)
+                    found = [Document(text, id=key) for text, key in zip(texts, ids, strict=True)]
+                    add, aadd = partial(store.add_documents, found), partial(store.aadd_documents, found)
+                else:
+                    store = _llama_index(counted, folder)
+                    add, aadd = partial(store.add, nodes), partial(store.async_add, nodes)
+                seconds["through"].append(_seconds(add))
+                calls = list(counted.calls)
+                seconds["direct"].append(_direct(store, encoder, texts, ids))
+                stalls.append(asyncio.run(_longest_stall(aadd)))
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        results.append(
+            {
+                "framework": framework,
+                "documents": documents,
+                "calls_of_the_encoder": calls,
+                "seconds_through_framework": medians["through"],
+                "seconds_direct": medians["direct"],
+                "ratio": medians["through"] / medians["direct"],
+                "longest_stall_ms": 1000 * statistics.median(stalls),
+            }
+        )
+    return results
+
+
+def _direct(store: Any, encoder: SparseEncoder, texts: list[str], ids: list[str]) -> float:
+    """Seconds of encoding `texts` in one call and inserting them into a collection like the store's, by hand."""
+    client, name = store.client, store.collection_name
+    fields = client.describe_collection(name)["fields"]
+    by_type = {field["type"].name: field["name"] for field in fields}
+    key = next(field["name"] for field in fields if field.get("is_primary"))
+    text_field = next(field["name"] for field in fields if field["type"].name == "VARCHAR" and field["name"] != key)
+    extra = {field["name"]: "" for field in fields if field["name"] not in {key, text_field, *by_type.values()}}
+
+    def by_hand() -> None:
+        dense, sparse = MadeUpDense().embed_documents(texts), to_dicts(encoder.encode_documents(texts))
+        rows = [
+            {key: one, text_field: text, by_type["FLOAT_VECTOR"]: vector, by_type["SPARSE_FLOAT_VECTOR"]: row, **extra}
+            for one, text, vector, row in zip(ids, texts, dense, sparse, strict=True)
+        ]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            client.insert(name, rows[start : start + _ROWS_AT_ONCE])
+        client.flush(name)
+
+    return _seconds(by_hand)
+
+
+async def _longest_stall(aadd: Callable[[], Any]) -> float:
+    """Seconds for which the loop did not run while documents are added to a collection that exists."""
+    gc.collect()
+    gc.freeze()  # what has been imported is in no later collection, as a server has it that cares for its latency
+    longest, adding = 0.0, asyncio.ensure_future(aadd())
+    while not adding.done():
+        start = time.perf_counter()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.perf_counter() - start - 0.001)
+    await adding
+    gc.unfreeze()
+    return longest
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    parser = argparse.ArgumentParser(prog="ingest", description="Measure adding through the frameworks.")
+    parser.add_argument("what", choices=["memory", "time"])
+    parser.add_argument("--documents", type=int, help="how many (default: 50000 for memory, 1000 for time)")
+    parser.add_argument("--model", help="SPLADE checkpoint of `time` (default: the demo's small one)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of `time` (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
+    options = parser.parse_args(arguments)
+    results: list[dict[str, Any]] = []
+    if options.what == "memory":
+        many = options.documents or 50_000
+        print(f"peak MiB        1000 documents{many:>8} documents   growth")
+        for framework in _FRAMEWORKS:
+            few_mib, many_mib = measure_memory(framework, 1000), measure_memory(framework, many)
+            results.append({"framework": framework, "documents": many, "peak_mib": many_mib, "peak_mib_1000": few_mib})
+            print(f"{framework:<12}{few_mib:18.0f}{many_mib:18.0f}{many_mib - few_mib:+9.0f}", flush=True)
+    else:
+        encoder = SpladeEncoder(options.model or splade_model_path(), max_length=256)
+        results = measure_time(encoder, options.documents or 1000, options.repeats)
+        print("              through    direct    ratio   longest stall   calls of the encoder")
+        for result in results:
+            print(
+                f"{result['framework']:<12}{result['seconds_through_framework']:7.2f} s "
+                f"{result['seconds_direct']:7.2f} s {result['ratio']:8.3f} "
+                f"{result['longest_stall_ms']:12.1f} ms   {result['calls_of_the_encoder']}"
+            )
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

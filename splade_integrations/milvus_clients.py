@@ -1,0 +1,163 @@
+"""Clients of Milvus that say why a file does not open, write to it in turn, and outlive an event loop.
+
+Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from splade_integrations.errors import require_extra
+from splade_integrations.milvus_settings import is_lite
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import AsyncMilvusClient, MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException
+    from pymilvus.orm.connections import connections
+
+__all__ = ["AsyncClients", "open_client", "write_lock"]
+
+_write_locks: dict[str, Any] = {}
+
+
+def write_lock(uri: str) -> Any:
+    """The lock, reentrant, of those who write to this milvus-lite file, or create collections at this server.
+
+    milvus-lite numbers its rows without a lock of its own, and its flush fails beside another write. One process alone
+    can open a file, so a lock of this process will do, whatever the number of stores and clients.
+    """
+    key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
+    return _write_locks.setdefault(key, RLock())
+
+
+def _in_turn(name: str) -> Callable[..., Any]:
+    method = getattr(MilvusClient, name)
+
+    @wraps(method)
+    def call(self: "LiteClient", *args: Any, **kwargs: Any) -> Any:
+        with self.writing:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+def _in_thread(name: str) -> Callable[..., Any]:
+    async def call(self: "AsyncLiteClient", *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.in_turn, name), *args, **kwargs)
+
+    return wraps(getattr(AsyncMilvusClient, name))(call)
+
+
+class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
+    """A `MilvusClient` of a milvus-lite file that writes when no other does.
+
+    Args:
+        **connection_args: What `MilvusClient` takes.
+    """
+
+    def __init__(self, **connection_args: Any) -> None:
+        self.writing = write_lock(connection_args["uri"])
+        super().__init__(**connection_args)
+
+    insert, upsert, delete, flush = map(_in_turn, ("insert", "upsert", "delete", "flush"))
+    create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
+
+
+class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is untyped
+    """An `AsyncMilvusClient` of a milvus-lite file that writes in a thread, when no other does.
+
+    Args:
+        in_turn: What it writes by.
+        **connection_args: What `AsyncMilvusClient` takes.
+    """
+
+    def __init__(self, in_turn: LiteClient, **connection_args: Any) -> None:
+        self.in_turn = in_turn
+        super().__init__(**connection_args)
+
+    insert, upsert, delete, flush = map(_in_thread, ("insert", "upsert", "delete", "flush"))
+
+
+def open_client(**connection_args: Any) -> MilvusClient:
+    """A `MilvusClient`, one that takes turns for a milvus-lite file.
+
+    Args:
+        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
+    Raises:
+        OSError: The milvus-lite file cannot be opened; the message says why, which pymilvus does not.
+    """
+    uri = connection_args.get("uri", "")
+    if not uri or not is_lite(uri):
+        return MilvusClient(**connection_args)
+    try:
+        return LiteClient(**connection_args)
+    except ConnectionConfigException as err:
+        path = Path(uri)
+        if path.suffix != ".db":
+            found = "another name"
+        elif not path.parent.is_dir():
+            found = "a folder that does not exist"
+        elif path.is_file():
+            found = "a file that is not milvus-lite 3's, which keeps a folder of that name"
+        elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
+            found = "a folder that is not writable"
+        else:
+            found = "one that cannot be opened, most likely because another process has it open"
+        raise OSError(
+            f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, open in no other "
+            f"process, got {found}. Name another path, end the other process, or share one Milvus server."
+        ) from err
+
+
+class AsyncClients:
+    """One `AsyncMilvusClient` for each event loop that asks.
+
+    A client belongs to the loop that it was made in, and pymilvus finds its connections by the loop's address, which
+    the next `asyncio.run` may use again: then the call fails with "Event loop is closed". So each loop gets a
+    connection of its own, made when it is first wanted, and dropped by the next loop that asks after it has closed.
+
+    Args:
+        client: What milvus-lite is written to by.
+        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
+    """
+
+    def __init__(self, client: MilvusClient, **connection_args: Any) -> None:
+        self._client = client
+        self._connection_args = {key: value for key, value in connection_args.items() if key != "alias"}
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncMilvusClient, str]] = WeakKeyDictionary()
+
+    def current(self) -> AsyncMilvusClient:
+        """The client of the running loop.
+
+        Raises:
+            RuntimeError: No event loop is running.
+        """
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._drop_closed()
+            self._clients[loop] = self._connect()
+        return self._clients[loop][0]
+
+    def _connect(self) -> tuple[AsyncMilvusClient, str]:
+        alias = f"splade-{uuid.uuid4().hex}"
+        arguments = self._connection_args | {"alias": alias}
+        if not importlib.metadata.version("pymilvus").startswith("2."):  # which goes by the alias alone
+            arguments = self._connection_args | {"dedicated": True}
+        if isinstance(self._client, LiteClient):
+            return AsyncLiteClient(self._client, **arguments), alias
+        return AsyncMilvusClient(**arguments), alias
+
+    def _drop_closed(self) -> None:
+        """Let go of loops that are closed: a client, and pymilvus's list of connections, hold theirs."""
+        for loop in [loop for loop in self._clients if loop.is_closed()]:
+            _, alias = self._clients.pop(loop)
+            # Not by `remove_connection`, whose close needs the loop to run.
+            getattr(connections, "_alias_handlers", {}).pop(alias, None)
+            getattr(connections, "_alias_config", {}).pop(alias, None)

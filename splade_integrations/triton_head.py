@@ -1,0 +1,102 @@
+"""The vocabulary head on a CUDA device: one Triton kernel from hidden states to maxima, or the plain head.
+
+Logits never reach memory: `triton_kernel.py` says how. `head.max_pool_head` is the readable twin, and a test holds them
+equal. Triton comes with torch's CUDA builds for Linux; it is imported here only when a kernel is to run.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from splade_integrations.head import activate, max_pool_head
+from splade_integrations.precision import exact_float32
+
+__all__ = ["PoolingHead", "fastest_max_pool_head", "max_pool_head_triton", "triton_heads_pay"]
+
+logger = logging.getLogger(__name__)
+
+PoolingHead = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], Tensor]  # max_pool_head's signature
+
+# The first generation with asynchronous copies and bfloat16 products, on which the kernel's pipeline rests.
+_LEAST_CAPABILITY = (8, 0)
+# The probe is a batch of real size, since Triton times its settings on the first one that it meets.
+_PROBED_TEXTS, _PROBED_TOKENS = 32, 128
+# Float32 sums of 16-bit products differ by some 1e-5 of the largest; 16-bit sums by 1e-3 and more.
+_TOLERANCE = 1e-4
+
+
+def max_pool_head_triton(
+    hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None, activation_function: str = "relu"
+) -> Tensor:
+    """As `head.max_pool_head`, by one kernel. Products are summed in float32, maxima never rounded to 16 bits.
+
+    Args:
+        hidden: What enters the decoder, padded at the end. (B, L, H) of float16, bfloat16 or float32.
+        lengths: Real tokens of each text, at least 1. (B,).
+        weight: Decoder weight. (V, H), of hidden's type.
+        bias: Decoder bias. (V,) or None.
+        activation_function: As `splade_pool`.
+    Returns:
+        Term weights, 0 or more. (B, V) float32. A text's are the same bits whatever its neighbours.
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    from splade_integrations.triton_kernel import max_logits_ragged
+
+    batch, longest, width = hidden.shape
+    starts = torch.arange(batch, dtype=torch.int32, device=hidden.device) * longest
+    tokens = hidden.reshape(batch * longest, width)
+    scores = max_logits_ragged(tokens, starts, lengths.to(torch.int32), weight, longest=longest)  # (B, V)
+    if bias is not None:
+        scores += bias.float()
+    return activate(scores, activation_function)
+
+
+def fastest_max_pool_head(weight: Tensor) -> PoolingHead:
+    """The Triton head where it pays and computes this decoder's weights rightly, else the plain one.
+
+    On a GPU this tries the kernel once, which also compiles it and picks its block sizes (seconds, once a machine).
+
+    Args:
+        weight: Decoder weight. (V, H).
+    """
+    if not triton_heads_pay(weight.device):
+        return max_pool_head
+    return max_pool_head_triton if _computes_rightly(max_pool_head_triton, weight) else max_pool_head
+
+
+def triton_heads_pay(device: torch.device) -> bool:
+    """Whether Triton is installed and compiles for this device: a CUDA one of the Ampere generation or later."""
+    return (
+        device.type == "cuda"
+        and importlib.util.find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
+    )
+
+
+def _computes_rightly(head: PoolingHead, weight: Tensor) -> bool:
+    """Whether `head` gives what the plain head gives in float32 on a batch of random vectors. Warns if not."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(_PROBED_TEXTS, _PROBED_TOKENS, weight.shape[1], generator=generator).to(weight)
+    lengths = torch.full((_PROBED_TEXTS,), _PROBED_TOKENS, device=weight.device)
+    lengths[-2:] = torch.tensor([1, _PROBED_TOKENS // 3])
+    try:
+        with exact_float32(weight.device):
+            found = head(hidden, lengths, weight, None, "relu")
+            expected = max_pool_head(hidden.float(), lengths, weight.float(), None, "relu")
+            difference = ((found - expected).abs().amax() / expected.amax()).item()
+    except Exception as err:  # whatever a compiler or a driver may raise: the plain head needs neither
+        logger.warning("The Triton head fails here, so the plain one is used, which is slower: %s", err)
+        return False
+    if not difference <= _TOLERANCE:
+        logger.warning(
+            "The Triton head differs from the plain one by %.1e of the largest weight here, more than %.0e, so the "
+            "plain one is used, which is slower.",
+            difference,
+            _TOLERANCE,
+        )
+        return False
+    return True

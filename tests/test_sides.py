@@ -1,0 +1,81 @@
+"""A transformer's side when the device's memory is short."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from splade_integrations.sides import TransformerSide, _one_behind
+
+
+class SmallDevice:
+    """A model on a device that holds so many tokens at once."""
+
+    def __init__(self, model, tokens):
+        self._model, self._tokens = model, tokens
+        self.device, self.dtype = model.device, model.dtype
+        self.tried = []
+
+    def __call__(self, input_ids, **arguments):
+        self.tried.append(input_ids.numel())
+        if input_ids.numel() > self._tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self._model(input_ids=input_ids, **arguments)
+
+
+@pytest.fixture
+def side_on(random_encoder):
+    """Make a side whose device holds so many tokens."""
+    whole = random_encoder._side("document")
+
+    def make(tokens, max_batch_tokens=4096):
+        loaded = replace(whole._loaded, model=SmallDevice(whole._loaded.model, tokens))
+        side = TransformerSide(
+            whole._description,
+            loaded,
+            max_length=whole.max_length,
+            max_batch_tokens=max_batch_tokens,
+            max_batch_texts=None,
+        )
+        return side, loaded.model
+
+    return make
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(side_on, random_encoder, texts, caplog):
+    side, model = side_on(tokens=600)
+    token_ids = side.tokenize(texts[:90])
+    expected = random_encoder._side("document").encode(token_ids, lambda _: None)
+    done = []
+    np.testing.assert_allclose(side.encode(token_ids, done.append).toarray(), expected.toarray(), atol=1e-5)
+    assert sum(done) == 90
+    failed = [size for size in model.tried if size > 600]
+    assert 1 <= len(failed) <= 4
+    assert len(caplog.records) == len(failed)
+    assert "set max_batch_tokens" in caplog.text
+    # All failures came first, but for batches of other lengths, and the next call has none.
+    assert max(model.tried[len(failed) :]) <= 600
+    model.tried.clear()
+    np.testing.assert_allclose(side.encode(token_ids, done.append).toarray(), expected.toarray(), atol=1e-5)
+    assert max(model.tried) <= 600
+
+
+def test_a_text_that_does_not_fit_alone(side_on):
+    side, _ = side_on(tokens=50)
+    with pytest.raises(torch.OutOfMemoryError, match=r"got one of 256 tokens.* max_batch_tokens .* max_length"):
+        side.encode(side.tokenize(["word " * 300, "a"]), lambda _: None)
+
+
+def test_one_batch_is_in_flight():
+    events = []
+
+    def items():
+        for number in range(3):
+            events.append(f"start {number}")
+            yield number
+
+    for number in _one_behind(items()):
+        events.append(f"finish {number}")
+    assert events == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
+    assert list(_one_behind(iter([]))) == []
