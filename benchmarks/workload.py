@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from models import splade_model_path
 
-from benchmarks.retrieval import Collection, load_collection, measure, rank_sparse
+from benchmarks.retrieval import Collection, CollectionError, measure, rank_sparse
+from benchmarks.retrieval import load_collection as read_collection
 
 __all__ = [
     "CACHE",
@@ -45,11 +46,27 @@ def quiet() -> None:
     logging.getLogger("splade_integrations").setLevel(logging.ERROR)
 
 
+def load_collection(folder: str | Path) -> Collection:
+    """A test collection in BEIR layout.
+
+    Raises:
+        SystemExit: It is none; the message says why.
+    """
+    try:
+        return read_collection(folder)
+    except CollectionError as err:
+        raise SystemExit(str(err)) from err
+
+
 def model_path(name: str, collection: Collection) -> str:
     """Folder of "tiny" (the demo's trained model) or "base" (`random_bert_base`); anything else is a folder itself."""
     if name == "tiny":
         return splade_model_path()
-    return str(random_bert_base(collection)) if name == "base" else name
+    if name == "base":
+        return str(random_bert_base(collection))
+    if not (Path(name) / "config.json").is_file():
+        raise SystemExit(f"A model must be tiny, base or a folder with a checkpoint, got {name!r}. Name one of them.")
+    return name
 
 
 def random_bert_base(collection: Collection) -> Path:
