@@ -28,6 +28,7 @@ from splade_integrations.checkpoints import (
 )
 from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.explaining import EncodedText, Explanation, explain
 from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
 from splade_integrations.repositories import Repository
 from splade_integrations.sides import EncodingSide, LexicalSide, TransformerSide, load_token_weights
@@ -208,6 +209,31 @@ class SpladeEncoder:
             tokens = self.tokenizer.convert_ids_to_tokens(ids[order].tolist())
             decoded.append(list(zip(tokens, weights[order].tolist(), strict=True)))
         return decoded
+
+    def explain(self, query: str, document: str) -> Explanation:
+        """Say why a document matches a query: each shared term's part of the score, and where it comes from.
+
+        Args:
+            query: The query.
+            document: The document; what is beyond `max_length` is not read, here as in `encode_documents`.
+        Returns:
+            Plain data; `rich.print` and notebooks show it as highlighted text and bars, `.plot()` draws it.
+        Raises:
+            TypeError: `query` or `document` is not a str.
+
+        Example:
+            >>> encoder = SpladeEncoder(model_folder)
+            >>> explanation = encoder.explain("who cracked enigma", "Alan Turing broke the Enigma cipher.")
+            >>> [(term.label, term.in_document, term.document_place.word) for term in explanation.terms[:2]]
+            [('enigma', True, 'Enigma'), ('crack', False, 'broke')]
+        """
+        texts = []
+        for name, text in (("query", query), ("document", document)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
+            row = self._encode(name, [text], show_progress=False)
+            texts.append(EncodedText(text, getattr(self.description, name).prompt, row, self._side(name)))
+        return explain(*texts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
         return self  # made to be shared
