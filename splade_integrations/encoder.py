@@ -225,7 +225,7 @@ class SpladeEncoder:
             >>> encoder = SpladeEncoder(model_folder)
             >>> explanation = encoder.explain("who cracked enigma", "Alan Turing broke the Enigma cipher.")
             >>> [(term.label, term.in_document, term.document_place.word) for term in explanation.terms[:2]]
-            [('enigma', True, 'Enigma'), ('crack', False, 'broke')]
+            [('enigma', True, 'Enigma'), ('broke', True, 'broke')]
         """
         texts = []
         for name, text in (("query", query), ("document", document)):

@@ -165,7 +165,10 @@ def _summary(explanation: "Explanation", top_k: int) -> str:
 
 def _came_from(term: "Term") -> str:
     place = term.document_place
-    words = place.word if term.in_document or place.word_start is None else f"expands {place.word}"
+    if place.word_start is None:
+        words = f"the whole text, at {place.word}"
+    else:
+        words = place.word if term.in_document else f"expands {place.word}"
     return words + (f" ({100 * place.share:.0f} % of it)" if place.share < 1 else "")
 
 
