@@ -5,7 +5,7 @@ Knows nothing of Milvus or the frameworks.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, pairwise
 from os import PathLike, fspath
 from threading import Lock
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 _WINDOW = 2048
 # Activations of a small batch stay in a processor's cache; a GPU wants enough work to fill it.
 _MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 32768, "mps": 4096}
+
+ShowProgress = bool | Callable[[int], object]
 
 
 class SpladeEncoder:
@@ -153,12 +155,12 @@ class SpladeEncoder:
         self.max_length: int = first.max_length
         self.tokenizer = first.tokenizer
 
-    def encode_documents(self, texts: Iterable[str], show_progress: bool = False) -> csr_array:
+    def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode documents.
 
         Args:
             texts: A list, or another iterable, of str. "" is a text like any other.
-            show_progress: Show a progress bar on stderr.
+            show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
         Returns:
             Term weights, natural log scale. (len(texts), dim) float32, int32 sorted indices, no stored zeros.
         Raises:
@@ -166,16 +168,16 @@ class SpladeEncoder:
         """
         return self._encode("document", check_texts(texts), show_progress=show_progress)
 
-    def encode_queries(self, texts: Iterable[str], show_progress: bool = False) -> csr_array:
+    def encode_queries(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode queries: as `encode_documents`, by the model's query side."""
         return self._encode("query", check_texts(texts), show_progress=show_progress)
 
-    def stream_documents(self, texts: Iterable[str], show_progress: bool = False) -> Iterator[csr_array]:
+    def stream_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> Iterator[csr_array]:
         """Encode documents as they come, in memory that does not grow with their number.
 
         Args:
             texts: Any iterable of str, such as a generator that reads a file.
-            show_progress: Show a progress bar on stderr.
+            show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
         Yields:
             Blocks of 2 048 rows, the last one fewer, in input order, each like a result of `encode_documents`.
         Raises:
@@ -297,17 +299,18 @@ class SpladeEncoder:
         self._transformers.append((description, side))
         return side
 
-    def _encode(self, name: str, texts: list[str], *, show_progress: bool) -> csr_array:
+    def _encode(self, name: str, texts: list[str], *, show_progress: ShowProgress) -> csr_array:
         blocks = list(self._stream(name, iter(texts), show_progress=show_progress, total=len(texts)))
         return concatenate(blocks, self.dim)
 
     def _stream(
-        self, name: str, texts: Iterator[str], *, show_progress: bool, total: int | None
+        self, name: str, texts: Iterator[str], *, show_progress: ShowProgress, total: int | None
     ) -> Iterator[csr_array]:
         side, description = self._side(name), getattr(self.description, name)
         encoded = truncated = tokens_lost = tokens = 0
         try:
-            with tqdm(total=total, unit="text", desc="SPLADE", disable=not show_progress) as progress:
+            with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
+                report = show_progress if callable(show_progress) else progress.update
                 while window := list(islice(texts, _WINDOW)):
                     if description.prompt:
                         window = [description.prompt + text for text in window]
@@ -316,7 +319,7 @@ class SpladeEncoder:
                     truncated += token_ids.truncated
                     tokens_lost += token_ids.tokens_lost
                     tokens += token_ids.tokens
-                    block = side.encode(token_ids, progress.update)
+                    block = side.encode(token_ids, report)
                     if self.description.special_terms == "drop":
                         block = drop_terms(block, side.tokenizer.all_special_ids)
                     yield self._pruning[name].apply(block)
