@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from splade_integrations import __version__
-from splade_integrations.cli import encode, explain, info
+from splade_integrations.cli import encode, evaluate, explain, info
 from splade_integrations.cli.terminal import InterruptedRun, complain
 
 __all__ = ["app", "run"]
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
 )
-for module in (info, encode, explain):
+for module in (info, encode, explain, evaluate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # anywhere, not only before the command
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.WARNING)
-    _quieten_pymilvus()
+    _quieten()
     try:
         code = app(arguments, standalone_mode=False, prog_name="splade")
         return int(code or 0)
@@ -93,9 +93,12 @@ def _report(err: Exception) -> int:
     return 1
 
 
-def _quieten_pymilvus() -> None:
-    """pymilvus logs each error with its traceback before it raises it; here it becomes one line."""
+def _quieten() -> None:
+    """Libraries speak through our one line: pymilvus logs the traceback of each error before it raises it."""
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-    if not sys.warnoptions:
-        logging.captureWarnings(True)
-        logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
