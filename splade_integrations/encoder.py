@@ -172,18 +172,24 @@ class SpladeEncoder:
         """Encode queries: as `encode_documents`, by the model's query side."""
         return self._encode("query", check_texts(texts), show_progress=show_progress)
 
-    def stream_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> Iterator[csr_array]:
+    def stream_documents(
+        self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int = _WINDOW
+    ) -> Iterator[csr_array]:
         """Encode documents as they come, in memory that does not grow with their number.
 
         Args:
             texts: Any iterable of str, such as a generator that reads a file.
             show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
+            block_rows: Rows of a block. Texts of similar length within it are encoded together: more pad less.
         Yields:
-            Blocks of 2 048 rows, the last one fewer, in input order, each like a result of `encode_documents`.
+            Blocks of `block_rows` rows, the last one fewer, in input order, each like a result of `encode_documents`.
         Raises:
             TypeError: A bare str, or an item that is not a str. Full blocks before it have been yielded.
         """
-        return self._stream("document", iterate_texts(texts), show_progress=show_progress, total=None)
+        _check_at_least_one(block_rows=block_rows)
+        return self._stream(
+            "document", iterate_texts(texts), show_progress=show_progress, total=None, window_rows=block_rows
+        )
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.
@@ -304,14 +310,20 @@ class SpladeEncoder:
         return concatenate(blocks, self.dim)
 
     def _stream(
-        self, name: str, texts: Iterator[str], *, show_progress: ShowProgress, total: int | None
+        self,
+        name: str,
+        texts: Iterator[str],
+        *,
+        show_progress: ShowProgress,
+        total: int | None,
+        window_rows: int = _WINDOW,
     ) -> Iterator[csr_array]:
         side, description = self._side(name), getattr(self.description, name)
         encoded = truncated = tokens_lost = tokens = 0
         try:
             with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
                 report = show_progress if callable(show_progress) else progress.update
-                while window := list(islice(texts, _WINDOW)):
+                while window := list(islice(texts, window_rows)):
                     if description.prompt:
                         window = [description.prompt + text for text in window]
                     token_ids = side.tokenize(window)

@@ -238,7 +238,7 @@ class _Located:
 def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
     found = text.side.tokenize.places(text.prompt + text.text)
     tokens = _places(text.side.tokenizer, found, len(text.prompt))
-    positions, shares = text.side.locate(found.ids, terms) if len(terms) else ([], [])
+    positions, shares = text.side.locate(found.ids, terms) if len(terms) else (np.empty(0, np.int64), np.empty(0))
     occurrences: dict[int, list[int]] = {}
     for position, token_id in enumerate(found.ids):
         if tokens[position].start is not None or found.pieces is None:
@@ -247,7 +247,7 @@ def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
         text=found.text[len(text.prompt) :],
         token_ids=occurrences,
         tokens=tokens,
-        places=[replace(tokens[at], share=float(share)) for at, share in zip(positions, shares, strict=True)],
+        places=[replace(tokens[at], share=float(share)) for at, share in zip(positions.tolist(), shares, strict=True)],
     )
 
 

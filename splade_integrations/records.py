@@ -1,4 +1,4 @@
-"""Texts with their ids out of files: JSON lines, CSV, Parquet, or plain lines. One text at a time, whatever their number.
+"""Texts with their ids out of files: JSON lines, CSV, Parquet, or plain lines. One text at a time, however many.
 
 Whatever is wrong is one `RecordError` that names the file, the line, and what to do. Knows no model.
 """

@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code: 0, 1 for a fault of ours, 2 for bad input, 130 for Ctrl-C."""
+    """Run the command and end the process by its exit code: 0; 1, a fault of ours; 2, bad input; 130, Ctrl-C."""
     try:
         from splade_integrations.cli.app import run
     except ImportError as err:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from splade_integrations import __version__
-from splade_integrations.cli import encode, evaluate, explain, info
+from splade_integrations.cli import encode, evaluate, explain, index, info, search
 from splade_integrations.cli.terminal import InterruptedRun, complain
 
 __all__ = ["app", "run"]
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
 )
-for module in (info, encode, explain, evaluate):
+for module in (info, encode, index, search, explain, evaluate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # anywhere, not only before the command
-    logging.basicConfig(format="%(message)s", level=logging.DEBUG if debug else logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _quieten()
     try:
         code = app(arguments, standalone_mode=False, prog_name="splade")
@@ -86,8 +86,9 @@ def _report(err: Exception) -> int:
         complain(f"{place}{err.strerror}.")
         return 2
     # What bad input raises; anything else is a fault of ours.
-    if isinstance(err, ValueError | TypeError | OSError | ImportError) or type(err).__module__.startswith("pymilvus"):
-        complain(" ".join(str(err).split()))
+    milvus = type(err).__module__.startswith("pymilvus")
+    if milvus or isinstance(err, ValueError | TypeError | OSError | ImportError):
+        complain(("Milvus: " if milvus else "") + " ".join(str(getattr(err, "message", "") or err).split()))
         return 2
     complain(f"{type(err).__name__}: {err}. This is a fault of splade's; run again with --debug and report it.")
     return 1
@@ -95,7 +96,8 @@ def _report(err: Exception) -> int:
 
 def _quieten() -> None:
     """Libraries speak through our one line: pymilvus logs the traceback of each error before it raises it."""
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    for name in ("pymilvus.decorators", "pymilvus"):
+        logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     if not sys.stderr.isatty():

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Annotated
 
 import typer
+from scipy.sparse import csr_array
 
 from splade_integrations.cli.options import Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
 from splade_integrations.cli.terminal import note, print_json, progress
@@ -16,9 +17,6 @@ from splade_integrations.records import Record, Records, format_of
 from splade_integrations.sparse import Pruning
 
 __all__ = ["InputFormat", "encode", "encode_blocks", "records_of"]
-
-# Queries are short, and encoded so many at once.
-_QUERIES_AT_ONCE = 1024
 
 
 class InputFormat(StrEnum):
@@ -31,7 +29,9 @@ class InputFormat(StrEnum):
     lines = "lines"
 
 
-Input = Annotated[str, typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet, or lines; - reads lines from stdin.")]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet, or lines; - reads lines from stdin.")
+]
 InputFormatOption = Annotated[
     InputFormat | None, typer.Option(show_default="by the name's ending", rich_help_panel="Input")
 ]
@@ -128,6 +128,7 @@ def encode_blocks(
     *,
     queries: bool = False,
     advance: Callable[[int], object] = lambda _: None,
+    block_rows: int = 2048,
 ) -> Iterator[Block]:
     """Records to blocks of rows, in order, in bounded memory.
 
@@ -136,6 +137,7 @@ def encode_blocks(
         records: The texts.
         queries: Whether they are queries.
         advance: Told how many more texts are done.
+        block_rows: Rows of a block.
     """
     waiting: deque[Record] = deque()
 
@@ -144,14 +146,15 @@ def encode_blocks(
             waiting.append(record)
             yield record.text
 
+    matrices: Iterator[csr_array]
     if queries:
         source = texts()
         matrices = (
             encoder.encode_queries(window, show_progress=advance)
-            for window in iter(lambda: list(islice(source, _QUERIES_AT_ONCE)), [])
+            for window in iter(lambda: list(islice(source, block_rows)), [])
         )
     else:
-        matrices = encoder.stream_documents(texts(), show_progress=advance)
+        matrices = encoder.stream_documents(texts(), show_progress=advance, block_rows=block_rows)
     for matrix in matrices:
         taken = [waiting.popleft() for _ in range(matrix.shape[0])]
         yield Block([record.id for record in taken], [record.text for record in taken], matrix)

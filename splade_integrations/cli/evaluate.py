@@ -21,7 +21,8 @@ from splade_integrations.errors import OptionalDependencyError, require_extra
 from splade_integrations.evaluation.collections import Collection, load_collection
 from splade_integrations.evaluation.measures import MEASURES, check_measures
 from splade_integrations.evaluation.retrievers import Bm25, Dense, Retriever, Splade, load_dense
-from splade_integrations.evaluation.running import Comparison, evaluate as compare
+from splade_integrations.evaluation.running import Comparison
+from splade_integrations.evaluation.running import evaluate as compare
 from splade_integrations.evaluation.sweeping import SweepPoint, sweep
 from splade_integrations.offline_models import dense_model_path, splade_model_path
 from splade_integrations.sparse import Pruning
@@ -29,7 +30,15 @@ from splade_integrations.sparse import Pruning
 __all__ = ["evaluate"]
 
 _MOST_CANDIDATES = 16384  # Milvus's own limit of a search
-_PACKAGES = ("splade-integrations", "torch", "transformers", "bm25s", "sentence-transformers", "pymilvus", "milvus-lite")
+_PACKAGES = (
+    "splade-integrations",
+    "torch",
+    "transformers",
+    "bm25s",
+    "sentence-transformers",
+    "pymilvus",
+    "milvus-lite",
+)
 
 
 class Search(StrEnum):
@@ -45,7 +54,10 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="SPLADE model: a folder or hub name.", show_default="the demo's small one, if installed"
+            "--model",
+            "-m",
+            help="SPLADE model: a folder or hub name.",
+            show_default="the demo's small one, if installed",
         ),
     ] = None,
     dense: Annotated[
@@ -108,7 +120,7 @@ def evaluate(
         files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_out = outputs.enter_context(whole_file(json_file)) if json_file not in (None, "-") else None
         splade_name, dense_name = model or splade_model_path(), _dense_name(dense)
-        options = {"max_length": max_length, "device": device}
+        options: dict[str, Any] = {"max_length": max_length, "device": device}
         pruning = None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
         encoder = load_encoder(splade_name, dtype=dtype, document_pruning=pruning, **options)
         dense_encoder = None if dense_name is None else load_dense(dense_name, **options)
@@ -124,12 +136,14 @@ def evaluate(
         screen = stdout()
         if not quiet:
             for facts in (versions, settings):
-                screen.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()), markup=False)
+                screen.print(
+                    ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()), markup=False
+                )
         reports = []
         for number, collection in enumerate(collections):
             retrievers = _retrievers(collection, encoder, dense_encoder)
             comparisons = []
-            shared = {"candidates": candidates, "measures": chosen}
+            shared: dict[str, Any] = {"candidates": candidates, "measures": chosen}
             if search is not Search.milvus:
                 comparisons.append(compare(collection, retrievers, baseline=baseline, **shared))
             if search is not Search.exact:
@@ -233,7 +247,7 @@ def _dense_name(dense: str | None) -> str | None:
 
 
 def _limits(stated: str | None) -> list[int | None]:
-    """ "32,all" as [32, None]."""
+    """The numbers of a list such as 32,64,all; None is all."""
     limits: list[int | None] = []
     for part in (stated or "all").split(","):
         if part.strip() == "all":

@@ -25,7 +25,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", ric
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")]
 MaxLength = Annotated[
     int | None,
-    typer.Option(help="Most tokens of a text; longer ones are cut.", rich_help_panel="Model", show_default="the model's"),
+    typer.Option(
+        help="Most tokens of a text; longer ones are cut.", rich_help_panel="Model", show_default="the model's"
+    ),
 ]
 MaxActiveDims = Annotated[
     int | None,

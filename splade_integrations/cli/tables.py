@@ -29,7 +29,9 @@ def comparison_tables(comparison: Comparison) -> Iterator[Any]:
 def sweep_table(points: list[SweepPoint]) -> Table:
     """One row for each setting."""
     measures = list(points[0].measures)
-    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning and number types", title_justify="left")
+    table = Table(
+        box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning and number types", title_justify="left"
+    )
     table.add_column("dtype")
     for name in ("max dims", "dims", "MB", "texts/s", *measures[:1], "95 %", *measures[1:]):
         table.add_column(name, justify="right", no_wrap=True)

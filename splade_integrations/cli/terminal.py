@@ -81,5 +81,3 @@ def progress(description: str, total: int | None, unit: str = "texts") -> Iterat
     with bar:
         task = bar.add_task(description, total=total, unit=unit)
         yield lambda count: bar.advance(task, count)
-
-

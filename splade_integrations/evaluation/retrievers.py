@@ -84,7 +84,7 @@ class Bm25:
             import bm25s
             import Stemmer
         self.name = "BM25 stemmed" if stemmed else "BM25"
-        self._tokenize = lambda texts: bm25s.tokenize(
+        self._tokenize: Callable[[list[str]], list[list[str]]] = lambda texts: bm25s.tokenize(
             texts,
             stopwords="en",
             stemmer=Stemmer.Stemmer("english") if stemmed else None,

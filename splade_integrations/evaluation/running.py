@@ -115,8 +115,8 @@ def evaluate(
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
-    Fused are the dense one with the last BM25, the dense one with SPLADE, and all three. Weights are chosen on the train
-    split by the first measure, and are equal where there is none.
+    Fused are dense and the last BM25, dense and SPLADE, and all three. Weights are chosen on the train split by the
+    first measure, and are equal where there is none.
 
     Args:
         collection: The collection.
@@ -199,7 +199,9 @@ def compare(
         judged_but_absent=collection.judged_but_absent,
         candidates=candidates,
         rrf_k=RRF_K,
-        tie_rule="equal scores go by place in the corpus" if search == "exact" else "equal scores go as the store has it",
+        tie_rule="equal scores go by place in the corpus"
+        if search == "exact"
+        else "equal scores go as the store has it",
         baseline=against,
         systems=systems,
         costs=costs,
@@ -211,7 +213,12 @@ def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Which retrievers are fused: dense + BM25, dense + SPLADE, and all three; BM25 is the last one named so."""
     lexical = [name for name in names if name.startswith("BM25")][-1:]
     dense, splade = (["dense"] if "dense" in names else []), (["SPLADE"] if "SPLADE" in names else [])
-    wanted = [(*dense, *lexical), (*dense, *splade), (*splade, *lexical) if not dense else (), (*dense, *lexical, *splade)]
+    wanted = [
+        (*dense, *lexical),
+        (*dense, *splade),
+        (*splade, *lexical) if not dense else (),
+        (*dense, *lexical, *splade),
+    ]
     return [sides for n, sides in enumerate(wanted) if len(sides) > 1 and sides not in wanted[:n]]
 
 

@@ -3,7 +3,7 @@
 Knows retrievers, collections and measures; draws nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from splade_integrations.evaluation.collections import Collection
@@ -39,7 +39,7 @@ class SweepPoint:
 
 def sweep(
     collection: Collection,
-    encoders: dict[str, Callable[[], SparseEncoder]],
+    encoders: Mapping[str, Callable[[], SparseEncoder]],
     max_active_dims: Sequence[int | None] = (None,),
     *,
     measures: Sequence[str] = MEASURES,
