@@ -38,10 +38,10 @@ format: $(INSTALLED)  ## Mend style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Folders of BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv.
+# Folders of BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv; with a train split, if there is one, weights are tuned.
 DATA ?= ../shared/data/scifact ../shared/data/cranfield
-evaluate: $(INSTALLED)  ## Retrieval quality in milvus-lite: make evaluate DATA="folder …"
-	@$(BIN)/python benchmarks/evaluate.py $(DATA)
+evaluate: $(INSTALLED)  ## Retrieval quality and its cost: make evaluate DATA="folder …"
+	@$(BIN)/splade evaluate $(DATA) --search both
 
 clean:  ## Remove the environment, caches and the demo's index.
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache

@@ -197,7 +197,7 @@ def _in_milvus(
         progress(f"{collection.name}: Milvus", len(collection.documents)) as advance,
     ):
         where = uri or str(Path(folder) / "evaluate.db")
-        known = baseline if baseline is None or not baseline.startswith("BM25") else None  # it has its own BM25
+        known = None if baseline == "BM25 unstemmed" else baseline  # which Milvus has not
         return evaluate_milvus(collection, retrievers, uri=where, baseline=known, report=advance, **shared)
 
 

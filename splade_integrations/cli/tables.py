@@ -52,15 +52,16 @@ def sweep_table(points: list[SweepPoint]) -> Table:
 
 def _systems(comparison: Comparison) -> Table:
     measures = list(comparison.systems[0].measures)
-    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
-    table.add_column("system", overflow="fold", min_width=18)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("system", overflow="fold", min_width=21)
+    table.add_column("fusion", no_wrap=True)
     for name in (measures[0], "95 %", *measures[1:], "p", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     best = max(system.measures[measures[0]] for system in comparison.systems)
     for system in comparison.systems:
         values = [_digits(system.measures[name]) for name in measures]
         table.add_row(
-            Text(system.name),
+            *(part.strip() for part in f"{system.name}, ".split(",")[:2]),
             Text(values[0], style="bold underline" if system.measures[measures[0]] == best else ""),
             _interval(system.interval),
             *values[1:],
@@ -72,7 +73,7 @@ def _systems(comparison: Comparison) -> Table:
 
 def _costs(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
-    table.add_column("cost of", min_width=18)
+    table.add_column("cost of", min_width=21)
     for name in ("texts/s", "dims/document", "dims/query", "index MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, cost in comparison.costs.items():

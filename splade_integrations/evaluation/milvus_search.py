@@ -75,7 +75,7 @@ class MilvusCollection:
         self.bm25_refused = ""
         try:
             self._create(uri, dense, bm25=True)
-            self._params["BM25 (Milvus)"] = _BM25
+            self._params["BM25"] = _BM25
         except MilvusException as err:  # a store without the function
             self.bm25_refused = str(err.message)
             self._create(uri, dense, bm25=False)
@@ -187,4 +187,11 @@ def _search_data(side: str, queries: Any) -> Sequence[Any]:
 
 
 def _rankings(hits: Any) -> list[Ranking]:
-    return [Ranking([hit["row"] for hit in found], [float(hit["distance"]) for hit in found]) for found in hits]
+    return [
+        Ranking([hit["row"] for hit in found], _falling([float(hit["distance"]) for hit in found])) for found in hits
+    ]
+
+
+def _falling(distances: list[float]) -> list[float]:
+    """Scores, the best first. milvus-lite 3.2 gives those of its BM25 function with the sign turned."""
+    return [-distance for distance in distances] if distances and distances[0] < distances[-1] else distances

@@ -43,7 +43,15 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
             capsize=3,
             markersize=6,
         )
-        ax.annotate(f"{value:.3f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
+        ax.annotate(
+            f"{value:.3f}",
+            (value, place),
+            textcoords="offset points",
+            xytext=(0, 6),
+            ha="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
     baseline = comparison.system(comparison.baseline).measures[measure]
     ax.axvline(baseline, color="grey", linestyle="--", linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(systems)), [system.name for system in systems])

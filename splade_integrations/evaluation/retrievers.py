@@ -83,7 +83,7 @@ class Bm25:
         with require_extra("evaluate", module="BM25"):
             import bm25s
             import Stemmer
-        self.name = "BM25 stemmed" if stemmed else "BM25"
+        self.name = "BM25" if stemmed else "BM25 unstemmed"
         self._tokenize: Callable[[list[str]], list[list[str]]] = lambda texts: bm25s.tokenize(
             texts,
             stopwords="en",

@@ -148,7 +148,7 @@ def evaluate(
         baseline=baseline,
         search="exact",
         costs={retriever.name: retriever.costs for retriever in retrievers},
-        notes=[],
+        notes=["BM25: bm25s, English stop words, Snowball stemmer; k1 = 1.5, b = 0.75."] if "BM25" in names else [],
     )
 
 

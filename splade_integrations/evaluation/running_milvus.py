@@ -3,13 +3,14 @@
 Knows collections, retrievers and Milvus; its measures are those of `running.py`.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from splade_integrations.evaluation.collections import Collection
 from splade_integrations.evaluation.measures import MEASURES
-from splade_integrations.evaluation.milvus_search import MilvusCollection
+from splade_integrations.evaluation.milvus_search import MilvusCollection, bm25_analyzer
 from splade_integrations.evaluation.retrievers import Retriever
 from splade_integrations.evaluation.running import DEPTH, Comparison, compare, fusions, median_ms, rrf_name
 
@@ -71,7 +72,9 @@ def evaluate_milvus(
                 collection,
             )
         notes = [f"Stored {len(collection.documents) / seconds:,.0f} documents/s, all fields together."]
-        if store.bm25_refused:
+        if not store.bm25_refused:
+            notes.append(f"BM25: Milvus's own function, analyzer {json.dumps(bm25_analyzer(uri))}.")
+        else:
             notes.append(f"This store has no BM25 function: {store.bm25_refused}.")
         return compare(
             collection,
