@@ -14,7 +14,7 @@ from pathlib import Path
 
 from splade_integrations.offline_models import splade_model_path
 
-_WORDS = "folder file text query search index model term weight token score river stone cloud paper green seven".split()
+_WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight", "token", "score", "river", "stone")
 
 
 def main() -> None:

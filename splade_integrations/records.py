@@ -136,8 +136,10 @@ class Records:
         csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KiB
         lines = (f"{line}\n" for _, line in numbered_lines(self.path))
         reader = csv.DictReader(lines, delimiter="\t" if self.format == "tsv" else ",", strict=True)
+        empty = True
         try:
             for row in reader:
+                empty = False
                 place = f"{self.path}, line {reader.line_num}"
                 if None in row or None in row.values():
                     raise RecordError(
@@ -147,6 +149,8 @@ class Records:
                 yield place, row
         except csv.Error as err:
             raise RecordError(f"{self.path}, line {reader.line_num}: must be CSV, but {err}. Mend the line.") from err
+        if empty:
+            raise RecordError(f"{self.path} must have at least one row below its header, and has none.")
 
     def _read_parquet(self) -> Iterator[tuple[str, Any]]:
         file = self._open_parquet()
