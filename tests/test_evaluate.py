@@ -383,7 +383,7 @@ class TestCommand:
     )
     def test_bad_options_give_one_clear_line(self, folder, capsys, arguments, message):
         assert run(["evaluate", str(folder), *arguments]) == 2
-        out, err = capsys.readouterr()
+        err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
 
