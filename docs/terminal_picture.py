@@ -1,6 +1,6 @@
 """Makes docs/explain.svg, the README's picture of a terminal, from a real run of the demo's model.
 
-    python docs/terminal_picture.py
+python docs/terminal_picture.py
 """
 
 import io
@@ -18,8 +18,8 @@ DOCUMENT = "Ending your membership: unsubscribe at any time; subscriptions are c
 
 def main() -> None:
     """Explain, record what rich prints, write it."""
-    console = Console(width=84, record=True, file=io.StringIO(), force_terminal=True)
-    console.print(f'$ splade explain "{QUERY}" \\\n    "{DOCUMENT}" \\\n    -m MODEL\n', highlight=False)
+    console = Console(width=92, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(f'$ splade explain "{QUERY}" "$document" -m MODEL\n', highlight=False)
     console.print(SpladeEncoder(splade_model_path()).explain(QUERY, DOCUMENT))
     svg = console.export_svg(title="splade explain")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # they would be fetched from elsewhere

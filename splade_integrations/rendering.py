@@ -54,7 +54,10 @@ def to_html(explanation: "Explanation", *, top_k: int = _SHOWN) -> str:
         fill = "#1b5e9b" if term.in_document else "repeating-linear-gradient(45deg,#1b5e9b 0 2px,transparent 2px 6px)"
         cells = [
             f"<td style='text-align:left'><b>{escape(term.label)}</b></td>",
-            f"<td>{term.query_weight:.2f}</td><td>{term.document_weight:.2f}</td><td>{term.contribution:.2f}</td>",
+            *(
+                f"<td style='text-align:right'>{value:.2f}</td>"
+                for value in (term.query_weight, term.document_weight, term.contribution)
+            ),
             f"<td style='width:12em'><div style='width:{width:.1f}%;height:.8em;background:{fill};"
             "border:1px solid #1b5e9b;box-sizing:border-box'></div></td>",
             f"<td style='text-align:left'>{escape(_came_from(term))}</td>",
@@ -67,7 +70,8 @@ def to_html(explanation: "Explanation", *, top_k: int = _SHOWN) -> str:
         f"<div><b>Query</b> {_marked(explanation, query=True)}</div>"
         f"<div><b>Document</b> {_marked(explanation, query=False)}</div>"
         f"<div style='margin:.5em 0'>{escape(_summary(explanation, top_k))}</div>"
-        f"<table style='border-collapse:collapse'><tr>{header}</tr>{''.join(rows)}</table>"
+        "<table style='border-collapse:separate;border-spacing:1em .1em;margin-left:-1em'>"
+        f"<tr>{header}</tr>{''.join(rows)}</table>"
         "<div style='font-size:85%'>Solid: the term is in the document. Hatched or dotted: an expansion; the word "
         "shown is where the model took it from.</div></div>"
     )
@@ -88,12 +92,12 @@ def to_rich(explanation: "Explanation", width: int, *, top_k: int = _SHOWN) -> I
         from rich.table import Table
         from rich.text import Text
     for heading, query in (("Query     ", True), ("Document  ", False)):
-        text = Text(heading, style="bold")
+        text = Text(heading)
         text.append_text(_marked_text(explanation, query=query))
         yield text
     yield Text()
     yield Text(_summary(explanation, top_k))
-    bar = max(8, min(30, width - 68))
+    bar = max(8, min(30, width - 70))
     largest = max((term.contribution for term in explanation.terms), default=1.0)
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False, width=min(width, 120))
     table.add_column("term", overflow="fold", ratio=2)
@@ -166,7 +170,7 @@ def _summary(explanation: "Explanation", top_k: int) -> str:
 def _came_from(term: "Term") -> str:
     place = term.document_place
     if place.word_start is None:
-        words = f"the whole text, at {place.word}"
+        words = f"{place.word}, no word"
     else:
         words = place.word if term.in_document else f"expands {place.word}"
     return words + (f" ({100 * place.share:.0f} % of it)" if place.share < 1 else "")

@@ -40,7 +40,7 @@ def evaluate_milvus(
         baseline: As in `evaluate`.
         report: Told how many more documents are stored.
     """
-    known = {retriever.name: retriever for retriever in retrievers}
+    known = {retriever.name: retriever for retriever in retrievers if retriever.name in ("dense", "SPLADE")}
     stored = {side: getattr(known[side], "documents", None) if side in known else None for side in ("dense", "SPLADE")}
     start = time.perf_counter()
     store = MilvusCollection(uri, name, collection.documents, stored["dense"], stored["SPLADE"], report)
