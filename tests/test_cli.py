@@ -170,6 +170,15 @@ class TestBadInput:
             pass
         assert list(tmp_path.iterdir()) == []
 
+    def test_ctrl_c_says_so(self, corpus, tmp_path, capsys, monkeypatch):
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("splade_integrations.cli.encode.load_encoder", interrupt)
+        assert run(["encode", str(corpus), "-m", "any", "-o", str(tmp_path / "out.npz")]) == 130
+        assert "splade: interrupted; nothing was written." in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
     def test_debug_shows_the_traceback(self, model_folder):
         with pytest.raises(RecordError):
             run(["encode", "/no/such.jsonl", "-m", model_folder, "--debug"])

@@ -264,7 +264,7 @@ class TestMeasures:
 
 
 class TestComparison:
-    def test_rows(self, exact):
+    def test_rows(self, exact, retrievers, collection):
         assert [system.name for system in exact.systems] == [
             "BM25",
             "dense",
@@ -285,7 +285,8 @@ class TestComparison:
             if "weights" in system.name:
                 assert sum(system.weights.values()) == pytest.approx(1)
                 assert system.tuned_on == "3 train queries"
-        assert exact.costs["SPLADE"].dims_per_query > 0
+        queries = retrievers[2].encode(collection.queries)
+        assert exact.costs["SPLADE"].dims_per_query == pytest.approx(queries.nnz / 4)
         json.dumps(exact.to_dict())
 
     def test_weights_are_chosen_on_the_train_split_alone(self, folder, retrievers):
@@ -365,7 +366,7 @@ class TestCommand:
     def test_json_alone(self, folder, capsys):
         assert run(["evaluate", str(folder), "--json", "-", "--dense", "none", "--measure", "P@5"]) == 0
         systems = json.loads(capsys.readouterr().out)["collections"][0]["comparisons"][0]["systems"]
-        assert [system["name"] for system in systems][-1] == "SPLADE + BM25, weights"
+        assert [system["name"] for system in systems][-2:] == ["BM25 + SPLADE, RRF", "BM25 + SPLADE, weights"]
         assert list(systems[0]["measures"]) == ["P@5"]
 
     @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Knows no model. A subcommand raises; here it becomes one line and an exit code.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -67,7 +68,10 @@ def run(arguments: Sequence[str]) -> int:
     except InterruptedRun as err:
         complain(str(err))
         return 130
-    except KeyboardInterrupt:
+    except BrokenPipeError:  # whoever read our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        return 141
+    except (KeyboardInterrupt, typer.Abort):  # which typer makes of it
         complain("interrupted; nothing was written.")
         return 130
     except Exception as err:  # the frame of a command: everything ends here

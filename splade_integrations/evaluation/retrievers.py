@@ -45,7 +45,7 @@ class Costs:
         texts_per_second: Documents encoded, or indexed, a second.
         index_bytes: Bytes of the index in memory, as exact search holds it.
         dims_per_document: Stored values of a document on average.
-        dims_per_query: Those of a query; set when queries are encoded.
+        dims_per_query: Those of a query; set by `evaluate`, which has queries.
     """
 
     texts_per_second: float
@@ -66,6 +66,10 @@ class Retriever(Protocol):
 
     def rank(self, queries: Any, depth: int) -> list[Ranking]:
         """The best `depth` documents for each query."""
+        ...
+
+    def dims(self, queries: Any) -> float:
+        """Stored values of an encoded query on average."""
         ...
 
 
@@ -105,9 +109,11 @@ class Bm25:
 
     def encode(self, queries: list[str]) -> list[list[str]]:
         """Words of queries."""
-        words: list[list[str]] = self._tokenize(queries)
-        self.costs.dims_per_query = float(np.mean([len(set(row)) for row in words])) if words else 0.0
-        return words
+        return self._tokenize(queries)
+
+    def dims(self, queries: list[list[str]]) -> float:
+        """Distinct words of a query on average."""
+        return float(np.mean([len(set(words)) for words in queries])) if queries else 0.0
 
     def rank(self, queries: list[list[str]], depth: int) -> list[Ranking]:
         """The best documents by score; ties by row; a document that shares no word is not ranked."""
@@ -143,11 +149,15 @@ class Dense:
         self.documents: NDArray[np.float32] = np.concatenate(parts)[np.argsort(order)]
         self._unit = unit_rows(self.documents)
         width = self.documents.shape[1]
-        self.costs = Costs(len(documents) / (time.perf_counter() - start), self.documents.nbytes, width, width)
+        self.costs = Costs(len(documents) / (time.perf_counter() - start), self.documents.nbytes, width)
 
     def encode(self, queries: list[str]) -> NDArray[np.float32]:
         """Dense embeddings of queries. (Q, H)."""
         return np.asarray(self._encoder.encode(queries), np.float32)
+
+    def dims(self, queries: NDArray[np.float32]) -> float:
+        """The model's width."""
+        return float(queries.shape[1])
 
     def rank(self, queries: NDArray[np.float32], depth: int) -> list[Ranking]:
         """The best documents by cosine; ties by row."""
@@ -189,9 +199,11 @@ class Splade:
 
     def encode(self, queries: list[str]) -> csr_array:
         """Sparse embeddings of queries. (Q, V)."""
-        matrix = self._encoder.encode_queries(queries)
-        self.costs.dims_per_query = matrix.nnz / max(1, matrix.shape[0])
-        return matrix
+        return self._encoder.encode_queries(queries)
+
+    def dims(self, queries: csr_array) -> float:
+        """Terms of a query on average."""
+        return queries.nnz / max(1, queries.shape[0])
 
     def rank(self, queries: csr_array, depth: int) -> list[Ranking]:
         """The best documents by inner product; ties by row; a document that shares no term is not ranked."""

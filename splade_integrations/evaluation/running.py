@@ -129,13 +129,11 @@ def evaluate(
     depth = max(DEPTH, candidates)
     encoded = {retriever.name: retriever.encode(collection.queries) for retriever in retrievers}
     found = {r.name: r.rank(encoded[r.name], depth) for r in retrievers}
+    for retriever in retrievers:
+        retriever.costs.dims_per_query = retriever.dims(encoded[retriever.name])
     train: dict[str, list[Ranking]] = {}
     if collection.train is not None:
-        # Of the queries reported, not of these: encode() notes how many terms a query has.
-        costs = {r.name: r.costs.dims_per_query for r in retrievers}
         train = {r.name: r.rank(r.encode(collection.train.queries), candidates) for r in retrievers}
-        for retriever in retrievers:
-            retriever.costs.dims_per_query = costs[retriever.name]
     latency = {r.name: median_ms(lambda text, r=r: r.rank(r.encode([text]), depth), collection) for r in retrievers}  # type: ignore[misc]
     return compare(
         collection,
@@ -210,16 +208,16 @@ def compare(
 
 
 def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which retrievers are fused: dense + BM25, dense + SPLADE, and all three; BM25 is the last one named so."""
+    """Which retrievers are fused: dense + BM25, dense + SPLADE, and all three; BM25 is the last one named so.
+
+    Example:
+        >>> fusions(["BM25 unstemmed", "BM25", "SPLADE"])
+        [('BM25', 'SPLADE')]
+    """
+    dense, splade = ([name] if name in names else [] for name in ("dense", "SPLADE"))
     lexical = [name for name in names if name.startswith("BM25")][-1:]
-    dense, splade = (["dense"] if "dense" in names else []), (["SPLADE"] if "SPLADE" in names else [])
-    wanted = [
-        (*dense, *lexical),
-        (*dense, *splade),
-        (*splade, *lexical) if not dense else (),
-        (*dense, *lexical, *splade),
-    ]
-    return [sides for n, sides in enumerate(wanted) if len(sides) > 1 and sides not in wanted[:n]]
+    wanted = [(*dense, *lexical), (*dense, *splade), (*dense, *lexical, *splade)]
+    return [sides for place, sides in enumerate(wanted) if len(sides) > 1 and sides not in wanted[:place]]
 
 
 def rrf_name(sides: Sequence[str]) -> str:
