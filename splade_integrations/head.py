@@ -121,26 +121,28 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         hidden: Token vectors, all of them real. (B, L, H).
-        weight: Decoder weight. (V, H), of hidden's type.
+        weight: Decoder weight. (V, H), of hidden's type, which may be int8.
     Returns:
-        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type.
+        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; int32 for int8.
     """
     batch, longest, _ = hidden.shape
     vocabulary = weight.shape[0]
-    pooled = torch.empty((vocabulary, batch), dtype=hidden.dtype, device=hidden.device)
+    product, dtype = (torch._int_mm, torch.int32) if hidden.dtype == torch.int8 else (torch.mm, hidden.dtype)
+    pooled = torch.empty((vocabulary, batch), dtype=dtype, device=hidden.device)
     for texts, tokens in _token_groups(batch, longest):
         group = hidden[texts, tokens]  # (b, l, H)
         b, length, _ = group.shape
-        flat = group.reshape(b * length, -1)
+        columns = group.reshape(b * length, -1).T  # (H, b * l)
         rows = max(256, _TILE_CELLS // (b * length))
+        logits = torch.empty((min(rows, vocabulary), b * length), dtype=dtype, device=hidden.device)
         for start in range(0, vocabulary, rows):
-            logits = linear(weight[start : start + rows], flat)  # (tile, b * l)
-            maxima = logits.view(-1, b, length).amax(dim=-1)  # (tile, b)
+            tile = weight[start : start + rows]
+            scores = product(tile, columns, out=logits[: len(tile)])  # (tile, b * l)
             running = pooled[start : start + rows, texts]
             if tokens.start == 0:
-                running.copy_(maxima)
+                torch.amax(scores.view(-1, b, length), dim=-1, out=running)
             else:
-                torch.maximum(running, maxima, out=running)
+                torch.maximum(running, scores.view(-1, b, length).amax(dim=-1), out=running)
     return pooled
 
 

@@ -19,11 +19,12 @@ from splade_integrations.batching import token_budget_batches
 from splade_integrations.checkpoints import MaskedLM, TokenWeights
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.head import activate, max_pool_head, splade_pool, sum_pool_head
+from splade_integrations.int8 import int8_products_pay
 from splade_integrations.masked_lm import LoadedMaskedLM, load_tokenizer
 from splade_integrations.precision import exact_float32
 from splade_integrations.sparse import concatenate, from_dense, from_rows
 from splade_integrations.tokenization import TextTokenizer, TokenIds
-from splade_integrations.two_pass import TwoPassHead, coarse_products_pay
+from splade_integrations.two_pass import TwoPassHead
 
 __all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide", "load_token_weights"]
 
@@ -215,9 +216,7 @@ class LexicalSide:
 
 
 def _two_pass_suits(description: MaskedLM, weight: Tensor) -> bool:
-    return (
-        description.pooling_strategy == "max" and weight.dtype == torch.float32 and coarse_products_pay(weight.device)
-    )
+    return description.pooling_strategy == "max" and int8_products_pay(weight.device)
 
 
 def load_token_weights(description: TokenWeights, max_length: int | None) -> TokenWeightsSide:

@@ -1,54 +1,72 @@
-"""The exact two-pass head: float32 term weights at about the cost of a bfloat16 product.
+"""The exact two-pass head: float32 term weights at about the cost of an int8 product.
 
 Of some 30 000 maxima few hundred are positive, and only those are weights. A first pass takes the whole product in
-bfloat16 and bounds every maximum from above; a second one computes in float32 the terms whose bound is positive.
+int8 and bounds every maximum from above; a second one computes in float32 the terms whose bound is positive.
 Knows tensors only. `max_pool_head` is its readable twin, and a test holds them equal on adversarial weights.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from splade_integrations.head import activate, max_logits, max_pool_head, repeat_first_token
+from splade_integrations.int8 import to_int8_grid
 
-__all__ = ["TwoPassHead", "coarse_products_pay"]
+__all__ = ["TwoPassHead"]
 
-# Unit roundoffs: of bfloat16 (8 bits of significand) and of float32 (24 bits), in which products are accumulated.
-_BFLOAT16 = 2.0**-8
+# Unit roundoff of float32 (24 bits of significand), in which everything but the int8 product is computed.
 _FLOAT32 = 2.0**-24
-# What the bound itself may lose by being computed in float32: a few operations, rounded up generously.
-_SLACK = 1.0 + 2.0**-18
+# Roundings that the bound allows for beside those of a product of H terms. Some ten are counted in the proof.
+_ROUNDINGS = 64
 # Absolute: covers numbers too small for their type, for weights and hidden states up to 2^20. Far below any weight.
 _UNDERFLOW = 2.0**-80
 # Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
 _MOST_CANDIDATES = 1 / 16
 # Tokens of a text x hidden size below which the bound, some passes over (V, B), costs more than it saves.
-_LEAST_WORK = 4096
+_LEAST_WORK = 1024
+
+
+class _Grid(NamedTuple):
+    """Vectors x = step · integers + rest.
+
+    Args:
+        integers: (…, H) int8.
+        step: (…, 1) float32.
+        rest_norm: |x - step · integers|, rounded upward. (…,).
+    """
+
+    integers: Tensor
+    step: Tensor
+    rest_norm: Tensor
 
 
 class TwoPassHead:
-    """Max pooling over a decoder, exact in float32, most of it computed in bfloat16.
+    """Max pooling over a decoder, exact in float32, most of it computed in int8.
 
-    For a term with decoder row w and a text's token vectors h_t, let w~, h~ be their bfloat16 copies. Then
+    Take a term with decoder row w and a text with token vectors h_t. Let m be a vector near all h_t (their mean, say),
+    r_t = h_t - m, and let k, K_t be integers with steps s, S such that w = s k + d and r_t = S K_t + e_t. Then
 
-        w . h  =  w~ . h~  +  (w - w~) . h  +  w~ . (h - h~)
+        w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
-    and by Cauchy-Schwarz the last two are at most |w - w~| |h| and |w~| |h - h~|: norms of residuals that are known
-    exactly, where a bound from the type's relative error would be wider and fail for numbers below its range.
-    A float32 sum of H products is off by at most g |a| |b|, g = H u / (1 - H u), u = 2^-24, in whatever order it is
-    taken. The coarse product is rounded to bfloat16 once more: what it stands for is at most c + 2^-8 |c|. Rounding is
-    monotone, so the maximum over tokens may be taken first. With m = max over t, the float32 maximum, bias added, is
-    positive only if
+    where k . K_t is exact, being a sum of integers in int32 (H <= 2^17). One step S serves all tokens of a text, so the
+    maximum over tokens may be taken of the integers. By Cauchy-Schwarz the last two products are at most |d| |r_t| and
+    |s k| |e_t|, norms that are known. With M the maximum over t, the float32 maximum, bias added, is positive only if
 
-        c + 2^-8 |c| + bias + m|h| |w - w~| + m|h - h~| |w~| + g (m|h~| |w~| + m|h| |w|) + underflow  >  0
+        w . m + s S max(k . K_t) + bias + |d| M|r| + |s k| M|e| + g |w| (M|h| + 4 M|r| + 2 |m|) + 2^-18 |bias|  >  0
 
-    where every norm is rounded upward. A NaN anywhere makes the comparison fail, and is counted as a candidate.
+    The last two are for float32: g = n u / (1 - n u), u = 2^-24, n = H + 64. A sum of H float32 products is off by at
+    most g |a| |b| in whatever order it is taken; there are two of those here, w . m and the result that is bounded,
+    w . h. Each of the others is a handful of roundings: of r_t and of the rests (2 u |r_t| each, as |S K_t| <= 2 |r_t|),
+    of the integer's conversion and its two factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and of adding the terms
+    up. Each norm is rounded upward. A NaN anywhere makes the comparison fail, and is counted as a candidate.
 
-    The proof needs float32 accumulation in the coarse product. `coarse_products_pay` checks it on this processor.
+    Subtracting m costs one product a text and shrinks r, and with it the bound: on a trained model 2.5 times.
 
     Args:
-        weight: Decoder weight. (V, H) float32.
-        bias: Decoder bias. (V,) float32 or None.
+        weight: Decoder weight. (V, H) of a floating type.
+        bias: Decoder bias. (V,) or None.
         activation_function: As `splade_pool`.
     """
 
@@ -56,38 +74,40 @@ class TwoPassHead:
         self._weight = weight
         self._bias = bias
         self._activation_function = activation_function
-        self._coarse = weight.bfloat16()
-        width = weight.shape[1] + 8  # eight more roundings pay for the additions that make the bound itself
+        exact = weight.float()
+        grid = _to_grid(exact, exact.abs().amax(dim=1, keepdim=True))
+        self._integers, self._steps = grid.integers, grid.step  # (V, H), (V, 1)
+        width = weight.shape[1] + _ROUNDINGS
         accumulation = width * _FLOAT32 / (1 - width * _FLOAT32)
-        coarse = self._coarse.float()
-        exact_norm, coarse_norm = _norms(weight), _norms(coarse)
-        # What multiplies m|h|, m|h - h~| and m|h~|. (V, 3)
-        self._factors = torch.stack(
-            [_norms(weight - coarse) + accumulation * exact_norm, coarse_norm, accumulation * coarse_norm], dim=1
-        )
-        self._bias_column = 0.0 if bias is None else bias.unsqueeze(1)  # (V, 1)
+        grid_norms = _norms(grid.integers.float()) * grid.step.squeeze(1) * (1 + 2.0**-20)
+        # What multiplies M|r|, M|e| and the lengths that float32 rounds. (V, 3)
+        self._factors = torch.stack([grid.rest_norm, grid_norms, accumulation * _norms(exact)], dim=1)
+        self._bias_column: Tensor | float = _UNDERFLOW
+        if bias is not None:
+            self._bias_column = (bias.float() + bias.float().abs() * 2.0**-18 + _UNDERFLOW).unsqueeze(1)  # (V, 1)
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Pool one batch.
 
         Args:
-            hidden: What enters the decoder, padded at the end. (B, L, H) float32.
+            hidden: What enters the decoder, padded at the end. (B, L, H) of the weight's type.
             lengths: Real tokens of each text, at least 1. (B,).
         Returns:
-            Term weights, 0 or more. (B, V) float32, equal to `max_pool_head`'s up to float32 rounding.
+            Term weights, 0 or more. (B, V) float32, equal to `max_pool_head`'s up to float32 rounding. From 16-bit
+            weights and hidden states they are what float32 arithmetic makes of those.
         """
         batch, longest, width = hidden.shape
         if longest * width < _LEAST_WORK:
             return max_pool_head(hidden, lengths, self._weight, self._bias, self._activation_function)
-        hidden = repeat_first_token(hidden, lengths)
-        texts, terms_of_texts = self.candidates(hidden).T.nonzero(as_tuple=True)  # by rising text
+        exact = repeat_first_token(hidden, lengths).float()
+        texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # by rising text
         if len(texts) > _MOST_CANDIDATES * batch * self._weight.shape[0]:
             return max_pool_head(hidden, lengths, self._weight, self._bias, self._activation_function)
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
         for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
-            maxima = linear(self._weight[terms], hidden[text, :length]).amax(dim=1)  # (C, l) -> (C,)
-            scores = maxima if self._bias is None else maxima + self._bias[terms]
+            maxima = linear(self._weight[terms].float(), exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
+            scores = maxima if self._bias is None else maxima + self._bias[terms].float()
             weights[text, terms] = activate(scores, self._activation_function)
         return weights
 
@@ -99,31 +119,28 @@ class TwoPassHead:
         Returns:
             (V, B) bool.
         """
-        coarse_hidden = hidden.bfloat16()
-        maxima = max_logits(coarse_hidden, self._coarse).float()  # (V, B)
-        back = coarse_hidden.float()
-        lengths = torch.stack([_norms(part).amax(dim=1) for part in (hidden, hidden - back, back)])  # (3, B)
-        margin = (self._factors @ lengths) * _SLACK + _UNDERFLOW  # (V, B)
-        bound = maxima.abs().mul_(_BFLOAT16 * _SLACK).add_(maxima).add_(margin).add_(self._bias_column)
+        centres = hidden.mean(dim=1)  # (B, H)
+        rests = hidden - centres.unsqueeze(1)  # (B, L, H)
+        grid = _to_grid(rests, rests.abs().amax(dim=(1, 2), keepdim=True))
+        maxima = max_logits(grid.integers, self._integers)  # (V, B) int32
+        rest_norms = _norms(rests).amax(dim=1)  # (B,)
+        rounded = _norms(hidden).amax(dim=1) + 4 * rest_norms + 2 * _norms(centres)
+        lengths = torch.stack([rest_norms, grid.rest_norm.amax(dim=1), rounded])  # (3, B)
+        bound = maxima * self._steps  # (V, B) float32
+        bound *= grid.step.view(1, -1)
+        bound += self._bias_column
+        bound.addmm_(self._weight.float(), centres.T)
+        bound.addmm_(self._factors, lengths)
         # Not `bound > 0`, which would lose a NaN.
         return ~(bound <= 0)
 
 
-def coarse_products_pay(device: torch.device) -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32, and accumulates such products in float32.
-
-    The second is tested: 256 and many halves, each of which a bfloat16 accumulator would lose.
-    """
-    if device.type != "cpu" or not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return False
-    for width in (128, 768, 1024, 4096):
-        row = torch.full((64, width), 0.5, dtype=torch.bfloat16, device=device)
-        row[:, 0] = 256.0
-        ones = torch.ones((64, width), dtype=torch.bfloat16, device=device)
-        expected = torch.tensor(256 + 0.5 * (width - 1)).bfloat16()
-        if not (linear(row, ones) == expected).all():
-            return False
-    return True
+def _to_grid(vectors: Tensor, largest: Tensor) -> _Grid:
+    """Round vectors (…, H) to an int8 grid that reaches up to `largest` (…, 1)."""
+    integers, step = to_int8_grid(vectors, largest)
+    rests = torch.addcmul(vectors, integers.float(), step, value=-1)
+    # Beside the norm's own roundings: those of each rest, at most 2^-22 of its vector in length.
+    return _Grid(integers, step, _norms(rests) + _norms(vectors) * 2.0**-22)
 
 
 def _norms(vectors: Tensor) -> Tensor:
