@@ -2,7 +2,8 @@
 
     python benchmarks/explanations.py FOLDER [--pairs 200]
 
-Milvus finds the pairs: the first hit of each of the first queries. The logits are those of plain transformers.
+The documents that the first queries' judgments name go into Milvus, which finds the pairs: the first hit of each query.
+The logits are those of plain transformers.
 """
 
 import argparse
@@ -29,17 +30,20 @@ def main() -> None:
     options = parser.parse_args()
     collection = load_collection(options.folder)
     encoder = SpladeEncoder(splade_model_path(), max_length=_LONGEST)
-    retriever = Splade(encoder, collection.documents)
     queries = collection.queries[: options.pairs]
+    judged = {document for query in collection.query_ids[: options.pairs] for document in collection.qrels[query]}
+    both = zip(collection.document_ids, collection.documents, strict=True)
+    documents = [text for identifier, text in both if identifier in judged]
+    retriever = Splade(encoder, documents)
     with tempfile.TemporaryDirectory() as folder:
-        store = MilvusCollection(str(Path(folder) / "x.db"), "x", collection.documents, None, retriever.documents)
+        store = MilvusCollection(str(Path(folder) / "x.db"), "x", documents, None, retriever.documents)
         found = store.search("SPLADE", retriever.encode(queries), 1)
         store.close()
     reference = _Reference()
     score_difference = sum_difference = logit_difference = 0.0
     terms = expansions = 0
     for query, ranking in zip(queries, found, strict=True):
-        explanation = encoder.explain(query, collection.documents[ranking.rows[0]])
+        explanation = encoder.explain(query, documents[ranking.rows[0]])
         total = sum(term.contribution for term in explanation.terms)
         score_difference = max(score_difference, abs(total - ranking.scores[0]))
         sum_difference = max(sum_difference, abs(total - explanation.score))
@@ -51,7 +55,9 @@ def main() -> None:
                 logit_difference = max(logit_difference, float(column.max() - column[place.token_index]))
         terms += len(explanation.terms)
         expansions += sum(term.expansion for term in explanation.terms)
-    print(f"{len(queries)} pairs, {terms} shared terms, {expansions} of them expansions")
+    print(
+        f"{len(queries)} pairs over {len(documents)} documents, {terms} shared terms, {expansions} of them expansions"
+    )
     print(f"largest difference of a sum of contributions from Milvus's score: {score_difference:.2e}")
     print(f"largest difference of that sum from the explanation's own score:  {sum_difference:.2e}")
     print(f"largest shortfall of a place's logit from the maximum:            {logit_difference:.2e}")

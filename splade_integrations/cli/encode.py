@@ -128,7 +128,7 @@ def encode_blocks(
     *,
     queries: bool = False,
     advance: Callable[[int], object] = lambda _: None,
-    block_rows: int = 2048,
+    block_rows: int = 1024,
 ) -> Iterator[Block]:
     """Records to blocks of rows, in order, in bounded memory.
 

@@ -107,13 +107,13 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
         ax.axhline(system.measures[measure], color="grey", linestyle=style, linewidth=1, label=system.name)
     ax.set_xscale("log")
     ax.minorticks_off()
-    ticks = sorted({round(point.index_bytes / 1e6, 1) for point in points})
+    ticks = sorted({float(f"{point.index_bytes / 1e6:.2g}") for point in points})
     kept = [tick for n, tick in enumerate(ticks) if n == 0 or tick > 1.15 * ticks[n - 1]]
     ax.set_xticks(kept, [f"{tick:g}" for tick in kept])
     ax.margins(x=0.12)
     ax.set_xlabel("index size (MB, log scale); at each point: most terms of a document")
     ax.set_ylabel(f"{measure} (0 to 1) with 95 % interval")
-    ax.legend(loc="lower right", frameon=False, fontsize=8)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from transformers.utils import logging as transformers_logging
 
+from splade_integrations.devices import resolve_device
 from splade_integrations.errors import require_extra
 from splade_integrations.evaluation.ranking import (
     Ranking,
@@ -223,8 +226,9 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
     """
     with require_extra("evaluate", module="A dense model"):
         from sentence_transformers import SentenceTransformer
-    from splade_integrations.devices import resolve_device
-
+    local = Path(name).is_dir() and transformers_logging.is_progress_bar_enabled()
+    if local:  # reading a file is quick; a download keeps its bar
+        transformers_logging.disable_progress_bar()
     try:
         model = SentenceTransformer(fspath(name), device=str(resolve_device(device)))
     except OSError as err:
@@ -233,6 +237,9 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
             f"dense model {name!r} must be a folder, or a model on the hub that can be reached. Check the name and "
             f"the network. ({first})"
         ) from err
+    finally:
+        if local:
+            transformers_logging.enable_progress_bar()
     if max_length is not None:
         model.max_seq_length = max_length
     return _SentenceTransformer(model)
