@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/.installed
 # Used as printed by `make demo Q="your question"`.
 Q ?=
 
-.PHONY: help install demo test lint format evaluate clean
+.PHONY: help install demo test test-lanes lint format evaluate evaluate-frameworks check-installs notebooks clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Make .venv with all that demo and tests need (again: nothing to do).
 
@@ -26,8 +26,37 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Hybrid search over Python's standard library. Your own question: make demo Q="…"
 	@$(BIN)/python examples/demo.py $(if $(Q),"$(Q)")
 
-test: $(INSTALLED)  ## Run the tests.
+# Lanes: other versions of Milvus's packages, each in an environment of its own, .venv-LANE. A lane's constraints file
+# holds where it differs from constraints.txt; it runs the tests that such a difference can touch.
+LANES := pymilvus3 lite2
+LANE_INSTALLS_pymilvus3 := .[langchain]
+LANE_INSTALLS_lite2 := .[langchain,llama-index] setuptools
+LANE_TESTS_pymilvus3 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_compatibility.py tests/test_aliases.py \
+	tests/test_langchain.py tests/test_llama_index.py splade_integrations/langchain splade_integrations/milvus.py
+LANE_TESTS_lite2 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_compatibility.py tests/test_aliases.py \
+	tests/test_adapters_smoke.py
+
+test: $(INSTALLED)  ## Run the tests, here and in each lane of other versions.
 	@$(BIN)/python -m pytest --quiet
+	@$(MAKE) --no-print-directory test-lanes
+
+test-lanes: $(LANES:%=test-lane-%)  ## Run the lanes alone: pymilvus 3, and milvus-lite 2.
+
+test-lane-%: $(VENV)-%/.installed
+	@echo "Lane $*: $$(grep == constraints/$*.txt | tr '\n' ' ')"
+	@$(VENV)-$*/bin/python -m pytest --quiet $(LANE_TESTS_$*)
+
+$(VENV)-%/.installed: pyproject.toml constraints.txt constraints/%.txt
+	@echo "Installing into $(VENV)-$* (a minute or two) …"
+	@test -x $(VENV)-$*/bin/python || $(PYTHON) -m venv $(VENV)-$*
+	@awk -F == 'NR == FNR { own[tolower($$1)]; print; next } !(tolower($$1) in own)' constraints/$*.txt constraints.txt \
+		> $(VENV)-$*/constraints.txt
+	@$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV)-$*/constraints.txt \
+		$(patsubst .%,--editable .%,$(LANE_INSTALLS_$*)) --group lane
+	@touch $@
+
+.PRECIOUS: $(VENV)-%/.installed
 
 lint: $(INSTALLED)  ## Check style and types.
 	@$(BIN)/ruff check .
@@ -43,5 +72,15 @@ DATA ?= ../shared/data/scifact ../shared/data/cranfield
 evaluate: $(INSTALLED)  ## Retrieval quality and its cost: make evaluate DATA="folder …"
 	@$(BIN)/splade evaluate $(DATA) --search both
 
-clean:  ## Remove the environment, caches and the demo's index.
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache
+evaluate-frameworks: $(INSTALLED) $(VENV)-pymilvus3/.installed  ## SciFact through LangChain and LlamaIndex, in both lanes.
+	@$(BIN)/python benchmarks/frameworks.py $(firstword $(DATA))
+	@$(VENV)-pymilvus3/bin/python benchmarks/frameworks.py $(firstword $(DATA))
+
+check-installs:  ## Clean environments: pip install each extra, and search in them.
+	@$(PYTHON) benchmarks/check_installs.py
+
+notebooks: $(INSTALLED)  ## Run the notebooks of examples/ and keep their outputs.
+	@$(BIN)/python examples/run_notebooks.py
+
+clean:  ## Remove the environments, caches and the demo's index.
+	rm -rf $(VENV) $(VENV)-* .cache .pytest_cache .ruff_cache .mypy_cache

@@ -7,16 +7,19 @@ beyond the text that an entry offers to embed. Run it to see how many entries th
 """
 
 import ast
+import hashlib
+import json
 import re
+import sys
 import sysconfig
 import time
 import tokenize
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Entry", "read_corpus"]
+__all__ = ["Entry", "read_corpus", "read_corpus_once"]
 
 Kind = Literal["function", "class", "method"]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -127,6 +130,23 @@ def read_corpus() -> list[Entry]:
             f"The standard library must be there as .py files, got none in {folder}. Use a Python that has its sources."
         )
     return [entries[name] for name in sorted(entries)]
+
+
+def read_corpus_once(folder: Path) -> list[Entry]:
+    """Read the corpus as `read_corpus` does, or what an earlier call has left in `folder`: parsing takes seconds.
+
+    Args:
+        folder: Where the entries are kept, for this Python and this module.
+    """
+    version = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    file = folder / f"stdlib-{version}.json"
+    if file.is_file():
+        return [Entry(**fields) for fields in json.loads(file.read_text(encoding="utf-8"))]
+    entries = read_corpus()
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
+    unfinished.replace(file)  # whole or not at all
+    return entries
 
 
 def _read_modules(folder: Path) -> Iterator[_Module]:

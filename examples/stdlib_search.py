@@ -66,15 +66,31 @@ class Models:
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
         # Each question is asked of two stores and three sides.
-        self.embed_query = lru_cache(dense.embed_query)
-        self._encode_query = lru_cache(lambda query: encoder.encode_queries([query]))
+        self._queries: dict[str, tuple[list[float], csr_array]] = {}
+        self._encode_page = lru_cache(lambda page: encoder.encode_documents([page]))
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         rows: csr_array = self.sparse_rows(texts)
         return rows
 
+    def encode_pages(self, pages: Sequence[str]) -> csr_array:
+        """Sparse rows of a few pages, without those of the whole corpus."""
+        return concatenate([self._encode_page(page) for page in pages], self.encoder.dim)
+
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        return concatenate([self._encode_query(text) for text in texts], self.encoder.dim)
+        self.encode_queries_together(texts)
+        return concatenate([self._queries[text][1] for text in texts], self.encoder.dim)
+
+    def embed_query(self, text: str) -> list[float]:
+        self.encode_queries_together([text])
+        return self._queries[text][0]
+
+    def encode_queries_together(self, texts: Sequence[str]) -> None:
+        """Encode by both models the questions that are new, and keep them."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._queries]
+        if new:
+            dense, sparse = self.dense.embed_documents(new), self.encoder.encode_queries(new)
+            self._queries |= {text: (dense[row], sparse[[row]]) for row, text in enumerate(new)}
 
 
 class LangChainDense(Embeddings):

@@ -2,9 +2,11 @@
 
 import torch
 
+from splade_integrations.int8 import int8_products_pay
+
 __all__ = ["resolve_device", "resolve_dtype"]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -33,17 +35,22 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The torch type of "auto", "float32", "bfloat16" or "float16".
+    """The torch type of "auto", "float32", "bfloat16", "float16" or "int8".
 
     "auto" is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose three more bits
-    of mantissa keep the weights closer to float32 than bfloat16.
+    of mantissa keep the weights closer to float32 than bfloat16. int8 is for processors that multiply it fast.
 
     Raises:
-        ValueError: An unknown type.
+        ValueError: An unknown type, or int8 where it would not be faster.
     """
     if dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if resolved is None or resolved not in _DTYPES.values():
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
+    if resolved == torch.int8 and not int8_products_pay(device):
+        raise ValueError(
+            f"dtype int8 must be on a CPU with VNNI or AMX instructions, got {str(device)!r} without. "
+            "Use dtype='bfloat16', or 'float16' on CUDA."
+        )
     return resolved

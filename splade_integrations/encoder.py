@@ -58,7 +58,9 @@ class SpladeEncoder:
         model_name: A SPLADE model: a local folder, or `org/model` on the Hugging Face hub. Layouts of
             sentence-transformers 5 and 6, plain masked-LM checkpoints, OpenSearch's neural sparse models.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
-        dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16" or "float16".
+        dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16", "float16", or "int8" on a
+            CPU that has the instructions for it: the body's linear layers then, the rest float32. docs/speed.md tells
+            what each costs in quality.
         max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning a call.
             None takes the model's own limit.
         revision: Branch, tag or commit of a hub repository.
@@ -339,8 +341,9 @@ class SpladeEncoder:
             if truncated:
                 logger.warning(
                     "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's "
-                    "tokens were lost. Split long texts into smaller chunks, or raise max_length if the model allows.",
-                    truncated, encoded, side.max_length, 100 * tokens_lost / tokens,
+                    "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
+                    "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows.",
+                    truncated, encoded, side.max_length, 100 * tokens_lost / tokens, side.max_length - 2,
                 )  # fmt: skip
 
 

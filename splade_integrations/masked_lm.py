@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.int8 import quantize_linears
 from splade_integrations.repositories import Repository
 
 __all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
@@ -68,7 +69,7 @@ def load_masked_lm(
         repository: Where its files lie.
         folder: Folder within the repository; "" is its root.
         device: Where the weights go.
-        dtype: Type of the weights.
+        dtype: Type of the weights. int8 is for the body's linear layers; the rest is float32 then.
         trust_remote_code: Let the repository run code of its own; its revision is logged.
     Raises:
         FileNotFoundError: A file is missing.
@@ -83,7 +84,10 @@ def load_masked_lm(
     with _quiet_if_local(repository):
         try:
             model, report = AutoModelForMaskedLM.from_pretrained(
-                config=config, dtype=dtype, output_loading_info=True, **arguments
+                config=config,
+                dtype=torch.float32 if dtype == torch.int8 else dtype,
+                output_loading_info=True,
+                **arguments,
             )
         except SafetensorError as err:
             raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch it again.") from err
@@ -104,6 +108,8 @@ def load_masked_lm(
         padded = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
         alone = model(input_ids=ids[1:, :_PROBED], attention_mask=mask[1:, :_PROBED], return_dict=True).logits
     decoder = _take_decoder(model, ids, mask, padded)
+    if dtype == torch.int8:
+        _quantize(name, model, ids, mask)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),
@@ -254,6 +260,22 @@ def _take_decoder(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> nn
         setattr(owner, child, decoder)
         return None
     return decoder
+
+
+def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
+    """Make the body's linear layers int8, and see that it calls them as layers: some read their weights by hand.
+
+    The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
+    """
+    quantize_linears(model.base_model)
+    try:
+        with torch.inference_mode():
+            model(input_ids=ids, attention_mask=mask, return_dict=True)
+    except AttributeError as err:
+        raise UnsupportedModelError(
+            f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
+            "Use dtype='bfloat16'."
+        ) from err
 
 
 @contextmanager

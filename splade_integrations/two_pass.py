@@ -58,9 +58,9 @@ class TwoPassHead:
 
     The last two are for float32: g = n u / (1 - n u), u = 2^-24, n = H + 64. A sum of H float32 products is off by at
     most g |a| |b| in whatever order it is taken; there are two of those here, w . m and the result that is bounded,
-    w . h. Each of the others is a handful of roundings: of r_t and of the rests (2 u |r_t| each, as |S K_t| <= 2 |r_t|),
-    of the integer's conversion and its two factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and of adding the terms
-    up. Each norm is rounded upward. A NaN anywhere makes the comparison fail, and is counted as a candidate.
+    w . h. The others are handfuls of roundings: of r_t and of the rests (2 u |r_t| each, as |S K_t| <= 2 |r_t|), of the
+    integer's conversion and its two factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and of adding the terms up.
+    Each norm is rounded upward. A NaN anywhere makes the comparison fail, and is counted as a candidate.
 
     Subtracting m costs one product a text and shrinks r, and with it the bound: on a trained model 2.5 times.
 

@@ -3,7 +3,10 @@
 Knows LangChain; the maths is the encoder's.
 """
 
+from splade_integrations.compatibility import check_installed
 from splade_integrations.errors import require_extra
+
+check_installed("langchain-milvus", "pymilvus")
 
 with require_extra("langchain", module=__name__):
     import langchain_core  # noqa: F401

@@ -3,7 +3,10 @@
 Knows LlamaIndex; the maths is the encoder's.
 """
 
+from splade_integrations.compatibility import check_installed
 from splade_integrations.errors import require_extra
+
+check_installed("llama-index-vector-stores-milvus", "pymilvus")
 
 with require_extra("llama-index", module=__name__):
     import llama_index.core

@@ -1,0 +1,121 @@
+"""What pip resolves works: clean environments, each extra and both, and a hybrid search in each.
+
+    python benchmarks/check_installs.py [EXTRA …]
+
+Nothing is held to a version but torch, whose CPU build this names, and the bounds of pyproject.toml. Then the bounds
+themselves: combinations that are known to break must not resolve. Standard library only, since it runs before any
+install. It downloads some 300 MB and takes minutes.
+"""
+
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH = "torch==2.13.0"
+EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
+SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
+# An extra, and versions that must not go with it.
+UNRESOLVABLE = (
+    ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
+    ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
+    ("langchain", "milvus-lite==3.2.1"),
+    ("milvus", "milvus-lite==3.1.0"),
+    ("llama-index", "pymilvus==3.0.2"),
+    ("langchain,llama-index", "pymilvus==2.6.17"),
+)
+# Of no model: what is tried is that the packages go together.
+SEARCH = """
+import importlib.metadata, sys, tempfile
+import numpy as np
+from scipy.sparse import csr_array
+
+WORDS = "turing broke enigma lovelace wrote program hopper made compiler".split()
+
+class Encoder:
+    def encode_documents(self, texts):
+        return csr_array(np.array([[float(w in t.split()) for w in WORDS] for t in texts], np.float32))
+    encode_queries = encode_documents
+
+def vector(text):
+    return [1.0 + text.count(letter) for letter in "aeiost"]
+
+TEXTS = {"turing": "turing broke enigma", "lovelace": "lovelace wrote program", "hopper": "hopper made compiler"}
+found = {}
+if "langchain" in sys.argv[1].split(","):
+    from langchain_core.embeddings import Embeddings
+    from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
+    class Dense(Embeddings):
+        def embed_query(self, text): return vector(text)
+        def embed_documents(self, texts): return [vector(text) for text in texts]
+    store = hybrid_milvus(Dense(), SpladeSparseEmbedding(encoder=Encoder()), uri=tempfile.mkdtemp() + "/a.db")
+    store.add_texts(list(TEXTS.values()), ids=list(TEXTS))
+    found["LangChain"] = [d.id for d in store.similarity_search("turing broke enigma", k=3)]
+if "llama-index" in sys.argv[1].split(","):
+    from llama_index.core.schema import TextNode
+    from llama_index.core.vector_stores.types import VectorStoreQuery
+    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
+    sparse = SpladeSparseEmbedding(encoder=Encoder())
+    store = HybridMilvusVectorStore(tempfile.mkdtemp() + "/b.db", dim=6, sparse_embedding_function=sparse)
+    store.add([TextNode(id_=name, text=text, embedding=vector(text)) for name, text in TEXTS.items()])
+    text = "turing broke enigma"
+    query = VectorStoreQuery(query_str=text, query_embedding=vector(text), similarity_top_k=3, mode="hybrid")
+    found["LlamaIndex"] = store.query(query).ids
+for framework, ids in found.items():
+    assert ids[0] == "turing" and len(ids) == 3, (framework, ids)
+print(", ".join(found), "found it")
+"""
+
+
+def main(extras: list[str]) -> int:
+    """Try each; returns the exit status."""
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, extra in enumerate(extras):
+            failed += not _installs_and_searches(Path(folder) / str(number), extra)
+        resolver = Path(folder) / "resolver"
+        _make(resolver)
+        for extra, *versions in UNRESOLVABLE:
+            failed += not _is_refused(resolver, extra, versions)
+    return int(failed > 0)
+
+
+def _installs_and_searches(environment: Path, extra: str) -> bool:
+    python = _make(environment)
+    constraint = environment / "torch.txt"
+    constraint.write_text(TORCH + "\n", encoding="utf-8")
+    steps = (
+        [python, "-m", "pip", "install", "--quiet", "-c", str(constraint), f"{ROOT}[{extra}]"],
+        [python, "-m", "pip", "check"],
+        [python, "-c", SEARCH, extra],
+    )
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True, cwd=environment)
+        if done.returncode:
+            print(f"[{extra}] FAILED: {done.stdout[-1000:]}\n{done.stderr[-3000:]}", flush=True)
+            return False
+    listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True).stdout.split()
+    versions = " ".join(line for line in listed if line.startswith(tuple(f"{name}==" for name in SHOWN)))
+    print(f"[{extra}] {versions}: {done.stdout.strip()}", flush=True)
+    return True
+
+
+def _is_refused(environment: Path, extra: str, versions: list[str]) -> bool:
+    command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--dry-run", "--quiet", f"{ROOT}[{extra}]"]
+    done = subprocess.run([*command, TORCH, *versions], capture_output=True, text=True)
+    refused = done.returncode != 0 and "ResolutionImpossible" in done.stderr
+    print(f"[{extra}] with {' '.join(versions)}: {'cannot be resolved, as it should be' if refused else 'FAILED'}")
+    if not refused:
+        print(done.stderr[-1000:])
+    return refused
+
+
+def _make(environment: Path) -> str:
+    venv.create(environment, with_pip=True)
+    return str(environment / "bin" / "python")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(EXTRAS)))

@@ -1,0 +1,255 @@
+"""Retrieval through LangChain and LlamaIndex, beside the encoder's own rankings: does anything get lost between?
+
+    python benchmarks/frameworks.py FOLDER [FOLDER …]
+
+A folder is a test collection in BEIR layout. Each text is encoded once, and its rows are kept under .cache/ for the
+next run and the next lane; both stores take them from there. For each framework that is installed, at k = 4 and k = 10:
+nDCG@10 of SPLADE alone and of the hybrid, and the same of exact rankings of the same rows, cut to k. The exit status
+is 1 where one is off by more than 0.002.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, load_npz, save_npz
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+from dense import MiniLM
+from models import splade_model_path
+
+from splade_integrations import OptionalDependencyError, SpladeEncoder
+from splade_integrations.evaluation import Collection, load_collection
+from splade_integrations.evaluation.measures import per_query
+from splade_integrations.evaluation.ranking import (
+    RRF_K,
+    Ranking,
+    fuse_rrf,
+    postings,
+    rank_dense,
+    rank_sparse,
+    unit_rows,
+)
+
+__all__ = ["Embeddings", "KeptRows", "compare"]
+
+ROOT = Path(__file__).resolve().parents[1]
+CANDIDATES = 100
+TOLERANCE = 0.002
+CUTS = (4, 10)
+PACKAGES = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
+Search = Callable[[str, str, int], list[str]]  # question, "sparse" or "hybrid", k -> document ids
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Both sides of some texts.
+
+    Args:
+        dense: (N, H).
+        sparse: (N, V).
+    """
+
+    dense: NDArray[np.float32]
+    sparse: csr_array
+
+
+class KeptRows:
+    """Both models at once, for texts whose rows are known: what the adapters take for an encoder.
+
+    Args:
+        collection: The texts.
+        documents: Their rows.
+        queries: The queries' rows.
+    """
+
+    def __init__(self, collection: Collection, documents: Embeddings, queries: Embeddings) -> None:
+        self._documents = documents, {text: row for row, text in enumerate(collection.documents)}
+        self._queries = queries, {text: row for row, text in enumerate(collection.queries)}
+
+    def encode_documents(self, texts: Sequence[str]) -> csr_array:
+        """SPLADE rows of documents."""
+        embeddings, row_of = self._documents
+        rows: csr_array = embeddings.sparse[[row_of[text] for text in texts]]
+        return rows
+
+    def encode_queries(self, texts: Sequence[str]) -> csr_array:
+        """SPLADE rows of queries."""
+        embeddings, row_of = self._queries
+        rows: csr_array = embeddings.sparse[[row_of[text] for text in texts]]
+        return rows
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Dense rows of documents, as LangChain calls them."""
+        embeddings, row_of = self._documents
+        rows: list[list[float]] = embeddings.dense[[row_of[text] for text in texts]].tolist()
+        return rows
+
+    def embed_query(self, text: str) -> list[float]:
+        """The dense row of a query."""
+        embeddings, row_of = self._queries
+        row: list[float] = embeddings.dense[row_of[text]].tolist()
+        return row
+
+
+def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
+    """A collection of LangChain's, filled."""
+    from langchain_core.embeddings import Embeddings as LangChainEmbeddings
+
+    from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
+
+    class Dense(LangChainEmbeddings):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return rows.embed_documents(texts)
+
+        def embed_query(self, text: str) -> list[float]:
+            return rows.embed_query(text)
+
+    store = hybrid_milvus(Dense(), SpladeSparseEmbedding(encoder=rows), uri=uri)
+    store.add_texts(collection.documents, ids=_keys(collection))
+
+    def search(question: str, side: str, k: int) -> list[str]:
+        return [str(found.id) for found in store.similarity_search(question, k=k, mode=side)]
+
+    return search
+
+
+def llama_index_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
+    """A collection of LlamaIndex's, filled."""
+    from llama_index.core.schema import TextNode
+    from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+
+    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
+
+    dense = rows.embed_documents(collection.documents)
+    store = HybridMilvusVectorStore(
+        uri, dim=len(dense[0]), sparse_embedding_function=SpladeSparseEmbedding(encoder=rows)
+    )
+    store.add(
+        [
+            TextNode(id_=key, text=text, embedding=embedding)
+            for key, text, embedding in zip(_keys(collection), collection.documents, dense, strict=True)
+        ]
+    )
+
+    def search(question: str, side: str, k: int) -> list[str]:
+        query = VectorStoreQuery(
+            query_str=question,
+            query_embedding=rows.embed_query(question),
+            similarity_top_k=k,
+            mode=VectorStoreQueryMode(side),
+        )
+        return store.query(query).ids or []
+
+    return search
+
+
+FRAMEWORKS: dict[str, Callable[[Collection, KeptRows, str], Search]] = {
+    "LangChain": langchain_search,
+    "LlamaIndex": llama_index_search,
+}
+
+
+def compare(
+    collection: Collection, documents: Embeddings, queries: Embeddings
+) -> Iterator[tuple[str, str, int, float, float]]:
+    """Rows of (framework, side, k, nDCG@10 through it, nDCG@10 of exact rankings), for frameworks that are installed.
+
+    Args:
+        collection: Texts and judgments.
+        documents: Rows of its documents.
+        queries: Rows of its queries.
+    """
+    rows = KeptRows(collection, documents, queries)
+    dense = rank_dense(queries.dense, unit_rows(documents.dense), CANDIDATES)
+    splade = rank_sparse(queries.sparse, postings(documents.sparse), CANDIDATES)
+    exact = {"splade": splade, "hybrid": [fuse_rrf(sides, RRF_K) for sides in zip(dense, splade, strict=True)]}
+    for framework, open_and_fill in FRAMEWORKS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                search = open_and_fill(collection, rows, str(Path(folder) / "frameworks.db"))
+            except OptionalDependencyError as err:
+                print(f"{framework}: left out. {err}")
+                continue
+            for side, method in (("sparse", "splade"), ("hybrid", "hybrid")):
+                for k in CUTS:
+                    found: list[Ranking] = [
+                        Ranking([int(key) for key in search(question, side, k)], []) for question in collection.queries
+                    ]
+                    cut = [ranking.cut(k) for ranking in exact[method]]
+                    yield framework, side, k, _ndcg(collection, found), _ndcg(collection, cut)
+
+
+def main(folders: Sequence[Path]) -> int:
+    """Run the command. Returns its exit status."""
+    print(", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    worst = 0.0
+    for folder in folders:
+        collection = load_collection(folder)
+        documents, queries = _embeddings(collection)
+        print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries; nDCG@10")
+        print(f"  {'':12}{'':8}{'k':>4}{'store':>9}{'exact':>9}{'diff':>9}")
+        for framework, side, k, through, expected in compare(collection, documents, queries):
+            worst = max(worst, abs(through - expected))
+            line = f"  {framework:12}{side:8}{k:4}{through:9.4f}{expected:9.4f}{through - expected:+9.4f}"
+            print(line, flush=True)
+    print(f"largest difference {worst:.4f}, allowed {TOLERANCE}")
+    return int(worst > TOLERANCE)
+
+
+def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
+    """Rows of documents and queries: kept from an earlier run over the same texts, or encoded now."""
+    texts = "\0".join([splade_model_path(), *collection.documents, *collection.queries])
+    folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
+    sides = ("documents", "queries")
+    if not (folder / "complete").is_file():
+        splade, dense = SpladeEncoder(splade_model_path(), max_length=256), MiniLM()
+        watched = sys.stderr.isatty()
+        encoded = (
+            Embeddings(
+                dense.encode(collection.documents, watched), splade.encode_documents(collection.documents, watched)
+            ),
+            Embeddings(dense.encode(collection.queries), splade.encode_queries(collection.queries)),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, embeddings in zip(sides, encoded, strict=True):
+            np.save(folder / f"{name}-dense.npy", embeddings.dense)
+            save_npz(folder / f"{name}-sparse.npz", embeddings.sparse)
+        (folder / "complete").touch()
+    documents, queries = (
+        Embeddings(np.load(folder / f"{name}-dense.npy"), csr_array(load_npz(folder / f"{name}-sparse.npz")))
+        for name in sides
+    )
+    return documents, queries
+
+
+def _keys(collection: Collection) -> list[str]:
+    """Primary keys that sort as the corpus does: ties in the store then go as they do in exact fusion."""
+    return [f"{row:08}" for row in range(len(collection.documents))]
+
+
+def _ndcg(collection: Collection, rankings: Sequence[Ranking]) -> float:
+    return float(per_query(collection, rankings, ["nDCG@10"])["nDCG@10"].mean())
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "–"
+
+
+if __name__ == "__main__":
+    parser: Any = argparse.ArgumentParser(description="Retrieval through the frameworks beside exact rankings.")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a folder in BEIR layout")
+    sys.exit(main(parser.parse_args().folders))

@@ -1,0 +1,46 @@
+"""LangChain: hybrid retrieval over a few of the standard library's docstrings, with the models of the demo.
+
+python examples/langchain_hybrid.py ["your question"]
+"""
+
+import sys
+import tempfile
+
+from langchain_core.documents import Document
+from langchain_huggingface import HuggingFaceEmbeddings
+from models import dense_model_path, splade_model_path
+from side_by_side import MODULES, read_slice
+
+from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+
+QUESTION = "decode Ascii85"
+
+
+def build_store(uri: str) -> HybridMilvus:
+    """A store over the slice of the corpus, filled."""
+    store = hybrid_milvus(
+        HuggingFaceEmbeddings(model_name=dense_model_path()),  # or "sentence-transformers/all-MiniLM-L6-v2"
+        SpladeSparseEmbedding(model_name=splade_model_path(), max_length=256),  # or "prithivida/Splade_PP_en_v2"
+        uri=uri,  # a server: "http://localhost:19530", and token="user:password"
+        consistency_level="Strong",  # a server's reads then see every earlier write; milvus-lite's always do
+    )
+    store.add_documents(
+        [Document(entry.page, id=entry.name, metadata={"module": entry.module}) for entry in read_slice()]
+    )
+    return store
+
+
+def main(question: str) -> None:
+    """Ask both sides, either one, and one module alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = build_store(f"{folder}/langchain.db")
+        print(f"{question!r} among {', '.join(MODULES)}")
+        for mode in ("dense", "sparse", "hybrid"):
+            retriever = store.as_retriever(search_kwargs={"k": 3, "mode": mode})
+            print(f"  {mode:7}", *(document.id for document in retriever.invoke(question)))
+        retriever = store.as_retriever(search_kwargs={"k": 3, "expr": 'module == "base64"'})  # binds both sides
+        print("  in base64 alone:", *(document.id for document in retriever.invoke(question)))
+
+
+if __name__ == "__main__":
+    main(" ".join(sys.argv[1:]) or QUESTION)

@@ -1,0 +1,99 @@
+"""Index a collection anew, with another model, and switch a running service over without a gap.
+
+    python examples/reindex_behind_alias.py
+
+A service opens its collection by an alias. A new collection is filled beside the old one; then the alias is switched,
+which Milvus does at once, and the old collection goes when no query uses it any more. Weights of two models never meet
+in one collection. Aliases work on servers and on milvus-lite 3.2.2, not on milvus-lite 2.5.1.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from dense import MiniLM
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from models import splade_model_path
+from pymilvus import MilvusClient
+
+from splade_integrations import SpladeEncoder
+from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+
+__all__ = ["reindex_behind_alias"]
+
+
+def reindex_behind_alias(
+    client: MilvusClient, alias: str, new_collection: str, fill: Callable[[str], object], *, drop_old: bool = True
+) -> None:
+    """Fill a new collection, then let `alias` name it.
+
+    Args:
+        client: Of the database that holds both.
+        alias: The name that services open. It may be new.
+        new_collection: Name of the collection to make, such as `docs_2`.
+        fill: Given that name, makes the collection and adds all documents. If it raises, the alias stays where it is.
+        drop_old: Drop the collection that the alias named before. False keeps it, to switch back.
+    Raises:
+        ValueError: `new_collection` exists, or `alias` is the name of a collection.
+    """
+    if client.has_collection(new_collection):
+        raise ValueError(f"new_collection must be a new name, got {new_collection!r}, which exists. Take another.")
+    old = _named_by(client, alias)
+    if old is None and client.has_collection(alias):
+        raise ValueError(
+            f"alias must not be a collection, got {alias!r}, which is one. Take another alias, and let services open "
+            "that."
+        )
+    try:
+        fill(new_collection)
+    except BaseException:
+        if client.has_collection(new_collection):
+            client.drop_collection(new_collection)
+        raise
+    if old is None:
+        client.create_alias(new_collection, alias)
+    else:
+        client.alter_alias(new_collection, alias)
+        if drop_old:
+            client.drop_collection(old)
+
+
+def _named_by(client: MilvusClient, alias: str) -> str | None:
+    for collection in client.list_collections():
+        if alias in client.list_aliases(collection)["aliases"]:
+            return str(collection)
+    return None
+
+
+class Dense(MiniLM, Embeddings):
+    """The dense side, as LangChain wants it."""
+
+
+def main(uri: str) -> None:
+    """Index with a model that reads 16 tokens, then again with 256, while a service searches by the alias."""
+    dense, name = Dense(), "docs"
+    documents = [
+        Document("Alan Turing broke the Enigma cipher.", id="turing"),
+        Document("Grace Hopper made the first compiler.", id="hopper"),
+    ]
+
+    def store(collection: str, max_length: int) -> HybridMilvus:
+        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # another model in your case
+        return hybrid_milvus(dense, SpladeSparseEmbedding(encoder=encoder), uri=uri, collection_name=collection)
+
+    def filler(max_length: int, texts: Iterable[Document]) -> Callable[[str], object]:
+        return lambda collection: store(collection, max_length).add_documents(list(texts))
+
+    client = MilvusClient(uri)
+    reindex_behind_alias(client, name, "docs_1", filler(16, documents))
+    print("first: ", [found.id for found in store(name, 16).similarity_search("Who cracked Enigma?", k=1)])
+    documents.append(Document("Bletchley Park read Enigma messages.", id="bletchley"))
+    reindex_behind_alias(client, name, "docs_2", filler(256, documents))
+    print("second:", [found.id for found in store(name, 256).similarity_search("Bletchley Park", k=1)])
+    print("collections:", client.list_collections())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        main(str(Path(folder) / "alias.db"))

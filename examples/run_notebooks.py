@@ -1,0 +1,36 @@
+"""Run the notebooks of this folder and keep their outputs in them.
+
+python examples/run_notebooks.py
+"""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+__all__ = ["NOTEBOOKS", "run"]
+
+FOLDER = Path(__file__).resolve().parent
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def run(file: Path) -> Any:
+    """A notebook with the outputs of a run of now.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: A cell failed.
+    """
+    notebook = nbformat.read(file, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}, record_timing=False).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata.clear()
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # load messages
+    return notebook
+
+
+if __name__ == "__main__":
+    for file in NOTEBOOKS:
+        nbformat.write(run(file), file)
+        print(file.relative_to(FOLDER.parent))

@@ -1,0 +1,74 @@
+"""Tables for the notebooks: answers of each side, ranks of expected answers, terms that matched. And a small corpus.
+
+Knows neither framework: a search is a function of question, side and k that returns names.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from stdlib_corpus import Entry, read_corpus_once
+from stdlib_questions import QUESTIONS, Question
+
+from splade_integrations import SpladeEncoder
+
+__all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms"]
+
+Search = Callable[[str, str, int], list[str]]
+
+# A small part of the corpus, which is quickly indexed and holds answers of which each side misses some.
+MODULES = (
+    *("base64", "contextlib", "copy", "difflib", "email.utils", "functools", "hmac", "shlex", "shutil", "tempfile"),
+    *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
+)
+SIDES = ("dense", "sparse", "hybrid")
+
+
+def read_slice() -> list[Entry]:
+    """The entries of `MODULES`."""
+    kept = Path(__file__).resolve().parent.parent / ".cache"
+    kept.mkdir(exist_ok=True)
+    return [entry for entry in read_corpus_once(kept) if entry.module in MODULES]
+
+
+def questions_of(entries: Iterable[Entry]) -> list[Question]:
+    """Those of the demo's thirty questions whose expected answers are all among `entries`."""
+    names = {entry.name for entry in entries}
+    return [question for question in QUESTIONS if names.issuperset(question.expected)]
+
+
+def answers(question: str, search: Search, k: int = 3) -> pd.DataFrame:
+    """The best `k` of each side."""
+    table = pd.DataFrame({side: search(question, side, k) for side in SIDES}, index=range(1, k + 1))
+    return table.rename_axis("rank").rename_axis(question, axis=1)
+
+
+def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.DataFrame:
+    """Rank of the first expected answer for each question and side, "–" below `depth`; the last row counts the hits."""
+    rows: dict[str, list[str]] = {}
+    for question in questions:
+        found = (search(question.text, side, depth) for side in SIDES)
+        firsts = [
+            next((str(r) for r, name in enumerate(names, 1) if name in question.expected), "–") for names in found
+        ]
+        rows[question.text] = firsts
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(SIDES))
+    table.loc[f"found in the top {depth}, of {len(rows)}"] = [str((table[side] != "–").sum()) for side in SIDES]
+    return table
+
+
+def _first(names: list[str], expected: tuple[str, ...]) -> str:
+    return next((str(rank) for rank, name in enumerate(names, start=1) if name in expected), "–")
+
+
+def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> pd.DataFrame:
+    """The terms that question and page share, by what they add to the score; the sparse score is the sum of all."""
+    asked, written = encoder.encode_queries([question]), encoder.encode_documents([page])
+    products = dict(encoder.decode(asked.multiply(written).tocsr())[0])
+    weights = [dict(encoder.decode(side)[0]) for side in (asked, written)]
+    rows = [(term, weights[0][term], weights[1][term], product) for term, product in products.items()][:top_k]
+    rest = sum(products.values()) - sum(row[3] for row in rows)
+    table = pd.DataFrame(rows, columns=["term", "in the question", "in the text", "product"]).set_index("term")
+    table.loc["other terms", "product"] = rest
+    table.loc["score", "product"] = sum(products.values())
+    return table.round(2).fillna("")
