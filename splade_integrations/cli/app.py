@@ -63,15 +63,17 @@ def run(arguments: Sequence[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _quieten()
     try:
-        code = app(arguments, standalone_mode=False, prog_name="splade")
-        return int(code or 0)
+        code = int(app(arguments, standalone_mode=False, prog_name="splade") or 0)
+        if code == 130:  # what typer makes of a Ctrl-C that no command has caught
+            complain("interrupted; nothing was written.")
+        return code
     except InterruptedRun as err:
         complain(str(err))
         return 130
     except BrokenPipeError:  # whoever read our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return 141
-    except (KeyboardInterrupt, typer.Abort):  # which typer makes of it
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; nothing was written.")
         return 130
     except Exception as err:  # the frame of a command: everything ends here
