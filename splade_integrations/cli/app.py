@@ -104,6 +104,7 @@ def _quieten() -> None:
     """Libraries speak through our one line: pymilvus logs the traceback of each error before it raises it."""
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)
+    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)  # it tells of each step
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
