@@ -69,10 +69,10 @@ format: $(INSTALLED)  ## Mend style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Folders of BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv.
+# Folders of BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv; with a train split, if there is one, weights are tuned.
 DATA ?= ../shared/data/scifact ../shared/data/cranfield
-evaluate: $(INSTALLED)  ## Retrieval quality in milvus-lite: make evaluate DATA="folder …"
-	@$(BIN)/python benchmarks/evaluate.py $(DATA)
+evaluate: $(INSTALLED)  ## Retrieval quality and its cost: make evaluate DATA="folder …"
+	@$(BIN)/splade evaluate $(DATA) --search both
 
 evaluate-frameworks: $(INSTALLED) $(VENV)-pymilvus3/.installed  ## SciFact through LangChain and LlamaIndex, in both lanes.
 	@$(BIN)/python benchmarks/frameworks.py $(firstword $(DATA))

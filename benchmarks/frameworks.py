@@ -14,10 +14,12 @@ import importlib.metadata
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array, load_npz, save_npz
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,11 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from dense import MiniLM
 from models import splade_model_path
 
-from benchmarks.evaluate import Embeddings, encode, search_exact
-from benchmarks.retrieval import Collection, Ranking, load_collection, measure
 from splade_integrations import OptionalDependencyError, SpladeEncoder
+from splade_integrations.evaluation import Collection, load_collection
+from splade_integrations.evaluation.measures import per_query
+from splade_integrations.evaluation.ranking import (
+    RRF_K,
+    Ranking,
+    fuse_rrf,
+    postings,
+    rank_dense,
+    rank_sparse,
+    unit_rows,
+)
 
-__all__ = ["KeptRows", "compare"]
+__all__ = ["Embeddings", "KeptRows", "compare"]
 
 ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES = 100
@@ -38,6 +49,19 @@ TOLERANCE = 0.002
 CUTS = (4, 10)
 PACKAGES = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
 Search = Callable[[str, str, int], list[str]]  # question, "sparse" or "hybrid", k -> document ids
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Both sides of some texts.
+
+    Args:
+        dense: (N, H).
+        sparse: (N, V).
+    """
+
+    dense: NDArray[np.float32]
+    sparse: csr_array
 
 
 class KeptRows:
@@ -147,7 +171,9 @@ def compare(
         queries: Rows of its queries.
     """
     rows = KeptRows(collection, documents, queries)
-    exact = search_exact(documents, queries, candidates=CANDIDATES)
+    dense = rank_dense(queries.dense, unit_rows(documents.dense), CANDIDATES)
+    splade = rank_sparse(queries.sparse, postings(documents.sparse), CANDIDATES)
+    exact = {"splade": splade, "hybrid": [fuse_rrf(sides, RRF_K) for sides in zip(dense, splade, strict=True)]}
     for framework, open_and_fill in FRAMEWORKS.items():
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -158,9 +184,9 @@ def compare(
             for side, method in (("sparse", "splade"), ("hybrid", "hybrid")):
                 for k in CUTS:
                     found: list[Ranking] = [
-                        [int(key) for key in search(question, side, k)] for question in collection.queries
+                        Ranking([int(key) for key in search(question, side, k)], []) for question in collection.queries
                     ]
-                    cut = [ranking[:k] for ranking in exact[method]]
+                    cut = [ranking.cut(k) for ranking in exact[method]]
                     yield framework, side, k, _ndcg(collection, found), _ndcg(collection, cut)
 
 
@@ -187,8 +213,14 @@ def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
     sides = ("documents", "queries")
     if not (folder / "complete").is_file():
-        encoder = SpladeEncoder(splade_model_path(), max_length=256)
-        encoded = encode(collection, encoder, MiniLM(), show_progress=sys.stderr.isatty())[:2]
+        splade, dense = SpladeEncoder(splade_model_path(), max_length=256), MiniLM()
+        watched = sys.stderr.isatty()
+        encoded = (
+            Embeddings(
+                dense.encode(collection.documents, watched), splade.encode_documents(collection.documents, watched)
+            ),
+            Embeddings(dense.encode(collection.queries), splade.encode_queries(collection.queries)),
+        )
         folder.mkdir(parents=True, exist_ok=True)
         for name, embeddings in zip(sides, encoded, strict=True):
             np.save(folder / f"{name}-dense.npy", embeddings.dense)
@@ -207,7 +239,7 @@ def _keys(collection: Collection) -> list[str]:
 
 
 def _ndcg(collection: Collection, rankings: Sequence[Ranking]) -> float:
-    return measure(collection, rankings)["nDCG@10"]
+    return float(per_query(collection, rankings, ["nDCG@10"])["nDCG@10"].mean())
 
 
 def _version(name: str) -> str:

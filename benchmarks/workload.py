@@ -14,10 +14,9 @@ from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-from models import splade_model_path
-
 from benchmarks.retrieval import Collection, CollectionError, measure, rank_sparse
 from benchmarks.retrieval import load_collection as read_collection
+from models import splade_model_path
 
 __all__ = [
     "CACHE",

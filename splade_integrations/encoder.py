@@ -29,6 +29,7 @@ from splade_integrations.checkpoints import (
 )
 from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.explaining import EncodedText, Explanation, explain
 from splade_integrations.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
 from splade_integrations.prefetching import one_ahead
@@ -47,6 +48,8 @@ LongDocuments = Literal["truncate", "max"]
 _BLOCK = 2048
 # Activations of a small batch stay in a processor's cache; a GPU wants enough work to fill it.
 _MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 32768, "mps": 4096}
+
+ShowProgress = bool | Callable[[float], object]
 
 
 class SpladeEncoder:
@@ -172,12 +175,12 @@ class SpladeEncoder:
         self.max_length: int = first.max_length
         self.tokenizer = first.tokenizer
 
-    def encode_documents(self, texts: Iterable[str], show_progress: bool = False) -> csr_array:
+    def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode documents.
 
         Args:
             texts: A list, or another iterable, of str. "" is a text like any other.
-            show_progress: Show a progress bar on stderr.
+            show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
         Returns:
             Term weights, natural log scale. (len(texts), dim) float32, int32 sorted indices, no stored zeros.
         Raises:
@@ -185,23 +188,29 @@ class SpladeEncoder:
         """
         return self._encode("document", check_texts(texts), show_progress=show_progress)
 
-    def encode_queries(self, texts: Iterable[str], show_progress: bool = False) -> csr_array:
+    def encode_queries(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode queries: as `encode_documents`, by the model's query side."""
         return self._encode("query", check_texts(texts), show_progress=show_progress)
 
-    def stream_documents(self, texts: Iterable[str], show_progress: bool = False) -> Iterator[csr_array]:
+    def stream_documents(
+        self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int = _BLOCK
+    ) -> Iterator[csr_array]:
         """Encode documents as they come, in memory that does not grow with their number.
 
         Args:
             texts: Any iterable of str, such as a generator that reads a file.
-            show_progress: Show a progress bar on stderr.
+            show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
+            block_rows: Rows of a block. Texts of similar length within it are encoded together: more pad less.
         Yields:
-            Blocks of 2 048 rows, the last one fewer, in input order, each like a result of `encode_documents`.
+            Blocks of `block_rows` rows, the last one fewer, in input order, each like a result of `encode_documents`.
             Texts are drawn at most one block ahead.
         Raises:
             TypeError: A bare str, or an item that is not a str. Full blocks before it have been yielded.
         """
-        return self._stream("document", iterate_texts(texts), show_progress=show_progress, total=None)
+        _check_at_least_one(block_rows=block_rows)
+        return self._stream(
+            "document", iterate_texts(texts), show_progress=show_progress, total=None, block_rows=block_rows
+        )
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.
@@ -242,6 +251,31 @@ class SpladeEncoder:
             max_length=self.max_length,
             max_windows=windows if windows > 1 else None,
         )
+
+    def explain(self, query: str, document: str) -> Explanation:
+        """Say why a document matches a query: each shared term's part of the score, and where it comes from.
+
+        Args:
+            query: The query.
+            document: The document; what is beyond `max_length` is not read, here as in `encode_documents`.
+        Returns:
+            Plain data; `rich.print` and notebooks show it as highlighted text and bars, `.plot()` draws it.
+        Raises:
+            TypeError: `query` or `document` is not a str.
+
+        Example:
+            >>> encoder = SpladeEncoder(model_folder)
+            >>> explanation = encoder.explain("who cracked enigma", "Alan Turing broke the Enigma cipher.")
+            >>> [(term.label, term.in_document, term.document_place.word) for term in explanation.terms[:2]]
+            [('enigma', True, 'Enigma'), ('broke', True, 'broke')]
+        """
+        texts = []
+        for name, text in (("query", query), ("document", document)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
+            row = self._encode(name, [text], show_progress=False)
+            texts.append(EncodedText(text, getattr(self.description, name).prompt, row, self._side(name)))
+        return explain(*texts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
         return self  # made to be shared
@@ -305,12 +339,18 @@ class SpladeEncoder:
         self._transformers.append((description, side))
         return side
 
-    def _encode(self, name: str, texts: list[str], *, show_progress: bool) -> csr_array:
-        blocks = list(self._stream(name, iter(texts), show_progress=show_progress, total=len(texts)))
+    def _encode(self, name: str, texts: list[str], *, show_progress: ShowProgress) -> csr_array:
+        blocks = list(self._stream(name, iter(texts), show_progress=show_progress, total=len(texts), block_rows=_BLOCK))
         return concatenate(blocks, self.dim)
 
     def _stream(
-        self, name: str, texts: Iterator[str], *, show_progress: bool, total: int | None
+        self,
+        name: str,
+        texts: Iterator[str],
+        *,
+        show_progress: ShowProgress,
+        total: int | None,
+        block_rows: int,
     ) -> Iterator[csr_array]:
         side, prompt = self._side(name), getattr(self.description, name).prompt
 
@@ -319,13 +359,14 @@ class SpladeEncoder:
 
         encoded = truncated = tokens_lost = tokens = 0
         try:
-            with tqdm(total=total, unit="text", desc="SPLADE", disable=not show_progress) as progress:
-                for token_ids in one_ahead(tokenize, _blocks(texts)):
+            with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
+                report = show_progress if callable(show_progress) else progress.update
+                for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
                     encoded += len(token_ids.windows)
                     truncated += token_ids.truncated
                     tokens_lost += token_ids.tokens_lost
                     tokens += token_ids.tokens
-                    rows = side.encode(token_ids, _counting_texts(progress.update, token_ids))
+                    rows = side.encode(token_ids, _counting_texts(report, token_ids))
                     rows = max_over_groups(rows, token_ids.windows)
                     if self.description.special_terms == "drop":
                         rows = drop_terms(rows, side.tokenizer.all_special_ids)
@@ -340,8 +381,8 @@ class SpladeEncoder:
                 )  # fmt: skip
 
 
-def _blocks(texts: Iterator[str]) -> Iterator[list[str]]:
-    while block := list(islice(texts, _BLOCK)):
+def _blocks(texts: Iterator[str], rows: int) -> Iterator[list[str]]:
+    while block := list(islice(texts, rows)):
         yield block
 
 

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
+from torch.nn.functional import linear
 
 from splade_integrations.batching import token_budget_batches
 from splade_integrations.checkpoints import MaskedLM, TokenWeights
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.extraction import SparseExtraction
-from splade_integrations.head import splade_pool, sum_pool_head
+from splade_integrations.head import activate, splade_pool, sum_pool_head
 from splade_integrations.int8 import int8_products_pay
 from splade_integrations.masked_lm import LoadedMaskedLM, load_tokenizer
 from splade_integrations.precision import exact_float32
@@ -48,13 +49,14 @@ class EncodingSide(Protocol):
     dim: int
     max_length: int
     tokenizer: Any
-
-    def tokenize(self, texts: list[str], max_windows: int = 1) -> TokenIds:
-        """Token ids of texts, in at most so many windows of max_length each."""
-        ...
+    tokenize: TextTokenizer
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
         """Term weights of the windows, in their order. (W, dim)."""
+        ...
+
+    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Which token of a text gives each of these terms the most of its weight, and which share of it. (K,) each."""
         ...
 
 
@@ -161,6 +163,26 @@ class TransformerSide:
                 "16-bit dtype, or free memory on the device."
             ) from err
 
+    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The token with each term's largest logit. Under max pooling its share is 1. (K,) each."""
+        loaded, device = self._loaded, self._loaded.model.device
+        input_ids, rows = torch.tensor([ids], device=device), torch.as_tensor(terms, dtype=torch.long, device=device)
+        with torch.inference_mode(), exact_float32(device):
+            output = loaded.model(
+                input_ids=input_ids, attention_mask=torch.ones_like(input_ids), return_dict=True
+            ).logits[0]
+            if loaded.weight is None:
+                logits = output[:, rows].float()  # (L, K)
+            else:
+                bias = None if loaded.bias is None else loaded.bias[rows]
+                logits = linear(output, loaded.weight[rows], bias).float()  # (L, K)
+            tokens = logits.argmax(dim=0)
+            shares = torch.ones(len(rows))
+            if self._description.pooling_strategy == "sum":
+                parts = activate(logits, self._description.activation_function)
+                shares = parts.amax(dim=0) / parts.sum(dim=0).clamp_min(torch.finfo(parts.dtype).tiny)
+        return tokens.cpu().numpy(), shares.cpu().numpy()
+
     def _term_weights(self, ids: list[list[int]]) -> Tensor:
         """Run one batch through the model. (B, V) float32."""
         device = self._loaded.model.device
@@ -210,6 +232,10 @@ class TokenWeightsSide:
         progress(len(rows))
         return from_rows(rows, self.dim)
 
+    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The first place of each of these tokens, and 1. (K,) each."""
+        return np.array([ids.index(term) for term in terms.tolist()], np.int64), np.ones(len(terms), np.float32)
+
 
 class LexicalSide:
     """A transformer's weights on the tokens that a text has, without expansion, times a fixed weight.
@@ -238,6 +264,10 @@ class LexicalSide:
         """The transformer's rows, on their own tokens only. (N, dim)."""
         presence = self._token_weights.encode(token_ids, lambda _: None)  # special tokens included
         return csr_array(self._transformer.encode(token_ids, progress).multiply(presence))
+
+    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The first place of each of these tokens, without which it has no weight, and 1. (K,) each."""
+        return self._token_weights.locate(ids, terms)
 
 
 def _sent_to(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import normalizers
 
-__all__ = ["TextTokenizer", "TokenIds", "check_text", "check_texts", "iterate_texts"]
+__all__ = ["TextTokenizer", "TokenIds", "TokenPlaces", "check_text", "check_texts", "iterate_texts"]
 
 # Share of a window that the next one of the same text repeats, so that most phrases are whole in one of them.
 _OVERLAP = 1 / 8
@@ -76,6 +76,24 @@ class TokenIds:
     tokens: int
 
 
+@dataclass(frozen=True)
+class TokenPlaces:
+    """The tokens of one text, with where in the text they stand.
+
+    Args:
+        ids: Token ids, special tokens included.
+        pieces: (start, end) of each token in `text`, in characters; (0, 0) for one that is not in it. None where the
+            tokenizer, written in Python, does not know.
+        words: (start, end) of the word that each token is a piece of; as `pieces`.
+        text: The text, lone surrogates replaced.
+    """
+
+    ids: list[int]
+    pieces: list[tuple[int, int]] | None
+    words: list[tuple[int, int]] | None
+    text: str
+
+
 class TextTokenizer:
     """Token ids of at most `max_length`, from any Hugging Face tokenizer, in any thread.
 
@@ -117,6 +135,18 @@ class TextTokenizer:
         """
         texts = [_replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
+
+    def places(self, text: str) -> TokenPlaces:
+        """The token ids that a call gives for `text`, with their places in it."""
+        text = _replace_surrogates(text)
+        if self._python:
+            return TokenPlaces(self._call_python([text], 1).ids[0], None, None, text)
+        encoding = self._rust.encode(text, add_special_tokens=self._add_special_tokens)
+        words = []
+        for token, word in enumerate(encoding.word_ids):
+            span = None if word is None else encoding.word_to_chars(word)
+            words.append(span or encoding.offsets[token])
+        return TokenPlaces(encoding.ids, encoding.offsets, words, text)
 
     def _call_rust(self, texts: list[str], max_windows: int) -> TokenIds:
         ids: list[list[int]] = []

@@ -131,10 +131,9 @@ def test_empty_list_and_generator(encoder):
     assert (from_generator != encoder.encode_documents(("a", "b"))).nnz == 0
 
 
-def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encoder, texts, monkeypatch):
-    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 64)
+def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encoder, texts):
     taken = []
-    blocks = encoder.stream_documents(taken.append(text) or text for text in texts)
+    blocks = encoder.stream_documents((taken.append(text) or text for text in texts), block_rows=64)
     first = next(blocks)
     assert (len(taken), first.shape) == (128, (64, encoder.dim))  # one block ahead, no more
     rows = np.concatenate([first.toarray(), *(block.toarray() for block in blocks)])
@@ -301,18 +300,16 @@ def test_repr_names_what_matters(encoder):
     assert "device='cpu', dtype='float32', max_length=256, dim=30522" in repr(encoder)
 
 
-def test_stream_yields_what_came_before_an_error(encoder, monkeypatch):
-    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 2)
-    blocks = encoder.stream_documents(["a", "b", "c", None, "d"])
+def test_stream_yields_what_came_before_an_error(encoder):
+    blocks = encoder.stream_documents(["a", "b", "c", None, "d"], block_rows=2)
     assert next(blocks).shape[0] == 2
     with pytest.raises(TypeError, match=r"texts\[3\]"):
         next(blocks)
 
 
-def test_stream_stops_cleanly_when_its_consumer_does(encoder, monkeypatch):
-    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 2)
+def test_stream_stops_cleanly_when_its_consumer_does(encoder):
     taken = []
-    blocks = encoder.stream_documents(taken.append(1) or "a text" for _ in range(1000))
+    blocks = encoder.stream_documents((taken.append(1) or "a text" for _ in range(1000)), block_rows=2)
     next(blocks)
     blocks.close()
     assert len(taken) == 4

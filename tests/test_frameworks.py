@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from benchmarks.evaluate import Embeddings
-from benchmarks.frameworks import compare
-from benchmarks.retrieval import Collection
+from benchmarks.frameworks import Embeddings, compare
+from splade_integrations.evaluation import Collection
 
 
 def embeddings(rng, count):

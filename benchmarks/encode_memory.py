@@ -1,0 +1,54 @@
+"""Peak memory of `splade encode` for 1 000 and for 100 000 short lines, as JSON lines, Parquet and .npz.
+
+python benchmarks/encode_memory.py [--lines 100000] [--model MODEL]
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from splade_integrations.offline_models import splade_model_path
+
+_WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight", "token", "score", "river", "stone")
+
+
+def main() -> None:
+    """Write the lines, encode them in a process each, print its peak."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, default=100_000, help="most lines (default: %(default)s)")
+    parser.add_argument("--model", default=splade_model_path(), help="default: the demo's small one")
+    options = parser.parse_args()
+    most = options.lines
+    generator = random.Random(0)
+    print(f"{'lines':>8} {'format':>8} {'peak MB':>8} {'seconds':>8} {'output MB':>10}")
+    with tempfile.TemporaryDirectory() as folder:
+        for lines in (1000, most):
+            texts = Path(folder) / "texts.txt"
+            texts.write_text("".join(" ".join(generator.choices(_WORDS, k=6)) + "\n" for _ in range(lines)))
+            for suffix in ("jsonl", "parquet", "npz"):
+                output = Path(folder) / f"vectors.{suffix}"
+                seconds, peak = _encode(texts, output, options.model)
+                print(
+                    f"{lines:8} {suffix:>8} {peak:8.0f} {seconds:8.0f} {output.stat().st_size / 1e6:10.1f}", flush=True
+                )
+
+
+def _encode(texts: Path, output: Path, model: str) -> tuple[float, float]:
+    """Seconds and peak resident MB of one run."""
+    command = "from splade_integrations.cli import main; main()"
+    arguments = ["encode", str(texts), "-m", model, "-o", str(output)]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", command, *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"splade encode failed with status {status}.")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""`splade index`: texts of a file into a Milvus collection, to go on where a Ctrl-C left it."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from splade_integrations.cli.encode import (
+    IdField,
+    Input,
+    InputFormatOption,
+    TextField,
+    TitleField,
+    encode_blocks,
+    records_of,
+)
+from splade_integrations.cli.options import (
+    DenseModel,
+    Device,
+    Dtype,
+    Json,
+    MaxActiveDims,
+    MaxLength,
+    Model,
+    Uri,
+    load_encoder,
+)
+from splade_integrations.cli.terminal import InterruptedRun, note, print_json, progress
+from splade_integrations.records import Record, Records
+from splade_integrations.sparse import Pruning, to_dicts
+
+__all__ = ["index"]
+
+# Documents encoded and written together: what a Ctrl-C can lose, and what is asked for at once when going on.
+_CHUNK = 256
+
+
+def index(
+    input: Input,
+    model: Model,
+    uri: Uri = "./splade.db",
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")] = "splade",
+    dense: DenseModel = None,
+    token: Annotated[
+        str | None, typer.Option(help="Of a server: user:password, or a key.", envvar="MILVUS_TOKEN")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Add what the collection lacks; skip ids it has.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop a collection of this name first.")] = False,
+    input_format: InputFormatOption = None,
+    text_field: TextField = "text",
+    title_field: TitleField = "title",
+    id_field: IdField = None,
+    max_active_dims: MaxActiveDims = None,
+    max_length: MaxLength = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Put the texts of a file into a Milvus collection, with a dense side if you name a model for it.
+
+    Ctrl-C leaves a usable collection; the same command with --resume goes on.
+
+    [bold]Examples[/bold]
+
+      splade index corpus.jsonl -m prithivida/Splade_PP_en_v2 --uri corpus.db
+
+      splade index corpus.jsonl -m prithivida/Splade_PP_en_v2 --dense sentence-transformers/all-MiniLM-L6-v2
+    """
+    if resume and replace:
+        raise ValueError("--resume and --replace must not both be given. Choose one.")
+    records = records_of(input, input_format, text_field, title_field, id_field)
+    total = records.count()
+    next(iter(records)) if input != "-" else None  # a broken file is found before a model is loaded
+    from splade_integrations.cli.milvus_store import Models, Store
+
+    store = Store(uri, collection, token)
+    try:
+        models = Models(model, dense, max_length)
+        _check_collection(store, models, resume=resume, replace=replace)
+        encoder = load_encoder(
+            model,
+            max_length=max_length,
+            device=device,
+            dtype=dtype,
+            document_pruning=None if max_active_dims is None else Pruning(max_active_dims=max_active_dims),
+        )
+        dense_encoder = None if dense is None else _load_dense(dense, max_length, device)
+        if not (resume and store.exists()):
+            width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
+            store.create(models, width)
+        counts = {"added": 0, "there": 0}
+        try:
+            with progress("Indexing", total) as advance:
+                _fill(store, records, encoder, dense_encoder, resume, counts, advance)
+        except BaseException as err:
+            store.finish()
+            if isinstance(err, KeyboardInterrupt):
+                raise InterruptedRun(_how_to_go_on(counts, collection, uri)) from err
+            if counts["added"] and isinstance(err, ValueError | OSError):
+                raise type(err)(
+                    f"{err} {counts['added']} documents before it are stored; mend it and use --resume."
+                ) from err
+            raise
+        store.finish()
+        summary = {"collection": collection, "uri": uri, "added": counts["added"], "already_there": counts["there"]}
+        if as_json:
+            print_json(summary)
+        else:
+            note(f"{counts['added']:,} documents added, {counts['there']:,} there already, in {collection!r} of {uri}.")
+    finally:
+        store.close()
+
+
+def _check_collection(store: Any, models: Any, *, resume: bool, replace: bool) -> None:
+    if not store.exists() or replace:
+        return
+    if not resume:
+        raise ValueError(
+            f"the collection {store.name!r} must be new, and is in {store.uri} already. Add to it by --resume, or drop "
+            "it by --replace."
+        )
+    made_by = store.models()
+    if made_by is not None and made_by != models:
+        raise ValueError(
+            f"the collection {store.name!r} must go on with what it was made by, {made_by}, got {models}. "
+            "Name the same, or start anew by --replace."
+        )
+
+
+def _fill(
+    store: Any, records: Records, encoder: Any, dense_encoder: Any, resume: bool, counts: dict[str, int], advance: Any
+) -> None:
+    def lacking() -> Iterator[Record]:
+        source = iter(records)
+        for chunk in iter(lambda: list(islice(source, _CHUNK)), []):
+            there = store.known([record.id for record in chunk]) if resume else set()
+            counts["there"] += len(there)
+            advance(len(there))
+            yield from (record for record in chunk if record.id not in there)
+
+    for block in encode_blocks(encoder, lacking(), advance=advance, block_rows=_CHUNK):
+        dense = None if dense_encoder is None else dense_encoder.encode(block.texts or [])
+        store.add(block.ids, block.texts or [], to_dicts(block.weights), dense)
+        counts["added"] += len(block.ids)
+
+
+def _load_dense(name: str, max_length: int | None, device: str) -> Any:
+    from splade_integrations.evaluation.retrievers import load_dense
+
+    return load_dense(name, max_length=max_length, device=device)
+
+
+def _how_to_go_on(counts: dict[str, int], collection: str, uri: str) -> str:
+    again = [argument for argument in sys.argv[1:] if argument not in ("--replace", "--resume")]
+    return (
+        f"interrupted; {counts['added'] + counts['there']:,} documents are in {collection!r} of {uri} and can be "
+        f"searched. Go on with: splade {shlex.join(again)} --resume"
+    )

@@ -1,0 +1,192 @@
+"""A Milvus collection that `splade index` fills and `splade search` asks. Knows Milvus, no encoder and no terminal.
+
+Fields: pk, text, dense, sparse, as in LangChain's store. The collection remembers its models in its properties.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from splade_integrations.errors import require_extra
+from splade_integrations.milvus_settings import (
+    candidates,
+    dense_index,
+    insert_replaces,
+    is_lite,
+    open_client,
+    rrf_reranker,
+    searchable,
+    sparse_index,
+    storable,
+)
+
+with require_extra("milvus", module="splade index and search"):
+    from pymilvus import AnnSearchRequest, DataType
+
+__all__ = ["Hit", "Models", "Store"]
+
+_TEXT_BYTES = 65_535
+_ID_BYTES = 512
+_MODEL, _DENSE, _LENGTH = "splade.model", "splade.dense_model", "splade.max_length"
+
+
+@dataclass(frozen=True)
+class Models:
+    """What made a collection's vectors.
+
+    Args:
+        splade: Name of the SPLADE model.
+        dense: Name of the dense model, or None.
+        max_length: Most tokens of a text, or None for the model's own.
+    """
+
+    splade: str
+    dense: str | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found."""
+
+    id: str
+    score: float
+    text: str
+
+
+class Store:
+    """A collection.
+
+    Args:
+        uri: A milvus-lite file or a server.
+        name: Name of the collection.
+        token: Of a server.
+    Raises:
+        OSError: The milvus-lite file cannot be opened.
+    """
+
+    def __init__(self, uri: str, name: str, token: str | None = None) -> None:
+        self.uri, self.name = uri, name
+        self._client = open_client(uri=uri, **({"token": token} if token else {}))
+        if self.exists():
+            self._client.load_collection(name)  # milvus-lite opens a file with its collections released
+
+    def exists(self) -> bool:
+        """Whether the collection is there."""
+        return bool(self._client.has_collection(self.name))
+
+    def models(self) -> Models | None:
+        """What made its vectors, if it says so."""
+        properties = self._client.describe_collection(self.name).get("properties") or {}
+        if _MODEL not in properties:
+            return None
+        length = properties.get(_LENGTH)
+        return Models(properties[_MODEL], properties.get(_DENSE) or None, int(length) if length else None)
+
+    def fields(self) -> set[str]:
+        """Names of its fields."""
+        return {field["name"] for field in self._client.describe_collection(self.name)["fields"]}
+
+    def create(self, models: Models, dense_dim: int | None) -> None:
+        """Make the collection, replacing one of its name."""
+        client = self._client
+        if self.exists():
+            client.drop_collection(self.name)
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+        schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=_ID_BYTES)
+        schema.add_field("text", DataType.VARCHAR, max_length=_TEXT_BYTES)
+        schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
+        indexes = client.prepare_index_params()
+        indexes.add_index("sparse", **sparse_index(self.uri))
+        if dense_dim is not None:
+            schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dense_dim)
+            indexes.add_index("dense", **dense_index(self.uri))
+        properties = {_MODEL: models.splade, _DENSE: models.dense or "", _LENGTH: str(models.max_length or "")}
+        client.create_collection(self.name, schema=schema, consistency_level="Strong", properties=properties)
+        client.create_index(self.name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
+        client.load_collection(self.name)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids it has."""
+        rows = self._client.get(self.name, ids=list(ids), output_fields=["pk"]) if ids else []
+        return {row["pk"] for row in rows}
+
+    def count(self) -> int:
+        """How many documents it has."""
+        return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+
+    def add(
+        self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Sequence[Any] | None
+    ) -> None:
+        """Store documents; those whose id is there are replaced.
+
+        Raises:
+            ValueError: An id is too long.
+        """
+        for identifier in ids:
+            if len(identifier.encode("utf-8", "replace")) > _ID_BYTES:
+                raise ValueError(f"an id must be of at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
+        rows: list[dict[str, Any]] = [
+            {"pk": identifier, "text": _storable_text(text), "sparse": storable(terms)}
+            for identifier, text, terms in zip(ids, texts, sparse, strict=True)
+        ]
+        if dense is not None:
+            for row, vector in zip(rows, dense, strict=True):
+                row["dense"] = vector
+        write = self._client.insert if insert_replaces(self.uri) else self._client.upsert
+        write(self.name, rows)
+
+    def finish(self) -> None:
+        """Make what was added quick to search, on milvus-lite; a server does so by itself."""
+        if is_lite(self.uri):
+            self._client.flush(self.name)
+
+    def search(self, mode: str, sparse: dict[int, float] | None, dense: Any, k: int, expr: str) -> list[Hit]:
+        """The best `k` documents.
+
+        Args:
+            mode: "sparse", "dense", or "hybrid": both fused by reciprocal rank.
+            sparse: Terms of the query.
+            dense: Its dense embedding.
+            k: How many.
+            expr: Milvus's filter expression, or "".
+        """
+        sides: dict[str, Any] = {}
+        if mode != "dense":
+            sides["sparse"] = searchable(sparse or {})
+        if mode != "sparse":
+            sides["dense"] = dense
+        metrics = {"sparse": sparse_index(self.uri)["metric_type"], "dense": dense_index(self.uri)["metric_type"]}
+        if mode == "hybrid":
+            requests = [
+                AnnSearchRequest(
+                    data=[query],
+                    anns_field=side,
+                    param={"metric_type": metrics[side], "params": {}},
+                    limit=candidates(k),
+                    expr=expr or None,
+                )
+                for side, query in sides.items()
+            ]
+            found = self._client.hybrid_search(self.name, requests, rrf_reranker(), limit=k, output_fields=["text"])
+        else:
+            [(side, query)] = sides.items()
+            found = self._client.search(
+                self.name,
+                [query],
+                anns_field=side,
+                search_params={"metric_type": metrics[side], "params": {}},
+                limit=k,
+                filter=expr,
+                output_fields=["text"],
+            )
+        return [Hit(str(hit["pk"]), float(hit["distance"]), hit["entity"].get("text", "")) for hit in found[0]]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _storable_text(text: str) -> str:
+    """`text` as Milvus takes it: UTF-8 of at most 65 535 bytes."""
+    return text.encode("utf-8", "replace")[:_TEXT_BYTES].decode(errors="ignore")

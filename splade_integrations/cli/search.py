@@ -1,0 +1,122 @@
+"""`splade search`: ask a collection that `splade index` filled, by its dense side, by SPLADE, or by both."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from splade_integrations.cli.options import Device, Dtype, Json, Uri, load_encoder
+from splade_integrations.cli.terminal import print_json, stdout
+from splade_integrations.sparse import to_dicts
+
+__all__ = ["search"]
+
+
+class Mode(StrEnum):
+    """Which side is asked."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    sparse = "sparse"
+
+
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
+    uri: Uri = "./splade.db",
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")] = "splade",
+    mode: Annotated[
+        Mode | None, typer.Option(help="hybrid fuses both sides by rank.", show_default="hybrid if it has a dense side")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many documents.")] = 5,
+    expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as pk != "7".')] = "",
+    why: Annotated[bool, typer.Option("--explain", help="Show why each document matches.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="SPLADE model.", show_default="the collection's own")
+    ] = None,
+    dense: Annotated[str | None, typer.Option(help="Dense model.", show_default="the collection's own")] = None,
+    token: Annotated[str | None, typer.Option(help="Of a server.", envvar="MILVUS_TOKEN")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search a collection: dense, sparse, or both fused by reciprocal rank.
+
+    [bold]Examples[/bold]
+
+      splade search "how do I cancel" --uri corpus.db
+
+      splade search "how do I cancel" --uri corpus.db --mode sparse --explain
+    """
+    from splade_integrations.cli.milvus_store import Models, Store
+
+    if "://" not in uri and not _is_there(uri):
+        raise FileNotFoundError(f"{uri} must be a Milvus file, and is not there. Make one by: splade index.")
+    store = Store(uri, collection, token)
+    try:
+        if not store.exists():
+            raise ValueError(f"the collection {collection!r} must be in {uri}, and is not. Make it by: splade index.")
+        stated = store.models()
+        models = Models(
+            model or (stated.splade if stated else ""),
+            dense or (stated.dense if stated else None),
+            stated.max_length if stated else None,
+        )
+        chosen = mode or (Mode.hybrid if "dense" in store.fields() and models.dense else Mode.sparse)
+        if chosen is not Mode.sparse and not ("dense" in store.fields() and models.dense):
+            raise ValueError(f"--mode {chosen} needs a dense side, and {collection!r} has none. Use --mode sparse.")
+        if not models.splade and (chosen is not Mode.dense or why):
+            raise ValueError(f"the collection {collection!r} does not say which model made it. Name it by --model.")
+        encoder = None
+        if chosen is not Mode.dense or why:
+            encoder = load_encoder(models.splade, max_length=models.max_length, device=device, dtype=dtype)
+        terms = to_dicts(encoder.encode_queries([query]))[0] if encoder is not None else None
+        vector = None if chosen is Mode.sparse else _dense_query(models, query, device)
+        hits = store.search(chosen.value, terms, vector, k, expr)
+    finally:
+        store.close()
+    explanations = [encoder.explain(query, hit.text) if why and encoder is not None else None for hit in hits]
+    if as_json:
+        print_json(
+            [
+                {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text}
+                | ({"explanation": explanation.to_dict()} if explanation is not None else {})
+                for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1)
+            ]
+        )
+        return
+    _show(hits, explanations, chosen)
+
+
+def _show(hits: list[Any], explanations: list[Any], mode: Mode) -> None:
+    screen = stdout()
+    if not hits:
+        screen.print("Nothing found.")
+        return
+    if any(explanation is not None for explanation in explanations):
+        for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
+            screen.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
+            screen.print(explanation)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", justify="right")
+    table.add_column(f"{mode} score", justify="right", no_wrap=True)
+    table.add_column("id", overflow="fold")
+    table.add_column("text", overflow="fold", ratio=1)
+    for rank, hit in enumerate(hits, start=1):
+        text = " ".join(hit.text.split())
+        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), Text(text if len(text) <= 160 else text[:159] + "…"))
+    screen.print(table)
+
+
+def _dense_query(models: Any, query: str, device: str) -> Any:
+    from splade_integrations.evaluation.retrievers import load_dense
+
+    return load_dense(models.dense, max_length=models.max_length, device=device).encode([query])[0]
+
+
+def _is_there(uri: str) -> bool:
+    from pathlib import Path
+
+    return Path(uri).exists()

@@ -1,0 +1,176 @@
+"""Sparse rows into files: JSON lines and Parquet that Milvus takes, and .npz for scipy.
+
+A file appears under its name only once it is whole. Knows no model.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from splade_integrations.errors import require_extra
+from splade_integrations.sparse import concatenate, to_dicts
+
+__all__ = ["WRITERS", "Block", "WriteError", "whole_file", "writer_of"]
+
+
+class WriteError(OSError):
+    """A file could not be written; the message says why, and that nothing of it was kept."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows.
+
+    Args:
+        ids: One a row.
+        texts: One a row, or None where they are not wanted.
+        weights: Term weights. (N, V).
+    """
+
+    ids: list[str]
+    texts: list[str] | None
+    weights: csr_array
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A file to write, which takes its name at the end; after an error nothing is left, nor an older file touched.
+
+    Args:
+        path: Where it goes; "-" is standard output.
+    Raises:
+        WriteError: The folder is not writable, the disk is full, …
+    """
+    target = Path(path)
+    try:
+        if path == "-":
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+            return
+        if target.exists() and not target.is_file():
+            if target.is_dir():
+                raise WriteError(f"{path} must be a file, and is a folder. Name a file in it.")
+            with target.open("wb") as file:  # a device or a pipe: nothing to rename
+                yield file
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        try:
+            with open(handle, "wb") as file:  # noqa: PTH123  # a file descriptor
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(target)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        if isinstance(err, WriteError) or err.errno is None:
+            raise
+        raise WriteError(
+            f"{path} cannot be written: {os.strerror(err.errno)}. Nothing of it was kept; make room or rights there, "
+            "or name another place with --output."
+        ) from err
+
+
+def write_jsonl(file: IO[bytes], blocks: Iterator[Block]) -> int:
+    """One object a line: {"id": …, "sparse": {token id: weight}}; `MilvusClient.insert` and bulk import take it."""
+    count = 0
+    for block in blocks:
+        for position, terms in enumerate(to_dicts(block.weights)):
+            row: dict[str, Any] = {"id": block.ids[position]}
+            if block.texts is not None:
+                row["text"] = block.texts[position]
+            # float32's own digits: 9 significant ones give it back exactly.
+            row["sparse"] = {str(term): float(f"{weight:.9g}") for term, weight in terms.items()}
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        count += len(block.ids)
+    return count
+
+
+def write_parquet(file: IO[bytes], blocks: Iterator[Block]) -> int:
+    """Columns id, text (if wanted) and sparse, a struct of indices and values, which Milvus's bulk import takes."""
+    with require_extra("cli", module="Writing Parquet"):
+        import pyarrow
+        import pyarrow.parquet
+    count, writer = 0, None
+    for block in blocks:
+        rows = block.weights
+        offsets = pyarrow.array(rows.indptr, pyarrow.int32())
+        sparse = pyarrow.StructArray.from_arrays(
+            [
+                pyarrow.ListArray.from_arrays(offsets, pyarrow.array(rows.indices.astype(np.uint32))),
+                pyarrow.ListArray.from_arrays(offsets, pyarrow.array(rows.data)),
+            ],
+            names=["indices", "values"],
+        )
+        columns = {"id": pyarrow.array(block.ids, pyarrow.string())}
+        if block.texts is not None:
+            columns["text"] = pyarrow.array([text.encode("utf-8", "replace").decode() for text in block.texts])
+        table = pyarrow.table(columns | {"sparse": sparse})
+        writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+        count += len(block.ids)
+    if writer is not None:
+        writer.close()
+    return count
+
+
+def write_npz(file: IO[bytes], blocks: Iterator[Block]) -> int:
+    """A scipy matrix, for `scipy.sparse.load_npz`, with the ids beside it as `numpy.load(…)["ids"]`. Held in memory."""
+    ids: list[str] = []
+    parts = []
+    for block in blocks:
+        ids += block.ids
+        parts.append(block.weights)
+    matrix = concatenate(parts, parts[0].shape[1] if parts else 0)
+    np.savez_compressed(
+        file,
+        data=matrix.data,
+        indices=matrix.indices,
+        indptr=matrix.indptr,
+        shape=np.array(matrix.shape),
+        format=np.array(b"csr"),
+        _is_array=np.array(True),
+        ids=np.array(ids, dtype=np.str_),
+    )
+    return len(ids)
+
+
+WRITERS: dict[str, Callable[[IO[bytes], Iterator[Block]], int]] = {
+    ".jsonl": write_jsonl,
+    ".parquet": write_parquet,
+    ".npz": write_npz,
+}
+
+
+def writer_of(path: str) -> Callable[[IO[bytes], Iterator[Block]], int]:
+    """The writer of the format that a name says; JSON lines for standard output, "-".
+
+    Raises:
+        ValueError: The name says none.
+    """
+    suffix = ".jsonl" if path == "-" else Path(path).suffix.lower()
+    if suffix not in WRITERS:
+        raise ValueError(
+            f"--output must end in {', '.join(WRITERS)}, or be - for JSON lines on stdout, got {path!r}. Rename it."
+        )
+    return WRITERS[suffix]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,261 @@
+"""The retrievers that are compared, by exact search: BM25, a dense model, SPLADE. Each tells what it cost.
+
+Knows encoders and rankings, no collection, no measure and no Milvus.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from transformers.utils import logging as transformers_logging
+
+from splade_integrations.devices import resolve_device
+from splade_integrations.errors import require_extra
+from splade_integrations.evaluation.ranking import (
+    Ranking,
+    postings,
+    rank_dense,
+    rank_scores,
+    rank_sparse,
+    unit_rows,
+)
+from splade_integrations.sparse import Pruning, SparseEncoder
+
+__all__ = ["Bm25", "Dense", "DenseEncoder", "Retriever", "Splade", "load_dense"]
+
+Report = Callable[[int], object]
+
+
+class DenseEncoder(Protocol):
+    """What the evaluation needs of a dense model; one of sentence-transformers is one, and any object with `encode`."""
+
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """Encode texts. (len(texts), H)."""
+        ...
+
+
+@dataclass
+class Costs:
+    """What a retriever costs.
+
+    Args:
+        texts_per_second: Documents encoded, or indexed, a second.
+        index_bytes: Bytes of the index in memory, as exact search holds it.
+        dims_per_document: Stored values of a document on average.
+        dims_per_query: Those of a query; set by `evaluate`, which has queries.
+    """
+
+    texts_per_second: float
+    index_bytes: int
+    dims_per_document: float
+    dims_per_query: float = 0.0
+
+
+class Retriever(Protocol):
+    """Documents indexed, ready to rank."""
+
+    name: str
+    costs: Costs
+
+    def encode(self, queries: list[str]) -> Any:
+        """Queries in the form that `rank` takes; it can be sliced."""
+        ...
+
+    def rank(self, queries: Any, depth: int) -> list[Ranking]:
+        """The best `depth` documents for each query."""
+        ...
+
+    def dims(self, queries: Any) -> float:
+        """Stored values of an encoded query on average."""
+        ...
+
+
+class Bm25:
+    """BM25 by bm25s: English stop words, Lucene's formula, k1 = 1.5, b = 0.75.
+
+    Args:
+        documents: Texts.
+        stemmed: Whether words are stemmed by Snowball's English stemmer.
+    Raises:
+        OptionalDependencyError: bm25s or PyStemmer is not installed.
+    """
+
+    def __init__(self, documents: list[str], *, stemmed: bool) -> None:
+        with require_extra("evaluate", module="BM25"):
+            import bm25s
+            import Stemmer
+        self.name = "BM25" if stemmed else "BM25 unstemmed"
+        self._tokenize: Callable[[list[str]], list[list[str]]] = lambda texts: bm25s.tokenize(
+            texts,
+            stopwords="en",
+            stemmer=Stemmer.Stemmer("english") if stemmed else None,
+            return_ids=False,
+            show_progress=False,
+        )
+        start = time.perf_counter()
+        words = self._tokenize(documents)
+        self._index = bm25s.BM25()
+        self._empty = not any(words)
+        if not self._empty:
+            self._index.index(words, show_progress=False)
+        seconds = time.perf_counter() - start
+        stored = sum(len(set(row)) for row in words)
+        # Scores in float32 and rows in int32, as an inverted index needs them.
+        self.costs = Costs(len(documents) / seconds, 8 * stored, stored / max(1, len(documents)))
+        self._documents = len(documents)
+
+    def encode(self, queries: list[str]) -> list[list[str]]:
+        """Words of queries."""
+        return self._tokenize(queries)
+
+    def dims(self, queries: list[list[str]]) -> float:
+        """Distinct words of a query on average."""
+        return float(np.mean([len(set(words)) for words in queries])) if queries else 0.0
+
+    def rank(self, queries: list[list[str]], depth: int) -> list[Ranking]:
+        """The best documents by score; ties by row; a document that shares no word is not ranked."""
+        rankings = []
+        for words in queries:
+            known = [word for word in words if not self._empty and word in self._index.vocab_dict]
+            scores = self._index.get_scores(known) if known else np.zeros(self._documents)
+            rankings.append(rank_scores(scores, depth))
+        return rankings
+
+
+class Dense:
+    """Cosine of dense embeddings.
+
+    Args:
+        encoder: The model.
+        documents: Texts.
+        report: Told how many more texts are done.
+    """
+
+    name = "dense"
+
+    def __init__(self, encoder: DenseEncoder, documents: list[str], report: Report = lambda _: None) -> None:
+        self._encoder = encoder
+        start = time.perf_counter()
+        # By length, so that a batch has little padding; sentence-transformers does so within a call only.
+        order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
+        parts = []
+        for first in range(0, len(order), 256):
+            chunk = [documents[row] for row in order[first : first + 256]]
+            parts.append(np.asarray(encoder.encode(chunk), np.float32))
+            report(len(chunk))
+        self.documents: NDArray[np.float32] = np.concatenate(parts)[np.argsort(order)]
+        self._unit = unit_rows(self.documents)
+        width = self.documents.shape[1]
+        self.costs = Costs(len(documents) / (time.perf_counter() - start), self.documents.nbytes, width)
+
+    def encode(self, queries: list[str]) -> NDArray[np.float32]:
+        """Dense embeddings of queries. (Q, H)."""
+        return np.asarray(self._encoder.encode(queries), np.float32)
+
+    def dims(self, queries: NDArray[np.float32]) -> float:
+        """The model's width."""
+        return float(queries.shape[1])
+
+    def rank(self, queries: NDArray[np.float32], depth: int) -> list[Ranking]:
+        """The best documents by cosine; ties by row."""
+        return rank_dense(queries, self._unit, depth)
+
+
+class Splade:
+    """Inner product of SPLADE embeddings.
+
+    Args:
+        encoder: The model.
+        documents: Texts, or their embeddings, (N, V), which then cost nothing.
+        report: Told how many more texts are done.
+        pruning: Which terms of a document are kept.
+    """
+
+    name = "SPLADE"
+
+    def __init__(
+        self,
+        encoder: SparseEncoder,
+        documents: list[str] | csr_array,
+        report: Report = lambda _: None,
+        pruning: Pruning | None = None,
+    ) -> None:
+        self._encoder = encoder
+        start = time.perf_counter()
+        if isinstance(documents, list):
+            known = {"show_progress": report} if _reports(encoder) else {}
+            matrix = encoder.encode_documents(documents, **known)
+        else:
+            matrix = documents
+        seconds = time.perf_counter() - start
+        self.documents = matrix if pruning is None else pruning.apply(matrix)
+        count = self.documents.shape[0]
+        self._postings = postings(self.documents)
+        stored = 8 * self.documents.nnz + self.documents.indptr.nbytes
+        self.costs = Costs(count / max(seconds, 1e-9), stored, self.documents.nnz / max(1, count))
+
+    def encode(self, queries: list[str]) -> csr_array:
+        """Sparse embeddings of queries. (Q, V)."""
+        return self._encoder.encode_queries(queries)
+
+    def dims(self, queries: csr_array) -> float:
+        """Terms of a query on average."""
+        return queries.nnz / max(1, queries.shape[0])
+
+    def rank(self, queries: csr_array, depth: int) -> list[Ranking]:
+        """The best documents by inner product; ties by row; a document that shares no term is not ranked."""
+        return rank_sparse(queries, self._postings, depth)
+
+
+def load_dense(name: str | PathLike[str], *, max_length: int | None = None, device: str = "auto") -> DenseEncoder:
+    """A dense model of sentence-transformers.
+
+    Args:
+        name: A folder, or a name on the hub.
+        max_length: Most tokens of a text; None is the model's own.
+        device: As `SpladeEncoder` has it.
+    Raises:
+        OptionalDependencyError: sentence-transformers is not installed.
+        FileNotFoundError: The model is not there.
+    """
+    with require_extra("evaluate", module="A dense model"):
+        from sentence_transformers import SentenceTransformer
+    local = Path(name).is_dir() and transformers_logging.is_progress_bar_enabled()
+    if local:  # reading a file is quick; a download keeps its bar
+        transformers_logging.disable_progress_bar()
+    try:
+        model = SentenceTransformer(fspath(name), device=str(resolve_device(device)))
+    except OSError as err:
+        first = str(err).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"dense model {name!r} must be a folder, or a model on the hub that can be reached. Check the name and "
+            f"the network. ({first})"
+        ) from err
+    finally:
+        if local:
+            transformers_logging.enable_progress_bar()
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return _SentenceTransformer(model)
+
+
+class _SentenceTransformer:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self._model.encode(list(texts), show_progress_bar=False, batch_size=16)
+        return rows
+
+
+def _reports(encoder: SparseEncoder) -> bool:
+    """Whether an encoder takes our progress; not every SparseEncoder does."""
+    import inspect
+
+    return "show_progress" in inspect.signature(encoder.encode_documents).parameters

@@ -1,0 +1,21 @@
+"""The notebook that chooses model, pruning and fusion runs from top to bottom, and shows what it says."""
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "notebooks" / "choosing.ipynb"
+
+
+def test_runs_and_shows_its_pictures():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = [output.data for output in outputs if "data" in output]
+    assert sum("image/png" in data for data in shown) == 3
+    assert sum("Query" in data.get("text/html", "") for data in shown) == 2  # explanations
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    assert "15 queries to report on, 15 to tune on" in printed
+    assert "dense + SPLADE, RRF" in printed
+    assert not [output for output in outputs if output.output_type == "stream" and output.name == "stderr"]
