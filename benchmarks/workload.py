@@ -14,9 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-from benchmarks.retrieval import Collection, CollectionError, measure, rank_sparse
-from benchmarks.retrieval import load_collection as read_collection
 from models import splade_model_path
+
+from splade_integrations.evaluation.collections import Collection, CollectionError
+from splade_integrations.evaluation.collections import load_collection as read_collection
 
 __all__ = [
     "CACHE",
@@ -24,11 +25,9 @@ __all__ = [
     "evenly_spaced",
     "flops_per_token",
     "load_collection",
-    "measure",
     "model_flops_per_token",
     "model_path",
     "quiet",
-    "rank_sparse",
     "token_lengths",
 ]
 

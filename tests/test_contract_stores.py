@@ -11,7 +11,7 @@ from adapters import STORES, WordCounts, count, server_options
 from pymilvus import MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
-from splade_integrations.milvus_settings import lite_version
+from splade_integrations.milvus.settings import lite_version
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 

@@ -28,7 +28,7 @@ from splade_integrations.evaluation.ranking import (
     unit_rows,
 )
 from splade_integrations.evaluation.running_milvus import evaluate_milvus
-from splade_integrations.milvus_settings import RRF_K as STORES_RRF_K
+from splade_integrations.milvus.settings import RRF_K as STORES_RRF_K
 from splade_integrations.offline_models import dense_model_path, splade_model_path
 
 from dense import MiniLM  # isort: skip

@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import Pruning, SpladeEncoder, to_dicts
 from splade_integrations.explaining import readable_tokens
-from splade_integrations.milvus_settings import sparse_index, storable
+from splade_integrations.milvus.settings import sparse_index, storable
 from splade_integrations.rendering import highlights
 
 QUERIES = ["who cracked enigma", "how do I cancel my subscription", "", "naïve café 😀", "wild yeast"]

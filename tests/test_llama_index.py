@@ -38,7 +38,7 @@ from pymilvus import MilvusClient
 
 from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
 from splade_integrations.llama_index.settings import _flat
-from splade_integrations.milvus_settings import dense_index, sparse_index
+from splade_integrations.milvus.settings import dense_index, sparse_index
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 

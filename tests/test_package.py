@@ -46,7 +46,7 @@ def test_import_brings_no_framework():
         ("splade_integrations.langchain", "langchain_milvus", "langchain"),
         ("splade_integrations.langchain", "langchain_core", "langchain"),
         ("splade_integrations.llama_index", "llama_index", "llama-index"),
-        ("splade_integrations.milvus_settings", "pymilvus", "milvus"),
+        ("splade_integrations.milvus.settings", "pymilvus", "milvus"),
     ],
 )
 def test_missing_extra_names_the_pip_line(module, absent, extra):

@@ -8,7 +8,7 @@ from pymilvus import AnnSearchRequest, DataType, MilvusClient, RRFRanker
 
 from splade_integrations import OptionalDependencyError, to_dicts
 from splade_integrations.milvus import SpladeEmbeddingFunction
-from splade_integrations.milvus_settings import dense_index, is_lite, sparse_index
+from splade_integrations.milvus.settings import dense_index, is_lite, sparse_index
 
 DOCUMENTS = [
     "Artificial intelligence was founded as an academic discipline in 1956.",

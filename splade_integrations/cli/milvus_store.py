@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.errors import require_extra
-from splade_integrations.milvus_settings import (
+from splade_integrations.milvus.clients import open_client
+from splade_integrations.milvus.settings import (
     candidates,
     dense_index,
     insert_replaces,
     is_lite,
-    open_client,
     rrf_reranker,
     searchable,
     sparse_index,

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from splade_integrations.errors import require_extra
 from splade_integrations.evaluation.ranking import Ranking, blocks
-from splade_integrations.milvus_settings import (
+from splade_integrations.milvus.settings import (
     dense_index,
     is_lite,
     rrf_reranker,

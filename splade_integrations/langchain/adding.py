@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from splade_integrations.langchain.checks import check_ids_fit
-from splade_integrations.milvus_clients import write_lock
+from splade_integrations.milvus.clients import write_lock
 
 if TYPE_CHECKING:
     from splade_integrations.langchain.store import HybridMilvus

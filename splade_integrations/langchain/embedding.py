@@ -6,7 +6,7 @@ from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
 from splade_integrations.adapting import AdaptedEncoder
 from splade_integrations.fingerprint import Fingerprint
-from splade_integrations.milvus_settings import searchable, storable
+from splade_integrations.milvus.settings import searchable, storable
 from splade_integrations.sparse import SparseEncoder
 
 __all__ = ["SpladeSparseEmbedding"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.documents import Document
 from pymilvus import Function
 
-from splade_integrations.milvus_settings import hybrid_request
+from splade_integrations.milvus.settings import hybrid_request
 
 if TYPE_CHECKING:
     from splade_integrations.langchain.store import HybridMilvus

@@ -26,10 +26,10 @@ from splade_integrations.langchain.checks import (
     existing_settings,
 )
 from splade_integrations.langchain.searching import Search
-from splade_integrations.milvus_clients import AsyncClients, open_client
-from splade_integrations.milvus_fingerprint import check_encoder, description_with, record
-from splade_integrations.milvus_ingest import ROWS_PER_WRITE, ingest
-from splade_integrations.milvus_settings import check_text, dense_index, insert_replaces, is_lite, sparse_index
+from splade_integrations.milvus.clients import AsyncClients, open_client
+from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
+from splade_integrations.milvus.ingest import ROWS_PER_WRITE, ingest
+from splade_integrations.milvus.settings import check_text, dense_index, insert_replaces, is_lite, sparse_index
 from splade_integrations.tokenization import check_texts
 
 __all__ = ["HybridMilvus", "hybrid_milvus"]

@@ -8,8 +8,8 @@ from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 from pymilvus import DataType, MilvusClient
 
 from splade_integrations.llama_index.settings import all_settings
-from splade_integrations.milvus_fingerprint import check_encoder
-from splade_integrations.milvus_settings import check_text
+from splade_integrations.milvus.fingerprint import check_encoder
+from splade_integrations.milvus.settings import check_text
 
 __all__ = ["check_collection", "check_existing", "check_function", "check_nodes"]
 

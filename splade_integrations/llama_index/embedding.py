@@ -12,7 +12,7 @@ from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
 from splade_integrations.adapting import AdaptedEncoder
 from splade_integrations.fingerprint import Fingerprint
-from splade_integrations.milvus_settings import searchable, storable
+from splade_integrations.milvus.settings import searchable, storable
 from splade_integrations.sparse import SparseEncoder
 
 __all__ = ["SpladeSparseEmbedding"]

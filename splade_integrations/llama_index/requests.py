@@ -6,7 +6,7 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 from pymilvus import RRFRanker, WeightedRanker
 
-from splade_integrations.milvus_settings import RRF_K, hybrid_request
+from splade_integrations.milvus.settings import RRF_K, hybrid_request
 
 if TYPE_CHECKING:
     from splade_integrations.llama_index.store import HybridMilvusVectorStore

@@ -8,7 +8,7 @@ from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.milvus.base import similarity_metrics_map
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
-from splade_integrations.milvus_settings import dense_index, sparse_index
+from splade_integrations.milvus.settings import dense_index, sparse_index
 
 __all__ = ["Encoded", "all_settings", "connection_args_of", "with_defaults"]
 

@@ -20,10 +20,10 @@ from splade_integrations.fingerprint import Fingerprint
 from splade_integrations.llama_index.checks import check_existing, check_function, check_nodes
 from splade_integrations.llama_index.requests import Hits, hybrid_search, sparse_search, text_of
 from splade_integrations.llama_index.settings import Encoded, connection_args_of, with_defaults
-from splade_integrations.milvus_clients import AsyncClients, open_client, write_lock
-from splade_integrations.milvus_fingerprint import description_with, record
-from splade_integrations.milvus_ingest import ingest
-from splade_integrations.milvus_settings import insert_replaces, is_lite
+from splade_integrations.milvus.clients import AsyncClients, open_client, write_lock
+from splade_integrations.milvus.fingerprint import description_with, record
+from splade_integrations.milvus.ingest import ingest
+from splade_integrations.milvus.settings import insert_replaces, is_lite
 
 __all__ = ["HybridMilvusVectorStore"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from splade_integrations.errors import require_extra
-from splade_integrations.milvus_settings import is_lite
+from splade_integrations.milvus.settings import is_lite
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AsyncMilvusClient, MilvusClient

@@ -10,7 +10,7 @@ from typing import Any
 
 from splade_integrations.errors import require_extra
 from splade_integrations.fingerprint import Fingerprint, differences, name_of
-from splade_integrations.milvus_settings import lite_version
+from splade_integrations.milvus.settings import lite_version
 
 with require_extra("milvus", module=__name__):
     from pymilvus import MilvusClient
