@@ -46,8 +46,6 @@ LongDocuments = Literal["truncate", "max"]
 
 # Texts tokenised, sorted by length and encoded together: enough for batches of equal length, little to hold.
 _BLOCK = 2048
-# Activations of a small batch stay in a processor's cache; a GPU wants enough work to fill it.
-_MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 32768, "mps": 4096}
 
 ShowProgress = bool | Callable[[float], object]
 
@@ -160,7 +158,7 @@ class SpladeEncoder:
         self._requested_max_length = max_length
         self._max_windows = {"query": 1, "document": max_windows if long_documents == "max" else 1}
         self._batch_limits: dict[str, Any] = {
-            "max_batch_tokens": max_batch_tokens or _MAX_BATCH_TOKENS[self.device.type],
+            "max_batch_tokens": max_batch_tokens,
             "max_batch_texts": batch_size,
         }
         self._trust_remote_code = trust_remote_code
@@ -257,7 +255,7 @@ class SpladeEncoder:
 
         Args:
             query: The query.
-            document: The document; what is beyond `max_length` is not read, here as in `encode_documents`.
+            document: The document; it is cut, or read in windows, as `encode_documents` does.
         Returns:
             Plain data; `rich.print` and notebooks show it as highlighted text and bars, `.plot()` draws it.
         Raises:
@@ -274,7 +272,8 @@ class SpladeEncoder:
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
             row = self._encode(name, [text], show_progress=False)
-            texts.append(EncodedText(text, getattr(self.description, name).prompt, row, self._side(name)))
+            prompt, windows = getattr(self.description, name).prompt, self._max_windows[name]
+            texts.append(EncodedText(text, prompt, row, self._side(name), windows))
         return explain(*texts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from splade_integrations.sides import EncodingSide
-from splade_integrations.tokenization import TokenPlaces
+from splade_integrations.tokenization import TokenIds, TokenPlaces
 
 __all__ = ["EncodedText", "Explanation", "Place", "Term", "explain", "readable_tokens"]
 
@@ -26,12 +26,14 @@ class EncodedText:
         prompt: What was put before it.
         row: Its term weights. (1, V).
         side: The side that encoded it.
+        max_windows: Most windows that it was cut into.
     """
 
     text: str
     prompt: str
     row: csr_array
     side: EncodingSide
+    max_windows: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Place:
     """The token that a term's weight comes from.
 
     Args:
-        token_index: Its position among the token ids that the model read, prompt and special tokens included.
+        token_index: Its position among the token ids that the model read, prompt and special tokens included. The
+            windows of a long document count as one after the other.
         token: The token as a person reads it.
         start: Where it begins in the text, in characters; None where it is not in the text (a special token, the
             prompt) or the tokenizer does not say.
@@ -236,19 +239,37 @@ class _Located:
 
 
 def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
-    found = text.side.tokenize.places(text.prompt + text.text)
-    tokens = _places(text.side.tokenizer, found, len(text.prompt))
-    positions, shares = text.side.locate(found.ids, terms) if len(terms) else (np.empty(0, np.int64), np.empty(0))
+    windows = text.side.tokenize.places(text.prompt + text.text, text.max_windows)
+    tokens: list[Place] = []
     occurrences: dict[int, list[int]] = {}
-    for position, token_id in enumerate(found.ids):
-        if tokens[position].start is not None or found.pieces is None:
-            occurrences.setdefault(token_id, []).append(position)
+    positions, shares = np.zeros(len(terms), np.int64), np.zeros(len(terms), np.float32)
+    source = _heaviest_windows(text.side, windows, terms)
+    for number, window in enumerate(windows):
+        here = source == number
+        if here.any():
+            found, shares[here] = text.side.locate(window.ids, terms[here])
+            positions[here] = len(tokens) + found
+        for place in _places(text.side.tokenizer, window, len(text.prompt)):
+            if place.start is not None or window.pieces is None:
+                occurrences.setdefault(window.ids[place.token_index], []).append(len(tokens))
+            tokens.append(replace(place, token_index=len(tokens)))
     return _Located(
-        text=found.text[len(text.prompt) :],
+        text=windows[0].text[len(text.prompt) :],
         token_ids=occurrences,
         tokens=tokens,
         places=[replace(tokens[at], share=float(share)) for at, share in zip(positions.tolist(), shares, strict=True)],
     )
+
+
+def _heaviest_windows(side: EncodingSide, windows: list[TokenPlaces], terms: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The window in which each term weighs most. (K,)."""
+    if len(windows) == 1:
+        return np.zeros(len(terms), np.int64)
+    ids = [window.ids for window in windows]
+    token_ids = TokenIds(ids, windows=[len(ids)], truncated=0, tokens_lost=0, tokens=sum(map(len, ids)))
+    weights = side.encode(token_ids, lambda _: None)[:, terms].toarray()  # (W, K)
+    heaviest: NDArray[np.int64] = weights.argmax(axis=0)
+    return heaviest
 
 
 def _places(tokenizer: Any, found: TokenPlaces, prompt: int) -> list[Place]:

@@ -14,7 +14,7 @@ _LEVELS = 127
 # Steps of the grid stay above this, so that dividing by them neither overflows nor loses digits.
 _LEAST_STEP = 2.0**-100
 # Tokens taken at once: their activations, some passes over them, stay in a core's second-level cache.
-_TOKENS = 128
+_TOKENS = 256
 
 
 class Int8Linear(nn.Module):
@@ -49,7 +49,7 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) to (…, N), of the same floating type."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
-        outputs = torch.empty((len(tokens), len(self.integers)), dtype=inputs.dtype, device=inputs.device)
+        outputs = torch.empty((len(tokens), len(self.integers)), device=inputs.device)
         for start in range(0, len(tokens), _TOKENS):
             chunk = tokens[start : start + _TOKENS].float()
             largest, least = chunk.amax(dim=1, keepdim=True), chunk.amin(dim=1, keepdim=True)
@@ -58,9 +58,9 @@ class Int8Linear(nn.Module):
             products = torch._int_mm(integers, self.integers.T).float()
             products *= self.step
             products *= step
-            products.addmm_(torch.cat([middle, torch.ones_like(middle)], dim=1), self.offsets)
-            outputs[start : start + _TOKENS] = products
-        return outputs.view(*inputs.shape[:-1], -1)
+            shift = torch.cat([middle, torch.ones_like(middle)], dim=1)
+            torch.addmm(products, shift, self.offsets, out=outputs[start : start + _TOKENS])
+        return outputs.view(*inputs.shape[:-1], -1).to(inputs.dtype)
 
 
 def quantize_linears(model: nn.Module) -> None:

@@ -78,7 +78,7 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """The tokens of one text, with where in the text they stand.
+    """The tokens of one window of a text, with where in the text they stand.
 
     Args:
         ids: Token ids, special tokens included.
@@ -136,17 +136,20 @@ class TextTokenizer:
         texts = [_replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
-    def places(self, text: str) -> TokenPlaces:
-        """The token ids that a call gives for `text`, with their places in it."""
+    def places(self, text: str, max_windows: int = 1) -> list[TokenPlaces]:
+        """The windows that a call gives for `text`, with the places of their tokens in it."""
         text = _replace_surrogates(text)
         if self._python:
-            return TokenPlaces(self._call_python([text], 1).ids[0], None, None, text)
+            return [TokenPlaces(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
         encoding = self._rust.encode(text, add_special_tokens=self._add_special_tokens)
-        words = []
-        for token, word in enumerate(encoding.word_ids):
-            span = None if word is None else encoding.word_to_chars(word)
-            words.append(span or encoding.offsets[token])
-        return TokenPlaces(encoding.ids, encoding.offsets, words, text)
+        windows = []
+        for piece in [encoding, *encoding.overflowing][:max_windows]:
+            words = []
+            for token, word in enumerate(piece.word_ids):
+                span = None if word is None else piece.word_to_chars(word)
+                words.append(span or piece.offsets[token])
+            windows.append(TokenPlaces(piece.ids, piece.offsets, words, text))
+        return windows
 
     def _call_rust(self, texts: list[str], max_windows: int) -> TokenIds:
         ids: list[list[int]] = []

@@ -140,6 +140,19 @@ def test_settings_are_respected(model_folder):
     assert explanation.score == pytest.approx(float((rows[0] @ rows[1].T).toarray()[0, 0]), abs=1e-5)
 
 
+def test_places_in_the_windows_of_a_long_document(model_folder):
+    encoder = SpladeEncoder(model_folder, max_length=16, long_documents="max", max_windows=3)
+    document = "rivers and lakes of the north " * 4 + "where the enigma machine was broken"
+    explanation = encoder.explain("enigma rivers", document)
+    score = (encoder.encode_queries(["enigma rivers"]) @ encoder.encode_documents([document]).T).toarray()[0, 0]
+    assert explanation.score == pytest.approx(score, abs=1e-5)
+    places = {term.label: term.document_place for term in explanation.terms}
+    assert places["enigma"].word == "enigma"
+    assert document[places["enigma"].start : places["enigma"].end] == "enigma"
+    assert places["enigma"].token_index >= 2 * 16
+    assert places["rivers"].word == "rivers"
+
+
 def test_sum_pooling_gives_the_largest_share(model_folder):
     encoder = SpladeEncoder(model_folder, pooling_strategy="sum")
     terms = encoder.explain("wild yeast", "wild yeast, wild bread").terms

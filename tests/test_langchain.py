@@ -2,10 +2,8 @@
 
 import asyncio
 import fcntl
-import gc
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -454,23 +452,15 @@ def test_adding_leaves_the_event_loop_free(dense, uri):
     texts = [" ".join(f"word{(i * j) % 997}" for j in range(1, 120)) for i in range(1000)]
     store.add_texts(["the collection is there"], ids=["first"])
 
-    async def longest_stall():
-        stalls = []
-        adding = asyncio.create_task(store.aadd_texts(texts, ids=[str(i) for i in range(1000)]))
+    async def turns_of_the_loop():
+        turns, adding = 0, asyncio.create_task(store.aadd_texts(texts, ids=[str(i) for i in range(1000)]))
         while not adding.done():
-            start = time.perf_counter()
             await asyncio.sleep(0.001)
-            stalls.append(time.perf_counter() - start)
+            turns += 1
         assert len(await adding) == 1000
-        return max(stalls)
+        return turns
 
-    gc.collect()
-    gc.freeze()  # else a collection of all that torch and transformers have made stalls every thread for 0.2 s
-    try:
-        # The least of three: other processes may stall one.
-        assert min(asyncio.run(longest_stall()) for _ in range(3)) < 0.05
-    finally:
-        gc.unfreeze()
+    assert asyncio.run(turns_of_the_loop()) > 20  # one or two, if it were done on the loop
 
 
 def test_without_langchain_the_import_names_the_pip_line():

@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -635,18 +634,15 @@ def test_adding_leaves_the_event_loop_free(store, prose):
     nodes = [node(str(i), text) for i, text in enumerate(prose * 2)]
     store.add(nodes[:1])
 
-    async def longest_stall():
-        stalls = []
-        adding = asyncio.create_task(store.async_add(nodes))
+    async def turns_of_the_loop():
+        turns, adding = 0, asyncio.create_task(store.async_add(nodes))
         while not adding.done():
-            start = time.perf_counter()
             await asyncio.sleep(0.001)
-            stalls.append(time.perf_counter() - start)
+            turns += 1
         assert len(await adding) == 300
-        return max(stalls)
+        return turns
 
-    # The least of three: other processes, or a full garbage collection of all that torch made, may stall one.
-    assert min(asyncio.run(longest_stall()) for _ in range(3)) < 0.05
+    assert asyncio.run(turns_of_the_loop()) > 20  # one or two, if it were done on the loop
 
 
 def test_the_async_client_can_be_switched_off(sparse, uri):

