@@ -34,9 +34,10 @@ LANES := pymilvus3 lite2
 LANE_INSTALLS_pymilvus3 := .[langchain]
 LANE_INSTALLS_lite2 := .[langchain,llama-index] setuptools
 LANE_TESTS_pymilvus3 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_compatibility.py tests/test_aliases.py \
+	tests/test_contract_embeddings.py tests/test_contract_stores.py \
 	tests/test_langchain.py tests/test_llama_index.py splade_integrations/langchain splade_integrations/milvus
 LANE_TESTS_lite2 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_compatibility.py tests/test_aliases.py \
-	tests/test_adapters_smoke.py
+	tests/test_adapters_smoke.py tests/test_contract_stores.py
 
 test: $(INSTALLED)  ## Run the tests, here and in each lane of other versions.
 	@$(BIN)/python -m pytest --quiet
