@@ -22,7 +22,7 @@ from benchmarks.measuring import describe_environment, format_table, write_json
 from benchmarks.workload import Collection, load_collection, model_path, quiet
 from splade_integrations import Pruning
 from splade_integrations.evaluation.measures import per_query
-from splade_integrations.evaluation.ranking import rank_sparse
+from splade_integrations.evaluation.ranking import postings, rank_sparse
 
 __all__ = ["changed_top_terms", "main", "pruned", "weight_differences"]
 
@@ -142,7 +142,7 @@ def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_
 
 
 def _measured(collection: Collection, documents: csr_array, queries: csr_array) -> dict[str, float]:
-    rankings = rank_sparse(queries, documents, _DEPTH)
+    rankings = rank_sparse(queries, postings(documents), _DEPTH)
     return {
         **{name: float(values.mean()) for name, values in per_query(collection, rankings).items()},
         "terms_a_document": documents.nnz / documents.shape[0],

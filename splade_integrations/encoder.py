@@ -62,7 +62,7 @@ class SpladeEncoder:
             sentence-transformers 5 and 6, plain masked-LM checkpoints, OpenSearch's neural sparse models.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16", "float16", or "int8" on a
-            CPU that has the instructions for it: the body's linear layers then, the rest float32. docs/speed.md tells
+            CPU that has the instructions for it: the body's linear layers then. docs/speed.md tells
             what each costs in quality.
         max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning a call.
             None takes the model's own limit.

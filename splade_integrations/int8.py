@@ -7,7 +7,7 @@ result depends on no other text, unlike that of runtimes whose activations share
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "int8_products_pay", "quantize_linears", "to_int8_grid"]
+__all__ = ["Int8Linear", "int8_products_pay", "quantize_body", "to_int8_grid"]
 
 # Largest magnitude used: symmetric, so that -128 has no part in it.
 _LEVELS = 127
@@ -20,8 +20,9 @@ _TOKENS = 256
 class Int8Linear(nn.Module):
     """A linear layer whose product is of int8 matrices, added up exactly in int32.
 
-    A token x is written as middle + step · integers, the middle of its largest and smallest value, so that what comes
-    out of a GELU, nearly all on one side of 0, uses the whole grid. Then w . x = middle · sum(w) + steps · integers.
+    A layer that narrows reads what comes out of an activation such as GELU, nearly all on one side of 0. There a token
+    is written as middle + step · integers, the middle of its largest and smallest value, so that it uses the whole
+    grid: w . x = middle · sum(w) + w . (x - middle).
 
     Args:
         linear: The layer whose place it takes.
@@ -35,40 +36,44 @@ class Int8Linear(nn.Module):
 
     integers: Tensor  # (N, K) int8
     step: Tensor  # (1, N)
-    offsets: Tensor  # (2, N): what `middle` is multiplied with, and the bias
+    bias: Tensor  # (N,)
+    sums: Tensor  # (N,): what a middle is multiplied with
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True))
-        bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()
         self.register_buffer("integers", integers)
         self.register_buffer("step", step.T.contiguous())
-        self.register_buffer("offsets", torch.stack([(integers.float() * step).sum(dim=1), bias]))
+        self.register_buffer("bias", torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float())
+        self.register_buffer("sums", (integers.float() * step).sum(dim=1))
+        self._narrows = linear.in_features > linear.out_features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(…, K) to (…, N), of the same floating type."""
+        """(…, K) of a floating type to (…, N) float32."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
         outputs = torch.empty((len(tokens), len(self.integers)), device=inputs.device)
         for start in range(0, len(tokens), _TOKENS):
-            chunk = tokens[start : start + _TOKENS].float()
-            largest, least = chunk.amax(dim=1, keepdim=True), chunk.amin(dim=1, keepdim=True)
-            middle = (largest + least) / 2
-            integers, step = to_int8_grid(chunk - middle, torch.maximum(largest - middle, middle - least))
+            chunk, output = tokens[start : start + _TOKENS].float(), outputs[start : start + _TOKENS]
+            middle = (chunk.amax(dim=1) + chunk.amin(dim=1)) / 2 if self._narrows else None
+            if middle is not None:
+                chunk = chunk - middle.unsqueeze(1)
+            integers, step = to_int8_grid(chunk, chunk.abs().amax(dim=1, keepdim=True))
             products = torch._int_mm(integers, self.integers.T).float()
             products *= self.step
-            products *= step
-            shift = torch.cat([middle, torch.ones_like(middle)], dim=1)
-            torch.addmm(products, shift, self.offsets, out=outputs[start : start + _TOKENS])
-        return outputs.view(*inputs.shape[:-1], -1).to(inputs.dtype)
+            torch.addcmul(self.bias, products, step, out=output)
+            if middle is not None:
+                output.addr_(middle, self.sums)
+        return outputs.view(*inputs.shape[:-1], -1)
 
 
-def quantize_linears(model: nn.Module) -> None:
-    """Put an `Int8Linear` in the place of each linear layer of `model`."""
-    for module in model.modules():
+def quantize_body(body: nn.Module) -> None:
+    """Put an `Int8Linear` in the place of each linear layer, and let what else multiplies, attention, use bfloat16."""
+    for module in body.modules():
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, Int8Linear(child))
+    body.forward = torch.autocast("cpu", torch.bfloat16)(body.forward)
 
 
 def to_int8_grid(vectors: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
