@@ -7,7 +7,7 @@ result depends on no other text, unlike that of runtimes whose activations share
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "int8_products_pay", "quantize_body", "to_int8_grid"]
+__all__ = ["Int8Linear", "int8_products_pay", "quantize_linears", "to_int8_grid"]
 
 # Largest magnitude used: symmetric, so that -128 has no part in it.
 _LEVELS = 127
@@ -67,13 +67,12 @@ class Int8Linear(nn.Module):
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-def quantize_body(body: nn.Module) -> None:
-    """Put an `Int8Linear` in the place of each linear layer, and let what else multiplies, attention, use bfloat16."""
-    for module in body.modules():
+def quantize_linears(model: nn.Module) -> None:
+    """Put an `Int8Linear` in the place of each linear layer."""
+    for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, Int8Linear(child))
-    body.forward = torch.autocast("cpu", torch.bfloat16)(body.forward)
 
 
 def to_int8_grid(vectors: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:

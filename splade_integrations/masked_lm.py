@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.int8 import quantize_body
+from splade_integrations.int8 import quantize_linears
 from splade_integrations.repositories import Repository
 
 __all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
@@ -69,7 +69,7 @@ def load_masked_lm(
         repository: Where its files lie.
         folder: Folder within the repository; "" is its root.
         device: Where the weights go.
-        dtype: Type of the weights. int8 is for the body's linear layers; attention is bfloat16 then, the rest float32.
+        dtype: Type of the weights. int8 is for the body's linear layers; the rest is float32 then.
         trust_remote_code: Let the repository run code of its own; its revision is logged.
     Raises:
         FileNotFoundError: A file is missing.
@@ -267,7 +267,7 @@ def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
 
     The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
     """
-    quantize_body(model.base_model)
+    quantize_linears(model.base_model)
     try:
         with torch.inference_mode():
             model(input_ids=ids, attention_mask=mask, return_dict=True)
