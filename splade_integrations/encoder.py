@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice, pairwise
 from os import PathLike, fspath
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -19,22 +18,19 @@ from tqdm.auto import tqdm
 
 from splade_integrations.checkpoints import (
     ActivationFunction,
-    MaskedLM,
     ModelDescription,
     PoolingStrategy,
-    Side,
     SpecialTerms,
     describe,
     override,
 )
 from splade_integrations.devices import resolve_device, resolve_dtype
-from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.explaining import EncodedText, Explanation, explain
 from splade_integrations.fingerprint import Fingerprint, fingerprint_of
-from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
+from splade_integrations.loading import LazySides
 from splade_integrations.prefetching import one_ahead
 from splade_integrations.repositories import Repository
-from splade_integrations.sides import EncodingSide, LexicalSide, TransformerSide, load_token_weights
+from splade_integrations.sides import EncodingSide
 from splade_integrations.sparse import Pruning, as_rows, concatenate, drop_terms, max_over_groups
 from splade_integrations.tokenization import TokenIds, check_texts, iterate_texts
 
@@ -155,16 +151,17 @@ class SpladeEncoder:
         )
         stated = Pruning(max_active_dims=self.description.max_active_dims)
         self._pruning = {"query": query_pruning or stated, "document": document_pruning or stated}
-        self._requested_max_length = max_length
         self._max_windows = {"query": 1, "document": max_windows if long_documents == "max" else 1}
-        self._batch_limits: dict[str, Any] = {
-            "max_batch_tokens": max_batch_tokens,
-            "max_batch_texts": batch_size,
-        }
-        self._trust_remote_code = trust_remote_code
-        self._loading = Lock()
-        self._sides: dict[str, EncodingSide] = {}
-        self._transformers: list[tuple[MaskedLM, TransformerSide]] = []
+        self._sides = LazySides(
+            self.model_name,
+            self.description,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
+            max_batch_texts=batch_size,
+            trust_remote_code=trust_remote_code,
+        )
         # The transformer of the documents is left until it is wanted where queries do without one.
         first = self._side("query")
         if self.description.query.masked_lm is not None:
@@ -302,41 +299,7 @@ class SpladeEncoder:
         return "SpladeEncoder(\n  " + "\n  ".join(settings) + "\n)"
 
     def _side(self, name: str) -> EncodingSide:
-        """The document or the query side, loaded when it is first wanted."""
-        with self._loading:
-            if name not in self._sides:
-                side = self._load(getattr(self.description, name))
-                for other in self._sides.values():
-                    _check_one_vocabulary(self.model_name, side, other)
-                self._sides[name] = side
-            return self._sides[name]
-
-    def _load(self, description: Side) -> EncodingSide:
-        transformer = None if description.masked_lm is None else self._load_transformer(description.masked_lm)
-        if description.token_weights is None:
-            assert transformer is not None  # describe() gives a side one of them at least
-            return transformer
-        token_weights = load_token_weights(description.token_weights, self._requested_max_length)
-        return token_weights if transformer is None else LexicalSide(transformer, token_weights)
-
-    def _load_transformer(self, description: MaskedLM) -> TransformerSide:
-        """A transformer, which both sides of a symmetric model share."""
-        for known, side in self._transformers:
-            if known == description:
-                return side
-        loaded = load_masked_lm(
-            description.repository,
-            description.folder,
-            device=self.device,
-            dtype=self.dtype,
-            trust_remote_code=self._trust_remote_code,
-        )
-        max_length = resolve_max_length(
-            self._requested_max_length, description.max_length, loaded.positions, loaded.tokenizer
-        )
-        side = TransformerSide(description, loaded, max_length=max_length, **self._batch_limits)
-        self._transformers.append((description, side))
-        return side
+        return self._sides.side(name)
 
     def _encode(self, name: str, texts: list[str], *, show_progress: ShowProgress) -> csr_array:
         blocks = list(self._stream(name, iter(texts), show_progress=show_progress, total=len(texts), block_rows=_BLOCK))
@@ -388,17 +351,6 @@ def _blocks(texts: Iterator[str], rows: int) -> Iterator[list[str]]:
 def _counting_texts(report: Callable[[float], object], token_ids: TokenIds) -> Callable[[int], object]:
     """`report` for one who counts windows: each is its share of a text."""
     return lambda windows: report(windows * len(token_ids.windows) / len(token_ids.ids))
-
-
-def _check_one_vocabulary(model_name: str, side: EncodingSide, other: EncodingSide) -> None:
-    same = side.dim == other.dim and (
-        side.tokenizer is other.tokenizer or side.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-    )
-    if not same:
-        raise UnsupportedModelError(
-            f"{model_name!r} must have one vocabulary for documents and queries, got {other.dim} and {side.dim} terms "
-            "that are not the same. Use a complete SPLADE model."
-        )
 
 
 def _check_types(expected: type, **options: object) -> None:

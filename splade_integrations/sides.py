@@ -3,12 +3,10 @@
 Knows loaded models, batches and heads; nothing of prompts, pruning, windows of texts or adapters.
 """
 
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,19 +17,19 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from splade_integrations.batching import token_budget_batches
-from splade_integrations.checkpoints import MaskedLM, TokenWeights
+from splade_integrations.checkpoints import MaskedLM
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.extraction import SparseExtraction
 from splade_integrations.head import activate, splade_pool, sum_pool_head
 from splade_integrations.int8 import int8_products_pay
-from splade_integrations.masked_lm import LoadedMaskedLM, load_tokenizer
+from splade_integrations.masked_lm import LoadedMaskedLM
 from splade_integrations.precision import exact_float32
 from splade_integrations.sparse import concatenate, from_rows
 from splade_integrations.tokenization import TextTokenizer, TokenIds
 from splade_integrations.triton_head import PoolingHead, fastest_max_pool_head
 from splade_integrations.two_pass import TwoPassHead
 
-__all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide", "load_token_weights"]
+__all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide"]
 
 logger = logging.getLogger(__name__)
 
@@ -295,54 +293,3 @@ def _batch_tokens(loaded: LoadedMaskedLM) -> int:
 
 def _two_pass_suits(description: MaskedLM, weight: Tensor) -> bool:
     return description.pooling_strategy == "max" and int8_products_pay(weight.device)
-
-
-def load_token_weights(description: TokenWeights, max_length: int | None) -> TokenWeightsSide:
-    """Load an inference-free side.
-
-    Args:
-        description: Where the tokenizer and the weights lie.
-        max_length: Most tokens of a text; None takes the tokenizer's limit.
-    Raises:
-        UnsupportedModelError: The weights are damaged, not finite or negative.
-    """
-    repository = description.repository
-    tokenizer = load_tokenizer(repository, description.folder)
-    config = repository.json(f"{description.folder}/config.json".lstrip("/")) or {}
-    weights = np.ones(config.get("vocab_size") or len(tokenizer.get_vocab()), np.float32)
-    if description.file is not None:
-        path = repository.path(description.file)
-        if path is None:
-            raise UnsupportedModelError(f"{repository.name!r} names {description.file} but has none. Fetch it again.")
-        weights = _read_weights(path, tokenizer, len(weights))
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
-        raise UnsupportedModelError(
-            f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN, "
-            "infinite or of another shape. Fetch it again."
-        )
-    return TokenWeightsSide(
-        tokenizer, weights, min(tokenizer.model_max_length, 10**6) if max_length is None else max_length
-    )
-
-
-def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
-    """Token weights of a file: (V,) float32; tokens that it does not name weigh 0."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            return np.asarray(load_file(path)["weight"], np.float32)
-        if path.suffix == ".bin":
-            return np.asarray(torch.load(path, weights_only=True)["weight"].float().numpy(), np.float32)
-        if path.suffix == ".json":
-            pairs = json.loads(path.read_text(encoding="utf-8")).items()
-        else:
-            pairs = [line.rsplit(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        weights = np.zeros(size, np.float32)
-        vocabulary = tokenizer.get_vocab()
-        for token, weight in pairs:
-            if token in vocabulary:
-                weights[vocabulary[token]] = float(weight)
-        return weights
-    except Exception as err:
-        raise UnsupportedModelError(f"{path.name} must hold one weight per token, got {err}. Fetch it again.") from err

@@ -241,7 +241,7 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a transformer was loaded")
 
-    monkeypatch.setattr("splade_integrations.encoder.load_masked_lm", refuse)
+    monkeypatch.setattr("splade_integrations.loading.load_masked_lm", refuse)
     encoder = SpladeEncoder(tmp_path)
     weights = idf_weights(plain("bert"))
     ids = encoder.tokenizer.convert_tokens_to_ids(["a", "b", "c", "d"])
