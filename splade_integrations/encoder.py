@@ -43,7 +43,7 @@ LongDocuments = Literal["truncate", "max"]
 # Texts tokenised, sorted by length and encoded together: enough for batches of equal length, little to hold.
 _BLOCK = 2048
 
-ShowProgress = bool | Callable[[float], object]
+ShowProgress = bool | Callable[[int], object]
 
 
 class SpladeEncoder:
@@ -348,9 +348,18 @@ def _blocks(texts: Iterator[str], rows: int) -> Iterator[list[str]]:
         yield block
 
 
-def _counting_texts(report: Callable[[float], object], token_ids: TokenIds) -> Callable[[int], object]:
-    """`report` for one who counts windows: each is its share of a text."""
-    return lambda windows: report(windows * len(token_ids.windows) / len(token_ids.ids))
+def _counting_texts(report: Callable[[int], object], token_ids: TokenIds) -> Callable[[int], object]:
+    """`report` of whole texts, for one who counts windows."""
+    windows = texts = 0
+
+    def count(more: int) -> None:
+        nonlocal windows, texts
+        windows += more
+        done = windows * len(token_ids.windows) // len(token_ids.ids)
+        report(done - texts)
+        texts = done
+
+    return count
 
 
 def _check_types(expected: type, **options: object) -> None:

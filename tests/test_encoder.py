@@ -226,10 +226,9 @@ def test_an_encoder_is_shared_not_copied(encoder):
         pickle.dumps(encoder)
 
 
-def test_a_consumer_that_stops_early_is_told_what_was_lost(model_folder, caplog, monkeypatch):
-    monkeypatch.setattr("splade_integrations.encoder._BLOCK", 2)
+def test_a_consumer_that_stops_early_is_told_what_was_lost(model_folder, caplog):
     short = SpladeEncoder(model_folder, max_length=4)
-    blocks = short.stream_documents(["more words than four"] * 9)
+    blocks = short.stream_documents(["more words than four"] * 9, block_rows=2)
     next(blocks)
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         blocks.close()

@@ -127,7 +127,7 @@ def encode_blocks(
     records: Iterator[Record],
     *,
     queries: bool = False,
-    advance: Callable[[float], object] = lambda _: None,
+    advance: Callable[[int], object] = lambda _: None,
     block_rows: int = 1024,
 ) -> Iterator[Block]:
     """Records to blocks of rows, in order, in bounded memory.
