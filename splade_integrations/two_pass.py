@@ -26,8 +26,8 @@ _UNDERFLOW = 2.0**-80
 _MOST_CANDIDATES = 1 / 16
 # Rows of 16-bit weights that are made float32 at once.
 _ROWS = 4096
-# Tokens of a text x hidden size below which the bound, some passes over (V, B), costs more than it saves.
-_LEAST_WORK = 1024
+# Tokens of a batch below which the bound, some passes over (V, B), costs more than it saves: one short query.
+_LEAST_TOKENS = 32
 
 
 class _Grid(NamedTuple):
@@ -98,8 +98,8 @@ class TwoPassHead:
             Term weights, 0 or more. (B, V) float32, equal to `max_pool_head`'s up to float32 rounding. From 16-bit
             weights and hidden states they are what float32 arithmetic makes of those.
         """
-        batch, longest, width = hidden.shape
-        if longest * width < _LEAST_WORK:
+        batch, longest, _ = hidden.shape
+        if batch * longest < _LEAST_TOKENS:
             return max_pool_head(hidden, lengths, self._weight, self._bias, self._activation_function)
         exact = repeat_first_token(hidden, lengths).float()
         texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # by rising text

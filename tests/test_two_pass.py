@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 def never_give_up(monkeypatch):
     """However many candidates and however short the texts, the second pass must do the work."""
     monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 2)
-    monkeypatch.setattr(two_pass, "_LEAST_WORK", 0)
+    monkeypatch.setattr(two_pass, "_LEAST_TOKENS", 0)
 
 
 def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, atol=1e-6):
