@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from pymilvus import DataType, MilvusClient
 from scipy.sparse import csr_array, load_npz
 
@@ -18,6 +19,7 @@ from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
 from splade_integrations.cli.encode import encode_blocks
 from splade_integrations.cli.writing import WriteError, whole_file
+from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
 from splade_integrations.offline_models import dense_model_path
 from splade_integrations.records import Record, RecordError, Records, format_of
 
@@ -327,8 +329,27 @@ class TestIndexAndSearch:
         assert (summary["added"], summary["already_there"]) == (2, 8)
         assert run([*command, "--resume", "--max-length", "32"]) == 2
         assert "must go on with what it was made by" in capsys.readouterr().err
+        assert run([*command, "--resume", "--max-active-dims", "8"]) == 2
+        assert "document_max_active_dims 8" in capsys.readouterr().err
+        assert run([*command, "--resume", "--dense", dense_model_path()]) == 2
+        assert "the dense model None" in capsys.readouterr().err
         assert run([*command, "--replace", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 10
+
+    def test_what_was_indexed_opens_in_langchain(self, corpus, tmp_path, model_folder, random_bert_folder, capsys):
+        uri = str(tmp_path / "a.db")
+        arguments = ["-m", model_folder, "--dense", dense_model_path(), "--uri", uri, "--max-length", "64"]
+        assert run(["index", str(corpus), *arguments]) == 0
+        sparse = SpladeSparseEmbedding(model_name=model_folder, max_length=64)
+        store = hybrid_milvus(DeterministicFakeEmbedding(size=384), sparse, uri=uri, collection_name="splade")
+        [found] = store.similarity_search("who barks", k=1, mode="sparse")
+        assert (found.id, found.page_content) == ("dog", TEXTS[1])
+        other = SpladeSparseEmbedding(model_name=model_folder, max_length=32)
+        with pytest.raises(ValueError, match="must be used with the encoder that it was made with"):
+            hybrid_milvus(DeterministicFakeEmbedding(size=384), other, uri=uri, collection_name="splade")
+        capsys.readouterr()
+        assert run(["search", "who barks", "--uri", uri, "-m", random_bert_folder]) == 2
+        assert "--model must be what the collection was made by" in capsys.readouterr().err
 
     def test_no_dense_side(self, corpus, tmp_path, model_folder, capsys):
         uri = ["--uri", str(tmp_path / "a.db")]

@@ -37,6 +37,11 @@ class Gate:
     encode_documents = encode_queries
 
 
+def run(coroutine):
+    """In an event loop of its own; what never answers fails, and does not hang."""
+    return asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
 def row(number):
     return {number: 1.0}
 
@@ -68,14 +73,14 @@ def test_what_waits_while_the_encoder_is_busy_is_encoded_next_in_one_call(gate):
         gate.leave.set()
         return await asyncio.gather(first, *rest)
 
-    assert asyncio.run(ask()) == [row(number) for number in range(64)]
+    assert run(ask()) == [row(number) for number in range(64)]
     assert gate.calls == [["0"], [str(number) for number in range(1, 64)]]
 
 
 def test_a_lone_query_is_encoded_alone_again_and_again(gate):
     batcher = QueryBatcher(gate)
     for number in range(3):  # three event loops
-        assert asyncio.run(one(batcher, str(number))) == row(number)
+        assert run(one(batcher, str(number))) == row(number)
     assert gate.calls == [["0"], ["1"], ["2"]]
 
 
@@ -100,7 +105,7 @@ def test_two_event_loops_share_a_call(gate):
         return await second_loop()
 
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.submit(asyncio.run, first_loop()), pool.submit(asyncio.run, second_loop_when_busy())
+        first, second = pool.submit(run, first_loop()), pool.submit(run, second_loop_when_busy())
         assert (first.result(30), second.result(30)) == ([row(0), row(1)], row(2))
     assert [sorted(call) for call in gate.calls] == [["0"], ["1", "2"]]
 
@@ -118,7 +123,7 @@ def test_cancelling_a_request_harms_no_other(gate):
         assert second.cancelled()
         return await one(batcher, "3")
 
-    assert asyncio.run(ask()) == row(3)
+    assert run(ask()) == row(3)
     assert gate.calls == [["0"], ["2"], ["3"]]  # the one cancelled in time was not encoded
 
 
@@ -128,9 +133,9 @@ def test_a_loop_that_ends_in_the_middle_harms_no_other(gate):
     async def leave_early():
         await behind(gate, batcher, "1", "2")
 
-    asyncio.run(leave_early())
+    run(leave_early())
     gate.leave.set()
-    assert asyncio.run(one(batcher, "3")) == row(3)
+    assert run(one(batcher, "3")) == row(3)
 
 
 def test_a_bad_text_fails_its_own_caller_alone(gate):
@@ -139,12 +144,12 @@ def test_a_bad_text_fails_its_own_caller_alone(gate):
         gate.leave.set()
         return await asyncio.gather(first, *rest, return_exceptions=True)
 
-    zero, one, error, two = asyncio.run(ask())
+    zero, one, error, two = run(ask())
     assert (zero, one, two) == (row(0), row(1), row(2))
     assert isinstance(error, ValueError)
     assert gate.calls[2:] == [["1"], ["bad"], ["2"]]
     with pytest.raises(TypeError, match=r"texts\[0\] must be a str, got NoneType"):
-        asyncio.run(QueryBatcher(gate).encode([None]))
+        run(QueryBatcher(gate).encode([None]))
 
 
 def test_lists_of_queries_keep_their_order_and_join_others(gate):
@@ -157,10 +162,10 @@ def test_lists_of_queries_keep_their_order_and_join_others(gate):
         assert await batcher.encode([]) == []
         return await asyncio.gather(first, lone, some)
 
-    assert asyncio.run(ask()) == [row(0), row(9), [row(3), row(1), row(3)]]
+    assert run(ask()) == [row(0), row(9), [row(3), row(1), row(3)]]
     assert gate.calls == [["0"], ["9", "3", "1", "3"]]
     gate.calls.clear()
-    asyncio.run(QueryBatcher(gate).encode([str(number) for number in range(9)]))
+    run(QueryBatcher(gate).encode([str(number) for number in range(9)]))
     assert len(gate.calls) == 1
 
 
@@ -172,7 +177,7 @@ def test_all_adapters_over_an_encoder_share_a_batcher_which_goes_with_them():
     batcher = query_batcher(encoder)
     assert query_batcher(encoder) is batcher
     assert query_batcher(Gate()) is not batcher
-    asyncio.run(one(batcher, "1"))
+    run(one(batcher, "1"))
     thread, gone = next(iter(batcher._thread._threads)), weakref.ref(encoder)
     del batcher, encoder
     gc.collect()
@@ -188,7 +193,7 @@ def test_real_queries_are_the_encoders_own(encoder, texts):
     async def ask():
         return await asyncio.gather(*(one(batcher, text) for text in texts))
 
-    for found, alone in zip(asyncio.run(ask()), to_dicts(encoder.encode_queries(texts)), strict=True):
+    for found, alone in zip(run(ask()), to_dicts(encoder.encode_queries(texts)), strict=True):
         assert found == pytest.approx(alone, abs=1e-5)
 
 

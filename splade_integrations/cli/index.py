@@ -29,6 +29,8 @@ from splade_integrations.cli.options import (
     load_encoder,
 )
 from splade_integrations.cli.terminal import InterruptedRun, note, print_json, progress
+from splade_integrations.encoder import SpladeEncoder
+from splade_integrations.fingerprint import differences, name_of
 from splade_integrations.records import Record, Records
 from splade_integrations.sparse import Pruning, to_dicts
 
@@ -74,12 +76,16 @@ def index(
     records = records_of(input, input_format, text_field, title_field, id_field)
     total = records.count()
     next(iter(records)) if input != "-" else None  # a broken file is found before a model is loaded
-    from splade_integrations.cli.milvus_store import Models, Store
+    from splade_integrations.cli.milvus_store import Store
 
     store = Store(uri, collection, token)
     try:
-        models = Models(model, dense, max_length)
-        _check_collection(store, models, resume=resume, replace=replace)
+        goes_on = store.exists() and not replace
+        if goes_on and not resume:
+            raise ValueError(
+                f"the collection {collection!r} must be new, and is in {uri} already. Add to it by --resume, or drop it "
+                "by --replace."
+            )
         encoder = load_encoder(
             model,
             max_length=max_length,
@@ -87,10 +93,12 @@ def index(
             dtype=dtype,
             document_pruning=None if max_active_dims is None else Pruning(max_active_dims=max_active_dims),
         )
+        if goes_on:
+            _check_models(store, encoder, dense)
         dense_encoder = None if dense is None else _load_dense(dense, max_length, device)
-        if not (resume and store.exists()):
+        if not goes_on:
             width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
-            store.create(models, width)
+            store.create(encoder.fingerprint, dense, width)
         counts = {"added": 0, "there": 0}
         try:
             with progress("Indexing", total) as advance:
@@ -114,19 +122,16 @@ def index(
         store.close()
 
 
-def _check_collection(store: Any, models: Any, *, resume: bool, replace: bool) -> None:
-    if not store.exists() or replace:
-        return
-    if not resume:
+def _check_models(store: Any, encoder: SpladeEncoder, dense: str | None) -> None:
+    """Refuse other models than those that the collection was made with."""
+    kept, given = store.fingerprint(), encoder.fingerprint
+    differing = differences(kept, given) if kept is not None else []
+    if differing or store.dense_model() != dense:
+        made_by = name_of(kept or {}, differing)
         raise ValueError(
-            f"the collection {store.name!r} must be new, and is in {store.uri} already. Add to it by --resume, or drop "
-            "it by --replace."
-        )
-    made_by = store.models()
-    if made_by is not None and made_by != models:
-        raise ValueError(
-            f"the collection {store.name!r} must go on with what it was made by, {made_by}, got {models}. "
-            "Name the same, or start anew by --replace."
+            f"the collection {store.name!r} must go on with what it was made by, {made_by} and the dense model "
+            f"{store.dense_model()}, got {name_of(given, differing)} and {dense}. Name the same, or start anew by "
+            "--replace."
         )
 
 

@@ -1,6 +1,7 @@
 """A Milvus collection that `splade index` fills and `splade search` asks. Knows Milvus, no encoder and no terminal.
 
-Fields: pk, text, dense, sparse, as in LangChain's store. The collection remembers its models in its properties.
+Fields: pk, text, dense, sparse, as in LangChain's store, and the encoder's fingerprint as every adapter records it: what
+was indexed here can be opened there.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.errors import require_extra
+from splade_integrations.fingerprint import Fingerprint
 from splade_integrations.milvus.clients import open_client
+from splade_integrations.milvus.fingerprint import description_with, record, recorded
 from splade_integrations.milvus.settings import (
     candidates,
     dense_index,
@@ -23,26 +26,11 @@ from splade_integrations.milvus.settings import (
 with require_extra("milvus", module="splade index and search"):
     from pymilvus import AnnSearchRequest, DataType
 
-__all__ = ["Hit", "Models", "Store"]
+__all__ = ["Hit", "Store"]
 
 _TEXT_BYTES = 65_535
 _ID_BYTES = 512
-_MODEL, _DENSE, _LENGTH = "splade.model", "splade.dense_model", "splade.max_length"
-
-
-@dataclass(frozen=True)
-class Models:
-    """What made a collection's vectors.
-
-    Args:
-        splade: Name of the SPLADE model.
-        dense: Name of the dense model, or None.
-        max_length: Most tokens of a text, or None for the model's own.
-    """
-
-    splade: str
-    dense: str | None = None
-    max_length: int | None = None
+_DENSE = "splade.dense_model"
 
 
 @dataclass(frozen=True)
@@ -75,24 +63,32 @@ class Store:
         """Whether the collection is there."""
         return bool(self._client.has_collection(self.name))
 
-    def models(self) -> Models | None:
-        """What made its vectors, if it says so."""
-        properties = self._client.describe_collection(self.name).get("properties") or {}
-        if _MODEL not in properties:
-            return None
-        length = properties.get(_LENGTH)
-        return Models(properties[_MODEL], properties.get(_DENSE) or None, int(length) if length else None)
+    def fingerprint(self) -> Fingerprint | None:
+        """Of the encoder that made its sparse vectors, if it says so."""
+        return recorded(self._client.describe_collection(self.name))
+
+    def dense_model(self) -> str | None:
+        """Name of the model that made its dense vectors, if it says so."""
+        return (self._client.describe_collection(self.name).get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
         """Names of its fields."""
         return {field["name"] for field in self._client.describe_collection(self.name)["fields"]}
 
-    def create(self, models: Models, dense_dim: int | None) -> None:
-        """Make the collection, replacing one of its name."""
+    def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
+        """Make the collection, replacing one of its name.
+
+        Args:
+            fingerprint: Of the encoder that will fill its sparse side.
+            dense_model: Name of the model that will fill its dense side, or None for no such side.
+            dense_dim: That model's width.
+        """
         client = self._client
         if self.exists():
             client.drop_collection(self.name)
-        schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+        schema = client.create_schema(
+            auto_id=False, enable_dynamic_field=True, description=description_with(fingerprint)
+        )
         schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=_ID_BYTES)
         schema.add_field("text", DataType.VARCHAR, max_length=_TEXT_BYTES)
         schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
@@ -101,8 +97,9 @@ class Store:
         if dense_dim is not None:
             schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dense_dim)
             indexes.add_index("dense", **dense_index(self.uri))
-        properties = {_MODEL: models.splade, _DENSE: models.dense or "", _LENGTH: str(models.max_length or "")}
+        properties = {_DENSE: dense_model or ""}
         client.create_collection(self.name, schema=schema, consistency_level="Strong", properties=properties)
+        record(client, self.name, self.uri, fingerprint)
         client.create_index(self.name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
         client.load_collection(self.name)
 

@@ -22,7 +22,9 @@ Model = Annotated[
     str, typer.Option("--model", "-m", help="SPLADE model: a folder, or a name on the hub.", show_default=False)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", rich_help_panel="Model")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")]
+Dtype = Annotated[
+    str, typer.Option(help="auto, float32, bfloat16, float16, or int8 on a CPU.", rich_help_panel="Model")
+]
 MaxLength = Annotated[
     int | None,
     typer.Option(

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from splade_integrations.cli.options import Device, Dtype, Json, Uri, load_encoder
 from splade_integrations.cli.terminal import print_json, stdout
+from splade_integrations.fingerprint import Fingerprint, name_of
 from splade_integrations.sparse import to_dicts
 
 __all__ = ["search"]
@@ -49,7 +50,7 @@ def search(
 
       splade search "how do I cancel" --uri corpus.db --mode sparse --explain
     """
-    from splade_integrations.cli.milvus_store import Models, Store
+    from splade_integrations.cli.milvus_store import Store
 
     if "://" not in uri and not _is_there(uri):
         raise FileNotFoundError(f"{uri} must be a Milvus file, and is not there. Make one by: splade index.")
@@ -57,22 +58,22 @@ def search(
     try:
         if not store.exists():
             raise ValueError(f"the collection {collection!r} must be in {uri}, and is not. Make it by: splade index.")
-        stated = store.models()
-        models = Models(
-            model or (stated.splade if stated else ""),
-            dense or (stated.dense if stated else None),
-            stated.max_length if stated else None,
-        )
-        chosen = mode or (Mode.hybrid if "dense" in store.fields() and models.dense else Mode.sparse)
-        if chosen is not Mode.sparse and not ("dense" in store.fields() and models.dense):
+        kept = store.fingerprint() or {}
+        splade_name, dense_name = model or kept.get("model"), dense or store.dense_model()
+        has_dense = "dense" in store.fields() and dense_name is not None
+        chosen = mode or (Mode.hybrid if has_dense else Mode.sparse)
+        if chosen is not Mode.sparse and not has_dense:
             raise ValueError(f"--mode {chosen} needs a dense side, and {collection!r} has none. Use --mode sparse.")
-        if not models.splade and (chosen is not Mode.dense or why):
-            raise ValueError(f"the collection {collection!r} does not say which model made it. Name it by --model.")
         encoder = None
         if chosen is not Mode.dense or why:
-            encoder = load_encoder(models.splade, max_length=models.max_length, device=device, dtype=dtype)
+            if splade_name is None:
+                raise ValueError(f"the collection {collection!r} does not say which model made it. Name it by --model.")
+            encoder = load_encoder(splade_name, max_length=kept.get("max_length"), device=device, dtype=dtype)
+            _check_weights(kept, encoder.fingerprint)
         terms = to_dicts(encoder.encode_queries([query]))[0] if encoder is not None else None
-        vector = None if chosen is Mode.sparse else _dense_query(models, query, device)
+        vector = None
+        if chosen is not Mode.sparse:
+            vector = _dense_query(dense_name or "", query, device)
         hits = store.search(chosen.value, terms, vector, k, expr)
     finally:
         store.close()
@@ -110,10 +111,19 @@ def _show(hits: list[Any], explanations: list[Any], mode: Mode) -> None:
     screen.print(table)
 
 
-def _dense_query(models: Any, query: str, device: str) -> Any:
+def _check_weights(kept: Fingerprint, given: Fingerprint) -> None:
+    """Refuse a query encoder of other weights; how documents were cut and pruned is no matter of a query."""
+    if kept and kept.get("weights") != given.get("weights"):
+        raise ValueError(
+            f"--model must be what the collection was made by, {name_of(kept, ['weights'])}, got "
+            f"{name_of(given, ['weights'])}. Leave it out, or index anew."
+        )
+
+
+def _dense_query(name: str, query: str, device: str) -> Any:
     from splade_integrations.evaluation.retrievers import load_dense
 
-    return load_dense(models.dense, max_length=models.max_length, device=device).encode([query])[0]
+    return load_dense(name, device=device).encode([query])[0]
 
 
 def _is_there(uri: str) -> bool:

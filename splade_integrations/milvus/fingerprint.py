@@ -15,7 +15,7 @@ from splade_integrations.milvus.settings import lite_version
 with require_extra("milvus", module=__name__):
     from pymilvus import MilvusClient
 
-__all__ = ["check_encoder", "description_with", "record"]
+__all__ = ["check_encoder", "description_with", "record", "recorded"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ def check_encoder(
     if fingerprint is None or allow_other_encoder:
         return
     name = description["collection_name"]
-    recorded = _recorded(description)
-    if recorded is None:
+    kept = recorded(description)
+    if kept is None:
         if (uri, name) not in _warned:
             _warned.add((uri, name))
             logger.warning(
@@ -61,15 +61,20 @@ def check_encoder(
                 "Collections made by this package do.", name, name_of(fingerprint, ["weights"]),
             )  # fmt: skip
         return
-    if differing := differences(recorded, fingerprint):
+    if differing := differences(kept, fingerprint):
         raise ValueError(
             f"collection {name!r} must be used with the encoder that it was made with, "
-            f"{name_of(recorded, differing)}, got {name_of(fingerprint, differing)}. Load that one, index anew into "
+            f"{name_of(kept, differing)}, got {name_of(fingerprint, differing)}. Load that one, index anew into "
             "another collection_name, or pass allow_other_encoder=True if their rows fit together."
         )
 
 
-def _recorded(description: dict[str, Any]) -> Fingerprint | None:
+def recorded(description: dict[str, Any]) -> Fingerprint | None:
+    """The fingerprint that a collection carries, if it does.
+
+    Args:
+        description: Of the collection, as `MilvusClient.describe_collection` gives it.
+    """
     text = description.get("properties", {}).get(_KEY)
     if text is None:
         lines = description.get("description", "").splitlines()
