@@ -1,12 +1,15 @@
 """What adding documents through a framework costs: memory, time beside doing it by hand, and stalls of the event loop.
 
-    python benchmarks/ingest.py memory [--documents 50000]
+    python benchmarks/ingest.py memory [--documents 50000] [--uri http://localhost:19530]
     python benchmarks/ingest.py time [--documents 1000] [--model MODEL]
 
 `memory`: peak of a process that adds 1 000 documents, and of one that adds many, for each framework's hybrid store on
-milvus-lite. Rows are made up (120 terms of 30522, 384 dense dimensions), so that no model's memory is in the way.
-`time`: seconds of adding, against encoding the same texts in one call and inserting them by `MilvusClient`; how many
-calls of how many texts the encoder got; and the longest stall of the event loop while an async add runs.
+milvus-lite, which holds what it stores in that process's memory; so `MilvusClient` stands beside them, and `--uri`
+names a server (`milvus-lite server --data-dir FOLDER` is one), whose memory is its own. Rows are made up (120 terms of
+30522, 384 dense dimensions), so that no model's memory is in the way.
+`time`: seconds of adding to a collection that exists, against encoding the same texts in one call and inserting them by
+`MilvusClient`; how many calls of how many texts the encoder got; and the longest stalls of the event loop while an
+async add runs.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from llama_index.core.schema import TextNode
 from models import splade_model_path
 from scipy.sparse import csr_array
 
+from benchmarks.workload import quiet
 from splade_integrations import SparseEncoder, SpladeEncoder, to_dicts
 from splade_integrations.langchain import HybridMilvus, hybrid_milvus
 from splade_integrations.langchain import SpladeSparseEmbedding as ForLangChain
@@ -44,6 +48,7 @@ __all__ = ["main", "measure_memory", "measure_time"]
 
 _DIM, _TERMS, _VOCABULARY = 384, 120, 30_522
 _FRAMEWORKS = ("LangChain", "LlamaIndex")
+_BY_HAND = "MilvusClient"
 _NODES_AT_ONCE = 2048  # as VectorStoreIndex hands them over
 _ROWS_AT_ONCE = 100
 
@@ -92,13 +97,13 @@ class Counted:
         return self._encoder.encode_queries(texts)
 
 
-def _langchain(encoder: SparseEncoder, folder: str) -> HybridMilvus:
-    return hybrid_milvus(MadeUpDense(), ForLangChain(encoder=encoder), uri=f"{folder}/langchain.db")
+def _langchain(encoder: SparseEncoder, uri: str) -> HybridMilvus:
+    return hybrid_milvus(MadeUpDense(), ForLangChain(encoder=encoder), uri=uri, drop_old=True)
 
 
-def _llama_index(encoder: SparseEncoder, folder: str) -> HybridMilvusVectorStore:
+def _llama_index(encoder: SparseEncoder, uri: str) -> HybridMilvusVectorStore:
     sparse = ForLlamaIndex(encoder=encoder)
-    return HybridMilvusVectorStore(f"{folder}/llama_index.db", dim=_DIM, sparse_embedding_function=sparse)
+    return HybridMilvusVectorStore(uri, dim=_DIM, sparse_embedding_function=sparse, overwrite=True)
 
 
 def _nodes(texts: Sequence[str], start: int = 0) -> list[TextNode]:
@@ -116,26 +121,34 @@ def _texts(count: int) -> Iterator[str]:
         yield f"{position} " + " ".join(words[start : start + 40 + position % 80])
 
 
-def measure_memory(framework: str, documents: int) -> float:
-    """Peak MiB of a new process that adds so many documents."""
+def measure_memory(framework: str, documents: int, uri: str | None = None) -> float:
+    """Peak MiB of a new process that adds so many documents to a server, or to a file of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (framework, documents))
+        return pool.apply(_peak, (framework, documents, uri))
 
 
-def _peak(framework: str, documents: int) -> float:
+def _peak(framework: str, documents: int, uri: str | None) -> float:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # milvus-lite may be writing there still
+        uri = uri or f"{folder}/ingest.db"
         texts = list(_texts(documents))
+        ids = [str(number) for number in range(documents)]
         if framework == "LangChain":
-            _langchain(MadeUpSparse(), folder).add_texts(texts, ids=[str(number) for number in range(documents)])
+            _langchain(MadeUpSparse(), uri).add_texts(texts, ids=ids)
+        elif framework == _BY_HAND:
+            store: Any = _langchain(MadeUpSparse(), uri)
+            store.add_documents([Document("first", id="first")])
+            for start in range(0, documents, _NODES_AT_ONCE):
+                some = slice(start, start + _NODES_AT_ONCE)
+                _insert(store, MadeUpSparse(), texts[some], ids[some])
         else:
-            store = _llama_index(MadeUpSparse(), folder)
+            store = _llama_index(MadeUpSparse(), uri)
             for start in range(0, documents, _NODES_AT_ONCE):
                 store.add(_nodes(texts[start : start + _NODES_AT_ONCE], start))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
-    """For each framework: seconds, calls of the encoder, and the loop's longest stall, medians of `repeats`."""
+    """For each framework: median seconds of `repeats`, calls of the encoder, and the loop's longest stall of all."""
     texts = list(_texts(documents))
     ids = [str(number) for number in range(documents)]
     nodes = _nodes(texts)
@@ -147,15 +160,18 @@ def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[d
             counted = Counted(encoder)
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 if framework == "LangChain":
-                    store: Any = _langchain(counted, folder)
+                    store: Any = _langchain(counted, f"{folder}/ingest.db")
                     found = [Document(text, id=key) for text, key in zip(texts, ids, strict=True)]
                     add, aadd = partial(store.add_documents, found), partial(store.aadd_documents, found)
+                    store.add_documents([Document("first", id="first")])  # which makes the collection
                 else:
-                    store = _llama_index(counted, folder)
+                    store = _llama_index(counted, f"{folder}/ingest.db")
                     add, aadd = partial(store.add, nodes), partial(store.async_add, nodes)
+                counted.calls.clear()
                 seconds["through"].append(_seconds(add))
                 calls = list(counted.calls)
-                seconds["direct"].append(_direct(store, encoder, texts, ids))
+                by_hand = partial(_insert, store, encoder, texts, [f"by hand {key}" for key in ids])
+                seconds["direct"].append(_seconds(by_hand))
                 stalls.append(asyncio.run(_longest_stall(aadd)))
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         results.append(
@@ -166,32 +182,27 @@ def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[d
                 "seconds_through_framework": medians["through"],
                 "seconds_direct": medians["direct"],
                 "ratio": medians["through"] / medians["direct"],
-                "longest_stall_ms": 1000 * statistics.median(stalls),
+                "longest_stalls_ms": [1000 * stall for stall in sorted(stalls)],
             }
         )
     return results
 
 
-def _direct(store: Any, encoder: SparseEncoder, texts: list[str], ids: list[str]) -> float:
-    """Seconds of encoding `texts` in one call and inserting them into a collection like the store's, by hand."""
+def _insert(store: Any, encoder: SparseEncoder, texts: list[str], ids: list[str]) -> None:
+    """Encode `texts` in one call and insert them into the store's collection by hand, some at a time; then flush."""
     client, name = store.client, store.collection_name
     fields = client.describe_collection(name)["fields"]
     by_type = {field["type"].name: field["name"] for field in fields}
     key = next(field["name"] for field in fields if field.get("is_primary"))
-    text_field = next(field["name"] for field in fields if field["type"].name == "VARCHAR" and field["name"] != key)
-    extra = {field["name"]: "" for field in fields if field["name"] not in {key, text_field, *by_type.values()}}
-
-    def by_hand() -> None:
-        dense, sparse = MadeUpDense().embed_documents(texts), to_dicts(encoder.encode_documents(texts))
-        rows = [
-            {key: one, text_field: text, by_type["FLOAT_VECTOR"]: vector, by_type["SPARSE_FLOAT_VECTOR"]: row, **extra}
-            for one, text, vector, row in zip(ids, texts, dense, sparse, strict=True)
-        ]
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            client.insert(name, rows[start : start + _ROWS_AT_ONCE])
-        client.flush(name)
-
-    return _seconds(by_hand)
+    extra = {field["name"]: "" for field in fields if field["type"].name == "VARCHAR"}
+    dense, sparse = MadeUpDense().embed_documents(texts), to_dicts(encoder.encode_documents(texts))
+    rows = [
+        {**extra, key: one, "text": text, by_type["FLOAT_VECTOR"]: vector, by_type["SPARSE_FLOAT_VECTOR"]: row}
+        for one, text, vector, row in zip(ids, texts, dense, sparse, strict=True)
+    ]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        client.insert(name, rows[start : start + _ROWS_AT_ONCE])
+    client.flush(name)
 
 
 async def _longest_stall(aadd: Callable[[], Any]) -> float:
@@ -219,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ingest", description="Measure adding through the frameworks.")
     parser.add_argument("what", choices=["memory", "time"])
     parser.add_argument("--documents", type=int, help="how many (default: 50000 for memory, 1000 for time)")
+    parser.add_argument("--uri", help="a server for `memory` (default: a milvus-lite file)")
     parser.add_argument("--model", help="SPLADE checkpoint of `time` (default: the demo's small one)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of `time` (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
@@ -227,19 +239,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.what == "memory":
         many = options.documents or 50_000
         print(f"peak MiB        1000 documents{many:>8} documents   growth")
-        for framework in _FRAMEWORKS:
-            few_mib, many_mib = measure_memory(framework, 1000), measure_memory(framework, many)
+        for framework in (_BY_HAND, *_FRAMEWORKS):
+            few_mib, many_mib = (measure_memory(framework, count, options.uri) for count in (1000, many))
             results.append({"framework": framework, "documents": many, "peak_mib": many_mib, "peak_mib_1000": few_mib})
             print(f"{framework:<12}{few_mib:18.0f}{many_mib:18.0f}{many_mib - few_mib:+9.0f}", flush=True)
     else:
+        quiet()
         encoder = SpladeEncoder(options.model or splade_model_path(), max_length=256)
         results = measure_time(encoder, options.documents or 1000, options.repeats)
-        print("              through    direct    ratio   longest stall   calls of the encoder")
+        print("              through    direct    ratio   longest stall (of all)   calls of the encoder")
         for result in results:
+            stalls = result["longest_stalls_ms"]
             print(
                 f"{result['framework']:<12}{result['seconds_through_framework']:7.2f} s "
                 f"{result['seconds_direct']:7.2f} s {result['ratio']:8.3f} "
-                f"{result['longest_stall_ms']:12.1f} ms   {result['calls_of_the_encoder']}"
+                f"{statistics.median(stalls):9.1f} ({stalls[-1]:.1f}) ms   {result['calls_of_the_encoder']}"
             )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -83,8 +83,8 @@ def index(
         goes_on = store.exists() and not replace
         if goes_on and not resume:
             raise ValueError(
-                f"the collection {collection!r} must be new, and is in {uri} already. Add to it by --resume, or drop it "
-                "by --replace."
+                f"the collection {collection!r} must be new, and is in {uri} already. Add to it by --resume, or drop "
+                "it by --replace."
             )
         encoder = load_encoder(
             model,

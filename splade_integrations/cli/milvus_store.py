@@ -1,7 +1,7 @@
 """A Milvus collection that `splade index` fills and `splade search` asks. Knows Milvus, no encoder and no terminal.
 
-Fields: pk, text, dense, sparse, as in LangChain's store, and the encoder's fingerprint as every adapter records it: what
-was indexed here can be opened there.
+Fields: pk, text, dense, sparse, as in LangChain's store, and the encoder's fingerprint as every adapter records it:
+that store opens what was indexed here.
 """
 
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ class Store:
             indexes.add_index("dense", **dense_index(self.uri))
         properties = {_DENSE: dense_model or ""}
         client.create_collection(self.name, schema=schema, consistency_level="Strong", properties=properties)
-        record(client, self.name, self.uri, fingerprint)
+        record(client, self.name, fingerprint)
         client.create_index(self.name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
         client.load_collection(self.name)
 

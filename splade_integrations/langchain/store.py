@@ -223,7 +223,7 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
 
     def _create_collection(self, *args: Any, **kwargs: Any) -> None:
         super()._create_collection(*args, **kwargs)
-        record(self.client, self.collection_name, self.uri, self._fingerprint)
+        record(self.client, self.collection_name, self._fingerprint)
 
 
 def _with_defaults(milvus_options: dict[str, Any]) -> dict[str, Any]:

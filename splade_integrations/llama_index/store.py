@@ -114,7 +114,7 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         ):  # the framework's own client, which creates the collection, does not take turns
             super().__init__(**options, use_async_client=False)
             if not exists:
-                record(client, collection_name, options["uri"], _fingerprint(sparse_embedding_function))
+                record(client, collection_name, _fingerprint(sparse_embedding_function))
         if exists:  # milvus-lite 3 finds its collections released when a file is opened anew
             client.load_collection(collection_name)
         self._milvusclient, self.collection_name = client, collection_name

@@ -10,7 +10,6 @@ from typing import Any
 
 from splade_integrations.errors import require_extra
 from splade_integrations.fingerprint import Fingerprint, differences, name_of
-from splade_integrations.milvus.settings import lite_version
 
 with require_extra("milvus", module=__name__):
     from pymilvus import MilvusClient
@@ -30,9 +29,12 @@ def description_with(fingerprint: Fingerprint | None, description: str = "") -> 
     return f"{description}\n{_KEY}={json.dumps(fingerprint)}".lstrip("\n")
 
 
-def record(client: MilvusClient, collection_name: str, uri: str, fingerprint: Fingerprint | None) -> None:
-    """Set the fingerprint as a property of a collection just created, on milvus-lite 3, which keeps no descriptions."""
-    if fingerprint is not None and lite_version(uri).startswith("3."):
+def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint | None) -> None:
+    """Set the fingerprint as a property of a collection just created, where its description was not kept.
+
+    milvus-lite 3 keeps none, as a file or as a server; milvus-lite 2 cannot alter properties.
+    """
+    if fingerprint is not None and recorded(client.describe_collection(collection_name)) is None:
         client.alter_collection_properties(collection_name, properties={_KEY: json.dumps(fingerprint)})
 
 

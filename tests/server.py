@@ -1,0 +1,56 @@
+"""Run the store suite over the network: on the server that MILVUS_URI names, else on one of milvus-lite's made for it.
+
+python tests/server.py [PYTEST ARGUMENT …]
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS_TO_START = 60
+
+
+@contextmanager
+def milvus_lite_server() -> Iterator[str]:
+    """A server in a process of its own, on a free port; its address."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", folder]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            try:
+                _wait_for(port, server)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                server.kill()
+
+
+def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < end and server.poll() is None:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit("milvus-lite's server must start, and did not. Try by hand: milvus-lite server --data-dir folder")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the tests; returns pytest's exit status."""
+    command = [sys.executable, "-m", "pytest", "-m", "server", *(arguments or ["--quiet", "tests"])]
+    if os.environ.get("MILVUS_URI"):
+        return subprocess.run(command).returncode
+    with milvus_lite_server() as uri:
+        return subprocess.run(command, env=os.environ | {"MILVUS_URI": uri}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
