@@ -26,10 +26,8 @@ _UNDERFLOW = 2.0**-80
 _MOST_CANDIDATES = 1 / 16
 # Rows of 16-bit weights that are made float32 at once.
 _ROWS = 4096
-# Tokens of a text from which fewer candidates save more than its mean costs.
-_LEAST_CENTRED = 64
-# Tokens of a batch below which the bound, some passes over (V, B), costs more than it saves: one short query.
-_LEAST_TOKENS = 32
+# Tokens of a text from which fewer candidates save more than its mean costs, a pass over the float32 weights.
+_LEAST_CENTRED = 128
 
 
 class _Grid(NamedTuple):
@@ -101,9 +99,7 @@ class TwoPassHead:
             Term weights, 0 or more. (B, V) float32, equal to `max_pool_head`'s up to float32 rounding. From 16-bit
             weights and hidden states they are what float32 arithmetic makes of those.
         """
-        batch, longest, _ = hidden.shape
-        if batch * longest < _LEAST_TOKENS:
-            return max_pool_head(hidden, lengths, self._weight, self._bias, self._activation_function)
+        batch = len(hidden)
         exact = repeat_first_token(hidden, lengths).float()
         texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # by rising text
         if len(texts) > _MOST_CANDIDATES * batch * self._weight.shape[0]:
@@ -124,10 +120,8 @@ class TwoPassHead:
         Returns:
             (V, B) bool.
         """
-        centres = torch.zeros_like(hidden[:, 0])  # (B, H)
         centred = hidden.shape[1] >= _LEAST_CENTRED
-        if centred:
-            centres = hidden.mean(dim=1)
+        centres = hidden.mean(dim=1) if centred else torch.zeros_like(hidden[:, 0])  # (B, H)
         rests = hidden - centres.unsqueeze(1)  # (B, L, H)
         grid = _to_grid(rests, rests.abs().amax(dim=(1, 2), keepdim=True))
         maxima = max_logits(grid.integers, self._integers)  # (V, B) int32
