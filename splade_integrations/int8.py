@@ -7,7 +7,7 @@ result depends on no other text, unlike that of runtimes whose activations share
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "int8_products_pay", "quantize_linears", "to_int8_grid"]
+__all__ = ["Int8Linear", "int8_products_pay", "to_int8_grid"]
 
 # Largest magnitude used: symmetric, so that -128 has no part in it.
 _LEVELS = 127
@@ -65,14 +65,6 @@ class Int8Linear(nn.Module):
             if middle is not None:
                 output.addr_(middle, self.sums)
         return outputs.view(*inputs.shape[:-1], -1)
-
-
-def quantize_linears(model: nn.Module) -> None:
-    """Put an `Int8Linear` in the place of each linear layer."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.Linear:
-                setattr(module, name, Int8Linear(child))
 
 
 def to_int8_grid(vectors: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.int8 import quantize_linears
+from splade_integrations.int8 import Int8Linear
+from splade_integrations.linears import Linears, PackedLinear, packing_pays
+from splade_integrations.precision import exact_float32
 from splade_integrations.repositories import Repository
 
 __all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
@@ -104,12 +106,14 @@ def load_masked_lm(
     tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
     _check_vocabulary(name, model, tokenizer)
     ids, mask = _probe(model)
-    with torch.inference_mode():
+    with exact_float32(model.device):
         padded = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
         alone = model(input_ids=ids[1:, :_PROBED], attention_mask=mask[1:, :_PROBED], return_dict=True).logits
     decoder = _take_decoder(model, ids, mask, padded)
     if dtype == torch.int8:
         _quantize(name, model, ids, mask)
+    if packing_pays(model.device, model.dtype):
+        _pack(model, ids, mask)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),
@@ -249,7 +253,7 @@ def _take_decoder(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> nn
     path = next(path for path, module in model.named_modules() if module is decoder)
     parent, _, child = path.rpartition(".")
     owner = model.get_submodule(parent)
-    with torch.inference_mode():
+    with exact_float32(model.device):
         setattr(owner, child, nn.Identity())
         try:
             entering = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
@@ -267,15 +271,33 @@ def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
 
     The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
     """
-    quantize_linears(model.base_model)
+    Linears(model.base_model).replace(Int8Linear)
     try:
-        with torch.inference_mode():
+        with exact_float32(model.device):
             model(input_ids=ids, attention_mask=mask, return_dict=True)
     except AttributeError as err:
         raise UnsupportedModelError(
             f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
             "Use dtype='bfloat16'."
         ) from err
+
+
+def _pack(model: Any, ids: Tensor, mask: Tensor) -> None:
+    """Lay out the weights of linear layers for the processor, but where the model reads them by hand.
+
+    Heads do so now and then, bodies rarely: each is tried for itself.
+    """
+    with exact_float32(model.device):
+        expected = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        for part in (model.base_model, model):
+            linears = Linears(part)
+            try:
+                linears.replace(PackedLinear)
+                same = _same(model(input_ids=ids, attention_mask=mask, return_dict=True).logits, expected)
+            except (AttributeError, RuntimeError):
+                same = False
+            if not same:
+                linears.put_back()
 
 
 @contextmanager

@@ -1,0 +1,77 @@
+"""A model's linear layers, replaced by faster ones of the same call. Knows torch only."""
+
+import platform
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Linears", "PackedLinear", "packing_pays"]
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight lies as oneDNN's kernels read it, so that no call has to rearrange it.
+
+    torch lays it out anew in each call, or multiplies by a slower kernel: on 25 tokens of BERT-base that takes 2 to 3
+    times as long in float32, on 1 024 tokens a quarter longer. The sums are the same, in another order.
+
+    Args:
+        linear: The layer whose place it takes.
+
+    Example:
+        >>> linear = nn.Linear(64, 32).requires_grad_(False)
+        >>> inputs = torch.randn(2, 5, 64)
+        >>> torch.allclose(PackedLinear(linear)(inputs), linear(inputs), atol=1e-5)
+        True
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        # An opaque layout: no buffer, as it has no way to other devices and types.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(…, K) to (…, N), of the weight's type."""
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self._bias, "none", [], "")
+        return outputs
+
+
+def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this processor has such kernels for `dtype`."""
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    operations = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(operations, "_linear_pointwise")):  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(operations._is_mkldnn_bf16_supported()))
+
+
+class Linears:
+    """The linear layers of a model, to be replaced.
+
+    Args:
+        model: The model, or a part of it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places = [
+            (parent, name, child)
+            for parent in model.modules()
+            for name, child in parent.named_children()
+            if type(child) is nn.Linear
+        ]
+
+    def replace(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """Put what `make` makes of a layer in its place; of a layer that has several places, the same in each."""
+        made: dict[nn.Linear, nn.Module] = {}
+        for _, _, child in self._places:
+            if child not in made:
+                made[child] = make(child)
+        for parent, name, child in self._places:
+            setattr(parent, name, made[child])
+
+    def put_back(self) -> None:
+        """Put the layers back."""
+        for parent, name, child in self._places:
+            setattr(parent, name, child)
