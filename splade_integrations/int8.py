@@ -13,16 +13,18 @@ __all__ = ["Int8Linear", "int8_products_pay", "to_int8_grid"]
 _LEVELS = 127
 # Steps of the grid stay above this, so that dividing by them neither overflows nor loses digits.
 _LEAST_STEP = 2.0**-100
+# Of the grid of an activation that reaches as far below 0 as above it.
+_MIDDLE = 128
 # Tokens taken at once: their activations, some passes over them, stay in a core's second-level cache.
-_TOKENS = 256
+_TOKENS = 512
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose product is of int8 matrices, added up exactly in int32.
+    """A linear layer whose product is of 8-bit integers, added up exactly in int32.
 
-    A layer that narrows reads what comes out of an activation such as GELU, nearly all on one side of 0. There a token
-    is written as middle + step · integers, the middle of its largest and smallest value, so that it uses the whole
-    grid: w . x = middle · sum(w) + w . (x - middle).
+    Each token is written as offset + step · u, u from 0 to 255, so that w . x = step · (w . u) + offset · sum(w). A
+    layer that narrows reads what comes out of an activation such as GELU, nearly all on one side of 0: its grids
+    reach from a token's smallest value to its largest. Others reach as far below 0 as above it, and need no sum.
 
     Args:
         linear: The layer whose place it takes.
@@ -34,37 +36,44 @@ class Int8Linear(nn.Module):
         True
     """
 
-    integers: Tensor  # (N, K) int8
-    step: Tensor  # (1, N)
-    bias: Tensor  # (N,)
-    sums: Tensor  # (N,): what a middle is multiplied with
-
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True))
-        self.register_buffer("integers", integers)
-        self.register_buffer("step", step.T.contiguous())
-        self.register_buffer("bias", torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float())
-        self.register_buffer("sums", (integers.float() * step).sum(dim=1))
+        # Laid out for oneDNN's kernels: an opaque layout, and no buffer, as it has no way to other devices.
+        self._packed = torch.ops.onednn.qlinear_prepack(integers, None)  # (N, K)
+        self._step = step.flatten()  # (N,)
+        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self._bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()  # (N,)
+        self._sums = (integers.float() * step).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
-        outputs = torch.empty((len(tokens), len(self.integers)), device=inputs.device)
+        outputs = torch.empty((len(tokens), len(self._bias)))
         for start in range(0, len(tokens), _TOKENS):
             chunk, output = tokens[start : start + _TOKENS].float(), outputs[start : start + _TOKENS]
-            middle = (chunk.amax(dim=1) + chunk.amin(dim=1)) / 2 if self._narrows else None
-            if middle is not None:
-                chunk = chunk - middle.unsqueeze(1)
-            integers, step = to_int8_grid(chunk, chunk.abs().amax(dim=1, keepdim=True))
-            products = torch._int_mm(integers, self.integers.T).float()
-            products *= self.step
-            torch.addcmul(self.bias, products, step, out=output)
-            if middle is not None:
-                output.addr_(middle, self.sums)
+            if self._narrows:
+                smallest, largest = chunk.amin(dim=1, keepdim=True), chunk.amax(dim=1, keepdim=True)
+                # A step far below the values would lose their difference.
+                least = torch.maximum(smallest.abs(), largest.abs()) * 2.0**-16
+                step = torch.maximum((largest - smallest) / 255, least).clamp_min_(_LEAST_STEP)
+                torch.addcmul(self._bias, self._product(chunk, step, -smallest / step, 0), step, out=output)
+                output.addr_(smallest.squeeze(1), self._sums)
+            else:
+                step = (chunk.abs().amax(dim=1, keepdim=True) / _LEVELS).clamp_min_(_LEAST_STEP)
+                torch.addcmul(self._bias, self._product(chunk, step, _MIDDLE, _MIDDLE), step, out=output)
         return outputs.view(*inputs.shape[:-1], -1)
+
+    def _product(self, chunk: Tensor, step: Tensor, shift: Tensor | int, zero_point: int) -> Tensor:
+        """Of the weights and u - zero_point, where u is chunk / step + shift, rounded. (tokens, N) float32."""
+        rounded = torch.addcmul(torch.as_tensor(shift + 0.5), chunk, 1 / step).to(torch.uint8)  # which cuts off
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, zero_point, self._packed, self._step, self._zeros,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return product
 
 
 def to_int8_grid(vectors: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +94,9 @@ def int8_products_pay(device: torch.device) -> bool:
 
     The second is tested: without the right instructions a sum of two products of 127 saturates 16 bits.
     """
-    if device.type != "cpu" or not (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()):
+    if device.type != "cpu" or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return False
+    if not (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()):
         return False
     for width in (128, 768, 1024, 4096):
         row = torch.full((64, width), _LEVELS, dtype=torch.int8, device=device)
