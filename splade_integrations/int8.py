@@ -15,7 +15,7 @@ _LEVELS = 127
 _LEAST_STEP = 2.0**-100
 # Of the grid of an activation that reaches as far below 0 as above it.
 _MIDDLE = 128
-# Tokens taken at once: their activations, some passes over them, stay in a core's second-level cache.
+# Tokens taken at once: the passes over their activations find them in a cache.
 _TOKENS = 512
 
 

@@ -336,6 +336,28 @@ class TestIndexAndSearch:
         assert run([*command, "--replace", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 10
 
+    def test_a_store_that_fails_part_way_says_what_it_kept(self, corpus, tmp_path, model_folder, capsys, monkeypatch):
+        monkeypatch.setattr("splade_integrations.cli.index._CHUNK", 2)
+        add, calls = milvus_store.Store.add, []
+
+        def on_a_full_disk(self, *arguments):
+            if calls:
+                raise milvus_store.StoreError(message="[Errno 28] No space left on device")
+            calls.append(1)
+            add(self, *arguments)
+
+        command = ["index", str(corpus), "-m", model_folder, "--uri", str(tmp_path / "a.db")]
+        monkeypatch.setattr(milvus_store.Store, "add", on_a_full_disk)
+        assert run(command) == 2
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("splade: ")]
+        assert line == (
+            "splade: Milvus: [Errno 28] No space left on device. 2 documents before it are stored; mend it and use "
+            "--resume."
+        )
+        monkeypatch.setattr(milvus_store.Store, "add", add)
+        assert run([*command, "--resume", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["added"] == 2
+
     def test_what_was_indexed_opens_in_langchain(self, corpus, tmp_path, model_folder, random_bert_folder, capsys):
         uri = str(tmp_path / "a.db")
         arguments = ["-m", model_folder, "--dense", dense_model_path(), "--uri", uri, "--max-length", "64"]

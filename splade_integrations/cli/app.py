@@ -101,7 +101,8 @@ def _report(err: Exception) -> int:
 
 
 def _quieten() -> None:
-    """Libraries speak through our one line: pymilvus logs the traceback of each error before it raises it."""
+    """Libraries speak through our one line: Milvus's log the traceback of each error before they raise it."""
+    logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)
     logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)  # it tells of each step

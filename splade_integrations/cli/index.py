@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Annotated, Any
 
@@ -76,7 +77,7 @@ def index(
     records = records_of(input, input_format, text_field, title_field, id_field)
     total = records.count()
     next(iter(records)) if input != "-" else None  # a broken file is found before a model is loaded
-    from splade_integrations.cli.milvus_store import Store
+    from splade_integrations.cli.milvus_store import Store, StoreError
 
     store = Store(uri, collection, token)
     try:
@@ -104,13 +105,15 @@ def index(
             with progress("Indexing", total) as advance:
                 _fill(store, records, encoder, dense_encoder, resume, counts, advance)
         except BaseException as err:
-            store.finish()
+            with suppress(Exception):  # on a full disk, say; the first error is the one to tell
+                store.finish()
             if isinstance(err, KeyboardInterrupt):
                 raise InterruptedRun(_how_to_go_on(counts, collection, uri)) from err
+            stored = f"{counts['added']} documents before it are stored; mend it and use --resume."
+            if isinstance(err, StoreError):
+                raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
             if counts["added"] and isinstance(err, ValueError | OSError):
-                raise type(err)(
-                    f"{err} {counts['added']} documents before it are stored; mend it and use --resume."
-                ) from err
+                raise type(err)(f"{err} {stored}") from err
             raise
         store.finish()
         summary = {"collection": collection, "uri": uri, "added": counts["added"], "already_there": counts["there"]}

@@ -25,8 +25,9 @@ from splade_integrations.milvus.settings import (
 
 with require_extra("milvus", module="splade index and search"):
     from pymilvus import AnnSearchRequest, DataType
+    from pymilvus.exceptions import MilvusException as StoreError
 
-__all__ = ["Hit", "Store"]
+__all__ = ["Hit", "Store", "StoreError"]
 
 _TEXT_BYTES = 65_535
 _ID_BYTES = 512
