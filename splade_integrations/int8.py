@@ -44,14 +44,16 @@ class Int8Linear(nn.Module):
         self._packed = torch.ops.onednn.qlinear_prepack(integers, None)  # (N, K)
         self._step = step.flatten()  # (N,)
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
-        self._bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()  # (N,)
+        self._bias = (
+            torch.zeros(len(weight), dtype=torch.float32) if linear.bias is None else linear.bias.detach().float()
+        )  # (N,)
         self._sums = (integers.float() * step).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
-        outputs = torch.empty((len(tokens), len(self._bias)))
+        outputs = torch.empty((len(tokens), len(self._bias)), dtype=torch.float32)
         for start in range(0, len(tokens), _TOKENS):
             chunk, output = tokens[start : start + _TOKENS].float(), outputs[start : start + _TOKENS]
             if self._narrows:
@@ -68,7 +70,9 @@ class Int8Linear(nn.Module):
 
     def _product(self, chunk: Tensor, step: Tensor, shift: Tensor | int, zero_point: int) -> Tensor:
         """Of the weights and u - zero_point, where u is chunk / step + shift, rounded. (tokens, N) float32."""
-        rounded = torch.addcmul(torch.as_tensor(shift + 0.5), chunk, 1 / step).to(torch.uint8)  # which cuts off
+        rounded = torch.addcmul(torch.as_tensor(shift + 0.5, dtype=torch.float32), chunk, 1 / step).to(
+            torch.uint8
+        )  # which cuts off
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, zero_point, self._packed, self._step, self._zeros,
             None, 1.0, 0, torch.float32, "none", [], "",

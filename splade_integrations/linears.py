@@ -52,14 +52,15 @@ class Linears:
 
     Args:
         model: The model, or a part of it.
+        but: A layer to leave out, or None.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, but: nn.Module | None = None) -> None:
         self._places = [
             (parent, name, child)
             for parent in model.modules()
             for name, child in parent.named_children()
-            if type(child) is nn.Linear
+            if type(child) is nn.Linear and child is not but
         ]
 
     def replace(self, make: Callable[[nn.Linear], nn.Module]) -> None:

@@ -108,12 +108,12 @@ def load_masked_lm(
     ids, mask = _probe(model)
     with exact_float32(model.device):
         padded = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        if dtype != torch.int8 and packing_pays(model.device, dtype):
+            _pack(model, ids, mask, padded)
         alone = model(input_ids=ids[1:, :_PROBED], attention_mask=mask[1:, :_PROBED], return_dict=True).logits
-    decoder = _take_decoder(model, ids, mask, padded)
-    if dtype == torch.int8:
-        _quantize(name, model, ids, mask)
-    if packing_pays(model.device, model.dtype):
-        _pack(model, ids, mask)
+        decoder = _take_decoder(model, ids, mask, padded)
+        if dtype == torch.int8:
+            _quantize(name, model, ids, mask)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),
@@ -203,7 +203,7 @@ def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
             "Use a complete …ForMaskedLM checkpoint."
         )
     for key, value in model.named_parameters():
-        if not value.isfinite().all():
+        if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # one pass
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
 
 
@@ -253,13 +253,12 @@ def _take_decoder(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> nn
     path = next(path for path, module in model.named_modules() if module is decoder)
     parent, _, child = path.rpartition(".")
     owner = model.get_submodule(parent)
-    with exact_float32(model.device):
-        setattr(owner, child, nn.Identity())
-        try:
-            entering = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-            same = _same(linear(entering, decoder.weight, decoder.bias), expected)
-        except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
-            same = False
+    setattr(owner, child, nn.Identity())
+    try:
+        entering = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        same = _same(linear(entering, decoder.weight, decoder.bias), expected)
+    except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
+        same = False
     if not same:
         setattr(owner, child, decoder)
         return None
@@ -273,8 +272,7 @@ def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
     """
     Linears(model.base_model).replace(Int8Linear)
     try:
-        with exact_float32(model.device):
-            model(input_ids=ids, attention_mask=mask, return_dict=True)
+        model(input_ids=ids, attention_mask=mask, return_dict=True)
     except AttributeError as err:
         raise UnsupportedModelError(
             f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
@@ -282,22 +280,17 @@ def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
         ) from err
 
 
-def _pack(model: Any, ids: Tensor, mask: Tensor) -> None:
-    """Lay out the weights of linear layers for the processor, but where the model reads them by hand.
-
-    Heads do so now and then, bodies rarely: each is tried for itself.
-    """
-    with exact_float32(model.device):
-        expected = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-        for part in (model.base_model, model):
-            linears = Linears(part)
-            try:
-                linears.replace(PackedLinear)
-                same = _same(model(input_ids=ids, attention_mask=mask, return_dict=True).logits, expected)
-            except (AttributeError, RuntimeError):
-                same = False
-            if not same:
-                linears.put_back()
+def _pack(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> None:
+    """Lay out the weights of linear layers for the processor, but where the model reads them by hand, as heads may."""
+    for part in (model, model.base_model):
+        linears = Linears(part, but=model.get_output_embeddings())
+        try:
+            linears.replace(PackedLinear)
+            if _same(model(input_ids=ids, attention_mask=mask, return_dict=True).logits, expected):
+                return
+        except (AttributeError, RuntimeError):
+            pass
+        linears.put_back()
 
 
 @contextmanager

@@ -24,8 +24,8 @@ _ROUNDINGS = 64
 _UNDERFLOW = 2.0**-80
 # Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
 _MOST_CANDIDATES = 1 / 16
-# Rows of 16-bit weights that are made float32 at once.
-_ROWS = 4096
+# Rows of weights that are made float32, or taken apart, at once.
+_ROWS = 2048
 # Tokens of a text from which fewer candidates save more than its mean costs, a pass over the float32 weights.
 _LEAST_CENTRED = 128
 
@@ -77,14 +77,19 @@ class TwoPassHead:
         self._weight = weight
         self._bias = bias
         self._activation_function = activation_function
-        exact = weight.float()
-        grid = _to_grid(exact, exact.abs().amax(dim=1, keepdim=True))
-        self._integers, self._steps = grid.integers, grid.step  # (V, H), (V, 1)
+        self._integers = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)  # (V, H)
+        self._steps = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
+        # What multiplies M|r|, M|e| and the lengths that float32 rounds. (V, 3)
+        self._factors = torch.empty((len(weight), 3), dtype=torch.float32, device=weight.device)
         width = weight.shape[1] + _ROUNDINGS
         accumulation = width * _FLOAT32 / (1 - width * _FLOAT32)
-        grid_norms = _norms(grid.integers.float()) * grid.step.squeeze(1) * (1 + 2.0**-20)
-        # What multiplies M|r|, M|e| and the lengths that float32 rounds. (V, 3)
-        self._factors = torch.stack([grid.rest_norm, grid_norms, accumulation * _norms(exact)], dim=1)
+        for start in range(0, len(weight), _ROWS):
+            rows = slice(start, start + _ROWS)
+            exact = weight[rows].float()
+            grid = _to_grid(exact, exact.abs().amax(dim=1, keepdim=True))
+            grid_norms = _norms(grid.integers.float()) * grid.step.squeeze(1) * (1 + 2.0**-20)
+            self._integers[rows], self._steps[rows] = grid.integers, grid.step
+            self._factors[rows] = torch.stack([grid.rest_norm, grid_norms, accumulation * _norms(exact)], dim=1)
         self._bias_column: Tensor | float = _UNDERFLOW
         if bias is not None:
             self._bias_column = (bias.float() + bias.float().abs() * 2.0**-18 + _UNDERFLOW).unsqueeze(1)  # (V, 1)

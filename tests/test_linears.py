@@ -83,6 +83,18 @@ def test_int8_is_near_and_a_token_depends_on_no_other(wide, narrow, inputs):
 
 
 @needs_int8
+def test_int8_under_another_default_dtype():
+    linear, tokens = nn.Linear(64, 32).requires_grad_(False), torch.randn(3, 64)
+    expected = Int8Linear(linear)(tokens)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = Int8Linear(linear)(tokens)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+@needs_int8
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("wide", "narrow"), [(64, 128), (128, 64)])
 def test_int8_shows_what_is_not_finite(value, wide, narrow):
