@@ -44,9 +44,7 @@ class Int8Linear(nn.Module):
         self._packed = torch.ops.onednn.qlinear_prepack(integers, None)  # (N, K)
         self._step = step.flatten()  # (N,)
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
-        self._bias = (
-            torch.zeros(len(weight), dtype=torch.float32) if linear.bias is None else linear.bias.detach().float()
-        )  # (N,)
+        self._bias = torch.zeros_like(self._step) if linear.bias is None else linear.bias.detach().float()  # (N,)
         self._sums = (integers.float() * step).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
 

@@ -145,8 +145,8 @@ class Dense:
         # By length, so that a batch has little padding; sentence-transformers does so within a call only.
         order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         parts = []
-        for first in range(0, len(order), 256):
-            chunk = [documents[row] for row in order[first : first + 256]]
+        for first in range(0, len(order), 64):
+            chunk = [documents[row] for row in order[first : first + 64]]
             parts.append(np.asarray(encoder.encode(chunk), np.float32))
             report(len(chunk))
         self.documents: NDArray[np.float32] = np.concatenate(parts)[np.argsort(order)]
