@@ -126,10 +126,10 @@ def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search
 
 def llama_index_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
     """A collection of LlamaIndex's, filled."""
+    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding  # isort: skip  # says if absent
+
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
-
-    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
 
     dense = rows.embed_documents(collection.documents)
     store = HybridMilvusVectorStore(
