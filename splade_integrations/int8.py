@@ -68,9 +68,8 @@ class Int8Linear(nn.Module):
 
     def _product(self, chunk: Tensor, step: Tensor, shift: Tensor | int, zero_point: int) -> Tensor:
         """Of the weights and u - zero_point, where u is chunk / step + shift, rounded. (tokens, N) float32."""
-        rounded = torch.addcmul(torch.as_tensor(shift + 0.5, dtype=torch.float32), chunk, 1 / step).to(
-            torch.uint8
-        )  # which cuts off
+        start = torch.as_tensor(shift + 0.5, dtype=torch.float32)  # and a half, as the conversion to bytes cuts off
+        rounded = torch.addcmul(start, chunk, 1 / step).to(torch.uint8)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, zero_point, self._packed, self._step, self._zeros,
             None, 1.0, 0, torch.float32, "none", [], "",
