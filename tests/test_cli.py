@@ -242,6 +242,16 @@ class TestEncode:
         assert ids == [row["_id"] for row in ROWS]
         np.testing.assert_allclose(matrix.toarray(), encoder.encode_documents(TEXTS).toarray(), atol=1e-6)
 
+    def test_kept_texts(self, corpus, tmp_path, capsys, model_folder):
+        output = tmp_path / "vectors.parquet"
+        assert run(["encode", str(corpus), "-m", model_folder, "--keep-text", "-o", str(output)]) == 0
+        table = pyarrow.parquet.read_table(output)
+        assert (table["id"].to_pylist(), table["text"].to_pylist()) == ([row["_id"] for row in ROWS], TEXTS)
+        capsys.readouterr()
+        assert run(["encode", str(corpus), "-m", model_folder, "--keep-text", "-o", str(tmp_path / "a.npz")]) == 2
+        assert ".npz holds no texts. Leave --keep-text out" in capsys.readouterr().err
+        assert not (tmp_path / "a.npz").exists()
+
     def test_options(self, corpus, tmp_path, encoder, capsys):
         output = tmp_path / "vectors.jsonl"
         arguments = ["--queries", "--keep-text", "--max-active-dims", "3", "--title-field", "", "--json"]

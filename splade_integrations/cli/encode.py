@@ -93,9 +93,9 @@ def encode(
                 nonlocal terms
                 for block in encode_blocks(encoder, iter(records), queries=queries, advance=advance):
                     terms += block.weights.nnz
-                    yield block if keep_text else Block(block.ids, None, block.weights)
+                    yield block
 
-            count = write(file, counted())
+            count = write(file, counted(), keep_text=keep_text)
     summary = {
         "output": output,
         "texts": count,
@@ -128,7 +128,7 @@ def encode_blocks(
     *,
     queries: bool = False,
     advance: Callable[[int], object] = lambda _: None,
-    block_rows: int = 1024,
+    block_rows: int = 512,
 ) -> Iterator[Block]:
     """Records to blocks of rows, in order, in bounded memory.
 

@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -19,7 +19,13 @@ from scipy.sparse import csr_array
 from splade_integrations.errors import require_extra
 from splade_integrations.sparse import concatenate, to_dicts
 
-__all__ = ["WRITERS", "Block", "WriteError", "whole_file", "writer_of"]
+__all__ = ["WRITERS", "Block", "WriteError", "Writer", "whole_file", "writer_of"]
+
+
+class Writer(Protocol):
+    """Writes blocks into a file, with their texts or without, and returns how many rows it wrote."""
+
+    def __call__(self, file: IO[bytes], blocks: Iterator["Block"], *, keep_text: bool = False) -> int: ...
 
 
 class WriteError(OSError):
@@ -32,12 +38,12 @@ class Block:
 
     Args:
         ids: One a row.
-        texts: One a row, or None where they are not wanted.
+        texts: One a row.
         weights: Term weights. (N, V).
     """
 
     ids: list[str]
-    texts: list[str] | None
+    texts: list[str]
     weights: csr_array
 
 
@@ -85,13 +91,13 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
         ) from err
 
 
-def write_jsonl(file: IO[bytes], blocks: Iterator[Block]) -> int:
-    """One object a line: {"id": …, "sparse": {token id: weight}}; `MilvusClient.insert` and bulk import take it."""
+def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
+    """One object a line, {"id": …, "sparse": {token id: weight}} and "text" if kept; `MilvusClient.insert` takes it."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
             row: dict[str, Any] = {"id": block.ids[position]}
-            if block.texts is not None:
+            if keep_text:
                 row["text"] = block.texts[position]
             # float32's own digits: 9 significant ones give it back exactly.
             row["sparse"] = {str(term): float(f"{weight:.9g}") for term, weight in terms.items()}
@@ -100,36 +106,40 @@ def write_jsonl(file: IO[bytes], blocks: Iterator[Block]) -> int:
     return count
 
 
-def write_parquet(file: IO[bytes], blocks: Iterator[Block]) -> int:
-    """Columns id, text (if wanted) and sparse, a struct of indices and values, which Milvus's bulk import takes."""
+def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
+    """Columns id, text (if kept) and sparse, a struct of indices and values, which Milvus's bulk import takes."""
     with require_extra("cli", module="Writing Parquet"):
         import pyarrow
         import pyarrow.parquet
-    count, writer = 0, None
-    for block in blocks:
-        rows = block.weights
-        offsets = pyarrow.array(rows.indptr, pyarrow.int32())
-        sparse = pyarrow.StructArray.from_arrays(
-            [
+    terms = pyarrow.struct([("indices", pyarrow.list_(pyarrow.uint32())), ("values", pyarrow.list_(pyarrow.float32()))])
+    columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": terms}
+    schema = pyarrow.schema(list(columns.items()))
+    count = 0
+    # Weights hardly repeat, so a dictionary of them would only cost. Arrow's default pool grows from block to block
+    # where other threads allocate between them.
+    pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
+    with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
+        for block in blocks:
+            rows = block.weights
+            offsets = pyarrow.array(rows.indptr, pyarrow.int32())
+            lists = [
                 pyarrow.ListArray.from_arrays(offsets, pyarrow.array(rows.indices.astype(np.uint32))),
                 pyarrow.ListArray.from_arrays(offsets, pyarrow.array(rows.data)),
-            ],
-            names=["indices", "values"],
-        )
-        columns = {"id": pyarrow.array(block.ids, pyarrow.string())}
-        if block.texts is not None:
-            columns["text"] = pyarrow.array([text.encode("utf-8", "replace").decode() for text in block.texts])
-        table = pyarrow.table(columns | {"sparse": sparse})
-        writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-        count += len(block.ids)
-    if writer is not None:
-        writer.close()
+            ]
+            arrays = [pyarrow.array(block.ids, pyarrow.string(), memory_pool=pool)]
+            if keep_text:
+                texts = [text.encode("utf-8", "replace").decode() for text in block.texts]
+                arrays.append(pyarrow.array(texts, pyarrow.string(), memory_pool=pool))
+            arrays.append(pyarrow.StructArray.from_arrays(lists, fields=list(terms)))
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+            count += len(block.ids)
     return count
 
 
-def write_npz(file: IO[bytes], blocks: Iterator[Block]) -> int:
+def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
     """A scipy matrix, for `scipy.sparse.load_npz`, with the ids beside it as `numpy.load(…)["ids"]`. Held in memory."""
+    if keep_text:
+        raise ValueError(".npz holds no texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
     parts = []
     for block in blocks:
@@ -149,14 +159,14 @@ def write_npz(file: IO[bytes], blocks: Iterator[Block]) -> int:
     return len(ids)
 
 
-WRITERS: dict[str, Callable[[IO[bytes], Iterator[Block]], int]] = {
+WRITERS: dict[str, Writer] = {
     ".jsonl": write_jsonl,
     ".parquet": write_parquet,
     ".npz": write_npz,
 }
 
 
-def writer_of(path: str) -> Callable[[IO[bytes], Iterator[Block]], int]:
+def writer_of(path: str) -> Writer:
     """The writer of the format that a name says; JSON lines for standard output, "-".
 
     Raises:
