@@ -51,27 +51,34 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
-        outputs = torch.empty((len(tokens), len(self._bias)), dtype=torch.float32)
-        for start in range(0, len(tokens), _TOKENS):
-            chunk, output = tokens[start : start + _TOKENS].float(), outputs[start : start + _TOKENS]
-            if self._narrows:
-                smallest, largest = chunk.amin(dim=1, keepdim=True), chunk.amax(dim=1, keepdim=True)
-                # A step far below the values would lose their difference.
-                least = torch.maximum(smallest.abs(), largest.abs()) * 2.0**-16
-                step = torch.maximum((largest - smallest) / 255, least).clamp_min_(_LEAST_STEP)
-                torch.addcmul(self._bias, self._product(chunk, step, -smallest / step, 0), step, out=output)
-                output.addr_(smallest.squeeze(1), self._sums)
-            else:
-                step = (chunk.abs().amax(dim=1, keepdim=True) / _LEVELS).clamp_min_(_LEAST_STEP)
-                torch.addcmul(self._bias, self._product(chunk, step, _MIDDLE, _MIDDLE), step, out=output)
+        if len(tokens) <= _TOKENS:
+            outputs = self._transform(tokens.float())
+        else:
+            outputs = torch.empty((len(tokens), len(self._bias)), dtype=torch.float32)
+            for chunk, output in zip(tokens.split(_TOKENS), outputs.split(_TOKENS), strict=True):
+                self._transform(chunk.float(), output)
         return outputs.view(*inputs.shape[:-1], -1)
 
-    def _product(self, chunk: Tensor, step: Tensor, shift: Tensor | int, zero_point: int) -> Tensor:
-        """Of the weights and u - zero_point, where u is chunk / step + shift, rounded. (tokens, N) float32."""
-        start = torch.as_tensor(shift + 0.5, dtype=torch.float32)  # and a half, as the conversion to bytes cuts off
-        rounded = torch.addcmul(start, chunk, 1 / step).to(torch.uint8)
+    def _transform(self, tokens: Tensor, out: Tensor | None = None) -> Tensor:
+        """(tokens, K) float32 to (tokens, N) float32."""
+        if self._narrows:
+            smallest, largest = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
+            # A step far below the values would lose their difference.
+            least = torch.maximum(smallest.abs(), largest.abs()) * 2.0**-16
+            step = torch.maximum((largest - smallest) / 255, least).clamp_min_(_LEAST_STEP)
+            product = self._product((tokens - smallest).mul_(1 / step).sub_(_MIDDLE), zero_point=0)
+            outputs = torch.addcmul(self._bias, product, step, out=product if out is None else out)
+            return outputs.addr_(smallest.squeeze(1), self._sums)
+        step = (tokens.abs().amax(dim=1, keepdim=True) / _LEVELS).clamp_min_(_LEAST_STEP)
+        product = self._product(tokens * (1 / step), zero_point=_MIDDLE)
+        return torch.addcmul(self._bias, product, step, out=product if out is None else out)
+
+    def _product(self, scaled: Tensor, zero_point: int) -> Tensor:
+        """Of the weights and u - zero_point, where u - 128 is what `scaled`, overwritten, rounds to. (tokens, N)."""
+        # torch converts to signed bytes several times faster than to unsigned ones. Turning the sign bit adds 128.
+        unsigned = scaled.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_MIDDLE)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, zero_point, self._packed, self._step, self._zeros,
+            unsigned, 1.0, zero_point, self._packed, self._step, self._zeros,
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return product
