@@ -57,10 +57,6 @@ def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.D
     return table
 
 
-def _first(names: list[str], expected: tuple[str, ...]) -> str:
-    return next((str(rank) for rank, name in enumerate(names, start=1) if name in expected), "–")
-
-
 def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> pd.DataFrame:
     """The terms that question and page share, by what they add to the score; the sparse score is the sum of all."""
     asked, written = encoder.encode_queries([question]), encoder.encode_documents([page])

@@ -121,7 +121,8 @@ class AdaptedEncoder:
         if not self._micro_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # kept, and its thread with it
-            self._batcher = query_batcher(self.encoder)
+            # In a thread: after unpickling this loads the model.
+            self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def _describe_plain(repository: Repository) -> ModelDescription:
     document = Side(MaskedLM(repository, activation_function=fact.activation_function))
     query = document
     if fact.query_repository:
-        query = Side(MaskedLM(replace(repository, name=fact.query_repository)))
+        query = Side(MaskedLM(_query_repository(repository, fact.query_repository)))
     elif fact.query_from == "own tokens":
         query = replace(document, token_weights=TokenWeights(repository))
     elif fact.query_from:
@@ -262,6 +262,20 @@ def _describe_plain(repository: Repository) -> ModelDescription:
             )
         query = Side(token_weights=TokenWeights(repository, file=file))
     return ModelDescription(document, query, special_terms=fact.special_terms)
+
+
+def _query_repository(repository: Repository, name: str) -> Repository:
+    """The repository of the query encoder: beside a local folder in a folder of its name, or at the hub."""
+    if not repository.is_local:  # a revision is one of the documents' repository
+        options = {key: value for key, value in repository.hub_options.items() if key != "revision"}
+        return Repository(name, options)
+    folder = Path(repository.name).resolve().parent / name.rpartition("/")[2]
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{repository.name!r} encodes documents, and queries are for {name} to encode, which must be in {folder}, "
+            "and is not. Fetch it there."
+        )
+    return replace(repository, name=str(folder))
 
 
 def _modules(repository: Repository) -> list[tuple[str, str]]:

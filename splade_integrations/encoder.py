@@ -167,7 +167,7 @@ class SpladeEncoder:
         if self.description.query.masked_lm is not None:
             first = self._side("document")
         self.dim: int = first.dim
-        self.max_length: int = first.max_length
+        self.max_length: int = self._sides.max_length()
         self.tokenizer = first.tokenizer
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
@@ -294,8 +294,11 @@ class SpladeEncoder:
         ]
         if self.description.special_terms == "drop":
             settings.append("terms of special tokens dropped")
-        if self.description.max_active_dims is not None:
-            settings.append(f"max_active_dims={self.description.max_active_dims}")
+        for name, pruning in self._pruning.items():
+            if pruning != Pruning():
+                settings.append(f"{name}_pruning={pruning}")
+        if self._max_windows["document"] > 1:
+            settings.append(f"long documents in up to {self._max_windows['document']} windows")
         return "SpladeEncoder(\n  " + "\n  ".join(settings) + "\n)"
 
     def _side(self, name: str) -> EncodingSide:

@@ -15,8 +15,6 @@ _LEVELS = 127
 _LEAST_STEP = 2.0**-100
 # Of the grid of an activation that reaches as far below 0 as above it.
 _MIDDLE = 128
-# Tokens taken at once: the passes over their activations find them in a cache.
-_TOKENS = 512
 
 
 class Int8Linear(nn.Module):
@@ -50,28 +48,19 @@ class Int8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
-        tokens = inputs.reshape(-1, inputs.shape[-1])
-        if len(tokens) <= _TOKENS:
-            outputs = self._transform(tokens.float())
-        else:
-            outputs = torch.empty((len(tokens), len(self._bias)), dtype=torch.float32)
-            for chunk, output in zip(tokens.split(_TOKENS), outputs.split(_TOKENS), strict=True):
-                self._transform(chunk.float(), output)
-        return outputs.view(*inputs.shape[:-1], -1)
-
-    def _transform(self, tokens: Tensor, out: Tensor | None = None) -> Tensor:
-        """(tokens, K) float32 to (tokens, N) float32."""
+        tokens = inputs.reshape(-1, inputs.shape[-1]).float()
         if self._narrows:
             smallest, largest = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
             # A step far below the values would lose their difference.
             least = torch.maximum(smallest.abs(), largest.abs()) * 2.0**-16
             step = torch.maximum((largest - smallest) / 255, least).clamp_min_(_LEAST_STEP)
-            product = self._product((tokens - smallest).mul_(1 / step).sub_(_MIDDLE), zero_point=0)
-            outputs = torch.addcmul(self._bias, product, step, out=product if out is None else out)
-            return outputs.addr_(smallest.squeeze(1), self._sums)
-        step = (tokens.abs().amax(dim=1, keepdim=True) / _LEVELS).clamp_min_(_LEAST_STEP)
-        product = self._product(tokens * (1 / step), zero_point=_MIDDLE)
-        return torch.addcmul(self._bias, product, step, out=product if out is None else out)
+            product = self._product((tokens - smallest).div_(step).sub_(_MIDDLE), zero_point=0)
+            outputs = torch.addcmul(self._bias, product, step, out=product).addr_(smallest.squeeze(1), self._sums)
+        else:
+            step = (tokens.abs().amax(dim=1, keepdim=True) / _LEVELS).clamp_min_(_LEAST_STEP)
+            product = self._product(tokens / step, zero_point=_MIDDLE)
+            outputs = torch.addcmul(self._bias, product, step, out=product)
+        return outputs.view(*inputs.shape[:-1], -1)
 
     def _product(self, scaled: Tensor, zero_point: int) -> Tensor:
         """Of the weights and u - zero_point, where u - 128 is what `scaled`, overwritten, rounds to. (tokens, N)."""

@@ -76,6 +76,20 @@ class LazySides:
                 self._sides[name] = side
             return self._sides[name]
 
+    def max_length(self) -> int:
+        """Most tokens of a document, special ones included. Loads no transformer that is not loaded yet.
+
+        Raises:
+            ValueError: More was asked for than the model has positions for.
+        """
+        description = self._description.document.masked_lm
+        if description is None or "document" in self._sides:
+            return self.side("document").max_length
+        folder = f"{description.folder}/config.json".lstrip("/")
+        config = description.repository.json(folder) or {}
+        positions, tokenizer = config.get("max_position_embeddings"), self.side("query").tokenizer
+        return resolve_max_length(self._max_length, description.max_length, positions, tokenizer)
+
     def _load(self, description: Side) -> EncodingSide:
         transformer = None if description.masked_lm is None else self._load_transformer(description.masked_lm)
         if description.token_weights is None:

@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from splade_integrations.devices import keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.int8 import Int8Linear
 from splade_integrations.linears import Linears, PackedLinear, packing_pays
@@ -103,6 +104,8 @@ def load_masked_lm(
             ) from err
     _check_weights(name, model, report)
     model.eval().requires_grad_(False).to(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
     _check_vocabulary(name, model, tokenizer)
     ids, mask = _probe(model)
@@ -180,6 +183,11 @@ def _load_config(name: str, arguments: dict[str, Any]) -> Any:
     try:
         config = AutoConfig.from_pretrained(**arguments)
     except (OSError, ValueError, KeyError) as err:
+        if "trust_remote_code" in str(err):
+            raise UnsupportedModelError(
+                f"{name!r} comes with code of its own, which is not run unasked. Read it, then pass "
+                "trust_remote_code=True, and revision=… so that it stays what you have read."
+            ) from err
         raise UnsupportedModelError(
             f"{name!r} has a config.json that transformers cannot read: {str(err).strip().splitlines()[0]} "
             "Use a …ForMaskedLM checkpoint."

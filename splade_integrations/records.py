@@ -134,11 +134,13 @@ class Records:
 
     def _read_csv(self) -> Iterator[tuple[str, Any]]:
         csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KiB
-        lines = (f"{line}\n" for _, line in numbered_lines(self.path))
+        lines = (f"{line}\n" for _, line in numbered_lines(self.path, blank=True))  # a quoted text may have some
         reader = csv.DictReader(lines, delimiter="\t" if self.format == "tsv" else ",", strict=True)
         empty = True
         try:
             for row in reader:
+                if None in row.values() and not "".join(filter(None, row.values())).strip():
+                    continue  # a line of spaces
                 empty = False
                 place = f"{self.path}, line {reader.line_num}"
                 if None in row or None in row.values():

@@ -232,7 +232,11 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     assert query.token_weights.file is None
     efficient = checkpoints._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
     monkeypatch.setitem(checkpoints._KNOWN, name, efficient)
-    assert checkpoints.describe(repository).query.masked_lm.repository.name.endswith("VI-BT-large-query")
+    with pytest.raises(FileNotFoundError, match="queries are for naver/efficient-splade-VI-BT-large-query to encode"):
+        checkpoints.describe(repository)
+    beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
+    beside.mkdir()
+    assert checkpoints.describe(repository).query.masked_lm.repository.name == str(beside.resolve())
 
 
 def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
@@ -247,6 +251,9 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
     ids = encoder.tokenizer.convert_tokens_to_ids(["a", "b", "c", "d"])
     expected = {token: weights[token].item() for token in ids if weights[token] > 0}
     assert to_dicts(encoder.encode_queries(["a b c d"])) == [expected]
+    assert encoder.max_length == 128
+    with pytest.raises(ValueError, match="max_length must be at most 130, the positions that the model has"):
+        SpladeEncoder(tmp_path, max_length=100_000)
     with pytest.raises(AssertionError, match="a transformer was loaded"):
         encoder.encode_documents(["a"])
 
@@ -409,7 +416,7 @@ def test_no_remote_code_unless_trusted(saved, caplog):
     rewrite(
         saved / "config.json", architectures=["OwnBertForMaskedLM"], auto_map={"AutoModelForMaskedLM": "own.OwnBert"}
     )
-    SpladeEncoder(saved)
+    SpladeEncoder(saved)  # transformers knows the model type, and the code is left alone
     assert "OwnBert" not in str(type(SpladeEncoder(saved)._side("query")._loaded.model))
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         trusted = SpladeEncoder(saved, trust_remote_code=True)
@@ -488,3 +495,10 @@ def test_weights_beyond_the_range_of_float16_are_refused(plain, tmp_path):
     assert np.isfinite(SpladeEncoder(tmp_path).encode_documents(["a"]).data).all()
     with pytest.raises((ValueError, UnsupportedModelError), match="NaN or infin"):
         SpladeEncoder(tmp_path, dtype="float16").encode_documents(["a"])
+
+
+def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
+    (saved / "own.py").write_text(REMOTE_CODE)
+    rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
+    with pytest.raises(UnsupportedModelError, match="comes with code of its own, which is not run unasked"):
+        SpladeEncoder(saved)

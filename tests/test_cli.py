@@ -76,9 +76,9 @@ class TestRecords:
         assert [(record.id, record.text) for record in records] == [("1", "one"), ("2", ""), ("3", "two")]
 
     def test_a_quoted_text_of_several_lines(self, tmp_path):
-        (tmp_path / "a.csv").write_text('id,text\n1,"first\nsecond"\n2,"' + "x" * 200_000 + '"\n')
+        (tmp_path / "a.csv").write_text('id,text\n\n1,"first\n\nsecond"\n  \n2,"' + "x" * 200_000 + '"\n')
         records = list(Records(str(tmp_path / "a.csv"), "csv"))
-        assert records[0].text == "first\nsecond"
+        assert records[0].text == "first\n\nsecond"
         assert len(records[1].text) == 200_000
 
     def test_other_fields(self, corpus):
@@ -307,6 +307,15 @@ class TestIndexAndSearch:
         assert total == pytest.approx(hit["score"], abs=1e-4)
         assert run(["search", "who barks", *uri]) == 0
         assert "Dogs bark" in capsys.readouterr().out
+
+    def test_explanations_of_pruned_documents_sum_to_the_score(self, corpus, tmp_path, model_folder, capsys):
+        uri = ["--uri", str(tmp_path / "a.db")]
+        assert run(["index", str(corpus), "-m", model_folder, "--max-active-dims", "3", *uri]) == 0
+        capsys.readouterr()
+        assert run(["search", "dogs bark at cats", *uri, "--explain", "--json"]) == 0
+        for hit in json.loads(capsys.readouterr().out):
+            total = sum(term["contribution"] for term in hit["explanation"]["terms"])
+            assert total == pytest.approx(hit["score"], abs=1e-4)
 
     def test_ctrl_c_and_resume(self, tmp_path, model_folder, capsys, monkeypatch):
         corpus = tmp_path / "many.jsonl"

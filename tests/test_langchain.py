@@ -15,7 +15,9 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
+from splade_integrations import Pruning
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.langchain.store import _with_defaults
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
@@ -132,6 +134,9 @@ def test_a_search_may_choose_its_candidates_and_fusion(prose_store):
     np.testing.assert_allclose([score for _, score in by_type], [score for _, score in ours], atol=1e-7)
     with pytest.raises(ValueError, match="mode must be 'hybrid', 'dense' or 'sparse', got 'bm25'"):
         prose_store.similarity_search(query, mode="bm25")
+    for param, mode in [([{}], "dense"), ([{}, {}, {}], "hybrid"), ({"params": {}}, "hybrid")]:
+        with pytest.raises(ValueError, match="a list of search parameters for both sides"):
+            prose_store.similarity_search(query, mode=mode, param=param)
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
@@ -225,6 +230,26 @@ def test_without_ids_milvus_numbers_the_documents(store):
         store.add_documents(documents, ids=["a", "b"])
     assert store.delete(ids=first)
     assert count(store) == 2
+
+
+def test_a_store_opened_before_the_collection_takes_it_as_it_is(dense, sparse, uri, model_folder):
+    first, second = hybrid_milvus(dense, sparse, uri=uri), hybrid_milvus(dense, sparse, uri=uri)
+    first.add_texts(["Cats purr."])
+    assert len(second.add_texts(["Dogs bark."])) == 1  # numbered by Milvus, as the first store decided
+    assert count(second) == 2
+    third = hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
+    pruned = SpladeSparseEmbedding(model_name=model_folder, document_pruning=Pruning(max_active_dims=4))
+    fourth = hybrid_milvus(dense, pruned, uri=uri, collection_name="other")
+    third.add_texts(["Cats purr."], ids=["cat"])
+    with pytest.raises(ValueError, match="'other' must be used with the encoder that it was made with"):
+        fourth.add_texts(["Dogs bark."], ids=["dog"])
+    assert count(third) == 1
+
+
+def test_a_server_needs_no_uri():
+    options = _with_defaults({"connection_args": {"token": "root:Milvus"}})
+    assert options["connection_args"] == {"uri": "http://localhost:19530", "token": "root:Milvus"}
+    assert options["index_params"][0]["index_type"] == "AUTOINDEX"
 
 
 def test_ids_are_checked_before_anything_is_written(store):

@@ -1,5 +1,8 @@
 """The drop-in: Milvus's page runs as printed there, and its rows go straight into a real milvus-lite file."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
@@ -7,6 +10,7 @@ from scipy.sparse import csr_array, vstack
 
 from splade_integrations import to_dicts
 from splade_integrations.milvus import SparseRows, SpladeEmbeddingFunction
+from splade_integrations.milvus.clients import AsyncClients, open_client
 
 DOCUMENTS = [
     "Artificial intelligence was founded as an academic discipline in 1956.",
@@ -87,3 +91,14 @@ def test_parameters_reach_the_encoder(model_folder, splade_ef):
 def test_empty_list(splade_ef):
     assert splade_ef.encode_documents([]).shape == (0, 30522)
     assert list(splade_ef.encode_queries([])) == []
+
+
+def test_loops_in_threads_each_get_a_client(tmp_path):
+    client = open_client(uri=str(tmp_path / "a.db"))
+    clients = AsyncClients(client, uri=str(tmp_path / "a.db"))
+
+    async def ask():
+        return await clients.current().has_collection("none")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: asyncio.run(ask()), range(64))) == [False] * 64

@@ -29,7 +29,7 @@ from splade_integrations.sparse import Pruning
 
 __all__ = ["evaluate"]
 
-_MOST_CANDIDATES = 16384  # Milvus's own limit of a search
+_MOST_CANDIDATES = 16_384  # of a Milvus server; its settings are not imported for the sake of one number
 _PACKAGES = (
     "splade-integrations",
     "torch",

@@ -13,23 +13,23 @@ from splade_integrations.fingerprint import Fingerprint
 from splade_integrations.milvus.clients import open_client
 from splade_integrations.milvus.fingerprint import description_with, record, recorded
 from splade_integrations.milvus.settings import (
-    candidates,
+    MAX_TEXT_BYTES,
+    cut_text,
     dense_index,
+    hybrid_request,
     insert_replaces,
     is_lite,
-    rrf_reranker,
     searchable,
     sparse_index,
     storable,
 )
 
 with require_extra("milvus", module="splade index and search"):
-    from pymilvus import AnnSearchRequest, DataType
+    from pymilvus import DataType
     from pymilvus.exceptions import MilvusException as StoreError
 
 __all__ = ["Hit", "Store", "StoreError"]
 
-_TEXT_BYTES = 65_535
 _ID_BYTES = 512
 _DENSE = "splade.dense_model"
 
@@ -91,7 +91,7 @@ class Store:
             auto_id=False, enable_dynamic_field=True, description=description_with(fingerprint)
         )
         schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=_ID_BYTES)
-        schema.add_field("text", DataType.VARCHAR, max_length=_TEXT_BYTES)
+        schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
         schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
         indexes = client.prepare_index_params()
         indexes.add_index("sparse", **sparse_index(self.uri))
@@ -125,7 +125,7 @@ class Store:
             if len(identifier.encode("utf-8", "replace")) > _ID_BYTES:
                 raise ValueError(f"an id must be of at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
         rows: list[dict[str, Any]] = [
-            {"pk": identifier, "text": _storable_text(text), "sparse": storable(terms)}
+            {"pk": identifier, "text": cut_text(text), "sparse": storable(terms)}
             for identifier, text, terms in zip(ids, texts, sparse, strict=True)
         ]
         if dense is not None:
@@ -156,17 +156,10 @@ class Store:
             sides["dense"] = dense
         metrics = {"sparse": sparse_index(self.uri)["metric_type"], "dense": dense_index(self.uri)["metric_type"]}
         if mode == "hybrid":
-            requests = [
-                AnnSearchRequest(
-                    data=[query],
-                    anns_field=side,
-                    param={"metric_type": metrics[side], "params": {}},
-                    limit=candidates(k),
-                    expr=expr or None,
-                )
-                for side, query in sides.items()
-            ]
-            found = self._client.hybrid_search(self.name, requests, rrf_reranker(), limit=k, output_fields=["text"])
+            both = [(side, query, {"metric_type": metrics[side], "params": {}}) for side, query in sides.items()]
+            found = self._client.hybrid_search(
+                self.name, **hybrid_request(both, k=k, expr=expr), output_fields=["text"]
+            )
         else:
             [(side, query)] = sides.items()
             found = self._client.search(
@@ -183,8 +176,3 @@ class Store:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-
-
-def _storable_text(text: str) -> str:
-    """`text` as Milvus takes it: UTF-8 of at most 65 535 bytes."""
-    return text.encode("utf-8", "replace")[:_TEXT_BYTES].decode(errors="ignore")

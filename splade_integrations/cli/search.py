@@ -1,5 +1,6 @@
 """`splade search`: ask a collection that `splade index` filled, by its dense side, by SPLADE, or by both."""
 
+from dataclasses import fields
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from rich.text import Text
 from splade_integrations.cli.options import Device, Dtype, Json, Uri, load_encoder
 from splade_integrations.cli.terminal import print_json, stdout
 from splade_integrations.fingerprint import Fingerprint, name_of
-from splade_integrations.sparse import to_dicts
+from splade_integrations.sparse import Pruning, to_dicts
 
 __all__ = ["search"]
 
@@ -68,7 +69,13 @@ def search(
         if chosen is not Mode.dense or why:
             if splade_name is None:
                 raise ValueError(f"the collection {collection!r} does not say which model made it. Name it by --model.")
-            encoder = load_encoder(splade_name, max_length=kept.get("max_length"), device=device, dtype=dtype)
+            encoder = load_encoder(
+                splade_name,
+                max_length=kept.get("max_length"),
+                device=device,
+                dtype=dtype,
+                document_pruning=_kept_pruning(kept),  # explanations then sum to the score
+            )
             _check_weights(kept, encoder.fingerprint)
         terms = to_dicts(encoder.encode_queries([query]))[0] if encoder is not None else None
         vector = None
@@ -109,6 +116,14 @@ def _show(hits: list[Any], explanations: list[Any], mode: Mode) -> None:
         text = " ".join(hit.text.split())
         table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), Text(text if len(text) <= 160 else text[:159] + "…"))
     screen.print(table)
+
+
+def _kept_pruning(kept: Fingerprint) -> Pruning | None:
+    """How the collection's documents were pruned; None where it does not say."""
+    rules = {
+        field.name: kept[f"document_{field.name}"] for field in fields(Pruning) if f"document_{field.name}" in kept
+    }
+    return Pruning(**rules) if rules else None
 
 
 def _check_weights(kept: Fingerprint, given: Fingerprint) -> None:

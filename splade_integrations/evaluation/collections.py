@@ -3,7 +3,7 @@
 Knows no model, no store and no measure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splade_integrations.records import RecordError, Records, numbered_lines
@@ -63,24 +63,22 @@ def load_collection(folder: str | Path) -> Collection:
     if not folder.is_dir():
         raise CollectionError(f"{folder} must be a folder, and is {'a file' if folder.exists() else 'not there'}.")
     corpus = _read_jsonl(folder / "corpus.jsonl", title_field="title")
-    test = _split(folder, corpus, "test", folder / "qrels.tsv", folder / "queries.jsonl", None)
+    test = _split(folder, corpus, "test", folder / "qrels.tsv", folder / "queries.jsonl")
     train_file = next((f for f in (folder / "qrels_train.tsv", folder / "qrels" / "train.tsv") if f.is_file()), None)
     if train_file is None:
         return test
     own = folder / "queries_train.jsonl"
-    train = _split(folder, corpus, "train", train_file, own if own.is_file() else folder / "queries.jsonl", None)
+    train = _split(folder, corpus, "train", train_file, own if own.is_file() else folder / "queries.jsonl")
     both = next((query for query in train.query_ids if query in test.qrels), None)
     if both is not None:
         raise CollectionError(
             f"{train_file} judges query {both!r}, which the test split judges, too. Take it out of one: settings "
             "must not be chosen on what is reported."
         )
-    return _split(folder, corpus, "test", folder / "qrels.tsv", folder / "queries.jsonl", train)
+    return replace(test, train=train)
 
 
-def _split(
-    folder: Path, corpus: dict[str, str], split: str, qrels_file: Path, queries_file: Path, train: Collection | None
-) -> Collection:
+def _split(folder: Path, corpus: dict[str, str], split: str, qrels_file: Path, queries_file: Path) -> Collection:
     if not qrels_file.is_file() and (folder / "qrels" / f"{split}.tsv").is_file():
         qrels_file = folder / "qrels" / f"{split}.tsv"
     queries = _read_jsonl(queries_file, title_field=None)
@@ -98,7 +96,6 @@ def _split(
         query_ids=list(qrels),
         queries=[queries[query] for query in qrels],
         qrels=qrels,
-        train=train,
     )
 
 

@@ -12,10 +12,13 @@ from scipy.sparse import csr_array
 
 from splade_integrations.errors import require_extra
 from splade_integrations.evaluation.ranking import Ranking, blocks
+from splade_integrations.milvus.clients import open_client
 from splade_integrations.milvus.settings import (
+    MAX_TEXT_BYTES,
+    RRF_K,
+    cut_text,
     dense_index,
     is_lite,
-    rrf_reranker,
     searchable,
     sparse_index,
     storable,
@@ -23,15 +26,13 @@ from splade_integrations.milvus.settings import (
 from splade_integrations.sparse import to_dicts
 
 with require_extra("milvus", module=__name__):
-    from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient
+    from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, RRFRanker
     from pymilvus.exceptions import MilvusException
 
-__all__ = ["MOST_CANDIDATES", "MilvusCollection", "bm25_analyzer"]
+__all__ = ["MilvusCollection", "bm25_analyzer"]
 
-MOST_CANDIDATES = 16384  # Milvus's own limit of a search
 _ROWS_AT_ONCE = 1000
 _QUERIES_AT_ONCE = 50
-_TEXT_BYTES = 65535
 # Named, because milvus-lite's hybrid search else sends every field of every hit, vectors included: minutes for 300
 # queries of depth 1 000.
 _ROW_ALONE = ["row"]
@@ -68,7 +69,7 @@ class MilvusCollection:
         sparse: csr_array | None,
         report: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self._client = MilvusClient(uri)
+        self._client = open_client(uri=uri)
         self._name = name
         self._params: dict[str, dict[str, Any]] = {}
         if dense is not None:
@@ -93,7 +94,7 @@ class MilvusCollection:
                     row["SPLADE"] = storable(terms)
             if bm25:
                 for row, text in zip(rows, texts[block], strict=True):
-                    row["text"] = text.encode()[:_TEXT_BYTES].decode(errors="ignore")
+                    row["text"] = cut_text(text)
             self._client.insert(name, rows)
             report(len(rows))
         self._client.flush(name)  # once: milvus-lite would index unflushed rows anew for each query
@@ -139,7 +140,7 @@ class MilvusCollection:
                 for side, encoded in queries.items()
             ]
             hits = self._client.hybrid_search(
-                self._name, requests, rrf_reranker(), limit=depth, output_fields=_ROW_ALONE
+                self._name, requests, RRFRanker(RRF_K), limit=depth, output_fields=_ROW_ALONE
             )
             found += _rankings(hits)
         return found
@@ -166,7 +167,7 @@ class MilvusCollection:
         if bm25:
             analyzer = bm25_analyzer(uri)
             schema.add_field(
-                "text", DataType.VARCHAR, max_length=_TEXT_BYTES, enable_analyzer=True, analyzer_params=analyzer
+                "text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, enable_analyzer=True, analyzer_params=analyzer
             )
             schema.add_field("bm25", DataType.SPARSE_FLOAT_VECTOR)
             schema.add_function(

@@ -101,8 +101,15 @@ class Comparison:
         return whole | {"systems": systems, "costs": {name: asdict(cost) for name, cost in self.costs.items()}}
 
     def system(self, name: str) -> System:
-        """The row of that name."""
-        return next(system for system in self.systems if system.name == name)
+        """The row of that name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for system in self.systems:
+            if system.name == name:
+                return system
+        raise ValueError(f"name must be one of {', '.join(system.name for system in self.systems)}, got {name!r}.")
 
 
 def evaluate(
@@ -124,6 +131,10 @@ def evaluate(
         candidates: Hits a side before fusion.
         measures: Names of ir_measures; the first one decides.
         baseline: The system to test the others against. None takes the last BM25, or else the first retriever.
+    Returns:
+        Each retriever and fusion, with its measures, tests and costs.
+    Raises:
+        ValueError: An unknown baseline or measure.
     """
     names = [retriever.name for retriever in retrievers]
     depth = max(DEPTH, candidates)

@@ -45,6 +45,7 @@ def write(store: "HybridMilvus", rows: Sequence[Row], **options: Any) -> list[st
     ids = None if rows[0][2] is None else [cast(str, key) for _, _, key in rows]
     exists = store.client.has_collection(store.collection_name)
     if exists:
+        store.take_collection_as_it_is()
         check_ids_fit(store, ids)
     embedded = [embedded_text(text, metadata, store.embed_metadata) for text, metadata, _ in rows]
     sides = [side.embed_documents(embedded) for side in store.embeddings]
@@ -55,6 +56,9 @@ def write(store: "HybridMilvus", rows: Sequence[Row], **options: Any) -> list[st
     with nullcontext() if exists else write_lock(store.uri):  # of threads that add first, one creates the collection
         if not exists and not store.client.has_collection(store.collection_name):
             store.auto_id = ids is None
+        elif not exists:  # made meanwhile
+            store.take_collection_as_it_is()
+            check_ids_fit(store, ids)
         return cast(list[str], store.add_embeddings(texts, embeddings, metadatas, ids=ids, **options))
 
 

@@ -54,9 +54,15 @@ class Search:
         self._store, self._k, self._expr = store, k, expr or ""
         sides = _SIDES[mode]
         params = param or store.search_params
-        params = [params[side] for side in sides] if isinstance(params, list) else [params]
-        if len(params) != len(sides):
-            raise ValueError(f"param must be a list of search parameters for both sides, got {param!r}. Give two.")
+        if isinstance(params, list) and len(params) == len(_SIDES["hybrid"]):
+            params = [params[side] for side in sides]
+        elif isinstance(params, list) or len(sides) > 1:
+            raise ValueError(
+                "param, or else the store's search_params, must be a list of search parameters for both sides, got "
+                f"{params!r}. Give two."
+            )
+        else:
+            params = [params]
         self.embeddings = [store.embeddings[side] for side in sides]
         self._sides = [(store.vector_fields[side], params) for side, params in zip(sides, params, strict=True)]
         self._depth, self._ranker = fetch_k, reranker

@@ -34,6 +34,8 @@ from splade_integrations.tokenization import check_texts
 
 __all__ = ["HybridMilvus", "hybrid_milvus"]
 
+_DEFAULT_URI = "http://localhost:19530"  # pymilvus's own
+
 
 def hybrid_milvus(
     dense: Embeddings,
@@ -121,14 +123,14 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
     ) -> None:
         check_sides(embedding_function)
         options = _with_defaults(milvus_options)
-        self.uri = options["connection_args"].get("uri", "")
+        self.uri: str = options["connection_args"]["uri"]
         self.embed_metadata, self.insert_replaces = embed_metadata, insert_replaces(self.uri)
         self._fingerprint = getattr(embedding_function[1], "fingerprint", None)
+        self._allow_other_encoder = allow_other_encoder
         client = open_client(**options["connection_args"])
-        if not options.get("drop_old") and client.has_collection(collection_name):
-            description = client.describe_collection(collection_name)
-            options |= existing_settings(description, options)
-            check_encoder(description, self.uri, self._fingerprint, allow_other_encoder=allow_other_encoder)
+        self._knows_collection = not options.get("drop_old") and client.has_collection(collection_name)
+        if self._knows_collection:
+            options |= self._settings_of(client.describe_collection(collection_name), options)
         options["collection_description"] = description_with(
             self._fingerprint, options.get("collection_description", "")
         )
@@ -224,13 +226,31 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
     def _create_collection(self, *args: Any, **kwargs: Any) -> None:
         super()._create_collection(*args, **kwargs)
         record(self.client, self.collection_name, self._fingerprint)
+        self._knows_collection = True
+
+    def take_collection_as_it_is(self) -> None:
+        """Learn what another store has decided that created the collection after this one was opened.
+
+        Raises:
+            ValueError: It has other fields, or was made with another encoder.
+        """
+        if not self._knows_collection:
+            names = {"primary_field": self._primary_field, "text_field": self._text_field}
+            options = {**names, "vector_field": self.vector_fields}
+            settings = self._settings_of(self.client.describe_collection(self.collection_name), options)
+            self.auto_id, self.enable_dynamic_field = settings["auto_id"], settings["enable_dynamic_field"]
+            self._knows_collection = True
+
+    def _settings_of(self, description: dict[str, Any], options: dict[str, Any]) -> dict[str, bool]:
+        check_encoder(description, self.uri, self._fingerprint, allow_other_encoder=self._allow_other_encoder)
+        return existing_settings(description, options)
 
 
 def _with_defaults(milvus_options: dict[str, Any]) -> dict[str, Any]:
     """The framework's keywords, with ours where they say nothing."""
     options = {key: value for key, value in milvus_options.items() if value is not None}
-    options.setdefault("connection_args", {"uri": "http://localhost:19530"})
-    uri = options["connection_args"].get("uri", "")
+    options["connection_args"] = {"uri": _DEFAULT_URI} | options.get("connection_args", {})
+    uri = options["connection_args"]["uri"]
     return {
         "index_params": [dense_index(uri), sparse_index(uri)],
         # The framework's own would drop sparse terms. No metric_type: Milvus takes the index's.

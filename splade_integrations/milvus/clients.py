@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -132,6 +132,7 @@ class AsyncClients:
         self._client = client
         self._connection_args = {key: value for key, value in connection_args.items() if key != "alias"}
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncMilvusClient, str]] = WeakKeyDictionary()
+        self._connecting = Lock()  # loops may run in threads of their own
 
     def current(self) -> AsyncMilvusClient:
         """The client of the running loop.
@@ -140,10 +141,11 @@ class AsyncClients:
             RuntimeError: No event loop is running.
         """
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._drop_closed()
-            self._clients[loop] = self._connect()
-        return self._clients[loop][0]
+        with self._connecting:
+            if loop not in self._clients:
+                self._drop_closed()
+                self._clients[loop] = self._connect()
+            return self._clients[loop][0]
 
     def _connect(self) -> tuple[AsyncMilvusClient, str]:
         alias = f"splade-{uuid.uuid4().hex}"

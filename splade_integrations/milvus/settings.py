@@ -10,19 +10,20 @@ from typing import Any
 from splade_integrations.errors import OptionalDependencyError, require_extra
 
 with require_extra("milvus", module=__name__):
-    from pymilvus import AnnSearchRequest, Function, FunctionType, RRFRanker
+    from pymilvus import AnnSearchRequest, RRFRanker
 
 __all__ = [
     "MAX_TEXT_BYTES",
+    "MOST_CANDIDATES",
     "RRF_K",
     "candidates",
     "check_text",
+    "cut_text",
     "dense_index",
     "hybrid_request",
     "insert_replaces",
     "is_lite",
     "lite_version",
-    "rrf_reranker",
     "searchable",
     "sparse_index",
     "storable",
@@ -36,6 +37,7 @@ _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 _EMPTY_QUERY = {2**32 - 3: 1e-6}
 # Bytes of UTF-8 that the frameworks' text fields hold: the most of a Milvus VARCHAR.
 MAX_TEXT_BYTES = 65_535
+MOST_CANDIDATES = 16_384  # more a server refuses
 
 
 def lite_version(uri: str) -> str:
@@ -89,23 +91,8 @@ def candidates(k: int) -> int:
     """Hits to fetch from each side before fusion, for `k` results.
 
     Fewer than 100 costs quality: on Cranfield nDCG@10 is .4073 with 20 a side, .4200 with 100 and with 1000.
-    More than 16 384 a server refuses.
     """
-    return max(k, min(max(100, 10 * k), 16_384))
-
-
-def rrf_reranker() -> Function:
-    """Reciprocal rank fusion: each side adds 1 / (60 + rank). Milvus's default, a weighted sum, flattens SPLADE scores.
-
-    Source:
-        Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
-    """
-    return Function(
-        name="rrf",
-        input_field_names=[],
-        function_type=FunctionType.RERANK,
-        params={"reranker": "rrf", "k": RRF_K},
-    )
+    return max(k, min(max(100, 10 * k), MOST_CANDIDATES))
 
 
 def storable(row: dict[int, float]) -> dict[int, float]:
@@ -136,8 +123,12 @@ def hybrid_request(
         k: Most hits to return.
         depth: Hits to fetch from each side. None takes `candidates(k)`.
         expr: A filter; it binds every side.
-        ranker: A ranker, or a rerank function, of pymilvus. None is reciprocal rank fusion by `RRFRanker`, which
-            milvus-lite 2 and servers before 2.6 take, too, unlike `rrf_reranker`.
+        ranker: A ranker, or a rerank function, of pymilvus. None is reciprocal rank fusion: each side adds
+            1 / (60 + rank). Milvus's default, a weighted sum, flattens SPLADE scores. It is `RRFRanker`, as milvus-lite
+            2 and servers before 2.6 take no rerank function.
+
+    Source:
+        Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
     """
     depth = depth or candidates(k)
     return {
@@ -166,3 +157,8 @@ def check_text(text: str, name: str, advice: str = "Split it into chunks.") -> N
         raise ValueError(
             f"{name} must be at most {MAX_TEXT_BYTES} bytes of UTF-8, what a Milvus VARCHAR holds, got {size}. {advice}"
         )
+
+
+def cut_text(text: str) -> str:
+    """`text` as a Milvus VARCHAR holds it: valid UTF-8 of at most `MAX_TEXT_BYTES`, cut behind a whole character."""
+    return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode(errors="ignore")
