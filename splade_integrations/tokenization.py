@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import normalizers
+from tokenizers import Encoding, normalizers
 
 __all__ = ["TextTokenizer", "TokenIds", "TokenPlaces", "check_text", "check_texts", "iterate_texts"]
 
 # Share of a window that the next one of the same text repeats, so that most phrases are whole in one of them.
 _OVERLAP = 1 / 8
+# An encoding of `tokenizers` holds each token as a string, cut off or not: some 100 KB a long text.
+_TEXTS_AT_ONCE = 256
 _NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
 
 
@@ -155,7 +157,7 @@ class TextTokenizer:
         ids: list[list[int]] = []
         windows = []
         truncated = tokens_lost = tokens = 0
-        for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=self._add_special_tokens):
+        for encoding in self._encodings(texts):
             pieces = [encoding, *encoding.overflowing]
             kept = [piece.ids for piece in pieces[:max_windows]]
             # What a later piece adds: neither the special tokens nor what it repeats.
@@ -167,6 +169,11 @@ class TextTokenizer:
             tokens_lost += lost
             tokens += len(encoding) + sum(added)
         return TokenIds(ids, windows, truncated, tokens_lost, tokens)
+
+    def _encodings(self, texts: list[str]) -> Iterator[Encoding]:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = texts[start : start + _TEXTS_AT_ONCE]
+            yield from self._rust.encode_batch_fast(some, add_special_tokens=self._add_special_tokens)
 
     def _call_python(self, texts: list[str], max_windows: int) -> TokenIds:
         ids: list[list[int]] = []
