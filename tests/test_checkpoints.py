@@ -237,6 +237,10 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
     assert checkpoints.describe(repository).query.masked_lm.repository.name == str(beside.resolve())
+    at_hub = Repository("naver/efficient-splade-VI-BT-large-doc", {"revision": "1234", "token": "t"})
+    assert checkpoints._query_repository(at_hub, efficient.query_repository) == Repository(
+        "naver/efficient-splade-VI-BT-large-query", {"token": "t"}
+    )
 
 
 def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):

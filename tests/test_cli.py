@@ -20,6 +20,7 @@ from splade_integrations.cli.app import run
 from splade_integrations.cli.encode import encode_blocks
 from splade_integrations.cli.writing import WriteError, whole_file
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.milvus.settings import cut_text
 from splade_integrations.offline_models import dense_model_path
 from splade_integrations.records import Record, RecordError, Records, format_of
 
@@ -316,6 +317,10 @@ class TestIndexAndSearch:
         for hit in json.loads(capsys.readouterr().out):
             total = sum(term["contribution"] for term in hit["explanation"]["terms"])
             assert total == pytest.approx(hit["score"], abs=1e-4)
+
+    def test_a_text_that_milvus_cannot_hold_is_cut(self):
+        assert cut_text("é" * 40_000) == "é" * 32_767
+        assert cut_text("a\ud800b") == "a?b"
 
     def test_ctrl_c_and_resume(self, tmp_path, model_folder, capsys, monkeypatch):
         corpus = tmp_path / "many.jsonl"

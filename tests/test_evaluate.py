@@ -293,6 +293,8 @@ class TestComparison:
         untuned = evaluate(load_collection(folder), retrievers)
         assert untuned.system("dense + SPLADE, weights").weights == {"dense": 0.5, "SPLADE": 0.5}
         assert untuned.system("dense + SPLADE, weights").tuned_on == ""
+        with pytest.raises(ValueError, match=r"name must be one of .*dense.*, got 'BM52'"):
+            untuned.system("BM52")
 
     def test_milvus_finds_the_same(self, exact, milvus):
         for name in ("dense", "SPLADE", "dense + SPLADE, RRF", "dense + SPLADE, weights"):

@@ -2,8 +2,10 @@
 
 import asyncio
 import fcntl
+import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
-from splade_integrations import Pruning
+from splade_integrations import Pruning, SpladeEncoder
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
 from splade_integrations.langchain.store import _with_defaults
 
@@ -243,6 +245,8 @@ def test_a_store_opened_before_the_collection_takes_it_as_it_is(dense, sparse, u
     third.add_texts(["Cats purr."], ids=["cat"])
     with pytest.raises(ValueError, match="'other' must be used with the encoder that it was made with"):
         fourth.add_texts(["Dogs bark."], ids=["dog"])
+    with pytest.raises(ValueError, match="'other' must be used with the encoder that it was made with"):
+        fourth.similarity_search("a cat")
     assert count(third) == 1
 
 
@@ -250,6 +254,21 @@ def test_a_server_needs_no_uri():
     options = _with_defaults({"connection_args": {"token": "root:Milvus"}})
     assert options["connection_args"] == {"uri": "http://localhost:19530", "token": "root:Milvus"}
     assert options["index_params"][0]["index_type"] == "AUTOINDEX"
+    assert _with_defaults({"connection_args": {"uri": ""}})["connection_args"]["uri"] == "http://localhost:19530"
+
+
+def test_after_unpickling_the_model_loads_off_the_event_loop(model_folder, monkeypatch):
+    sparse = pickle.loads(pickle.dumps(SpladeSparseEmbedding(model_name=model_folder)))
+    load, threads = SpladeEncoder.__init__, []
+
+    def recorded(self, *arguments, **options):
+        threads.append(threading.current_thread())
+        load(self, *arguments, **options)
+
+    monkeypatch.setattr(SpladeEncoder, "__init__", recorded)
+    assert asyncio.run(sparse.aembed_query("a cat")) == sparse.embed_query("a cat")
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 def test_ids_are_checked_before_anything_is_written(store):

@@ -83,7 +83,19 @@ class MilvusCollection:
         except MilvusException as err:  # a store without the function
             self.bm25_refused = str(err.message)
             self._create(uri, dense, bm25=False)
-        bm25 = not self.bm25_refused
+        try:
+            self._fill(texts, dense, sparse, report)
+        except BaseException:  # a server would keep half a collection
+            self.close()
+            raise
+
+    def _fill(
+        self,
+        texts: list[str],
+        dense: NDArray[np.float32] | None,
+        sparse: csr_array | None,
+        report: Callable[[int], object],
+    ) -> None:
         for block in blocks(len(texts), _ROWS_AT_ONCE):
             rows: list[dict[str, Any]] = [{"row": row} for row in range(block.start, block.stop)]
             if dense is not None:
@@ -92,12 +104,12 @@ class MilvusCollection:
             if sparse is not None:
                 for row, terms in zip(rows, to_dicts(sparse[block]), strict=True):
                     row["SPLADE"] = storable(terms)
-            if bm25:
+            if not self.bm25_refused:
                 for row, text in zip(rows, texts[block], strict=True):
                     row["text"] = cut_text(text)
-            self._client.insert(name, rows)
+            self._client.insert(self._name, rows)
             report(len(rows))
-        self._client.flush(name)  # once: milvus-lite would index unflushed rows anew for each query
+        self._client.flush(self._name)  # once: milvus-lite would index unflushed rows anew for each query
 
     @property
     def sides(self) -> list[str]:

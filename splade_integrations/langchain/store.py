@@ -196,7 +196,7 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
     ) -> list[tuple[Document, float]]:
         """The `k` best documents for `query`, with scores: of fusion, or of the one side that `mode` names."""
         search = Search(self, k, *args, **kwargs)
-        if self.col is None:
+        if not self._has_collection():
             return []
         vectors = [side.embed_query(query) for side in search.embeddings]
         return search.documents(search.run(self.client, vectors))
@@ -206,7 +206,7 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score`; both sides embed the query at the same time."""
         search = Search(self, k, *args, **kwargs)
-        if self.col is None:
+        if not self._has_collection():
             return []
         vectors = await asyncio.gather(*(side.aembed_query(query) for side in search.embeddings))
         return search.documents(await search.run(self.aclient, vectors))
@@ -227,6 +227,12 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
         super()._create_collection(*args, **kwargs)
         record(self.client, self.collection_name, self._fingerprint)
         self._knows_collection = True
+
+    def _has_collection(self) -> bool:
+        there = self.col is not None
+        if there:
+            self.take_collection_as_it_is()
+        return there
 
     def take_collection_as_it_is(self) -> None:
         """Learn what another store has decided that created the collection after this one was opened.
@@ -249,8 +255,9 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
 def _with_defaults(milvus_options: dict[str, Any]) -> dict[str, Any]:
     """The framework's keywords, with ours where they say nothing."""
     options = {key: value for key, value in milvus_options.items() if value is not None}
-    options["connection_args"] = {"uri": _DEFAULT_URI} | options.get("connection_args", {})
-    uri = options["connection_args"]["uri"]
+    given = options.get("connection_args", {})
+    uri = given.get("uri") or _DEFAULT_URI  # "" is pymilvus's default, too, and no file
+    options["connection_args"] = {**given, "uri": uri}
     return {
         "index_params": [dense_index(uri), sparse_index(uri)],
         # The framework's own would drop sparse terms. No metric_type: Milvus takes the index's.
