@@ -4,10 +4,14 @@ Weights have a step of their own for each output, activations one for each token
 result depends on no other text, unlike that of runtimes whose activations share one step a batch.
 """
 
+import threading
+import weakref
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "int8_products_pay", "to_int8_grid"]
+__all__ = ["ActivationGrids", "Int8Linear", "int8_products_pay", "to_int8_grid"]
 
 # Largest magnitude used: symmetric, so that -128 has no part in it.
 _LEVELS = 127
@@ -15,6 +19,49 @@ _LEVELS = 127
 _LEAST_STEP = 2.0**-100
 # Of the grid of an activation that reaches as far below 0 as above it.
 _MIDDLE = 128
+# A float32 of this size has a last bit of 1, so adding it rounds to an integer, whose low byte is then the sum's own.
+_TO_LOW_BYTE = 1.5 * 2.0**23
+
+
+class _TokenGrid(NamedTuple):
+    """Tokens as offset + step · (levels - zero).
+
+    Args:
+        levels: (tokens, K) uint8.
+        zero: The level that stands for the offset.
+        step: (tokens, 1) float32.
+        offset: (tokens,) float32, or None for 0.
+    """
+
+    levels: Tensor
+    zero: int
+    step: Tensor
+    offset: Tensor | None
+
+
+class ActivationGrids:
+    """Rounds activations to 8 bits, once for all layers that read the same ones, as attention's projections do.
+
+    A thread's last tensor is known by its identity, so a model may not change one in place between two layers.
+
+    Args:
+        shared: Whether that is so.
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        self.shared = shared
+        self._last = threading.local()
+
+    def of(self, inputs: Tensor, one_sided: bool) -> _TokenGrid:
+        """The grids of (…, K) inputs, a token each, from its least value to its largest if `one_sided`."""
+        known = getattr(self._last, "known", None)
+        if self.shared and known is not None and known[0]() is inputs and known[1] == one_sided:
+            grid: _TokenGrid = known[2]
+            return grid
+        grid = _one_sided_grid(inputs) if one_sided else _two_sided_grid(inputs)
+        if self.shared:
+            self._last.known = (weakref.ref(inputs), one_sided, grid)
+        return grid
 
 
 class Int8Linear(nn.Module):
@@ -26,6 +73,7 @@ class Int8Linear(nn.Module):
 
     Args:
         linear: The layer whose place it takes.
+        grids: What rounds its inputs; None has its own.
 
     Example:
         >>> linear = nn.Linear(64, 3)
@@ -34,7 +82,7 @@ class Int8Linear(nn.Module):
         True
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, grids: ActivationGrids | None = None) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True))
@@ -45,32 +93,47 @@ class Int8Linear(nn.Module):
         self._bias = torch.zeros_like(self._step) if linear.bias is None else linear.bias.detach().float()  # (N,)
         self._sums = (integers.float() * step).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
+        self._grids = grids or ActivationGrids()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
-        tokens = inputs.reshape(-1, inputs.shape[-1]).float()
-        if self._narrows:
-            smallest, largest = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
-            # A step far below the values would lose their difference.
-            least = torch.maximum(smallest.abs(), largest.abs()) * 2.0**-16
-            step = torch.maximum((largest - smallest) / 255, least).clamp_min_(_LEAST_STEP)
-            product = self._product((tokens - smallest).div_(step).sub_(_MIDDLE), zero_point=0)
-            outputs = torch.addcmul(self._bias, product, step, out=product).addr_(smallest.squeeze(1), self._sums)
-        else:
-            step = (tokens.abs().amax(dim=1, keepdim=True) / _LEVELS).clamp_min_(_LEAST_STEP)
-            product = self._product(tokens / step, zero_point=_MIDDLE)
-            outputs = torch.addcmul(self._bias, product, step, out=product)
-        return outputs.view(*inputs.shape[:-1], -1)
-
-    def _product(self, scaled: Tensor, zero_point: int) -> Tensor:
-        """Of the weights and u - zero_point, where u - 128 is what `scaled`, overwritten, rounds to. (tokens, N)."""
-        # torch converts to signed bytes several times faster than to unsigned ones. Turning the sign bit adds 128.
-        unsigned = scaled.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_MIDDLE)
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            unsigned, 1.0, zero_point, self._packed, self._step, self._zeros,
+        grid = self._grids.of(inputs, one_sided=self._narrows)
+        outputs: Tensor = torch.ops.onednn.qlinear_pointwise(
+            grid.levels, 1.0, grid.zero, self._packed, self._step, self._zeros,
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        return product
+        torch.addcmul(self._bias, outputs, grid.step, out=outputs)
+        if grid.offset is not None:
+            outputs.addr_(grid.offset, self._sums)
+        return outputs.view(*inputs.shape[:-1], -1)
+
+
+def _two_sided_grid(inputs: Tensor) -> _TokenGrid:
+    tokens = _as_tokens(inputs)
+    # Both extremes in two passes: abs() would write a copy.
+    largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
+    step = largest.div_(_LEVELS).clamp_min_(_LEAST_STEP)
+    return _TokenGrid(_levels(tokens, step, _MIDDLE), _MIDDLE, step, None)
+
+
+def _one_sided_grid(inputs: Tensor) -> _TokenGrid:
+    tokens = _as_tokens(inputs)
+    least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
+    # A step far below the values would lose their difference.
+    span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
+    step = span.div_(255).clamp_min_(_LEAST_STEP)
+    return _TokenGrid(_levels(tokens - least, step, 0), 0, step, least.squeeze(1))
+
+
+def _as_tokens(inputs: Tensor) -> Tensor:
+    return inputs.reshape(-1, inputs.shape[-1]).float()
+
+
+def _levels(tokens: Tensor, step: Tensor, zero: int) -> Tensor:
+    """tokens / step + zero, rounded. (tokens, K) uint8."""
+    # A row, as addcmul is several times slower where its first operand is one number.
+    shift = torch.full(tokens.shape[1:], _TO_LOW_BYTE + zero, dtype=torch.float32)
+    return torch.addcmul(shift, tokens, step.reciprocal()).view(torch.int32).to(torch.uint8)
 
 
 def to_int8_grid(vectors: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:

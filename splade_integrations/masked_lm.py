@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pickle import UnpicklingError
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from splade_integrations.devices import keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.int8 import Int8Linear
+from splade_integrations.int8 import ActivationGrids, Int8Linear
 from splade_integrations.linears import Linears, PackedLinear, packing_pays
 from splade_integrations.precision import exact_float32
 from splade_integrations.repositories import Repository
@@ -278,9 +279,13 @@ def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
 
     The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
     """
-    Linears(model.base_model).replace(Int8Linear)
+    grids = ActivationGrids()
+    Linears(model.base_model).replace(partial(Int8Linear, grids=grids))
     try:
-        model(input_ids=ids, attention_mask=mask, return_dict=True)
+        apart = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        grids.shared = True
+        together = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        grids.shared = torch.equal(apart, together)  # not so where a model changes what it has passed on, in place
     except AttributeError as err:
         raise UnsupportedModelError(
             f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
