@@ -31,6 +31,7 @@ from benchmarks.measuring import (
     interleave,
     ratio,
     spread,
+    timed,
     write_json,
 )
 from benchmarks.workload import load_collection, model_flops_per_token, model_path, quiet
@@ -129,7 +130,7 @@ def measure_head(rounds: int) -> dict[str, Any]:
         "the bare product": lambda: linear(hidden, weight),
     }
     peaks = {name: _peak_bytes(head) for name, head in heads.items()}
-    seconds = interleave({name: _waited_for(head) for name, head in heads.items()}, rounds, calls=20)
+    seconds = interleave({name: timed(_waited_for(head), calls=20) for name, head in heads.items()}, rounds)
     return {"seconds": seconds, "peak_bytes": peaks, "flops": 2 * _BATCH * _TOKENS * _HIDDEN * _VOCABULARY}
 
 
@@ -157,7 +158,7 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
         "flops": len(texts) * _TOKENS * model_flops_per_token(folder),
         "trials": trials,
         "skipped": skipped,
-        "seconds": interleave(calls, rounds),
+        "seconds": interleave({name: timed(call) for name, call in calls.items()}, rounds),
     }
 
 

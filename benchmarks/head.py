@@ -27,6 +27,7 @@ from benchmarks.measuring import (
     matrix_product_rate,
     ratio,
     spread,
+    timed,
     write_json,
 )
 from benchmarks.resident import PeakMemory
@@ -111,7 +112,7 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
         peaks[name], differences[name] = memory.grown(), found
     rates: list[float] = []
     seconds = interleave(
-        {name: partial(_pool_all, head, batches) for name, head in heads.items()},
+        {name: timed(partial(_pool_all, head, batches)) for name, head in heads.items()},
         rounds,
         before_round=lambda _: rates.append(matrix_product_rate(torch.float32)),
     )

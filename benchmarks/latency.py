@@ -15,10 +15,9 @@ from functools import partial
 import torch
 
 from benchmarks.contestants import (
-    Contestant,
     add_contestant_options,
     check_results,
-    contestants,
+    contest,
     format_headlines,
     headlines,
 )
@@ -31,6 +30,7 @@ from benchmarks.measuring import (
     spread,
     write_json,
 )
+from benchmarks.peers import Contestant
 from benchmarks.workload import load_collection, model_path, quiet, token_lengths
 
 __all__ = ["main"]
@@ -43,19 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     quiet()
     collection = load_collection(options.folder)
-    found, skipped = contestants(model_path(options.model, collection), options)
-    found = _at_one_batch_size(found)
+    folder = model_path(options.model, collection)
+    field = contest(folder, options)
+    found = _at_one_batch_size(field.contestants)
     queries = sorted(collection.queries, key=len)
     query = options.query or queries[len(queries) // 2]
-    tokens = token_lengths(found[0].tokenizer, [query], options.max_length)[0]
+    tokens = token_lengths(folder, [query], options.max_length)[0]
     print(describe_environment())
     print(f"{options.model}: {query!r}, {tokens} tokens; {options.rounds} rounds of {options.calls} calls")
-    for name, reason in skipped.items():
+    for name, reason in field.skipped.items():
         print(f"  without {name}: {reason}")
     differences = check_results(found, [query])
-    calls = {peer.name: partial(peer.encode, [query]) for peer in found}
-    interleave(calls, 2, calls=options.calls)  # warm
-    seconds = interleave(calls, options.rounds, calls=options.calls)
+    calls = {peer.name: partial(peer.seconds, [query], options.calls) for peer in found}
+    interleave(calls, 2)  # warm
+    seconds = interleave(calls, options.rounds)
     milliseconds = {name: spread(1000 * second for second in values) for name, values in seconds.items()}
     mine = [peer.name for peer in found if peer.name.startswith("ours")]
     ratios = {our: {name: ratio(seconds[our], seconds[name]) for name in seconds if name not in mine} for our in mine}
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "settings": {name: value for name, value in vars(options).items() if name != "json"},
             "query": query,
             "tokens": tokens,
-            "skipped": skipped,
+            "skipped": field.skipped,
             "seconds": seconds,
             "milliseconds": milliseconds,
             "largest_weight_difference_from_ours_in_float32": differences,

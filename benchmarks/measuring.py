@@ -1,7 +1,7 @@
 """How the benchmarks measure: rounds that interleave, medians with their spread, the machine's own peak beside.
 
-Knows neither models nor peers. Each contestant is a call without arguments; a round makes each of them once, so that a
-slow minute of the machine hits all of them. Ratios are of medians, their spread is that of the ratios within rounds.
+Knows neither models nor peers. Each contestant is a call that returns its seconds; a round makes each of them once, so
+that a slow minute of the machine hits all of them. Ratios are of medians, with the least and the most within a round.
 """
 
 import argparse
@@ -31,6 +31,7 @@ __all__ = [
     "matrix_product_rate",
     "ratio",
     "spread",
+    "timed",
     "write_json",
 ]
 
@@ -95,18 +96,16 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
 
 
 def interleave(
-    contestants: Mapping[str, Callable[[], object]],
+    contestants: Mapping[str, Callable[[], float]],
     rounds: int,
     *,
-    calls: int = 1,
     before_round: Callable[[str], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round: A B C, A B C, …, in one process.
+    """Seconds of each contestant in each round: A B C, A B C, ….
 
     Args:
-        contestants: Called without arguments.
+        contestants: Each returns its seconds, as `timed` calls do.
         rounds: How many.
-        calls: How often each is called in a row within a round, whose figure is then their median.
         before_round: Called untimed before each round, with "round 1 of 5".
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -115,8 +114,18 @@ def interleave(
             before_round(f"round {number + 1} of {rounds}")
         gc.collect()
         for name, call in contestants.items():
-            seconds[name].append(median(_seconds(call) for _ in range(calls)))
+            seconds[name].append(call())
     return seconds
+
+
+def timed(call: Callable[[], object], calls: int = 1) -> Callable[[], float]:
+    """`call`, made to return the median seconds of so many calls in a row.
+
+    Example:
+        >>> timed(lambda: "slow", calls=3)() < 1
+        True
+    """
+    return lambda: median(_seconds(call) for _ in range(calls))
 
 
 def _seconds(call: Callable[[], object]) -> float:

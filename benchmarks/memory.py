@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contestants import our_encoder
 from benchmarks.measuring import describe_environment, format_table, write_json
+from benchmarks.peers import our_encoder
 from benchmarks.resident import PeakMemory
 from benchmarks.workload import load_collection, model_path, quiet, token_lengths
 
@@ -70,7 +70,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str) -> dict[str,
     collection = load_collection(folder)
     encoder = our_encoder(model_path(model, collection), dtype, _MAX_LENGTH)
     warming = list(islice(long_texts(collection.documents), _WARMING_TEXTS))
-    lengths = token_lengths(encoder.tokenizer, warming, _MAX_LENGTH)
+    lengths = token_lengths(model_path(model, collection), warming, _MAX_LENGTH)
     if min(lengths) != _MAX_LENGTH:
         raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a collection in English.")
     for _ in encoder.stream_documents(warming):
@@ -127,6 +127,7 @@ def _in_process_of_its_own(run: str, options: argparse.Namespace) -> dict[str, A
     command += ["--dtype", options.dtype, *(["--threads", str(options.threads)] if options.threads else [])]
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    print(f"  {run}: {report['peak_over_warmed'] / _MIB:.0f} MiB", file=sys.stderr, flush=True)
     return report
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from scipy.sparse import csr_array
 
-from benchmarks.contestants import DTYPES, UnavailableError, our_encoder
 from benchmarks.measuring import describe_environment, format_table, write_json
+from benchmarks.peers import DTYPES, UnavailableError, our_encoder
 from benchmarks.workload import Collection, load_collection, model_path, quiet
 from splade_integrations import Pruning
 from splade_integrations.evaluation.measures import per_query

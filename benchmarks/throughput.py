@@ -5,7 +5,7 @@
 FOLDER is a test collection (BEIR layout): its documents, evenly spaced and of their real lengths, cut at 256 tokens;
 with --short its queries. First each peer's batch sizes are tried on some of the texts and its best is kept (beside
 the default where it is sentence-transformers' torch), then come the rounds. A peer's time ends with what it returns,
-ours with a csr_array. Results are checked before times are compared.
+ours with a csr_array. Results are checked before times are compared. Each library runs in a process of its own.
 """
 
 import argparse
@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from benchmarks.contestants import (
-    Contestant,
     add_contestant_options,
     best_batch_sizes,
     check_results,
-    contestants,
+    contest,
     format_headlines,
     headlines,
 )
@@ -31,11 +30,11 @@ from benchmarks.measuring import (
     describe_environment,
     format_table,
     interleave,
-    matrix_product_rate,
     ratio,
     spread,
     write_json,
 )
+from benchmarks.peers import Contestant
 from benchmarks.workload import (
     evenly_spaced,
     load_collection,
@@ -62,20 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = model_path(options.model, collection)
     source = collection.queries if options.short else collection.documents
     texts = evenly_spaced(source, options.texts or _DEFAULT_TEXTS.get(options.model, 64))
-    found, skipped = contestants(folder, options)
-    lengths = token_lengths(found[0].tokenizer, texts, options.max_length)
-    _describe(options, texts, lengths, skipped)
+    field = contest(folder, options)
+    found = field.contestants
+    lengths = token_lengths(folder, texts, options.max_length)
+    _describe(options, texts, lengths, field.skipped)
     trials: dict[str, float] = {}
     if not options.all_batch_sizes:
         found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED.get(options.model, 16)))
     differences = check_results(found, texts)
-    calls = {peer.name: partial(peer.encode, texts) for peer in found}
+    calls = {peer.name: partial(peer.seconds, texts, 1) for peer in found}
     rates: dict[str, list[float]] = {name: [] for name in _PEAKS}
 
     def measure_peaks(message: str) -> None:
         print(f"  {message} …", file=sys.stderr, flush=True)
         for name, dtype in _PEAKS.items():
-            rates[name].append(matrix_product_rate(dtype))
+            rates[name].append(field.matrix_product_rate(dtype))
 
     seconds = interleave(calls, options.rounds, before_round=measure_peaks)
     flops = sum(lengths) * model_flops_per_token(folder)
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "settings": {name: value for name, value in vars(options).items() if name != "json"},
             "texts": {"number": len(texts), "tokens": sum(lengths), "lengths": lengths},
             "flops_per_token": model_flops_per_token(folder),
-            "skipped": skipped,
+            "skipped": field.skipped,
             "seconds_in_trials_of_batch_sizes": trials,
             "seconds": seconds,
             "texts_per_second": report["texts_per_second"],
@@ -160,7 +160,7 @@ def _print(report: dict[str, Any], shares: dict[str, dict[str, Spread]], rates: 
     print("Weight diff: largest difference from ours in float32.\n")
     peaks = ", ".join(f"{name} {spread(values).median / 1e9:.0f}" for name, values in rates.items())
     print(
-        f"Matrix-product peak of this process, GFLOP/s: {peaks}. End to end, real tokens, full head, the share of it:"
+        f"Matrix-product peak, in our process, GFLOP/s: {peaks}. End to end, real tokens, full head, the share of it:"
     )
     columns = [peak for peak in rates if any(peak in share for share in shares.values())]
     table = [[name, *(str(share.get(peak, "")) for peak in columns)] for name, share in shares.items()]

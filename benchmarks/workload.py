@@ -116,9 +116,9 @@ def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
     return [texts[place * len(texts) // number] for place in range(number)]
 
 
-def token_lengths(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[int]:
-    """Real tokens of each text, special tokens included, cut at `max_length`."""
-    ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[int]:
+    """Tokens that the checkpoint in `folder` makes of each text, special ones included, cut at `max_length`."""
+    ids = AutoTokenizer.from_pretrained(folder)(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [len(text_ids) for text_ids in ids]
 
 

@@ -16,12 +16,12 @@ import torch
 from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
-from splade_integrations.checkpoints import (
+from splade_integrations.checkpoints import describe
+from splade_integrations.descriptions import (
     ActivationFunction,
     ModelDescription,
     PoolingStrategy,
     SpecialTerms,
-    describe,
     override,
 )
 from splade_integrations.devices import resolve_device, resolve_dtype

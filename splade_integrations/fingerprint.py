@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from splade_integrations.checkpoints import MaskedLM, ModelDescription, Side
+from splade_integrations.descriptions import MaskedLM, ModelDescription, Side
 from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "differences", "fingerprint_of", "name_of"]

@@ -1,7 +1,7 @@
 """A model's linear layers, replaced by faster ones of the same call. Knows torch only."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -52,15 +52,16 @@ class Linears:
 
     Args:
         model: The model, or a part of it.
-        but: A layer to leave out, or None.
+        but: Layers to leave out.
     """
 
-    def __init__(self, model: nn.Module, but: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, but: Iterable[nn.Module] = ()) -> None:
+        left_out = set(but)
         self._places = [
             (parent, name, child)
             for parent in model.modules()
             for name, child in parent.named_children()
-            if type(child) is nn.Linear and child is not but
+            if type(child) is nn.Linear and child not in left_out
         ]
 
     def replace(self, make: Callable[[nn.Linear], nn.Module]) -> None:

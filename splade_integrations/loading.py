@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from splade_integrations.checkpoints import MaskedLM, ModelDescription, Side, TokenWeights
+from splade_integrations.descriptions import MaskedLM, ModelDescription, Side, TokenWeights
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.masked_lm import load_masked_lm, load_tokenizer, resolve_max_length
 from splade_integrations.sides import EncodingSide, LexicalSide, TokenWeightsSide, TransformerSide

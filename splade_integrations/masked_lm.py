@@ -1,4 +1,4 @@
-"""Loads a masked-LM checkpoint safely and takes it apart at its decoder, or says why it has no SPLADE weights.
+"""Loads a masked-LM checkpoint safely, or says why it has no SPLADE weights.
 
 Knows transformers and torch, nothing of texts, batches or pooling.
 """
@@ -7,22 +7,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.devices import keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.int8 import ActivationGrids, Int8Linear
-from splade_integrations.linears import Linears, PackedLinear, packing_pays
-from splade_integrations.precision import exact_float32
+from splade_integrations.rebuilding import rebuild
 from splade_integrations.repositories import Repository
 
 __all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
@@ -31,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 # Tokenizers without a stated limit say 1e30.
 _NO_LIMIT = 10**6
-# Real tokens of the probe's padded text.
-_PROBED = 5
 
 
 @dataclass(frozen=True)
@@ -109,15 +103,7 @@ def load_masked_lm(
         keep_freed_memory()
     tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
     _check_vocabulary(name, model, tokenizer)
-    ids, mask = _probe(model)
-    with exact_float32(model.device):
-        padded = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-        if dtype != torch.int8 and packing_pays(model.device, dtype):
-            _pack(model, ids, mask, padded)
-        alone = model(input_ids=ids[1:, :_PROBED], attention_mask=mask[1:, :_PROBED], return_dict=True).logits
-        decoder = _take_decoder(model, ids, mask, padded)
-        if dtype == torch.int8:
-            _quantize(name, model, ids, mask)
+    decoder, ignores_padding = rebuild(name, model, dtype)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),
@@ -126,7 +112,7 @@ def load_masked_lm(
         tokenizer=tokenizer,
         config=config,
         positions=_positions(model),
-        ignores_padding=_same(padded[1:, :_PROBED], alone),
+        ignores_padding=ignores_padding,
     )
 
 
@@ -235,75 +221,6 @@ def _positions(model: Any) -> int | None:
         if positions is not None and path.endswith("position_embeddings") and padding_id is not None:
             return positions - int(padding_id) - 1
     return positions
-
-
-def _probe(model: Any) -> tuple[Tensor, Tensor]:
-    """Token ids of two texts, the second one padded, and their attention mask. (2, 8) each."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(16, device=model.device).reshape(2, 8) * (rows // 17)
-    mask = torch.ones_like(ids)
-    mask[1, _PROBED:] = 0
-    return ids, mask
-
-
-def _same(found: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(found, expected, rtol=1e-3, atol=1e-3 if found.dtype == torch.float32 else 3e-2)
-
-
-def _take_decoder(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> nn.Linear | None:
-    """Replace the model's last linear layer by the identity and return it; None where that changes the maths.
-
-    Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
-    its weights by hand. So the claim is checked on a probe: decoder(what enters it) must be the model's own logits.
-    """
-    decoder = model.get_output_embeddings()
-    if not isinstance(decoder, nn.Linear):
-        return None
-    path = next(path for path, module in model.named_modules() if module is decoder)
-    parent, _, child = path.rpartition(".")
-    owner = model.get_submodule(parent)
-    setattr(owner, child, nn.Identity())
-    try:
-        entering = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-        same = _same(linear(entering, decoder.weight, decoder.bias), expected)
-    except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
-        same = False
-    if not same:
-        setattr(owner, child, decoder)
-        return None
-    return decoder
-
-
-def _quantize(name: str, model: Any, ids: Tensor, mask: Tensor) -> None:
-    """Make the body's linear layers int8, and see that it calls them as layers: some read their weights by hand.
-
-    The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
-    """
-    grids = ActivationGrids()
-    Linears(model.base_model).replace(partial(Int8Linear, grids=grids))
-    try:
-        apart = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-        grids.shared = True
-        together = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-        grids.shared = torch.equal(apart, together)  # not so where a model changes what it has passed on, in place
-    except AttributeError as err:
-        raise UnsupportedModelError(
-            f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
-            "Use dtype='bfloat16'."
-        ) from err
-
-
-def _pack(model: Any, ids: Tensor, mask: Tensor, expected: Tensor) -> None:
-    """Lay out the weights of linear layers for the processor, but where the model reads them by hand, as heads may."""
-    for part in (model, model.base_model):
-        linears = Linears(part, but=model.get_output_embeddings())
-        try:
-            linears.replace(PackedLinear)
-            if _same(model(input_ids=ids, attention_mask=mask, return_dict=True).logits, expected):
-                return
-        except (AttributeError, RuntimeError):
-            pass
-        linears.put_back()
 
 
 @contextmanager

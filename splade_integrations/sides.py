@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from splade_integrations.batching import token_budget_batches
-from splade_integrations.checkpoints import MaskedLM
+from splade_integrations.descriptions import MaskedLM
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.extraction import SparseExtraction
 from splade_integrations.head import activate, splade_pool, sum_pool_head

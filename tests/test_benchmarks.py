@@ -1,21 +1,17 @@
 """The benchmarks' arithmetic. Their times are nobody's test."""
 
 import argparse
+import os
+import sys
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_array
-from transformers import AutoTokenizer
 
-from benchmarks.contestants import (
-    Contestant,
-    best_batch_sizes,
-    check_results,
-    contestants,
-    headlines,
-    largest_difference,
-)
-from benchmarks.measuring import Spread, format_table, interleave, ratio, spread
+from benchmarks.contestants import best_batch_sizes, check_results, contest, headlines, largest_difference
+from benchmarks.measuring import Spread, format_table, interleave, ratio, spread, timed
+from benchmarks.peers import UnavailableError, in_this_process
 from benchmarks.quality import changed_top_terms, pruned, weight_differences
 from benchmarks.workload import evenly_spaced, flops_per_token, model_flops_per_token, token_lengths
 
@@ -31,8 +27,8 @@ def test_ratio_is_of_medians_and_spreads_over_rounds():
 
 def test_rounds_are_interleaved():
     made: list[str] = []
-    contestants = {name: lambda name=name: made.append(name) for name in "AB"}
-    seconds = interleave(contestants, 2, calls=2, before_round=made.append)
+    contestants = {name: timed(lambda name=name: made.append(name), calls=2) for name in "AB"}
+    seconds = interleave(contestants, 2, before_round=made.append)
     assert made == ["round 1 of 2", "A", "A", "B", "B", "round 2 of 2", "A", "A", "B", "B"]
     assert {name: len(values) for name, values in seconds.items()} == {"A": 2, "B": 2}
 
@@ -46,8 +42,7 @@ def test_flops_are_the_models_weights_twice(model_folder):
 
 
 def test_tokens_are_counted_without_padding_and_after_the_cut(model_folder):
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    assert token_lengths(tokenizer, TEXTS, max_length=16) == [3, 8, 2, 16]
+    assert token_lengths(model_folder, TEXTS, max_length=16) == [3, 8, 2, 16]
 
 
 def test_texts_are_evenly_spaced():
@@ -60,9 +55,8 @@ def test_table_aligns():
 
 
 def contestant(name, matrix, *, backend=None, exact=True, keep=False, encode=None):
-    return Contestant(
-        name, backend or name, "float32", encode or (lambda texts: matrix), lambda rows: rows, exact=exact, keep=keep
-    )
+    encode = encode or (lambda texts: matrix)
+    return in_this_process(name, encode, lambda rows: rows, backend=backend, exact=exact, keep=keep)
 
 
 def test_unlike_results_are_not_compared():
@@ -106,13 +100,18 @@ def test_headlines_compare_with_the_fastest_of_each_kind():
     assert found["fastest against its fastest"]["theirs"] == rough.name
 
 
-def test_peers_agree_with_ours(model_folder):
-    options = argparse.Namespace(max_length=16, dtypes=["bfloat16", "int7"], threads=None, only=["torch"])
-    found, skipped = contestants(model_folder, options)
-    assert "int7" in skipped["ours int7"]
-    assert [peer.name for peer in found][:3] == ["ours float32", "ours bfloat16", "s-t torch, batch 1"]
-    differences = check_results(found, TEXTS)  # exits if torch's differ
+def test_peers_agree_with_ours_each_in_a_process_of_its_own(model_folder):
+    options = argparse.Namespace(max_length=16, dtypes=["bfloat16", "int7"], threads=1, only=["torch"])
+    field = contest(model_folder, options)
+    assert "int7" in field.skipped["ours int7"]
+    assert [peer.name for peer in field.contestants][:3] == ["ours float32", "ours bfloat16", "s-t torch, batch 1"]
+    differences = check_results(field.contestants, TEXTS)  # exits if torch's differ
     assert 0 < differences["ours bfloat16"] < 0.5
+    assert all(peer.seconds(TEXTS, 2) > 0 for peer in field.contestants)
+    assert field.ours.call(os.getpid) != os.getpid()
+    assert field.ours.call(torch.get_num_threads) == 1
+    with pytest.raises(UnavailableError, match="its process ended"):
+        field.ours.call(sys.exit)
 
 
 def test_weight_differences_and_top_terms():

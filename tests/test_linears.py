@@ -140,6 +140,6 @@ def test_int8_of_a_model_that_changes_its_activations_in_place(monkeypatch, mode
     monkeypatch.setattr(BertSelfAttention, "forward", halving)
     found = SpladeEncoder(model_folder, dtype="int8").encode_documents(texts[:5])
     never_shared = SimpleNamespace(of=ActivationGrids().of)
-    monkeypatch.setattr("splade_integrations.masked_lm.ActivationGrids", lambda: never_shared)
+    monkeypatch.setattr("splade_integrations.rebuilding.ActivationGrids", lambda: never_shared)
     expected = SpladeEncoder(model_folder, dtype="int8").encode_documents(texts[:5])
     assert abs(found - expected).max() == 0

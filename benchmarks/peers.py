@@ -1,0 +1,273 @@
+"""How each encoder is set up and called: ours in each dtype, and its peers on the same weights.
+
+`benchmarks/backends.py` has those of sentence-transformers that need exported files.
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from benchmarks.backends import OnnxModel, OpenVinoModel, exported_onnx
+from benchmarks.measuring import timed
+from splade_integrations import SpladeEncoder
+
+__all__ = ["DTYPES", "PEERS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
+
+DTYPES = ("float32", "bfloat16", "int8")
+_BATCH_SIZES = (1, 4, 8)
+_DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
+_FASTEMBED_TERMS = 30522  # the vocabulary of the model whose name it is given
+# Threads of whoever ran before spin for a while before they sleep.
+_SETTLING_SECONDS = 0.05
+
+
+class UnavailableError(Exception):
+    """An encoder that cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One encoder at one setting.
+
+    Args:
+        name: As printed.
+        backend: Contestants of one backend differ in batch size, or in how its file is optimised, only.
+        dtype: What it computes in, as far as known: "float32", "bfloat16", "int8", or "" if its runtime decides.
+        seconds: Of the median of that many calls in a row on these texts.
+        rows: The texts' weights. Not timed.
+        exact: Whether it must give float32's weights.
+        keep: Whether it stays whatever its batch size, as the library's default.
+    """
+
+    name: str
+    backend: str
+    dtype: str
+    seconds: Callable[[Sequence[str], int], float]
+    rows: Callable[[Sequence[str]], csr_array]
+    exact: bool = False
+    keep: bool = False
+
+
+def in_this_process(
+    name: str,
+    encode: Callable[[Sequence[str]], Any],
+    to_csr: Callable[[Any], csr_array],
+    *,
+    backend: str | None = None,
+    dtype: str = "float32",
+    exact: bool = False,
+    keep: bool = False,
+) -> Contestant:
+    """A contestant that runs here.
+
+    Args:
+        name: As printed.
+        encode: Texts to whatever the encoder returns: this is timed.
+        to_csr: What it returns to a csr_array. Not timed.
+        backend: None takes the name.
+        dtype: As `Contestant`.
+        exact: As `Contestant`.
+        keep: As `Contestant`.
+    """
+
+    def seconds(texts: Sequence[str], calls: int) -> float:
+        gc.collect()
+        time.sleep(_SETTLING_SECONDS)
+        return timed(partial(encode, texts), calls)()
+
+    return Contestant(name, backend or name, dtype, seconds, lambda texts: to_csr(encode(texts)), exact, keep)
+
+
+def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contestant]:
+    """The contestants of one library, in this process.
+
+    Args:
+        name: "ours float32", "ours bfloat16", "ours int8", or one of `PEERS`.
+        folder: A BERT-like checkpoint.
+        options: `max_length` and `threads`.
+    Raises:
+        UnavailableError: It cannot run here.
+    """
+    make = partial(_ours, dtype=name.removeprefix("ours ")) if name.startswith("ours ") else PEERS[name]
+    try:
+        return list(make(folder, options))
+    except UnavailableError:
+        raise
+    except ImportError as err:
+        raise UnavailableError(
+            f"{err}. Install the peers with: pip install -r benchmarks/requirements-peers.txt"
+        ) from err
+    except Exception as err:  # a peer's own fault must not end the comparison of the others
+        reason = str(err).strip().splitlines()[0] if str(err) else ""
+        raise UnavailableError(f"fails with {type(err).__name__}: {reason}") from err
+
+
+def our_encoder(folder: str, dtype: str, max_length: int) -> SpladeEncoder:
+    """Ours, on the CPU.
+
+    Raises:
+        UnavailableError: The encoder refuses the dtype.
+    """
+    try:
+        return SpladeEncoder(folder, device="cpu", dtype=dtype, max_length=max_length)
+    except ValueError as err:
+        raise UnavailableError(str(err)) from err
+
+
+def _ours(folder: str, options: argparse.Namespace, *, dtype: str) -> Iterator[Contestant]:
+    encoder = our_encoder(folder, dtype, options.max_length)
+    to_csr = partial(cast, csr_array)
+    yield in_this_process(f"ours {dtype}", encoder.encode_documents, to_csr, dtype=dtype, exact=dtype == "float32")
+
+
+def _sentence_transformers_encoder(folder: str, max_length: int) -> Any:
+    from sentence_transformers import SparseEncoder
+
+    encoder: Any = SparseEncoder(folder, device="cpu")
+    encoder.max_seq_length = max_length
+    return encoder
+
+
+def _at_batch_sizes(
+    backend: str,
+    encode: Callable[[list[str], int], Any],
+    sizes: Sequence[int],
+    *,
+    to_csr: Callable[[Any], csr_array] | None = None,
+    dtype: str = "float32",
+    exact: bool = False,
+    default: int = 0,
+) -> Iterator[Contestant]:
+    """A contestant for each batch size of one backend."""
+
+    def at(size: int) -> Callable[[Sequence[str]], Any]:
+        return lambda texts: encode(list(texts), size)
+
+    for size in sizes:
+        yield in_this_process(
+            f"{backend}, batch {size}",
+            at(size),
+            to_csr or _from_torch,
+            backend=backend,
+            dtype=dtype,
+            exact=exact,
+            keep=size == default,
+        )
+
+
+def _sentence_transformers(encoder: Any) -> Callable[[list[str], int], Any]:
+    return lambda texts, size: encoder.encode(texts, batch_size=size, show_progress_bar=False)
+
+
+def _torch(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
+    encoder = _sentence_transformers_encoder(folder, options.max_length)
+    sizes = (*_BATCH_SIZES, _DEFAULT_BATCH_SIZE)
+    encode = _sentence_transformers(encoder)
+    yield from _at_batch_sizes("s-t torch", encode, sizes, exact=True, default=_DEFAULT_BATCH_SIZE)
+
+
+def _onnx(folder: str, options: argparse.Namespace, *, int8: bool = False, fused: bool = False) -> Iterator[Contestant]:
+    encoder = _sentence_transformers_encoder(folder, options.max_length)
+    file = exported_onnx(folder, fused=fused, int8=int8)
+    encoder[0].model = OnnxModel(file, encoder[0].model.config, options.threads)
+    backend, dtype = ("s-t ONNX int8", "int8") if int8 else ("s-t ONNX", "float32")
+    for contestant in _at_batch_sizes(
+        f"{backend} fused" if fused else backend,
+        _sentence_transformers(encoder),
+        _BATCH_SIZES,
+        dtype=dtype,
+        exact=not int8,
+    ):
+        yield replace(contestant, backend=backend)
+
+
+def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None = None) -> Iterator[Contestant]:
+    encoder = _sentence_transformers_encoder(folder, options.max_length)
+    config = encoder[0].model.config
+    encoder[0].model = OpenVinoModel(exported_onnx(folder), config, options.threads, precision)
+    name, dtype = ("s-t OpenVINO f32", "float32") if precision else ("s-t OpenVINO", "")
+    encode = _sentence_transformers(encoder)
+    yield from _at_batch_sizes(name, encode, _BATCH_SIZES, dtype=dtype, exact=precision is not None)
+
+
+def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
+    """Made to run: transformers 5 has no `batch_encode_plus`, of which its `__call__` is the successor.
+
+    It pads without a mask before its maximum, so its weights depend on the batch: not exact, whatever its type.
+    """
+    from transformers import PreTrainedTokenizerBase
+
+    base: Any = PreTrainedTokenizerBase
+    if not hasattr(base, "batch_encode_plus"):
+        base.batch_encode_plus = base.__call__
+    from milvus_model.sparse import SpladeEmbeddingFunction
+
+    function: Any = SpladeEmbeddingFunction(model_name=folder, device="cpu")
+    function.model.tokenizer.model_max_length = options.max_length
+    yield in_this_process(
+        f"milvus-model, batch {_DEFAULT_BATCH_SIZE}",
+        lambda texts: function.encode_documents(list(texts)),
+        csr_array,
+        backend="milvus-model",
+    )
+
+
+def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
+    from yasem import SpladeEmbedder
+
+    embedder: Any = SpladeEmbedder(folder, device="cpu", use_fp16=False, max_seq_length=options.max_length)
+
+    def encode(texts: list[str], size: int) -> Any:
+        return embedder.encode(texts, batch_size=size, convert_to_csr_matrix=True)
+
+    yield from _at_batch_sizes("yasem", encode, (*_BATCH_SIZES, _DEFAULT_BATCH_SIZE), to_csr=csr_array, exact=True)
+
+
+def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
+    """Its SPLADE class on our exported file: it reads any folder that is laid out like its own model's."""
+    from fastembed import SparseTextEmbedding
+
+    model: Any = SparseTextEmbedding(
+        "prithivida/Splade_PP_en_v1",
+        specific_model_path=str(exported_onnx(folder).parent),
+        threads=options.threads or torch.get_num_threads(),
+    )
+    model.model.tokenizer.enable_truncation(max_length=options.max_length)
+
+    def encode(texts: list[str], size: int) -> Any:
+        return list(model.embed(texts, batch_size=size))
+
+    yield from _at_batch_sizes("fastembed", encode, _BATCH_SIZES, to_csr=_from_fastembed, exact=True)
+
+
+PEERS: dict[str, Callable[[str, argparse.Namespace], Iterator[Contestant]]] = {
+    "sentence-transformers torch": _torch,
+    "sentence-transformers ONNX": _onnx,
+    "sentence-transformers ONNX fused": partial(_onnx, fused=True),
+    "sentence-transformers ONNX int8": partial(_onnx, int8=True),
+    "sentence-transformers ONNX int8 fused": partial(_onnx, int8=True, fused=True),
+    "sentence-transformers OpenVINO": _openvino,
+    "sentence-transformers OpenVINO f32": partial(_openvino, precision="f32"),
+    "milvus-model": _milvus_model,
+    "yasem": _yasem,
+    "fastembed": _fastembed,
+}
+
+
+def _from_torch(embeddings: Any) -> csr_array:
+    coo = embeddings.coalesce()
+    return csr_array((coo.values().numpy(), tuple(coo.indices().numpy())), shape=tuple(coo.shape))
+
+
+def _from_fastembed(embeddings: Any) -> csr_array:
+    indptr = np.concatenate([[0], np.cumsum([len(row.indices) for row in embeddings])])
+    indices, values = (np.concatenate([getattr(row, name) for row in embeddings]) for name in ("indices", "values"))
+    return csr_array((values.astype(np.float32), indices, indptr), shape=(len(embeddings), _FASTEMBED_TERMS))

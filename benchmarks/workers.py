@@ -1,0 +1,80 @@
+"""A library in a process of its own, that encodes when it is asked to."""
+
+import argparse
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from benchmarks.peers import UnavailableError, set_up
+from benchmarks.workload import quiet
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Starts the process, and ends it with this one.
+
+    Args:
+        name: As `set_up`.
+        folder: The checkpoint.
+        options: As `contest`.
+    Raises:
+        UnavailableError: The library cannot run here.
+    """
+
+    def __init__(self, name: str, folder: str, options: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs, name, folder, options), daemon=True).start()
+        theirs.close()
+        made = self._answer()
+        self.contestants = [
+            replace(contestant, seconds=partial(self._ask, "seconds", place), rows=partial(self._ask, "rows", place))
+            for place, contestant in enumerate(made)
+        ]
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of a module there."""
+        return self._ask("call", function, *arguments)
+
+    def _ask(self, *question: Any) -> Any:
+        self._connection.send(question)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._connection.recv()
+        except EOFError as err:
+            raise UnavailableError("its process ended. See above for the reason.") from err
+        if isinstance(answer, UnavailableError):
+            raise answer
+        return answer
+
+
+def _serve(connection: Connection, name: str, folder: str, options: argparse.Namespace) -> None:
+    quiet()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        made = set_up(name, folder, options)
+    except UnavailableError as err:
+        connection.send(UnavailableError(str(err)))  # without its cause, which may not pickle
+        return
+    connection.send([replace(contestant, seconds=_elsewhere, rows=_elsewhere) for contestant in made])
+    while True:
+        try:
+            question, subject, *arguments = connection.recv()
+        except EOFError:
+            return
+        call = subject if question == "call" else getattr(made[subject], question)
+        connection.send(call(*arguments))
+
+
+def _elsewhere(texts: Sequence[str], *_: Any) -> Any:
+    """In the place of what does not leave its process."""
+    raise NotImplementedError

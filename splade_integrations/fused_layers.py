@@ -1,0 +1,151 @@
+"""The layers of BERT, RoBERTa, DistilBERT and their kin, in as few calls as they need. Knows their modules and torch.
+
+transformers writes a layer as a tree of some twenty modules, whose calls are a fifth of a short query's time. Here a
+layer is one function, its three projections are one product, and what is large is changed in place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+from transformers.activations import GELUActivation
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
+
+__all__ = ["fuse_layers"]
+
+
+class _Layer(nn.Module):
+    """One layer: attention, then two linear layers, each added to what it read and normalised.
+
+    Args:
+        heads: Of attention.
+        projections: To queries, keys and values, (H, H) each.
+        attention_output: (H, H).
+        attention_norm: Of (…, H).
+        intermediate: (H, I).
+        activation: Of (…, I).
+        output: (I, H).
+        output_norm: Of (…, H).
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        projections: tuple[nn.Linear, nn.Linear, nn.Linear],
+        attention_output: nn.Linear,
+        attention_norm: nn.LayerNorm,
+        intermediate: nn.Linear,
+        activation: nn.Module,
+        output: nn.Linear,
+        output_norm: nn.LayerNorm,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projections = _joined(projections)
+        self.attention_output = attention_output
+        self.attention_norm = attention_norm
+        self.intermediate = intermediate
+        self.activation = _InPlaceGelu() if _is_gelu(activation) else activation
+        self.output = output
+        self.output_norm = output_norm
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden states, (B, L, H), to the next ones. The mask broadcasts to (B, heads, L, L); None hides nothing."""
+        batch, length, _ = hidden.shape
+        projected = self.projections(hidden).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        queries, keys, values = projected  # (B, heads, L, H / heads)
+        context = scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+        hidden = self.attention_norm(self.attention_output(context).add_(hidden))
+        output = self.output(self.activation(self.intermediate(hidden)))
+        fused: Tensor = self.output_norm(output.add_(hidden))
+        return fused
+
+
+class _InPlaceGelu(nn.Module):
+    """GELU, which spares the widest activations a copy."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = torch.ops.aten.gelu_(inputs)
+        return outputs
+
+
+class _Layers(nn.Module):
+    """In the place of a transformers encoder, whose call it takes."""
+
+    def __init__(self, layers: list[_Layer]) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
+        for layer in self.layer:
+            hidden_states = layer(hidden_states, attention_mask)
+        return EncoderOutput(last_hidden_state=hidden_states)
+
+
+def _of_bert(layer: Any) -> _Layer:
+    attention = layer.attention.self
+    return _Layer(
+        attention.num_attention_heads,
+        (attention.query, attention.key, attention.value),
+        layer.attention.output.dense,
+        layer.attention.output.LayerNorm,
+        layer.intermediate.dense,
+        layer.intermediate.intermediate_act_fn,
+        layer.output.dense,
+        layer.output.LayerNorm,
+    )
+
+
+def _of_distilbert(layer: Any) -> _Layer:
+    attention = layer.attention
+    return _Layer(
+        attention.n_heads,
+        (attention.q_lin, attention.k_lin, attention.v_lin),
+        attention.out_lin,
+        layer.sa_layer_norm,
+        layer.ffn.lin1,
+        layer.ffn.activation,
+        layer.ffn.lin2,
+        layer.output_layer_norm,
+    )
+
+
+# By model type: where the encoder is, and how a layer is read. Others may have modules of the same names that do more,
+# on long texts only, where no short probe would tell.
+_KINDS: dict[str, tuple[str, Callable[[Any], _Layer]]] = {
+    **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
+    "distilbert": ("transformer", _of_distilbert),
+}
+
+
+def fuse_layers(body: Any) -> Callable[[], None] | None:
+    """Put fused layers in the place of a body's own.
+
+    Args:
+        body: A transformers model without its head.
+    Returns:
+        A function that puts its own back, or None where they are of a kind that is not known. A known kind may still
+        compute something else, by its configuration: compare what comes out.
+    """
+    kind = _KINDS.get(body.config.model_type)
+    if kind is None or not type(body).__module__.startswith("transformers."):
+        return None
+    place, read = kind
+    encoder = getattr(body, place)
+    setattr(body, place, _Layers([read(layer) for layer in encoder.layer]))
+    return lambda: setattr(body, place, encoder)
+
+
+def _is_gelu(activation: nn.Module) -> bool:
+    return isinstance(activation, GELUActivation) and activation.act is gelu
+
+
+def _joined(linears: tuple[nn.Linear, ...]) -> nn.Linear:
+    """One linear layer whose outputs are those of several, one after the other."""
+    first = linears[0]
+    joined = nn.Linear(first.in_features, sum(linear.out_features for linear in linears), device="meta")
+    joined.weight = nn.Parameter(torch.cat([linear.weight for linear in linears]), requires_grad=False)
+    joined.bias = nn.Parameter(torch.cat([linear.bias for linear in linears]), requires_grad=False)
+    return joined

@@ -1,0 +1,142 @@
+"""Rebuilds a loaded masked LM: takes off its decoder, and puts faster layers in the place of its own.
+
+A model is known by what it does: each change stays only if a probe, two short texts of which one is padded, gives what
+it gave before. Knows transformers' models and torch, nothing of files, pooling or real texts.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.fused_layers import fuse_layers
+from splade_integrations.int8 import ActivationGrids, Int8Linear
+from splade_integrations.linears import Linears, PackedLinear, packing_pays
+from splade_integrations.precision import exact_float32
+
+__all__ = ["rebuild"]
+
+# The probe's tokens, those of each text, and the second one's real ones.
+_TOKENS, _PADDED_TO, _REAL = 16, 8, 5
+
+
+def rebuild(name: str, model: Any, dtype: torch.dtype) -> tuple[nn.Linear | None, bool]:
+    """Make a masked LM fast, and end it at what enters its decoder.
+
+    Args:
+        name: What the model was asked for by, for messages.
+        model: The transformers model, which is changed. Its decoder becomes the identity.
+        dtype: int8 quantises the body's linear layers; other types are what the weights have.
+    Returns:
+        The decoder, or None where the head is more than a linear layer at its end: the model then gives logits still.
+        And whether a padded text gives what it gives alone.
+    Raises:
+        UnsupportedModelError: int8, and the model reads its linear layers' weights by hand.
+    """
+    probe = _Probe(model)
+    with exact_float32(model.device):
+        expected = probe()
+        ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
+        _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
+        quantized = model.base_model.modules() if dtype == torch.int8 else ()
+        if packing_pays(model.device, expected.dtype):
+            _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized])
+        decoder = _take_decoder(model, probe, expected)
+        if dtype == torch.int8:
+            _quantize(name, model, probe)
+    return decoder, ignores_padding
+
+
+class _Probe:
+    """Two texts, the second one padded, and what a model makes of them."""
+
+    def __init__(self, model: Any) -> None:
+        rows = model.get_input_embeddings().weight.shape[0]
+        self._model = model
+        self._ids = torch.arange(_TOKENS, device=model.device).reshape(2, _PADDED_TO) * (rows // (_TOKENS + 1))
+        self._mask = torch.ones_like(self._ids)
+        self._mask[1, _REAL:] = 0
+
+    def __call__(self) -> Tensor:
+        """Of both together, then of the second alone, unmasked. (tokens, V), or what enters the decoder."""
+        together = self._model(input_ids=self._ids, attention_mask=self._mask, return_dict=True).logits
+        ids, mask = self._ids[1:, :_REAL], self._mask[1:, :_REAL]
+        alone = self._model(input_ids=ids, attention_mask=mask, return_dict=True).logits
+        return torch.cat([together.flatten(0, 1), alone.flatten(0, 1)])
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-3 if found.dtype == torch.float32 else 3e-2)
+
+
+def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable[[], None] | None]) -> bool:
+    """Make a change that returns how to undo it, or None where it made none; undo it where the probe tells it."""
+    undo = None
+    try:
+        undo = change()
+        if undo is None or _same(probe(), expected):
+            return undo is not None
+    except (AttributeError, RuntimeError, TypeError):  # the model reads weights by hand, or shapes do not fit
+        pass
+    if undo is not None:
+        undo()
+    return False
+
+
+def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> None:
+    """Lay out the weights of linear layers for the processor, but where the model reads them by hand, as heads may."""
+    for part in (model, model.base_model):
+
+        def replace(part: nn.Module = part) -> Callable[[], None]:
+            linears = Linears(part, but)
+            linears.replace(PackedLinear)
+            return linears.put_back
+
+        if _keep_if_same(probe, expected, replace):
+            return
+
+
+def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | None:
+    """Replace the model's last linear layer by the identity and return it; None where that changes the maths.
+
+    Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
+    its weights by hand. So the claim is checked on a probe: decoder(what enters it) must be the model's own logits.
+    """
+    decoder = model.get_output_embeddings()
+    if not isinstance(decoder, nn.Linear):
+        return None
+    path = next(path for path, module in model.named_modules() if module is decoder)
+    parent, _, child = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    setattr(owner, child, nn.Identity())
+    try:
+        same = _same(linear(probe(), decoder.weight, decoder.bias), expected)
+    except (AttributeError, RuntimeError):  # the head reads the decoder's weights, or the shapes do not fit
+        same = False
+    if not same:
+        setattr(owner, child, decoder)
+        return None
+    return decoder
+
+
+def _quantize(name: str, model: Any, probe: _Probe) -> None:
+    """Make the body's linear layers int8, and see that it calls them as layers: some read their weights by hand.
+
+    The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
+    """
+    grids = ActivationGrids()
+    Linears(model.base_model).replace(partial(Int8Linear, grids=grids))
+    try:
+        apart = probe()
+        grids.shared = True
+        together = probe()
+        grids.shared = torch.equal(apart, together)  # not so where a model changes what it has passed on, in place
+    except AttributeError as err:
+        raise UnsupportedModelError(
+            f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
+            "Use dtype='bfloat16'."
+        ) from err
