@@ -4,7 +4,9 @@ A peer that is not installed, or cannot run, is skipped by name with the reason.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -64,8 +66,9 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only peers whose name has one of these in it")
 
 
-def contest(folder: str, options: argparse.Namespace) -> Contest:
-    """All encoders on the checkpoint in `folder`, each library in a process of its own, until this one ends.
+@contextmanager
+def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
+    """All encoders on the checkpoint in `folder`, each library in a process of its own.
 
     So each runs as its users run it: it meets neither another's settings of the process nor what another has made of
     the allocator, which changes torch's speed on a CPU by a quarter.
@@ -78,27 +81,29 @@ def contest(folder: str, options: argparse.Namespace) -> Contest:
     """
     mine = [f"ours {dtype}" for dtype in dict.fromkeys(["float32", *options.dtypes])]
     theirs = [name for name in PEERS if options.only is None or any(part in name for part in options.only)]
-    found: list[Contestant] = []
     skipped: dict[str, str] = {}
-    ours: Worker | None = None
-    for name in [*mine, *theirs]:
-        try:
-            worker = Worker(name, folder, options)
-        except UnavailableError as err:
-            skipped[name] = str(err)
-            continue
-        ours = ours or worker
-        found += worker.contestants
-    if ours is None or mine[0] in skipped:
-        raise UnavailableError(skipped[mine[0]])
-    return Contest(found, skipped, ours)
+    with ExitStack() as stack:
+        workers = []
+        for name in [*mine, *theirs]:
+            print(f"  starting {name} …", file=sys.stderr, flush=True)
+            try:
+                workers.append(stack.enter_context(closing(Worker(name, folder, options))))
+            except UnavailableError as err:
+                skipped[name] = str(err)
+        if mine[0] in skipped:
+            raise UnavailableError(skipped[mine[0]])
+        yield Contest([one for worker in workers for one in worker.contestants], skipped, workers[0])
 
 
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
-    """The contestants without those whose backend is faster at another batch size, and each one's seconds in trials."""
+    """The contestants without those whose backend is faster at another batch size, and each one's seconds in trials.
+
+    Defaults stay, untried: few texts do not fill their batches.
+    """
     by_backend: dict[str, list[Contestant]] = {}
     for contestant in found:
-        by_backend.setdefault(contestant.backend, []).append(contestant)
+        if not contestant.keep:
+            by_backend.setdefault(contestant.backend, []).append(contestant)
     seconds: dict[str, float] = {}
     best: set[str] = set()
     for rivals in by_backend.values():

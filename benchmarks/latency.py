@@ -44,19 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     collection = load_collection(options.folder)
     folder = model_path(options.model, collection)
-    field = contest(folder, options)
-    found = _at_one_batch_size(field.contestants)
     queries = sorted(collection.queries, key=len)
     query = options.query or queries[len(queries) // 2]
     tokens = token_lengths(folder, [query], options.max_length)[0]
     print(describe_environment())
     print(f"{options.model}: {query!r}, {tokens} tokens; {options.rounds} rounds of {options.calls} calls")
-    for name, reason in field.skipped.items():
-        print(f"  without {name}: {reason}")
-    differences = check_results(found, [query])
-    calls = {peer.name: partial(peer.seconds, [query], options.calls) for peer in found}
-    interleave(calls, 2)  # warm
-    seconds = interleave(calls, options.rounds)
+    with contest(folder, options) as field:
+        found = _at_one_batch_size(field.contestants)
+        for name, reason in field.skipped.items():
+            print(f"  without {name}: {reason}")
+        differences = check_results(found, [query])
+        calls = {peer.name: partial(peer.seconds, [query], options.calls) for peer in found}
+        interleave(calls, 2)  # warm
+        seconds = interleave(calls, options.rounds)
     milliseconds = {name: spread(1000 * second for second in values) for name, values in seconds.items()}
     mine = [peer.name for peer in found if peer.name.startswith("ours")]
     ratios = {our: {name: ratio(seconds[our], seconds[name]) for name in seconds if name not in mine} for our in mine}

@@ -98,7 +98,9 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
     """
     make = partial(_ours, dtype=name.removeprefix("ours ")) if name.startswith("ours ") else PEERS[name]
     try:
-        return list(make(folder, options))
+        made = list(make(folder, options))
+        made[0].rows(["one text", "and another"])  # what cannot encode shows it here
+        return made
     except UnavailableError:
         raise
     except ImportError as err:

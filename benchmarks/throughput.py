@@ -61,23 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = model_path(options.model, collection)
     source = collection.queries if options.short else collection.documents
     texts = evenly_spaced(source, options.texts or _DEFAULT_TEXTS.get(options.model, 64))
-    field = contest(folder, options)
-    found = field.contestants
     lengths = token_lengths(folder, texts, options.max_length)
-    _describe(options, texts, lengths, field.skipped)
     trials: dict[str, float] = {}
-    if not options.all_batch_sizes:
-        found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED.get(options.model, 16)))
-    differences = check_results(found, texts)
-    calls = {peer.name: partial(peer.seconds, texts, 1) for peer in found}
     rates: dict[str, list[float]] = {name: [] for name in _PEAKS}
+    with contest(folder, options) as field:
+        found = field.contestants
+        _describe(options, texts, lengths, field.skipped)
+        if not options.all_batch_sizes:
+            found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED.get(options.model, 16)))
+        differences = check_results(found, texts)
+        calls = {peer.name: partial(peer.seconds, texts, 1) for peer in found}
 
-    def measure_peaks(message: str) -> None:
-        print(f"  {message} …", file=sys.stderr, flush=True)
-        for name, dtype in _PEAKS.items():
-            rates[name].append(field.matrix_product_rate(dtype))
+        def measure_peaks(message: str) -> None:
+            print(f"  {message} …", file=sys.stderr, flush=True)
+            for name, dtype in _PEAKS.items():
+                rates[name].append(field.matrix_product_rate(dtype))
 
-    seconds = interleave(calls, options.rounds, before_round=measure_peaks)
+        seconds = interleave(calls, options.rounds, before_round=measure_peaks)
     flops = sum(lengths) * model_flops_per_token(folder)
     report = _report(found, seconds, differences, len(texts))
     shares = {

@@ -15,9 +15,13 @@ from benchmarks.workload import quiet
 
 __all__ = ["Worker"]
 
+_ENDED = "its process ended. See above for the reason."
+# For a process to end by itself.
+_PATIENCE_SECONDS = 10
+
 
 class Worker:
-    """Starts the process, and ends it with this one.
+    """Starts the process; `close` ends it.
 
     Args:
         name: As `set_up`.
@@ -30,9 +34,14 @@ class Worker:
     def __init__(self, name: str, folder: str, options: argparse.Namespace) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        context.Process(target=_serve, args=(theirs, name, folder, options), daemon=True).start()
+        self._process = context.Process(target=_serve, args=(theirs, name, folder, options), daemon=True)
+        self._process.start()
         theirs.close()
-        made = self._answer()
+        try:
+            made = self._answer()
+        except UnavailableError:
+            self.close()
+            raise
         self.contestants = [
             replace(contestant, seconds=partial(self._ask, "seconds", place), rows=partial(self._ask, "rows", place))
             for place, contestant in enumerate(made)
@@ -42,15 +51,25 @@ class Worker:
         """Call a function of a module there."""
         return self._ask("call", function, *arguments)
 
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(_PATIENCE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+
     def _ask(self, *question: Any) -> Any:
-        self._connection.send(question)
+        try:
+            self._connection.send(question)
+        except OSError as err:
+            raise UnavailableError(_ENDED) from err
         return self._answer()
 
     def _answer(self) -> Any:
         try:
             answer = self._connection.recv()
-        except EOFError as err:
-            raise UnavailableError("its process ended. See above for the reason.") from err
+        except (EOFError, OSError) as err:
+            raise UnavailableError(_ENDED) from err
         if isinstance(answer, UnavailableError):
             raise answer
         return answer

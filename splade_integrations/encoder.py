@@ -196,7 +196,7 @@ class SpladeEncoder:
             texts: Any iterable of str, such as a generator that reads a file.
             show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
             block_rows: Rows of a block. Texts of similar length within it are encoded together: more pad less. None
-                is 512 on a CPU, 2 048 on CUDA, where batches are larger.
+                is 2 048 on CUDA, where batches are larger, else 512.
         Yields:
             Blocks of `block_rows` rows, the last one fewer, in input order, each like a result of `encode_documents`.
             Texts are drawn at most one block ahead.

@@ -53,14 +53,17 @@ class _Layer(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden states, (B, L, H), to the next ones. The mask broadcasts to (B, heads, L, L); None hides nothing."""
+        hidden = self.attention_norm(self.attention_output(self._attend(hidden, mask)).add_(hidden))
+        output = self.output(self.activation(self.intermediate(hidden)))
+        normalised: Tensor = self.output_norm(output.add_(hidden))
+        return normalised
+
+    def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """What attention gathers for each token. (B, L, H). A method, so that the projections are freed early."""
         batch, length, _ = hidden.shape
         projected = self.projections(hidden).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = projected  # (B, heads, L, H / heads)
-        context = scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
-        hidden = self.attention_norm(self.attention_output(context).add_(hidden))
-        output = self.output(self.activation(self.intermediate(hidden)))
-        fused: Tensor = self.output_norm(output.add_(hidden))
-        return fused
+        return scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 class _InPlaceGelu(nn.Module):
@@ -126,14 +129,16 @@ def fuse_layers(body: Any) -> Callable[[], None] | None:
     Args:
         body: A transformers model without its head.
     Returns:
-        A function that puts its own back, or None where they are of a kind that is not known. A known kind may still
-        compute something else, by its configuration: compare what comes out.
+        A function that puts its own back, or None where they are of a kind that is not known, a repository's own code
+        among them. A known kind may still compute something else, by its configuration: compare what comes out.
     """
     kind = _KINDS.get(body.config.model_type)
-    if kind is None or not type(body).__module__.startswith("transformers."):
+    if kind is None or getattr(body.config, "is_decoder", False):
         return None
     place, read = kind
     encoder = getattr(body, place)
+    if not all(type(module).__module__.startswith(("transformers.", "torch.")) for module in encoder.modules()):
+        return None
     setattr(body, place, _Layers([read(layer) for layer in encoder.layer]))
     return lambda: setattr(body, place, encoder)
 

@@ -4,14 +4,12 @@ Weights have a step of their own for each output, activations one for each token
 result depends on no other text, unlike that of runtimes whose activations share one step a batch.
 """
 
-import threading
-import weakref
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ActivationGrids", "Int8Linear", "int8_products_pay", "to_int8_grid"]
+__all__ = ["Int8Linear", "int8_products_pay", "to_int8_grid"]
 
 # Largest magnitude used: symmetric, so that -128 has no part in it.
 _LEVELS = 127
@@ -19,7 +17,7 @@ _LEVELS = 127
 _LEAST_STEP = 2.0**-100
 # Of the grid of an activation that reaches as far below 0 as above it.
 _MIDDLE = 128
-# A float32 of this size has a last bit of 1, so adding it rounds to an integer, whose low byte is then the sum's own.
+# The last bit of a float32 of this size counts 1: adding it rounds to an integer, which is the low byte of the sum.
 _TO_LOW_BYTE = 1.5 * 2.0**23
 
 
@@ -39,31 +37,6 @@ class _TokenGrid(NamedTuple):
     offset: Tensor | None
 
 
-class ActivationGrids:
-    """Rounds activations to 8 bits, once for all layers that read the same ones, as attention's projections do.
-
-    A thread's last tensor is known by its identity, so a model may not change one in place between two layers.
-
-    Args:
-        shared: Whether that is so.
-    """
-
-    def __init__(self, shared: bool = False) -> None:
-        self.shared = shared
-        self._last = threading.local()
-
-    def of(self, inputs: Tensor, one_sided: bool) -> _TokenGrid:
-        """The grids of (…, K) inputs, a token each, from its least value to its largest if `one_sided`."""
-        known = getattr(self._last, "known", None)
-        if self.shared and known is not None and known[0]() is inputs and known[1] == one_sided:
-            grid: _TokenGrid = known[2]
-            return grid
-        grid = _one_sided_grid(inputs) if one_sided else _two_sided_grid(inputs)
-        if self.shared:
-            self._last.known = (weakref.ref(inputs), one_sided, grid)
-        return grid
-
-
 class Int8Linear(nn.Module):
     """A linear layer whose product is of 8-bit integers, added up exactly in int32.
 
@@ -73,7 +46,6 @@ class Int8Linear(nn.Module):
 
     Args:
         linear: The layer whose place it takes.
-        grids: What rounds its inputs; None has its own.
 
     Example:
         >>> linear = nn.Linear(64, 3)
@@ -82,7 +54,7 @@ class Int8Linear(nn.Module):
         True
     """
 
-    def __init__(self, linear: nn.Linear, grids: ActivationGrids | None = None) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True))
@@ -93,11 +65,11 @@ class Int8Linear(nn.Module):
         self._bias = torch.zeros_like(self._step) if linear.bias is None else linear.bias.detach().float()  # (N,)
         self._sums = (integers.float() * step).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
-        self._grids = grids or ActivationGrids()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
-        grid = self._grids.of(inputs, one_sided=self._narrows)
+        tokens = inputs.reshape(-1, inputs.shape[-1]).float()
+        grid = _one_sided_grid(tokens) if self._narrows else _two_sided_grid(tokens)
         outputs: Tensor = torch.ops.onednn.qlinear_pointwise(
             grid.levels, 1.0, grid.zero, self._packed, self._step, self._zeros,
             None, 1.0, 0, torch.float32, "none", [], "",
@@ -108,25 +80,19 @@ class Int8Linear(nn.Module):
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-def _two_sided_grid(inputs: Tensor) -> _TokenGrid:
-    tokens = _as_tokens(inputs)
+def _two_sided_grid(tokens: Tensor) -> _TokenGrid:
     # Both extremes in two passes: abs() would write a copy.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
     step = largest.div_(_LEVELS).clamp_min_(_LEAST_STEP)
     return _TokenGrid(_levels(tokens, step, _MIDDLE), _MIDDLE, step, None)
 
 
-def _one_sided_grid(inputs: Tensor) -> _TokenGrid:
-    tokens = _as_tokens(inputs)
+def _one_sided_grid(tokens: Tensor) -> _TokenGrid:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
     # A step far below the values would lose their difference.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
     step = span.div_(255).clamp_min_(_LEAST_STEP)
     return _TokenGrid(_levels(tokens - least, step, 0), 0, step, least.squeeze(1))
-
-
-def _as_tokens(inputs: Tensor) -> Tensor:
-    return inputs.reshape(-1, inputs.shape[-1]).float()
 
 
 def _levels(tokens: Tensor, step: Tensor, zero: int) -> Tensor:

@@ -8,7 +8,9 @@ from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
     BertTokenizer,
+    CamembertConfig,
     DistilBertConfig,
+    ElectraConfig,
     ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -50,7 +52,7 @@ def bpe_tokenizer() -> PreTrainedTokenizerFast:
 def save_masked_lm(folder: Path, architecture: str, seed: int = 7, **config_options) -> None:
     """Save a random masked LM and its tokenizer. Weights are large, so that padding has large logits."""
     folder.mkdir(parents=True, exist_ok=True)
-    is_bpe = "roberta" in architecture or architecture == "modernbert"
+    is_bpe = "roberta" in architecture or architecture in ("camembert", "modernbert")
     tokenizer = bpe_tokenizer() if is_bpe else wordpiece_tokenizer(folder)
     tokenizer.save_pretrained(folder)
     common = {
@@ -69,6 +71,10 @@ def save_masked_lm(folder: Path, architecture: str, seed: int = 7, **config_opti
             vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=2, hidden_dim=64, initializer_range=0.2,
             max_position_embeddings=130, pad_token_id=tokenizer.pad_token_id, **config_options,
         )  # fmt: skip
+    elif architecture == "electra":
+        config = ElectraConfig(**common | {"max_position_embeddings": 130} | config_options)
+    elif architecture == "camembert":
+        config = CamembertConfig(**common | {"max_position_embeddings": 132} | config_options)
     elif architecture == "roberta":
         config = RobertaConfig(**common | {"max_position_embeddings": 132} | config_options)
     elif architecture == "xlm-roberta":

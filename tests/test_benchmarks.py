@@ -82,7 +82,7 @@ def test_best_batch_size_and_the_default_are_kept():
               ((1, slow, False), (4, len, False), (8, slow, False), (32, slow, True))]  # fmt: skip
     kept, seconds = best_batch_sizes([contestant("ours", None, encode=slow), *rivals], TEXTS)
     assert [peer.name for peer in kept] == ["ours", "b4", "b32"]
-    assert set(seconds) == {"b1", "b4", "b8", "b32"}
+    assert set(seconds) == {"b1", "b4", "b8"}
 
 
 def test_headlines_compare_with_the_fastest_of_each_kind():
@@ -102,16 +102,16 @@ def test_headlines_compare_with_the_fastest_of_each_kind():
 
 def test_peers_agree_with_ours_each_in_a_process_of_its_own(model_folder):
     options = argparse.Namespace(max_length=16, dtypes=["bfloat16", "int7"], threads=1, only=["torch"])
-    field = contest(model_folder, options)
-    assert "int7" in field.skipped["ours int7"]
-    assert [peer.name for peer in field.contestants][:3] == ["ours float32", "ours bfloat16", "s-t torch, batch 1"]
-    differences = check_results(field.contestants, TEXTS)  # exits if torch's differ
-    assert 0 < differences["ours bfloat16"] < 0.5
-    assert all(peer.seconds(TEXTS, 2) > 0 for peer in field.contestants)
-    assert field.ours.call(os.getpid) != os.getpid()
-    assert field.ours.call(torch.get_num_threads) == 1
-    with pytest.raises(UnavailableError, match="its process ended"):
-        field.ours.call(sys.exit)
+    with contest(model_folder, options) as field:
+        assert "int7" in field.skipped["ours int7"]
+        assert [peer.name for peer in field.contestants][:3] == ["ours float32", "ours bfloat16", "s-t torch, batch 1"]
+        differences = check_results(field.contestants, TEXTS)  # exits if torch's differ
+        assert 0 < differences["ours bfloat16"] < 0.5
+        assert all(peer.seconds(TEXTS, 2) > 0 for peer in field.contestants)
+        assert field.ours.call(os.getpid) != os.getpid()
+        assert field.ours.call(torch.get_num_threads) == 1
+        with pytest.raises(UnavailableError, match="its process ended"):
+            field.ours.call(sys.exit)
 
 
 def test_weight_differences_and_top_terms():

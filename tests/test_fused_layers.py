@@ -27,10 +27,21 @@ def is_fused(model):
     return any(type(module).__module__.endswith("fused_layers") for module in model.base_model.modules())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("padded", [0, 4])
-def test_fused_equals_transformers(tmp_path, architecture, padded):
-    model = load(tmp_path, architecture)
+@pytest.mark.parametrize(
+    ("architecture", "config_options"),
+    [
+        *((architecture, {}) for architecture in ARCHITECTURES),
+        ("camembert", {}),
+        ("electra", {"embedding_size": 16}),
+        ("bert", {"hidden_act": "relu"}),
+        ("bert", {"hidden_act": "gelu_new"}),
+        ("distilbert", {"activation": "relu"}),
+        ("bert", {"attn_implementation": "eager"}),
+    ],
+)
+def test_fused_equals_transformers(tmp_path, architecture, config_options, padded):
+    model = load(tmp_path, architecture, **config_options)
     expected = logits(model, padded=padded)
     undo = fuse_layers(model.base_model)
     if architecture == "modernbert":  # no post-norm layers
@@ -43,21 +54,51 @@ def test_fused_equals_transformers(tmp_path, architecture, padded):
     torch.testing.assert_close(logits(model, padded=padded), expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("architecture", "fits"), [("bert", True), ("distilbert", True), ("roberta", True),
-                                                    ("modernbert", False)])  # fmt: skip
-def test_a_loaded_model_is_fused_where_it_can_be(tmp_path, architecture, fits):
-    model = load(tmp_path, architecture)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_loaded_model_is_fused_where_it_can_be(tmp_path, architecture, dtype):
+    model = load(tmp_path, architecture).to(dtype)
     expected = logits(model)
-    decoder, ignores_padding = rebuild("a model", model, torch.float32)
-    assert is_fused(model) is fits
+    decoder, ignores_padding = rebuild("a model", model, dtype)
+    assert is_fused(model) is (architecture != "modernbert")
     assert ignores_padding
+    found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.02 * expected.abs().max().item()
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("config_options", [{"is_decoder": True}, {"is_decoder": True, "attn_implementation": "eager"}])
+def test_a_model_of_tokens_that_see_no_later_ones_keeps_its_layers(tmp_path, config_options):
+    model = load(tmp_path, "bert", **config_options)
+    expected = logits(model)
+    decoder, _ = rebuild("a model", model, torch.float32)
+    assert not is_fused(model)
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_that_computes_something_else_keeps_its_own_layers(tmp_path):
-    model = load(tmp_path, "bert", is_decoder=True)  # each token sees those before it only
+def test_layers_with_code_of_a_repositorys_own_stay(tmp_path):
+    model = load(tmp_path, "bert")
+
+    class OwnAttention(torch.nn.Module):  # might do on long texts what no probe shows
+        def __init__(self, attention):
+            super().__init__()
+            self.query, self.key, self.value = attention.query, attention.key, attention.value
+            self.num_attention_heads = attention.num_attention_heads
+
+    layer = model.base_model.encoder.layer[1].attention
+    layer.self = OwnAttention(layer.self)
+    assert fuse_layers(model.base_model) is None
+
+
+def test_a_probe_that_fails_in_any_way_undoes_the_change(tmp_path, monkeypatch):
+    model = load(tmp_path, "bert")
     expected = logits(model)
+
+    def wrong(self, hidden, mask):
+        raise IndexError("of hidden states, say")
+
+    monkeypatch.setattr("splade_integrations.fused_layers._Layer.forward", wrong)
     decoder, _ = rebuild("a model", model, torch.float32)
     assert not is_fused(model)
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
