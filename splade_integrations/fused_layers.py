@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
-from transformers.activations import GELUActivation
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
 __all__ = ["fuse_layers"]
@@ -144,6 +143,8 @@ def fuse_layers(body: Any) -> Callable[[], None] | None:
 
 
 def _is_gelu(activation: nn.Module) -> bool:
+    from transformers.activations import GELUActivation  # brings Triton, a second that `import` should not take
+
     return isinstance(activation, GELUActivation) and activation.act is gelu
 
 
