@@ -144,6 +144,10 @@ def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encode
     np.testing.assert_allclose(rows, encoder.encode_documents(texts).toarray(), atol=TOLERANCE)
 
 
+def test_stream_yields_blocks_that_are_small_unasked(encoder):
+    assert [block.shape[0] for block in encoder.stream_documents(str(n) for n in range(600))] == [512, 88]
+
+
 @pytest.mark.parametrize("encode", ["encode_documents", "encode_queries", "stream_documents"])
 @pytest.mark.parametrize(
     ("texts", "message"),

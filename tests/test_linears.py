@@ -34,6 +34,14 @@ def test_an_encoders_layers_are_packed(model_folder):
     assert nn.Linear not in kinds
 
 
+@needs_packing
+@needs_int8
+def test_int8_is_for_the_body_and_its_head_is_packed(model_folder):
+    model = SpladeEncoder(model_folder, dtype="int8")._side("document")._loaded.model
+    kinds = [{type(module) for module in part.modules()} for part in (model.base_model, model.cls)]
+    assert [kind & {nn.Linear, PackedLinear, Int8Linear} for kind in kinds] == [{Int8Linear}, {PackedLinear}]
+
+
 def test_a_layer_in_two_places_stays_one_and_all_can_be_put_back():
     shared = nn.Linear(4, 4)
     model = nn.ModuleDict({"a": shared, "b": nn.Sequential(nn.ReLU(), shared), "c": nn.Linear(4, 2)})
