@@ -4,17 +4,15 @@ texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) -> c
 Knows nothing of Milvus or the frameworks.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from os import PathLike, fspath
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from tqdm.auto import tqdm
 
 from splade_integrations.checkpoints import describe
 from splade_integrations.descriptions import (
@@ -28,22 +26,18 @@ from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.explaining import EncodedText, Explanation, explain
 from splade_integrations.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.loading import LazySides
-from splade_integrations.prefetching import one_ahead
 from splade_integrations.repositories import Repository
 from splade_integrations.sides import EncodingSide
-from splade_integrations.sparse import Pruning, as_rows, concatenate, drop_terms, max_over_groups
-from splade_integrations.tokenization import TokenIds, check_texts, iterate_texts
+from splade_integrations.sparse import Pruning, as_rows, concatenate
+from splade_integrations.streaming import ShowProgress, SideSettings, stream_rows
+from splade_integrations.tokenization import check_texts, iterate_texts
 
 __all__ = ["SpladeEncoder"]
-
-logger = logging.getLogger(__name__)
 
 LongDocuments = Literal["truncate", "max"]
 
 # Texts tokenised, sorted by length and encoded together: enough for batches of similar length, little to hold.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
-
-ShowProgress = bool | Callable[[int], object]
 
 
 class SpladeEncoder:
@@ -150,8 +144,12 @@ class SpladeEncoder:
             special_terms=special_terms,
         )
         stated = Pruning(max_active_dims=self.description.max_active_dims)
-        self._pruning = {"query": query_pruning or stated, "document": document_pruning or stated}
-        self._max_windows = {"query": 1, "document": max_windows if long_documents == "max" else 1}
+        drops = self.description.special_terms == "drop"
+        windows = max_windows if long_documents == "max" else 1
+        self._settings = {
+            "query": SideSettings(self.description.query.prompt, 1, drops, query_pruning or stated),
+            "document": SideSettings(self.description.document.prompt, windows, drops, document_pruning or stated),
+        }
         self._sides = LazySides(
             self.model_name,
             self.description,
@@ -181,11 +179,11 @@ class SpladeEncoder:
         Raises:
             TypeError: A bare str, or an item that is not a str (its position is named).
         """
-        return self._encode("document", check_texts(texts), show_progress=show_progress)
+        return self._encode("document", check_texts(texts), show_progress)
 
     def encode_queries(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode queries: as `encode_documents`, by the model's query side."""
-        return self._encode("query", check_texts(texts), show_progress=show_progress)
+        return self._encode("query", check_texts(texts), show_progress)
 
     def stream_documents(
         self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int | None = None
@@ -204,9 +202,7 @@ class SpladeEncoder:
             TypeError: A bare str, or an item that is not a str. Full blocks before it have been yielded.
         """
         _check_at_least_one(block_rows=block_rows)
-        return self._stream(
-            "document", iterate_texts(texts), show_progress=show_progress, total=None, block_rows=block_rows
-        )
+        return self._stream("document", iterate_texts(texts), show_progress, block_rows=block_rows)
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.
@@ -238,14 +234,13 @@ class SpladeEncoder:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What decides the rows of documents and which queries fit them; collections are kept to one such encoder."""
-        pruning = self._pruning["document"]
-        windows = self._max_windows["document"]
+        settings = self._settings["document"]
         return fingerprint_of(
             self.model_name,
             self.description,
-            document_pruning=pruning,
+            document_pruning=settings.pruning,
             max_length=self.max_length,
-            max_windows=windows if windows > 1 else None,
+            max_windows=settings.max_windows if settings.max_windows > 1 else None,
         )
 
     def explain(self, query: str, document: str) -> Explanation:
@@ -269,9 +264,9 @@ class SpladeEncoder:
         for name, text in (("query", query), ("document", document)):
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
-            row = self._encode(name, [text], show_progress=False)
-            prompt, windows = getattr(self.description, name).prompt, self._max_windows[name]
-            texts.append(EncodedText(text, prompt, row, self._side(name), windows))
+            settings = self._settings[name]
+            row = self._encode(name, [text])
+            texts.append(EncodedText(text, settings.prompt, row, self._side(name), settings.max_windows))
         return explain(*texts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
@@ -295,76 +290,37 @@ class SpladeEncoder:
         ]
         if self.description.special_terms == "drop":
             settings.append("terms of special tokens dropped")
-        for name, pruning in self._pruning.items():
-            if pruning != Pruning():
-                settings.append(f"{name}_pruning={pruning}")
-        if self._max_windows["document"] > 1:
-            settings.append(f"long documents in up to {self._max_windows['document']} windows")
+        for name, side_settings in self._settings.items():
+            if side_settings.pruning != Pruning():
+                settings.append(f"{name}_pruning={side_settings.pruning}")
+        if self._settings["document"].max_windows > 1:
+            settings.append(f"long documents in up to {self._settings['document'].max_windows} windows")
         return "SpladeEncoder(\n  " + "\n  ".join(settings) + "\n)"
 
     def _side(self, name: str) -> EncodingSide:
         return self._sides.side(name)
 
-    def _encode(self, name: str, texts: list[str], *, show_progress: ShowProgress) -> csr_array:
-        blocks = list(self._stream(name, iter(texts), show_progress=show_progress, total=len(texts)))
-        return concatenate(blocks, self.dim)
+    def _encode(self, name: str, texts: list[str], show_progress: ShowProgress = False) -> csr_array:
+        return concatenate(list(self._stream(name, texts, show_progress, total=len(texts))), self.dim)
 
     def _stream(
         self,
         name: str,
-        texts: Iterator[str],
-        *,
+        texts: Iterable[str],
         show_progress: ShowProgress,
-        total: int | None,
+        *,
+        total: int | None = None,
         block_rows: int | None = None,
     ) -> Iterator[csr_array]:
-        side, prompt = self._side(name), getattr(self.description, name).prompt
-        block_rows = block_rows or _BLOCK_ROWS[self.device.type]
-
-        def tokenize(block: list[str]) -> TokenIds:
-            return side.tokenize([prompt + text for text in block] if prompt else block, self._max_windows[name])
-
-        encoded = truncated = tokens_lost = tokens = 0
-        try:
-            with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
-                report = show_progress if callable(show_progress) else progress.update
-                for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
-                    encoded += len(token_ids.windows)
-                    truncated += token_ids.truncated
-                    tokens_lost += token_ids.tokens_lost
-                    tokens += token_ids.tokens
-                    rows = side.encode(token_ids, _counting_texts(report, token_ids))
-                    rows = max_over_groups(rows, token_ids.windows)
-                    if self.description.special_terms == "drop":
-                        rows = drop_terms(rows, side.tokenizer.all_special_ids)
-                    yield self._pruning[name].apply(rows)
-        finally:  # also when the consumer stops early
-            if truncated:
-                logger.warning(
-                    "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's "
-                    "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
-                    "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows.",
-                    truncated, encoded, side.max_length, 100 * tokens_lost / tokens, side.max_length - 2,
-                )  # fmt: skip
-
-
-def _blocks(texts: Iterator[str], rows: int) -> Iterator[list[str]]:
-    while block := list(islice(texts, rows)):
-        yield block
-
-
-def _counting_texts(report: Callable[[int], object], token_ids: TokenIds) -> Callable[[int], object]:
-    """`report` of whole texts, for one who counts windows."""
-    windows = texts = 0
-
-    def count(more: int) -> None:
-        nonlocal windows, texts
-        windows += more
-        done = windows * len(token_ids.windows) // len(token_ids.ids)
-        report(done - texts)
-        texts = done
-
-    return count
+        # Not `return`: a side is loaded, which may take a download, when the first row is asked for.
+        yield from stream_rows(
+            self._side(name),
+            self._settings[name],
+            texts,
+            block_rows=block_rows or _BLOCK_ROWS[self.device.type],
+            show_progress=show_progress,
+            total=total,
+        )
 
 
 def _check_types(expected: type, **options: object) -> None:
