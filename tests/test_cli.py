@@ -337,12 +337,14 @@ class TestIndexAndSearch:
         uri = ["--uri", str(tmp_path / "a.db")]
         command = ["index", str(corpus), "-m", model_folder, *uri]
         monkeypatch.setattr(milvus_store.Store, "add", interrupted)
-        monkeypatch.setattr(sys, "argv", ["splade", *command])
+        monkeypatch.setattr(sys, "argv", ["splade", *command, "--token", "root:secret", "--token=root:secret"])
         assert run(command) == 130
         err = capsys.readouterr().err
         assert "8 documents are in 'splade'" in err
         assert f"Go on with: splade index {corpus}" in err
         assert err.rstrip().endswith("--resume")
+        assert "token" not in err
+        assert "secret" not in err
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run(["search", "thing 3", *uri, "--json", "-k", "20"]) == 0
         assert len(json.loads(capsys.readouterr().out)) == 8

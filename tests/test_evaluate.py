@@ -13,7 +13,16 @@ from transformers import AutoModel, AutoTokenizer
 
 from splade_integrations import OptionalDependencyError, Pruning
 from splade_integrations.cli.app import run
-from splade_integrations.evaluation import Bm25, CollectionError, Dense, Splade, evaluate, load_collection, sweep
+from splade_integrations.evaluation import (
+    Bm25,
+    CollectionError,
+    Dense,
+    Splade,
+    evaluate,
+    load_collection,
+    milvus_search,
+    sweep,
+)
 from splade_integrations.evaluation.measures import holm, interval, paired_test, per_query
 from splade_integrations.evaluation.milvus_search import MilvusCollection
 from splade_integrations.evaluation.ranking import (
@@ -370,6 +379,16 @@ class TestCommand:
         systems = json.loads(capsys.readouterr().out)["collections"][0]["comparisons"][0]["systems"]
         assert [system["name"] for system in systems][-2:] == ["BM25 + SPLADE, RRF", "BM25 + SPLADE, weights"]
         assert list(systems[0]["measures"]) == ["P@5"]
+
+    def test_a_token_reaches_the_store(self, folder, monkeypatch, capsys):
+        opened = []
+        real = milvus_search.open_client
+        monkeypatch.setattr(milvus_search, "open_client", lambda **args: opened.append(args) or real(uri=args["uri"]))
+        command = ["evaluate", str(folder), "--search", "milvus", "--dense", "none", "--json", "-"]
+        monkeypatch.setenv("MILVUS_TOKEN", "root:environment")
+        for more in ([], ["--token", "root:given"]):
+            assert run([*command, *more]) == 0
+        assert [args["token"] for args in opened] == ["root:environment", "root:given"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

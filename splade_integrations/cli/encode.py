@@ -18,6 +18,8 @@ from splade_integrations.sparse import Pruning
 
 __all__ = ["InputFormat", "encode", "encode_blocks", "records_of"]
 
+_QUERIES_AT_ONCE = 512
+
 
 class InputFormat(StrEnum):
     """How the input is written."""
@@ -128,7 +130,7 @@ def encode_blocks(
     *,
     queries: bool = False,
     advance: Callable[[int], object] = lambda _: None,
-    block_rows: int = 512,
+    block_rows: int | None = None,
 ) -> Iterator[Block]:
     """Records to blocks of rows, in order, in bounded memory.
 
@@ -137,7 +139,7 @@ def encode_blocks(
         records: The texts.
         queries: Whether they are queries.
         advance: Told how many more texts are done.
-        block_rows: Rows of a block.
+        block_rows: Rows of a block. None leaves that to the encoder.
     """
     waiting: deque[Record] = deque()
 
@@ -151,7 +153,7 @@ def encode_blocks(
         source = texts()
         matrices = (
             encoder.encode_queries(window, show_progress=advance)
-            for window in iter(lambda: list(islice(source, block_rows)), [])
+            for window in iter(lambda: list(islice(source, block_rows or _QUERIES_AT_ONCE)), [])
         )
     else:
         matrices = encoder.stream_documents(texts(), show_progress=advance, block_rows=block_rows)

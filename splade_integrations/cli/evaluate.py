@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from splade_integrations.cli.explain import picture_format
-from splade_integrations.cli.options import Device, Dtype, MaxActiveDims, load_encoder
+from splade_integrations.cli.options import Device, Dtype, MaxActiveDims, Token, load_encoder
 from splade_integrations.cli.tables import comparison_tables, sweep_table
 from splade_integrations.cli.terminal import note, print_json, progress, stdout
 from splade_integrations.cli.writing import whole_file
@@ -71,6 +71,7 @@ def evaluate(
     uri: Annotated[
         str | None, typer.Option(help="Milvus file or server.", show_default="a milvus-lite file, removed afterwards")
     ] = None,
+    token: Token = "",
     candidates: Annotated[int, typer.Option(help="Hits of each side that fusion sees.")] = 100,
     measures: Annotated[
         list[str] | None,
@@ -147,7 +148,7 @@ def evaluate(
             if search is not Search.milvus:
                 comparisons.append(compare(collection, retrievers, baseline=baseline, **shared))
             if search is not Search.exact:
-                comparisons.append(_in_milvus(collection, retrievers, uri, baseline, shared))
+                comparisons.append(_in_milvus(collection, retrievers, uri, token, baseline, shared))
             if not quiet:
                 for comparison in comparisons:
                     for renderable in comparison_tables(comparison):
@@ -188,7 +189,12 @@ def _retrievers(collection: Collection, encoder: SpladeEncoder, dense_encoder: A
 
 
 def _in_milvus(
-    collection: Collection, retrievers: list[Retriever], uri: str | None, baseline: str | None, shared: dict[str, Any]
+    collection: Collection,
+    retrievers: list[Retriever],
+    uri: str | None,
+    token: str,
+    baseline: str | None,
+    shared: dict[str, Any],
 ) -> Comparison:
     from splade_integrations.evaluation.running_milvus import evaluate_milvus
 
@@ -198,7 +204,7 @@ def _in_milvus(
     ):
         where = uri or str(Path(folder) / "evaluate.db")
         known = None if baseline == "BM25 unstemmed" else baseline  # which Milvus has not
-        return evaluate_milvus(collection, retrievers, uri=where, baseline=known, report=advance, **shared)
+        return evaluate_milvus(collection, retrievers, uri=where, token=token, baseline=known, report=advance, **shared)
 
 
 def _sweep(

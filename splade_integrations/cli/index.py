@@ -26,6 +26,7 @@ from splade_integrations.cli.options import (
     MaxActiveDims,
     MaxLength,
     Model,
+    Token,
     Uri,
     load_encoder,
 )
@@ -47,9 +48,7 @@ def index(
     uri: Uri = "./splade.db",
     collection: Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")] = "splade",
     dense: DenseModel = None,
-    token: Annotated[
-        str | None, typer.Option(help="Of a server: user:password, or a key.", envvar="MILVUS_TOKEN")
-    ] = None,
+    token: Token = "",
     resume: Annotated[bool, typer.Option("--resume", help="Add what the collection lacks; skip ids it has.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop a collection of this name first.")] = False,
     input_format: InputFormatOption = None,
@@ -161,8 +160,18 @@ def _load_dense(name: str, max_length: int | None, device: str) -> Any:
     return load_dense(name, max_length=max_length, device=device)
 
 
+def _without_token(arguments: list[str]) -> list[str]:
+    """Arguments that may be printed: a token belongs in no log."""
+    before = ["", *arguments]
+    return [
+        argument
+        for previous, argument in zip(before, arguments, strict=False)
+        if "--token" not in (previous, argument) and not argument.startswith("--token=")
+    ]
+
+
 def _how_to_go_on(counts: dict[str, int], collection: str, uri: str) -> str:
-    again = [argument for argument in sys.argv[1:] if argument not in ("--replace", "--resume")]
+    again = [argument for argument in _without_token(sys.argv[1:]) if argument not in ("--replace", "--resume")]
     return (
         f"interrupted; {counts['added'] + counts['there']:,} documents are in {collection!r} of {uri} and can be "
         f"searched. Go on with: splade {shlex.join(again)} --resume"

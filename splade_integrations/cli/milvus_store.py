@@ -54,9 +54,9 @@ class Store:
         OSError: The milvus-lite file cannot be opened.
     """
 
-    def __init__(self, uri: str, name: str, token: str | None = None) -> None:
+    def __init__(self, uri: str, name: str, token: str = "") -> None:
         self.uri, self.name = uri, name
-        self._client = open_client(uri=uri, **({"token": token} if token else {}))
+        self._client = open_client(uri=uri, token=token)
         if self.exists():
             self._client.load_collection(name)  # milvus-lite opens a file with its collections released
 

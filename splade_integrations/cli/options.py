@@ -14,6 +14,7 @@ __all__ = [
     "MaxActiveDims",
     "MaxLength",
     "Model",
+    "Token",
     "Uri",
     "load_encoder",
 ]
@@ -44,6 +45,9 @@ DenseModel = Annotated[
     ),
 ]
 Uri = Annotated[str, typer.Option(help="Milvus: a file that ends in .db, or http://host:19530.")]
+Token = Annotated[
+    str, typer.Option(help="Of a server: user:password, or a key.", envvar="MILVUS_TOKEN", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from splade_integrations.cli.options import Device, Dtype, Json, Uri, load_encoder
+from splade_integrations.cli.options import Device, Dtype, Json, Token, Uri, load_encoder
 from splade_integrations.cli.terminal import print_json, stdout
 from splade_integrations.fingerprint import Fingerprint, name_of
 from splade_integrations.sparse import Pruning, to_dicts
@@ -38,7 +38,7 @@ def search(
         str | None, typer.Option("--model", "-m", help="SPLADE model.", show_default="the collection's own")
     ] = None,
     dense: Annotated[str | None, typer.Option(help="Dense model.", show_default="the collection's own")] = None,
-    token: Annotated[str | None, typer.Option(help="Of a server.", envvar="MILVUS_TOKEN")] = None,
+    token: Token = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Json = False,

@@ -58,6 +58,7 @@ class MilvusCollection:
         dense: (N, H), or None for no dense field.
         sparse: (N, V), or None for no SPLADE field. A document without terms is stored, and never found by it.
         report: Told how many more documents are stored.
+        token: Of a server.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class MilvusCollection:
         dense: NDArray[np.float32] | None,
         sparse: csr_array | None,
         report: Callable[[int], object] = lambda _: None,
+        *,
+        token: str = "",
     ) -> None:
-        self._client = open_client(uri=uri)
+        self._client = open_client(uri=uri, token=token)
         self._name = name
         self._params: dict[str, dict[str, Any]] = {}
         if dense is not None:

@@ -22,6 +22,7 @@ def evaluate_milvus(
     retrievers: Sequence[Retriever],
     *,
     uri: str,
+    token: str = "",
     name: str = "splade_evaluate",
     candidates: int = 100,
     measures: Sequence[str] = MEASURES,
@@ -34,6 +35,7 @@ def evaluate_milvus(
         collection: The collection.
         retrievers: Those of `evaluate`; the embeddings of the dense one and of SPLADE are stored.
         uri: A milvus-lite file, or a server.
+        token: Of a server.
         name: Name of the collection. One of that name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
@@ -43,7 +45,7 @@ def evaluate_milvus(
     known = {retriever.name: retriever for retriever in retrievers if retriever.name in ("dense", "SPLADE")}
     stored = {side: getattr(known[side], "documents", None) if side in known else None for side in ("dense", "SPLADE")}
     start = time.perf_counter()
-    store = MilvusCollection(uri, name, collection.documents, stored["dense"], stored["SPLADE"], report)
+    store = MilvusCollection(uri, name, collection.documents, stored["dense"], stored["SPLADE"], report, token=token)
     seconds = time.perf_counter() - start
     try:
         depth = max(DEPTH, candidates)
