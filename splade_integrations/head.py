@@ -69,7 +69,7 @@ def max_pool_head(
     Args:
         hidden: What enters the decoder, padded at the end. (B, L, H).
         lengths: Real tokens of each text, at least 1. (B,).
-        weight: Decoder weight. (V, H), of hidden's type.
+        weight: Decoder weight. (V, H), of hidden's type, or of one that is converted to it tile by tile.
         bias: Decoder bias. (V,) or None.
         activation_function: As `splade_pool`.
     Returns:
@@ -123,7 +123,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         hidden: Token vectors, all of them real. (B, L, H).
-        weight: Decoder weight. (V, H), of hidden's type, which may be int8.
+        weight: Decoder weight. (V, H), of hidden's type, which may be int8, or converted to it tile by tile.
     Returns:
         max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; int32 for int8.
     """
@@ -140,7 +140,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
         rows = max(256, _TILE_CELLS // (b * length))
         logits = torch.empty((min(rows, vocabulary), b * length), dtype=dtype, device=hidden.device)
         for start in range(0, vocabulary, rows):
-            tile = weight[start : start + rows]
+            tile = weight[start : start + rows].to(dtype=hidden.dtype)
             scores = product(tile, columns, out=logits[: len(tile)])  # (tile, b * l)
             running = pooled[start : start + rows, texts]
             if tokens.start == 0:

@@ -1,61 +1,91 @@
 """float32 that is float32: shields our arithmetic from what the process has switched on.
 
-`torch.autocast` would run our products in 16 bits, and the process-wide float32 matmul precision ("medium", "high")
-lets a backend replace float32 products by bfloat16 or TF32 ones. Both belong to the caller, so both are found again
-as they were. Knows torch only.
+`torch.autocast` would run our products in 16 bits; process-wide settings let a backend replace float32 products by
+bfloat16 or TF32 ones, and add 16-bit products up in 16 bits. All belong to the caller, so all are found again as they
+were. Knows torch only.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 __all__ = ["exact_float32"]
 
-# getattr: torch's own annotations do not know the first.
-_BACKENDS: tuple[Any, ...] = (getattr(torch.backends.mkldnn, "matmul"), torch.backends.cuda.matmul)  # noqa: B009
+
+class _Setting(NamedTuple):
+    """A setting of the process, and what makes it exact."""
+
+    owner: Any
+    name: str
+    exact: Any
+
+    @property
+    def value(self) -> Any:
+        return getattr(self.owner, self.name)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        setattr(self.owner, self.name, value)
+
+
+_cuda, _onednn = torch.backends.cuda.matmul, torch.backends.mkldnn
+# By type of device; another has none. getattr: torch's own annotations do not know all.
+_SETTINGS: dict[str, tuple[_Setting, ...]] = {
+    "cpu": tuple(_Setting(getattr(_onednn, part), "fp32_precision", "ieee") for part in ("matmul", "conv")),
+    "cuda": (
+        _Setting(_cuda, "fp32_precision", "ieee"),
+        _Setting(_cuda, "allow_bf16_reduced_precision_reduction", False),
+        _Setting(_cuda, "allow_fp16_reduced_precision_reduction", False),
+        _Setting(_cuda, "allow_fp16_accumulation", False),
+    ),
+}
 _lock = threading.Lock()
-_users = 0
-_found: list[tuple[Any, str]] = []  # (backend, the precision it had)
+_users: dict[str, int] = dict.fromkeys(_SETTINGS, 0)
+_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # with the value that each had
 
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Run the block without autograd and autocast, and with float32 products computed in float32.
+    """Run the block without autograd and autocast, with float32 products in float32 and 16-bit ones added up in it.
 
-    The matmul precision is a setting of the process, so it is counted: the first of several threads saves and sets it,
-    the last one puts it back. A process that left it at its default (the usual case) sees no write at all. One limit:
-    a precision that the backend inherits, set by torch.backends.fp32_precision, is put back as the backend's own.
+    The settings are the process's, so their users are counted: the first of several threads saves and sets them, the
+    last one puts them back. On a CPU a process that left them at their defaults (the usual case) sees no write at all.
+    Two limits: a precision that the backend inherits, set by torch.backends.fp32_precision, is put back as its own.
+    And cuDNN's convolutions, which ConvBERT and SqueezeBERT have, stay TF32 on CUDA, torch's default: were theirs set,
+    torch would raise where another thread reads torch.backends.cudnn.allow_tf32.
     """
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        _acquire()
+        _acquire(device.type)
         try:
             yield
         finally:
-            _release()
+            _release(device.type)
 
 
-def _acquire() -> None:
-    global _users
+def _acquire(device: str) -> None:
+    if device not in _SETTINGS:
+        return
     with _lock:
-        _users += 1
-        if _users > 1:
+        _users[device] += 1
+        if _users[device] > 1:
             return
-        for backend in _BACKENDS:
-            precision = backend.fp32_precision
-            if precision not in ("ieee", "none"):
-                _found.append((backend, precision))
-                backend.fp32_precision = "ieee"
+        for setting in _SETTINGS[device]:
+            value = setting.value
+            if value not in (setting.exact, "none"):
+                _found[device].append((setting, value))
+                setting.value = setting.exact
 
 
-def _release() -> None:
-    global _users
+def _release(device: str) -> None:
+    if device not in _SETTINGS:
+        return
     with _lock:
-        _users -= 1
-        if _users == 0:
-            while _found:
-                backend, precision = _found.pop()
-                if backend.fp32_precision == "ieee":  # else another thread has set it meanwhile
-                    backend.fp32_precision = precision
+        _users[device] -= 1
+        if _users[device] == 0:
+            while _found[device]:
+                setting, value = _found[device].pop()
+                if setting.value == setting.exact:  # else another thread has set it meanwhile
+                    setting.value = value

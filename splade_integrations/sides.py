@@ -106,63 +106,87 @@ class TransformerSide:
             ValueError: Weights are not finite.
             torch.OutOfMemoryError: One text alone does not fit the device.
         """
+        ids = token_ids.ids
         rows: list[csr_array] = []
         positions: list[int] = []
-        for batch, extracted in _one_behind(self._encode_batches(token_ids.ids)):
-            rows.append(extracted())
-            if not np.isfinite(rows[-1].data).all():
-                raise ValueError(
-                    f"term weights must be finite, got NaN or infinity in {self._loaded.model.dtype}. Use "
-                    "dtype='float32', or 'bfloat16', whose range is as wide."
-                )
-            positions += batch
-            progress(len(batch))
-        return concatenate(rows, self.dim)[np.argsort(positions)]
+        batches = deque(self._batches(ids))
+        while batches:  # also when the last batch's rows did not fit the device
+            for batch, extracted in _one_behind(self._started(batches, ids)):
+                found = self._unless_out_of_memory(extracted, batch, ids)
+                if found is None:
+                    batches.appendleft(batch)
+                    del extracted  # it keeps the batch's weights on the device
+                    continue
+                if not np.isfinite(found.data).all():
+                    raise ValueError(
+                        f"term weights must be finite, got NaN or infinity in {self._loaded.model.dtype}. Use "
+                        "dtype='float32', or 'bfloat16', whose range is as wide."
+                    )
+                rows.append(found)
+                positions += batch
+                progress(len(batch))
+        empty = [position for position, text_ids in enumerate(ids) if not text_ids]
+        rows.append(from_rows([(np.empty(0, np.int32), np.empty(0, np.float32))] * len(empty), self.dim))
+        progress(len(empty))
+        return concatenate(rows, self.dim)[np.argsort(positions + empty)]
 
-    def _encode_batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
-        """Positions in `ids` of each batch, and a function that waits for its rows.
+    def _batches(self, ids: list[list[int]]) -> Iterator[list[int]]:
+        """Positions in `ids` of each batch. No tokens (a tokenizer may add no special ones) take no part in any."""
+        present = [position for position, text_ids in enumerate(ids) if text_ids]
+        for batch in token_budget_batches(
+            [len(ids[position]) for position in present],
+            max_batch_tokens=self._max_batch_tokens,
+            max_batch_texts=self._max_batch_texts,
+            equal_lengths=not self._loaded.ignores_padding,
+        ):
+            yield [present[place] for place in batch]
+
+    def _started(
+        self, batches: deque[list[int]], ids: list[list[int]]
+    ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
+        """Take the batches, start each, and give a function that waits for its rows.
 
         A batch that does not fit the device's memory is halved until it does, and so is every later one.
         """
-        batches = deque(
-            token_budget_batches(
-                [len(text) for text in ids],
-                max_batch_tokens=self._max_batch_tokens,
-                max_batch_texts=self._max_batch_texts,
-                equal_lengths=not self._loaded.ignores_padding,
-            )
-        )
         while batches:
             batch = batches.popleft()
-            longest = len(ids[batch[0]])  # the first is the longest
-            half = (len(batch) + 1) // 2
-            if len(batch) > 1 and len(batch) * longest > self._max_batch_tokens:
+            if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self._max_batch_tokens:  # the first is the longest
+                half = (len(batch) + 1) // 2
                 batches.extendleft((batch[half:], batch[:half]))
                 continue
-            started = self._start([ids[position] for position in batch])
-            if started is not None:
-                yield batch, started
-                continue
-            batches.appendleft(batch)
-            self._max_batch_tokens = min(self._max_batch_tokens, half * longest)
-            logger.warning(
-                "Out of memory on %s with a batch of %d tokens: batches have at most %d from now on. To save the "
-                "failed attempt, set max_batch_tokens.",
-                self._loaded.model.device, len(batch) * longest, self._max_batch_tokens,
-            )  # fmt: skip
 
-    def _start(self, ids: list[list[int]]) -> Callable[[], csr_array] | None:
-        """A function that waits for the rows of one batch; None where it does not fit the device's memory."""
+            def start(batch: list[int] = batch) -> Callable[[], csr_array]:
+                return self._extraction.start(self._term_weights([ids[position] for position in batch]))
+
+            started = self._unless_out_of_memory(start, batch, ids)
+            if started is None:
+                batches.appendleft(batch)
+            else:
+                yield batch, started
+
+    def _unless_out_of_memory(self, work: Callable[[], _T], batch: list[int], ids: list[list[int]]) -> _T | None:
+        """What `work` makes of a batch. None where the device's memory is too small: batches are smaller from then on.
+
+        Raises:
+            torch.OutOfMemoryError: The batch is one text.
+        """
+        device, longest = self._loaded.model.device, len(ids[batch[0]])
         try:
-            return self._extraction.start(self._term_weights(ids))
+            return work()
         except torch.OutOfMemoryError as err:
-            if len(ids) > 1:
-                return None  # not tried again here, where `err` keeps the failed batch's tensors alive
-            raise torch.OutOfMemoryError(
-                f"a text must fit the memory of {self._loaded.model.device}, got one of {len(ids[0])} tokens that does "
-                "not, in a batch of its own, so a smaller max_batch_tokens cannot help. Use a smaller max_length, a "
-                "16-bit dtype, or free memory on the device."
-            ) from err
+            if len(batch) == 1:
+                raise torch.OutOfMemoryError(
+                    f"a text must fit the memory of {device}, got one of {longest} tokens that does not, in a batch of "
+                    "its own, so a smaller max_batch_tokens cannot help. Use a smaller max_length, a 16-bit dtype, or "
+                    "free memory on the device."
+                ) from err
+        self._max_batch_tokens = min(self._max_batch_tokens, (len(batch) + 1) // 2 * longest)
+        logger.warning(
+            "Out of memory on %s with a batch of %d tokens: batches have at most %d from now on. To save the "
+            "failed attempt, set max_batch_tokens.",
+            device, len(batch) * longest, self._max_batch_tokens,
+        )  # fmt: skip
+        return None
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The token with each term's largest logit. Under max pooling its share is 1. (K,) each."""
@@ -188,8 +212,6 @@ class TransformerSide:
         """Run one batch through the model. (B, V) float32."""
         device = self._loaded.model.device
         longest = max(map(len, ids))
-        if longest == 0:  # a tokenizer without special tokens, given empty texts
-            return torch.zeros(len(ids), self.dim, dtype=torch.float32)
         padded = np.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
         for row, text_ids in zip(padded, ids, strict=True):
             row[: len(text_ids)] = text_ids

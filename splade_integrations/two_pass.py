@@ -20,8 +20,9 @@ __all__ = ["TwoPassHead"]
 _FLOAT32 = 2.0**-24
 # Roundings that the bound allows for beside those of a product of H terms. Some ten are counted in the proof.
 _ROUNDINGS = 64
-# Absolute: covers numbers too small for their type, for weights and hidden states up to 2^20. Far below any weight.
-_UNDERFLOW = 2.0**-80
+# Absolute, for numbers that underflow, most of all in the squares of a norm: those below 2^-63, if the process flushes
+# what is not normal to 0. Beside vectors of up to 2^20 they add less than H 2^-43. Far below any weight that counts.
+_UNDERFLOW = 2.0**-24
 # Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
 _MOST_CANDIDATES = 1 / 16
 # Rows of weights that are made float32, or taken apart, at once.
@@ -108,7 +109,7 @@ class TwoPassHead:
         exact = repeat_first_token(hidden, lengths).float()
         texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # by rising text
         if len(texts) > _MOST_CANDIDATES * batch * self._weight.shape[0]:
-            return max_pool_head(hidden, lengths, self._weight, self._bias, self._activation_function)
+            return max_pool_head(exact, lengths, self._weight, self._bias, self._activation_function)
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
         for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):

@@ -38,6 +38,7 @@ def is_fused(model):
         ("bert", {"hidden_act": "gelu_new"}),
         ("distilbert", {"activation": "relu"}),
         ("bert", {"attn_implementation": "eager"}),
+        ("bert", {"output_hidden_states": True, "output_attentions": True, "attn_implementation": "eager"}),
     ],
 )
 def test_fused_equals_transformers(tmp_path, architecture, config_options, padded):

@@ -5,22 +5,26 @@ import torch
 from torch.nn.functional import linear
 
 from splade_integrations import head
-from splade_integrations.head import max_pool_head, splade_pool
+from splade_integrations.head import max_pool_head, splade_pool, sum_pool_head
 
 
 @pytest.mark.parametrize(("batch", "longest", "vocabulary"), [(1, 1, 3), (5, 7, 1000), (40, 33, 999), (3, 1100, 4099)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_equals_the_reference(batch, longest, vocabulary, with_bias, monkeypatch):
+@pytest.mark.parametrize(("pooling", "fast_head"), [("max", max_pool_head), ("sum", sum_pool_head)])
+@pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
+def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fast_head, activation, monkeypatch):
     monkeypatch.setattr(head, "_TILE_CELLS", 64 * 300)  # several tiles even here
+    monkeypatch.setattr(head, "_TILE_TOKENS", 700)
     generator = torch.Generator().manual_seed(batch)
     hidden = torch.randn(batch, longest, 16, generator=generator)
     weight = torch.randn(vocabulary, 16, generator=generator)
     bias = torch.randn(vocabulary, generator=generator) if with_bias else None
     lengths = torch.randint(1, longest + 1, (batch,), generator=generator)
     mask = torch.arange(longest) < lengths.unsqueeze(1)
-    expected = splade_pool(linear(hidden, weight, bias), mask.long())
+    expected = splade_pool(linear(hidden, weight, bias), mask.long(), pooling, activation)
     hidden[~mask] = 1e4  # padding would win every maximum
-    torch.testing.assert_close(max_pool_head(hidden, lengths, weight, bias), expected, atol=1e-5, rtol=1e-5)
+    found = fast_head(hidden, lengths, weight, bias, activation)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_never_writes_the_logits():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from splade_integrations.extraction import SparseExtraction
 from splade_integrations.sides import TransformerSide, _one_behind
+from splade_integrations.tokenization import TokenIds
 
 
 class SmallDevice:
@@ -65,6 +67,49 @@ def test_a_text_that_does_not_fit_alone(side_on):
     side, _ = side_on(tokens=50)
     with pytest.raises(torch.OutOfMemoryError, match=r"got one of 256 tokens.* max_batch_tokens .* max_length"):
         side.encode(side.tokenize(["word " * 300, "a"]), lambda _: None)
+
+
+class SmallExtraction(SparseExtraction):
+    """Rows of so many texts at once fit beside the model's work, and no more."""
+
+    def __init__(self, device, texts):
+        super().__init__(device)
+        self._texts = texts
+
+    def start(self, weights):
+        finish = super().start(weights)
+
+        def finish_if_it_fits():
+            if len(weights) > self._texts:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return finish()
+
+        return finish_if_it_fits
+
+
+def test_rows_that_do_not_fit_are_made_of_smaller_batches(side_on, random_encoder, texts, caplog):
+    side, model = side_on(tokens=10**6)
+    side._extraction = SmallExtraction(model.device, 3)
+    token_ids = side.tokenize(texts[:40])
+    expected = random_encoder._side("document").encode(token_ids, lambda _: None)
+    done = []
+    np.testing.assert_allclose(side.encode(token_ids, done.append).toarray(), expected.toarray(), atol=1e-5)
+    assert sum(done) == 40
+    assert "batches have at most" in caplog.text
+    side._extraction = SmallExtraction(model.device, 0)
+    with pytest.raises(torch.OutOfMemoryError, match="a text must fit the memory"):
+        side.encode(token_ids, lambda _: None)
+
+
+def test_texts_without_any_token_have_empty_rows(random_encoder):
+    side = random_encoder._side("document")
+    alone = side.encode(TokenIds([[7, 8, 9]], [1], 0, 0, 3), lambda _: None)
+    done = []
+    rows = side.encode(TokenIds([[], [7, 8, 9], []], [1, 1, 1], 0, 0, 3), done.append)
+    assert sum(done) == 3
+    assert np.diff(rows.indptr).tolist() == [0, alone.nnz, 0]
+    np.testing.assert_allclose(rows[[1]].toarray(), alone.toarray(), atol=1e-5)
+    assert side.encode(TokenIds([[]], [1], 0, 0, 0), done.append).shape == (1, side.dim)
 
 
 def test_one_batch_is_in_flight():

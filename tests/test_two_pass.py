@@ -25,11 +25,13 @@ def with_and_without_a_mean(request, monkeypatch):
     monkeypatch.setattr(two_pass, "_LEAST_CENTRED", request.param)
 
 
-def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, atol=1e-6):
+def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, atol=1e-6, activation="relu"):
     lengths = torch.full((hidden.shape[0],), hidden.shape[1]) if lengths is None else lengths
     mask = (torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)).long()
-    expected = splade_pool(linear(hidden, weight, bias), mask)
-    found = TwoPassHead(weight, bias)(hidden, lengths)
+    expected = splade_pool(
+        linear(hidden.float(), weight.float(), None if bias is None else bias.float()), mask, "max", activation
+    )
+    found = TwoPassHead(weight, bias, activation)(hidden, lengths)
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
     assert not ((expected > atol) & (found == 0)).any()
     return expected
@@ -45,6 +47,30 @@ def test_random_weights(width, scale):
     lengths = torch.tensor([33, 1, 20, 5, 32])
     expected = assert_equal_to_reference(weight, bias, hidden, lengths, atol=1e-6 * max(1, scale))
     assert 0 < (expected > 0).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
+@pytest.mark.parametrize("most_candidates", [2, 0], ids=["second pass", "plain head"])
+def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_candidates, monkeypatch):
+    """By either way, so that a row does not depend on how many candidates its neighbours have."""
+    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", most_candidates)
+    generator = torch.Generator().manual_seed(7)
+    weight, hidden = torch.randn(900, 64, generator=generator), torch.randn(4, 20, 64, generator=generator)
+    bias, lengths = torch.randn(900, generator=generator) - 15, torch.tensor([20, 3, 11, 20])
+    expected = assert_equal_to_reference(
+        weight.to(dtype), bias.to(dtype), hidden.to(dtype), lengths, atol=2e-5, activation=activation
+    )
+    assert 0 < (expected > 0).float().mean() < 0.9
+
+
+def test_norms_whose_squares_underflow():
+    """Each weight of 2^-76 rounds to 0 and its square vanishes, but 63 of them times 2^20 outweigh the bias."""
+    weight, hidden = torch.full((1, 64), 2.0**-76), torch.full((1, 1, 64), 2.0**20)
+    weight[0, 0], hidden[0, 0, 0] = -(2.0**-68), 0
+    bias = torch.tensor([-(2.0**-51)])
+    assert (linear(hidden.double(), weight.double()) + bias).item() > 0
+    assert TwoPassHead(weight, bias).candidates(hidden).all()
 
 
 def test_rounding_by_a_half_unit_on_both_operands():
