@@ -1,6 +1,6 @@
 """Peak memory of `splade encode` for 1 000, 10 000 and 100 000 short lines, as JSON lines, Parquet and .npz.
 
-python benchmarks/encode_memory.py [--lines 100000] [--model MODEL]
+python -m benchmarks.encode_memory [--lines 100000] [--model MODEL] [--json OUT]
 """
 
 import argparse
@@ -11,7 +11,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from benchmarks.measuring import describe_environment, write_json
 from splade_integrations.offline_models import splade_model_path
 
 _WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight", "token", "score", "river", "stone")
@@ -22,9 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=100_000, help="most lines (default: %(default)s)")
     parser.add_argument("--model", default=splade_model_path(), help="default: the demo's small one")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
     options = parser.parse_args()
     most = options.lines
     generator = random.Random(0)
+    runs: list[dict[str, Any]] = []
+    print(describe_environment())
     print(f"{'lines':>8} {'format':>8} {'peak MB':>8} {'seconds':>8} {'output MB':>10}")
     with tempfile.TemporaryDirectory() as folder:
         for lines in (1000, most // 10, most):
@@ -33,9 +38,10 @@ def main() -> None:
             for suffix in ("jsonl", "parquet", "npz"):
                 output = Path(folder) / f"vectors.{suffix}"
                 seconds, peak = _encode(texts, output, options.model)
-                print(
-                    f"{lines:8} {suffix:>8} {peak:8.0f} {seconds:8.0f} {output.stat().st_size / 1e6:10.1f}", flush=True
-                )
+                size = output.stat().st_size / 1e6
+                print(f"{lines:8} {suffix:>8} {peak:8.0f} {seconds:8.0f} {size:10.1f}", flush=True)
+                runs.append({"lines": lines, "format": suffix, "peak_mb": peak, "seconds": seconds, "output_mb": size})
+    write_json(options.json, {"question": "memory of splade encode", "model": options.model, "runs": runs})
 
 
 def _encode(texts: Path, output: Path, model: str) -> tuple[float, float]:

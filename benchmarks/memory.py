@@ -1,6 +1,6 @@
 """How much memory does a stream of long texts take? Peak over a warmed encoder, in a process of its own each.
 
-    python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:50000 base:500] [--dtype float32] [--json OUT]
+    python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
 
 `stream_documents` reads that many texts of 512 tokens, made from FOLDER's documents by a generator, and each block is
 dropped when the next one comes. The encoder is warmed by a few such texts, the peak of resident memory is reset, and
@@ -147,7 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="memory", description="Peak memory of stream_documents on 512-token texts.")
     parser.add_argument("folder", metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
     parser.add_argument(
-        "--runs", nargs="+", type=_run, default=["tiny:1000", "tiny:50000", "base:500"], metavar="MODEL:TEXTS"
+        "--runs",
+        nargs="+",
+        type=_run,
+        default=["tiny:1000", "tiny:10000", "tiny:50000", "base:500"],
+        metavar="MODEL:TEXTS",
     )
     parser.add_argument("--dtype", default="float32", help="of the encoder (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads of torch")
