@@ -126,12 +126,14 @@ class TransformerSide:
                 positions += batch
                 progress(len(batch))
         empty = [position for position, text_ids in enumerate(ids) if not text_ids]
-        rows.append(from_rows([(np.empty(0, np.int32), np.empty(0, np.float32))] * len(empty), self.dim))
-        progress(len(empty))
-        return concatenate(rows, self.dim)[np.argsort(positions + empty)]
+        if empty:
+            rows.append(from_rows([(np.empty(0, np.int32), np.empty(0, np.float32))] * len(empty), self.dim))
+            positions += empty
+            progress(len(empty))
+        return concatenate(rows, self.dim)[np.argsort(positions)]
 
     def _batches(self, ids: list[list[int]]) -> Iterator[list[int]]:
-        """Positions in `ids` of each batch. No tokens (a tokenizer may add no special ones) take no part in any."""
+        """Positions in `ids` of each batch, without texts of no tokens: a tokenizer may add no special ones."""
         present = [position for position, text_ids in enumerate(ids) if text_ids]
         for batch in token_budget_batches(
             [len(ids[position]) for position in present],
