@@ -1,6 +1,6 @@
 """Many async queries at once against one at a time, and what a lone query pays for being able to wait with others.
 
-    python benchmarks/concurrency.py [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
+    python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
 The model is a random one of BERT-base's size, made in a temporary folder, unless one is named. Both sides of each
 comparison take turns in one process; figures are medians over the repeats.
@@ -8,9 +8,6 @@ comparison take turns in one process; figures are medians over the repeats.
 
 import argparse
 import asyncio
-import importlib.metadata
-import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -21,8 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 
+from benchmarks.measuring import describe_environment, write_json
 from benchmarks.random_bert import queries, save_random_bert
 from splade_integrations import SpladeEncoder
 from splade_integrations.langchain import SpladeSparseEmbedding
@@ -30,7 +27,6 @@ from splade_integrations.langchain import SpladeSparseEmbedding
 __all__ = ["compare", "format_report", "main"]
 
 _BLOCK = 12
-_PACKAGES = ("splade-integrations", "torch", "transformers", "langchain-milvus")
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
@@ -141,17 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             encoder = SpladeEncoder(options.model or folder, dtype=dtype, device=options.device)
             results.append(compare(encoder, queries(options.queries), options.repeats))
     settings = {
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
         "device": options.device,
         "model": options.model or "random BERT-base",
         "repeats": options.repeats,
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+    print(describe_environment())
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
     print(format_report(results, options.queries))
-    if options.json:
-        options.json.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
+    write_json(options.json, {"question": "concurrent queries", "settings": settings, "results": results})
     return 0
 
 

@@ -1,7 +1,7 @@
 """What adding documents through a framework costs: memory, time beside doing it by hand, and stalls of the event loop.
 
-    python benchmarks/ingest.py memory [--documents 50000] [--uri http://localhost:19530]
-    python benchmarks/ingest.py time [--documents 1000] [--model MODEL]
+    python -m benchmarks.ingest memory [--documents 50000] [--uri http://localhost:19530]
+    python -m benchmarks.ingest time [--documents 1000] [--model MODEL]
 
 `memory`: peak of a process that adds 1 000 documents, and of one that adds many, for each framework's hybrid store on
 milvus-lite, which holds what it stores in that process's memory; so `MilvusClient` stands beside them, and `--uri`
@@ -15,7 +15,6 @@ async add runs.
 import argparse
 import asyncio
 import gc
-import json
 import multiprocessing
 import resource
 import statistics
@@ -37,6 +36,7 @@ from llama_index.core.schema import TextNode
 from models import splade_model_path
 from scipy.sparse import csr_array
 
+from benchmarks.measuring import describe_environment, write_json
 from benchmarks.workload import quiet
 from splade_integrations import SparseEncoder, SpladeEncoder, to_dicts
 from splade_integrations.langchain import HybridMilvus, hybrid_milvus
@@ -235,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="rounds of `time` (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
     options = parser.parse_args(arguments)
+    print(describe_environment())
     results: list[dict[str, Any]] = []
     if options.what == "memory":
         many = options.documents or 50_000
@@ -255,8 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{result['seconds_direct']:7.2f} s {result['ratio']:8.3f} "
                 f"{statistics.median(stalls):9.1f} ({stalls[-1]:.1f}) ms   {result['calls_of_the_encoder']}"
             )
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(options.json, {"question": f"{options.what} of adding", "results": results})
     return 0
 
 

@@ -49,6 +49,10 @@ _PACKAGES = (
     "milvus-model",
     "yasem",
     "fastembed",
+    "pymilvus",
+    "milvus-lite",
+    "langchain-milvus",
+    "llama-index-vector-stores-milvus",
 )
 # Rows, inner size and columns of the products whose better one is the peak: a square, and BERT-base's largest layer.
 PEAK_SHAPES = ((2048, 2048, 2048), (512, 768, 3072))
