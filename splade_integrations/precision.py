@@ -22,12 +22,10 @@ class _Setting(NamedTuple):
     name: str
     exact: Any
 
-    @property
-    def value(self) -> Any:
+    def read(self) -> Any:
         return getattr(self.owner, self.name)
 
-    @value.setter
-    def value(self, value: Any) -> None:
+    def write(self, value: Any) -> None:
         setattr(self.owner, self.name, value)
 
 
@@ -53,9 +51,10 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
     The settings are the process's, so their users are counted: the first of several threads saves and sets them, the
     last one puts them back. On a CPU a process that left them at their defaults (the usual case) sees no write at all.
-    Two limits: a precision that the backend inherits, set by torch.backends.fp32_precision, is put back as its own.
-    And cuDNN's convolutions, which ConvBERT and SqueezeBERT have, stay TF32 on CUDA, torch's default: were theirs set,
-    torch would raise where another thread reads torch.backends.cudnn.allow_tf32.
+    Three limits: a precision that the backend inherits, set by torch.backends.fp32_precision, is put back as its own.
+    Where set_float32_matmul_precision was called, torch may raise for a thread that reads the older
+    torch.backends.cuda.matmul.allow_tf32 meanwhile. And cuDNN's convolutions, which ConvBERT and SqueezeBERT have, stay
+    TF32 on CUDA, torch's default: were theirs set, the same would befall readers of torch.backends.cudnn.allow_tf32.
     """
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         _acquire(device.type)
@@ -69,14 +68,12 @@ def _acquire(device: str) -> None:
     if device not in _SETTINGS:
         return
     with _lock:
-        _users[device] += 1
-        if _users[device] > 1:
-            return
-        for setting in _SETTINGS[device]:
-            value = setting.value
+        for setting in () if _users[device] else _SETTINGS[device]:
+            value = setting.read()
             if value not in (setting.exact, "none"):
                 _found[device].append((setting, value))
-                setting.value = setting.exact
+                setting.write(setting.exact)
+        _users[device] += 1  # last: what raised above has no user
 
 
 def _release(device: str) -> None:
@@ -87,5 +84,5 @@ def _release(device: str) -> None:
         if _users[device] == 0:
             while _found[device]:
                 setting, value = _found[device].pop()
-                if setting.value == setting.exact:  # else another thread has set it meanwhile
-                    setting.value = value
+                if setting.read() == setting.exact:  # else another thread has set it meanwhile
+                    setting.write(value)

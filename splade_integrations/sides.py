@@ -113,9 +113,9 @@ class TransformerSide:
         while batches:  # also when the last batch's rows did not fit the device
             for batch, extracted in _one_behind(self._started(batches, ids)):
                 found = self._unless_out_of_memory(extracted, batch, ids)
+                del extracted  # it keeps the batch's weights on the device
                 if found is None:
                     batches.appendleft(batch)
-                    del extracted  # it keeps the batch's weights on the device
                     continue
                 if not np.isfinite(found.data).all():
                     raise ValueError(

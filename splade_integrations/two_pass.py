@@ -21,7 +21,7 @@ _FLOAT32 = 2.0**-24
 # Roundings that the bound allows for beside those of a product of H terms. Some ten are counted in the proof.
 _ROUNDINGS = 64
 # Absolute, for numbers that underflow, most of all in the squares of a norm: those below 2^-63, if the process flushes
-# what is not normal to 0. Beside vectors of up to 2^20 they add less than H 2^-43. Far below any weight that counts.
+# what is not normal to 0. Beside elements of up to 2^20 they add less than H 2^-41. Far below any weight that counts.
 _UNDERFLOW = 2.0**-24
 # Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
 _MOST_CANDIDATES = 1 / 16
@@ -57,13 +57,15 @@ class TwoPassHead:
     maximum over tokens may be taken of the integers. By Cauchy-Schwarz the last two products are at most |d| |r_t| and
     |s k| |e_t|, norms that are known. With M the maximum over t, the float32 maximum, bias added, is positive only if
 
-        w . m + s S max(k . K_t) + bias + |d| M|r| + |s k| M|e| + g |w| (M|h| + 4 M|r| + 2 |m|) + 2^-18 |bias|  >  0
+        w . m + s S max(k . K_t) + bias + |d| M|r| + |s k| M|e|
+            + g |w| (M|h| + 4 M|r| + 2 |m|) + 2^-18 |bias| + 2^-24  >  0
 
-    The last two are for float32: g = n u / (1 - n u), u = 2^-24, n = H + 64. A sum of H float32 products is off by at
-    most g |a| |b| in whatever order it is taken; there are two of those here, w . m and the result that is bounded,
-    w . h. The others are handfuls of roundings: of r_t and of the rests (2 u |r_t| each, as |S K_t| <= 2 |r_t|), of the
-    integer's conversion and its two factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and of adding the terms up.
-    Each norm is rounded upward. A NaN anywhere makes the comparison fail, and is counted as a candidate.
+    The second line is for float32: g = n u / (1 - n u), u = 2^-24, n = H + 64, and 2^-24 is for what underflows. A sum
+    of H float32 products is off by at most g |a| |b| in whatever order it is taken; there are two of those here, w . m
+    and the result that is bounded, w . h. The others are handfuls of roundings: of r_t and of the rests (2 u |r_t|
+    each, as |S K_t| <= 2 |r_t|), of the integer's conversion and its two factors (4 u |s k| |S K_t|, at most
+    16 u |w| |r_t|), and of adding the terms up. Each norm is rounded upward. A NaN anywhere makes the comparison fail,
+    and is counted as a candidate.
 
     Subtracting m costs one float32 product a text, w . m, and shrinks r, and with it the bound: on a trained model 2.5
     times. Short texts do without: m = 0.

@@ -32,6 +32,22 @@ def test_a_setting_is_exact_within_and_as_it_was_after(device, owner, name, loos
         setattr(owner, name, found)
 
 
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_what_is_exact_already_is_left_alone():
+    """Split-K, which torch keeps with the setting, and which a write of one bool would switch on."""
+    name = "allow_bf16_reduced_precision_reduction"
+    if not hasattr(MATMUL, f"{name}_split_k"):
+        pytest.skip("this torch has no such setting")
+    found = getattr(MATMUL, name), getattr(MATMUL, f"{name}_split_k")
+    try:
+        setattr(MATMUL, name, (False, False))
+        with exact_float32(torch.device("cuda")):
+            assert not getattr(MATMUL, f"{name}_split_k")
+        assert not getattr(MATMUL, f"{name}_split_k")
+    finally:
+        setattr(MATMUL, name, found)
+
+
 def test_a_device_without_such_settings():
     with exact_float32(torch.device("mps")):
         assert torch.is_inference_mode_enabled()

@@ -139,7 +139,7 @@ def encode_blocks(
         records: The texts.
         queries: Whether they are queries.
         advance: Told how many more texts are done.
-        block_rows: Rows of a block. None leaves that to the encoder.
+        block_rows: Rows of a block. None leaves that to the encoder, and is 512 for queries.
     """
     waiting: deque[Record] = deque()
 

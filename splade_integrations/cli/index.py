@@ -171,8 +171,10 @@ def _without_token(arguments: list[str]) -> list[str]:
 
 
 def _how_to_go_on(counts: dict[str, int], collection: str, uri: str) -> str:
-    again = [argument for argument in _without_token(sys.argv[1:]) if argument not in ("--replace", "--resume")]
+    shown = _without_token(sys.argv[1:])
+    again = [argument for argument in shown if argument not in ("--replace", "--resume")]
+    and_token = ", and its token" if len(shown) < len(sys.argv) - 1 else ""
     return (
         f"interrupted; {counts['added'] + counts['there']:,} documents are in {collection!r} of {uri} and can be "
-        f"searched. Go on with: splade {shlex.join(again)} --resume"
+        f"searched. Go on with: splade {shlex.join(again)} --resume{and_token}"
     )
