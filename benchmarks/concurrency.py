@@ -18,7 +18,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
 from benchmarks.measuring import describe_environment, write_json
 from benchmarks.random_bert import queries, save_random_bert
 from splade_integrations import SpladeEncoder

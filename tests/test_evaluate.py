@@ -383,7 +383,7 @@ class TestCommand:
     def test_a_token_reaches_the_store(self, folder, monkeypatch, capsys):
         opened = []
         real = milvus_search.open_client
-        monkeypatch.setattr(milvus_search, "open_client", lambda **args: opened.append(args) or real(uri=args["uri"]))
+        monkeypatch.setattr(milvus_search, "open_client", lambda **args: opened.append(args) or real(**args))
         command = ["evaluate", str(folder), "--search", "milvus", "--dense", "none", "--json", "-"]
         monkeypatch.setenv("MILVUS_TOKEN", "root:environment")
         for more in ([], ["--token", "root:given"]):
