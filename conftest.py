@@ -24,7 +24,7 @@ def model_folder() -> str:
 
 @pytest.fixture(scope="session")
 def encoder(model_folder) -> SpladeEncoder:
-    return SpladeEncoder(model_folder, max_length=256)
+    return SpladeEncoder(model_folder, device="cpu", max_length=256)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def random_bert_folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def random_encoder(random_bert_folder) -> SpladeEncoder:
-    return SpladeEncoder(random_bert_folder, max_length=256)
+    return SpladeEncoder(random_bert_folder, device="cpu", max_length=256)
 
 
 @pytest.fixture(scope="session")

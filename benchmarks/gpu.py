@@ -3,19 +3,18 @@
     python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
 
 A random BERT-base with its head, on FOLDER's documents that have 128 tokens or more, cut there, in 16 bits. Shares are
-of an 8192 x 8192 x 8192 product in the same process, and count real tokens and the full head. sentence-transformers
-is timed at the best of its types, batch sizes, chunk sizes, torch.compile and flash attention where that is installed.
+of 8192 x 8192 x 8192 products in the same rounds, since a GPU's clock follows its load, and count real tokens and the
+full head. sentence-transformers is timed at the best of its types, batch sizes, chunk sizes, torch.compile and flash
+attention where that is installed.
 """
 
 import argparse
 import gc
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -40,15 +39,18 @@ from splade_integrations.head import max_pool_head, splade_pool
 from splade_integrations.precision import exact_float32
 from splade_integrations.triton_head import fastest_max_pool_head, max_pool_head_triton
 
-__all__ = ["check_head", "main", "measure_encoders", "measure_head", "peak_rate"]
+__all__ = ["check_head", "main", "measure_encoders", "measure_head", "peak_product"]
 
 _TOKENS = 128
 _DTYPES = (torch.float16, torch.bfloat16)
 _BATCH, _HIDDEN, _VOCABULARY = 32, 768, 30522
+_HEAD_CALLS = 100
 _RAGGED = ([1], [128] * 32, [512, 300, 129, 128, 127, 17, 16, 1], [20] * 63 + [3], [130] * 32)
-_PEAK_SIDE = 8192
+_PEAK_SIDE, _PEAK_PRODUCTS = 8192, 200
+_PEAK_FLOPS = 2 * _PEAK_SIDE**3 * _PEAK_PRODUCTS
 _BATCH_SIZES = (32, 128, 512)
 _CHUNK_SIZES = (None, 32)
+_TRIAL_TEXTS = 1024
 # Weights of 16-bit models differ by roundings in twelve layers; more than this is another model's.
 _LARGEST_DIFFERENCE = 0.1
 
@@ -66,15 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"the Triton head differs from the plain one by at most {max(report['differences'].values()):.1e} of a weight"
     )
-    rates = {dtype: peak_rate(dtype) for dtype in _DTYPES}
-    report["peak"] = {str(dtype): rate for dtype, rate in rates.items()}
-    print(", ".join(f"{dtype} product: {rate / 1e12:.0f} TFLOP/s" for dtype, rate in report["peak"].items()))
     report["head"] = measure_head(options.rounds)
-    _print_head(report["head"], rates[torch.float16])
+    _print_head(report["head"])
     collection = load_collection(options.folder)
     folder = model_path("base", collection)
     report["encoders"] = measure_encoders(folder, collection.documents, options.texts, options.rounds)
-    _print_encoders(report["encoders"], rates)
+    _print_encoders(report["encoders"])
     write_json(options.json, report)
     return 0
 
@@ -86,7 +85,7 @@ def check_head() -> dict[str, float]:
         SystemExit: The head is not used on this machine (its warning says why), or differs on ragged texts.
     """
     differences = {}
-    for dtype, lengths in itertools.product((*_DTYPES, torch.float32), _RAGGED):
+    for dtype, lengths in itertools.product(_DTYPES, _RAGGED):
         hidden, weight = _random_states(lengths, dtype)
         if fastest_max_pool_head(weight) is not max_pool_head_triton:
             raise SystemExit(f"the Triton head must run in {dtype}, got the plain one. See the warning.")
@@ -103,18 +102,12 @@ def check_head() -> dict[str, float]:
     return differences
 
 
-def peak_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of an 8192^3 product: the median of products that last some tenths of a second together."""
+def peak_product(dtype: torch.dtype) -> Callable[[], None]:
+    """A call that multiplies two matrices of 8192 x 8192 as often as takes some tenths of a second."""
     left, right = (torch.randn(_PEAK_SIDE, _PEAK_SIDE, device="cuda", dtype=dtype) for _ in range(2))
-    call = _waited_for(lambda: left @ right)
-    for _ in range(20):
-        call()
-    times = []
-    for _ in range(100):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 2 * _PEAK_SIDE**3 / median(times)
+    out = torch.empty_like(left)
+
+    return _repeated(lambda: torch.mm(left, right, out=out), _PEAK_PRODUCTS)
 
 
 @torch.inference_mode()
@@ -130,8 +123,11 @@ def measure_head(rounds: int) -> dict[str, Any]:
         "the bare product": lambda: linear(hidden, weight),
     }
     peaks = {name: _peak_bytes(head) for name, head in heads.items()}
-    seconds = interleave({name: timed(_waited_for(head), calls=20) for name, head in heads.items()}, rounds)
-    return {"seconds": seconds, "peak_bytes": peaks, "flops": 2 * _BATCH * _TOKENS * _HIDDEN * _VOCABULARY}
+    calls = {_peak_name(torch.float16): peak_product(torch.float16)}
+    calls |= {name: _repeated(head, _HEAD_CALLS) for name, head in heads.items()}
+    seconds = interleave({name: timed(call) for name, call in calls.items()}, rounds)
+    flops = _HEAD_CALLS * 2 * _BATCH * _TOKENS * _HIDDEN * _VOCABULARY
+    return {"seconds": seconds, "peak_bytes": peaks, "calls": _HEAD_CALLS, "flops": flops}
 
 
 def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds: int) -> dict[str, Any]:
@@ -141,12 +137,12 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
     long = (text for text in documents if len(tokenizer(text, truncation=True, max_length=_TOKENS)["input_ids"]) == 128)
     texts = list(itertools.islice(itertools.cycle(list(long)), number))
     expected = encoders[torch.float16].encode_documents(texts[:256])
-    calls: dict[str, Callable[[], object]] = {}
+    calls: dict[str, Callable[[], object]] = {_peak_name(dtype): peak_product(dtype) for dtype in _DTYPES}
     for dtype, encoder in encoders.items():
-        side = encoder._side("document")
+        side, name = encoder._side("document"), str(dtype).removeprefix("torch.")
         token_ids = side.tokenize(texts)
-        calls[f"ours {dtype}, from token ids"] = partial(side.encode, token_ids, lambda _: None)
-        calls[f"ours {dtype}, from texts"] = partial(encoder.encode_documents, texts)
+        calls[f"ours {name}, from token ids"] = partial(side.encode, token_ids, lambda _: None)
+        calls[f"ours {name}, from texts"] = partial(encoder.encode_documents, texts)
     trials, best, skipped = _best_peer(folder, texts, expected)
     if best is not None:
         calls[f"sentence-transformers {best[0]}"] = best[1]
@@ -165,8 +161,12 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
 def _best_peer(
     folder: str, texts: list[str], expected: csr_array
 ) -> tuple[dict[str, float], tuple[str, Callable[[], object]] | None, dict[str, str]]:
-    """Seconds of each setting of sentence-transformers, its fastest one, and those that do not run, with the reason."""
+    """Seconds that each setting of sentence-transformers takes for some of the texts, the fastest one's call for all.
+
+    And the settings that do not run, with the reason.
+    """
     trials: dict[str, float] = {}
+    some = texts[:_TRIAL_TEXTS]
     skipped: dict[str, str] = {}
     best: tuple[str, Callable[[], object]] | None = None
     for setting, load in _peer_settings(folder):
@@ -174,16 +174,13 @@ def _best_peer(
             encoder = load()
             for chunk, size in itertools.product(_CHUNK_SIZES, _BATCH_SIZES):
                 name = f"{setting}, chunk size {chunk}, batch {size}"
-                call = partial(_encode_by_peer, encoder, texts, chunk, size)
-                difference = largest_difference(_rows(_encode_by_peer(encoder, texts[:256], chunk, size)), expected)
+                rows = _rows(_encode_by_peer(encoder, some, chunk, size))  # also what it compiles
+                difference = largest_difference(rows[: expected.shape[0]], expected)
                 if not difference < _LARGEST_DIFFERENCE:
                     raise RuntimeError(f"its weights differ from ours by {difference:.2g}")
-                call()
-                start = time.perf_counter()
-                call()
-                trials[name] = time.perf_counter() - start
+                trials[name] = timed(partial(_encode_by_peer, encoder, some, chunk, size), calls=3)()
                 if trials[name] == min(trials.values()):
-                    best = (name, call)
+                    best = (name, partial(_encode_by_peer, encoder, texts, chunk, size))
         except Exception as err:  # a setting that does not run must not end the comparison of the others
             skipped[setting] = f"{type(err).__name__}: {str(err).strip().splitlines()[0] if str(err) else ''}"
         encoder = None
@@ -230,12 +227,15 @@ def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, 
     return hidden.to(dtype), weight.to(dtype)
 
 
-def _waited_for(call: Callable[[], object]) -> Callable[[], None]:
-    def waiting() -> None:
-        call()
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
+    """So many calls, queued one after another, and waited for."""
+
+    def calling() -> None:
+        for _ in range(times):
+            call()
         torch.cuda.synchronize()
 
-    return waiting
+    return calling
 
 
 def _peak_bytes(call: Callable[[], object]) -> int:
@@ -250,39 +250,60 @@ def _peak_bytes(call: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _print_head(head: dict[str, Any], peak: float) -> None:
-    written = head["peak_bytes"]["logits written out"]
+def _peak_name(dtype: torch.dtype) -> str:
+    return f"peak {str(dtype).removeprefix('torch.')}"
+
+
+def _print_head(head: dict[str, Any]) -> None:
+    seconds, written = head["seconds"], head["peak_bytes"]["logits written out"]
+    rates = _rates(seconds, head["flops"])
     rows = [
         [
             name,
-            spread(1000 * second for second in seconds),
-            f"{head['flops'] / median(seconds) / peak:.2f}",
-            ratio(seconds, head["seconds"]["the bare product"]),
-            f"{head['peak_bytes'][name] / 2**20:.0f}",
-            f"{head['peak_bytes'][name] / written:.3f}",
+            spread(1000 * second / head["calls"] for second in seconds[name]),
+            ratio(rates[name], rates[_peak_name(torch.float16)]),
+            ratio(seconds[name], seconds["the bare product"]),
+            f"{peak_bytes / 2**20:.0f}",
+            f"{peak_bytes / written:.3f}",
         ]
-        for name, seconds in head["seconds"].items()
+        for name, peak_bytes in head["peak_bytes"].items()
     ]
     print(f"\nThe head alone, {_BATCH} texts of {_TOKENS} tokens, float16")
     print(format_table(["head", "ms", "of peak", "× bare product", "peak MiB", "of written out"], rows))
 
 
-def _print_encoders(found: dict[str, Any], peaks: dict[torch.dtype, float]) -> None:
-    peer = next((seconds for name, seconds in found["seconds"].items() if name.startswith("sentence")), None)
+def _print_encoders(found: dict[str, Any]) -> None:
+    seconds, rates = found["seconds"], _rates(found["seconds"], found["flops"])
+    peaks = {dtype: rates[_peak_name(dtype)] for dtype in _DTYPES}
+    peer = next((times for name, times in seconds.items() if name.startswith("sentence")), None)
+    print()
     rows = [
         [
             name,
-            spread(found["texts"] / second for second in seconds),
-            f"{found['flops'] / median(seconds) / peaks[torch.bfloat16 if 'bfloat16' in name else torch.float16]:.2f}",
+            spread(found["texts"] / second for second in times),
+            ratio(rates[name], peaks[torch.bfloat16 if "bfloat16" in name else torch.float16]),
             # Whoever starts from token ids has less to do.
-            "" if peer is None or "token ids" in name else ratio(peer, seconds),
+            "" if peer is None or "token ids" in name else ratio(peer, times),
         ]
-        for name, seconds in found["seconds"].items()
+        for name, times in seconds.items()
+        if not name.startswith("peak")
     ]
-    print(f"\n{found['texts']} texts of {_TOKENS} tokens, {found['active_terms']:.0f} active terms each")
+    print(
+        "\n8192³ products, TFLOP/s: "
+        + ", ".join(f"{dtype} {spread(r / 1e12 for r in peaks[dtype])}" for dtype in peaks)
+    )
+    print(f"{found['texts']} texts of {_TOKENS} tokens, {found['active_terms']:.0f} active terms each")
     print(format_table(["encoder", "texts/s", "of peak", "× sentence-transformers"], rows))
     for setting, reason in found["skipped"].items():
         print(f"sentence-transformers {setting}: left out, {reason}")
+
+
+def _rates(seconds: dict[str, list[float]], flops: float) -> dict[str, list[float]]:
+    """FLOP/s of each call in each round."""
+    return {
+        name: [(_PEAK_FLOPS if name.startswith("peak") else flops) / second for second in times]
+        for name, times in seconds.items()
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -290,7 +311,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu", description="A GPU's limit, and the encoder's share of it."
     )
     parser.add_argument("folder", type=Path, help="a test collection in BEIR layout, such as SciFact")
-    parser.add_argument("--texts", type=int, default=4096, help="texts that are encoded (default: %(default)s)")
+    parser.add_argument("--texts", type=int, default=16384, help="texts that are encoded (default: %(default)s)")
     add_common_options(parser)
     return parser
 

@@ -6,12 +6,11 @@ Knows tensors and rows, nothing of models. `sparse.from_dense` is the twin for w
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from splade_integrations.sparse import from_dense, from_rows
+from splade_integrations.sparse import from_dense, from_terms
 
 __all__ = ["SparseExtraction", "nonzero_terms"]
 
@@ -49,11 +48,9 @@ class SparseExtraction:
             with torch.cuda.stream(stream):
                 stream.wait_event(computed)
                 # To page-locked memory, which is what makes the copies run beside the model.
-                counts, *terms = (part.to("cpu", non_blocking=True) for part in nonzero_terms(weights))
+                counts, ids, values = (part.to("cpu", non_blocking=True) for part in nonzero_terms(weights))
                 stream.synchronize()  # before `weights` is given back, too
-            ends = np.cumsum(counts.numpy())[:-1]
-            ids, values = (np.split(part.numpy(), ends) for part in terms)
-            return from_rows(list(zip(ids, values, strict=True)), weights.shape[1])
+            return from_terms(values.numpy(), ids.numpy(), counts.numpy(), weights.shape[1])
 
         return finish
 

@@ -5,14 +5,14 @@ layer is one function, its three projections are one product, and what is large 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
-__all__ = ["fuse_layers"]
+__all__ = ["fuse_layers", "take_kernels"]
 
 
 class _Layer(nn.Module):
@@ -44,18 +44,17 @@ class _Layer(nn.Module):
         self.heads = heads
         self.projections = _joined(projections)
         self.attention_output = attention_output
-        self.attention_norm = attention_norm
+        self.attention_norm: nn.Module = _AddedNorm(attention_norm)
         self.intermediate = intermediate
         self.activation = _InPlaceGelu() if _is_gelu(activation) else activation
         self.output = output
-        self.output_norm = output_norm
+        self.output_norm: nn.Module = _AddedNorm(output_norm)
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden states, (B, L, H), to the next ones. The mask broadcasts to (B, heads, L, L); None hides nothing."""
-        hidden = self.attention_norm(self.attention_output(self._attend(hidden, mask)).add_(hidden))
-        output = self.output(self.activation(self.intermediate(hidden)))
-        normalised: Tensor = self.output_norm(output.add_(hidden))
-        return normalised
+        hidden = self.attention_norm(self.attention_output(self._attend(hidden, mask)), hidden)
+        output: Tensor = self.output_norm(self.output(self.activation(self.intermediate(hidden))), hidden)
+        return output
 
     def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """What attention gathers for each token. (B, L, H). A method, so that the projections are freed early."""
@@ -63,6 +62,18 @@ class _Layer(nn.Module):
         projected = self.projections(hidden).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = projected  # (B, heads, L, H / heads)
         return scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+class _AddedNorm(nn.Module):
+    """Layer norm of a sum, which overwrites the first of its two terms."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
+        norm = self.norm  # its function, not its call: there are two a layer
+        return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class _InPlaceGelu(nn.Module):
@@ -140,6 +151,31 @@ def fuse_layers(body: Any) -> Callable[[], None] | None:
         return None
     setattr(body, place, _Layers([read(layer) for layer in encoder.layer]))
     return lambda: setattr(body, place, encoder)
+
+
+def take_kernels(body: Any) -> Callable[[], None] | None:
+    """Have the fused layers of a body add and normalise by one Triton kernel.
+
+    Returns:
+        A function that undoes it, or None where there are no such layers.
+    Raises:
+        Exception: The kernel does not compile here, or not to what torch gives: nothing has been changed then.
+    """
+    layers = [module for module in body.modules() if isinstance(module, _Layer)]
+    if not layers:
+        return None
+    from splade_integrations.kernels.added_norm import AddedNormKernel, check_kernel  # brings Triton
+
+    check_kernel(cast(nn.LayerNorm, layers[0].output_norm.norm))
+    own = [(layer, name, getattr(layer, name)) for layer in layers for name in ("attention_norm", "output_norm")]
+    for layer, name, added_norm in own:
+        setattr(layer, name, AddedNormKernel(added_norm.norm))
+
+    def undo() -> None:
+        for layer, name, added_norm in own:
+            setattr(layer, name, added_norm)
+
+    return undo
 
 
 def _is_gelu(activation: nn.Module) -> bool:

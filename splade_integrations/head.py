@@ -11,8 +11,8 @@ from torch.nn.functional import linear
 __all__ = ["activate", "max_logits", "max_pool_head", "repeat_first_token", "splade_pool", "sum_pool_head"]
 
 # One tile of logits, 4 bytes a cell, must stay in a cache while its product is computed and its maximum taken; larger
-# ones let the product read its factors less often.
-_TILE_CELLS = 2048 * 1024
+# ones let the product read its factors less often, and keep a GPU busy for longer than a call takes.
+_TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
 _TILE_TOKENS = 2048
 # Up to so many tokens an int8 product is faster with the weight on its right.
 _FEW_TOKENS = 64
@@ -102,7 +102,7 @@ def sum_pool_head(
     for text, length in enumerate(lengths.tolist()):
         for first in range(0, length, _TILE_TOKENS):
             tokens = hidden[text, first : min(first + _TILE_TOKENS, length)]  # (l, H)
-            rows = max(256, _TILE_CELLS // len(tokens))
+            rows = max(256, _TILE_CELLS[hidden.device.type] // len(tokens))
             for start in range(0, vocabulary, rows):
                 tile = slice(start, start + rows)
                 logits = linear(weight[tile], tokens).float()  # (tile, l)
@@ -137,7 +137,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
         group = hidden[texts, tokens]  # (b, l, H)
         b, length, _ = group.shape
         columns = group.reshape(b * length, -1).T  # (H, b * l)
-        rows = max(256, _TILE_CELLS // (b * length))
+        rows = max(256, _TILE_CELLS[hidden.device.type] // (b * length))
         logits = torch.empty((min(rows, vocabulary), b * length), dtype=dtype, device=hidden.device)
         for start in range(0, vocabulary, rows):
             tile = weight[start : start + rows].to(dtype=hidden.dtype)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.fused_layers import fuse_layers
+from splade_integrations.fused_layers import fuse_layers, take_kernels
 from splade_integrations.int8 import Int8Linear
+from splade_integrations.kernels import kernels_run
 from splade_integrations.linears import Linears, PackedLinear, packing_pays
 from splade_integrations.precision import exact_float32
 
@@ -44,7 +45,8 @@ def rebuild(name: str, model: Any, dtype: torch.dtype) -> tuple[nn.Linear | None
     with exact_float32(model.device):
         expected = probe()
         ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
-        _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
+        if _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model)) and kernels_run(model.device):
+            _keep_if_same(probe, expected, lambda: take_kernels(model.base_model))
         quantized = model.base_model.modules() if dtype == torch.int8 else ()
         if packing_pays(model.device, expected.dtype):
             _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized])

@@ -20,6 +20,7 @@ __all__ = [
     "drop_terms",
     "from_dense",
     "from_rows",
+    "from_terms",
     "max_over_groups",
     "to_dicts",
 ]
@@ -108,7 +109,24 @@ def from_dense(weights: NDArray[np.float32]) -> csr_array:
     flat = weights.reshape(-1)
     positions = np.flatnonzero(flat)
     counts = np.bincount(positions // vocabulary, minlength=batch)
-    return _csr(flat[positions], positions % vocabulary, counts, vocabulary)
+    return from_terms(flat[positions], positions % vocabulary, counts, vocabulary)
+
+
+def from_terms(weights: NDArray[Any], ids: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
+    """Build a matrix from all stored terms in row order: their weights and rising token ids, and how many a row has.
+
+    Returns:
+        (len(counts), dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
+    """
+    indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
+    matrix: Any = csr_array((len(counts), dim), dtype=np.float32)
+    # Set, not passed to the constructor, which would widen int32 indices to int64 or copy them.
+    matrix.data = weights.astype(np.float32, copy=False)
+    matrix.indices = ids.astype(np.int32, copy=False)
+    matrix.indptr = indptr
+    return cast(csr_array, matrix)
 
 
 def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim: int) -> csr_array:
@@ -116,7 +134,7 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
     if not rows:
         return concatenate([], dim)
     ids, weights = zip(*rows, strict=True)
-    return _csr(np.concatenate(weights), np.concatenate(ids), np.array([len(row) for row in ids]), dim)
+    return from_terms(np.concatenate(weights), np.concatenate(ids), np.array([len(row) for row in ids]), dim)
 
 
 def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
@@ -148,7 +166,7 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
     first[1:] = (np.diff(groups) != 0) | (np.diff(ids) != 0)
     starts = np.flatnonzero(first)
     maxima = np.maximum.reduceat(matrix.data[order], starts) if starts.size else matrix.data
-    return _csr(maxima, ids[starts], np.bincount(groups[starts], minlength=len(sizes)), matrix.shape[1])
+    return from_terms(maxima, ids[starts], np.bincount(groups[starts], minlength=len(sizes)), matrix.shape[1])
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
@@ -161,9 +179,9 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
         (sum of n_i, dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
     """
     if not blocks:
-        return _csr(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.int64), dim)
+        return from_terms(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.int64), dim)
     counts = np.concatenate([np.diff(block.indptr) for block in blocks])
-    return _csr(
+    return from_terms(
         np.concatenate([block.data for block in blocks]),
         np.concatenate([block.indices for block in blocks]),
         counts,
@@ -211,7 +229,7 @@ def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
     """`matrix` with only these of its stored terms. kept: (nnz,)."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     counts = np.bincount(rows[kept], minlength=matrix.shape[0])
-    return _csr(matrix.data[kept], matrix.indices[kept], counts, matrix.shape[1])
+    return from_terms(matrix.data[kept], matrix.indices[kept], counts, matrix.shape[1])
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
@@ -220,16 +238,3 @@ def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArr
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]
     return shares
-
-
-def _csr(data: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
-    """A csr_array from stored terms in row order and the number of terms of each row."""
-    indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    if indptr[-1] <= np.iinfo(np.int32).max:
-        indptr = indptr.astype(np.int32)
-    matrix: Any = csr_array((len(counts), dim), dtype=np.float32)
-    # Set, not passed to the constructor, which would widen int32 indices to int64 or copy them.
-    matrix.data = data.astype(np.float32, copy=False)
-    matrix.indices = indices.astype(np.int32, copy=False)
-    matrix.indptr = indptr
-    return cast(csr_array, matrix)

@@ -1,10 +1,9 @@
 """The vocabulary head on a CUDA device: one Triton kernel from hidden states to maxima, or the plain head.
 
-Logits never reach memory: `triton_kernel.py` says how. `head.max_pool_head` is the readable twin, and a test holds them
-equal. Triton comes with torch's CUDA builds for Linux; it is imported here only when a kernel is to run.
+Logits never reach memory: `kernels/max_logits.py` says how. `head.max_pool_head` is the readable twin, and a test holds
+them equal. Triton comes with torch's CUDA builds for Linux; it is imported here only when the kernel is to run.
 """
 
-import importlib.util
 import logging
 from collections.abc import Callable
 
@@ -12,17 +11,15 @@ import torch
 from torch import Tensor
 
 from splade_integrations.head import activate, max_pool_head
+from splade_integrations.kernels import kernels_run
 from splade_integrations.precision import exact_float32
 
-__all__ = ["PoolingHead", "fastest_max_pool_head", "max_pool_head_triton", "triton_heads_pay"]
+__all__ = ["PoolingHead", "fastest_max_pool_head", "max_pool_head_triton"]
 
 logger = logging.getLogger(__name__)
 
 PoolingHead = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], Tensor]  # max_pool_head's signature
 
-# The first generation with asynchronous copies and bfloat16 products, on which the kernel's pipeline rests.
-_LEAST_CAPABILITY = (8, 0)
-# The probe is a batch of real size, since Triton times its settings on the first one that it meets.
 _PROBED_TEXTS, _PROBED_TOKENS = 32, 128
 # Float32 sums of 16-bit products differ by some 1e-5 of the largest; 16-bit sums by 1e-3 and more.
 _TOLERANCE = 1e-4
@@ -44,12 +41,9 @@ def max_pool_head_triton(
     Raises:
         ImportError: Triton is not installed.
     """
-    from splade_integrations.triton_kernel import max_logits_ragged
+    from splade_integrations.kernels.max_logits import max_logits_ragged
 
-    batch, longest, width = hidden.shape
-    starts = torch.arange(batch, dtype=torch.int32, device=hidden.device) * longest
-    tokens = hidden.reshape(batch * longest, width)
-    scores = max_logits_ragged(tokens, starts, lengths.to(torch.int32), weight, longest=longest)  # (B, V)
+    scores = max_logits_ragged(hidden, lengths.to(torch.int32), weight)  # (B, V)
     if bias is not None:
         scores += bias.float()
     return activate(scores, activation_function)
@@ -58,23 +52,15 @@ def max_pool_head_triton(
 def fastest_max_pool_head(weight: Tensor) -> PoolingHead:
     """The Triton head where it pays and computes this decoder's weights rightly, else the plain one.
 
-    On a GPU this tries the kernel once, which also compiles it and picks its block sizes (seconds, once a machine).
+    It pays in 16 bits: no tensor core computes float32, and in plain arithmetic cuBLAS is twice as fast as Triton.
+    On a GPU this tries the kernel once, which also compiles it (some seconds, once a machine).
 
     Args:
         weight: Decoder weight. (V, H).
     """
-    if not triton_heads_pay(weight.device):
+    if weight.dtype == torch.float32 or not kernels_run(weight.device):
         return max_pool_head
     return max_pool_head_triton if _computes_rightly(max_pool_head_triton, weight) else max_pool_head
-
-
-def triton_heads_pay(device: torch.device) -> bool:
-    """Whether Triton is installed and compiles for this device: a CUDA one of the Ampere generation or later."""
-    return (
-        device.type == "cuda"
-        and importlib.util.find_spec("triton") is not None
-        and torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
-    )
 
 
 def _computes_rightly(head: PoolingHead, weight: Tensor) -> bool:

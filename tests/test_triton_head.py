@@ -13,7 +13,8 @@ import torch
 
 from splade_integrations import triton_head
 from splade_integrations.head import max_pool_head
-from splade_integrations.triton_head import fastest_max_pool_head, max_pool_head_triton, triton_heads_pay
+from splade_integrations.kernels import kernels_run
+from splade_integrations.triton_head import fastest_max_pool_head, max_pool_head_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -113,46 +114,61 @@ def test_what_is_not_finite_shows(value):
 
 
 @needs_triton
-@pytest.mark.parametrize(("texts", "longest", "span"), [(32, 128, 128), (1, 512, 128), (32, 130, 16), (64, 20, 32)])
+@pytest.mark.parametrize(
+    ("texts", "longest", "span"),
+    [(32, 128, 128), (1, 512, 256), (32, 130, 32), (110, 310, 64), (64, 20, 32), (64, 12, 16), (64, 1, 8)],
+)
 def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span):
-    from splade_integrations.triton_kernel import _span
+    """Of a text that needs several tiles at least 32 in each, so that its maxima are few."""
+    from splade_integrations.kernels.max_logits import _span
 
-    assert _span(texts, longest, [128, 64, 32, 16]) == span
+    assert _span(texts, longest, 256) == span
 
 
 COMPILE = """
+import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from splade_integrations.triton_kernel import _CONFIGS, _max_logits
+from splade_integrations.kernels.max_logits import _CHOICE, _max_logits
 
-kernel = _max_logits.fn.fn
-pointers = {"tokens": "*fp16", "weight": "*fp16", "starts": "*i32", "lengths": "*i32", "maxima": "*fp32"}
-constants = _CONFIGS[1].kwargs | {"SPAN": 32, "WHOLE_BLOCKS": True}
-signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}
+kernel = _max_logits
+pointers = {"hidden": "*fp16", "weight": "*fp16", "lengths": "*i32", "maxima": "*fp32"}
 places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
-aligned = {places[name]: [["tt.divisibility", 16]] for name in (*pointers, "width", "token_stride", "weight_stride")}
-source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
-for capability in (80, 90):
-    done = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 8, "num_stages": 3})
-    instructions = ("mma.sync", "wgmma.mma_async", "max.NaN.f32", "max.f32")
-    print(capability, done.metadata.shared, *(name for name in instructions if name in done.asm["ptx"]))
+aligned = {places[name]: [["tt.divisibility", 16]] for name in (*pointers, "width")}
+for argument in sys.argv[1:]:
+    capability, room = map(int, argument.split(":"))
+    terms, tokens, width, warps, stages = blocks = next(b for b in _CHOICE if b.bytes(2) <= room * 1024)
+    constants = {"BLOCK_V": terms, "BLOCK_T": tokens, "BLOCK_K": width, "SPAN": 32, "TOGETHER": 8, "PROGRAMS": 132}
+    constants["WHOLE_BLOCKS"] = True
+    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}
+    source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
+    options = {"num_warps": warps, "num_stages": stages}
+    done = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert done.metadata.shared <= room * 1024, (capability, done.metadata.shared)
+    instructions = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "cp.async", "max.NaN.f32", "max.f32")
+    print(capability, f"{terms}x{tokens}", *(name for name in instructions if name in done.asm["ptx"]))
 """
 
 
 @needs_triton
-def test_compiles_without_a_gpu_for_ampere_and_hopper():
-    """To tensor-core products, their operands within shared memory (163 and 227 KiB), and maxima that keep a NaN."""
+def test_compiles_without_a_gpu_for_each_generation():
+    """To tensor-core products, their operands within shared memory, and maxima that keep a NaN."""
     environment = os.environ | {"TRITON_INTERPRET": "0"}
-    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    generations = ["80:163", "89:99", "90:227", "100:227", "120:99"]  # compute capability, KiB of shared memory
+    command = [sys.executable, "-c", COMPILE, *generations]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "80 98304 mma.sync max.NaN.f32",
-        "90 147456 wgmma.mma_async max.NaN.f32",
+        "80 128x256 mma.sync cp.async max.NaN.f32",
+        "89 128x128 mma.sync cp.async max.NaN.f32",
+        "90 128x256 wgmma.mma_async cp.async max.NaN.f32",
+        "100 128x256 tcgen05.mma cp.async max.NaN.f32",
+        "120 128x128 mma.sync cp.async max.NaN.f32",
     ]
 
 
 def test_a_processor_takes_the_plain_head(caplog):
-    assert not triton_heads_pay(torch.device("cpu"))
+    assert not kernels_run(torch.device("cpu"))
     assert fastest_max_pool_head(torch.zeros(5, 4)) is max_pool_head
     assert not caplog.records
 
@@ -172,16 +188,18 @@ def off_by_a_thousandth(*arguments):
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
     """The probe's answer to a broken kernel, which a working machine cannot show."""
     monkeypatch.setattr(triton_head, "max_pool_head_triton", head)
-    monkeypatch.setattr(triton_head, "triton_heads_pay", lambda device: True)
+    monkeypatch.setattr(triton_head, "kernels_run", lambda device: True)
     with caplog.at_level(logging.WARNING):
         assert fastest_max_pool_head(torch.randn(40, 16)) is max_pool_head
+        assert not caplog.records  # float32 is not for it
+        assert fastest_max_pool_head(torch.randn(40, 16).half()) is max_pool_head
     assert len(caplog.records) == 1
     assert caplog.records[0].getMessage().startswith("The Triton head ")
     assert re.search(words, caplog.records[0].getMessage())
 
 
 @needs_gpu
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_gpu_takes_the_kernel(dtype):
     weight = torch.randn(30522, 768, device=DEVICE, dtype=dtype) / 28
     assert fastest_max_pool_head(weight) is max_pool_head_triton

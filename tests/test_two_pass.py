@@ -45,7 +45,8 @@ def test_random_weights(width, scale):
     hidden = torch.randn(5, 33, width, generator=generator)
     bias = torch.randn(700, generator=generator) * scale - 3 * scale
     lengths = torch.tensor([33, 1, 20, 5, 32])
-    expected = assert_equal_to_reference(weight, bias, hidden, lengths, atol=1e-6 * max(1, scale))
+    rounding = 1e-6 * max(1, scale) * max(1, (width / 768) ** 0.5)  # of a sum of so many products
+    expected = assert_equal_to_reference(weight, bias, hidden, lengths, atol=rounding)
     assert 0 < (expected > 0).float().mean() < 0.9
 
 

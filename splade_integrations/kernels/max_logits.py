@@ -1,0 +1,175 @@
+"""The Triton kernel of `triton_head.py`: each term's largest logit over a text's tokens, logits never in memory.
+
+Knows tensors only. How the work is cut, and why:
+
+- A tile of logits, BLOCK_V terms by BLOCK_T tokens, is computed in registers, as the product of two slices that advance
+  along the hidden size. When the product is complete, what is stored is the maximum over each text's tokens.
+- Terms lie along the rows of the tile and tokens along its columns. A tensor core's result is spread over warps by
+  rows, so a maximum over columns stays within four threads: no shared memory, no barrier.
+- Texts are ragged, and a tile of one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts, SPAN
+  tokens of each; `_span` picks the power of two that needs the fewest tiles. A longer text has a maximum for each SPAN
+  of its tokens, a sixteenth of its logits at most, and the largest of those is taken afterwards.
+- There is no mask. Positions beyond a text's end are read from its last token, positions beyond the vocabulary's end
+  from its last term: a repetition changes no maximum. Only a hidden size that BLOCK_K does not divide is masked.
+- There are as many programs as processors, and each takes tile after tile in one flattened loop, so that the first
+  slices of a tile are on their way while the one before is finished: 17 % of the time on an H100.
+- The order of tiles decides what the second-level cache holds. Some TOGETHER tiles of the vocabulary (1 to 2 MB) pass
+  over all texts before the next ones are read: the decoder's weight comes from memory once, hidden states from cache.
+- One program writes each result, and sums in a fixed order: the same text gives the same bits in any batch.
+"""
+
+import threading
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+__all__ = ["max_logits_ragged"]
+
+# In Triton's interpreter (TRITON_INTERPRET=1) small blocks are all the sooner done.
+_INTERPRETED = bool(triton.knobs.runtime.interpret)
+# Shorter spans only for texts that fit one: each span has a maximum of its own, and 32 logits make one of those.
+_LEAST_SPAN_OF_SEVERAL = 32
+# The interpreter replaces Triton's functions while it runs a kernel, so that launches of two threads must not overlap.
+_launch_lock = threading.Lock()
+
+
+class _Blocks(NamedTuple):
+    """How a kernel is cut, and how many slices are on their way at a time."""
+
+    terms: int
+    tokens: int
+    width: int
+    warps: int
+    stages: int
+
+    def bytes(self, item_size: int) -> int:
+        """Shared memory that the slices take, of numbers of so many bytes."""
+        return self.stages * (self.terms + self.tokens) * self.width * item_size
+
+
+# The largest that fit a processor's shared memory are the fastest: those of an H100 or A100 first, then smaller ones'.
+_CHOICE = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
+_OF_INTERPRETER = _Blocks(32, 32, 32, 1, 1)
+
+
+@triton.jit
+def _larger(one, other):
+    # A NaN must reach the encoder's check, which a plain maximum would hide.
+    return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit(do_not_specialize=["batch", "longest"])  # else compiled again for 1, and for multiples of 16
+def _max_logits(
+    hidden,
+    lengths,
+    weight,
+    maxima,
+    batch,
+    longest,
+    width,
+    vocabulary,
+    SPAN: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    TOGETHER: tl.constexpr,
+    PROGRAMS: tl.constexpr,
+    WHOLE_BLOCKS: tl.constexpr,
+):
+    TEXTS: tl.constexpr = BLOCK_T // SPAN
+    spans = tl.cdiv(longest, SPAN)
+    groups = tl.cdiv(batch, TEXTS) * spans
+    tiles = tl.cdiv(vocabulary, BLOCK_V)
+    column = tl.arange(0, BLOCK_T)
+    inner = tl.arange(0, BLOCK_K)
+    for tile in tl.range(tl.program_id(0), tiles * groups, PROGRAMS, flatten=True):
+        first_tile = tile // (TOGETHER * groups) * TOGETHER
+        together = tl.minimum(tiles - first_tile, TOGETHER)
+        place = tile % (TOGETHER * groups)
+        first_text = place // together // spans * TEXTS
+        span = place // together % spans
+
+        terms = (first_tile + place % together) * BLOCK_V + tl.arange(0, BLOCK_V)
+        text = tl.minimum(first_text + column // SPAN, batch - 1)
+        token = tl.minimum(span * SPAN + column % SPAN, tl.load(lengths + text) - 1)
+        row = tl.minimum(terms, vocabulary - 1).to(tl.int64) * width
+        position = (text.to(tl.int64) * longest + token) * width
+        weight_block = weight + row[:, None] + inner[None, :]
+        token_block = hidden + position[None, :] + inner[:, None]
+        logits = tl.zeros((BLOCK_V, BLOCK_T), tl.float32)
+        for done in range(0, width, BLOCK_K):
+            if WHOLE_BLOCKS:
+                w = tl.load(weight_block + done)
+                h = tl.load(token_block + done)
+            else:
+                w = tl.load(weight_block + done, mask=(inner < width - done)[None, :], other=0.0)
+                h = tl.load(token_block + done, mask=(inner < width - done)[:, None], other=0.0)
+            logits = tl.dot(w, h, logits, input_precision="ieee")
+        of_texts = tl.reduce(tl.reshape(logits, (BLOCK_V, TEXTS, SPAN)), 2, _larger)
+        texts = first_text + tl.arange(0, TEXTS)
+        inside = (terms < vocabulary)[:, None] & (texts < batch)[None, :]
+        result = (texts.to(tl.int64) * spans + span) * vocabulary
+        tl.store(maxima + result[None, :] + terms[:, None], of_texts, mask=inside)
+
+
+def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
+    """Each term's largest product with a text's tokens.
+
+    Args:
+        hidden: Token vectors, padded at the end. (B, L, H) of float16, bfloat16 or float32.
+        lengths: Tokens of each text, at least 1. (B,) int32.
+        weight: Decoder weight. (V, H), of hidden's type.
+    Returns:
+        max over t < lengths[b] of weight[v] · hidden[b, t], summed in float32. (B, V) float32.
+    """
+    (batch, longest, width), vocabulary = hidden.shape, weight.shape[0]
+    if _INTERPRETED and hidden.dtype == torch.bfloat16:  # numpy, which the interpreter computes with, has no such type
+        hidden, weight = hidden.float(), weight.float()
+    hidden, weight = hidden.contiguous(), weight.contiguous()
+    blocks, programs = _cut(hidden.device, hidden.element_size())
+    span = _span(batch, longest, blocks.tokens)
+    spans = triton.cdiv(longest, span)
+    maxima = torch.empty((batch, spans, vocabulary), dtype=torch.float32, device=hidden.device)
+    tiles = triton.cdiv(vocabulary, blocks.terms) * triton.cdiv(batch, blocks.tokens // span) * spans
+    with _launch_lock, torch.cuda.device_of(hidden):  # Triton launches on the current device
+        _max_logits[(min(programs, tiles),)](
+            hidden,
+            lengths,
+            weight,
+            maxima,
+            batch,
+            longest,
+            width,
+            vocabulary,
+            SPAN=span,
+            BLOCK_V=blocks.terms,
+            BLOCK_T=blocks.tokens,
+            BLOCK_K=blocks.width,
+            TOGETHER=8,
+            PROGRAMS=programs,
+            WHOLE_BLOCKS=width % blocks.width == 0,
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+        )
+    return maxima.squeeze(1) if spans == 1 else maxima.amax(dim=1)
+
+
+@cache
+def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
+    """Blocks that suit a device and numbers of so many bytes, and how many programs take the tiles."""
+    if _INTERPRETED:
+        return _OF_INTERPRETER, 3
+    found = triton.runtime.driver.active.utils.get_device_properties(device.index)
+    fitting = (blocks for blocks in _CHOICE if blocks.bytes(item_size) <= found["max_shared_mem"])
+    return next(fitting, _CHOICE[-1]), found["multiprocessor_count"]
+
+
+def _span(batch: int, longest: int, tokens: int) -> int:
+    """Tokens of a text in a tile of so many tokens: what needs the fewest tiles; the longest one of equals."""
+    spans = [tokens >> halvings for halvings in range(6)]
+    fitting = [span for span in spans if span >= min(longest, _LEAST_SPAN_OF_SEVERAL)]
+    return min(fitting, key=lambda span: triton.cdiv(batch, tokens // span) * triton.cdiv(longest, span))
