@@ -10,10 +10,20 @@ from models import splade_model_path
 from random_checkpoints import save_masked_lm
 
 from splade_integrations import SpladeEncoder
+from splade_integrations import encoder as encoder_module
 
 # Read when Triton is first imported: without a GPU its kernels run in its interpreter.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def auto_is_the_cpu():
+    """Also where there is a GPU: what is expected is float32's. Tests for a GPU name it."""
+    resolve = encoder_module.resolve_device
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_module, "resolve_device", lambda device: resolve("cpu" if device == "auto" else device))
+        yield
 
 
 @pytest.fixture(scope="session")

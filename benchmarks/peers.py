@@ -112,14 +112,14 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
         raise UnavailableError(f"fails with {type(err).__name__}: {reason}") from err
 
 
-def our_encoder(folder: str, dtype: str, max_length: int) -> SpladeEncoder:
-    """Ours, on the CPU.
+def our_encoder(folder: str, dtype: str, max_length: int, device: str = "cpu") -> SpladeEncoder:
+    """Ours.
 
     Raises:
-        UnavailableError: The encoder refuses the dtype.
+        UnavailableError: The encoder refuses the dtype, or the device.
     """
     try:
-        return SpladeEncoder(folder, device="cpu", dtype=dtype, max_length=max_length)
+        return SpladeEncoder(folder, device=device, dtype=dtype, max_length=max_length)
     except ValueError as err:
         raise UnavailableError(str(err)) from err
 

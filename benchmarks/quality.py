@@ -1,6 +1,7 @@
 """What does each dtype, and each pruning, cost in quality? Retrieval figures and weights beside float32's.
 
     python -m benchmarks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
+    python -m benchmarks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
 Search is exact, by inner products in float64. On SciFact the tiny model must give nDCG@10 .6436 in float32, within
 .002: printed is how far off it is, and the exit status is 1 where it is further. Weights are compared term by term
@@ -55,12 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = model_path(options.model, collection)
     print(describe_environment())
     sizes = f"{len(collection.documents)} documents, {len(collection.queries)} queries"
-    print(f"{options.model} on {collection.name}: {sizes}")
+    print(f"{options.model} on {collection.name}, {options.device}: {sizes}")
     report: dict[str, Any] = {}
     exact: tuple[csr_array, csr_array] | None = None
     for dtype in dict.fromkeys(["float32", *options.dtypes]):
         try:
-            encoder = our_encoder(folder, dtype, options.max_length)
+            encoder = our_encoder(folder, dtype, options.max_length, options.device)
         except UnavailableError as err:
             print(f"  without {dtype}: {err}")
             continue
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "model": options.model,
             "collection": collection.name,
             "max_length": options.max_length,
+            "device": options.device,
             "results": report,
         },
     )
@@ -183,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
     parser.add_argument("--model", default="tiny", help="tiny or a folder; base is random (default: %(default)s)")
     parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), help="default: all, but those refused")
     parser.add_argument("--prune", nargs="*", default=list(_PRUNINGS), metavar="SETTING", help="of float32's weights")
     parser.add_argument("--threads", type=int, help="threads of torch")
