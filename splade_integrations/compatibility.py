@@ -1,6 +1,7 @@
-"""Which versions of Milvus's packages are known to break each other? Says so before a store fails in some other way.
+"""Which versions of other packages are known to break what we do with them? Says so before it fails in some other way.
 
-Knows version numbers only, imports none of the packages, and is called where an adapter is imported.
+Knows version numbers only, imports none of the packages. Called where an adapter is imported, and for windows of long
+documents.
 """
 
 import importlib.metadata
@@ -9,10 +10,13 @@ from collections.abc import Mapping
 
 from splade_integrations.errors import OptionalDependencyError
 
-__all__ = ["broken_pair", "check_installed"]
+__all__ = ["MILVUS", "check_installed", "known_problem"]
 
 Release = tuple[int, ...]
 Installed = Mapping[str, str | None]
+
+# What every Milvus adapter uses.
+MILVUS = ("pymilvus", "milvus-lite", "setuptools")
 
 _LITE = "milvus-lite"
 _LANGCHAIN = "langchain-milvus"
@@ -46,29 +50,38 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# milvus-lite that scores a sparse inner product with BM25.
-_MISSCORES = ((3, 1), (3, 2, 2))
+# (package, its versions, what happens, what mends it). Bounds: (from, below).
+_BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
+    (
+        *(_LITE, ((3, 1), (3, 2, 2))),
+        "ranks sparse vectors wrongly (by BM25, not by inner product)",
+        "'milvus-lite>=3.2.2,<4'",
+    ),
+    (
+        *("tokenizers", ((0, 23, 1), (0, 23, 3))),
+        "loses what a long text has beyond its first window (huggingface/tokenizers#2091)",
+        "'tokenizers>=0.22,!=0.23.1,!=0.23.2,<1'",
+    ),
+)
 
 
-def broken_pair(installed: Installed) -> str | None:
+def known_problem(installed: Installed) -> str | None:
     """What is known to break among some versions, as one sentence and a pip line; None where nothing is.
 
     Args:
         installed: {distribution: version}, None or absent where it is not installed.
 
     Example:
-        >>> print(broken_pair({"langchain-milvus": "0.3.3", "pymilvus": "2.6.12"}))
+        >>> print(known_problem({"langchain-milvus": "0.3.3", "pymilvus": "2.6.12"}))
         langchain-milvus 0.3.3 and pymilvus 2.6.12 do not go together: the store loses its connection. Install a pair
         that works: pip install 'pymilvus==2.6.7' 'langchain-milvus==0.3.3'.
-        >>> broken_pair({"langchain-milvus": "0.4.0", "pymilvus": "3.0.2"}) is None
+        >>> known_problem({"langchain-milvus": "0.4.0", "pymilvus": "3.0.2"}) is None
         True
     """
     releases = {name: _release(version) for name, version in installed.items() if version}
-    if _within(releases.get(_LITE), _MISSCORES):
-        return (
-            f"{_LITE} {installed[_LITE]} ranks sparse vectors wrongly (by BM25, not by inner product). "
-            "Install one that does not: pip install 'milvus-lite>=3.2.2,<4'."
-        )
+    for name, bounds, effect, mended in _BROKEN_ALONE:
+        if _within(releases.get(name), bounds):
+            return f"{name} {installed[name]} {effect}. Install one that does not: pip install {mended}."
     for first, first_bounds, second, second_bounds, effect, mended in _BROKEN:
         if _within(releases.get(first), first_bounds) and _within(releases.get(second), second_bounds):
             return (
@@ -79,20 +92,20 @@ def broken_pair(installed: Installed) -> str | None:
 
 
 def check_installed(*distributions: str) -> None:
-    """Refuse versions that are known to break each other.
+    """Refuse versions that are known to break.
 
     Args:
-        *distributions: Those that an adapter uses; milvus-lite's own needs are looked at in any case.
+        *distributions: Those that the caller uses.
     Raises:
-        OptionalDependencyError: The message names the pair, and the pip line that mends it.
+        OptionalDependencyError: The message names what breaks, and the pip line that mends it.
     """
     installed: dict[str, str | None] = {}
-    for name in (*distributions, _LITE, "setuptools"):
+    for name in distributions:
         try:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             installed[name] = None
-    if problem := broken_pair(installed):
+    if problem := known_problem(installed):
         raise OptionalDependencyError(problem)
 
 

@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csr_array
 
 from splade_integrations.checkpoints import describe
+from splade_integrations.compatibility import check_installed
 from splade_integrations.descriptions import (
     ActivationFunction,
     ModelDescription,
@@ -80,6 +81,7 @@ class SpladeEncoder:
         UnsupportedModelError: The model gives no SPLADE weights; the message says what was found.
         ValueError: An option is out of range, or the device is absent.
         TypeError: An option is unknown.
+        OptionalDependencyError: long_documents is "max", and this version of tokenizers loses the windows.
 
     Example:
         >>> encoder = SpladeEncoder(model_folder)
@@ -124,6 +126,8 @@ class SpladeEncoder:
             raise ValueError(
                 f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure."
             )
+        if long_documents == "max":
+            check_installed("tokenizers")
         _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)

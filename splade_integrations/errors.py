@@ -11,7 +11,7 @@ class UnsupportedModelError(ValueError):
 
 
 class OptionalDependencyError(ImportError):
-    """A module of this package needs an extra that is not installed; the message is the pip line."""
+    """Something needs a package that is not installed, or another version of it; the message is the pip line."""
 
 
 @contextmanager

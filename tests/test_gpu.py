@@ -19,7 +19,8 @@ def test_gives_what_the_cpu_gives(dtype, model_folder, encoder, texts):
     found = SpladeEncoder(model_folder, device="cuda", dtype=dtype, max_length=256).encode_documents(texts)
     expected = encoder.encode_documents(texts)
     assert abs(found - expected).max() < LARGEST_DIFFERENCE[dtype]
-    assert found.has_sorted_indices and (found.data > 0).all()
+    assert found.has_sorted_indices
+    assert (found.data > 0).all()
 
 
 def test_auto_is_float16(model_folder):

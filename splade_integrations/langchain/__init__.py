@@ -3,10 +3,10 @@
 Knows LangChain; the maths is the encoder's.
 """
 
-from splade_integrations.compatibility import check_installed
+from splade_integrations.compatibility import MILVUS, check_installed
 from splade_integrations.errors import require_extra
 
-check_installed("langchain-milvus", "pymilvus")
+check_installed("langchain-milvus", *MILVUS)
 
 with require_extra("langchain", module=__name__):
     import langchain_core  # noqa: F401

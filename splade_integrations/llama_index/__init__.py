@@ -3,10 +3,10 @@
 Knows LlamaIndex; the maths is the encoder's.
 """
 
-from splade_integrations.compatibility import check_installed
+from splade_integrations.compatibility import MILVUS, check_installed
 from splade_integrations.errors import require_extra
 
-check_installed("llama-index-vector-stores-milvus", "pymilvus")
+check_installed("llama-index-vector-stores-milvus", *MILVUS)
 
 with require_extra("llama-index", module=__name__):
     import llama_index.core
