@@ -12,7 +12,7 @@ Knows tensors only. How the work is cut, and why:
 - There is no mask. Positions beyond a text's end are read from its last token, positions beyond the vocabulary's end
   from its last term: a repetition changes no maximum. Only a hidden size that BLOCK_K does not divide is masked.
 - There are as many programs as processors, and each takes tile after tile in one flattened loop, so that the first
-  slices of a tile are on their way while the one before is finished: 17 % of the time on an H100.
+  slices of a tile are on their way while the one before is finished: a tenth of the time on an H100.
 - The order of tiles decides what the second-level cache holds. Some TOGETHER tiles of the vocabulary (1 to 2 MB) pass
   over all texts before the next ones are read: the decoder's weight comes from memory once, hidden states from cache.
 - One program writes each result, and sums in a fixed order: the same text gives the same bits in any batch.
