@@ -279,7 +279,6 @@ def _print_encoders(found: dict[str, Any]) -> None:
     peaks = {dtype: rates[_peak_name(dtype)] for dtype in _DTYPES}
     peers = [times for name, times in seconds.items() if name.startswith(_PEER)]
     peer = min(peers, key=median, default=None)
-    print()
     rows = [
         [
             name,

@@ -1,16 +1,18 @@
 """Which versions of other packages are known to break what we do with them? Says so before it fails in some other way.
 
-Knows version numbers only, imports none of the packages. Called where an adapter is imported, and for windows of long
-documents.
+Knows version numbers only, imports none of the packages. Called where an adapter is imported or an encoder made.
 """
 
 import importlib.metadata
+import logging
 import re
 from collections.abc import Mapping
 
 from splade_integrations.errors import OptionalDependencyError
 
-__all__ = ["MILVUS", "check_installed", "known_problem"]
+__all__ = ["MILVUS", "check_installed", "check_tokenizers", "known_problem"]
+
+logger = logging.getLogger(__name__)
 
 Release = tuple[int, ...]
 Installed = Mapping[str, str | None]
@@ -107,6 +109,22 @@ def check_installed(*distributions: str) -> None:
             installed[name] = None
     if problem := known_problem(installed):
         raise OptionalDependencyError(problem)
+
+
+def check_tokenizers(*, windows: bool) -> None:
+    """Refuse a version of tokenizers that loses the windows of long texts, or say what it spoils where none are wanted.
+
+    Args:
+        windows: Whether they are wanted.
+    Raises:
+        OptionalDependencyError: They are, and it loses them.
+    """
+    try:
+        check_installed("tokenizers")
+    except OptionalDependencyError as err:
+        if windows:
+            raise
+        logger.warning("Texts that are too long will be truncated, but not counted and warned of: %s", err)
 
 
 def _release(version: str) -> Release:

@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import csr_array
 
 from splade_integrations.checkpoints import describe
-from splade_integrations.compatibility import check_installed
+from splade_integrations.compatibility import check_tokenizers
 from splade_integrations.descriptions import (
     ActivationFunction,
     ModelDescription,
@@ -126,8 +126,7 @@ class SpladeEncoder:
             raise ValueError(
                 f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure."
             )
-        if long_documents == "max":
-            check_installed("tokenizers")
+        check_tokenizers(windows=long_documents == "max")
         _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)

@@ -48,9 +48,10 @@ class SparseExtraction:
             with torch.cuda.stream(stream):
                 stream.wait_event(computed)
                 # To page-locked memory, which is what makes the copies run beside the model.
-                counts, ids, values = (part.to("cpu", non_blocking=True) for part in nonzero_terms(weights))
+                parts = [part.to("cpu", non_blocking=True) for part in nonzero_terms(weights)]
                 stream.synchronize()  # before `weights` is given back, too
-            return from_terms(values.numpy(), ids.numpy(), counts.numpy(), weights.shape[1])
+            counts, ids, values = (part.numpy().copy() for part in parts)  # page-locked memory is scarce
+            return from_terms(ids, values, counts, weights.shape[1])
 
         return finish
 

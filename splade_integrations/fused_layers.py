@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
-__all__ = ["fuse_layers", "take_kernels"]
+__all__ = ["fuse_layers", "use_norm_kernel"]
 
 
 class _Layer(nn.Module):
@@ -153,7 +153,7 @@ def fuse_layers(body: Any) -> Callable[[], None] | None:
     return lambda: setattr(body, place, encoder)
 
 
-def take_kernels(body: Any) -> Callable[[], None] | None:
+def use_norm_kernel(body: Any) -> Callable[[], None] | None:
     """Have the fused layers of a body add and normalise by one Triton kernel.
 
     Returns:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.fused_layers import fuse_layers, take_kernels
+from splade_integrations.fused_layers import fuse_layers, use_norm_kernel
 from splade_integrations.int8 import Int8Linear
 from splade_integrations.kernels import kernels_run
 from splade_integrations.linears import Linears, PackedLinear, packing_pays
@@ -46,7 +46,7 @@ def rebuild(name: str, model: Any, dtype: torch.dtype) -> tuple[nn.Linear | None
         expected = probe()
         ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
         if _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model)) and kernels_run(model.device):
-            _keep_if_same(probe, expected, lambda: take_kernels(model.base_model))
+            _keep_if_same(probe, expected, lambda: use_norm_kernel(model.base_model))
         quantized = model.base_model.modules() if dtype == torch.int8 else ()
         if packing_pays(model.device, expected.dtype):
             _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized])

@@ -109,11 +109,11 @@ def from_dense(weights: NDArray[np.float32]) -> csr_array:
     flat = weights.reshape(-1)
     positions = np.flatnonzero(flat)
     counts = np.bincount(positions // vocabulary, minlength=batch)
-    return from_terms(flat[positions], positions % vocabulary, counts, vocabulary)
+    return from_terms(positions % vocabulary, flat[positions], counts, vocabulary)
 
 
-def from_terms(weights: NDArray[Any], ids: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
-    """Build a matrix from all stored terms in row order: their weights and rising token ids, and how many a row has.
+def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
+    """Build a matrix from all stored terms in row order: their rising token ids and weights, and how many a row has.
 
     Returns:
         (len(counts), dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
@@ -134,7 +134,7 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
     if not rows:
         return concatenate([], dim)
     ids, weights = zip(*rows, strict=True)
-    return from_terms(np.concatenate(weights), np.concatenate(ids), np.array([len(row) for row in ids]), dim)
+    return from_terms(np.concatenate(ids), np.concatenate(weights), np.array([len(row) for row in ids]), dim)
 
 
 def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
@@ -166,7 +166,7 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
     first[1:] = (np.diff(groups) != 0) | (np.diff(ids) != 0)
     starts = np.flatnonzero(first)
     maxima = np.maximum.reduceat(matrix.data[order], starts) if starts.size else matrix.data
-    return from_terms(maxima, ids[starts], np.bincount(groups[starts], minlength=len(sizes)), matrix.shape[1])
+    return from_terms(ids[starts], maxima, np.bincount(groups[starts], minlength=len(sizes)), matrix.shape[1])
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
@@ -179,11 +179,11 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
         (sum of n_i, dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
     """
     if not blocks:
-        return from_terms(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.int64), dim)
+        return from_terms(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int64), dim)
     counts = np.concatenate([np.diff(block.indptr) for block in blocks])
     return from_terms(
-        np.concatenate([block.data for block in blocks]),
         np.concatenate([block.indices for block in blocks]),
+        np.concatenate([block.data for block in blocks]),
         counts,
         dim,
     )
@@ -229,7 +229,7 @@ def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
     """`matrix` with only these of its stored terms. kept: (nnz,)."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     counts = np.bincount(rows[kept], minlength=matrix.shape[0])
-    return from_terms(matrix.data[kept], matrix.indices[kept], counts, matrix.shape[1])
+    return from_terms(matrix.indices[kept], matrix.data[kept], counts, matrix.shape[1])
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:

@@ -203,7 +203,7 @@ def test_a_call_in_a_forked_process_answers(random_bert_folder):
 import asyncio, os, sys
 from splade_integrations import SpladeEncoder
 from splade_integrations.microbatching import query_batcher
-batcher = query_batcher(SpladeEncoder({random_bert_folder!r}))
+batcher = query_batcher(SpladeEncoder({random_bert_folder!r}, device="cpu"))  # CUDA does not survive a fork
 async def ask(*texts):
     return await asyncio.gather(*(batcher.encode([text]) for text in texts))
 before = asyncio.run(ask("abc"))

@@ -52,13 +52,33 @@ def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="re
         ([1], 32, 3),  # one token, fewer terms than a tile has
         ([37, 1, 16, 17, 30], 40, 70),  # several blocks of tokens, a hidden size and a vocabulary that none divides
         ([3, 3, 2, 1, 3, 3, 1, 2, 2], 32, 33),  # several texts to a tile, the last tile not full
-        ([17, 3, 17, 1, 9, 2, 17, 17], 32, 33),  # several texts to a tile, which takes several steps to their ends
+        ([17, 3, 17, 1, 9, 2, 17, 17], 32, 33),
         ([50], 64, 32),
         ([9, 2], 7, 300),  # a hidden size below a block, more tiles than pass over the texts together
     ],
 )
 def test_ragged_texts(lengths, width, vocabulary):
     assert_equal_to_plain(*batch(lengths, width, vocabulary))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("texts", "longest", "span", "maxima_bytes"),
+    [(21, 9, 4, 2**26), (21, 23, 8, 4 * 3 * 40 * 12), (21, 39, 8, 2**26), (5, 35, 16, 1)],
+    ids=["all texts at once", "twelve, then nine", "many spans", "one by one"],
+)
+def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span, maxima_bytes, monkeypatch):
+    """The maxima of spans being taken for all texts at once, or for some at a time."""
+    from splade_integrations.kernels import max_logits
+
+    monkeypatch.setattr(max_logits, "_LEAST_SPAN_OF_SEVERAL", 4)
+    monkeypatch.setattr(max_logits, "_MAXIMA_BYTES", maxima_bytes)
+    if DEVICE == "cpu":  # a GPU's tiles are larger
+        tokens = max_logits._OF_INTERPRETER.tokens
+        assert max_logits._span(texts, longest, tokens) == span
+        assert span < min(longest, tokens)
+    lengths = torch.linspace(1, longest, texts).round().long().tolist()
+    assert_equal_to_plain(*batch(lengths, 24, 40))
 
 
 @needs_triton
@@ -125,34 +145,53 @@ def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span
     assert _span(texts, longest, 256) == span
 
 
+@needs_triton
+@pytest.mark.parametrize("tokens", [256, 128])
+def test_the_probe_takes_every_span_and_several_of_those_that_may_be_several(tokens):
+    from splade_integrations.kernels import max_logits
+
+    spans = {
+        length: max_logits._span(triton_head._PROBED_TEXTS, length, tokens) for length in triton_head._PROBED_LENGTHS
+    }
+    assert set(spans.values()) == {tokens >> halvings for halvings in range(6)}
+    several = {span for length, span in spans.items() if length > span}
+    assert several == {span for span in spans.values() if span >= max_logits._LEAST_SPAN_OF_SEVERAL}
+
+
 COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
+from splade_integrations.kernels.added_norm import _add_and_normalize
 from splade_integrations.kernels.max_logits import _CHOICE, _max_logits
 
-kernel = _max_logits
-pointers = {"hidden": "*fp16", "weight": "*fp16", "lengths": "*i32", "maxima": "*fp32"}
-places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
-aligned = {places[name]: [["tt.divisibility", 16]] for name in (*pointers, "width")}
+def compiled(kernel, capability, pointers, constants, types=(), **options):
+    places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
+    aligned = {places[name]: [["tt.divisibility", 16]] for name in (*pointers, "width")}
+    signature = {n: "constexpr" if n in constants else (pointers | dict(types)).get(n, "i32") for n in places}
+    source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
 for argument in sys.argv[1:]:
     capability, room = map(int, argument.split(":"))
-    terms, tokens, width, warps, stages = blocks = next(b for b in _CHOICE if b.bytes(2) <= room * 1024)
-    constants = {"BLOCK_V": terms, "BLOCK_T": tokens, "BLOCK_K": width, "SPAN": 32, "TOGETHER": 8, "PROGRAMS": 132}
-    constants["WHOLE_BLOCKS"] = True
-    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}
-    source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
-    options = {"num_warps": warps, "num_stages": stages}
-    done = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    assert done.metadata.shared <= room * 1024, (capability, done.metadata.shared)
+    terms, tokens, width, warps, stages = next(b for b in _CHOICE if b.bytes(2) <= room * 1024)
+    constants = {"BLOCK_V": terms, "BLOCK_T": tokens, "BLOCK_K": width, "TOGETHER": 8, "PROGRAMS": 132}
+    pointers = {"hidden": "*fp16", "weight": "*fp16", "maxima": "*fp32"}
+    for span in (tokens, tokens // 32):
+        constants |= {"SPAN": span, "WHOLE_BLOCKS": True}
+        types = {"lengths": "*i32"}
+        done = compiled(_max_logits, capability, pointers, constants, types, num_warps=warps, num_stages=stages)
+        assert done.metadata.shared <= room * 1024, (capability, span, done.metadata.shared)
     instructions = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "cp.async", "max.NaN.f32", "max.f32")
     print(capability, f"{terms}x{tokens}", *(name for name in instructions if name in done.asm["ptx"]))
+    pointers = dict.fromkeys(("outputs", "residual", "weight", "bias"), "*bf16")
+    compiled(_add_and_normalize, capability, pointers, {"BLOCK": 1024}, {"eps": "fp32"}, num_warps=2)
 """
 
 
 @needs_triton
 def test_compiles_without_a_gpu_for_each_generation():
-    """To tensor-core products, their operands within shared memory, and maxima that keep a NaN."""
+    """To tensor-core products, operands within shared memory, and maxima that keep a NaN. And the norms' kernel."""
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     generations = ["80:163", "89:99", "90:227", "100:227", "120:99"]  # compute capability, KiB of shared memory
     command = [sys.executable, "-c", COMPILE, *generations]
@@ -211,11 +250,12 @@ def test_a_gpu_takes_the_kernel(dtype):
 
 
 @needs_gpu
-def test_a_gpu_never_writes_the_logits():
+@pytest.mark.parametrize("longest", [128, 190, 512])
+def test_a_gpu_never_writes_the_logits(longest):
     weight = torch.randn(30522, 128, device=DEVICE, dtype=torch.float16)
-    hidden, lengths, *_ = batch([128] * 32, 128, 1, torch.float16)
+    hidden, lengths, *_ = batch([longest] * 32, 128, 1, torch.float16)
     max_pool_head_triton(hidden, lengths, weight, None)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     max_pool_head_triton(hidden, lengths, weight, None)
-    assert torch.cuda.max_memory_allocated() - before < 32 * 128 * 30522 * 2 / 10
+    assert torch.cuda.max_memory_allocated() - before < 32 * longest * 30522 * 2 / 10

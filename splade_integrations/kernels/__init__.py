@@ -11,12 +11,13 @@ _LEAST_CAPABILITY = (8, 0)
 
 
 def kernels_run(device: torch.device) -> bool:
-    """Whether Triton is installed and compiles for this device: a CUDA one of the Ampere generation or later.
+    """Whether Triton is installed and compiles for this device: NVIDIA's of the Ampere generation or later.
 
     Triton comes with torch's CUDA builds for Linux. It needs a C compiler, too: trying tells.
     """
     return (
         device.type == "cuda"
+        and torch.version.hip is None  # AMD's GPUs, which torch calls cuda, have not been tried
         and importlib.util.find_spec("triton") is not None
         and torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
     )

@@ -4,23 +4,25 @@ Knows tensors only. How the work is cut, and why:
 
 - A tile of logits, BLOCK_V terms by BLOCK_T tokens, is computed in registers, as the product of two slices that advance
   along the hidden size. When the product is complete, what is stored is the maximum over each text's tokens.
-- Terms lie along the rows of the tile and tokens along its columns. A tensor core's result is spread over warps by
-  rows, so a maximum over columns stays within four threads: no shared memory, no barrier.
+- Terms lie along the rows of the tile and tokens along its columns. Where a tensor core's result is spread over warps
+  by rows, as on Hopper, a maximum over columns stays within four threads: no shared memory, no barrier.
 - Texts are ragged, and a tile of one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts, SPAN
   tokens of each; `_span` picks the power of two that needs the fewest tiles. A longer text has a maximum for each SPAN
-  of its tokens, a sixteenth of its logits at most, and the largest of those is taken afterwards.
+  of its tokens, 32 or more, and the largest of those is taken afterwards, for some texts at a time.
 - There is no mask. Positions beyond a text's end are read from its last token, positions beyond the vocabulary's end
   from its last term: a repetition changes no maximum. Only a hidden size that BLOCK_K does not divide is masked.
-- There are as many programs as processors, and each takes tile after tile in one flattened loop, so that the first
-  slices of a tile are on their way while the one before is finished: a tenth of the time on an H100.
-- The order of tiles decides what the second-level cache holds. Some TOGETHER tiles of the vocabulary (1 to 2 MB) pass
-  over all texts before the next ones are read: the decoder's weight comes from memory once, hidden states from cache.
+- The kernel is persistent: as many programs as the GPU has multiprocessors, each of which takes tile after tile in one
+  flattened loop, so that the first slices of a tile are on their way while the one before is finished: a tenth of the
+  time on an H100.
+- The order of tiles decides what the L2 cache holds. Some TOGETHER tiles of the vocabulary (1 to 2 MB) pass over all
+  texts before the next ones are read: the decoder's weight comes from memory once, hidden states from cache.
 - One program writes each result, and sums in a fixed order: the same text gives the same bits in any batch.
 """
 
 import threading
+from contextlib import nullcontext
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -31,10 +33,12 @@ __all__ = ["max_logits_ragged"]
 
 # In Triton's interpreter (TRITON_INTERPRET=1) small blocks are all the sooner done.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
-# Shorter spans only for texts that fit one: each span has a maximum of its own, and 32 logits make one of those.
+# Shorter spans only for texts that fit one, since each has a maximum of its own.
 _LEAST_SPAN_OF_SEVERAL = 32
+# Most bytes of the maxima of several spans a text.
+_MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so that launches of two threads must not overlap.
-_launch_lock = threading.Lock()
+_alone: Any = threading.Lock() if _INTERPRETED else nullcontext()
 
 
 class _Blocks(NamedTuple):
@@ -51,7 +55,7 @@ class _Blocks(NamedTuple):
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# The largest that fit a processor's shared memory are the fastest: those of an H100 or A100 first, then smaller ones'.
+# Large blocks read the least. The first fit an H100 and an A100 (measured on the former), the next GPUs with 99 KiB.
 _CHOICE = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 _OF_INTERPRETER = _Blocks(32, 32, 32, 1, 1)
 
@@ -62,7 +66,8 @@ def _larger(one, other):
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
-@triton.jit(do_not_specialize=["batch", "longest"])  # else compiled again for 1, and for multiples of 16
+# Else compiled again for a batch of 1, for multiples of 16, and for lengths that begin elsewhere.
+@triton.jit(do_not_specialize=["batch", "longest"], do_not_specialize_on_alignment=["lengths"])
 def _max_logits(
     hidden,
     lengths,
@@ -126,16 +131,33 @@ def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor
     Returns:
         max over t < lengths[b] of weight[v] · hidden[b, t], summed in float32. (B, V) float32.
     """
-    (batch, longest, width), vocabulary = hidden.shape, weight.shape[0]
+    (batch, longest, _), vocabulary = hidden.shape, weight.shape[0]
     if _INTERPRETED and hidden.dtype == torch.bfloat16:  # numpy, which the interpreter computes with, has no such type
         hidden, weight = hidden.float(), weight.float()
     hidden, weight = hidden.contiguous(), weight.contiguous()
-    blocks, programs = _cut(hidden.device, hidden.element_size())
+    maxima = torch.empty((batch, vocabulary), dtype=torch.float32, device=hidden.device)
+    blocks, _ = _cut(hidden.device, hidden.element_size())
     span = _span(batch, longest, blocks.tokens)
     spans = triton.cdiv(longest, span)
-    maxima = torch.empty((batch, spans, vocabulary), dtype=torch.float32, device=hidden.device)
+    if spans == 1:
+        _launch(hidden, lengths, weight, maxima.unsqueeze(1), span)
+        return maxima
+    texts = max(1, _MAXIMA_BYTES // (4 * spans * vocabulary))
+    for first in range(0, batch, texts):
+        some = slice(first, min(first + texts, batch))
+        of_spans = maxima.new_empty((some.stop - first, spans, vocabulary))
+        _launch(hidden[some], lengths[some], weight, of_spans, span)
+        torch.amax(of_spans, dim=1, out=maxima[some])
+    return maxima
+
+
+def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, span: int) -> None:
+    """Fill `maxima`, (B, spans, V), by the kernel."""
+    batch, longest, width = hidden.shape
+    _, spans, vocabulary = maxima.shape
+    blocks, programs = _cut(hidden.device, hidden.element_size())
     tiles = triton.cdiv(vocabulary, blocks.terms) * triton.cdiv(batch, blocks.tokens // span) * spans
-    with _launch_lock, torch.cuda.device_of(hidden):  # Triton launches on the current device
+    with _alone, torch.cuda.device_of(hidden):  # Triton launches on the current device
         _max_logits[(min(programs, tiles),)](
             hidden,
             lengths,
@@ -155,7 +177,6 @@ def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor
             num_warps=blocks.warps,
             num_stages=blocks.stages,
         )
-    return maxima.squeeze(1) if spans == 1 else maxima.amax(dim=1)
 
 
 @cache
