@@ -23,6 +23,7 @@ UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
     ("langchain", "milvus-lite==3.2.1"),
     ("milvus", "milvus-lite==3.1.0"),
+    ("milvus", "tokenizers==0.23.2"),
     ("llama-index", "pymilvus==3.0.2"),
     ("langchain,llama-index", "pymilvus==2.6.17"),
 )
