@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from splade_integrations import SpladeEncoder
+from splade_integrations.kernels import kernels_run
+from splade_integrations.triton_head import max_pool_head_triton
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -23,10 +25,12 @@ def test_gives_what_the_cpu_gives(dtype, model_folder, encoder, texts):
     assert (found.data > 0).all()
 
 
-def test_auto_is_float16(model_folder):
+def test_auto_is_float16_with_the_kernel(model_folder):
     on_gpu = SpladeEncoder(model_folder, device="cuda")
     assert on_gpu.encode_queries(["alan turing"]).nnz
-    assert on_gpu._side("query")._loaded.model.dtype == torch.float16
+    side = on_gpu._side("query")
+    assert side._loaded.model.dtype == torch.float16
+    assert (side._head is max_pool_head_triton) == kernels_run(torch.device("cuda"))
 
 
 def test_a_batch_that_does_not_fit_is_halved(model_folder, texts, caplog):

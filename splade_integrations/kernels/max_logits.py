@@ -38,7 +38,7 @@ _LEAST_SPAN_OF_SEVERAL = 32
 # Most bytes of the maxima of several spans a text.
 _MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so that launches of two threads must not overlap.
-_alone: Any = threading.Lock() if _INTERPRETED else nullcontext()
+_interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()
 
 
 class _Blocks(NamedTuple):
@@ -157,7 +157,7 @@ def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, spa
     _, spans, vocabulary = maxima.shape
     blocks, programs = _cut(hidden.device, hidden.element_size())
     tiles = triton.cdiv(vocabulary, blocks.terms) * triton.cdiv(batch, blocks.tokens // span) * spans
-    with _alone, torch.cuda.device_of(hidden):  # Triton launches on the current device
+    with _interpreter_lock, torch.cuda.device_of(hidden):  # Triton launches on the current device
         _max_logits[(min(programs, tiles),)](
             hidden,
             lengths,
