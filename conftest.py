@@ -22,7 +22,8 @@ def auto_is_the_cpu():
     """Also where there is a GPU: what is expected is float32's. Tests for a GPU name it."""
     resolve = encoder_module.resolve_device
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder_module, "resolve_device", lambda device: resolve("cpu" if device == "auto" else device))
+        on_cpu = {"auto": "cpu"}
+        patch.setattr(encoder_module, "resolve_device", lambda device, *how: resolve(on_cpu.get(device, device), *how))
         yield
 
 

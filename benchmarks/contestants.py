@@ -16,7 +16,7 @@ import torch
 from scipy.sparse import csr_array
 
 from benchmarks.measuring import format_table, matrix_product_rate, ratio
-from benchmarks.peers import DTYPES, PEERS, Contestant, UnavailableError
+from benchmarks.peers import PEERS, SETTINGS, Contestant, UnavailableError
 from benchmarks.workers import Worker
 
 __all__ = [
@@ -62,7 +62,9 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
         "--model", default="tiny", help="tiny (trained, 4.4 M), base (random, BERT-base) or a folder (default: tiny)"
     )
     parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), help="ours (default: all, but those refused)")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=list(SETTINGS), help=f"ours, of {', '.join(SETTINGS)} (default: all)"
+    )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only peers whose name has one of these in it")
 
 
@@ -79,7 +81,7 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
     Raises:
         UnavailableError: Not even ours in float32 runs.
     """
-    mine = [f"ours {dtype}" for dtype in dict.fromkeys(["float32", *options.dtypes])]
+    mine = [f"ours {setting}" for setting in dict.fromkeys(["float32", *options.dtypes])]
     theirs = [name for name in PEERS if options.only is None or any(part in name for part in options.only)]
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
@@ -153,12 +155,13 @@ def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]
     mine = [contestant for contestant in found if contestant.name.startswith("ours")]
     theirs = [contestant for contestant in found if contestant.name.startswith("s-t")]
     milvus = [contestant for contestant in found if contestant.name.startswith("milvus-model")]
+    exact = fastest(peer for peer in mine if peer.exact)
     pairs = {
-        "float32 against its torch at the default batch": (mine[0].name, fastest(peer for peer in theirs if peer.keep)),
-        "float32 against its torch": (mine[0].name, fastest(peer for peer in theirs if peer.backend == "s-t torch")),
-        "float32 against its fastest at equal results": (mine[0].name, fastest(peer for peer in theirs if peer.exact)),
+        "float32 against its torch at the default batch": (exact, fastest(peer for peer in theirs if peer.keep)),
+        "float32 against its torch": (exact, fastest(peer for peer in theirs if peer.backend == "s-t torch")),
+        "float32 against its fastest at equal results": (exact, fastest(peer for peer in theirs if peer.exact)),
         "fastest against its fastest": (fastest(mine), fastest(theirs)),
-        "float32 against milvus-model": (mine[0].name, fastest(milvus)),
+        "float32 against milvus-model": (exact, fastest(milvus)),
     }
     return {
         question: {"ours": ours, "theirs": their, "ratio": ratio(seconds[their], seconds[ours])}

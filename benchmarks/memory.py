@@ -153,7 +153,9 @@ def _parser() -> argparse.ArgumentParser:
         default=["tiny:1000", "tiny:10000", "tiny:50000", "base:500"],
         metavar="MODEL:TEXTS",
     )
-    parser.add_argument("--dtype", default="float32", help="of the encoder (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default="float32", help="of the encoder, or openvino-int8, say (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="threads of torch")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""How each encoder is set up and called: ours in each dtype, and its peers on the same weights.
+"""How each encoder is set up and called: ours in each dtype and backend, and its peers on the same weights.
 
 `benchmarks/backends.py` has those of sentence-transformers that need exported files.
 """
@@ -17,11 +17,12 @@ from scipy.sparse import csr_array
 
 from benchmarks.backends import OnnxModel, OpenVinoModel, exported_onnx
 from benchmarks.measuring import timed
-from splade_integrations import SpladeEncoder
+from splade_integrations import OptionalDependencyError, SpladeEncoder
 
-__all__ = ["DTYPES", "PEERS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
+__all__ = ["PEERS", "SETTINGS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
 
-DTYPES = ("float32", "bfloat16", "int8")
+# Of ours: a dtype, behind the backend where it is not torch.
+SETTINGS = ("float32", "bfloat16", "int8", "openvino-float32", "openvino-bfloat16", "openvino-int8")
 _BATCH_SIZES = (1, 4, 8)
 _DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
 _FASTEMBED_TERMS = 30522  # the vocabulary of the model whose name it is given
@@ -90,13 +91,13 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
     """The contestants of one library, in this process.
 
     Args:
-        name: "ours float32", "ours bfloat16", "ours int8", or one of `PEERS`.
+        name: "ours " and one of `SETTINGS`, or one of `PEERS`.
         folder: A BERT-like checkpoint.
         options: `max_length` and `threads`.
     Raises:
         UnavailableError: It cannot run here.
     """
-    make = partial(_ours, dtype=name.removeprefix("ours ")) if name.startswith("ours ") else PEERS[name]
+    make = partial(_ours, setting=name.removeprefix("ours ")) if name.startswith("ours ") else PEERS[name]
     try:
         made = list(make(folder, options))
         made[0].rows(["one text", "and another"])  # what cannot encode shows it here
@@ -112,22 +113,24 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
         raise UnavailableError(f"fails with {type(err).__name__}: {reason}") from err
 
 
-def our_encoder(folder: str, dtype: str, max_length: int, device: str = "cpu") -> SpladeEncoder:
-    """Ours.
+def our_encoder(folder: str, setting: str, max_length: int, device: str = "cpu") -> SpladeEncoder:
+    """Ours, at a setting such as "int8" or "openvino-int8".
 
     Raises:
-        UnavailableError: The encoder refuses the dtype, or the device.
+        UnavailableError: The encoder refuses it, or the device, or lacks the backend.
     """
+    backend, _, dtype = setting.rpartition("-")
+    options: dict[str, Any] = {"backend": backend} if backend else {}
     try:
-        return SpladeEncoder(folder, device=device, dtype=dtype, max_length=max_length)
-    except ValueError as err:
+        return SpladeEncoder(folder, device=device, dtype=dtype, max_length=max_length, **options)
+    except (ValueError, OptionalDependencyError) as err:
         raise UnavailableError(str(err)) from err
 
 
-def _ours(folder: str, options: argparse.Namespace, *, dtype: str) -> Iterator[Contestant]:
-    encoder = our_encoder(folder, dtype, options.max_length)
-    to_csr = partial(cast, csr_array)
-    yield in_this_process(f"ours {dtype}", encoder.encode_documents, to_csr, dtype=dtype, exact=dtype == "float32")
+def _ours(folder: str, options: argparse.Namespace, *, setting: str) -> Iterator[Contestant]:
+    encoder = our_encoder(folder, setting, options.max_length)
+    to_csr, dtype = partial(cast, csr_array), setting.rpartition("-")[2]
+    yield in_this_process(f"ours {setting}", encoder.encode_documents, to_csr, dtype=dtype, exact=dtype == "float32")
 
 
 def _sentence_transformers_encoder(folder: str, max_length: int) -> Any:

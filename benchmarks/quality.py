@@ -19,7 +19,7 @@ import torch
 from scipy.sparse import csr_array
 
 from benchmarks.measuring import describe_environment, format_table, write_json
-from benchmarks.peers import DTYPES, UnavailableError, our_encoder
+from benchmarks.peers import SETTINGS, UnavailableError, our_encoder
 from benchmarks.workload import Collection, load_collection, model_path, quiet
 from splade_integrations import Pruning
 from splade_integrations.evaluation.measures import per_query
@@ -59,25 +59,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{options.model} on {collection.name}, {options.device}: {sizes}")
     report: dict[str, Any] = {}
     exact: tuple[csr_array, csr_array] | None = None
-    for dtype in dict.fromkeys(["float32", *options.dtypes]):
+    for setting in dict.fromkeys(["float32", *options.dtypes]):
         try:
-            encoder = our_encoder(folder, dtype, options.max_length, options.device)
+            encoder = our_encoder(folder, setting, options.max_length, options.device)
         except UnavailableError as err:
-            print(f"  without {dtype}: {err}")
+            print(f"  without {setting}: {err}")
             continue
-        print(f"  {dtype} …", file=sys.stderr, flush=True)
+        print(f"  {setting} …", file=sys.stderr, flush=True)
         documents = encoder.encode_documents(collection.documents, show_progress=sys.stderr.isatty())
         queries = encoder.encode_queries(collection.queries)
         del encoder
         exact = exact or (documents, queries)
-        report[dtype] = {
+        report[setting] = {
             **_measured(collection, documents, queries),
             **weight_differences(documents, exact[0]),
             "top_terms_changed": changed_top_terms(documents, exact[0]),
         }
     assert exact is not None
-    for setting in options.prune:
-        report[setting] = _measured(collection, *pruned(*exact, setting))
+    for pruning in options.prune:
+        report[pruning] = _measured(collection, *pruned(*exact, pruning))
     _print(report)
     write_json(
         options.json,
@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="tiny", help="tiny or a folder; base is random (default: %(default)s)")
     parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), help="default: all, but those refused")
+    parser.add_argument("--dtypes", nargs="+", default=list(SETTINGS), help="default: all, but those refused")
     parser.add_argument("--prune", nargs="*", default=list(_PRUNINGS), metavar="SETTING", help="of float32's weights")
     parser.add_argument("--threads", type=int, help="threads of torch")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")

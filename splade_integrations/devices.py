@@ -1,20 +1,28 @@
-"""Where and in which number type the model runs: turns the user's words into torch's, or says what there is."""
+"""Where, by what and in which type the model runs: turns the user's words into torch's, or says what there is."""
+
+from typing import Literal, get_args
 
 import torch
 
 from splade_integrations.int8 import int8_products_pay
 
-__all__ = ["keep_freed_memory", "resolve_device", "resolve_dtype"]
+__all__ = ["Backend", "keep_freed_memory", "resolve_device", "resolve_dtype"]
+
+Backend = Literal["torch", "openvino"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str | torch.device, backend: Backend = "torch") -> torch.device:
     """The torch device of "auto", "cpu", "cuda", "cuda:n" or "mps".
 
     Raises:
-        ValueError: An unknown device, or one that this machine does not have.
+        ValueError: An unknown device or backend, or one that this machine or the backend does not have.
     """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if unsure.")
+    if backend == "openvino" and device == "auto":
+        device = "cpu"
     there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]  # best first
     there += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if device == "auto":
@@ -31,17 +39,19 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device must be one that this machine has ({', '.join(there)}), got {str(device)!r}. "
             "Use device='auto' for the best one."
         )
+    if backend == "openvino" and resolved.type != "cpu":
+        raise ValueError(f"device must be cpu for backend='openvino', got {str(device)!r}. Use backend='torch' there.")
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device, backend: Backend = "torch") -> torch.dtype:
     """The torch type of "auto", "float32", "bfloat16", "float16" or "int8".
 
     "auto" is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose three more bits
     of mantissa keep the weights closer to float32 than bfloat16. int8 is for processors that multiply it fast.
 
     Raises:
-        ValueError: An unknown type, or int8 where it would not be faster.
+        ValueError: An unknown type, one that the backend does not have, or int8 where it would not be faster.
     """
     if dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
@@ -53,6 +63,8 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
             f"dtype int8 must be on a CPU with VNNI or AMX instructions, got {str(device)!r} without. "
             "Use dtype='bfloat16', or 'float16' on CUDA."
         )
+    if resolved == torch.float16 and backend == "openvino":
+        raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")
     return resolved
 
 

@@ -23,7 +23,7 @@ from splade_integrations.descriptions import (
     SpecialTerms,
     override,
 )
-from splade_integrations.devices import resolve_device, resolve_dtype
+from splade_integrations.devices import Backend, resolve_device, resolve_dtype
 from splade_integrations.explaining import EncodedText, Explanation, explain
 from splade_integrations.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.loading import LazySides
@@ -55,6 +55,8 @@ class SpladeEncoder:
         dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16", "float16", or "int8" on a
             CPU that has the instructions for it: the body's linear layers then. docs/speed.md tells
             what each costs in quality.
+        backend: "torch", or "openvino" for the layers of BERT, RoBERTa, DistilBERT and their kin on a CPU, which is
+            fastest in int8. It needs the extra "openvino".
         max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning a call.
             None takes the model's own limit.
         revision: Branch, tag or commit of a hub repository.
@@ -81,7 +83,8 @@ class SpladeEncoder:
         UnsupportedModelError: The model gives no SPLADE weights; the message says what was found.
         ValueError: An option is out of range, or the device is absent.
         TypeError: An option is unknown.
-        OptionalDependencyError: long_documents is "max", and this version of tokenizers loses the windows.
+        OptionalDependencyError: OpenVINO is wanted and not installed; or long_documents is "max", and this version of
+            tokenizers loses the windows.
 
     Example:
         >>> encoder = SpladeEncoder(model_folder)
@@ -101,6 +104,7 @@ class SpladeEncoder:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        backend: Backend = "torch",
         max_length: int | None = None,
         long_documents: LongDocuments = "truncate",
         max_windows: int = 3,
@@ -130,8 +134,9 @@ class SpladeEncoder:
         _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
-        self.device = resolve_device(device)
-        self.dtype = resolve_dtype(dtype, self.device)
+        self.device = resolve_device(device, backend)
+        self.dtype = resolve_dtype(dtype, self.device, backend)
+        self.backend = backend
         hub_options = {
             "revision": revision,
             "cache_dir": cache_dir,
@@ -158,6 +163,7 @@ class SpladeEncoder:
             self.description,
             device=self.device,
             dtype=self.dtype,
+            backend=backend,
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
             max_batch_texts=batch_size,
@@ -288,7 +294,8 @@ class SpladeEncoder:
             sides = {"texts": self.description.document}
         settings = [
             f"{self.model_name!r}",
-            f"device='{self.device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}",
+            f"device='{self.device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
+            + f", backend='{self.backend}'" * (self.backend != "torch"),
             *(f"{name}: {side}" for name, side in sides.items()),
         ]
         if self.description.special_terms == "drop":

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
-__all__ = ["fuse_layers", "use_norm_kernel"]
+__all__ = ["FusedLayer", "FusedLayers", "InPlaceGelu", "fuse_layers", "use_norm_kernel"]
 
 
-class _Layer(nn.Module):
+class FusedLayer(nn.Module):
     """One layer: attention, then two linear layers, each added to what it read and normalised.
 
     Args:
@@ -46,7 +46,7 @@ class _Layer(nn.Module):
         self.attention_output = attention_output
         self.attention_norm: nn.Module = _AddedNorm(attention_norm)
         self.intermediate = intermediate
-        self.activation = _InPlaceGelu() if _is_gelu(activation) else activation
+        self.activation = InPlaceGelu() if _is_gelu(activation) else activation
         self.output = output
         self.output_norm: nn.Module = _AddedNorm(output_norm)
 
@@ -76,7 +76,7 @@ class _AddedNorm(nn.Module):
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-class _InPlaceGelu(nn.Module):
+class InPlaceGelu(nn.Module):
     """GELU, which spares the widest activations a copy."""
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -84,10 +84,10 @@ class _InPlaceGelu(nn.Module):
         return outputs
 
 
-class _Layers(nn.Module):
+class FusedLayers(nn.Module):
     """In the place of a transformers encoder, whose call it takes."""
 
-    def __init__(self, layers: list[_Layer]) -> None:
+    def __init__(self, layers: list[FusedLayer]) -> None:
         super().__init__()
         self.layer = nn.ModuleList(layers)
 
@@ -97,9 +97,9 @@ class _Layers(nn.Module):
         return EncoderOutput(last_hidden_state=hidden_states)
 
 
-def _of_bert(layer: Any) -> _Layer:
+def _of_bert(layer: Any) -> FusedLayer:
     attention = layer.attention.self
-    return _Layer(
+    return FusedLayer(
         attention.num_attention_heads,
         (attention.query, attention.key, attention.value),
         layer.attention.output.dense,
@@ -111,9 +111,9 @@ def _of_bert(layer: Any) -> _Layer:
     )
 
 
-def _of_distilbert(layer: Any) -> _Layer:
+def _of_distilbert(layer: Any) -> FusedLayer:
     attention = layer.attention
-    return _Layer(
+    return FusedLayer(
         attention.n_heads,
         (attention.q_lin, attention.k_lin, attention.v_lin),
         attention.out_lin,
@@ -127,7 +127,7 @@ def _of_distilbert(layer: Any) -> _Layer:
 
 # By model type: where the encoder is, and how a layer is read. Others may have modules of the same names that do more,
 # on long texts only, where no short probe would tell.
-_KINDS: dict[str, tuple[str, Callable[[Any], _Layer]]] = {
+_KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
 }
@@ -149,7 +149,7 @@ def fuse_layers(body: Any) -> Callable[[], None] | None:
     encoder = getattr(body, place)
     if not all(type(module).__module__.startswith(("transformers.", "torch.")) for module in encoder.modules()):
         return None
-    setattr(body, place, _Layers([read(layer) for layer in encoder.layer]))
+    setattr(body, place, FusedLayers([read(layer) for layer in encoder.layer]))
     return lambda: setattr(body, place, encoder)
 
 
@@ -161,7 +161,7 @@ def use_norm_kernel(body: Any) -> Callable[[], None] | None:
     Raises:
         Exception: The kernel does not compile here, or not to what torch gives: nothing has been changed then.
     """
-    layers = [module for module in body.modules() if isinstance(module, _Layer)]
+    layers = [module for module in body.modules() if isinstance(module, FusedLayer)]
     if not layers:
         return None
     from splade_integrations.kernels.added_norm import AddedNormKernel, check_kernel  # brings Triton

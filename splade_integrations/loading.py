@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from splade_integrations.descriptions import MaskedLM, ModelDescription, Side, TokenWeights
+from splade_integrations.devices import Backend
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.masked_lm import load_masked_lm, load_tokenizer, resolve_max_length
 from splade_integrations.sides import EncodingSide, LexicalSide, TokenWeightsSide, TransformerSide
@@ -28,6 +29,7 @@ class LazySides:
         description: Of the model.
         device: Where the weights go.
         dtype: Type of the weights.
+        backend: As `load_masked_lm`.
         max_length: Most tokens of a text, or None for the model's own limit.
         max_batch_tokens: As `TransformerSide`.
         max_batch_texts: As `TransformerSide`.
@@ -41,6 +43,7 @@ class LazySides:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        backend: Backend,
         max_length: int | None,
         max_batch_tokens: int | None,
         max_batch_texts: int | None,
@@ -52,6 +55,7 @@ class LazySides:
         self._weights_options: dict[str, Any] = {
             "device": device,
             "dtype": dtype,
+            "backend": backend,
             "trust_remote_code": trust_remote_code,
         }
         self._batch_limits: dict[str, Any] = {

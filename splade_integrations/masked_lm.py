@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.devices import keep_freed_memory
+from splade_integrations.devices import Backend, keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.rebuilding import rebuild
 from splade_integrations.repositories import Repository
@@ -57,7 +57,13 @@ class LoadedMaskedLM:
 
 
 def load_masked_lm(
-    repository: Repository, folder: str, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+    repository: Repository,
+    folder: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: Backend = "torch",
+    trust_remote_code: bool = False,
 ) -> LoadedMaskedLM:
     """Load a masked-LM checkpoint.
 
@@ -68,11 +74,12 @@ def load_masked_lm(
         folder: Folder within the repository; "" is its root.
         device: Where the weights go.
         dtype: Type of the weights. int8 is for the body's linear layers; the rest is float32 then.
+        backend: What computes the body's layers. "openvino" leaves the rest in float32, whatever the type.
         trust_remote_code: Let the repository run code of its own; its revision is logged.
     Raises:
         FileNotFoundError: A file is missing.
-        UnsupportedModelError: No masked-LM head, or weights that are missing, contradict the configuration, are
-            damaged or not finite.
+        UnsupportedModelError: No masked-LM head, weights that are missing, contradict the configuration, are damaged
+            or not finite, or layers that the backend does not know.
     """
     name = repository.name
     arguments = {**_location(repository, folder), "trust_remote_code": trust_remote_code}
@@ -83,7 +90,7 @@ def load_masked_lm(
         try:
             model, report = AutoModelForMaskedLM.from_pretrained(
                 config=config,
-                dtype=torch.float32 if dtype == torch.int8 else dtype,
+                dtype=torch.float32 if dtype == torch.int8 or backend == "openvino" else dtype,
                 output_loading_info=True,
                 **arguments,
             )
@@ -103,7 +110,7 @@ def load_masked_lm(
         keep_freed_memory()
     tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
     _check_vocabulary(name, model, tokenizer)
-    decoder, ignores_padding = rebuild(name, model, dtype)
+    decoder, ignores_padding = rebuild(name, model, dtype, backend)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),

@@ -1,8 +1,8 @@
 """Rebuilds a loaded masked LM: takes off its decoder, and puts faster layers in the place of its own.
 
 A model is known by what it does: a change stays only if a probe, two short texts of which one is padded, gives what it
-gave before; only int8, which rounds, is taken on trust. Knows transformers' models and torch, nothing of files, pooling
-or texts of users.
+gave before; only what is asked to round (int8, and 16 bits in OpenVINO) is taken on trust. Knows transformers' models
+and torch, nothing of files, pooling or texts of users.
 """
 
 import logging
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from splade_integrations.devices import Backend
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.fused_layers import fuse_layers, use_norm_kernel
 from splade_integrations.int8 import Int8Linear
 from splade_integrations.kernels import kernels_run
 from splade_integrations.linears import Linears, PackedLinear, packing_pays
+from splade_integrations.openvino_layers import use_openvino
 from splade_integrations.precision import exact_float32
 
 __all__ = ["rebuild"]
@@ -28,30 +30,38 @@ logger = logging.getLogger(__name__)
 _TOKENS, _PADDED_TO, _REAL = 16, 8, 5
 
 
-def rebuild(name: str, model: Any, dtype: torch.dtype) -> tuple[nn.Linear | None, bool]:
+def rebuild(name: str, model: Any, dtype: torch.dtype, backend: Backend = "torch") -> tuple[nn.Linear | None, bool]:
     """Make a masked LM fast, and end it at what enters its decoder.
 
     Args:
         name: What the model was asked for by, for messages.
         model: The transformers model, which is changed. Its decoder becomes the identity.
-        dtype: int8 quantises the body's linear layers; other types are what the weights have.
+        dtype: int8 quantises the body's linear layers; other types are what the weights have, or what OpenVINO makes
+            of them.
+        backend: What computes the body's layers.
     Returns:
         The decoder, or None where the head is more than a linear layer at its end: the model then gives logits still.
         And whether a padded text gives what it gives alone.
     Raises:
-        UnsupportedModelError: int8, and the model reads its linear layers' weights by hand.
+        UnsupportedModelError: int8, and the model reads its linear layers' weights by hand; or OpenVINO, and its layers
+            are of another kind.
+        OptionalDependencyError: OpenVINO is not installed.
     """
     probe = _Probe(model)
     with exact_float32(model.device):
         expected = probe()
         ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
-        if _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model)) and kernels_run(model.device):
+        fused = _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
+        if fused and kernels_run(model.device):
             _keep_if_same(probe, expected, lambda: use_norm_kernel(model.base_model))
-        quantized = model.base_model.modules() if dtype == torch.int8 else ()
+        if backend == "openvino":
+            expected = _use_openvino(name, model, probe, expected, dtype)
+        quantize = dtype == torch.int8 and backend == "torch"
+        quantized = model.base_model.modules() if quantize else ()
         if packing_pays(model.device, expected.dtype):
             _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized])
         decoder = _take_decoder(model, probe, probe())  # not `expected`, from which other sums may differ a little
-        if dtype == torch.int8:
+        if quantize:
             _quantize(name, model, probe)
     return decoder, ignores_padding
 
@@ -95,6 +105,22 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
     if undo is not None:
         undo()
     return False
+
+
+def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, dtype: torch.dtype) -> Tensor:
+    """Have OpenVINO compute the body's layers. What the probe gives then, which in float32 must be what it gave."""
+    if not use_openvino(model.base_model, dtype):
+        raise UnsupportedModelError(
+            f"{name!r} must have layers of BERT, RoBERTa, DistilBERT or their kin for backend='openvino', got those of "
+            f"{model.config.model_type!r}. Use backend='torch'."
+        )
+    found = probe()
+    if dtype == torch.float32 and not _same(found, expected):
+        raise UnsupportedModelError(
+            f"{name!r} must give the same by OpenVINO, got logits that differ by up to "
+            f"{(found - expected).abs().max():.1g}. Use backend='torch'."
+        )
+    return found
 
 
 def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> None:

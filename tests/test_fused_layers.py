@@ -99,7 +99,7 @@ def test_a_probe_that_fails_in_any_way_undoes_the_change(tmp_path, monkeypatch):
     def wrong(self, hidden, mask):
         raise IndexError("of hidden states, say")
 
-    monkeypatch.setattr("splade_integrations.fused_layers._Layer.forward", wrong)
+    monkeypatch.setattr("splade_integrations.fused_layers.FusedLayer.forward", wrong)
     decoder, _ = rebuild("a model", model, torch.float32)
     assert not is_fused(model)
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)

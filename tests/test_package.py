@@ -22,7 +22,7 @@ def run_without(absent: set[str], code: str) -> subprocess.CompletedProcess:
 
 
 def test_core_works_without_any_framework(model_folder):
-    frameworks = {"langchain_core", "langchain_milvus", "llama_index", "pymilvus", "milvus_lite", "triton"}
+    frameworks = {"langchain_core", "langchain_milvus", "llama_index", "pymilvus", "milvus_lite", "openvino", "triton"}
     code = f"""
 from splade_integrations import SpladeEncoder, to_dicts
 from splade_integrations.milvus import SpladeEmbeddingFunction
@@ -36,7 +36,7 @@ print(SpladeEncoder({model_folder!r}).encode_documents(["a"]).shape)
 def test_import_brings_no_framework():
     code = "import splade_integrations, sys; print(sorted({m.split('.')[0] for m in sys.modules}))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for framework in ("langchain", "llama_index", "pymilvus", "pandas", "sklearn", "triton"):
+    for framework in ("langchain", "llama_index", "pymilvus", "openvino", "pandas", "sklearn", "triton"):
         assert f"'{framework}" not in modules
 
 

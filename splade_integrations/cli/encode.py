@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from scipy.sparse import csr_array
 
-from splade_integrations.cli.options import Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
+from splade_integrations.cli.options import Backend, Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
 from splade_integrations.cli.terminal import note, print_json, progress
 from splade_integrations.cli.writing import Block, whole_file, writer_of
 from splade_integrations.encoder import SpladeEncoder
@@ -63,6 +63,7 @@ def encode(
     max_length: MaxLength = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "torch",
     as_json: Json = False,
 ) -> None:
     """Encode the texts of a file as sparse vectors.
@@ -85,6 +86,7 @@ def encode(
             max_length=max_length,
             device=device,
             dtype=dtype,
+            backend=backend,
             query_pruning=pruning,
             document_pruning=pruning,
         )

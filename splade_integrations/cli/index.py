@@ -19,6 +19,7 @@ from splade_integrations.cli.encode import (
     records_of,
 )
 from splade_integrations.cli.options import (
+    Backend,
     DenseModel,
     Device,
     Dtype,
@@ -59,6 +60,7 @@ def index(
     max_length: MaxLength = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "torch",
     as_json: Json = False,
 ) -> None:
     """Put the texts of a file into a Milvus collection, with a dense side if you name a model for it.
@@ -91,6 +93,7 @@ def index(
             max_length=max_length,
             device=device,
             dtype=dtype,
+            backend=backend,
             document_pruning=None if max_active_dims is None else Pruning(max_active_dims=max_active_dims),
         )
         if goes_on:

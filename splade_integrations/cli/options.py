@@ -7,6 +7,7 @@ import typer
 from splade_integrations.encoder import SpladeEncoder
 
 __all__ = [
+    "Backend",
     "DenseModel",
     "Device",
     "Dtype",
@@ -25,6 +26,9 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", rich_help_panel="Model")]
 Dtype = Annotated[
     str, typer.Option(help="auto, float32, bfloat16, float16, or int8 on a CPU.", rich_help_panel="Model")
+]
+Backend = Annotated[
+    str, typer.Option(help="torch, or openvino on a CPU, fastest with --dtype int8.", rich_help_panel="Model")
 ]
 MaxLength = Annotated[
     int | None,

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from splade_integrations.cli.options import Device, Dtype, Json, Token, Uri, load_encoder
+from splade_integrations.cli.options import Backend, Device, Dtype, Json, Token, Uri, load_encoder
 from splade_integrations.cli.terminal import print_json, stdout
 from splade_integrations.fingerprint import Fingerprint, name_of
 from splade_integrations.sparse import Pruning, to_dicts
@@ -41,6 +41,7 @@ def search(
     token: Token = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "torch",
     as_json: Json = False,
 ) -> None:
     """Search a collection: dense, sparse, or both fused by reciprocal rank.
@@ -74,6 +75,7 @@ def search(
                 max_length=kept.get("max_length"),
                 device=device,
                 dtype=dtype,
+                backend=backend,
                 document_pruning=_kept_pruning(kept),  # explanations then sum to the score
             )
             _check_weights(kept, encoder.fingerprint)

@@ -1,0 +1,138 @@
+"""backend="openvino" against torch: every kind of layer that it takes, padding, threads, and what it refuses."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from random_checkpoints import save_masked_lm
+from scipy.sparse import vstack
+from test_package import run_without
+
+from splade_integrations import SpladeEncoder, UnsupportedModelError
+from splade_integrations.fused_layers import FusedLayers
+from splade_integrations.int8 import int8_products_pay
+from splade_integrations.openvino_layers import OpenVinoLayers
+
+DTYPES = ["float32", "bfloat16"] + ["int8"] * int8_products_pay(torch.device("cpu"))
+# Of each length up to some, so also of those that are rounded up.
+EVERY_LENGTH = ["a" * length for length in range(90)]
+
+
+def layers_of(encoder):
+    modules = encoder._side("document")._loaded.model.base_model.modules()
+    return [type(module) for module in modules if isinstance(module, FusedLayers | OpenVinoLayers)]
+
+
+@pytest.fixture(scope="module")
+def by_openvino(model_folder):
+    return {dtype: SpladeEncoder(model_folder, max_length=256, backend="openvino", dtype=dtype) for dtype in DTYPES}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config_options"),
+    [
+        ("bert", {}),
+        ("distilbert", {}),
+        ("roberta", {}),
+        ("xlm-roberta", {}),
+        ("camembert", {}),
+        ("electra", {"embedding_size": 16}),
+        ("bert", {"intermediate_size": 36}),  # whose greatest common divisor with the hidden size is small
+        ("bert", {"attn_implementation": "eager"}),  # whose masks are added
+    ],
+)
+def test_float32_equals_torch(tmp_path, architecture, config_options):
+    save_masked_lm(tmp_path, architecture, **config_options)
+    expected = SpladeEncoder(tmp_path).encode_documents(EVERY_LENGTH)
+    encoder = SpladeEncoder(tmp_path, backend="openvino")
+    assert layers_of(encoder) == [OpenVinoLayers]
+    np.testing.assert_allclose(encoder.encode_documents(EVERY_LENGTH).toarray(), expected.toarray(), atol=1e-5)
+    assert "backend='openvino'" in repr(encoder)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_depends_on_no_neighbour(by_openvino, texts, dtype):
+    encoder, some = by_openvino[dtype], texts[:5] + texts[-8:]
+    together = encoder.encode_documents(some)
+    alone = vstack([encoder.encode_documents([text]) for text in some])
+    assert abs(together - alone).max() < (1e-5 if dtype == "float32" else 1e-3)
+
+
+def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):
+    expected = encoder.encode_documents(texts)
+    differences = {dtype: abs(one.encode_documents(texts) - expected) for dtype, one in by_openvino.items()}
+    assert differences["float32"].max() < 1e-5
+    for dtype in DTYPES[1:]:
+        assert 1e-3 < differences[dtype].max() < 0.3
+        assert differences[dtype].sum() < 0.05 * expected.sum()
+    if "int8" in DTYPES:
+        assert differences["int8"].sum() > 1.5 * differences["bfloat16"].sum()
+
+
+def test_threads_share_an_encoder(by_openvino, texts):
+    encoder = by_openvino["float32"]
+    batches = [texts[start : start + 20] for start in range(0, 160, 20)]
+    expected = [encoder.encode_documents(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for found, rows in zip(pool.map(encoder.encode_documents, batches), expected, strict=True):
+            assert abs(found - rows).max() < 1e-5
+
+
+def test_an_explanation_adds_up(by_openvino, encoder):
+    query, document = "who cracked enigma", "Alan Turing broke the Enigma cipher."
+    found, expected = (one.explain(query, document) for one in (by_openvino["float32"], encoder))
+    assert found.score == pytest.approx(expected.score, abs=1e-4)
+    assert [term.label for term in found.terms] == [term.label for term in expected.terms]
+
+
+def test_layers_of_another_kind_are_refused(tmp_path):
+    save_masked_lm(tmp_path, "modernbert")
+    with pytest.raises(UnsupportedModelError, match=r"got those of 'modernbert'\. Use backend='torch'"):
+        SpladeEncoder(tmp_path, backend="openvino")
+
+
+def test_another_activation_is_refused(tmp_path):
+    save_masked_lm(tmp_path, "bert", hidden_act="relu")
+    with pytest.raises(UnsupportedModelError, match=r"must be GELU for backend='openvino', got ReLU"):
+        SpladeEncoder(tmp_path, backend="openvino")
+
+
+def test_other_results_are_refused(model_folder, monkeypatch):
+    own = OpenVinoLayers.forward
+
+    def wrong(self, *inputs, **options):
+        output = own(self, *inputs, **options)
+        output.last_hidden_state.mul_(1.01)
+        return output
+
+    monkeypatch.setattr(OpenVinoLayers, "forward", wrong)
+    with pytest.raises(UnsupportedModelError, match="must give the same by OpenVINO"):
+        SpladeEncoder(model_folder, backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "onnx"}, "backend must be torch or openvino, got 'onnx'"),
+        ({"backend": "openvino", "dtype": "float16"}, "dtype must be float32, bfloat16 or int8 for backend='openvino'"),
+        ({"backend": "openvino", "device": "cuda"}, "device must be"),
+    ],
+)
+def test_options_that_do_not_go_together(model_folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        SpladeEncoder(model_folder, **options)
+
+
+def test_without_openvino(model_folder):
+    code = f"""
+from splade_integrations import OptionalDependencyError, SpladeEncoder
+SpladeEncoder({model_folder!r})
+try:
+    SpladeEncoder({model_folder!r}, backend="openvino")
+except OptionalDependencyError as err:
+    print(err)
+"""
+    done = run_without({"openvino"}, code)
+    pip_line = "pip install 'splade-integrations[openvino]'"
+    assert done.stdout == f"backend='openvino' needs openvino. Install it with: {pip_line}.\n", done.stderr
