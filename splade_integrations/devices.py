@@ -6,7 +6,7 @@ import torch
 
 from splade_integrations.int8 import int8_products_pay
 
-__all__ = ["Backend", "keep_freed_memory", "resolve_device", "resolve_dtype"]
+__all__ = ["Backend", "resolve_device", "resolve_dtype"]
 
 Backend = Literal["torch", "openvino"]
 
@@ -66,14 +66,3 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device, backend: Backe
     if resolved == torch.float16 and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")
     return resolved
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to 64 MiB that are freed, for the next activations, and not give them back to the system.
-
-    Each layer's activations are some megabytes. Memory that comes from the system anew is cleared page by page, which
-    takes a quarter of BERT-base's time in int8. glibc keeps twice the largest block of up to 32 MiB that was ever
-    freed (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD), so one is freed, which nothing has written to. Other
-    allocators, and thresholds that the user has set, stay as they are.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)

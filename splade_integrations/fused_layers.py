@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
+
+from splade_integrations.linears import rounded_up
 
 __all__ = ["FusedLayer", "FusedLayers", "InPlaceGelu", "fuse_layers", "use_norm_kernel"]
 
@@ -50,18 +52,26 @@ class FusedLayer(nn.Module):
         self.output = output
         self.output_norm: nn.Module = _AddedNorm(output_norm)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Hidden states, (B, L, H), to the next ones. The mask broadcasts to (B, heads, L, L); None hides nothing."""
-        hidden = self.attention_norm(self.attention_output(self._attend(hidden, mask)), hidden)
+    def forward(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
+        """Hidden states to the next ones.
+
+        Args:
+            hidden: Of all tokens, and maybe of some more that are none. (B L or more, H).
+            shape: (B, L, H).
+            mask: Broadcasts to (B, heads, L, L); None hides nothing.
+        """
+        hidden = self.attention_norm(self.attention_output(self._attend(hidden, shape, mask)), hidden)
         output: Tensor = self.output_norm(self.output(self.activation(self.intermediate(hidden))), hidden)
         return output
 
-    def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """What attention gathers for each token. (B, L, H). A method, so that the projections are freed early."""
-        batch, length, _ = hidden.shape
-        projected = self.projections(hidden).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
+        """What attention gathers for each token. As `hidden`. A method, so that the projections are freed early."""
+        batch, length, _ = shape
+        tokens = batch * length
+        projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = projected  # (B, heads, L, H / heads)
-        return scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+        attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2)
+        return pad(attended.flatten(2).flatten(0, 1), (0, 0, 0, len(hidden) - tokens))
 
 
 class _AddedNorm(nn.Module):
@@ -92,9 +102,14 @@ class FusedLayers(nn.Module):
         self.layer = nn.ModuleList(layers)
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
+        shape = hidden_states.shape
+        tokens = hidden_states.flatten(0, 1)
+        if tokens.device.type == "cpu":
+            # Once, and not in each of the products. What becomes of these rows is thrown away.
+            tokens = pad(tokens, (0, 0, 0, rounded_up(len(tokens)) - len(tokens)))
         for layer in self.layer:
-            hidden_states = layer(hidden_states, attention_mask)
-        return EncoderOutput(last_hidden_state=hidden_states)
+            tokens = layer(tokens, shape, attention_mask)
+        return EncoderOutput(last_hidden_state=tokens[: shape[0] * shape[1]].view(shape))
 
 
 def _of_bert(layer: Any) -> FusedLayer:

@@ -5,8 +5,23 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-__all__ = ["Linears", "PackedLinear", "packing_pays"]
+__all__ = ["Linears", "PackedLinear", "packing_pays", "rounded_up"]
+
+
+def rounded_up(rows: int) -> int:
+    """One of the few numbers of rows that products are computed with, at most a sixteenth above `rows`.
+
+    oneDNN compiles a product for each number of rows and keeps it: half a millisecond and half a megabyte. Batches of
+    real texts have hundreds of numbers.
+
+    Example:
+        >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
+        [25, 34, 1024, 6144]
+    """
+    step = 1 << max(0, rows.bit_length() - 5)  # sixteen numbers from each power of two to the next
+    return -(-rows // step) * step
 
 
 class PackedLinear(nn.Module):
@@ -33,8 +48,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) to (…, N), of the weight's type."""
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self._bias, "none", [], "")
-        return outputs
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        more = rounded_up(len(rows)) - len(rows)
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
+            pad(rows, (0, 0, 0, more)) if more else rows, self._weight, self._bias, "none", [], ""
+        )
+        return outputs[: len(rows)].view(*inputs.shape[:-1], outputs.shape[1])
 
 
 def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:

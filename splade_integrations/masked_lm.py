@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.devices import Backend, keep_freed_memory
+from splade_integrations.allocator import keep_freed_memory
+from splade_integrations.devices import Backend
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.rebuilding import rebuild
 from splade_integrations.repositories import Repository

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import linear
 
+from splade_integrations.allocator import ReturnedMemory
 from splade_integrations.batching import token_budget_batches
 from splade_integrations.descriptions import MaskedLM
 from splade_integrations.errors import UnsupportedModelError
@@ -98,6 +99,7 @@ class TransformerSide:
         elif description.pooling_strategy == "max":
             self._head = fastest_max_pool_head(loaded.weight)
         self._extraction = SparseExtraction(loaded.model.device)
+        self._returned_memory = ReturnedMemory()
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
         """Encode by batches of similar length, and put the rows back in order. (N, dim).
@@ -124,6 +126,7 @@ class TransformerSide:
                     )
                 rows.append(found)
                 positions += batch
+                self._returned_memory.after_batch()
                 progress(len(batch))
         empty = [position for position, text_ids in enumerate(ids) if not text_ids]
         if empty:

@@ -6,7 +6,7 @@ from torch import nn
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.int8 import Int8Linear, int8_products_pay
-from splade_integrations.linears import Linears, PackedLinear, packing_pays
+from splade_integrations.linears import Linears, PackedLinear, packing_pays, rounded_up
 
 CPU = torch.device("cpu")
 needs_packing = pytest.mark.skipif(not packing_pays(CPU, torch.float32), reason="this processor has no such kernels")
@@ -24,6 +24,36 @@ def test_packed_equals_plain(dtype, shape, bias):
     linear, inputs = nn.Linear(64, 40, bias=bias, dtype=dtype), torch.randn(shape, dtype=dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(PackedLinear(linear)(inputs), linear(inputs).detach(), atol=tolerance, rtol=tolerance)
+
+
+def test_few_numbers_of_rows_none_much_larger():
+    numbers = {rows: rounded_up(rows) for rows in range(8192)}
+    assert all(rows <= number <= rows * 17 / 16 for rows, number in numbers.items())
+    assert all(rounded_up(number) == number for number in numbers.values())
+    assert len(set(numbers.values())) < 170
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch, dtype):
+    kind = PackedLinear
+    if dtype == "int8":
+        kind = Int8Linear
+        if not int8_products_pay(CPU):
+            pytest.skip("this processor has no fast int8 product")
+    forward, rows = kind.forward, []
+
+    def recorded(self, inputs):
+        if inputs.dim() == 2:  # of the body; the head's own layer rounds by itself
+            rows.append(len(inputs))
+        return forward(self, inputs)
+
+    monkeypatch.setattr(kind, "forward", recorded)
+    encoder = SpladeEncoder(model_folder, dtype=dtype)
+    for words in range(1, 100):
+        encoder.encode_documents(["word " * words] * 3)
+    assert len(set(rows)) < 60
+    assert {rounded_up(number) for number in rows} == set(rows)
 
 
 @needs_packing

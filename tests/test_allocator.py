@@ -1,0 +1,34 @@
+"""Memory that is free but lies between what is in use, in glibc's own heap."""
+
+import ctypes
+import platform
+
+import pytest
+
+from splade_integrations import allocator
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
+MIB = 2**20
+
+
+def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
+    allocator.keep_freed_memory()  # else what is large would come from the system, and go there
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    memory = allocator.ReturnedMemory()
+    large, small = [], []
+    for _ in range(300):
+        large.append(libc.malloc(MIB))
+        ctypes.memset(large[-1], 1, MIB)
+        small.append(libc.malloc(100_000))  # smaller ones would find older gaps
+    for block in large:
+        libc.free(block)
+    grown = allocator._resident()
+    monkeypatch.setattr(allocator, "_MOST_GROWTH", 10**12)
+    memory.after_batch()
+    assert allocator._resident() > grown - 20 * MIB
+    monkeypatch.undo()
+    memory.after_batch()
+    assert allocator._resident() < grown - 200 * MIB
+    for block in small:
+        libc.free(block)
