@@ -1,10 +1,12 @@
 """How much memory does a stream of long texts take? Peak over a warmed encoder, in a process of its own each.
 
     python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
+    python -m benchmarks.memory FOLDER --mixed [--runs …]
 
 `stream_documents` reads that many texts of 512 tokens, made from FOLDER's documents by a generator, and each block is
-dropped when the next one comes. The encoder is warmed by a few such texts, the peak of resident memory is reset, and
-what it reaches beyond the resident memory of then is printed. Linux only: it is read from /proc.
+dropped when the next one comes. With --mixed they are FOLDER's documents as they are, over and over, cut at 512 tokens:
+many lengths leave more behind in an allocator. The encoder is warmed by a few long texts, the peak of resident memory
+is reset, and what it reaches beyond the resident memory of then is printed. Linux only: it is read from /proc.
 """
 
 import argparse
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     if options.in_this_process:
         (run,) = options.runs
-        print(json.dumps(measure_stream(options.folder, *_parsed(run), options.dtype)))
+        print(json.dumps(measure_stream(options.folder, *_parsed(run), options.dtype, options.mixed)))
         return 0
     print(describe_environment())
     collection = load_collection(options.folder)
@@ -59,12 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run in runs
     ]
     print("\n" + format_table(header, rows))
-    print(f"\n{options.dtype}; {_MAX_LENGTH}-token texts; the coarse head is within the warmed memory, as weights are.")
+    texts = f"texts of {'up to ' * options.mixed}{_MAX_LENGTH} tokens"
+    print(f"\n{options.dtype}; {texts}; the coarse head is within the warmed memory, as weights are.")
     write_json(options.json, {"question": "memory of a stream", "dtype": options.dtype, "runs": runs})
     return 0
 
 
-def measure_stream(folder: str, model: str, texts: int, dtype: str) -> dict[str, Any]:
+def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool) -> dict[str, Any]:
     """Bytes of resident memory that streaming `texts` texts takes beyond a warmed encoder, and what goes with it."""
     quiet()
     collection = load_collection(folder)
@@ -78,7 +81,8 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str) -> dict[str,
     memory = PeakMemory()
     rows = terms = 0
     start = time.perf_counter()
-    for block in encoder.stream_documents(islice(long_texts(collection.documents), texts)):
+    source = cycle(collection.documents) if mixed else long_texts(collection.documents)
+    for block in encoder.stream_documents(islice(source, texts)):
         rows += block.shape[0]
         terms += block.nnz
     seconds = time.perf_counter() - start
@@ -86,7 +90,8 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str) -> dict[str,
     return {
         "model": model,
         "texts": texts,
-        "tokens_a_text": _MAX_LENGTH,
+        "mixed_lengths": mixed,
+        "most_tokens_a_text": _MAX_LENGTH,
         "terms_a_text": terms / rows,
         "warmed": memory.start,
         "peak_over_warmed": memory.grown(),
@@ -124,7 +129,8 @@ def _coarse_head_bytes(encoder: Any) -> int | None:
 def _in_process_of_its_own(run: str, options: argparse.Namespace) -> dict[str, Any]:
     print(f"  {run} …", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "benchmarks.memory", options.folder, "--in-this-process", "--runs", run]
-    command += ["--dtype", options.dtype, *(["--threads", str(options.threads)] if options.threads else [])]
+    command += ["--dtype", options.dtype, *["--mixed"] * options.mixed]
+    command += ["--threads", str(options.threads)] if options.threads else []
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     print(f"  {run}: {report['peak_over_warmed'] / _MIB:.0f} MiB", file=sys.stderr, flush=True)
@@ -153,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         default=["tiny:1000", "tiny:10000", "tiny:50000", "base:500"],
         metavar="MODEL:TEXTS",
     )
+    parser.add_argument("--mixed", action="store_true", help="FOLDER's documents as they are, over and over")
     parser.add_argument(
         "--dtype", default="float32", help="of the encoder, or openvino-int8, say (default: %(default)s)"
     )

@@ -13,8 +13,8 @@ __all__ = ["Linears", "PackedLinear", "packing_pays", "rounded_up"]
 def rounded_up(rows: int) -> int:
     """One of the few numbers of rows that products are computed with, at most a sixteenth above `rows`.
 
-    oneDNN compiles a product for each number of rows and keeps it: half a millisecond and half a megabyte. Batches of
-    real texts have hundreds of numbers.
+    oneDNN compiles a product for each number of rows and keeps it: half a millisecond and half a megabyte, and batches
+    of real texts have hundreds of numbers.
 
     Example:
         >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]

@@ -16,12 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from splade_integrations.errors import UnsupportedModelError, require_extra
 from splade_integrations.fused_layers import FusedLayer, FusedLayers, InPlaceGelu
 from splade_integrations.int8 import to_int8_grid
+from splade_integrations.linears import rounded_up
 
 __all__ = ["OpenVinoLayers", "use_openvino"]
-
-# OpenVINO compiles kernels for each new shape and keeps them: some milliseconds, and up to a megabyte. So lengths are
-# rounded up to a multiple of this.
-_LENGTH_STEP = 8
 
 
 def use_openvino(body: Any, dtype: torch.dtype) -> bool:
@@ -72,7 +69,8 @@ class OpenVinoLayers(nn.Module):
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
         """Hidden states, (B, L, H) float32, to the last ones. The mask: (B, 1, L or 1, L), or None to hide nothing."""
         batch, length, _width = hidden_states.shape
-        more = -length % _LENGTH_STEP
+        # OpenVINO compiles kernels for each new shape, too: some milliseconds, and up to a megabyte.
+        more = rounded_up(length) - length
         seen = torch.zeros((batch, 1, 1, length + more), dtype=torch.bool)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
         with self._lock:
