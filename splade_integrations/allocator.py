@@ -6,9 +6,9 @@ Knows the process only; nothing of models.
 import ctypes
 import mmap
 import platform
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -41,18 +41,22 @@ class ReturnedMemory:
         self._least = _resident()
 
     def after_batch(self) -> None:
-        """Look, and give back if need be: some ten milliseconds then."""
+        """Look, and give back if need be: some ten milliseconds then, more in a process that holds much else."""
         resident = _resident()
-        if resident - self._least > _MOST_GROWTH and _glibc() is not None:
-            _glibc().malloc_trim(0)
+        if resident - self._least > _MOST_GROWTH and (malloc_trim := _malloc_trim()):
+            malloc_trim(0)
             resident = self._least = _resident()
         self._least = min(self._least, resident)
 
 
 @cache
-def _glibc() -> Any:
-    """The C library, or None where it is not glibc."""
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+def _malloc_trim() -> Callable[[int], int] | None:
+    """malloc_trim(3), or None where the C library is not glibc."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    function = ctypes.CDLL(None).malloc_trim
+    function.argtypes = [ctypes.c_size_t]
+    return function
 
 
 def _resident() -> int:

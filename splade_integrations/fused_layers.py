@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
-from splade_integrations.linears import rounded_up
+from splade_integrations.linears import rounded_up, with_rows
 
 __all__ = ["FusedLayer", "FusedLayers", "InPlaceGelu", "fuse_layers", "use_norm_kernel"]
 
@@ -71,7 +71,7 @@ class FusedLayer(nn.Module):
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = projected  # (B, heads, L, H / heads)
         attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2)
-        return pad(attended.flatten(2).flatten(0, 1), (0, 0, 0, len(hidden) - tokens))
+        return with_rows(attended.flatten(2).flatten(0, 1), len(hidden))
 
 
 class _AddedNorm(nn.Module):
@@ -105,8 +105,8 @@ class FusedLayers(nn.Module):
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
-            # Once, and not in each of the products. What becomes of these rows is thrown away.
-            tokens = pad(tokens, (0, 0, 0, rounded_up(len(tokens)) - len(tokens)))
+            # Once, and not in each product, which would do it (`PackedLinear`). These rows are thrown away at the end.
+            tokens = with_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)
         return EncoderOutput(last_hidden_state=tokens[: shape[0] * shape[1]].view(shape))

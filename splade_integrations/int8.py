@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from splade_integrations.linears import rounded_up
+from splade_integrations.linears import rounded_up, with_rows
 
 __all__ = ["Int8Linear", "int8_products_pay", "to_int8_grid"]
 
@@ -72,8 +71,8 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) of a floating type to (…, N) float32."""
         tokens = inputs.reshape(-1, inputs.shape[-1]).float()
-        more = rounded_up(len(tokens)) - len(tokens)
-        tokens = pad(tokens, (0, 0, 0, more)) if more else tokens
+        real = len(tokens)
+        tokens = with_rows(tokens, rounded_up(real))
         grid = _one_sided_grid(tokens) if self._narrows else _two_sided_grid(tokens)
         outputs: Tensor = torch.ops.onednn.qlinear_pointwise(
             grid.levels, 1.0, grid.zero, self._packed, self._step, self._zeros,
@@ -82,7 +81,7 @@ class Int8Linear(nn.Module):
         torch.addcmul(self._bias, outputs, grid.step, out=outputs)
         if grid.offset is not None:
             outputs.addr_(grid.offset, self._sums)
-        return outputs[: len(outputs) - more].view(*inputs.shape[:-1], outputs.shape[1])
+        return outputs[:real].view(*inputs.shape[:-1], outputs.shape[1])
 
 
 def _two_sided_grid(tokens: Tensor) -> _TokenGrid:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-__all__ = ["Linears", "PackedLinear", "packing_pays", "rounded_up"]
+__all__ = ["Linears", "PackedLinear", "packing_pays", "rounded_up", "with_rows"]
 
 
 def rounded_up(rows: int) -> int:
@@ -22,6 +22,12 @@ def rounded_up(rows: int) -> int:
     """
     step = 1 << max(0, rows.bit_length() - 5)  # sixteen numbers from each power of two to the next
     return -(-rows // step) * step
+
+
+def with_rows(tokens: Tensor, rows: int) -> Tensor:
+    """Tokens, (…, tokens, H), and zeros below them up to so many rows; themselves, where they are as many."""
+    more = rows - tokens.shape[-2]
+    return pad(tokens, (0, 0, 0, more)) if more else tokens  # which would copy also where there is nothing to add
 
 
 class PackedLinear(nn.Module):
@@ -48,12 +54,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, K) to (…, N), of the weight's type."""
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        more = rounded_up(len(rows)) - len(rows)
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            pad(rows, (0, 0, 0, more)) if more else rows, self._weight, self._bias, "none", [], ""
-        )
-        return outputs[: len(rows)].view(*inputs.shape[:-1], outputs.shape[1])
+        tokens = inputs.reshape(-1, inputs.shape[-1])
+        rows = with_rows(tokens, rounded_up(len(tokens)))
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+        return outputs[: len(tokens)].view(*inputs.shape[:-1], outputs.shape[1])
 
 
 def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:

@@ -44,7 +44,7 @@ def rebuild(name: str, model: Any, dtype: torch.dtype, backend: Backend = "torch
         And whether a padded text gives what it gives alone.
     Raises:
         UnsupportedModelError: int8, and the model reads its linear layers' weights by hand; or OpenVINO, and its layers
-            are of another kind.
+            are of another kind, have another activation than GELU, or give something else in float32.
         OptionalDependencyError: OpenVINO is not installed.
     """
     probe = _Probe(model)
@@ -111,8 +111,8 @@ def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, dtype:
     """Have OpenVINO compute the body's layers. What the probe gives then, which in float32 must be what it gave."""
     if not use_openvino(model.base_model, dtype):
         raise UnsupportedModelError(
-            f"{name!r} must have layers of BERT, RoBERTa, DistilBERT or their kin for backend='openvino', got those of "
-            f"{model.config.model_type!r}. Use backend='torch'."
+            f"{name!r} must have layers as transformers has them for BERT, RoBERTa, DistilBERT or their kin for "
+            f"backend='openvino', got others, of model type {model.config.model_type!r}. Use backend='torch'."
         )
     found = probe()
     if dtype == torch.float32 and not _same(found, expected):

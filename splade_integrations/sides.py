@@ -99,7 +99,7 @@ class TransformerSide:
         elif description.pooling_strategy == "max":
             self._head = fastest_max_pool_head(loaded.weight)
         self._extraction = SparseExtraction(loaded.model.device)
-        self._returned_memory = ReturnedMemory()
+        self._returned_memory = ReturnedMemory() if loaded.model.device.type == "cpu" else None
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
         """Encode by batches of similar length, and put the rows back in order. (N, dim).
@@ -126,7 +126,8 @@ class TransformerSide:
                     )
                 rows.append(found)
                 positions += batch
-                self._returned_memory.after_batch()
+                if self._returned_memory is not None:
+                    self._returned_memory.after_batch()
                 progress(len(batch))
         empty = [position for position, text_ids in enumerate(ids) if not text_ids]
         if empty:

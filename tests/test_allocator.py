@@ -5,7 +5,7 @@ import platform
 
 import pytest
 
-from splade_integrations import allocator
+from splade_integrations import SpladeEncoder, allocator
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
 MIB = 2**20
@@ -32,3 +32,10 @@ def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
     assert allocator._resident() < grown - 200 * MIB
     for block in small:
         libc.free(block)
+
+
+def test_an_encoder_looks_after_each_batch(model_folder, monkeypatch):
+    looked = []
+    monkeypatch.setattr(allocator.ReturnedMemory, "after_batch", lambda self: looked.append(self))
+    SpladeEncoder(model_folder, batch_size=2).encode_documents(["a", "b", "c"])
+    assert len(looked) == 2

@@ -96,7 +96,7 @@ def test_a_probe_that_fails_in_any_way_undoes_the_change(tmp_path, monkeypatch):
     model = load(tmp_path, "bert")
     expected = logits(model)
 
-    def wrong(self, hidden, mask):
+    def wrong(self, *_):
         raise IndexError("of hidden states, say")
 
     monkeypatch.setattr("splade_integrations.fused_layers.FusedLayer.forward", wrong)

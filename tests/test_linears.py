@@ -1,12 +1,14 @@
 """Linear layers laid out for the processor, and in int8, against torch's own."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.int8 import Int8Linear, int8_products_pay
-from splade_integrations.linears import Linears, PackedLinear, packing_pays, rounded_up
+from splade_integrations.linears import Linears, PackedLinear, packing_pays, rounded_up, with_rows
 
 CPU = torch.device("cpu")
 needs_packing = pytest.mark.skipif(not packing_pays(CPU, torch.float32), reason="this processor has no such kernels")
@@ -33,6 +35,19 @@ def test_few_numbers_of_rows_none_much_larger():
     assert len(set(numbers.values())) < 170
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(PackedLinear, marks=needs_packing), pytest.param(Int8Linear, marks=needs_int8)],
+)
+def test_rows_are_rounded_up_within_a_layer_too(monkeypatch, kind):
+    rows = []
+    module = sys.modules[kind.__module__]
+    monkeypatch.setattr(module, "with_rows", lambda tokens, number: rows.append(number) or with_rows(tokens, number))
+    layer = kind(nn.Linear(64, 40).requires_grad_(False))
+    assert [layer(torch.ones(2, 50, 64)).shape, layer(torch.ones(25, 64)).shape] == [(2, 50, 40), (25, 40)]
+    assert rows == [rounded_up(100), 25]
+
+
 @needs_packing
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch, dtype):
@@ -52,7 +67,7 @@ def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch
     encoder = SpladeEncoder(model_folder, dtype=dtype)
     for words in range(1, 100):
         encoder.encode_documents(["word " * words] * 3)
-    assert len(set(rows)) < 60
+    assert 20 < len(set(rows)) < 60
     assert {rounded_up(number) for number in rows} == set(rows)
 
 

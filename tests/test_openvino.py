@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from random_checkpoints import save_masked_lm
@@ -38,7 +39,6 @@ def by_openvino(model_folder):
         ("xlm-roberta", {}),
         ("camembert", {}),
         ("electra", {"embedding_size": 16}),
-        ("bert", {"intermediate_size": 36}),  # whose greatest common divisor with the hidden size is small
         ("bert", {"attn_implementation": "eager"}),  # whose masks are added
     ],
 )
@@ -64,10 +64,21 @@ def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):
     differences = {dtype: abs(one.encode_documents(texts) - expected) for dtype, one in by_openvino.items()}
     assert differences["float32"].max() < 1e-5
     for dtype in DTYPES[1:]:
-        assert 1e-3 < differences[dtype].max() < 0.3
+        assert differences[dtype].max() < 0.3
         assert differences[dtype].sum() < 0.05 * expected.sum()
-    if "int8" in DTYPES:
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert differences["bfloat16"].max() > 1e-3
+    if "int8" in DTYPES:  # more than what int8 weights alone would make
         assert differences["int8"].sum() > 1.5 * differences["bfloat16"].sum()
+
+
+@pytest.mark.skipif("int8" not in DTYPES, reason="this processor has no fast int8 product")
+@pytest.mark.parametrize("intermediate_size", [64, 36])  # with the second one weights alone are int8
+def test_int8_of_other_widths(tmp_path, intermediate_size):
+    save_masked_lm(tmp_path, "bert", intermediate_size=intermediate_size)
+    expected = SpladeEncoder(tmp_path).encode_documents(EVERY_LENGTH)
+    found = SpladeEncoder(tmp_path, backend="openvino", dtype="int8").encode_documents(EVERY_LENGTH)
+    assert abs(found - expected).sum() < 0.05 * expected.sum()
 
 
 def test_threads_share_an_encoder(by_openvino, texts):
@@ -88,7 +99,7 @@ def test_an_explanation_adds_up(by_openvino, encoder):
 
 def test_layers_of_another_kind_are_refused(tmp_path):
     save_masked_lm(tmp_path, "modernbert")
-    with pytest.raises(UnsupportedModelError, match=r"got those of 'modernbert'\. Use backend='torch'"):
+    with pytest.raises(UnsupportedModelError, match=r"got others, of model type 'modernbert'\. Use backend='torch'"):
         SpladeEncoder(tmp_path, backend="openvino")
 
 
@@ -116,10 +127,11 @@ def test_other_results_are_refused(model_folder, monkeypatch):
     [
         ({"backend": "onnx"}, "backend must be torch or openvino, got 'onnx'"),
         ({"backend": "openvino", "dtype": "float16"}, "dtype must be float32, bfloat16 or int8 for backend='openvino'"),
-        ({"backend": "openvino", "device": "cuda"}, "device must be"),
+        ({"backend": "openvino", "device": "cuda"}, "device must be cpu for backend='openvino', got 'cuda'"),
     ],
 )
-def test_options_that_do_not_go_together(model_folder, options, message):
+def test_options_that_do_not_go_together(model_folder, monkeypatch, options, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=message):
         SpladeEncoder(model_folder, **options)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from splade_integrations.cli.explain import picture_format
-from splade_integrations.cli.options import Device, Dtype, MaxActiveDims, Token, load_encoder
+from splade_integrations.cli.options import Backend, Device, Dtype, MaxActiveDims, Token, load_encoder
 from splade_integrations.cli.tables import comparison_tables, sweep_table
 from splade_integrations.cli.terminal import note, print_json, progress, stdout
 from splade_integrations.cli.writing import whole_file
@@ -98,6 +98,7 @@ def evaluate(
     max_active_dims: MaxActiveDims = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "torch",
 ) -> None:
     """Measure BM25, dense, SPLADE and their fusions on your own collection, with intervals, tests and costs.
 
@@ -123,7 +124,7 @@ def evaluate(
         splade_name, dense_name = model or splade_model_path(), _dense_name(dense)
         options: dict[str, Any] = {"max_length": max_length, "device": device}
         pruning = None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
-        encoder = load_encoder(splade_name, dtype=dtype, document_pruning=pruning, **options)
+        encoder = load_encoder(splade_name, dtype=dtype, backend=backend, document_pruning=pruning, **options)
         dense_encoder = None if dense_name is None else load_dense(dense_name, **options)
         settings = {
             "splade_model": model or "SPLADE-tiny-msmarco (4.4 M parameters, for trying out)",
@@ -155,7 +156,7 @@ def evaluate(
                         screen.print(renderable)
             points: list[SweepPoint] = []
             if sweep_dims or sweep_dtype:
-                points = _sweep(collection, splade_name, dtypes, limits, options, chosen)
+                points = _sweep(collection, splade_name, dtypes, limits, {**options, "backend": backend}, chosen)
                 if not quiet:
                     screen.print(sweep_table(points))
             if files:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from splade_integrations.cli.options import Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
+from splade_integrations.cli.options import Backend, Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
 from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
 from splade_integrations.errors import require_extra
@@ -24,6 +24,7 @@ def explain(
     max_length: MaxLength = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "torch",
     as_json: Json = False,
 ) -> None:
     """Show which terms a query and a document share, what each adds to the score, and the words they come from.
@@ -39,7 +40,13 @@ def explain(
             raise ValueError(f"{document[1:]} must be UTF-8, and is not: {err}. Convert it.") from err
     pruning = None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
     encoder = load_encoder(
-        model, max_length=max_length, device=device, dtype=dtype, query_pruning=pruning, document_pruning=pruning
+        model,
+        max_length=max_length,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        query_pruning=pruning,
+        document_pruning=pruning,
     )
     explanation = encoder.explain(query, document)
     if as_json:
