@@ -24,6 +24,7 @@ UNRESOLVABLE = (
     ("langchain", "milvus-lite==3.2.1"),
     ("milvus", "milvus-lite==3.1.0"),
     ("milvus", "tokenizers==0.23.2"),
+    ("openvino", "openvino==2025.4.1"),
     ("llama-index", "pymilvus==3.0.2"),
     ("langchain,llama-index", "pymilvus==2.6.17"),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["ReturnedMemory", "keep_freed_memory"]
+__all__ = ["HeapTrimmer", "keep_freed_memory"]
 
 # Growth after which what is free is given back: well over what a batch takes, which the next one would take anew.
 _MOST_GROWTH = 192 * 2**20
@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-class ReturnedMemory:
+class HeapTrimmer:
     """Gives what is free back to the system whenever the process has grown by more than 192 MiB.
 
     By itself glibc gives back only what is free at its heap's end. Rows and compiled kernels, which are small and stay,

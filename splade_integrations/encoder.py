@@ -83,8 +83,8 @@ class SpladeEncoder:
         UnsupportedModelError: The model gives no SPLADE weights; the message says what was found.
         ValueError: An option is out of range, or the device is absent.
         TypeError: An option is unknown.
-        OptionalDependencyError: OpenVINO is wanted and not installed; or long_documents is "max", and this version of
-            tokenizers loses the windows.
+        OptionalDependencyError: OpenVINO is wanted and not there, or too old; or long_documents is "max", and this
+            version of tokenizers loses the windows.
 
     Example:
         >>> encoder = SpladeEncoder(model_folder)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
+from splade_integrations.compatibility import check_installed
 from splade_integrations.errors import UnsupportedModelError, require_extra
 from splade_integrations.fused_layers import FusedLayer, FusedLayers, InPlaceGelu
 from splade_integrations.int8 import to_int8_grid
@@ -47,12 +48,13 @@ class OpenVinoLayers(nn.Module):
         layers: Their weights, in float32, are copied.
         dtype: What products are computed in: float32, bfloat16 or int8.
     Raises:
-        OptionalDependencyError: OpenVINO is not installed.
+        OptionalDependencyError: OpenVINO is not installed, or one that is too old.
         UnsupportedModelError: An activation is not GELU.
     """
 
     def __init__(self, layers: Sequence[FusedLayer], dtype: torch.dtype) -> None:
         super().__init__()
+        check_installed("openvino")
         with require_extra("openvino", module="backend='openvino'"):
             import openvino
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}

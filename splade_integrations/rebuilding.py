@@ -45,7 +45,7 @@ def rebuild(name: str, model: Any, dtype: torch.dtype, backend: Backend = "torch
     Raises:
         UnsupportedModelError: int8, and the model reads its linear layers' weights by hand; or OpenVINO, and its layers
             are of another kind, have another activation than GELU, or give something else in float32.
-        OptionalDependencyError: OpenVINO is not installed.
+        OptionalDependencyError: OpenVINO is not installed, or one that is too old.
     """
     probe = _Probe(model)
     with exact_float32(model.device):
@@ -108,14 +108,15 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
 
 
 def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, dtype: torch.dtype) -> Tensor:
-    """Have OpenVINO compute the body's layers. What the probe gives then, which in float32 must be what it gave."""
+    """Have OpenVINO compute the body's layers. What the probe gives then: what it gave, where that is float32."""
     if not use_openvino(model.base_model, dtype):
         raise UnsupportedModelError(
             f"{name!r} must have layers as transformers has them for BERT, RoBERTa, DistilBERT or their kin for "
             f"backend='openvino', got others, of model type {model.config.model_type!r}. Use backend='torch'."
         )
     found = probe()
-    if dtype == torch.float32 and not _same(found, expected):
+    right = _same(found, expected) if dtype == torch.float32 else found.isfinite().all()
+    if not right:
         raise UnsupportedModelError(
             f"{name!r} must give the same by OpenVINO, got logits that differ by up to "
             f"{(found - expected).abs().max():.1g}. Use backend='torch'."

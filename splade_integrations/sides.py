@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import linear
 
-from splade_integrations.allocator import ReturnedMemory
+from splade_integrations.allocator import HeapTrimmer
 from splade_integrations.batching import token_budget_batches
 from splade_integrations.descriptions import MaskedLM
 from splade_integrations.errors import UnsupportedModelError
@@ -99,7 +99,7 @@ class TransformerSide:
         elif description.pooling_strategy == "max":
             self._head = fastest_max_pool_head(loaded.weight)
         self._extraction = SparseExtraction(loaded.model.device)
-        self._returned_memory = ReturnedMemory() if loaded.model.device.type == "cpu" else None
+        self._trimmer = HeapTrimmer() if loaded.model.device.type == "cpu" else None
 
     def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
         """Encode by batches of similar length, and put the rows back in order. (N, dim).
@@ -121,13 +121,13 @@ class TransformerSide:
                     continue
                 if not np.isfinite(found.data).all():
                     raise ValueError(
-                        f"term weights must be finite, got NaN or infinity in {self._loaded.model.dtype}. Use "
-                        "dtype='float32', or 'bfloat16', whose range is as wide."
+                        "term weights must be finite, got NaN or infinity. Use dtype='float32', or 'bfloat16', whose "
+                        "range is as wide, where float16 may be too narrow; with backend='openvino' try 'torch'."
                     )
                 rows.append(found)
                 positions += batch
-                if self._returned_memory is not None:
-                    self._returned_memory.after_batch()
+                if self._trimmer is not None:
+                    self._trimmer.after_batch()
                 progress(len(batch))
         empty = [position for position, text_ids in enumerate(ids) if not text_ids]
         if empty:

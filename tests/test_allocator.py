@@ -15,7 +15,7 @@ def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
     allocator.keep_freed_memory()  # else what is large would come from the system, and go there
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    memory = allocator.ReturnedMemory()
+    memory = allocator.HeapTrimmer()
     large, small = [], []
     for _ in range(300):
         large.append(libc.malloc(MIB))
@@ -36,6 +36,6 @@ def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
 
 def test_an_encoder_looks_after_each_batch(model_folder, monkeypatch):
     looked = []
-    monkeypatch.setattr(allocator.ReturnedMemory, "after_batch", lambda self: looked.append(self))
+    monkeypatch.setattr(allocator.HeapTrimmer, "after_batch", lambda self: looked.append(self))
     SpladeEncoder(model_folder, batch_size=2).encode_documents(["a", "b", "c"])
     assert len(looked) == 2

@@ -1,5 +1,6 @@
 """backend="openvino" against torch: every kind of layer that it takes, padding, threads, and what it refuses."""
 
+import importlib.metadata
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,7 @@ from random_checkpoints import save_masked_lm
 from scipy.sparse import vstack
 from test_package import run_without
 
-from splade_integrations import SpladeEncoder, UnsupportedModelError
+from splade_integrations import OptionalDependencyError, SpladeEncoder, UnsupportedModelError
 from splade_integrations.fused_layers import FusedLayers
 from splade_integrations.int8 import int8_products_pay
 from splade_integrations.openvino_layers import OpenVinoLayers
@@ -109,16 +110,25 @@ def test_another_activation_is_refused(tmp_path):
         SpladeEncoder(tmp_path, backend="openvino")
 
 
-def test_other_results_are_refused(model_folder, monkeypatch):
+@pytest.mark.parametrize(("dtype", "factor"), [("float32", 1.01), ("bfloat16", float("nan"))])
+def test_other_results_are_refused(model_folder, monkeypatch, dtype, factor):
     own = OpenVinoLayers.forward
 
     def wrong(self, *inputs, **options):
         output = own(self, *inputs, **options)
-        output.last_hidden_state.mul_(1.01)
+        output.last_hidden_state.mul_(factor)
         return output
 
     monkeypatch.setattr(OpenVinoLayers, "forward", wrong)
     with pytest.raises(UnsupportedModelError, match="must give the same by OpenVINO"):
+        SpladeEncoder(model_folder, backend="openvino", dtype=dtype)
+
+
+def test_an_older_openvino_is_refused_by_name(model_folder, monkeypatch):
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2025.4.1" if name == "openvino" else version(name))
+    SpladeEncoder(model_folder)
+    with pytest.raises(OptionalDependencyError, match=r"^openvino 2025\.4\.1 .* pip install 'openvino>=2026\.4,<2027'"):
         SpladeEncoder(model_folder, backend="openvino")
 
 
