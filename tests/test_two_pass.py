@@ -20,9 +20,10 @@ def never_give_up(monkeypatch):
     monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 2)
 
 
-@pytest.fixture(autouse=True, params=[1, 10**6], ids=["centred", "not centred"])
-def with_and_without_a_mean(request, monkeypatch):
-    monkeypatch.setattr(two_pass, "_LEAST_CENTRED", request.param)
+def some_centres(hidden):
+    """0, what is near, and what is far: a centre may decide no result."""
+    vectors = hidden.float().flatten(0, 1)
+    return [None, vectors.mean(dim=0), -3 * vectors[0]]
 
 
 def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, atol=1e-6, activation="relu"):
@@ -31,9 +32,10 @@ def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, ato
     expected = splade_pool(
         linear(hidden.float(), weight.float(), None if bias is None else bias.float()), mask, "max", activation
     )
-    found = TwoPassHead(weight, bias, activation)(hidden, lengths)
-    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
-    assert not ((expected > atol) & (found == 0)).any()
+    for centre in some_centres(hidden):
+        found = TwoPassHead(weight, bias, activation, centre)(hidden, lengths)
+        torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
+        assert not ((expected > atol) & (found == 0)).any()
     return expected
 
 
@@ -71,7 +73,8 @@ def test_norms_whose_squares_underflow():
     weight[0, 0], hidden[0, 0, 0] = -(2.0**-68), 0
     bias = torch.tensor([-(2.0**-51)])
     assert (linear(hidden.double(), weight.double()) + bias).item() > 0
-    assert TwoPassHead(weight, bias).candidates(hidden).all()
+    for centre in some_centres(hidden):
+        assert TwoPassHead(weight, bias, centre=centre).candidates(hidden).all()
 
 
 def test_rounding_by_a_half_unit_on_both_operands():
@@ -131,7 +134,7 @@ def test_the_bound_is_tight_on_a_trained_model(encoder, texts):
         active = encoder.encode_documents(texts[3:180:5]).nnz
     finally:
         del head.candidates
-    assert active <= sum(seen) < (2 if two_pass._LEAST_CENTRED == 1 else 3) * active
+    assert active <= sum(seen) < 1.8 * active  # some 1.7; 2.1 around 0 in place of the usual hidden state
 
 
 def test_many_candidates_fall_back_to_the_plain_head(monkeypatch):
