@@ -120,7 +120,8 @@ class TwoPassHead:
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
         for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
-            maxima = linear(self._weight[terms].float(), exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
+            rows = self._weight.index_select(0, terms).float()  # (C, H); [terms] takes twice as long on a CPU
+            maxima = linear(rows, exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
             scores = maxima if self._bias is None else maxima + self._bias[terms].float()
             weights[text, terms] = activate(scores, self._activation_function)
         return weights
