@@ -9,12 +9,21 @@ from typing import Annotated
 import typer
 from scipy.sparse import csr_array
 
-from splade_integrations.cli.options import Backend, Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
+from splade_integrations.cli.options import (
+    Backend,
+    Device,
+    Dtype,
+    Json,
+    MaxActiveDims,
+    MaxLength,
+    Model,
+    load_encoder,
+    pruning_to,
+)
 from splade_integrations.cli.terminal import note, print_json, progress
 from splade_integrations.cli.writing import Block, whole_file, writer_of
 from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.records import Record, Records, format_of
-from splade_integrations.sparse import Pruning
 
 __all__ = ["InputFormat", "encode", "encode_blocks", "records_of"]
 
@@ -80,7 +89,7 @@ def encode(
     records = records_of(input, input_format, text_field, title_field, id_field)
     total = records.count()
     with whole_file(output) as file:
-        pruning = None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
+        pruning = pruning_to(max_active_dims)
         encoder = load_encoder(
             model,
             max_length=max_length,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from splade_integrations.cli.explain import picture_format
-from splade_integrations.cli.options import Backend, Device, Dtype, MaxActiveDims, Token, load_encoder
+from splade_integrations.cli.options import Backend, Device, Dtype, MaxActiveDims, Token, load_encoder, pruning_to
 from splade_integrations.cli.tables import comparison_tables, sweep_table
 from splade_integrations.cli.terminal import note, print_json, progress, stdout
 from splade_integrations.cli.writing import whole_file
@@ -25,7 +25,6 @@ from splade_integrations.evaluation.running import Comparison
 from splade_integrations.evaluation.running import evaluate as compare
 from splade_integrations.evaluation.sweeping import SweepPoint, sweep
 from splade_integrations.offline_models import dense_model_path, splade_model_path
-from splade_integrations.sparse import Pruning
 
 __all__ = ["evaluate"]
 
@@ -123,7 +122,7 @@ def evaluate(
         json_out = outputs.enter_context(whole_file(json_file)) if json_file not in (None, "-") else None
         splade_name, dense_name = model or splade_model_path(), _dense_name(dense)
         options: dict[str, Any] = {"max_length": max_length, "device": device}
-        pruning = None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
+        pruning = pruning_to(max_active_dims)
         encoder = load_encoder(splade_name, dtype=dtype, backend=backend, document_pruning=pruning, **options)
         dense_encoder = None if dense_name is None else load_dense(dense_name, **options)
         settings = {

@@ -5,11 +5,20 @@ from typing import Annotated
 
 import typer
 
-from splade_integrations.cli.options import Backend, Device, Dtype, Json, MaxActiveDims, MaxLength, Model, load_encoder
+from splade_integrations.cli.options import (
+    Backend,
+    Device,
+    Dtype,
+    Json,
+    MaxActiveDims,
+    MaxLength,
+    Model,
+    load_encoder,
+    pruning_to,
+)
 from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
 from splade_integrations.errors import require_extra
-from splade_integrations.sparse import Pruning
 
 __all__ = ["explain"]
 
@@ -38,7 +47,7 @@ def explain(
             document = Path(document[1:]).read_text(encoding="utf-8")
         except UnicodeDecodeError as err:
             raise ValueError(f"{document[1:]} must be UTF-8, and is not: {err}. Convert it.") from err
-    pruning = None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
+    pruning = pruning_to(max_active_dims)
     encoder = load_encoder(
         model,
         max_length=max_length,

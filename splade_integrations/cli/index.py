@@ -30,12 +30,13 @@ from splade_integrations.cli.options import (
     Token,
     Uri,
     load_encoder,
+    pruning_to,
 )
 from splade_integrations.cli.terminal import InterruptedRun, note, print_json, progress
 from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.fingerprint import differences, name_of
 from splade_integrations.records import Record, Records
-from splade_integrations.sparse import Pruning, to_dicts
+from splade_integrations.sparse import to_dicts
 
 __all__ = ["index"]
 
@@ -94,7 +95,7 @@ def index(
             device=device,
             dtype=dtype,
             backend=backend,
-            document_pruning=None if max_active_dims is None else Pruning(max_active_dims=max_active_dims),
+            document_pruning=pruning_to(max_active_dims),
         )
         if goes_on:
             _check_models(store, encoder, dense)

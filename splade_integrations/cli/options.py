@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from splade_integrations.encoder import SpladeEncoder
+from splade_integrations.sparse import Pruning
 
 __all__ = [
     "Backend",
@@ -18,6 +19,7 @@ __all__ = [
     "Token",
     "Uri",
     "load_encoder",
+    "pruning_to",
 ]
 
 Model = Annotated[
@@ -58,3 +60,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 def load_encoder(model: str, **options: Any) -> SpladeEncoder:
     """The encoder of these options; those that are None are left to the model."""
     return SpladeEncoder(model, **{name: value for name, value in options.items() if value is not None})
+
+
+def pruning_to(max_active_dims: int | None) -> Pruning | None:
+    """What keeps so many terms of a text; None leaves it to the model."""
+    return None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
