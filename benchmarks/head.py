@@ -90,7 +90,7 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
     if weight is None:
         raise ValueError(f"{folder} must have a head that ends in a linear decoder, and has not. Use a BERT.")
     batches = list(_hidden_states(loaded, texts, max_length))
-    two_pass = TwoPassHead(weight, bias, centre=loaded.usual_hidden_state)
+    two_pass = TwoPassHead(weight, bias, centre=loaded.usual_hidden_state())
 
     def written_out(hidden: Tensor, lengths: Tensor) -> Tensor:
         mask = torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)

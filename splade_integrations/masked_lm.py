@@ -19,7 +19,6 @@ from transformers.utils import logging as transformers_logging
 from splade_integrations.allocator import keep_freed_memory
 from splade_integrations.devices import Backend
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.precision import exact_float32
 from splade_integrations.rebuilding import rebuild
 from splade_integrations.repositories import Repository
 
@@ -48,7 +47,6 @@ class LoadedMaskedLM:
         positions: The most tokens that it has positions for, or None where there is no limit.
         ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
             Fourier transform do not.
-        usual_hidden_state: About the mean of what enters the decoder, (H,) float32, or None without a weight.
     """
 
     model: Any
@@ -59,7 +57,19 @@ class LoadedMaskedLM:
     config: Any
     positions: int | None
     ignores_padding: bool
-    usual_hidden_state: Tensor | None
+
+    def usual_hidden_state(self) -> Tensor:
+        """About the mean of what enters the decoder: that of one text, whose tokens are spread over the vocabulary.
+
+        Returns:
+            (H,) float32; zeros where it is not finite.
+        """
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        tokens = min(_USUAL_TOKENS, self.positions or _USUAL_TOKENS)
+        ids = torch.arange(tokens, device=self.model.device).unsqueeze(0) * (rows - 1) // tokens
+        hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True).logits  # (1, L, H)
+        mean: Tensor = hidden[0].float().mean(dim=0)
+        return mean if mean.isfinite().all() else torch.zeros_like(mean)
 
 
 def load_masked_lm(
@@ -117,7 +127,6 @@ def load_masked_lm(
     tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
     _check_vocabulary(name, model, tokenizer)
     decoder, ignores_padding = rebuild(name, model, dtype, backend)
-    positions = _positions(model)
     return LoadedMaskedLM(
         model=model,
         weight=None if decoder is None else decoder.weight.detach(),
@@ -125,9 +134,8 @@ def load_masked_lm(
         dim=config.vocab_size if decoder is None else decoder.weight.shape[0],
         tokenizer=tokenizer,
         config=config,
-        positions=positions,
+        positions=_positions(model),
         ignores_padding=ignores_padding,
-        usual_hidden_state=None if decoder is None else _usual_hidden_state(model, positions),
     )
 
 
@@ -236,16 +244,6 @@ def _positions(model: Any) -> int | None:
         if positions is not None and path.endswith("position_embeddings") and padding_id is not None:
             return positions - int(padding_id) - 1
     return positions
-
-
-def _usual_hidden_state(model: Any, positions: int | None) -> Tensor:
-    """The mean of what enters the decoder for one text, whose tokens are spread over the vocabulary. (H,) float32."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    ids = torch.linspace(0, rows - 1, min(_USUAL_TOKENS, positions or _USUAL_TOKENS), device=model.device).long()
-    with exact_float32(model.device):
-        inputs = {"input_ids": ids.unsqueeze(0), "attention_mask": torch.ones_like(ids).unsqueeze(0)}
-        hidden: Tensor = model(**inputs, return_dict=True).logits  # (1, L, H)
-        return hidden[0].float().mean(dim=0)
 
 
 @contextmanager

@@ -93,9 +93,9 @@ class TransformerSide:
         self._two_pass: TwoPassHead | None = None
         self._head: PoolingHead = sum_pool_head
         if loaded.weight is not None and _two_pass_suits(description, loaded.weight):
-            self._two_pass = TwoPassHead(
-                loaded.weight, loaded.bias, description.activation_function, centre=loaded.usual_hidden_state
-            )
+            with exact_float32(loaded.weight.device):
+                usual = loaded.usual_hidden_state()
+                self._two_pass = TwoPassHead(loaded.weight, loaded.bias, description.activation_function, usual)
         if loaded.weight is None:
             self._max_batch_tokens = max(1, min(self._max_batch_tokens, _LOGITS_BYTES // (4 * self.dim)))
         elif description.pooling_strategy == "max":

@@ -65,11 +65,11 @@ class TwoPassHead:
     (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and of adding the terms up. Each norm is rounded upward. A NaN anywhere
     makes the comparison fail, and is counted as a candidate.
 
-    What m is decides the time and not the result: near the mean of what comes, it makes r shorter, by a third on a
-    trained model, and candidates fewer.
+    What m is, its elements at most 2^20, decides the time and not the result: near the mean of what comes, it makes r
+    shorter, by a third on a trained model, and candidates fewer.
 
     Args:
-        weight: Decoder weight. (V, H) of a floating type.
+        weight: Decoder weight. (V, H) of a floating type, H at least 2.
         bias: Decoder bias. (V,) or None.
         activation_function: As `splade_pool`.
         centre: m. (H,), or None for 0.

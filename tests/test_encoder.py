@@ -99,18 +99,23 @@ def matmul_precision(precision):
         lambda: torch.autocast("cpu", dtype=torch.bfloat16),
         lambda: default_dtype(torch.float64),
         lambda: default_dtype(torch.bfloat16),
+        lambda: default_dtype(torch.float16),
         lambda: matmul_precision("medium"),
         torch.enable_grad,
     ],
-    ids=["autocast", "float64 default", "bfloat16 default", "medium matmul", "grad"],
+    ids=["autocast", "float64 default", "bfloat16 default", "float16 default", "medium matmul", "grad"],
 )
 def test_what_the_process_has_switched_on_changes_nothing(checked, surroundings):
     encoder, texts, expected = checked
     with surroundings():
         made_outside = encoder.encode_documents(texts[:30]).toarray()
-        made_inside = SpladeEncoder(encoder.model_name, max_length=256).encode_documents(texts[:30]).toarray()
+        inside = SpladeEncoder(encoder.model_name, max_length=256)
+        made_inside = inside.encode_documents(texts[:30]).toarray()
     np.testing.assert_allclose(made_outside, expected[:30], atol=TOLERANCE)
     np.testing.assert_allclose(made_inside, expected[:30], atol=TOLERANCE)
+    heads = [made._side("document")._two_pass for made in (encoder, inside)]
+    if all(heads):  # what a head is made of must be float32 too, or its bound is none
+        torch.testing.assert_close(heads[1]._constants, heads[0]._constants, rtol=0, atol=1e-4)
 
 
 def test_the_process_is_left_as_it_was_found_when_threads_overlap(encoder, texts):

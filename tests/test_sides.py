@@ -12,16 +12,17 @@ from splade_integrations.tokenization import TokenIds
 
 
 class SmallDevice:
-    """A model on a device that holds so many tokens at once."""
+    """A model on a device that holds so many tokens at once, once it has been told."""
 
-    def __init__(self, model, tokens):
-        self._model, self._tokens = model, tokens
+    def __init__(self, model):
+        self._model, self.tokens = model, float("inf")
         self.device, self.dtype = model.device, model.dtype
         self.tried = []
+        self.get_input_embeddings = model.get_input_embeddings
 
     def __call__(self, input_ids, **arguments):
         self.tried.append(input_ids.numel())
-        if input_ids.numel() > self._tokens:
+        if input_ids.numel() > self.tokens:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self._model(input_ids=input_ids, **arguments)
 
@@ -32,7 +33,7 @@ def side_on(random_encoder):
     whole = random_encoder._side("document")
 
     def make(tokens, max_batch_tokens=4096):
-        loaded = replace(whole._loaded, model=SmallDevice(whole._loaded.model, tokens))
+        loaded = replace(whole._loaded, model=SmallDevice(whole._loaded.model))
         side = TransformerSide(
             whole._description,
             loaded,
@@ -40,6 +41,8 @@ def side_on(random_encoder):
             max_batch_tokens=max_batch_tokens,
             max_batch_texts=None,
         )
+        loaded.model.tokens = tokens
+        loaded.model.tried.clear()  # what it took to make the side
         return side, loaded.model
 
     return make
