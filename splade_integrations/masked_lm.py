@@ -61,6 +61,8 @@ class LoadedMaskedLM:
     def usual_hidden_state(self) -> Tensor:
         """About the mean of what enters the decoder: that of one text, whose tokens are spread over the vocabulary.
 
+        Only where `weight` is given.
+
         Returns:
             (H,) float32; zeros where it is not finite.
         """
