@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Tokenizers without a stated limit say 1e30.
 _NO_LIMIT = 10**6
-# More bring the mean no nearer to that of real texts.
+# More bring the mean hardly nearer to that of real texts.
 _USUAL_TOKENS = 64
 
 

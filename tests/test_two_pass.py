@@ -137,6 +137,24 @@ def test_the_bound_is_tight_on_a_trained_model(encoder, texts):
     assert active <= sum(seen) < 1.8 * active  # some 1.7; 2.1 around 0 in place of the usual hidden state
 
 
+def test_the_usual_hidden_state_is_finite_or_zero(encoder, monkeypatch):
+    """Else a model that overflows on it would have every term a candidate, in each batch."""
+    loaded = encoder._side("document")._loaded
+    usual = loaded.usual_hidden_state()
+    assert usual.shape == loaded.weight.shape[1:]
+    assert usual.isfinite().all()
+    assert usual.any()
+    forward = type(loaded.model).forward
+
+    def overflowing(self, *inputs, **options):
+        output = forward(self, *inputs, **options)
+        output.logits = output.logits * float("inf")
+        return output
+
+    monkeypatch.setattr(type(loaded.model), "forward", overflowing)
+    assert torch.equal(loaded.usual_hidden_state(), torch.zeros_like(usual))
+
+
 def test_many_candidates_fall_back_to_the_plain_head(monkeypatch):
     monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 1 / 16)
     called = []
