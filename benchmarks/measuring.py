@@ -14,11 +14,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from splade_integrations.int8_products import EIGHT_BITS, int8_weight_levels, multiply_int8, pack_int8
 
 __all__ = [
     "PEAK_SHAPES",
@@ -145,13 +149,19 @@ def matrix_product_rate(dtype: torch.dtype) -> float:
 
 def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
     rows, inner, columns = shape
-    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype).T
-    product: Callable[..., Any] = torch._int_mm if dtype == torch.int8 else torch.mm
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype)
+    product: Callable[[], Tensor] = partial(torch.mm, left, right.T)
+    if dtype == torch.int8:
+        product = partial(torch._int_mm, left, right.T)
+        if int8_weight_levels() != EIGHT_BITS:  # that is slow without VNNI
+            product = partial(
+                multiply_int8, left.to(torch.uint8), 0, pack_int8(right), torch.ones(columns, dtype=torch.float32)
+            )
     times: list[float] = []
     with torch.inference_mode():
-        product(left, right)
+        product()
         while sum(times) < _PEAK_SECONDS or len(times) < 3:
-            times.append(_seconds(lambda: product(left, right)))
+            times.append(_seconds(product))
     return 2 * rows * inner * columns / median(times)
 
 

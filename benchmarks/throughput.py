@@ -63,19 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = evenly_spaced(source, options.texts or _DEFAULT_TEXTS.get(options.model, 64))
     lengths = token_lengths(folder, texts, options.max_length)
     trials: dict[str, float] = {}
-    rates: dict[str, list[float]] = {name: [] for name in _PEAKS}
     with contest(folder, options) as field:
         found = field.contestants
         _describe(options, texts, lengths, field.skipped)
         if not options.all_batch_sizes:
             found, trials = best_batch_sizes(found, evenly_spaced(texts, _TEXTS_TRIED.get(options.model, 16)))
+        rates: dict[str, list[float]] = {name: [] for name in _PEAKS if any(peer.dtype == name for peer in found)}
         differences = check_results(found, texts)
         calls = {peer.name: partial(peer.seconds, texts, 1) for peer in found}
 
         def measure_peaks(message: str) -> None:
             print(f"  {message} …", file=sys.stderr, flush=True)
-            for name, dtype in _PEAKS.items():
-                rates[name].append(field.matrix_product_rate(dtype))
+            for name in rates:
+                rates[name].append(field.matrix_product_rate(_PEAKS[name]))
 
         seconds = interleave(calls, options.rounds, before_round=measure_peaks)
     flops = sum(lengths) * model_flops_per_token(folder)

@@ -4,15 +4,21 @@
 write the (B, L, V) logits, and a test holds them equal to it. Knows tensors only, nothing of checkpoints or tokenizers.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from splade_integrations.int8_products import SEVEN_BITS, multiply_int8, pack_int8
 
 __all__ = ["activate", "max_logits", "max_pool_head", "repeat_first_token", "splade_pool", "sum_pool_head"]
 
 # One tile of logits, 4 bytes a cell, must stay in a cache while its product is computed and its maximum taken; larger
 # ones let the product read its factors less often, and keep a GPU busy for longer than a call takes.
 _TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
+# Of products of unsigned weights, made by processors with AVX2 alone, whose caches are smaller.
+_UNSIGNED_TILE_CELLS = 2**20
 _TILE_TOKENS = 2048
 # Up to so many tokens an int8 product is faster with the weight on its right.
 _FEW_TOKENS = 64
@@ -123,31 +129,42 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         hidden: Token vectors, all of them real. (B, L, H).
-        weight: Decoder weight. (V, H), of hidden's type, which may be int8, or converted to it tile by tile.
+        weight: Decoder weight. (V, H), of hidden's type, or converted to it tile by tile. Where hidden is int8, either
+            int8, or what `to_unsigned` makes of that.
     Returns:
-        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; int32 for int8.
+        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; integers as int32, or float32 where weight is
+        unsigned.
     """
     batch, longest, _ = hidden.shape
     vocabulary = weight.shape[0]
-    if hidden.dtype == torch.int8 and batch * longest <= _FEW_TOKENS:
+    if weight.dtype == torch.int8 and batch * longest <= _FEW_TOKENS:
         return torch._int_mm(hidden.flatten(0, 1), weight.T).view(batch, longest, vocabulary).amax(dim=1).T
-    product, dtype = (torch._int_mm, torch.int32) if hidden.dtype == torch.int8 else (torch.mm, hidden.dtype)
+    dtype = {torch.int8: torch.int32, torch.uint8: torch.float32}.get(weight.dtype, hidden.dtype)
+    cells = _UNSIGNED_TILE_CELLS if weight.dtype == torch.uint8 else _TILE_CELLS[hidden.device.type]
     pooled = torch.empty((vocabulary, batch), dtype=dtype, device=hidden.device)
     for texts, tokens in _token_groups(batch, longest):
         group = hidden[texts, tokens]  # (b, l, H)
         b, length, _ = group.shape
-        columns = group.reshape(b * length, -1).T  # (H, b * l)
-        rows = max(256, _TILE_CELLS[hidden.device.type] // (b * length))
-        logits = torch.empty((min(rows, vocabulary), b * length), dtype=dtype, device=hidden.device)
+        rows = min(max(256, cells // (b * length)), vocabulary)
+        multiply = _product_with(group.reshape(b * length, -1), rows, weight.dtype)
         for start in range(0, vocabulary, rows):
-            tile = weight[start : start + rows].to(dtype=hidden.dtype)
-            scores = product(tile, columns, out=logits[: len(tile)])  # (tile, b * l)
+            scores = multiply(weight[start : start + rows])  # (tile, b * l)
             running = pooled[start : start + rows, texts]
             if tokens.start == 0:
                 torch.amax(scores.view(-1, b, length), dim=-1, out=running)
             else:
                 torch.maximum(running, scores.view(-1, b, length).amax(dim=-1), out=running)
     return pooled
+
+
+def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function from a tile, (at most `rows`, H), to its products with tokens (n, H). Its results share memory."""
+    if weight_dtype == torch.uint8:
+        packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32)
+        return lambda tile: multiply_int8(tile, SEVEN_BITS, packed, ones)
+    product, dtype = (torch._int_mm, torch.int32) if tokens.dtype == torch.int8 else (torch.mm, tokens.dtype)
+    logits = torch.empty((rows, len(tokens)), dtype=dtype, device=tokens.device)
+    return lambda tile: product(tile.to(dtype=tokens.dtype), tokens.T, out=logits[: len(tile)])
 
 
 def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from splade_integrations.int8_products import EIGHT_BITS, int8_weight_levels, multiply_int8, pack_int8, to_int8_grid
 from splade_integrations.linears import rounded_up, with_rows
 
-__all__ = ["Int8Linear", "int8_products_pay", "to_int8_grid"]
+__all__ = ["Int8Linear"]
 
-# Largest magnitude used: symmetric, so that -128 has no part in it.
-_LEVELS = 127
-# Steps of the grid stay above this, so that dividing by them neither overflows nor loses digits.
+# Steps stay above this, so that dividing by them neither overflows nor loses digits.
 _LEAST_STEP = 2.0**-100
 # Of the grid of an activation that reaches as far below 0 as above it.
 _MIDDLE = 128
@@ -59,11 +58,10 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True))
-        # Laid out for oneDNN's kernels: an opaque layout, and no buffer, as it has no way to other devices.
-        self._packed = torch.ops.onednn.qlinear_prepack(integers, None)  # (N, K)
+        levels = int8_weight_levels() or EIGHT_BITS
+        integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True), levels)
+        self._packed = pack_int8(integers)  # (N, K)
         self._step = step.flatten()  # (N,)
-        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._bias = torch.zeros_like(self._step) if linear.bias is None else linear.bias.detach().float()  # (N,)
         self._sums = (integers.float() * step).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
@@ -74,10 +72,7 @@ class Int8Linear(nn.Module):
         real = len(tokens)
         tokens = with_rows(tokens, rounded_up(real))
         grid = _one_sided_grid(tokens) if self._narrows else _two_sided_grid(tokens)
-        outputs: Tensor = torch.ops.onednn.qlinear_pointwise(
-            grid.levels, 1.0, grid.zero, self._packed, self._step, self._zeros,
-            None, 1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+        outputs = multiply_int8(grid.levels, grid.zero, self._packed, self._step)
         torch.addcmul(self._bias, outputs, grid.step, out=outputs)
         if grid.offset is not None:
             outputs.addr_(grid.offset, self._sums)
@@ -87,7 +82,7 @@ class Int8Linear(nn.Module):
 def _two_sided_grid(tokens: Tensor) -> _TokenGrid:
     # Both extremes in two passes: abs() would write a copy.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
-    step = largest.div_(_LEVELS).clamp_min_(_LEAST_STEP)
+    step = largest.div_(EIGHT_BITS).clamp_min_(_LEAST_STEP)
     return _TokenGrid(_levels(tokens, step, _MIDDLE), _MIDDLE, step, None)
 
 
@@ -104,32 +99,3 @@ def _levels(tokens: Tensor, step: Tensor, zero: int) -> Tensor:
     # A row, as addcmul is several times slower where its first operand is one number.
     shift = torch.full(tokens.shape[1:], _TO_LOW_BYTE + zero, dtype=torch.float32)
     return torch.addcmul(shift, tokens, step.reciprocal()).view(torch.int32).to(torch.uint8)
-
-
-def to_int8_grid(vectors: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Round to multiples of a step.
-
-    Args:
-        vectors: (…, H) float32.
-        largest: Largest magnitude that shares a step. Broadcasts to `vectors`.
-    Returns:
-        Integers from -127 to 127, (…, H) int8, and steps of `largest`'s shape: vectors ≈ step · integers.
-    """
-    step = (largest / _LEVELS).clamp_min(_LEAST_STEP)
-    return torch.round(vectors / step).to(torch.int8), step  # at most 127, as float32 division is monotone
-
-
-def int8_products_pay(device: torch.device) -> bool:
-    """Whether this processor multiplies int8 several times faster than float32, and adds such products up exactly.
-
-    The second is tested: without the right instructions a sum of two products of 127 saturates 16 bits.
-    """
-    if device.type != "cpu" or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
-        return False
-    if not (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()):
-        return False
-    for width in (128, 768, 1024, 4096):
-        row = torch.full((64, width), _LEVELS, dtype=torch.int8, device=device)
-        if not (torch._int_mm(row, row.T) == _LEVELS**2 * width).all():
-            return False
-    return True

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from splade_integrations.compatibility import check_installed
 from splade_integrations.errors import UnsupportedModelError, require_extra
 from splade_integrations.fused_layers import FusedLayer, FusedLayers, InPlaceGelu
-from splade_integrations.int8 import to_int8_grid
+from splade_integrations.int8_products import to_int8_grid
 from splade_integrations.linears import rounded_up, with_rows
 
 __all__ = ["OpenVinoLayers", "use_openvino"]

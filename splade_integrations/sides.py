@@ -22,7 +22,7 @@ from splade_integrations.descriptions import MaskedLM
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.extraction import SparseExtraction
 from splade_integrations.head import activate, splade_pool, sum_pool_head
-from splade_integrations.int8 import int8_products_pay
+from splade_integrations.int8_products import int8_products_pay
 from splade_integrations.masked_lm import LoadedMaskedLM
 from splade_integrations.precision import exact_float32
 from splade_integrations.sparse import concatenate, from_rows

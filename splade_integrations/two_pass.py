@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from splade_integrations.head import activate, max_logits, max_pool_head, repeat_first_token
-from splade_integrations.int8 import to_int8_grid
+from splade_integrations.int8_products import EIGHT_BITS, int8_weight_levels, to_int8_grid, to_unsigned
 
 __all__ = ["TwoPassHead"]
 
@@ -52,8 +52,9 @@ class TwoPassHead:
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
     where k . K_t is exact, being a sum of integers in int32 (H <= 2^17). One step S serves all tokens of a text, so the
-    maximum over tokens may be taken of the integers. By Cauchy-Schwarz the last two products are at most |d| |r_t| and
-    |s k| |e_t|, norms that are known. With M the maximum over t, the float32 maximum, bias added, is positive only if
+    maximum over tokens may be taken of the integers, or of what float32 rounds them to. By Cauchy-Schwarz the last two
+    products are at most |d| |r_t| and |s k| |e_t|, norms that are known. With M the maximum over t, the float32
+    maximum, bias added, is positive only if
 
         w . m + bias + s S max(k . K_t) + |d| M|r| + |s k| M|e|
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
@@ -82,7 +83,10 @@ class TwoPassHead:
         self._bias = bias
         self._activation_function = activation_function
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
-        self._integers = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)  # (V, H)
+        levels = int8_weight_levels() or EIGHT_BITS
+        unsigned = levels < EIGHT_BITS
+        integers = torch.uint8 if unsigned else torch.int8
+        self._integers = torch.empty(weight.shape, dtype=integers, device=weight.device)  # (V, H)
         self._steps = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
         # What multiplies M|r| and M|e|, (V, 2), and what is the same for all texts, (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
@@ -94,10 +98,11 @@ class TwoPassHead:
         for start in range(0, len(weight), _ROWS):
             rows = slice(start, start + _ROWS)
             exact = weight[rows].float()
-            grid = _to_grid(exact, exact.abs().amax(dim=1, keepdim=True))
+            grid = _to_grid(exact, exact.abs().amax(dim=1, keepdim=True), levels)
             grid_norms = _norms(grid.integers.float()) * grid.step.squeeze(1) * (1 + 2.0**-20)
             roundings = accumulation * _norms(exact)
-            self._integers[rows], self._steps[rows] = grid.integers, grid.step
+            self._integers[rows] = to_unsigned(grid.integers) if unsigned else grid.integers
+            self._steps[rows] = grid.step
             self._factors[rows] = torch.stack([grid.rest_norm + 5 * roundings, grid_norms], dim=1)
             at_centre = exact @ self._centre + 3 * roundings * _norms(self._centre)
             self._constants[rows] += at_centre.unsqueeze(1)
@@ -136,7 +141,7 @@ class TwoPassHead:
         """
         rests = hidden - self._centre  # (B, L, H)
         grid = _to_grid(rests, rests.abs().amax(dim=(1, 2), keepdim=True))
-        maxima = max_logits(grid.integers, self._integers)  # (V, B) int32
+        maxima = max_logits(grid.integers, self._integers)  # (V, B) int32 or float32
         norms = torch.stack([_norms(rests).amax(dim=1), grid.rest_norm.amax(dim=1)])  # (2, B)
         bound = maxima * self._steps  # (V, B) float32
         bound *= grid.step.view(1, -1)
@@ -146,9 +151,9 @@ class TwoPassHead:
         return ~(bound <= 0)
 
 
-def _to_grid(vectors: Tensor, largest: Tensor) -> _Grid:
-    """Round vectors (…, H) to an int8 grid that reaches up to `largest` (…, 1)."""
-    integers, step = to_int8_grid(vectors, largest)
+def _to_grid(vectors: Tensor, largest: Tensor, levels: int = EIGHT_BITS) -> _Grid:
+    """Round vectors (…, H) to an int8 grid of so many levels, whose last is `largest` (…, 1)."""
+    integers, step = to_int8_grid(vectors, largest, levels)
     rests = torch.addcmul(vectors, integers.float(), step, value=-1)
     # Beside the norm's own roundings: those of each rest, at most 2^-22 of its vector in length.
     return _Grid(integers, step, _norms(rests) + _norms(vectors) * 2.0**-22)

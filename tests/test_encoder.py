@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import Pruning, SpladeEncoder, to_dicts
-from splade_integrations.int8 import int8_products_pay
+from splade_integrations.int8_products import int8_products_pay
 
 TOLERANCE = 1e-5
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from splade_integrations import SpladeEncoder
-from splade_integrations.int8 import Int8Linear, int8_products_pay
+from splade_integrations.int8 import Int8Linear
+from splade_integrations.int8_products import int8_products_pay
 from splade_integrations.linears import Linears, PackedLinear, packing_pays, rounded_up, with_rows
 
 CPU = torch.device("cpu")

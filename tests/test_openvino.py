@@ -11,12 +11,12 @@ from random_checkpoints import save_masked_lm
 from scipy.sparse import vstack
 from test_package import run_without
 
-from splade_integrations import OptionalDependencyError, SpladeEncoder, UnsupportedModelError
+from splade_integrations import OptionalDependencyError, SpladeEncoder, UnsupportedModelError, devices
 from splade_integrations.fused_layers import FusedLayers
-from splade_integrations.int8 import int8_products_pay
+from splade_integrations.int8_products import EIGHT_BITS, SEVEN_BITS, int8_weight_levels
 from splade_integrations.openvino_layers import OpenVinoLayers
 
-DTYPES = ["float32", "bfloat16"] + ["int8"] * int8_products_pay(torch.device("cpu"))
+DTYPES = ["float32", "bfloat16"] + ["int8"] * (int8_weight_levels() == EIGHT_BITS)
 # Of each length up to some, so also of those that are rounded up.
 EVERY_LENGTH = ["a" * length for length in range(90)]
 
@@ -73,7 +73,7 @@ def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):
         assert differences["int8"].sum() > 1.5 * differences["bfloat16"].sum()
 
 
-@pytest.mark.skipif("int8" not in DTYPES, reason="this processor has no fast int8 product")
+@pytest.mark.skipif("int8" not in DTYPES, reason="OpenVINO has no fast int8 product here")
 @pytest.mark.parametrize("intermediate_size", [64, 36])  # with the second one weights alone are int8
 def test_int8_of_other_widths(tmp_path, intermediate_size):
     save_masked_lm(tmp_path, "bert", intermediate_size=intermediate_size)
@@ -144,6 +144,12 @@ def test_options_that_do_not_go_together(model_folder, monkeypatch, options, mes
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=message):
         SpladeEncoder(model_folder, **options)
+
+
+def test_int8_is_refused_where_openvino_gains_nothing_by_it(model_folder, monkeypatch):
+    monkeypatch.setattr(devices, "int8_weight_levels", lambda: SEVEN_BITS)
+    with pytest.raises(ValueError, match=r"VNNI or AMX instructions for backend='openvino'.* Use backend='torch'"):
+        SpladeEncoder(model_folder, backend="openvino", dtype="int8")
 
 
 def test_without_openvino(model_folder):
