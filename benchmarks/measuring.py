@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splade_integrations.int8_products import EIGHT_BITS, int8_weight_levels, multiply_int8, pack_int8
+from splade_integrations.int8_products import SEVEN_BITS, int8_weight_levels, multiply_int8, pack_int8
 
 __all__ = [
     "PEAK_SHAPES",
@@ -153,7 +153,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
     product: Callable[[], Tensor] = partial(torch.mm, left, right.T)
     if dtype == torch.int8:
         product = partial(torch._int_mm, left, right.T)
-        if int8_weight_levels() != EIGHT_BITS:  # that is slow without VNNI
+        if int8_weight_levels() == SEVEN_BITS:  # that is slow there
             product = partial(
                 multiply_int8, left.to(torch.uint8), 0, pack_int8(right), torch.ones(columns, dtype=torch.float32)
             )

@@ -49,7 +49,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device, backend: Backe
 
     "auto" is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose three more bits
     of mantissa keep the weights closer to float32 than bfloat16. int8 is for processors that multiply it fast, which
-    OpenVINO does with VNNI or AMX instructions only.
+    OpenVINO does with AVX-512's VNNI or AMX instructions only.
 
     Raises:
         ValueError: An unknown type, one that the backend does not have, or int8 where it would not be faster.
@@ -61,13 +61,13 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device, backend: Backe
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
     if resolved == torch.int8 and not int8_products_pay(device):
         raise ValueError(
-            f"dtype int8 must be on a CPU with AVX2, VNNI or AMX instructions, got {str(device)!r} without. "
+            f"dtype int8 must be on a CPU with AVX2 or wider instructions, got {str(device)!r} without. "
             "Use dtype='bfloat16', or 'float16' on CUDA."
         )
     if resolved == torch.int8 and backend == "openvino" and int8_weight_levels() != EIGHT_BITS:
         raise ValueError(
-            "dtype int8 must be on a CPU with VNNI or AMX instructions for backend='openvino', got one without, where "
-            "it would take as long as float32. Use backend='torch'."
+            "dtype int8 must be on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got one "
+            "without, where it may take as long as float32. Use backend='torch'."
         )
     if resolved == torch.float16 and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")

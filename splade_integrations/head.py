@@ -160,7 +160,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """A function from a tile, (at most `rows`, H), to its products with tokens (n, H). Its results share memory."""
     if weight_dtype == torch.uint8:
-        packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32)
+        packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32, device=tokens.device)
         return lambda tile: multiply_int8(tile, SEVEN_BITS, packed, ones)
     product, dtype = (torch._int_mm, torch.int32) if tokens.dtype == torch.int8 else (torch.mm, tokens.dtype)
     logits = torch.empty((rows, len(tokens)), dtype=dtype, device=tokens.device)

@@ -9,13 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from splade_integrations.int8_products import EIGHT_BITS, int8_weight_levels, multiply_int8, pack_int8, to_int8_grid
+from splade_integrations.int8_products import (
+    EIGHT_BITS,
+    LEAST_STEP,
+    SEVEN_BITS,
+    int8_weight_levels,
+    multiply_int8,
+    pack_int8,
+    to_int8_grid,
+)
 from splade_integrations.linears import rounded_up, with_rows
 
 __all__ = ["Int8Linear"]
 
-# Steps stay above this, so that dividing by them neither overflows nor loses digits.
-_LEAST_STEP = 2.0**-100
 # Of the grid of an activation that reaches as far below 0 as above it.
 _MIDDLE = 128
 # The last bit of a float32 of this size counts 1: adding it rounds to an integer, which is the low byte of the sum.
@@ -58,7 +64,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        levels = int8_weight_levels() or EIGHT_BITS
+        levels = int8_weight_levels() or SEVEN_BITS
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True), levels)
         self._packed = pack_int8(integers)  # (N, K)
         self._step = step.flatten()  # (N,)
@@ -82,7 +88,7 @@ class Int8Linear(nn.Module):
 def _two_sided_grid(tokens: Tensor) -> _TokenGrid:
     # Both extremes in two passes: abs() would write a copy.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
-    step = largest.div_(EIGHT_BITS).clamp_min_(_LEAST_STEP)
+    step = largest.div_(EIGHT_BITS).clamp_min_(LEAST_STEP)
     return _TokenGrid(_levels(tokens, step, _MIDDLE), _MIDDLE, step, None)
 
 
@@ -90,12 +96,12 @@ def _one_sided_grid(tokens: Tensor) -> _TokenGrid:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
     # A step far below the values would lose their difference.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
-    step = span.div_(255).clamp_min_(_LEAST_STEP)
+    step = span.div_(255).clamp_min_(LEAST_STEP)
     return _TokenGrid(_levels(tokens - least, step, 0), 0, step, least.squeeze(1))
 
 
 def _levels(tokens: Tensor, step: Tensor, zero: int) -> Tensor:
     """tokens / step + zero, rounded. (tokens, K) uint8."""
     # A row, as addcmul is several times slower where its first operand is one number.
-    shift = torch.full(tokens.shape[1:], _TO_LOW_BYTE + zero, dtype=torch.float32)
+    shift = torch.full(tokens.shape[1:], _TO_LOW_BYTE + zero, dtype=torch.float32, device=tokens.device)
     return torch.addcmul(shift, tokens, step.reciprocal()).view(torch.int32).to(torch.uint8)

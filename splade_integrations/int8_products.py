@@ -1,7 +1,8 @@
 """Products of 8-bit integers on a CPU: which are exact and fast here, and the grid that numbers are rounded to.
 
-Processors with VNNI or AMX instructions add such products up in 32 bits. AVX2 adds each two in 16 bits first, which
-overflow, unless one factor keeps to 7 bits: then it is exact there too, and twice as fast as float32. Knows torch only.
+Processors with AVX-512's VNNI or AMX instructions add such products up in 32 bits. AVX2 adds each two in 16 bits first,
+which overflow, unless one factor keeps to 7 bits: then it is exact there too, and twice as fast as float32. Knows torch
+only.
 """
 
 from functools import cache
@@ -11,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "EIGHT_BITS",
+    "LEAST_STEP",
     "SEVEN_BITS",
     "int8_products_pay",
     "int8_weight_levels",
@@ -21,11 +23,11 @@ __all__ = [
 ]
 
 # Largest magnitudes: of 8 bits, symmetric, so that -128 has no part in it; and of weights on AVX2, where two products
-# with anything of 8 bits, at most 2 · 255 · 64, stay below 2^15.
+# must stay below 2^15. They are at most 2 · 255 · 64 with tokens on the left, and 2 · 128 · 127 with weights there.
 EIGHT_BITS = 127
 SEVEN_BITS = 64
 # Steps of the grid stay above this, so that dividing by them neither overflows nor loses digits.
-_LEAST_STEP = 2.0**-100
+LEAST_STEP = 2.0**-100
 
 
 def int8_products_pay(device: torch.device) -> bool:
@@ -37,12 +39,13 @@ def int8_products_pay(device: torch.device) -> bool:
 def int8_weight_levels() -> int | None:
     """The largest magnitude that weights may have in an int8 product on this processor; what they meet may have 127.
 
-    127 with VNNI or AMX instructions, 64 with AVX2 or AVX-512 alone, None without. That sums are exact then is tested.
+    127 with AVX-512's VNNI or AMX instructions, 64 with AVX2 or AVX-512 alone, None without. That sums are exact then
+    is tested.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
     if torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
-        row = torch.full((64, 4096), EIGHT_BITS, dtype=torch.int8)
+        row = _filled(EIGHT_BITS, 4096, torch.int8)
         exact = _is_exact(EIGHT_BITS) and bool((torch._int_mm(row, row.T) == EIGHT_BITS**2 * 4096).all())
         return EIGHT_BITS if exact else None
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
@@ -59,7 +62,7 @@ def to_int8_grid(vectors: Tensor, largest: Tensor, levels: int = EIGHT_BITS) -> 
     Returns:
         Integers from -levels to levels, (…, H) int8, and steps of `largest`'s shape: vectors ≈ step · integers.
     """
-    step = (largest / levels).clamp_min(_LEAST_STEP)
+    step = (largest / levels).clamp_min(LEAST_STEP)
     # At most `levels`, as float32 division is monotone.
     return torch.round(vectors / step).to(torch.int8), step
 
@@ -81,6 +84,8 @@ def pack_int8(integers: Tensor) -> Tensor:
 def multiply_int8(left: Tensor, zero: int, packed: Tensor, steps: Tensor) -> Tensor:
     """steps[n] · sum over k of (left[m, k] - zero) · right[n, k], whose sums are of integers in 32 bits.
 
+    Exact where one factor are weights of up to `int8_weight_levels`, be it the right one or `to_unsigned` on the left.
+
     Args:
         left: (M, K) uint8.
         zero: What stands for 0 in it.
@@ -89,7 +94,7 @@ def multiply_int8(left: Tensor, zero: int, packed: Tensor, steps: Tensor) -> Ten
     Returns:
         (M, N) float32.
     """
-    zeros = torch.zeros(len(steps), dtype=torch.int64)
+    zeros = torch.zeros(len(steps), dtype=torch.int64, device=steps.device)
     product: Tensor = torch.ops.onednn.qlinear_pointwise(
         left, 1.0, zero, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -97,20 +102,31 @@ def multiply_int8(left: Tensor, zero: int, packed: Tensor, steps: Tensor) -> Ten
 
 
 def _is_exact(levels: int) -> bool:
-    """Whether sums are, where each is as large as it can be, and where large ones cancel but for 1."""
-    ones = torch.ones(64, dtype=torch.float32)
+    """Whether sums are: as large as they can be, where large ones cancel but for 1, and of numbers of any kind."""
+    steps = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in (128, 768, 1024, 4096):
         for left, right in ((255, levels), (0, levels), (255, -levels), (2 * levels, 127), (2 * levels, -127)):
             factors = _filled(left, width, torch.uint8), _filled(right, width, torch.int8)
-            product = multiply_int8(factors[0], levels, pack_int8(factors[1]), ones)
+            product = multiply_int8(factors[0], levels, pack_int8(factors[1]), steps)
             if not (product == (left - levels) * right * width).all():
                 return False
-        tokens, weights = _filled(levels, width, torch.uint8), _filled(levels, width, torch.int8)
-        tokens[:, 0], weights[:, 0] = levels + 1, 1
-        if not (multiply_int8(tokens, levels, pack_int8(weights), ones) == 1).all():
+        # Its sum is above 2^24 and odd before `levels` is taken away: float32 would round it.
+        weights, tokens = _filled(levels, width, torch.uint8), _filled(127, width, torch.int8)
+        weights[:, 0], tokens[:, 0] = levels + 1, 1
+        if not (multiply_int8(weights, levels, pack_int8(tokens), steps) == 1).all():
             return False
-    return True
+    return all(_is_exact_for(rows, zero, levels) for rows in (1, 37) for zero in (0, levels, 128))
+
+
+def _is_exact_for(rows: int, zero: int, levels: int) -> bool:
+    """The same for numbers without a pattern, and sizes that fit no block."""
+    chance = torch.Generator("cpu").manual_seed(rows)
+    tokens = torch.randint(0, 256, (rows, 771), generator=chance, device="cpu")
+    weights = torch.randint(-levels, levels + 1, (70, 771), generator=chance, device="cpu")
+    steps = 2.0 ** -torch.arange(70, dtype=torch.float32, device="cpu")
+    product = multiply_int8(tokens.to(torch.uint8), zero, pack_int8(weights.to(torch.int8)), steps)
+    return torch.equal(product, ((tokens - zero) @ weights.T).float() * steps)
 
 
 def _filled(number: int, width: int, dtype: torch.dtype) -> Tensor:
-    return torch.full((64, width), number, dtype=dtype)
+    return torch.full((64, width), number, dtype=dtype, device="cpu")

@@ -74,7 +74,7 @@ class OpenVinoLayers(nn.Module):
         batch, length, _width = hidden_states.shape
         # OpenVINO compiles kernels for each new shape, too: some milliseconds, and up to a megabyte.
         longest = rounded_up(length)
-        seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool)
+        seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
         with self._lock:
             outputs = self._request.infer([with_rows(hidden_states, longest).numpy(), seen.numpy()])[0]

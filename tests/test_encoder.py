@@ -394,6 +394,13 @@ def test_windows_lose_only_what_is_beyond_them(model_folder, caplog):
     assert f"{lost:.1f} % of the call's tokens were lost" in caplog.text
 
 
+def test_another_default_device_changes_nothing(encoder, texts):
+    expected = encoder.encode_documents(texts[:8])
+    with torch.device("meta"):
+        found = encoder.encode_documents(texts[:8])
+    assert abs(found - expected).max() == 0
+
+
 def test_int8_is_close_to_float32_and_depends_on_no_neighbour(model_folder, encoder, texts):
     if not int8_products_pay(torch.device("cpu")):
         pytest.skip("this processor has no fast int8 product")

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from splade_integrations import int8_products
 from splade_integrations.int8_products import (
     EIGHT_BITS,
     SEVEN_BITS,
+    int8_products_pay,
     int8_weight_levels,
     multiply_int8,
     pack_int8,
@@ -23,10 +25,25 @@ def some_integers(least, most, shape):
 
 
 def saturating(left, zero, packed, steps):
-    """As AVX2 does it, on unpacked weights: each two products are added in 16 bits."""
-    products = left[:, None].long() * packed[None].long()
+    """As AVX2 does it: each two products are added in 16 bits."""
+    products = pad(left[:, None].long() * packed[None].long(), (0, left.shape[1] % 2))
     pairs = products.unflatten(-1, (-1, 2)).sum(dim=-1).clamp(-(2**15), 2**15 - 1)
-    return (pairs.sum(dim=-1) - zero * packed.long().sum(dim=-1)) * steps
+    return (pairs.sum(dim=-1) - zero * packed.long().sum(dim=-1)).float() * steps
+
+
+def rounding(left, zero, packed, steps):
+    """With sums in float32 before the zero is taken away."""
+    sums = (left.long() @ packed.long().T).float()
+    return (sums - (zero * packed.long().sum(dim=-1)).float()) * steps
+
+
+def ignoring_steps(left, zero, packed, steps):
+    return (left.long() - zero) @ packed.long().T * 1.0
+
+
+def wrong_at_the_end(left, zero, packed, steps):
+    whole = left.shape[1] // 4 * 4
+    return saturating(left[:, :whole], zero, packed[:, :whole], steps)
 
 
 @needs_int8
@@ -50,25 +67,60 @@ def test_weights_on_the_left_are_exact(width):
     assert torch.equal(found, (weights.long() @ tokens.long().T).float())
 
 
-def test_a_saturating_sum_of_eight_bits_is_found_and_one_of_seven_does_not_saturate(monkeypatch):
-    monkeypatch.setattr(int8_products, "multiply_int8", saturating)
+@pytest.mark.parametrize(
+    ("product", "exact"),
+    [
+        (saturating, [SEVEN_BITS]),
+        (rounding, []),
+        (ignoring_steps, []),
+        (wrong_at_the_end, []),
+    ],
+)
+def test_products_that_are_not_exact_are_found(monkeypatch, product, exact):
+    monkeypatch.setattr(int8_products, "multiply_int8", product)
     monkeypatch.setattr(int8_products, "pack_int8", lambda integers: integers)
-    assert not int8_products._is_exact(EIGHT_BITS)
-    assert not int8_products._is_exact(SEVEN_BITS + 1)
-    assert int8_products._is_exact(SEVEN_BITS)
+    assert [levels for levels in (SEVEN_BITS, SEVEN_BITS + 1, EIGHT_BITS) if int8_products._is_exact(levels)] == exact
 
 
 @needs_int8
-@pytest.mark.parametrize(("vnni", "capability"), [(True, "AVX512"), (False, "AVX2"), (False, "DEFAULT")])
-def test_a_processor_has_no_int8_where_its_sums_are_not_exact(monkeypatch, vnni, capability):
+@pytest.mark.parametrize(
+    ("vnni", "amx", "capability", "expected"),
+    [
+        (True, False, "AVX512", EIGHT_BITS),
+        (False, True, "AVX512", EIGHT_BITS),
+        (False, False, "AVX512", SEVEN_BITS),
+        (False, False, "AVX2", SEVEN_BITS),
+        (False, False, "DEFAULT", None),
+    ],
+)
+def test_a_processor_has_int8_where_its_sums_are_exact(monkeypatch, vnni, amx, capability, expected):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    levels = int8_weight_levels.__wrapped__
+    asked = int8_weight_levels.__wrapped__  # not the answer that is remembered
     monkeypatch.setattr(int8_products, "_is_exact", lambda levels: True)
-    assert levels() == (EIGHT_BITS if vnni else SEVEN_BITS if capability == "AVX2" else None)
+    assert asked() == expected
+    if expected == EIGHT_BITS:
+        monkeypatch.setattr(torch, "_int_mm", lambda left, right: torch.zeros(64, 64, dtype=torch.int32))
+        assert asked() is None
     monkeypatch.setattr(int8_products, "_is_exact", lambda levels: False)
-    assert levels() is None
+    assert asked() is None
+
+
+@needs_int8
+def test_the_first_question_may_come_under_any_default():
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert int8_weight_levels.__wrapped__() == LEVELS
+    finally:
+        torch.set_default_dtype(default)
+
+
+def test_int8_is_for_a_cpu():
+    assert not int8_products_pay(torch.device("cuda"))
+    assert int8_products_pay(torch.device("cpu")) == (LEVELS is not None)
 
 
 @pytest.mark.parametrize("levels", [EIGHT_BITS, SEVEN_BITS])

@@ -137,12 +137,13 @@ def test_int8_is_near_and_a_token_depends_on_no_other(wide, narrow, inputs):
 
 
 @needs_int8
-def test_int8_under_another_default_dtype():
+def test_int8_under_another_default_dtype_and_device():
     linear, tokens = nn.Linear(64, 32).requires_grad_(False), torch.randn(3, 64)
     expected = Int8Linear(linear)(tokens)
     torch.set_default_dtype(torch.float64)
     try:
-        found = Int8Linear(linear)(tokens)
+        with torch.device("meta"):
+            found = Int8Linear(linear)(tokens)
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
