@@ -28,6 +28,8 @@ EIGHT_BITS = 127
 SEVEN_BITS = 64
 # Steps of the grid stay above this, so that dividing by them neither overflows nor loses digits.
 LEAST_STEP = 2.0**-100
+# Of the products that are tested.
+_WIDTHS = (128, 768, 1024, 4096)
 
 
 def int8_products_pay(device: torch.device) -> bool:
@@ -39,15 +41,15 @@ def int8_products_pay(device: torch.device) -> bool:
 def int8_weight_levels() -> int | None:
     """The largest magnitude that weights may have in an int8 product on this processor; what they meet may have 127.
 
-    127 with AVX-512's VNNI or AMX instructions, 64 with AVX2 or AVX-512 alone, None without. That sums are exact then
-    is tested.
+    127 with AVX-512's VNNI or AMX instructions, 64 with AVX2 or AVX-512 alone, None without. That sums are exact is
+    tested for the product that the two-pass head takes: `torch._int_mm`, which is fast with the former only, or
+    `multiply_int8`.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
     if torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
-        row = _filled(EIGHT_BITS, 4096, torch.int8)
-        exact = _is_exact(EIGHT_BITS) and bool((torch._int_mm(row, row.T) == EIGHT_BITS**2 * 4096).all())
-        return EIGHT_BITS if exact else None
+        rows = (_filled(EIGHT_BITS, width, torch.int8) for width in _WIDTHS)
+        return EIGHT_BITS if all((torch._int_mm(row, row.T) == 127**2 * row.shape[1]).all() for row in rows) else None
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     return SEVEN_BITS if wide and _is_exact(SEVEN_BITS) else None
 
@@ -104,7 +106,7 @@ def multiply_int8(left: Tensor, zero: int, packed: Tensor, steps: Tensor) -> Ten
 def _is_exact(levels: int) -> bool:
     """Whether sums are: as large as they can be, where large ones cancel but for 1, and of numbers of any kind."""
     steps = torch.ones(64, dtype=torch.float32, device="cpu")
-    for width in (128, 768, 1024, 4096):
+    for width in _WIDTHS:
         for left, right in ((255, levels), (0, levels), (255, -levels), (2 * levels, 127), (2 * levels, -127)):
             factors = _filled(left, width, torch.uint8), _filled(right, width, torch.int8)
             product = multiply_int8(factors[0], levels, pack_int8(factors[1]), steps)
