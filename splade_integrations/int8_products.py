@@ -112,7 +112,7 @@ def _is_exact(levels: int) -> bool:
             product = multiply_int8(factors[0], levels, pack_int8(factors[1]), steps)
             if not (product == (left - levels) * right * width).all():
                 return False
-        # Its sum is above 2^24 and odd before `levels` is taken away: float32 would round it.
+        # Of 4 096 the sum is above 2^24 and odd before `levels` is taken away: float32 would round it.
         weights, tokens = _filled(levels, width, torch.uint8), _filled(127, width, torch.int8)
         weights[:, 0], tokens[:, 0] = levels + 1, 1
         if not (multiply_int8(weights, levels, pack_int8(tokens), steps) == 1).all():
