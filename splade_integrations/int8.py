@@ -64,7 +64,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        levels = int8_weight_levels() or SEVEN_BITS
+        levels = int8_weight_levels() or SEVEN_BITS  # whose sums fit wherever they are made
         integers, step = to_int8_grid(weight, weight.abs().amax(dim=1, keepdim=True), levels)
         self._packed = pack_int8(integers)  # (N, K)
         self._step = step.flatten()  # (N,)

@@ -83,7 +83,7 @@ class TwoPassHead:
         self._bias = bias
         self._activation_function = activation_function
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
-        levels = int8_weight_levels() or EIGHT_BITS
+        levels = int8_weight_levels() or EIGHT_BITS  # whose product is exact anywhere, though not fast
         unsigned = levels < EIGHT_BITS
         integers = torch.uint8 if unsigned else torch.int8
         self._integers = torch.empty(weight.shape, dtype=integers, device=weight.device)  # (V, H)

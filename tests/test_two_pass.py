@@ -131,6 +131,7 @@ def test_what_is_not_finite_shows(value):
 def test_the_bound_is_tight_on_a_trained_model(encoder, texts, levels, monkeypatch):
     """Candidates a text beside active terms: without that ratio the second pass would be the plain head again."""
     side = encoder._side("document")
+    assert side._two_pass is not None
     loaded = side._loaded
     head, seen = TwoPassHead(loaded.weight, loaded.bias, "relu", loaded.usual_hidden_state()), []
     counting = head.candidates
