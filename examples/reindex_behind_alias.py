@@ -1,4 +1,4 @@
-"""Index a collection anew, with another model, and switch a running service over without a gap.
+"""Index a collection anew, with another model, and switch a running service over.
 
     python examples/reindex_behind_alias.py
 

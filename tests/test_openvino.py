@@ -53,11 +53,18 @@ def test_float32_equals_torch(tmp_path, architecture, config_options):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_depends_on_no_neighbour(by_openvino, texts, dtype):
-    encoder, some = by_openvino[dtype], texts[:5] + texts[-8:]
-    together = encoder.encode_documents(some)
-    alone = vstack([encoder.encode_documents([text]) for text in some])
-    assert abs(together - alone).max() < (1e-5 if dtype == "float32" else 1e-3)
+def test_a_row_depends_on_no_neighbour(by_openvino, encoder, texts, dtype):
+    """Kernels add up in orders of their own for each number of rows, which tips single roundings of 16 and 8 bits.
+
+    Steps that neighbours set would round everything anew.
+    """
+    some = texts[:5] + texts[-8:]
+    together = by_openvino[dtype].encode_documents(some)
+    alone = vstack([by_openvino[dtype].encode_documents([text]) for text in some])
+    rounding = abs(alone - encoder.encode_documents(some)).sum()
+    assert abs(together - alone).sum() < 0.25 * rounding + 1e-5 * alone.nnz
+    if dtype == "float32":
+        assert abs(together - alone).max() < 1e-5
 
 
 def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):

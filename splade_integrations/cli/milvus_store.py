@@ -1,7 +1,7 @@
 """A Milvus collection that `splade index` fills and `splade search` asks. Knows Milvus, no encoder and no terminal.
 
-Fields: pk, text, dense, sparse, as in LangChain's store, and the encoder's fingerprint as every adapter records it:
-that store opens what was indexed here.
+Fields: pk, text, sparse and, if wanted, dense, as in LangChain's store, and the encoder's fingerprint as every adapter
+records it: that store opens what was indexed here with both sides.
 """
 
 from collections.abc import Sequence
