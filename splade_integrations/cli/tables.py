@@ -92,8 +92,8 @@ def _reading(comparison: Comparison) -> str:
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
         f"95 %: bootstrap interval of {measure} over queries. p: how often chance alone would give a difference from "
-        f"{comparison.baseline} this large; paired sign flips, corrected for the number of systems by Holm. ms: one query "
-        "alone, median, encoding and search.",
+        f"{comparison.baseline} this large; paired sign flips, corrected for the number of systems by Holm. ms: one "
+        "query alone, median, encoding and search.",
     ]
     fused = [system for system in comparison.systems if system.queries_with_ties is not None]
     if fused:
