@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["OptionalDependencyError", "UnsupportedModelError", "require_extra"]
+__all__ = ["OptionalDependencyError", "UnsupportedModelError", "first_line", "require_extra"]
 
 
 class UnsupportedModelError(ValueError):
@@ -12,6 +12,16 @@ class UnsupportedModelError(ValueError):
 
 class OptionalDependencyError(ImportError):
     """Something needs a package that is not installed, or another version of it; the message is the pip line."""
+
+
+def first_line(err: BaseException) -> str:
+    """The first line of an error's message, or its type's name where it has none: other packages raise bare ones, too.
+
+    Example:
+        >>> first_line(RuntimeError("sizes differ\\nsee below")), first_line(EOFError())
+        ('sizes differ', 'EOFError')
+    """
+    return next(iter(str(err).strip().splitlines()), type(err).__name__)
 
 
 @contextmanager

@@ -47,6 +47,9 @@ class Record:
 class Records:
     """The texts of a file, read anew each time that they are iterated.
 
+    Memory does not grow with their number but for the ids, some 100 bytes a text, among which one that comes twice is
+    found; plain lines keep none.
+
     Args:
         path: The file, or "-" for standard input.
         format: "jsonl": one JSON object a line. "csv", "tsv": with a header. "parquet". "lines": each line is a text,
@@ -57,7 +60,7 @@ class Records:
         need_id: Whether a record without an id is an error.
 
     Raises:
-        RecordError: While iterating: the file is missing, empty or broken, or an id comes twice.
+        RecordError: While iterating: the file is missing, empty or broken, or an id is not Unicode or comes twice.
 
     Example:
         >>> import tempfile
@@ -123,7 +126,7 @@ class Records:
                 raise RecordError(f"{place}: must have an id under {' or '.join(map(repr, fields))}, {_found(row)}.")
             identifier = number
         title = (row.get(self.title_field) if self.title_field else None) or ""
-        return Record(str(identifier), f"{title} {text}".strip() if title else text)
+        return Record(_unicode(place, str(identifier)), f"{title} {text}".strip() if title else text)
 
     def _read_jsonl(self) -> Iterator[tuple[str, Any]]:
         for place, line in numbered_lines(self.path):
@@ -228,6 +231,17 @@ def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str
         raise RecordError(_unreadable(path, err)) from err
     if empty:
         raise RecordError(f"{name} must have at least one line, and is empty.")
+
+
+def _unicode(place: str, identifier: str) -> str:
+    """The id, unless it has half a surrogate pair, which JSON can spell and neither a file nor a store can hold."""
+    try:
+        identifier.encode()
+    except UnicodeEncodeError as err:
+        raise RecordError(
+            f"{place}: the id must be valid Unicode, got {identifier[err.start]!r} in it. Mend the line."
+        ) from err
+    return identifier
 
 
 def _found(row: Any) -> str:

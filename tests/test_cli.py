@@ -14,7 +14,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from pymilvus import DataType, MilvusClient
 from scipy.sparse import csr_array, load_npz
 
-from splade_integrations import to_dicts
+from splade_integrations import Pruning, to_dicts
 from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
 from splade_integrations.cli.encode import encode_blocks
@@ -97,6 +97,11 @@ BAD_FILES = [
     ("texts.jsonl", b'{"_id": "1", "text": null}', "line 1: must have the text under 'text'"),
     ("texts.jsonl", b'["a"]', "line 1: must have the text under 'text', got [\"a\"]"),
     ("texts.jsonl", b'{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}', "line 2: id '1' must be unique"),
+    (
+        "texts.jsonl",
+        b'{"id": 1, "text": "a"}\n{"id": "b\\ud800", "text": "b"}',
+        r"line 2: the id must be valid Unicode, got '\ud800'",
+    ),
     ("texts.jsonl", b'{"text": "caf\xc3\xa9"}\n{"text": "caf\xe9"}', "line 2: must be UTF-8, and has the byte 0xe9"),
     ("texts.txt", "café".encode("utf-16"), "line 1: must be UTF-8, and has the byte 0xff"),
     ("texts.txt", b"", "texts.txt must have at least one line, and is empty"),
@@ -361,24 +366,37 @@ class TestIndexAndSearch:
         assert run([*command, "--replace", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 10
 
-    def test_a_store_that_fails_part_way_says_what_it_kept(self, corpus, tmp_path, model_folder, capsys, monkeypatch):
+    @pytest.mark.parametrize(
+        ("failure", "message"),
+        [
+            (
+                milvus_store.StoreError(message="[Errno 28] No space left on device"),
+                "Milvus: [Errno 28] No space left on device.",
+            ),
+            (ConnectionResetError("the peer is gone."), "the peer is gone."),
+            (
+                UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no such."),
+                r"'utf-8' codec can't encode character '\ud800' in position 0: no such.",
+            ),
+        ],
+    )
+    def test_a_store_that_fails_part_way_says_what_it_kept(
+        self, corpus, tmp_path, model_folder, capsys, monkeypatch, failure, message
+    ):
         monkeypatch.setattr("splade_integrations.cli.index._CHUNK", 2)
         add, calls = milvus_store.Store.add, []
 
-        def on_a_full_disk(self, *arguments):
+        def failing(self, *arguments):
             if calls:
-                raise milvus_store.StoreError(message="[Errno 28] No space left on device")
+                raise failure
             calls.append(1)
             add(self, *arguments)
 
         command = ["index", str(corpus), "-m", model_folder, "--uri", str(tmp_path / "a.db")]
-        monkeypatch.setattr(milvus_store.Store, "add", on_a_full_disk)
+        monkeypatch.setattr(milvus_store.Store, "add", failing)
         assert run(command) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("splade: ")]
-        assert line == (
-            "splade: Milvus: [Errno 28] No space left on device. 2 documents before it are stored; mend it and use "
-            "--resume."
-        )
+        assert line == f"splade: {message} 2 documents before it are stored; mend it and use --resume."
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run([*command, "--resume", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 2
@@ -396,7 +414,33 @@ class TestIndexAndSearch:
             hybrid_milvus(DeterministicFakeEmbedding(size=384), other, uri=uri, collection_name="splade")
         capsys.readouterr()
         assert run(["search", "who barks", "--uri", uri, "-m", random_bert_folder]) == 2
-        assert "--model must be what the collection was made by" in capsys.readouterr().err
+        assert "the query's encoder must be the one that the collection was made by" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "difference"),
+        [
+            ({"query_prompt": "query: "}, "query_prompt 'query: '"),
+            ({"special_terms": "drop"}, "special_terms 'drop'"),
+        ],
+    )
+    def test_a_collection_made_in_python_for_other_queries(self, tmp_path, model_folder, capsys, options, difference):
+        uri = str(tmp_path / "a.db")
+        sparse = SpladeSparseEmbedding(model_name=model_folder, **options)
+        store = hybrid_milvus(DeterministicFakeEmbedding(size=8), sparse, uri=uri, collection_name="splade")
+        store.add_texts(TEXTS[:2])
+        assert run(["search", "who barks", "--uri", uri, "--mode", "sparse"]) == 2
+        err = capsys.readouterr().err
+        assert difference in err
+        assert "Search from Python with the same options, or index anew" in err
+
+    def test_documents_cut_and_pruned_in_python_are_searched(self, tmp_path, model_folder, capsys):
+        uri = str(tmp_path / "a.db")
+        options = {"max_length": 64, "document_prompt": "document: ", "document_pruning": Pruning(max_active_dims=8)}
+        sparse = SpladeSparseEmbedding(model_name=model_folder, **options)
+        store = hybrid_milvus(DeterministicFakeEmbedding(size=8), sparse, uri=uri, collection_name="splade")
+        store.add_texts(TEXTS[:2])
+        assert run(["search", "who barks", "--uri", uri, "--mode", "sparse", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["text"] == TEXTS[1]
 
     def test_no_dense_side(self, corpus, tmp_path, model_folder, capsys):
         uri = ["--uri", str(tmp_path / "a.db")]

@@ -20,6 +20,8 @@ from splade_integrations.evaluation import (
     Splade,
     evaluate,
     load_collection,
+    load_dense,
+    measures,
     milvus_search,
     sweep,
 )
@@ -36,7 +38,8 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
-from splade_integrations.evaluation.running_milvus import evaluate_milvus
+from splade_integrations.evaluation.running import system_names
+from splade_integrations.evaluation.running_milvus import evaluate_milvus, milvus_system_names
 from splade_integrations.milvus.settings import RRF_K as STORES_RRF_K
 from splade_integrations.offline_models import dense_model_path, splade_model_path
 
@@ -163,6 +166,12 @@ class TestCollections:
         assert collection.judgments == 6
         assert collection.train.queries == ["nobody judged this"]
 
+    @pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "query_id\tdoc_id\trelevance\r\n"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\t\n", " \n\n"])
+    def test_takes_qrels_with_any_header_and_ends_of_lines(self, folder, header, end):
+        (folder / "qrels.tsv").write_bytes((header + f"q0\td0\t1{end}q1\td 8\t 0{end}").encode())
+        assert load_collection(folder).qrels == {"q0": {"d0": 1}, "q1": {"d 8": 0}}
+
     def test_what_is_reported_is_not_tuned_on(self, folder):
         write_qrels(folder / "qrels_train.tsv", [("q3", "d1", 1), ("q1", "d1", 1)])
         with pytest.raises(CollectionError, match="judges query 'q1', which the test split judges, too"):
@@ -185,6 +194,7 @@ class TestCollections:
             ),
             ("queries.jsonl", '{"_id": "q0", "text": "a"}', "judges query 'q1', which"),
             ("qrels.tsv", "query-id\tcorpus-id\tscore\nq0 d0 1\n", "qrels.tsv, line 2: must be query-id"),
+            ("qrels.tsv", "301\t0\t12345\t1\n", "qrels.tsv, line 1: must be query-id, corpus-id and an integer score"),
             ("qrels.tsv", "query-id\tcorpus-id\tscore\n", "qrels.tsv must have at least one judgment"),
         ],
     )
@@ -271,6 +281,16 @@ class TestMeasures:
         assert paired_test(values, values) == 1
         assert holm([0.5, 0.9]) == [1.0, 1.0]
 
+    @pytest.mark.parametrize("at_once", [1, 350, 200_000])
+    def test_resamples_drawn_in_parts_are_those_drawn_at_once(self, monkeypatch, at_once):
+        values, baseline = np.random.default_rng(0).random((2, 50))
+        draws = np.random.default_rng(0).integers(0, 50, (2_000, 50))
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), (10_000, 50))
+        extreme = np.abs(signs @ (values - baseline)) >= abs((values - baseline).sum())
+        monkeypatch.setattr(measures, "_DRAWN_AT_ONCE", at_once)
+        assert interval(values) == tuple(np.quantile(values[draws].mean(axis=1), (0.025, 0.975)))
+        assert paired_test(values, baseline) == (extreme.sum() + 1) / 10_001
+
 
 class TestComparison:
     def test_rows(self, exact, retrievers, collection):
@@ -285,6 +305,7 @@ class TestComparison:
             "dense + BM25 + SPLADE, RRF",
             "dense + BM25 + SPLADE, weights",
         ]
+        assert [system.name for system in exact.systems] == system_names(["BM25", "dense", "SPLADE"])
         assert exact.baseline == "BM25"
         assert exact.empty_documents == 2
         assert exact.system("dense").measures["R@100"] >= 0.75  # the empty query finds its document by chance at most
@@ -308,6 +329,7 @@ class TestComparison:
     def test_milvus_finds_the_same(self, exact, milvus):
         for name in ("dense", "SPLADE", "dense + SPLADE, RRF", "dense + SPLADE, weights"):
             assert milvus.system(name).measures == pytest.approx(exact.system(name).measures), name
+        assert [system.name for system in milvus.systems] == milvus_system_names(["BM25", "dense", "SPLADE"])
         assert milvus.system("BM25").measures["R@100"] > 0.4
         assert any("Milvus's own function" in note for note in milvus.notes)
 
@@ -344,6 +366,21 @@ class TestComparison:
     def test_a_baseline_that_is_not_there(self, collection, retrievers):
         with pytest.raises(ValueError, match="the baseline must be one of BM25"):
             evaluate(collection, retrievers, baseline="nonsense")
+        with pytest.raises(ValueError, match="the baseline must be one of dense; SPLADE; BM25; dense"):
+            evaluate_milvus(collection, retrievers, uri="/no/such/folder/a.db", baseline="BM25 unstemmed")
+
+    def test_a_store_without_bm25_takes_another_baseline(self, collection, retrievers, tmp_path, monkeypatch):
+        create = MilvusCollection._create
+
+        def without_bm25(self, uri, dense, *, bm25):
+            if bm25:
+                raise milvus_search.MilvusException(message="unknown function type")
+            create(self, uri, dense, bm25=bm25)
+
+        monkeypatch.setattr(MilvusCollection, "_create", without_bm25)
+        found = evaluate_milvus(collection, retrievers, uri=str(tmp_path / "a.db"), baseline="dense + BM25, RRF")
+        assert found.baseline == "dense"
+        assert "This store has no BM25 function: unknown function type." in found.notes
 
 
 class TestSweep:
@@ -408,6 +445,41 @@ class TestCommand:
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["--baseline", "BM52"],
+                "one of BM25 unstemmed; BM25; dense; SPLADE; dense + BM25, RRF; dense + BM25, weights",
+            ),
+            (["--baseline", "dense", "--dense", "none"], "one of BM25 unstemmed; BM25; SPLADE; BM25 + SPLADE, RRF"),
+            (["--baseline", "BM52", "--search", "both"], "one of BM25 unstemmed; BM25; dense; SPLADE;"),
+            (["--baseline", "BM25 unstemmed", "--search", "milvus"], "one of dense; SPLADE; BM25; dense + BM25, RRF"),
+            (
+                ["--sweep-dtype", "float32, flaot16"],
+                "dtype must be auto, float32, bfloat16, float16, int8, got 'flaot16'",
+            ),
+            (["--sweep-dtype", "float16", "--backend", "openvino"], "dtype must be float32, bfloat16 or int8 for"),
+        ],
+    )
+    def test_names_are_checked_before_anything_is_read(self, capsys, arguments, message):
+        assert run(["evaluate", "/no/such/folder", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    def test_a_baseline_of_exact_search_alone(self, folder, capsys):
+        options = ["--search", "both", "--baseline", "BM25 unstemmed", "--dense", "none", "--json", "-"]
+        assert run(["evaluate", str(folder), *options]) == 0
+        comparisons = json.loads(capsys.readouterr().out)["collections"][0]["comparisons"]
+        assert [comparison["baseline"] for comparison in comparisons] == ["BM25 unstemmed", "BM25"]
+
+    def test_a_dense_model_that_fails_without_a_word(self, monkeypatch):
+        def fail(*_, **__):
+            raise OSError
+
+        monkeypatch.setattr("sentence_transformers.SentenceTransformer", fail)
+        with pytest.raises(FileNotFoundError, match=r"dense model 'a' must be a folder.*\(OSError\)"):
+            load_dense("a")
 
     def test_missing_models_name_the_extra(self, folder, monkeypatch, capsys):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)

@@ -1,4 +1,4 @@
-"""`splade encode`: texts of a file to sparse vectors in a file, in memory that does not grow with their number."""
+"""`splade encode`: texts of a file to sparse vectors in a file, in memory that grows by no more than their ids."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ def encode(
 ) -> None:
     """Encode the texts of a file as sparse vectors.
 
-    Memory does not grow with the number of texts (.npz holds its matrix). The output takes its name once it is whole.
+    Memory grows by the ids alone, some 100 bytes a text; .npz holds its matrix. The output takes its name once whole.
 
     [bold]Examples[/bold]
 

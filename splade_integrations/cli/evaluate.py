@@ -16,12 +16,13 @@ from splade_integrations.cli.options import Backend, Device, Dtype, MaxActiveDim
 from splade_integrations.cli.tables import comparison_tables, sweep_table
 from splade_integrations.cli.terminal import note, print_json, progress, stdout
 from splade_integrations.cli.writing import whole_file
+from splade_integrations.devices import resolve_device, resolve_dtype
 from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.errors import OptionalDependencyError, require_extra
 from splade_integrations.evaluation.collections import Collection, load_collection
 from splade_integrations.evaluation.measures import MEASURES, check_measures
-from splade_integrations.evaluation.retrievers import Bm25, Dense, Retriever, Splade, load_dense
-from splade_integrations.evaluation.running import Comparison
+from splade_integrations.evaluation.retrievers import Bm25, Dense, Retriever, Splade, bm25_name, load_dense
+from splade_integrations.evaluation.running import Comparison, check_baseline, system_names
 from splade_integrations.evaluation.running import evaluate as compare
 from splade_integrations.evaluation.sweeping import SweepPoint, sweep
 from splade_integrations.offline_models import dense_model_path, splade_model_path
@@ -114,13 +115,15 @@ def evaluate(
         raise ValueError(f"--candidates must be from 1 to {_MOST_CANDIDATES}, got {candidates}. Name fewer.")
     chosen = list(measures or MEASURES)
     check_measures(chosen)
-    limits, dtypes = _limits(sweep_dims), _dtypes(sweep_dtype, dtype)
+    limits, dtypes = _limits(sweep_dims), _dtypes(sweep_dtype, dtype, device, backend)
+    dense_name = _dense_name(dense)
+    check_baseline(baseline, _system_names(search, with_dense=dense_name is not None))
     pictures = [] if plot is None else [_picture_name(plot, n, len(folders)) for n in range(len(folders))]
     collections = [load_collection(folder) for folder in folders]
     with ExitStack() as outputs:  # opened first: hours of encoding end in a file that can be written
         files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_out = outputs.enter_context(whole_file(json_file)) if json_file not in (None, "-") else None
-        splade_name, dense_name = model or splade_model_path(), _dense_name(dense)
+        splade_name = model or splade_model_path()
         options: dict[str, Any] = {"max_length": max_length, "device": device}
         pruning = pruning_to(max_active_dims)
         encoder = load_encoder(splade_name, dtype=dtype, backend=backend, document_pruning=pruning, **options)
@@ -175,6 +178,19 @@ def evaluate(
         note(f"Written: {name}")
 
 
+def _system_names(search: Search, *, with_dense: bool) -> list[str]:
+    """Names of the systems that can be a baseline: all of Milvus's are of exact search, too."""
+    dense = [Dense.name] if with_dense else []
+    names = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
+    return _milvus_system_names(names) if search is Search.milvus else system_names(names)
+
+
+def _milvus_system_names(retrievers: list[str]) -> list[str]:
+    from splade_integrations.evaluation.running_milvus import milvus_system_names
+
+    return milvus_system_names(retrievers)
+
+
 def _retrievers(collection: Collection, encoder: SpladeEncoder, dense_encoder: Any) -> list[Retriever]:
     retrievers: list[Retriever] = [
         Bm25(collection.documents, stemmed=False),
@@ -203,7 +219,8 @@ def _in_milvus(
         progress(f"{collection.name}: Milvus", len(collection.documents)) as advance,
     ):
         where = uri or str(Path(folder) / "evaluate.db")
-        known = None if baseline == "BM25 unstemmed" else baseline  # which Milvus has not
+        names = _milvus_system_names([retriever.name for retriever in retrievers])
+        known = baseline if baseline in names else None  # of both searches, exact search alone may have it
         return evaluate_milvus(collection, retrievers, uri=where, token=token, baseline=known, report=advance, **shared)
 
 
@@ -265,8 +282,12 @@ def _limits(stated: str | None) -> list[int | None]:
     return limits
 
 
-def _dtypes(stated: str | None, dtype: str) -> list[str]:
-    return [part.strip() for part in (stated or dtype).split(",")]
+def _dtypes(stated: str | None, dtype: str, device: str, backend: Any) -> list[str]:
+    """The number types of a list such as float32,bfloat16, each of which the device has."""
+    names = [part.strip() for part in (stated or dtype).split(",")]
+    for name in names:
+        resolve_dtype(name, resolve_device(device, backend), backend)
+    return names
 
 
 def _picture_name(plot: str, number: int, folders: int) -> str:

@@ -116,7 +116,8 @@ def index(
             if isinstance(err, StoreError):
                 raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
             if counts["added"] and isinstance(err, ValueError | OSError):
-                raise type(err)(f"{err} {stored}") from err
+                kind = OSError if isinstance(err, OSError) else ValueError  # its own type may want more arguments
+                raise kind(f"{err} {stored}") from err
             raise
         store.finish()
         summary = {"collection": collection, "uri": uri, "added": counts["added"], "already_there": counts["there"]}

@@ -7,10 +7,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from splade_integrations.checkpoints import describe
+from splade_integrations.checkpoints import describe, stated_positions
 from splade_integrations.cli.options import Json
 from splade_integrations.cli.terminal import print_json, stdout
-from splade_integrations.repositories import Repository
+from splade_integrations.repositories import Repository, path_in
 
 __all__ = ["info", "licence"]
 
@@ -55,8 +55,7 @@ def _facts(repository: Repository) -> dict[str, Any]:
     masked_lm = document.masked_lm or query.masked_lm
     config: dict[str, Any] = {}
     if masked_lm is not None:
-        prefix = f"{masked_lm.folder}/" if masked_lm.folder else ""
-        config = masked_lm.repository.json(prefix + "config.json") or {}
+        config = masked_lm.repository.json(path_in(masked_lm.folder, "config.json")) or {}
     same = document == query
     return {
         "model": repository.name,
@@ -66,7 +65,7 @@ def _facts(repository: Repository) -> dict[str, Any]:
         "hidden_size": config.get("hidden_size", config.get("dim")),
         "vocabulary": config.get("vocab_size"),
         "stored_as": config.get("dtype", config.get("torch_dtype")),
-        "max_length": (masked_lm.max_length if masked_lm else None) or config.get("max_position_embeddings"),
+        "max_length": (masked_lm.max_length if masked_lm else None) or stated_positions(config),
         "documents": str(document),
         "queries": "as documents" if same else str(query),
         "max_active_dims": description.max_active_dims or "all",

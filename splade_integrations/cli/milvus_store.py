@@ -109,10 +109,6 @@ class Store:
         rows = self._client.get(self.name, ids=list(ids), output_fields=["pk"]) if ids else []
         return {row["pk"] for row in rows}
 
-    def count(self) -> int:
-        """How many documents it has."""
-        return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
-
     def add(
         self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Sequence[Any] | None
     ) -> None:

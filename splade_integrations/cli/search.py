@@ -10,7 +10,7 @@ from rich.text import Text
 
 from splade_integrations.cli.options import Backend, Device, Dtype, Json, Token, Uri, load_encoder
 from splade_integrations.cli.terminal import print_json, stdout
-from splade_integrations.fingerprint import Fingerprint, name_of
+from splade_integrations.fingerprint import Fingerprint, differences, name_of
 from splade_integrations.sparse import Pruning, to_dicts
 
 __all__ = ["search"]
@@ -78,7 +78,7 @@ def search(
                 backend=backend,
                 document_pruning=_kept_pruning(kept),  # explanations then sum to the score
             )
-            _check_weights(kept, encoder.fingerprint)
+            _check_query_side(kept, encoder.fingerprint)
         terms = to_dicts(encoder.encode_queries([query]))[0] if encoder is not None else None
         vector = None
         if chosen is not Mode.sparse:
@@ -128,12 +128,16 @@ def _kept_pruning(kept: Fingerprint) -> Pruning | None:
     return Pruning(**rules) if rules else None
 
 
-def _check_weights(kept: Fingerprint, given: Fingerprint) -> None:
-    """Refuse a query encoder of other weights; how documents were cut and pruned is no matter of a query."""
-    if kept and kept.get("weights") != given.get("weights"):
+def _check_query_side(kept: Fingerprint, given: Fingerprint) -> None:
+    """Refuse an encoder whose queries do not fit; how documents were cut and pruned is no matter of a query."""
+    differing = [
+        key for key in differences(kept, given) if key in ("weights", "special_terms") or key.startswith("query_")
+    ]
+    if kept and differing:
+        advice = "Leave --model out" if "weights" in differing else "Search from Python with the same options"
         raise ValueError(
-            f"--model must be what the collection was made by, {name_of(kept, ['weights'])}, got "
-            f"{name_of(given, ['weights'])}. Leave it out, or index anew."
+            f"the query's encoder must be the one that the collection was made by, {name_of(kept, differing)}, got "
+            f"{name_of(given, differing)}. {advice}, or index anew."
         )
 
 

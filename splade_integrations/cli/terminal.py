@@ -30,11 +30,11 @@ class InterruptedRun(Exception):  # noqa: N818  # not an error: the user's wish
 
 
 class _Rate(ProgressColumn):
-    """Items a second."""
+    """Texts a second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
+        return Text("" if speed is None else f"{speed:,.0f} texts/s")
 
 
 def stdout() -> Console:
@@ -60,13 +60,12 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int | None, unit: str = "texts") -> Iterator[Any]:
-    """A progress bar on stderr; call what it yields with the number of further items done.
+def progress(description: str, total: int | None) -> Iterator[Any]:
+    """A progress bar on stderr; call what it yields with the number of further texts done.
 
     Args:
         description: What is going on.
-        total: How many items there are, or None where nobody knows.
-        unit: What the items are.
+        total: How many texts there are, or None where nobody knows.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -79,5 +78,5 @@ def progress(description: str, total: int | None, unit: str = "texts") -> Iterat
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        task = bar.add_task(description, total=total, unit=unit)
+        task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)

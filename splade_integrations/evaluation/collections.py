@@ -113,15 +113,16 @@ def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     try:
         for number, (place, line) in enumerate(numbered_lines(str(file))):
-            columns = line.split("\t")
+            columns = line.rstrip().split("\t")
             try:
-                query, document, grade = columns[0], columns[1], int(columns[2])
-            except (IndexError, ValueError) as err:
+                query, document, score = columns
+                grade = int(score)
+            except ValueError as err:
                 if number == 0 and len(columns) == 3:
                     continue  # the header
                 raise CollectionError(
                     f"{place}: must be query-id, corpus-id and an integer score with tabs between, got {line[:80]!r}. "
-                    "Mend or drop the line."
+                    "Mend or drop the line; of TREC's four columns, drop the second."
                 ) from err
             qrels.setdefault(query, {})[document] = grade
     except CollectionError:

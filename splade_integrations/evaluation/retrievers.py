@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.devices import resolve_device
-from splade_integrations.errors import require_extra
+from splade_integrations.errors import first_line, require_extra
 from splade_integrations.evaluation.ranking import (
     Ranking,
     postings,
@@ -27,7 +27,7 @@ from splade_integrations.evaluation.ranking import (
 )
 from splade_integrations.sparse import Pruning, SparseEncoder
 
-__all__ = ["Bm25", "Dense", "DenseEncoder", "Retriever", "Splade", "load_dense"]
+__all__ = ["Bm25", "Dense", "DenseEncoder", "Retriever", "Splade", "bm25_name", "load_dense"]
 
 Report = Callable[[int], object]
 
@@ -90,7 +90,7 @@ class Bm25:
         with require_extra("evaluate", module="BM25"):
             import bm25s
             import Stemmer
-        self.name = "BM25" if stemmed else "BM25 unstemmed"
+        self.name = bm25_name(stemmed=stemmed)
         self._tokenize: Callable[[list[str]], list[list[str]]] = lambda texts: bm25s.tokenize(
             texts,
             stopwords="en",
@@ -126,6 +126,11 @@ class Bm25:
             scores = self._index.get_scores(known) if known else np.zeros(self._documents)
             rankings.append(rank_scores(scores, depth))
         return rankings
+
+
+def bm25_name(*, stemmed: bool) -> str:
+    """The name of such a `Bm25`, known before it is made."""
+    return "BM25" if stemmed else "BM25 unstemmed"
 
 
 class Dense:
@@ -232,10 +237,9 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
     try:
         model = SentenceTransformer(fspath(name), device=str(resolve_device(device)))
     except OSError as err:
-        first = str(err).strip().splitlines()[0]
         raise FileNotFoundError(
             f"dense model {name!r} must be a folder, or a model on the hub that can be reached. Check the name and "
-            f"the network. ({first})"
+            f"the network. ({first_line(err)})"
         ) from err
     finally:
         if local:

@@ -17,7 +17,18 @@ from splade_integrations.evaluation.measures import MEASURES, holm, interval, pa
 from splade_integrations.evaluation.ranking import RRF_K, Candidates, Ranking, fuse_rrf, has_tie
 from splade_integrations.evaluation.retrievers import Costs, Retriever
 
-__all__ = ["DEPTH", "Comparison", "System", "compare", "evaluate", "fusions", "median_ms", "rrf_name"]
+__all__ = [
+    "DEPTH",
+    "Comparison",
+    "System",
+    "check_baseline",
+    "compare",
+    "evaluate",
+    "fusions",
+    "median_ms",
+    "rrf_name",
+    "system_names",
+]
 
 # R@100 looks at so many hits.
 DEPTH = 100
@@ -137,6 +148,7 @@ def evaluate(
         ValueError: An unknown baseline or measure.
     """
     names = [retriever.name for retriever in retrievers]
+    check_baseline(baseline, system_names(names))
     depth = max(DEPTH, candidates)
     encoded = {retriever.name: retriever.encode(collection.queries) for retriever in retrievers}
     found = {r.name: r.rank(encoded[r.name], depth) for r in retrievers}
@@ -189,14 +201,13 @@ def compare(
             lists_of_train = list(zip(*(train[side] for side in sides), strict=True))
             weights = _tune(collection.train, lists_of_train, measures[0])
         weighted = [Candidates(query).fuse(weights, DEPTH) for query in lists]
-        systems.append(_system(collection, f"{' + '.join(sides)}, weights", weighted, measures, None))
+        systems.append(_system(collection, _weights_name(sides), weighted, measures, None))
         systems[-1].weights = dict(zip(sides, weights, strict=True))
         systems[-1].tuned_on = "" if collection.train is None else f"{len(collection.train.queries)} train queries"
     names = [system.name for system in systems]
     lexical = [name for name in found if name.startswith("BM25")]
+    check_baseline(baseline, names)
     against = baseline or (lexical or names)[-1 if lexical else 0]
-    if against not in names:
-        raise ValueError(f"the baseline must be one of {', '.join(names)}, got {against!r}. Name one of them.")
     _test(systems, against)
     return Comparison(
         collection=collection.name,
@@ -231,8 +242,32 @@ def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [sides for place, sides in enumerate(wanted) if len(sides) > 1 and sides not in wanted[:place]]
 
 
+def system_names(retrievers: Sequence[str]) -> list[str]:
+    """Names of the systems that retrievers of these names make: each alone, then their fusions.
+
+    Example:
+        >>> system_names(["BM25", "SPLADE"])
+        ['BM25', 'SPLADE', 'BM25 + SPLADE, RRF', 'BM25 + SPLADE, weights']
+    """
+    return [*retrievers, *(name(sides) for sides in fusions(retrievers) for name in (rrf_name, _weights_name))]
+
+
+def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
+    """Refuse a baseline that is none of these systems; None, which leaves the choice to `compare`, is fine.
+
+    Raises:
+        ValueError: It is unknown.
+    """
+    if baseline and baseline not in systems:
+        raise ValueError(f"the baseline must be one of {'; '.join(systems)}, got {baseline!r}. Name one of them.")
+
+
 def rrf_name(sides: Sequence[str]) -> str:
     return f"{' + '.join(sides)}, RRF"
+
+
+def _weights_name(sides: Sequence[str]) -> str:
+    return f"{' + '.join(sides)}, weights"
 
 
 def _system(

@@ -12,9 +12,20 @@ from splade_integrations.evaluation.collections import Collection
 from splade_integrations.evaluation.measures import MEASURES
 from splade_integrations.evaluation.milvus_search import MilvusCollection, bm25_analyzer
 from splade_integrations.evaluation.retrievers import Retriever
-from splade_integrations.evaluation.running import DEPTH, Comparison, compare, fusions, median_ms, rrf_name
+from splade_integrations.evaluation.running import (
+    DEPTH,
+    Comparison,
+    check_baseline,
+    compare,
+    fusions,
+    median_ms,
+    rrf_name,
+    system_names,
+)
 
-__all__ = ["evaluate_milvus"]
+__all__ = ["evaluate_milvus", "milvus_system_names"]
+
+_STORED = ("dense", "SPLADE")
 
 
 def evaluate_milvus(
@@ -39,11 +50,14 @@ def evaluate_milvus(
         name: Name of the collection. One of that name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
-        baseline: As in `evaluate`.
+        baseline: As in `evaluate`. One that needs BM25, in a store without that function, is as None.
         report: Told how many more documents are stored.
+    Raises:
+        ValueError: An unknown baseline or measure.
     """
-    known = {retriever.name: retriever for retriever in retrievers if retriever.name in ("dense", "SPLADE")}
-    stored = {side: getattr(known[side], "documents", None) if side in known else None for side in ("dense", "SPLADE")}
+    check_baseline(baseline, milvus_system_names([retriever.name for retriever in retrievers]))
+    known = {retriever.name: retriever for retriever in retrievers if retriever.name in _STORED}
+    stored = {side: getattr(known[side], "documents", None) if side in known else None for side in _STORED}
     start = time.perf_counter()
     store = MilvusCollection(uri, name, collection.documents, stored["dense"], stored["SPLADE"], report, token=token)
     seconds = time.perf_counter() - start
@@ -86,10 +100,20 @@ def evaluate_milvus(
             latency=latency,
             candidates=candidates,
             measures=measures,
-            baseline=baseline,
+            baseline=baseline if baseline in system_names(store.sides) else None,
             search="Milvus",
             costs={},
             notes=notes,
         )
     finally:
         store.close()
+
+
+def milvus_system_names(retrievers: Sequence[str]) -> list[str]:
+    """Names of the systems in Milvus: those of the retrievers that it stores, with Milvus's own BM25.
+
+    Example:
+        >>> milvus_system_names(["BM25 unstemmed", "BM25", "SPLADE"])
+        ['SPLADE', 'BM25', 'BM25 + SPLADE, RRF', 'BM25 + SPLADE, weights']
+    """
+    return system_names([*(side for side in _STORED if side in retrievers), "BM25"])
