@@ -206,6 +206,34 @@ def test_adding_the_same_ids_again_replaces(store):
     assert count(store) == 4
 
 
+def test_the_first_documents_are_written_like_later_ones(dense, sparse, uri):
+    store = hybrid_milvus(dense, sparse, uri=uri, timeout=60)  # which the framework passes twice
+    for _ in range(2):
+        store.add_documents(ANIMALS, partition_name="_default")
+    assert count(store) == len(ANIMALS)
+
+
+@pytest.mark.parametrize(
+    "upsert", [HybridMilvus.upsert, lambda *args, **keys: asyncio.run(HybridMilvus.aupsert(*args, **keys))]
+)
+def test_upsert_is_adding_by_another_name(dense, sparse, uri, upsert):
+    store = hybrid_milvus(dense, sparse, uri=uri, embed_metadata=["author"])
+    upsert(store, documents=[Document("About machines.", id="a", metadata={"author": "Turing", "old": 1})])
+    upsert(store, ["a"], [Document("About engines.", metadata={"author": "Lovelace"})])
+    [found] = store.similarity_search("lovelace", mode="sparse")
+    assert (found.id, found.page_content) == ("a", "About engines.")
+    assert found.metadata == {"pk": "a", "author": "Lovelace"}  # nothing of the first one
+    with pytest.raises(ValueError, match=r"texts\[0\] must be at most 65535 bytes"):
+        upsert(store, ["b"], [Document("x" * 70_000)])
+    upsert(store, documents=[])
+
+
+def test_no_ids_are_not_ids_that_are_missing(store):
+    with pytest.raises(ValueError, match="ids must be as many as the texts, 1, got 0"):
+        store.add_texts(["a text"], ids=[])
+    assert store.add_texts([], ids=[]) == []
+
+
 def test_a_server_is_sent_upserts(store):
     store.add_documents(ANIMALS)
     store.insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too

@@ -78,3 +78,8 @@ def test_a_milvus_lite_that_scores_wrongly_is_refused_with_the_pip_line(version,
     with pytest.raises(OptionalDependencyError, match=rf"milvus-lite {version} .*pip install 'milvus-lite>=3.2.2,<4'"):
         is_lite("./some.db")
     assert not is_lite("http://localhost:19530")  # a server has its own engine
+
+
+def test_a_later_milvus_lite_is_not_taken_for_one_of_those(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "3.2.10")
+    assert is_lite("./some.db")

@@ -1,7 +1,6 @@
 """Documents on their way into a hybrid store: embedded together, then written, in place of those of the same ids."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from splade_integrations.langchain.checks import check_ids_fit
@@ -49,17 +48,17 @@ def write(store: "HybridMilvus", rows: Sequence[Row], **options: Any) -> list[st
         check_ids_fit(store, ids)
     embedded = [embedded_text(text, metadata, store.embed_metadata) for text, metadata, _ in rows]
     sides = [side.embed_documents(embedded) for side in store.embeddings]
-    if exists and ids and not store.insert_replaces:
+    if not exists:
+        with write_lock(store.uri):  # of threads that add first, one creates the collection
+            if not store.client.has_collection(store.collection_name):
+                store.create_collection(sides, metadatas, auto_id=ids is None)
+        store.take_collection_as_it_is()
+        check_ids_fit(store, ids)
+    if ids and not store.insert_replaces:
         _upsert(store, store._prepare_insert_list(texts, sides, metadatas, ids, force_ids=True), **options)
         return ids
     embeddings = [list(pair) for pair in zip(*sides, strict=True)]
-    with nullcontext() if exists else write_lock(store.uri):  # of threads that add first, one creates the collection
-        if not exists and not store.client.has_collection(store.collection_name):
-            store.auto_id = ids is None
-        elif not exists:  # made meanwhile
-            store.take_collection_as_it_is()
-            check_ids_fit(store, ids)
-        return cast(list[str], store.add_embeddings(texts, embeddings, metadatas, ids=ids, **options))
+    return cast(list[str], store.add_embeddings(texts, embeddings, metadatas, ids=ids, **options))
 
 
 def _upsert(

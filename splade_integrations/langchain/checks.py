@@ -73,7 +73,7 @@ def check_ids(ids: list[str], count: int) -> list[str]:
             raise TypeError(
                 f"ids[{position}] must be a str, got {type(value).__name__}. Give each text an id, or none."
             )
-    value, times = Counter(ids).most_common(1)[0]
+    value, times = max(Counter(ids).items(), key=lambda item: item[1], default=("", 0))
     if times > 1:
         raise ValueError(f"ids must differ within a call, got {value!r} {times} times. Drop or rename the others.")
     return ids

@@ -12,6 +12,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_milvus import Milvus
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
@@ -26,10 +27,10 @@ from splade_integrations.langchain.checks import (
     existing_settings,
 )
 from splade_integrations.langchain.searching import Search
-from splade_integrations.milvus.clients import AsyncClients, open_client
+from splade_integrations.milvus.clients import AsyncClients, open_client, write_lock
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
 from splade_integrations.milvus.ingest import ROWS_PER_WRITE, ingest
-from splade_integrations.milvus.settings import check_text, dense_index, insert_replaces, is_lite, sparse_index
+from splade_integrations.milvus.settings import check_varchar, dense_index, insert_replaces, is_lite, sparse_index
 from splade_integrations.tokenization import check_texts
 
 __all__ = ["HybridMilvus", "hybrid_milvus"]
@@ -135,7 +136,7 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
             self._fingerprint, options.get("collection_description", "")
         )
         self._async_clients = AsyncClients(client, **options["connection_args"])
-        with _silent_about_async_client():
+        with write_lock(self.uri), _silent_about_async_client():  # `drop_old` drops through a client of the framework's
             super().__init__(embedding_function, collection_name, **options)
         self._milvus_client = client
 
@@ -178,16 +179,27 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
         """
         texts = check_texts(texts)
         for position, text in enumerate(texts):
-            check_text(text, f"texts[{position}]")
+            check_varchar(text, f"texts[{position}]")
         fields = [self._text_field, *self.vector_fields]
         metadatas = check_metadatas(metadatas, len(texts), fields=fields, primary_field=self._primary_field)
-        keys = check_ids(ids, len(texts)) if ids else [None] * len(texts)
+        keys = [None] * len(texts) if ids is None else check_ids(ids, len(texts))
         options = {"timeout": timeout, "batch_size": batch_size, **kwargs}
         return ingest(
             list(zip(texts, metadatas, keys, strict=True)),
             lambda rows: write(self, rows, **options),
             (lambda: self.client.flush(self.collection_name)) if is_lite(self.uri) else None,
         )
+
+    def upsert(self, ids: list[str] | None = None, documents: list[Document] | None = None, **kwargs: Any) -> None:
+        """Add documents in place of those of the same ids: `add_documents` by the framework's other name."""
+        if documents:
+            self.add_documents(documents, **({"ids": ids} if ids else {}), **kwargs)
+
+    async def aupsert(
+        self, ids: list[str] | None = None, documents: list[Document] | None = None, **kwargs: Any
+    ) -> None:
+        """As `upsert`, in a thread."""
+        await run_in_executor(None, self.upsert, ids, documents, **kwargs)
 
     # `similarity_search`, its async twin and retrievers come to these two, with the keywords of `Search`.
 
@@ -227,6 +239,18 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
         super()._create_collection(*args, **kwargs)
         record(self.client, self.collection_name, self._fingerprint)
         self._knows_collection = True
+
+    def create_collection(self, sides: list[list[Any]], metadatas: list[dict[str, Any]], *, auto_id: bool) -> None:
+        """Create the collection, with the fields that these rows need.
+
+        Args:
+            sides: Embeddings of each side, dense and sparse.
+            metadatas: A dict for each row.
+            auto_id: Whether Milvus numbers the documents.
+        """
+        self.auto_id = auto_id
+        how = {"partition_names": self.partition_names, "replica_number": self.replica_number, "timeout": self.timeout}
+        self._init(sides, metadatas, **{name: value for name, value in how.items() if value})
 
     def _has_collection(self) -> bool:
         there = self.col is not None

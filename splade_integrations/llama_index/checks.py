@@ -9,7 +9,7 @@ from pymilvus import DataType, MilvusClient
 
 from splade_integrations.llama_index.settings import all_settings
 from splade_integrations.milvus.fingerprint import check_encoder
-from splade_integrations.milvus.settings import check_text
+from splade_integrations.milvus.settings import check_varchar
 
 __all__ = ["check_collection", "check_existing", "check_function", "check_nodes"]
 
@@ -83,4 +83,4 @@ def check_nodes(nodes: Sequence[BaseNode], *, needs_embedding: bool) -> None:
                 "IngestionPipeline with an embedding model, or set node.embedding."
             )
         text = node.get_content(metadata_mode=MetadataMode.NONE)
-        check_text(text, f"nodes[{position}]", "Split it: SentenceSplitter(chunk_size=256).")
+        check_varchar(text, f"nodes[{position}]", "Split it: SentenceSplitter(chunk_size=256).")

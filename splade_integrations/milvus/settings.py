@@ -7,6 +7,7 @@ Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
 import importlib.metadata
 from typing import Any
 
+from splade_integrations.compatibility import check_installed
 from splade_integrations.errors import OptionalDependencyError, require_extra
 
 with require_extra("milvus", module=__name__):
@@ -17,7 +18,7 @@ __all__ = [
     "MOST_CANDIDATES",
     "RRF_K",
     "candidates",
-    "check_text",
+    "check_varchar",
     "cut_text",
     "dense_index",
     "hybrid_request",
@@ -30,8 +31,6 @@ __all__ = [
 ]
 
 RRF_K = 60
-# milvus-lite of these versions scores a sparse inner product with BM25: a wrong order, in silence.
-_LITE_THAT_MISSCORES = ("3.1.", "3.2.0", "3.2.1")
 # Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 _EMPTY_QUERY = {2**32 - 3: 1e-6}
@@ -54,11 +53,7 @@ def lite_version(uri: str) -> str:
         raise OptionalDependencyError(
             f"The database file {uri!r} needs milvus-lite. Install it with: pip install 'splade-integrations[milvus]'."
         ) from err
-    if version.startswith(_LITE_THAT_MISSCORES):
-        raise OptionalDependencyError(
-            f"milvus-lite {version} ranks sparse vectors wrongly (by BM25, not by inner product). "
-            "Install one that does not: pip install 'milvus-lite>=3.2.2,<4'."
-        )
+    check_installed("milvus-lite")
     return version
 
 
@@ -138,7 +133,7 @@ def hybrid_request(
     }
 
 
-def check_text(text: str, name: str, advice: str = "Split it into chunks.") -> None:
+def check_varchar(text: str, name: str, advice: str = "Split it into chunks.") -> None:
     """Refuse a text that a Milvus VARCHAR cannot hold, by ValueError.
 
     Args:
