@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
     freed (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD), so one is freed, which nothing has written to. Other
     allocators, and thresholds that the user has set, stay as they are.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 class HeapTrimmer:

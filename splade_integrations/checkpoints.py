@@ -5,9 +5,8 @@ and the few repositories whose files do not tell the whole story. Knows neither 
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from splade_integrations.descriptions import (
@@ -21,12 +20,17 @@ from splade_integrations.descriptions import (
     TokenWeights,
 )
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.repositories import Repository, not_reached
+from splade_integrations.repositories import Repository, not_reached, path_in
 
-__all__ = ["describe"]
+__all__ = ["describe", "stated_positions"]
 
 logger = logging.getLogger(__name__)
 
+# Kinds of model whose positions are counted from the one behind the padding id: the first ones are never used.
+_COUNT_FROM_PADDING = {
+    *("camembert", "data2vec-text", "esm", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
 # Which prompt names sentence-transformers tries for documents, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
@@ -94,11 +98,19 @@ def describe(repository: Repository) -> ModelDescription:
     )
 
 
+def stated_positions(config: Mapping[str, Any]) -> int | None:
+    """The most tokens that a model has positions for, by its config.json; None where there is no limit."""
+    positions: int | None = config.get("max_position_embeddings")
+    if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
+        return positions - 1 - int(config.get("pad_token_id") or 1)
+    return positions
+
+
 def _known(repository: Repository) -> _Fact | None:
     """The fact about a known repository, or about a local folder that bears its name."""
-    if not repository.is_local:
+    if repository.local_folder is None:
         return _KNOWN.get(repository.name)
-    folder = Path(repository.name).resolve().name
+    folder = repository.local_folder.resolve().name
     for name, fact in _KNOWN.items():
         if folder == name.rpartition("/")[2]:
             logger.warning("%s is taken for a copy of %s. Options override what is known of it.", folder, name)
@@ -109,7 +121,7 @@ def _known(repository: Repository) -> _Fact | None:
 def _describe_plain(repository: Repository) -> ModelDescription:
     """A masked-LM checkpoint without sentence-transformers files, perhaps with OpenSearch's query weights beside it."""
     if repository.path("config.json") is None:
-        if repository.is_local:
+        if repository.local_folder is not None:
             raise FileNotFoundError(
                 f"{repository.name!r} must be a model folder, but it has no config.json. Name the one that holds it."
             )
@@ -135,10 +147,10 @@ def _describe_plain(repository: Repository) -> ModelDescription:
 
 def _query_repository(repository: Repository, name: str) -> Repository:
     """The repository of the query encoder: beside a local folder in a folder of its name, or at the hub."""
-    if not repository.is_local:  # a revision is one of the documents' repository
+    if repository.local_folder is None:  # a revision is one of the documents' repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}
         return Repository(name, options)
-    folder = Path(repository.name).resolve().parent / name.rpartition("/")[2]
+    folder = repository.local_folder.resolve().parent / name.rpartition("/")[2]
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{repository.name!r} encodes documents, and queries are for {name} to encode, which must be in {folder}, "
@@ -168,7 +180,7 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
             for route in routes.values():
                 route.append((kind, folder))
             continue
-        config = _mapping(repository, _join(folder, "router_config.json"))
+        config = _mapping(repository, path_in(folder, "router_config.json"))
         types, structure = config.get("types"), config.get("structure")
         if not isinstance(types, dict) or not isinstance(structure, dict) or not structure.keys() >= routes.keys():
             raise UnsupportedModelError(
@@ -176,7 +188,7 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
                 f"{sorted(structure) if isinstance(structure, dict) else config!r}. Use a SPLADE model."
             )
         for name, route in routes.items():
-            route += [(_last_component(types[part]), _join(folder, part)) for part in structure[name]]
+            route += [(_last_component(types[part]), path_in(folder, part)) for part in structure[name]]
     return routes
 
 
@@ -200,8 +212,8 @@ def _side(repository: Repository, chain: list[tuple[str, str]]) -> Side:
 
 
 def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> MaskedLM:
-    pooling = _mapping(repository, _join(pooling_folder, "config.json"))
-    stated = _mapping(repository, _join(folder, "sentence_bert_config.json"))
+    pooling = _mapping(repository, path_in(pooling_folder, "config.json"))
+    stated = _mapping(repository, path_in(folder, "sentence_bert_config.json"))
     max_length = stated.get("max_seq_length")
     if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
         raise UnsupportedModelError(
@@ -221,14 +233,14 @@ def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> Mask
 
 
 def _token_weights(repository: Repository, folder: str) -> TokenWeights:
-    path = _mapping(repository, _join(folder, "config.json")).get("path")
+    path = _mapping(repository, path_in(folder, "config.json")).get("path")
     if path is not None and str(path).endswith(".json"):
         # Written relative to the module's folder, or to the root of the repository.
-        inside = _join(folder, path)
+        inside = path_in(folder, path)
         return TokenWeights(repository, folder, inside if repository.path(inside) else path)
     for name in ("model.safetensors", "pytorch_model.bin"):
-        if repository.path(_join(folder, name)) is not None:
-            return TokenWeights(repository, folder, _join(folder, name))
+        if repository.path(path_in(folder, name)) is not None:
+            return TokenWeights(repository, folder, path_in(folder, name))
     raise UnsupportedModelError(
         f"{repository.name!r} lacks the token weights of {folder or 'its root'}: no model.safetensors, no JSON. "
         "Fetch it again."
@@ -252,7 +264,3 @@ def _mapping(repository: Repository, file: str) -> dict[str, Any]:
 def _last_component(module_type: str) -> str:
     """Class name of a module: its package has changed between releases of sentence-transformers."""
     return str(module_type).rpartition(".")[2]
-
-
-def _join(folder: str, file: str) -> str:
-    return str(PurePosixPath(folder) / file) if folder else file

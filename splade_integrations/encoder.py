@@ -29,7 +29,7 @@ from splade_integrations.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.loading import LazySides
 from splade_integrations.repositories import Repository
 from splade_integrations.sides import EncodingSide
-from splade_integrations.sparse import Pruning, as_rows, concatenate
+from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 from splade_integrations.streaming import ShowProgress, SideSettings, stream_rows
 from splade_integrations.tokenization import check_texts, iterate_texts
 
@@ -222,9 +222,10 @@ class SpladeEncoder:
         Returns:
             For each row (token, weight) by falling weight, ties by token id.
         Raises:
+            TypeError: `embeddings` is not a scipy sparse matrix.
             ValueError: `top_k` is negative, or the rows are of another width.
         """
-        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 0):
+        if not (top_k is None or (is_integer(top_k) and top_k >= 0)):
             raise ValueError(f"top_k must be an int of 0 or more, or None, got {top_k!r}. Use None for all terms.")
         rows = as_rows(embeddings)
         if rows.shape[1] != self.dim:
@@ -278,8 +279,11 @@ class SpladeEncoder:
             texts.append(EncodedText(text, settings.prompt, row, self._side(name), settings.max_windows))
         return explain(*texts)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
+    def __copy__(self) -> "SpladeEncoder":
         return self  # made to be shared
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
+        return self
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -343,5 +347,5 @@ def _check_types(expected: type, **options: object) -> None:
 
 def _check_at_least_one(**options: int | None) -> None:
     for name, value in options.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        if not (value is None or (is_integer(value) and value >= 1)):
             raise ValueError(f"{name} must be an int of at least 1, or None, got {value!r}. Use None for the default.")

@@ -6,10 +6,11 @@ Knows model descriptions and where files lie; neither torch nor Milvus.
 import json
 from dataclasses import asdict, fields
 from hashlib import blake2b
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from splade_integrations.descriptions import MaskedLM, ModelDescription, Side
+from splade_integrations.repositories import path_in
 from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "differences", "fingerprint_of", "name_of"]
@@ -81,7 +82,7 @@ def name_of(fingerprint: Fingerprint, keys: list[str]) -> str:
 
 
 def weights_hash(files: list[Path]) -> str:
-    """A hash of files that a model load has just read, for about the price of 256 page reads a file.
+    """A hash of weights files, for about the price of 256 page reads a file.
 
     It covers each file's size and 256 blocks of 4 KiB, evenly spread from the first, where safetensors has its names
     and shapes, to the last. Another model, another size and any fine-tuning of more than a few rows change it; hashing
@@ -121,12 +122,11 @@ def _weights_files(side: Side) -> list[Path]:
 
 
 def _transformer_files(masked_lm: MaskedLM) -> list[Path | None]:
-    folder = PurePosixPath(masked_lm.folder)
     for name in _WEIGHTS_FILES:
-        path = masked_lm.repository.path(str(folder / name))
+        path = masked_lm.repository.path(path_in(masked_lm.folder, name))
         if path is not None and path.suffix == ".json":
             shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-            return [path, *(masked_lm.repository.path(str(folder / shard)) for shard in shards)]
+            return [path, *(masked_lm.repository.path(path_in(masked_lm.folder, shard)) for shard in shards)]
         if path is not None:
             return [path]
     return []  # of a layout that transformers knows and we do not: the settings are compared alone

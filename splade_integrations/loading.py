@@ -3,22 +3,21 @@
 Knows descriptions and sides; nothing of texts, prompts or pruning.
 """
 
-import json
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from splade_integrations.descriptions import MaskedLM, ModelDescription, Side, TokenWeights
+from splade_integrations.checkpoints import stated_positions
+from splade_integrations.descriptions import MaskedLM, ModelDescription, Side
 from splade_integrations.devices import Backend
 from splade_integrations.errors import UnsupportedModelError
-from splade_integrations.masked_lm import load_masked_lm, load_tokenizer, resolve_max_length
-from splade_integrations.sides import EncodingSide, LexicalSide, TokenWeightsSide, TransformerSide
+from splade_integrations.masked_lm import load_masked_lm, resolve_max_length
+from splade_integrations.repositories import path_in
+from splade_integrations.sides import EncodingSide, TransformerSide
+from splade_integrations.token_weights import LexicalSide, load_token_weights
 
-__all__ = ["LazySides", "load_token_weights"]
+__all__ = ["LazySides"]
 
 
 class LazySides:
@@ -72,6 +71,9 @@ class LazySides:
         Raises:
             UnsupportedModelError: It cannot be loaded, or the two sides differ in their vocabularies.
         """
+        ready = self._sides.get(name)
+        if ready is not None:  # and waits for no other side, whose weights may take minutes to download
+            return ready
         with self._loading:
             if name not in self._sides:
                 side = self._load(getattr(self._description, name))
@@ -89,17 +91,20 @@ class LazySides:
         description = self._description.document.masked_lm
         if description is None or "document" in self._sides:
             return self.side("document").max_length
-        folder = f"{description.folder}/config.json".lstrip("/")
-        config = description.repository.json(folder) or {}
-        positions, tokenizer = config.get("max_position_embeddings"), self.side("query").tokenizer
-        return resolve_max_length(self._max_length, description.max_length, positions, tokenizer)
+        config = description.repository.json(path_in(description.folder, "config.json")) or {}
+        tokenizer = self.side("query").tokenizer
+        return resolve_max_length(self._max_length, description.max_length, stated_positions(config), tokenizer)
 
     def _load(self, description: Side) -> EncodingSide:
         transformer = None if description.masked_lm is None else self._load_transformer(description.masked_lm)
         if description.token_weights is None:
             assert transformer is not None  # describe() gives a side one of them at least
             return transformer
-        token_weights = load_token_weights(description.token_weights, self._max_length)
+        token_weights = load_token_weights(
+            description.token_weights,
+            self._max_length,
+            trust_remote_code=self._weights_options["trust_remote_code"],
+        )
         return token_weights if transformer is None else LexicalSide(transformer, token_weights)
 
     def _load_transformer(self, description: MaskedLM) -> TransformerSide:
@@ -112,57 +117,6 @@ class LazySides:
         side = TransformerSide(description, loaded, max_length=max_length, **self._batch_limits)
         self._transformers.append((description, side))
         return side
-
-
-def load_token_weights(description: TokenWeights, max_length: int | None) -> TokenWeightsSide:
-    """Load an inference-free side.
-
-    Args:
-        description: Where the tokenizer and the weights lie.
-        max_length: Most tokens of a text; None takes the tokenizer's limit.
-    Raises:
-        UnsupportedModelError: The weights are damaged, not finite or negative.
-    """
-    repository = description.repository
-    tokenizer = load_tokenizer(repository, description.folder)
-    config = repository.json(f"{description.folder}/config.json".lstrip("/")) or {}
-    weights = np.ones(config.get("vocab_size") or len(tokenizer.get_vocab()), np.float32)
-    if description.file is not None:
-        path = repository.path(description.file)
-        if path is None:
-            raise UnsupportedModelError(f"{repository.name!r} names {description.file} but has none. Fetch it again.")
-        weights = _read_weights(path, tokenizer, len(weights))
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
-        raise UnsupportedModelError(
-            f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN, "
-            "infinite or of another shape. Fetch it again."
-        )
-    return TokenWeightsSide(
-        tokenizer, weights, min(tokenizer.model_max_length, 10**6) if max_length is None else max_length
-    )
-
-
-def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
-    """Token weights of a file: (V,) float32; tokens that it does not name weigh 0."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            return np.asarray(load_file(path)["weight"], np.float32)
-        if path.suffix == ".bin":
-            return np.asarray(torch.load(path, weights_only=True)["weight"].float().numpy(), np.float32)
-        if path.suffix == ".json":
-            pairs = json.loads(path.read_text(encoding="utf-8")).items()
-        else:
-            pairs = [line.rsplit(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        weights = np.zeros(size, np.float32)
-        vocabulary = tokenizer.get_vocab()
-        for token, weight in pairs:
-            if token in vocabulary:
-                weights[vocabulary[token]] = float(weight)
-        return weights
-    except Exception as err:
-        raise UnsupportedModelError(f"{path.name} must hold one weight per token, got {err}. Fetch it again.") from err
 
 
 def _check_one_vocabulary(model_name: str, side: EncodingSide, other: EncodingSide) -> None:

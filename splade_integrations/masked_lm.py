@@ -18,9 +18,10 @@ from transformers.utils import logging as transformers_logging
 
 from splade_integrations.allocator import keep_freed_memory
 from splade_integrations.devices import Backend
-from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.rebuilding import rebuild
 from splade_integrations.repositories import Repository
+from splade_integrations.sparse import is_integer
 
 __all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
 
@@ -43,7 +44,6 @@ class LoadedMaskedLM:
         bias: Decoder bias, (V,), or None.
         dim: Vocabulary size V: the decoder's rows, which the tokenizer's length can differ from.
         tokenizer: The checkpoint's tokenizer.
-        config: The checkpoint's transformers configuration.
         positions: The most tokens that it has positions for, or None where there is no limit.
         ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
             Fourier transform do not.
@@ -54,7 +54,6 @@ class LoadedMaskedLM:
     bias: Tensor | None
     dim: int
     tokenizer: Any
-    config: Any
     positions: int | None
     ignores_padding: bool
 
@@ -119,7 +118,7 @@ def load_masked_lm(
         # Sizes that differ, a pickle cut short, or one that is more than tensors.
         except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
             raise UnsupportedModelError(
-                f"{name!r} has weights that cannot be loaded: {str(err).strip().splitlines()[0]} Fetch it again, or "
+                f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch it again, or "
                 "use a complete …ForMaskedLM checkpoint."
             ) from err
     _check_weights(name, model, report)
@@ -135,7 +134,6 @@ def load_masked_lm(
         bias=None if decoder is None or decoder.bias is None else decoder.bias.detach(),
         dim=config.vocab_size if decoder is None else decoder.weight.shape[0],
         tokenizer=tokenizer,
-        config=config,
         positions=_positions(model),
         ignores_padding=ignores_padding,
     )
@@ -151,7 +149,7 @@ def load_tokenizer(repository: Repository, folder: str, *, trust_remote_code: bo
         return AutoTokenizer.from_pretrained(**_location(repository, folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as err:
         raise FileNotFoundError(
-            f"{repository.name!r} has no tokenizer that loads: {str(err).strip().splitlines()[0]} Complete it."
+            f"{repository.name!r} has no tokenizer that loads: {first_line(err)} Complete it."
         ) from err
 
 
@@ -170,7 +168,7 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
         limits = [stated or tokenizer.model_max_length, positions]
         return min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512)
     least = tokenizer.num_special_tokens_to_add() + 1
-    if not isinstance(requested, int) or isinstance(requested, bool) or requested < least:
+    if not is_integer(requested) or requested < least:
         raise ValueError(
             f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own."
         )
@@ -179,14 +177,13 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
             f"max_length must be at most {positions}, the positions that the model has, got {requested}. "
             "Use None for the model's own limit."
         )
-    return requested
+    return int(requested)
 
 
 def _location(repository: Repository, folder: str) -> dict[str, Any]:
     """How transformers is told of a folder of a repository."""
-    if repository.is_local:
-        name = f"{repository.name}/{folder}" if folder else repository.name
-        return {"pretrained_model_name_or_path": name, **repository.hub_options}
+    if repository.local_folder is not None:
+        return {"pretrained_model_name_or_path": str(repository.local_folder / folder), **repository.hub_options}
     return {"pretrained_model_name_or_path": repository.name, "subfolder": folder, **repository.hub_options}
 
 
@@ -201,7 +198,7 @@ def _load_config(name: str, arguments: dict[str, Any]) -> Any:
                 "trust_remote_code=True, and revision=… so that it stays what you have read."
             ) from err
         raise UnsupportedModelError(
-            f"{name!r} has a config.json that transformers cannot read: {str(err).strip().splitlines()[0]} "
+            f"{name!r} has a config.json that transformers cannot read: {first_line(err)} "
             "Use a …ForMaskedLM checkpoint."
         ) from err
     architectures = config.architectures or []
@@ -251,7 +248,7 @@ def _positions(model: Any) -> int | None:
 @contextmanager
 def _quiet_if_local(repository: Repository) -> Iterator[None]:
     """No progress bar for reading weights from a local folder; a download keeps its own."""
-    if not repository.is_local or not transformers_logging.is_progress_bar_enabled():
+    if repository.local_folder is None or not transformers_logging.is_progress_bar_enabled():
         yield
         return
     transformers_logging.disable_progress_bar()

@@ -9,7 +9,7 @@ from transformers.utils import cached_file
 
 from splade_integrations.errors import UnsupportedModelError
 
-__all__ = ["Repository", "not_reached"]
+__all__ = ["Repository", "not_reached", "path_in"]
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,19 @@ class Repository:
     Args:
         name: A local folder, or `org/model`.
         hub_options: `revision`, `cache_dir`, `token`, `local_files_only`: as in transformers.
+
+    Attributes:
+        local_folder: The folder, absolute, or None for a hub repository. Settled once: what is read later, such as
+            weights that are loaded when first wanted, comes from there whatever the working directory has become.
     """
 
     name: str
     hub_options: dict[str, Any] = field(default_factory=dict)
+    local_folder: Path | None = field(init=False, compare=False)
 
-    @property
-    def is_local(self) -> bool:
-        return Path(self.name).is_dir()
+    def __post_init__(self) -> None:
+        folder = Path(self.name)
+        object.__setattr__(self, "local_folder", folder.absolute() if folder.is_dir() else None)
 
     def path(self, file: str) -> Path | None:
         """Local path of a file, fetched if need be; None where the repository has no such file.
@@ -38,8 +43,8 @@ class Repository:
             raise UnsupportedModelError(
                 f"{self.name!r} must name its own files only, got {file!r} in its configuration. Do not trust it."
             )
-        if self.is_local:
-            path = Path(self.name) / file
+        if self.local_folder is not None:
+            path = self.local_folder / file
             return path if path.is_file() else None
         try:
             found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **self.hub_options)
@@ -61,6 +66,11 @@ class Repository:
             return json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as err:
             raise UnsupportedModelError(f"{self.name!r} has a {file} that is no JSON: {err}. Fetch it again.") from err
+
+
+def path_in(folder: str, file: str) -> str:
+    """The path of a file in a folder of a repository, "" its root."""
+    return str(PurePosixPath(folder) / file)
 
 
 def not_reached(name: str, reason: str) -> str:

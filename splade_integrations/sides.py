@@ -1,4 +1,4 @@
-"""One side of a model, documents or queries, ready to encode: by a transformer, by fixed token weights, or by both.
+"""One side of a model, documents or queries, ready to encode: what is asked of it, and the one that is a transformer.
 
 Knows loaded models, batches and heads; nothing of prompts, pruning, windows of texts or adapters.
 """
@@ -19,7 +19,6 @@ from torch.nn.functional import linear
 from splade_integrations.allocator import HeapTrimmer
 from splade_integrations.batching import token_budget_batches
 from splade_integrations.descriptions import MaskedLM
-from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.extraction import SparseExtraction
 from splade_integrations.head import activate, splade_pool, sum_pool_head
 from splade_integrations.int8_products import int8_products_pay
@@ -30,7 +29,7 @@ from splade_integrations.tokenization import TextTokenizer, TokenIds
 from splade_integrations.triton_head import PoolingHead, fastest_max_pool_head
 from splade_integrations.two_pass import TwoPassHead
 
-__all__ = ["EncodingSide", "LexicalSide", "TokenWeightsSide", "TransformerSide"]
+__all__ = ["EncodingSide", "Progress", "TransformerSide"]
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +209,7 @@ class TransformerSide:
                 bias = None if loaded.bias is None else loaded.bias[rows]
                 logits = linear(output, loaded.weight[rows], bias).float()  # (L, K)
             tokens = logits.argmax(dim=0)
-            shares = torch.ones(len(rows))
+            shares = torch.ones(len(rows), device=device)
             if self._description.pooling_strategy == "sum":
                 parts = activate(logits, self._description.activation_function)
                 shares = parts.amax(dim=0) / parts.sum(dim=0).clamp_min(torch.finfo(parts.dtype).tiny)
@@ -235,70 +234,6 @@ class TransformerSide:
             if self._two_pass is not None:
                 return self._two_pass(output, lengths)
             return self._head(output, lengths, loaded.weight, loaded.bias, activation)
-
-
-class TokenWeightsSide:
-    """An inference-free side: each token that a text has, once, with its fixed weight. Special tokens are not added.
-
-    Args:
-        tokenizer: The tokenizer.
-        weights: A weight per token id. (V,) float32.
-        max_length: Most tokens of a text.
-    """
-
-    def __init__(self, tokenizer: Any, weights: NDArray[np.float32], max_length: int) -> None:
-        self.dim = len(weights)
-        self.max_length = max_length
-        self.tokenizer = tokenizer
-        self.tokenize = TextTokenizer(tokenizer, max_length, add_special_tokens=False)
-        self._weights = weights
-
-    def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
-        """Look the weights up. (N, dim)."""
-        rows = []
-        for ids in token_ids.ids:
-            present = np.unique(np.asarray(ids, np.int32))
-            present = present[self._weights[present] != 0] if present.size else present
-            rows.append((present, self._weights[present]))
-        progress(len(rows))
-        return from_rows(rows, self.dim)
-
-    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The first place of each of these tokens, and 1. (K,) each."""
-        return np.array([ids.index(term) for term in terms.tolist()], np.int64), np.ones(len(terms), np.float32)
-
-
-class LexicalSide:
-    """A transformer's weights on the tokens that a text has, without expansion, times a fixed weight.
-
-    Args:
-        transformer: The transformer's side.
-        token_weights: The fixed weights.
-    Raises:
-        UnsupportedModelError: Their vocabularies differ.
-    """
-
-    def __init__(self, transformer: TransformerSide, token_weights: TokenWeightsSide) -> None:
-        if transformer.dim != token_weights.dim:
-            raise UnsupportedModelError(
-                f"the transformer and the token weights must share a vocabulary, got {transformer.dim} and "
-                f"{token_weights.dim} terms. Use a complete SPLADE model."
-            )
-        self.dim = transformer.dim
-        self.max_length = transformer.max_length
-        self.tokenizer = transformer.tokenizer
-        self.tokenize = transformer.tokenize
-        self._transformer = transformer
-        self._token_weights = token_weights
-
-    def encode(self, token_ids: TokenIds, progress: Progress) -> csr_array:
-        """The transformer's rows, on their own tokens only. (N, dim)."""
-        presence = self._token_weights.encode(token_ids, lambda _: None)  # special tokens included
-        return csr_array(self._transformer.encode(token_ids, progress).multiply(presence))
-
-    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The first place of each of these tokens, without which it has no weight, and 1. (K,) each."""
-        return self._token_weights.locate(ids, terms)
 
 
 def _sent_to(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:

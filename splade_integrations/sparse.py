@@ -6,7 +6,8 @@ numpy and scipy only: this module knows neither torch, nor tokenizers, nor any f
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, cast
+from numbers import Integral, Real
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ __all__ = [
     "from_dense",
     "from_rows",
     "from_terms",
+    "is_integer",
     "max_over_groups",
     "to_dicts",
 ]
@@ -69,7 +71,7 @@ class Pruning:
 
     def __post_init__(self) -> None:
         limit = self.max_active_dims
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        if not (limit is None or (is_integer(limit) and limit >= 1)):
             raise ValueError(
                 f"max_active_dims must be an int of at least 1 or None, got {limit!r}. Use None to keep all."
             )
@@ -77,6 +79,9 @@ class Pruning:
             raise ValueError(f"min_weight must be 0 or more, or None, got {self.min_weight!r}. Use None to keep all.")
         if not (self.mass is None or (_is_real(self.mass) and 0 < self.mass <= 1)):
             raise ValueError(f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all.")
+        for name, plain in {"max_active_dims": int, "min_weight": float, "mass": float}.items():
+            if (value := getattr(self, name)) is not None:  # of numpy, say, which JSON does not take
+                object.__setattr__(self, name, plain(value))
 
     def apply(self, matrix: csr_array) -> csr_array:
         """Return `matrix` (N, V) without the terms to drop, itself where there are none."""
@@ -206,10 +211,6 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
         >>> to_dicts(csr_array(np.array([[0, 1.5, 0], [0, 0, 0]], np.float32)))
         [{1: 1.5}, {}]
     """
-    if not issparse(matrix):
-        raise TypeError(
-            f"matrix must be a scipy sparse matrix, got {type(matrix).__name__}. Pass what encode_documents returned."
-        )
     rows = as_rows(matrix).astype(np.float32)  # a copy: the caller's matrix is left as it is
     rows.sum_duplicates()
     ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
@@ -217,12 +218,26 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
 
 
 def as_rows(matrix: Any) -> csr_array:
-    """`matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V)."""
-    return csr_array(matrix.reshape((1, -1)) if matrix.ndim == 1 else matrix)
+    """`matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V).
+
+    Raises:
+        TypeError: It is not a scipy sparse matrix.
+    """
+    if not issparse(matrix):
+        raise TypeError(
+            f"matrix must be a scipy sparse matrix, got {type(matrix).__name__}. Pass what encode_documents returned."
+        )
+    rows = cast(csr_array, matrix)
+    return csr_array(rows.reshape((1, -1)) if rows.ndim == 1 else rows)
 
 
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether it is an integer, numpy's among them; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:

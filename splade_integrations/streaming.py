@@ -67,7 +67,7 @@ def stream_rows(
     def tokenize(block: list[str]) -> TokenIds:
         return side.tokenize([prompt + text for text in block] if prompt else block, settings.max_windows)
 
-    truncation = _Truncation(side.max_length)
+    truncation = _Truncation(side, settings.max_windows)
     try:
         with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
             report = show_progress if callable(show_progress) else progress.update
@@ -85,8 +85,9 @@ def stream_rows(
 class _Truncation:
     """What truncation has cost so far."""
 
-    def __init__(self, max_length: int) -> None:
-        self._max_length = max_length
+    def __init__(self, side: EncodingSide, max_windows: int) -> None:
+        self._max_length, self._max_windows = side.max_length, max_windows
+        self._room = side.tokenize.room
         self._texts = self._truncated = self._tokens = self._lost = 0
 
     def count(self, token_ids: TokenIds) -> None:
@@ -97,11 +98,13 @@ class _Truncation:
 
     def warn(self) -> None:
         if self._truncated:
+            windows = self._max_windows > 1
             logger.warning(
-                "%d of %d texts are longer than max_length=%d tokens and were truncated: %.1f %% of the call's "
+                "%d of %d texts are longer than %smax_length=%d tokens and were truncated: %.1f %% of the call's "
                 "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
-                "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows.",
-                self._truncated, self._texts, self._max_length, 100 * self._lost / self._tokens, self._max_length - 2,
+                "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows%s.",
+                self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
+                100 * self._lost / self._tokens, self._room, ", or max_windows" if windows else "",
             )  # fmt: skip
 
 

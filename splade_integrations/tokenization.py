@@ -108,13 +108,17 @@ class TextTokenizer:
         max_length: Most token ids of a text, special tokens included.
         add_special_tokens: Whether the model's special tokens, such as [CLS] and [SEP], are put around a text.
         lower_case: Whether texts are made lower case first, for a tokenizer that does not do so itself.
+
+    Attributes:
+        room: Most tokens of a text's own.
     """
 
     def __init__(
         self, tokenizer: Any, max_length: int, *, add_special_tokens: bool = True, lower_case: bool = False
     ) -> None:
         self._python: Any = None
-        self._max_length = max_length
+        self._specials = tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
+        self.room = max_length - self._specials
         self._add_special_tokens = add_special_tokens
         self._overlap = int(_OVERLAP * max_length)
         if getattr(tokenizer, "is_fast", False):
@@ -179,21 +183,19 @@ class TextTokenizer:
         ids: list[list[int]] = []
         windows = []
         truncated = tokens_lost = tokens = 0
-        specials = self._python.num_special_tokens_to_add() if self._add_special_tokens else 0
-        room = self._max_length - specials
         with self._lock:
             for text in texts:
                 content = self._python(text, add_special_tokens=False, verbose=False)["input_ids"]
-                starts = range(0, max(1, len(content) - self._overlap), room - self._overlap)[:max_windows]
-                kept = [content[start : start + room] for start in starts]
+                starts = range(0, max(1, len(content) - self._overlap), self.room - self._overlap)[:max_windows]
+                kept = [content[start : start + self.room] for start in starts]
                 if self._add_special_tokens:
                     kept = [self._python.build_inputs_with_special_tokens(window) for window in kept]
-                lost = max(0, len(content) - starts[-1] - room)
+                lost = max(0, len(content) - starts[-1] - self.room)
                 ids += kept
                 windows.append(len(kept))
                 truncated += lost > 0
                 tokens_lost += lost
-                tokens += len(content) + specials
+                tokens += len(content) + self._specials
         return TokenIds(ids, windows, truncated, tokens_lost, tokens)
 
 

@@ -87,9 +87,9 @@ def _computes_rightly(head: PoolingHead, weight: Tensor) -> bool:
 
 def _difference(head: PoolingHead, weight: Tensor, longest: int) -> float:
     """How far `head` is from the plain one in float32 on texts of up to `longest` tokens, beside the largest weight."""
-    generator = torch.Generator().manual_seed(longest)
-    hidden = torch.randn(_PROBED_TEXTS, longest, weight.shape[1], generator=generator).to(weight)
-    lengths = torch.linspace(longest, 1, _PROBED_TEXTS).round().long().to(weight.device)
+    chance = torch.Generator("cpu").manual_seed(longest)
+    hidden = torch.randn(_PROBED_TEXTS, longest, weight.shape[1], generator=chance, device="cpu").to(weight)
+    lengths = torch.linspace(longest, 1, _PROBED_TEXTS, device="cpu").round().long().to(weight.device)
     with exact_float32(weight.device):
         found = head(hidden, lengths, weight, None, "relu")
         expected = max_pool_head(hidden.float(), lengths, weight.float(), None, "relu")

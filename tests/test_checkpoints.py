@@ -4,6 +4,8 @@ import json
 import logging
 import shutil
 import string
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmb
 from sentence_transformers.sparse_encoder.modules import Transformer as MLMTransformer
 
 from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
+from splade_integrations import loading as loading_module
 
 TOLERANCE = 1e-5
 # A sum over 128 tokens reaches 150, where neighbouring float32 numbers lie 1.5e-5 apart.
@@ -358,6 +361,57 @@ def test_refuses_a_truncated_file(saved):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(UnsupportedModelError, match="Fetch it again"):
         SpladeEncoder(saved)
+
+
+def test_refuses_an_empty_pickle(saved):
+    """Whose error has no message of its own."""
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").touch()
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded: EOFError Fetch it again"):
+        SpladeEncoder(saved)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])
+def test_the_longest_text_is_known_before_the_documents_side_is_loaded(plain, tmp_path, architecture):
+    folder = tmp_path / "model"
+    inference_free(plain, architecture).save_pretrained(str(folder))
+    rewrite(next(folder.glob("**/sentence_bert_config.json")), max_seq_length=None)
+    encoder = SpladeEncoder(folder)
+    assert "document" not in encoder._sides._sides
+    side = encoder._side("document")
+    assert encoder.max_length == side.max_length
+    assert SpladeEncoder(folder, max_length=side._loaded.positions).max_length == side._loaded.positions
+    with pytest.raises(ValueError, match=f"max_length must be at most {side._loaded.positions}"):
+        SpladeEncoder(folder, max_length=side._loaded.positions + 1)
+
+
+def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, monkeypatch):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path / "model"))
+    monkeypatch.chdir(tmp_path)
+    encoder = SpladeEncoder("model")
+    monkeypatch.chdir("/")
+    assert encoder.encode_documents(["a"]).nnz > 0  # loaded now
+    assert encoder.fingerprint["weights"]
+
+
+def test_queries_do_not_wait_for_the_documents_side(plain, tmp_path, monkeypatch):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    encoder = SpladeEncoder(tmp_path)
+    asked, loading, load = threading.Event(), threading.Event(), loading_module.load_masked_lm
+
+    def slow(*args, **options):
+        loading.set()
+        assert asked.wait(30)
+        return load(*args, **options)
+
+    monkeypatch.setattr(loading_module, "load_masked_lm", slow)
+    with ThreadPoolExecutor(1) as pool:
+        documents = pool.submit(encoder.encode_documents, ["a"])
+        assert loading.wait(30)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(encoder.encode_queries, ["a"]).result(timeout=20)
+        asked.set()
+        assert documents.result().nnz > 0
 
 
 def test_refuses_vocabularies_that_differ(plain, tmp_path):

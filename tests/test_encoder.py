@@ -201,6 +201,8 @@ def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder
     # 13 words of which 10 fit; the short text has 3 tokens with its special ones: 6 of 3 + 15 + 15 are lost
     assert "2 of 3 texts" in caplog.text
     assert f"{100 * 6 / 33:.1f} %" in caplog.text
+    assert "into chunks of 10 tokens at most" in caplog.text
+    assert "window" not in caplog.text
     caplog.clear()
     short.encode_documents(["short"])
     assert not caplog.records
@@ -231,10 +233,12 @@ def test_decode(encoder):
         encoder.decode(rows, top_k=-1)
     with pytest.raises(ValueError, match="embeddings must have 30522 columns"):
         encoder.decode(rows[:, :100])
+    with pytest.raises(TypeError, match="must be a scipy sparse matrix, got list"):
+        encoder.decode(to_dicts(rows))
 
 
 def test_an_encoder_is_shared_not_copied(encoder):
-    assert copy.deepcopy(encoder) is encoder
+    assert copy.copy(encoder) is copy.deepcopy(encoder) is encoder
     with pytest.raises(TypeError, match="Pickle its model name and options"):
         pickle.dumps(encoder)
 
@@ -392,12 +396,16 @@ def test_windows_lose_only_what_is_beyond_them(model_folder, caplog):
     tokens = len(encoder.tokenizer(text)["input_ids"])
     lost = 100 * (tokens - 64 - (62 - 8)) / tokens
     assert f"{lost:.1f} % of the call's tokens were lost" in caplog.text
+    assert "1 of 1 texts are longer than 2 windows of max_length=64 tokens" in caplog.text
+    assert "or raise max_length if the model allows, or max_windows" in caplog.text
 
 
 def test_another_default_device_changes_nothing(encoder, texts):
     expected = encoder.encode_documents(texts[:8])
+    explanation = encoder.explain("alan turing", "Alan Turing broke the Enigma cipher.")
     with torch.device("meta"):
         found = encoder.encode_documents(texts[:8])
+        assert encoder.explain("alan turing", "Alan Turing broke the Enigma cipher.") == explanation
     assert abs(found - expected).max() == 0
 
 

@@ -63,6 +63,12 @@ def test_pruning_equals_a_plain_sort():
         assert pruned == dict(sorted(sorted(row.items(), key=lambda term: (-term[1], term[0]))[:7]))
 
 
+def test_pruning_takes_numbers_of_numpy():
+    found = Pruning(max_active_dims=np.int64(3), min_weight=np.float32(0.5), mass=np.float64(0.9))
+    assert found == Pruning(max_active_dims=3, min_weight=0.5, mass=0.9)
+    assert [type(value) for value in vars(found).values()] == [int, float, float]
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "10"])
 def test_pruning_refuses_what_is_no_limit(limit):
     with pytest.raises(ValueError, match="max_active_dims must be an int of at least 1"):
