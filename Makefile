@@ -9,7 +9,7 @@ Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-server test-lanes lint format evaluate evaluate-frameworks check-installs notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-server install-lanes test-lanes lint format evaluate evaluate-frameworks check-installs notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -40,11 +40,16 @@ LANE_TESTS_lite2 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_com
 	tests/test_adapters_smoke.py tests/test_contract_stores.py
 
 test: $(INSTALLED)  ## Run the tests: on files, on a server, and in each lane of other versions.
-	@$(BIN)/python -m pytest --quiet
+	@$(MAKE) --no-print-directory -j2 test-files install-lanes
 	@$(MAKE) --no-print-directory test-server test-lanes
+
+test-files: $(INSTALLED)  ## Run the tests on files alone, the most of them.
+	@$(BIN)/python -m pytest --quiet
 
 test-server: $(INSTALLED)  ## Run the store suite on a server: MILVUS_URI's, or one of milvus-lite's.
 	@$(BIN)/python tests/server.py
+
+install-lanes: $(LANES:%=$(VENV)-%/.installed)
 
 test-lanes: $(LANES:%=test-lane-%)  ## Run the lanes alone: pymilvus 3, and milvus-lite 2.
 

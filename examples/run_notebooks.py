@@ -15,14 +15,19 @@ FOLDER = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def run(file: Path) -> Any:
+def run(file: Path, before: str = "") -> Any:
     """A notebook with the outputs of a run of now.
 
+    Args:
+        file: The notebook.
+        before: Code to run before its first cell, such as what makes its texts fewer.
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """
     notebook = nbformat.read(file, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}, record_timing=False).execute()
+    del notebook.cells[0]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.clear()
