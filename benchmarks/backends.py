@@ -45,14 +45,17 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         folder: The checkpoint.
         fused: With attention, embeddings and normalisations as one operator each, which ONNX Runtime has for BERT and
             puts in at its optimiser's call only, as sentence-transformers' `export_optimized_onnx_model` does.
-        int8: With the settings of sentence-transformers' `export_dynamic_quantized_onnx_model(…, "avx512_vnni")`:
-            signed weights with a step for each output, activations with one step a batch, found as they come.
+        int8: With the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for this processor,
+            "avx512_vnni" or "avx2": weights with a step for each output, signed or, as signed ones overflow where
+            products are added up in pairs, unsigned; activations with one step a batch, found as they come.
     Returns:
         `model.onnx` in a folder of its own below `CACHE`, with the tokenizer and the configuration beside it.
     """
     weights = next(Path(folder).glob("*.safetensors"), Path(folder))
     key = hashlib.sha256(f"{Path(folder).resolve()} {weights.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    target = CACHE / ("onnx" + "-fused" * fused + "-int8" * int8) / key / "model.onnx"
+    vnni = torch.cpu._is_vnni_supported()
+    kind = "onnx" + "-fused" * fused + ("-int8" + "-avx2" * (not vnni)) * int8
+    target = CACHE / kind / key / "model.onnx"
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,8 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         # The type of what fused operators return, which ONNX's own shape inference does not know.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
-        quantize_dynamic(source, unfinished, per_channel=True, weight_type=QuantType.QInt8, extra_options=types)
+        weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8
+        quantize_dynamic(source, unfinished, per_channel=True, weight_type=weight_type, extra_options=types)
     elif fused:
         from onnxruntime.transformers.optimizer import optimize_model
 
