@@ -136,7 +136,8 @@ class HybridMilvus(Milvus):  # type: ignore[misc]  # langchain_milvus is untyped
             self._fingerprint, options.get("collection_description", "")
         )
         self._async_clients = AsyncClients(client, **options["connection_args"])
-        with write_lock(self.uri), _silent_about_async_client():  # `drop_old` drops through a client of the framework's
+        # The framework's own client, by which `drop_old` drops, does not take turns.
+        with write_lock(self.uri), _silent_about_async_client():
             super().__init__(embedding_function, collection_name, **options)
         self._milvus_client = client
 

@@ -109,9 +109,8 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         exists = check_existing(client, options, allow_other_encoder=allow_other_encoder)
         if exists:  # the framework looks among collections alone, and would make one of an alias's name
             options["collection_name"] = client.describe_collection(collection_name)["collection_name"]
-        with write_lock(
-            options["uri"]
-        ):  # the framework's own client, which creates the collection, does not take turns
+        # The framework's own client, which creates the collection, does not take turns.
+        with write_lock(options["uri"]):
             super().__init__(**options, use_async_client=False)
             if not exists:
                 record(client, collection_name, _fingerprint(sparse_embedding_function))
