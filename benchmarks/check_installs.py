@@ -2,7 +2,8 @@
 
     python benchmarks/check_installs.py [EXTRA …]
 
-Nothing is held to a version but torch, whose CPU build this names, and the bounds of pyproject.toml. Then the bounds
+Each gets what the README's recipe for it installs besides. Nothing is held to a version but torch, whose CPU build this
+names, and the bounds of pyproject.toml. Then the bounds
 themselves: combinations that are known to break must not resolve. Standard library only, since it runs before any
 install. It downloads some 300 MB and takes minutes.
 """
@@ -16,6 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
+# What the README's recipes install besides, for their dense models.
+RECIPES = {
+    "langchain": ("langchain-huggingface", "sentence-transformers"),
+    "llama-index": ("llama-index-embeddings-huggingface",),
+}
 SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
 # An extra, and versions that must not go with it.
 UNRESOLVABLE = (
@@ -88,8 +94,10 @@ def _installs_and_searches(environment: Path, extra: str) -> bool:
     python = _make(environment)
     constraint = environment / "torch.txt"
     constraint.write_text(TORCH + "\n", encoding="utf-8")
+    install = [python, "-m", "pip", "install", "--quiet", "-c", str(constraint)]
     steps = (
-        [python, "-m", "pip", "install", "--quiet", "-c", str(constraint), f"{ROOT}[{extra}]"],
+        [*install, f"{ROOT}[{extra}]"],
+        [*install, *(package for framework in extra.split(",") for package in RECIPES[framework])],
         [python, "-m", "pip", "check"],
         [python, "-c", SEARCH, extra],
     )
