@@ -3,9 +3,8 @@
     python benchmarks/check_installs.py [EXTRA …]
 
 Each gets what the README's recipe for it installs besides. Nothing is held to a version but torch, whose CPU build this
-names, and the bounds of pyproject.toml. Then the bounds
-themselves: combinations that are known to break must not resolve. Standard library only, since it runs before any
-install. It downloads some 300 MB and takes minutes.
+names, and the bounds of pyproject.toml. Then the bounds themselves: combinations that are known to break must not
+resolve. Standard library only, since it runs before any install. It downloads some 300 MB and takes minutes.
 """
 
 import subprocess
