@@ -102,7 +102,8 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
     """The most tokens that a model has positions for, by its config.json; None where there is no limit."""
     positions: int | None = config.get("max_position_embeddings")
     if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
-        return positions - 1 - int(config.get("pad_token_id") or 1)
+        padding_id = config.get("pad_token_id")
+        return positions - 1 - (1 if padding_id is None else int(padding_id))
     return positions
 
 

@@ -153,7 +153,7 @@ class SpladeEncoder:
         )
         stated = Pruning(max_active_dims=self.description.max_active_dims)
         drops = self.description.special_terms == "drop"
-        windows = max_windows if long_documents == "max" else 1
+        windows = int(max_windows) if long_documents == "max" else 1
         self._settings = {
             "query": SideSettings(self.description.query.prompt, 1, drops, query_pruning or stated),
             "document": SideSettings(self.description.document.prompt, windows, drops, document_pruning or stated),
@@ -174,7 +174,7 @@ class SpladeEncoder:
         if self.description.query.masked_lm is not None:
             first = self._side("document")
         self.dim: int = first.dim
-        self.max_length: int = self._sides.max_length()
+        self.max_length: int = int(self._sides.max_length())
         self.tokenizer = first.tokenizer
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:

@@ -17,7 +17,7 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling
 from sentence_transformers.sparse_encoder.modules import Transformer as MLMTransformer
 
-from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
+from splade_integrations import SpladeEncoder, UnsupportedModelError, checkpoints, to_dicts
 from splade_integrations import loading as loading_module
 
 TOLERANCE = 1e-5
@@ -216,7 +216,6 @@ def test_opensearch_root(opensearch_root, plain, file):
 
 
 def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, monkeypatch):
-    from splade_integrations import checkpoints
     from splade_integrations.repositories import Repository
 
     repository = Repository(str(opensearch_root))
@@ -383,6 +382,12 @@ def test_the_longest_text_is_known_before_the_documents_side_is_loaded(plain, tm
     assert SpladeEncoder(folder, max_length=side._loaded.positions).max_length == side._loaded.positions
     with pytest.raises(ValueError, match=f"max_length must be at most {side._loaded.positions}"):
         SpladeEncoder(folder, max_length=side._loaded.positions + 1)
+
+
+@pytest.mark.parametrize(("padding_id", "positions"), [(0, 513), (1, 512), (None, 512)])
+def test_positions_are_counted_from_the_padding_id(padding_id, positions):
+    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": padding_id}
+    assert checkpoints.stated_positions(config) == positions
 
 
 def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, monkeypatch):

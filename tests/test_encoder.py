@@ -1,6 +1,7 @@
 """What every user of the encoder relies on, then equality with the plain formula of transformers."""
 
 import copy
+import json
 import logging
 import os
 import pickle
@@ -235,6 +236,14 @@ def test_decode(encoder):
         encoder.decode(rows[:, :100])
     with pytest.raises(TypeError, match="must be a scipy sparse matrix, got list"):
         encoder.decode(to_dicts(rows))
+
+
+def test_options_may_be_numbers_of_numpy(model_folder):
+    limits = {"max_length": np.int64(64), "max_windows": np.int32(2), "batch_size": np.int64(8)}
+    encoder = SpladeEncoder(model_folder, long_documents="max", **limits)
+    assert json.loads(json.dumps(encoder.fingerprint))["max_windows"] == 2  # as collections remember it
+    assert type(encoder.max_length) is int
+    assert encoder.encode_documents(["a text"]).nnz > 0
 
 
 def test_an_encoder_is_shared_not_copied(encoder):
