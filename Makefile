@@ -33,10 +33,10 @@ demo: $(INSTALLED)  ## Hybrid search over Python's standard library. Your own qu
 LANES := pymilvus3 lite2
 LANE_INSTALLS_pymilvus3 := .[langchain]
 LANE_INSTALLS_lite2 := .[langchain,llama-index] setuptools
-LANE_TESTS_pymilvus3 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_compatibility.py tests/test_aliases.py \
+LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py \
 	tests/test_contract_embeddings.py tests/test_contract_stores.py \
-	tests/test_langchain.py tests/test_llama_index.py splade_integrations/langchain splade_integrations/milvus
-LANE_TESTS_lite2 := tests/test_raw_milvus.py tests/test_milvus.py tests/test_compatibility.py tests/test_aliases.py \
+	tests/langchain tests/llama_index splade_integrations/langchain splade_integrations/milvus
+LANE_TESTS_lite2 := tests/milvus tests/test_dependencies.py \
 	tests/test_adapters_smoke.py tests/test_contract_stores.py
 
 test: $(INSTALLED)  ## Run the tests: on files, on a server, and in each lane of other versions.
@@ -47,7 +47,7 @@ test-files: $(INSTALLED)  ## Run the tests on files alone, the most of them.
 	@$(BIN)/python -m pytest --quiet
 
 test-server: $(INSTALLED)  ## Run the store suite on a server: MILVUS_URI's, or one of milvus-lite's.
-	@$(BIN)/python tests/server.py
+	@$(BIN)/python -m tests.support.server
 
 install-lanes: $(LANES:%=$(VENV)-%/.installed)
 

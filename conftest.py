@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from models import splade_model_path
-from random_checkpoints import save_masked_lm
 
 from splade_integrations import SpladeEncoder
 from splade_integrations import encoder as encoder_module
+from tests.support.random_checkpoints import save_masked_lm
 
 # Read when Triton is first imported: without a GPU its kernels run in its interpreter.
 if not torch.cuda.is_available():

@@ -67,7 +67,7 @@ def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, fl
 
     The three take turns by blocks of calls: torch's threads of the call before go on spinning for a while.
     """
-    plain, batched = (SpladeSparseEmbedding(encoder=encoder, micro_batching=on) for on in (False, True))
+    plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
 
     async def one(name: str, text: str) -> None:

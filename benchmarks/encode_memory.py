@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import describe_environment, write_json
-from splade_integrations.offline_models import splade_model_path
+from splade_integrations.models.offline import splade_model_path
 
 _WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight", "token", "score", "river", "stone")
 

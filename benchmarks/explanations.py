@@ -16,8 +16,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.evaluation import Splade, load_collection
-from splade_integrations.evaluation.milvus_search import MilvusCollection
-from splade_integrations.offline_models import splade_model_path
+from splade_integrations.evaluation.milvus import MilvusCollection
+from splade_integrations.models.offline import splade_model_path
 
 _LONGEST = 256
 

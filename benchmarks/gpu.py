@@ -36,9 +36,9 @@ from benchmarks.measuring import (
 )
 from benchmarks.workload import load_collection, model_flops_per_token, model_path, quiet
 from splade_integrations import SpladeEncoder
-from splade_integrations.head import max_pool_head, splade_pool
-from splade_integrations.precision import exact_float32
-from splade_integrations.triton_head import fastest_max_pool_head, max_pool_head_triton
+from splade_integrations.engine.heads.tiled import max_pool_head, splade_pool
+from splade_integrations.engine.heads.triton import fastest_max_pool_head, max_pool_head_triton
+from splade_integrations.engine.precision import exact_float32
 
 __all__ = ["check_head", "main", "measure_encoders", "measure_head", "peak_product"]
 

@@ -32,11 +32,11 @@ from benchmarks.measuring import (
 )
 from benchmarks.resident import PeakMemory
 from benchmarks.workload import evenly_spaced, load_collection, model_path, quiet
-from splade_integrations.batching import token_budget_batches
-from splade_integrations.head import max_pool_head, repeat_first_token, splade_pool
-from splade_integrations.masked_lm import LoadedMaskedLM, load_masked_lm
-from splade_integrations.repositories import Repository
-from splade_integrations.two_pass import TwoPassHead
+from splade_integrations.engine.batching import token_budget_batches
+from splade_integrations.engine.heads.tiled import max_pool_head, repeat_first_token, splade_pool
+from splade_integrations.engine.heads.two_pass import TwoPassHead
+from splade_integrations.engine.load import LoadedMaskedLM, load_masked_lm
+from splade_integrations.models.repository import Repository
 
 __all__ = ["main", "measure_head"]
 

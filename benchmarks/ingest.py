@@ -38,7 +38,7 @@ from scipy.sparse import csr_array
 
 from benchmarks.measuring import describe_environment, write_json
 from benchmarks.workload import quiet
-from splade_integrations import SparseEncoder, SpladeEncoder, to_dicts
+from splade_integrations import SparseTextEncoder, SpladeEncoder, to_dicts
 from splade_integrations.langchain import HybridMilvus, hybrid_milvus
 from splade_integrations.langchain import SpladeSparseEmbedding as ForLangChain
 from splade_integrations.llama_index import HybridMilvusVectorStore
@@ -84,7 +84,7 @@ class MadeUpSparse:
 class Counted:
     """An encoder that remembers how many texts each call had."""
 
-    def __init__(self, encoder: SparseEncoder) -> None:
+    def __init__(self, encoder: SparseTextEncoder) -> None:
         self._encoder, self.calls = encoder, list[int]()
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
@@ -97,11 +97,11 @@ class Counted:
         return self._encoder.encode_queries(texts)
 
 
-def _langchain(encoder: SparseEncoder, uri: str) -> HybridMilvus:
+def _langchain(encoder: SparseTextEncoder, uri: str) -> HybridMilvus:
     return hybrid_milvus(MadeUpDense(), ForLangChain(encoder=encoder), uri=uri, drop_old=True)
 
 
-def _llama_index(encoder: SparseEncoder, uri: str) -> HybridMilvusVectorStore:
+def _llama_index(encoder: SparseTextEncoder, uri: str) -> HybridMilvusVectorStore:
     sparse = ForLlamaIndex(encoder=encoder)
     return HybridMilvusVectorStore(uri, dim=_DIM, sparse_embedding_function=sparse, overwrite=True)
 
@@ -147,7 +147,7 @@ def _peak(framework: str, documents: int, uri: str | None) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
+def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
     """For each framework: median seconds of `repeats`, calls of the encoder, and the loop's longest stall of all."""
     texts = list(_texts(documents))
     ids = [str(number) for number in range(documents)]
@@ -188,7 +188,7 @@ def measure_time(encoder: SparseEncoder, documents: int, repeats: int) -> list[d
     return results
 
 
-def _insert(store: Any, encoder: SparseEncoder, texts: list[str], ids: list[str]) -> None:
+def _insert(store: Any, encoder: SparseTextEncoder, texts: list[str], ids: list[str]) -> None:
     """Encode `texts` in one call and insert them into the store's collection by hand, some at a time; then flush."""
     client, name = store.client, store.collection_name
     fields = client.describe_collection(name)["fields"]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splade_integrations.int8_products import SEVEN_BITS, int8_weight_levels, multiply_int8, pack_int8
+from splade_integrations.engine.int8_gemm import SEVEN_BITS, int8_weight_levels, multiply_int8, pack_int8
 
 __all__ = [
     "PEAK_SHAPES",

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from splade_integrations import SpladeEncoder
-from splade_integrations.offline_models import splade_model_path
+from splade_integrations.models.offline import splade_model_path
 
 QUERY = "how do I cancel my subscription"
 DOCUMENT = "Ending your membership: unsubscribe at any time; subscriptions are cancelled at once."

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.batching import token_budget_batches
-from splade_integrations.devices import resolve_device
-from splade_integrations.precision import exact_float32
-from splade_integrations.tokenization import TextTokenizer, check_texts
+from splade_integrations.encoding.tokenizer import TextTokenizer, check_texts
+from splade_integrations.engine.batching import token_budget_batches
+from splade_integrations.engine.compute import resolve_device
+from splade_integrations.engine.precision import exact_float32
 
 __all__ = ["MiniLM"]
 

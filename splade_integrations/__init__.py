@@ -1,8 +1,41 @@
 """SPLADE sparse embeddings for LangChain, LlamaIndex and Milvus hybrid retrieval."""
 
-from splade_integrations.encoder import SpladeEncoder
-from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
-from splade_integrations.sparse import Pruning, SparseEncoder, to_dicts
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
+    from splade_integrations.sparse import Pruning, SparseTextEncoder, to_dicts
 
 __version__ = "0.1.0"
-__all__ = ["OptionalDependencyError", "Pruning", "SparseEncoder", "SpladeEncoder", "UnsupportedModelError", "to_dicts"]
+__all__ = [
+    "OptionalDependencyError",
+    "Pruning",
+    "SparseTextEncoder",
+    "SpladeEncoder",
+    "UnsupportedModelError",
+    "to_dicts",
+]
+
+_HOMES = {
+    "OptionalDependencyError": "errors",
+    "Pruning": "sparse",
+    "SparseTextEncoder": "sparse",
+    "SpladeEncoder": "encoder",
+    "UnsupportedModelError": "errors",
+    "to_dicts": "sparse",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562), so that only an encoder costs torch's import."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

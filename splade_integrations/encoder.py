@@ -14,24 +14,24 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from splade_integrations.checkpoints import describe
-from splade_integrations.compatibility import check_tokenizers
-from splade_integrations.descriptions import (
+from splade_integrations.dependencies import check_tokenizers
+from splade_integrations.encoding.explain import EncodedText, Explanation, explain
+from splade_integrations.encoding.pipeline import ShowProgress, SideSettings, stream_rows
+from splade_integrations.encoding.sides import LazySides
+from splade_integrations.encoding.tokenizer import check_texts, iterate_texts
+from splade_integrations.encoding.transformer import EncodingSide
+from splade_integrations.engine.compute import Backend, resolve_device, resolve_dtype
+from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
+from splade_integrations.models.layouts import describe
+from splade_integrations.models.repository import Repository
+from splade_integrations.models.spec import (
     ActivationFunction,
     ModelDescription,
     PoolingStrategy,
     SpecialTerms,
     override,
 )
-from splade_integrations.devices import Backend, resolve_device, resolve_dtype
-from splade_integrations.explaining import EncodedText, Explanation, explain
-from splade_integrations.fingerprint import Fingerprint, fingerprint_of
-from splade_integrations.loading import LazySides
-from splade_integrations.repositories import Repository
-from splade_integrations.sides import EncodingSide
 from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
-from splade_integrations.streaming import ShowProgress, SideSettings, stream_rows
-from splade_integrations.tokenization import check_texts, iterate_texts
 
 __all__ = ["SpladeEncoder"]
 

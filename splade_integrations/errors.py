@@ -1,9 +1,6 @@
 """The package's own exception types. Knows nothing of torch, Milvus or the frameworks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-__all__ = ["OptionalDependencyError", "UnsupportedModelError", "first_line", "require_extra"]
+__all__ = ["OptionalDependencyError", "UnsupportedModelError", "first_line"]
 
 
 class UnsupportedModelError(ValueError):
@@ -22,29 +19,3 @@ def first_line(err: BaseException) -> str:
         ('sizes differ', 'EOFError')
     """
     return next(iter(str(err).strip().splitlines()), type(err).__name__)
-
-
-@contextmanager
-def require_extra(extra: str, *, module: str) -> Iterator[None]:
-    """Turn a failing import of an optional dependency into the pip line that mends it.
-
-    Args:
-        extra: Name of the extra in `pyproject.toml`.
-        module: The module of this package that needs it.
-    Raises:
-        OptionalDependencyError: An import inside the block failed.
-
-    Example:
-        >>> with require_extra("milvus", module="splade_integrations.milvus"):
-        ...     import no_such_package
-        Traceback (most recent call last):
-        splade_integrations.errors.OptionalDependencyError: splade_integrations.milvus needs no_such_package. …
-    """
-    try:
-        yield
-    except ImportError as err:
-        missing = err.name or str(err)
-        raise OptionalDependencyError(
-            f"{module} needs {missing}. Install it with: pip install 'splade-integrations[{extra}]'.",
-            name=err.name,
-        ) from err

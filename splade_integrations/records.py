@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from splade_integrations.errors import require_extra
+from splade_integrations.dependencies import require_extra
 
 __all__ = ["Format", "Record", "RecordError", "Records", "format_of", "numbered_lines"]
 

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, issparse
 
 __all__ = [
     "Pruning",
-    "SparseEncoder",
+    "SparseTextEncoder",
     "as_rows",
     "concatenate",
     "drop_terms",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-class SparseEncoder(Protocol):
+class SparseTextEncoder(Protocol):
     """What an adapter needs of an encoder. `SpladeEncoder` is one; any object with these two methods will do."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:

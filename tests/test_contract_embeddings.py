@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from adapters import EMBEDDINGS, HashEmbeddings, WordCounts
 
 from splade_integrations import SpladeEncoder
+from tests.support.adapters import EMBEDDINGS, HashEmbeddings, WordCounts
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
@@ -139,7 +139,7 @@ def test_async_queries_that_arrive_together_are_encoded_together(adapter):
     batches = encoder.batches[: -len(texts)]
     assert sum(batches) == 40
     assert len(batches) < 20, "the batches are as many as the queries: nothing waited together"
-    apart = adapter.of_encoder(encoder=encoder, micro_batching=False)
+    apart = adapter.of_encoder(encoder=encoder, dynamic_batching=False)
     encoder.batches.clear()
     asyncio.run(adapter.aqueries(apart, ["a"]))
     assert encoder.batches == [1]

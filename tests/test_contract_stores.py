@@ -7,11 +7,11 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from adapters import STORES, WordCounts, count, server_options
 from pymilvus import MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
 from splade_integrations.milvus.settings import lite_version
+from tests.support.adapters import STORES, WordCounts, count, server_options
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import Pruning, SpladeEncoder, to_dicts
-from splade_integrations.int8_products import int8_products_pay
+from splade_integrations.engine.int8_gemm import int8_products_pay
 
 TOLERANCE = 1e-5
 
@@ -333,7 +333,7 @@ def test_repr_names_what_matters(encoder):
 def test_tokenising_some_texts_at_a_time_changes_nothing(encoder, texts, monkeypatch):
     tokenize = encoder._side("document").tokenize
     expected = tokenize(texts, max_windows=2)
-    monkeypatch.setattr("splade_integrations.tokenization._TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("splade_integrations.encoding.tokenizer._TEXTS_AT_ONCE", 3)
     assert tokenize(texts, max_windows=2) == expected
 
 

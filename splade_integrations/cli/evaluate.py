@@ -16,16 +16,17 @@ from splade_integrations.cli.options import Backend, Device, Dtype, MaxActiveDim
 from splade_integrations.cli.tables import comparison_tables, sweep_table
 from splade_integrations.cli.terminal import note, print_json, progress, stdout
 from splade_integrations.cli.writing import whole_file
-from splade_integrations.devices import resolve_device, resolve_dtype
+from splade_integrations.dependencies import require_extra
 from splade_integrations.encoder import SpladeEncoder
-from splade_integrations.errors import OptionalDependencyError, require_extra
-from splade_integrations.evaluation.collections import Collection, load_collection
+from splade_integrations.engine.compute import resolve_device, resolve_dtype
+from splade_integrations.errors import OptionalDependencyError
+from splade_integrations.evaluation.compare import Comparison, check_baseline, system_names
+from splade_integrations.evaluation.compare import evaluate as compare
+from splade_integrations.evaluation.dataset import Collection, load_collection
 from splade_integrations.evaluation.measures import MEASURES, check_measures
 from splade_integrations.evaluation.retrievers import Bm25, Dense, Retriever, Splade, bm25_name, load_dense
-from splade_integrations.evaluation.running import Comparison, check_baseline, system_names
-from splade_integrations.evaluation.running import evaluate as compare
-from splade_integrations.evaluation.sweeping import SweepPoint, sweep
-from splade_integrations.offline_models import dense_model_path, splade_model_path
+from splade_integrations.evaluation.sweep import SweepPoint, sweep
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 __all__ = ["evaluate"]
 
@@ -186,7 +187,7 @@ def _system_names(search: Search, *, with_dense: bool) -> list[str]:
 
 
 def _milvus_system_names(retrievers: list[str]) -> list[str]:
-    from splade_integrations.evaluation.running_milvus import milvus_system_names
+    from splade_integrations.evaluation.compare_milvus import milvus_system_names
 
     return milvus_system_names(retrievers)
 
@@ -212,7 +213,7 @@ def _in_milvus(
     baseline: str | None,
     shared: dict[str, Any],
 ) -> Comparison:
-    from splade_integrations.evaluation.running_milvus import evaluate_milvus
+    from splade_integrations.evaluation.compare_milvus import evaluate_milvus
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -243,7 +244,7 @@ def _draw(comparisons: list[Comparison], points: list[SweepPoint], file: Any, fo
 
         matplotlib.use("agg")
         from matplotlib import pyplot
-    from splade_integrations.evaluation.picturing import plot_comparison, plot_sweep
+    from splade_integrations.evaluation.plots import plot_comparison, plot_sweep
 
     panels = len(comparisons) + bool(points)
     heights = [1.3 + 0.33 * len(comparison.systems) for comparison in comparisons] + ([4.5] if points else [])

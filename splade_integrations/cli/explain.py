@@ -18,7 +18,7 @@ from splade_integrations.cli.options import (
 )
 from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
-from splade_integrations.errors import require_extra
+from splade_integrations.dependencies import require_extra
 
 __all__ = ["explain"]
 

@@ -34,7 +34,7 @@ from splade_integrations.cli.options import (
 )
 from splade_integrations.cli.terminal import InterruptedRun, note, print_json, progress
 from splade_integrations.encoder import SpladeEncoder
-from splade_integrations.fingerprint import differences, name_of
+from splade_integrations.models.fingerprint import differences, name_of
 from splade_integrations.records import Record, Records
 from splade_integrations.sparse import to_dicts
 

@@ -7,10 +7,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from splade_integrations.checkpoints import describe, stated_positions
 from splade_integrations.cli.options import Json
 from splade_integrations.cli.terminal import print_json, stdout
-from splade_integrations.repositories import Repository, path_in
+from splade_integrations.models.layouts import describe, stated_positions
+from splade_integrations.models.repository import Repository, path_in
 
 __all__ = ["info", "licence"]
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from splade_integrations.errors import require_extra
-from splade_integrations.fingerprint import Fingerprint
+from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.clients import open_client
 from splade_integrations.milvus.fingerprint import description_with, record, recorded
 from splade_integrations.milvus.settings import (
@@ -23,6 +22,7 @@ from splade_integrations.milvus.settings import (
     sparse_index,
     storable,
 )
+from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module="splade index and search"):
     from pymilvus import DataType

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from splade_integrations.cli.options import Backend, Device, Dtype, Json, Token, Uri, load_encoder
 from splade_integrations.cli.terminal import print_json, stdout
-from splade_integrations.fingerprint import Fingerprint, differences, name_of
+from splade_integrations.models.fingerprint import Fingerprint, differences, name_of
 from splade_integrations.sparse import Pruning, to_dicts
 
 __all__ = ["search"]

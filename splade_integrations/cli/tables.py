@@ -7,8 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from splade_integrations.evaluation.running import Comparison
-from splade_integrations.evaluation.sweeping import SweepPoint
+from splade_integrations.evaluation.compare import Comparison
+from splade_integrations.evaluation.sweep import SweepPoint
 
 __all__ = ["comparison_tables", "sweep_table"]
 

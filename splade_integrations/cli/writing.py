@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from scipy.sparse import csr_array
 
-from splade_integrations.errors import require_extra
+from splade_integrations.dependencies import require_extra
 from splade_integrations.sparse import concatenate, to_dicts
 
 __all__ = ["WRITERS", "Block", "WriteError", "Writer", "whole_file", "writer_of"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splade_integrations.errors import require_extra
-from splade_integrations.evaluation.collections import Collection
+from splade_integrations.dependencies import require_extra
+from splade_integrations.evaluation.dataset import Collection
 from splade_integrations.evaluation.ranking import Ranking, blocks
 
 __all__ = ["MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]

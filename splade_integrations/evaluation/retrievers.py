@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.devices import resolve_device
-from splade_integrations.errors import first_line, require_extra
+from splade_integrations.dependencies import require_extra
+from splade_integrations.engine.compute import resolve_device
+from splade_integrations.errors import first_line
 from splade_integrations.evaluation.ranking import (
     Ranking,
     postings,
@@ -25,7 +26,7 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
-from splade_integrations.sparse import Pruning, SparseEncoder
+from splade_integrations.sparse import Pruning, SparseTextEncoder
 
 __all__ = ["Bm25", "Dense", "DenseEncoder", "Retriever", "Splade", "bm25_name", "load_dense"]
 
@@ -186,7 +187,7 @@ class Splade:
 
     def __init__(
         self,
-        encoder: SparseEncoder,
+        encoder: SparseTextEncoder,
         documents: list[str] | csr_array,
         report: Report = lambda _: None,
         pruning: Pruning | None = None,
@@ -258,8 +259,8 @@ class _SentenceTransformer:
         return rows
 
 
-def _reports(encoder: SparseEncoder) -> bool:
-    """Whether an encoder takes our progress; not every SparseEncoder does."""
+def _reports(encoder: SparseTextEncoder) -> bool:
+    """Whether an encoder takes our progress; not every SparseTextEncoder does."""
     import inspect
 
     return "show_progress" in inspect.signature(encoder.encode_documents).parameters

@@ -4,10 +4,10 @@ from typing import Any
 
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
-from splade_integrations.adapting import AdaptedEncoder
-from splade_integrations.fingerprint import Fingerprint
+from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.milvus.settings import searchable, storable
-from splade_integrations.sparse import SparseEncoder
+from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
 
@@ -23,7 +23,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langc
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
             Any number of adapters and threads may share one.
         model_name: Or the model to load: a folder, or `org/model` on the hub.
-        micro_batching: Whether async queries that wait at the same time are encoded in one call.
+        dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: With `model_name`: further options of `SpladeEncoder`, such as `device` or `max_length`.
 
     Raises:
@@ -40,15 +40,15 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langc
     def __init__(
         self,
         *,
-        encoder: SparseEncoder | None = None,
+        encoder: SparseTextEncoder | None = None,
         model_name: str | None = None,
-        micro_batching: bool = True,
+        dynamic_batching: bool = True,
         **encoder_options: Any,
     ) -> None:
-        self._adapted = AdaptedEncoder(encoder, model_name, encoder_options, micro_batching=micro_batching)
+        self._adapted = AdaptedEncoder(encoder, model_name, encoder_options, dynamic_batching=dynamic_batching)
 
     @property
-    def encoder(self) -> SparseEncoder:
+    def encoder(self) -> SparseTextEncoder:
         """The encoder; after unpickling it is loaded here."""
         return self._adapted.encoder
 

@@ -18,6 +18,7 @@ from langchain_milvus import Milvus
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 from pymilvus import AsyncMilvusClient
 
+from splade_integrations.encoding.tokenizer import check_texts
 from splade_integrations.langchain.adding import write
 from splade_integrations.langchain.checks import (
     check_ids,
@@ -31,7 +32,6 @@ from splade_integrations.milvus.clients import AsyncClients, open_client, write_
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
 from splade_integrations.milvus.ingest import ROWS_PER_WRITE, ingest
 from splade_integrations.milvus.settings import check_varchar, dense_index, insert_replaces, is_lite, sparse_index
-from splade_integrations.tokenization import check_texts
 
 __all__ = ["HybridMilvus", "hybrid_milvus"]
 

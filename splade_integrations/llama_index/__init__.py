@@ -3,8 +3,7 @@
 Knows LlamaIndex; the maths is the encoder's.
 """
 
-from splade_integrations.compatibility import MILVUS, check_installed
-from splade_integrations.errors import require_extra
+from splade_integrations.dependencies import MILVUS, check_installed, require_extra
 
 check_installed("llama-index-vector-stores-milvus", *MILVUS)
 

@@ -10,10 +10,10 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.embedding import SparseEmbeddingEndEvent, SparseEmbeddingStartEvent
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
-from splade_integrations.adapting import AdaptedEncoder
-from splade_integrations.fingerprint import Fingerprint
+from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.milvus.settings import searchable, storable
-from splade_integrations.sparse import SparseEncoder
+from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
 
@@ -38,7 +38,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         model_name: Or the model to load: a folder, or `org/model` on the hub.
         embed_batch_size: Texts of one batch of core's methods, at most 2 048. The encoder bounds its own memory.
         num_workers: Batches that core's async method encodes at a time. None leaves it to the thread pool.
-        micro_batching: Whether async queries that wait at the same time are encoded in one call.
+        dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: With `model_name`: further options of `SpladeEncoder`, such as `device` or `max_length`.
 
     Raises:
@@ -57,14 +57,14 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     def __init__(
         self,
         *,
-        encoder: SparseEncoder | None = None,
+        encoder: SparseTextEncoder | None = None,
         model_name: str | None = None,
         embed_batch_size: int = 512,
         num_workers: int | None = None,
-        micro_batching: bool = True,
+        dynamic_batching: bool = True,
         **encoder_options: Any,
     ) -> None:
-        adapted = AdaptedEncoder(encoder, model_name, encoder_options, micro_batching=micro_batching)
+        adapted = AdaptedEncoder(encoder, model_name, encoder_options, dynamic_batching=dynamic_batching)
         name = str(model_name or getattr(encoder, "model_name", type(encoder).__name__))
         super().__init__(model_name=name, embed_batch_size=embed_batch_size, num_workers=num_workers)
         self._adapted = adapted
@@ -75,7 +75,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         return "SpladeSparseEmbedding"
 
     @property
-    def encoder(self) -> SparseEncoder:
+    def encoder(self) -> SparseTextEncoder:
         """The encoder; after unpickling it is loaded here."""
         return self._adapted.encoder
 

@@ -16,7 +16,6 @@ from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 from pymilvus import AsyncMilvusClient, CollectionSchema
 
-from splade_integrations.fingerprint import Fingerprint
 from splade_integrations.llama_index.checks import check_existing, check_function, check_nodes
 from splade_integrations.llama_index.requests import Hits, hybrid_search, sparse_search, text_of
 from splade_integrations.llama_index.settings import Encoded, connection_args_of, with_defaults
@@ -24,6 +23,7 @@ from splade_integrations.milvus.clients import AsyncClients, open_client, write_
 from splade_integrations.milvus.fingerprint import description_with, record
 from splade_integrations.milvus.ingest import ingest
 from splade_integrations.milvus.settings import insert_replaces, is_lite
+from splade_integrations.models.fingerprint import Fingerprint
 
 __all__ = ["HybridMilvusVectorStore"]
 

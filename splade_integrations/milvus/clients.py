@@ -14,7 +14,7 @@ from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from splade_integrations.errors import require_extra
+from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.settings import is_lite
 
 with require_extra("milvus", module=__name__):

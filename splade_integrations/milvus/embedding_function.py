@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.sparse import csr_array
 
-from splade_integrations.adapting import AdaptedEncoder
+from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.sparse import Pruning
 

@@ -8,8 +8,8 @@ import json
 import logging
 from typing import Any
 
-from splade_integrations.errors import require_extra
-from splade_integrations.fingerprint import Fingerprint, differences, name_of
+from splade_integrations.dependencies import require_extra
+from splade_integrations.models.fingerprint import Fingerprint, differences, name_of
 
 with require_extra("milvus", module=__name__):
     from pymilvus import MilvusClient

@@ -7,8 +7,8 @@ Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
 import importlib.metadata
 from typing import Any
 
-from splade_integrations.compatibility import check_installed
-from splade_integrations.errors import OptionalDependencyError, require_extra
+from splade_integrations.dependencies import check_installed, require_extra
+from splade_integrations.errors import OptionalDependencyError
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AnnSearchRequest, RRFRanker

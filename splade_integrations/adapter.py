@@ -1,0 +1,139 @@
+"""What every adapter stands on: the encoder that it is given or loads by name, and its rows as dicts, sync and async.
+
+Knows no framework, and torch only once a model is to be loaded.
+"""
+
+import asyncio
+from threading import Lock
+from typing import Any
+
+from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
+from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.sparse import SparseTextEncoder, to_dicts
+
+__all__ = ["AdaptedEncoder", "resolve_encoder"]
+
+
+def resolve_encoder(
+    encoder: SparseTextEncoder | None, model_name: str | None, options: dict[str, Any]
+) -> SparseTextEncoder:
+    """Return `encoder`, or load the model of that name.
+
+    Args:
+        encoder: Any object with `encode_documents` and `encode_queries`.
+        model_name: What `SpladeEncoder` takes. Give this or `encoder`.
+        options: Further keywords of `SpladeEncoder`, which refuses those it does not know.
+    Raises:
+        TypeError: Neither or both are given, options come with an encoder, or it lacks a method.
+
+    Example:
+        >>> resolve_encoder(None, None, {})
+        Traceback (most recent call last):
+        TypeError: encoder or model_name must be given, got neither. Pass encoder=SpladeEncoder(…) or model_name='…'.
+    """
+    if encoder is None:
+        if model_name is None:
+            raise TypeError(
+                "encoder or model_name must be given, got neither. Pass encoder=SpladeEncoder(…) or model_name='…'."
+            )
+        from splade_integrations.encoder import SpladeEncoder
+
+        return SpladeEncoder(model_name, **options)
+    if model_name is not None or options:
+        extra = ", ".join((["model_name"] if model_name is not None else []) + sorted(options))
+        raise TypeError(
+            f"encoder must be given alone, got {extra} as well. Set options where the encoder is made, or pass "
+            "model_name with the options and no encoder."
+        )
+    missing = [name for name in ("encode_documents", "encode_queries") if not callable(getattr(encoder, name, None))]
+    if missing:
+        raise TypeError(
+            f"encoder must have encode_documents and encode_queries, got {type(encoder).__name__} without "
+            f"{' and '.join(missing)}. Pass a SpladeEncoder, or model_name='…' to load one."
+        )
+    return encoder
+
+
+class AdaptedEncoder:
+    """An encoder as adapters use it. Any number of them, and threads, may share one encoder.
+
+    Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
+    `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
+
+    Args:
+        encoder, model_name, options: As `resolve_encoder` takes them.
+        dynamic_batching: Whether queries of the async method that wait at the same time are encoded together, with
+            those of every other adapter over the same encoder. If not, each has a thread of its own.
+
+    Raises:
+        TypeError: As `resolve_encoder`.
+
+    Example:
+        >>> adapted = AdaptedEncoder(None, model_folder, {"max_length": 64})
+        >>> rows = adapted.encode_documents(["Alan Turing was born in London."])
+        >>> asyncio.run(adapted.aencode_documents(["Alan Turing was born in London."])) == rows
+        True
+    """
+
+    def __init__(
+        self,
+        encoder: SparseTextEncoder | None,
+        model_name: str | None,
+        options: dict[str, Any],
+        *,
+        dynamic_batching: bool = True,
+    ) -> None:
+        self._encoder: SparseTextEncoder | None = resolve_encoder(encoder, model_name, options)
+        self._source = (model_name, options) if encoder is None else None
+        self._dynamic_batching = dynamic_batching
+        self._start()
+
+    def _start(self) -> None:
+        self._loading = Lock()
+        self._batcher: QueryBatcher | None = None
+
+    @property
+    def encoder(self) -> SparseTextEncoder:
+        """The encoder; after unpickling it is loaded here."""
+        with self._loading:
+            if self._encoder is None:
+                assert self._source is not None  # else the encoder itself was pickled
+                self._encoder = resolve_encoder(None, *self._source)
+            return self._encoder
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """What decides the encoder's rows, where it says so: `SpladeEncoder.fingerprint`."""
+        return getattr(self.encoder, "fingerprint", None)
+
+    def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """N texts, in one call of the encoder, as N dicts of {token id: weight}, plain Python numbers."""
+        return to_dicts(self.encoder.encode_documents(texts))
+
+    def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `encode_documents`, by the encoder's query side."""
+        return to_dicts(self.encoder.encode_queries(texts))
+
+    async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `encode_documents`, in a thread."""
+        return await asyncio.to_thread(self.encode_documents, texts)
+
+    async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
+        """As `encode_queries`, in a thread, together with queries that wait at the same time."""
+        if not self._dynamic_batching:
+            return await asyncio.to_thread(self.encode_queries, texts)
+        if self._batcher is None:  # kept, and its thread with it
+            # In a thread: after unpickling this loads the model.
+            self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
+        return await self._batcher.encode(texts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_encoder": self._encoder if self._source is None else None}
+        return own | {name: getattr(self, name) for name in ("_source", "_dynamic_batching")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
+        return self  # made to be shared

@@ -1,0 +1,214 @@
+"""An explanation for people: in a notebook (HTML), in a terminal (rich), and as a picture (matplotlib).
+
+Knows explanations, no model and no maths. Text and fill tell words of the text from expansions, so that nothing is
+lost in black and white: solid bars and underlines for terms in the document, hatched and dotted ones for expansions.
+"""
+
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from splade_integrations.dependencies import require_extra
+
+if TYPE_CHECKING:
+    from splade_integrations.encoding.explain import Explanation, Term
+
+__all__ = ["highlights", "plot", "to_html", "to_rich"]
+
+_SHOWN = 15
+# Characters of a document around its highlights that a terminal shows.
+_CONTEXT = 300
+_LEGEND = {True: "in the document", False: "expansion of the document"}
+
+
+def highlights(explanation: "Explanation", *, query: bool = False) -> list[tuple[int, int, float, bool]]:
+    """The words that the score comes from: (start, end, contribution, whether a term there is the text's own).
+
+    Args:
+        explanation: The explanation.
+        query: Of the query, not of the document.
+    Returns:
+        By rising start, none overlapping.
+    """
+    words: dict[tuple[int, int], tuple[float, bool]] = {}
+    for term in explanation.terms:
+        place = term.query_place if query else term.document_place
+        if place.word_start is None or place.word_end is None:
+            continue
+        added, own = words.get((place.word_start, place.word_end), (0.0, False))
+        own = own or (term.in_query if query else term.in_document)
+        words[place.word_start, place.word_end] = (added + term.contribution, own)
+    kept: list[tuple[int, int, float, bool]] = []
+    for (start, end), (contribution, own) in sorted(words.items()):
+        if not kept or start >= kept[-1][1]:
+            kept.append((start, end, contribution, own))
+    return kept
+
+
+def to_html(explanation: "Explanation", *, top_k: int = _SHOWN) -> str:
+    """Highlighted texts and a bar for each term, as an HTML fragment without scripts. All text is escaped."""
+    largest = max((term.contribution for term in explanation.terms), default=1.0)
+    rows = []
+    for term in explanation.terms[:top_k]:
+        width = 100 * term.contribution / largest
+        fill = "#1b5e9b" if term.in_document else "repeating-linear-gradient(45deg,#1b5e9b 0 2px,transparent 2px 6px)"
+        cells = [
+            f"<td style='text-align:left'><b>{escape(term.label)}</b></td>",
+            *(
+                f"<td style='text-align:right'>{value:.2f}</td>"
+                for value in (term.query_weight, term.document_weight, term.contribution)
+            ),
+            f"<td style='width:12em'><div style='width:{width:.1f}%;height:.8em;background:{fill};"
+            "border:1px solid #1b5e9b;box-sizing:border-box'></div></td>",
+            f"<td style='text-align:left'>{escape(_came_from(term))}</td>",
+        ]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    heads = ("term", "query", "document", "product", "", "in the document")
+    header = "".join(f"<th style='text-align:{'right' if 0 < n < 4 else 'left'}'>{h}</th>" for n, h in enumerate(heads))
+    return (
+        "<div style='font-family:sans-serif;max-width:60em;line-height:1.6'>"
+        f"<div><b>Query</b> {_marked(explanation, query=True)}</div>"
+        f"<div><b>Document</b> {_marked(explanation, query=False)}</div>"
+        f"<div style='margin:.5em 0'>{escape(_summary(explanation, top_k))}</div>"
+        "<table style='border-collapse:separate;border-spacing:1em .1em;margin-left:-1em'>"
+        f"<tr>{header}</tr>{''.join(rows)}</table>"
+        "<div style='font-size:85%'>Solid: the term is in the document. Hatched or dotted: an expansion; the word "
+        "shown is where the model took it from.</div></div>"
+    )
+
+
+def to_rich(explanation: "Explanation", width: int, *, top_k: int = _SHOWN) -> Iterator[Any]:
+    """Renderables of rich: both texts with their words marked, then a table with a bar for each term.
+
+    Args:
+        explanation: The explanation.
+        width: Columns of the terminal.
+        top_k: Most terms.
+    Raises:
+        OptionalDependencyError: rich is not installed.
+    """
+    with require_extra("cli", module=__name__):
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+    for heading, query in (("Query     ", True), ("Document  ", False)):
+        text = Text(heading)
+        text.append_text(_marked_text(explanation, query=query))
+        yield text
+    yield Text()
+    yield Text(_summary(explanation, top_k))
+    bar = max(8, min(30, width - 70))
+    largest = max((term.contribution for term in explanation.terms), default=1.0)
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False, width=min(width, 120))
+    table.add_column("term", overflow="fold", ratio=2)
+    for name in ("query", "doc", "product"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", width=bar, no_wrap=True)
+    table.add_column("in the document", overflow="fold", ratio=2)
+    for term in explanation.terms[:top_k]:
+        cells = max(1, round(bar * term.contribution / largest))
+        table.add_row(
+            Text(term.label),
+            f"{term.query_weight:.2f}",
+            f"{term.document_weight:.2f}",
+            f"{term.contribution:.2f}",
+            Text(("█" if term.in_document else "░") * cells),
+            Text(_came_from(term)),
+        )
+    if explanation.terms:
+        yield table
+        yield Text("█ and bold: the term is in the document.  ░ and underlined: an expansion, from that word.", "dim")
+
+
+def plot(explanation: "Explanation", ax: Any = None, *, top_k: int = _SHOWN) -> Any:
+    """As `Explanation.plot`."""
+    with require_extra("evaluate", module=__name__):
+        from matplotlib import pyplot
+        from matplotlib.patches import Patch
+    shown, rest = explanation.terms[:top_k], explanation.terms[top_k:]
+    labels = [_shorten(term.label, 28) for term in shown]
+    values = [term.contribution for term in shown]
+    if rest:
+        labels.append(f"{len(rest)} more")
+        values.append(sum(term.contribution for term in rest))
+    if ax is None:
+        _, ax = pyplot.subplots(figsize=(7, 1.4 + 0.28 * max(1, len(values))), layout="constrained")
+    bars = ax.barh(range(len(values)), values, color="white", edgecolor="black", linewidth=0.8)
+    for bar, term in zip(bars, shown, strict=False):
+        if term.in_document:
+            bar.set_facecolor("#1b5e9b")
+        else:
+            bar.set_hatch("////")
+    ax.set_yticks(range(len(values)), labels)
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    ax.set_xlabel("contribution to the score (query weight × document weight, no unit)")
+    ax.set_title(_shorten(explanation.query, 60) + f"\nscore {explanation.score:.2f}", fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+    patches = {
+        _LEGEND[True]: Patch(facecolor="#1b5e9b", edgecolor="black"),
+        _LEGEND[False]: Patch(facecolor="white", edgecolor="black", hatch="////"),
+    }
+    if rest:
+        patches["terms not shown, together"] = Patch(facecolor="white", edgecolor="black")
+    ax.legend(patches.values(), patches.keys(), loc="lower right", frameon=False, fontsize=8)
+    return ax
+
+
+def _summary(explanation: "Explanation", top_k: int) -> str:
+    shared = len(explanation.terms)
+    expansions = sum(not term.in_document for term in explanation.terms)
+    line = (
+        f"Score {explanation.score:.4f}: {shared} shared terms of {explanation.query_terms} in the query and "
+        f"{explanation.document_terms} in the document; {expansions} of them the document was expanded by."
+    )
+    rest = explanation.terms[top_k:]
+    return line + (f" The {len(rest)} not shown add {sum(t.contribution for t in rest):.4f}." if rest else "")
+
+
+def _came_from(term: "Term") -> str:
+    place = term.document_place
+    if place.word_start is None:
+        words = f"{place.word}, no word"
+    else:
+        words = place.word if term.in_document else f"expands {place.word}"
+    return words + (f" ({100 * place.share:.0f} % of it)" if place.share < 1 else "")
+
+
+def _marked(explanation: "Explanation", *, query: bool) -> str:
+    text, parts, last = explanation.query if query else explanation.document, [], 0
+    found = highlights(explanation, query=query)
+    largest = max((contribution for _, _, contribution, _ in found), default=1.0)
+    for start, end, contribution, own in found:
+        line = "solid" if own else "dotted"
+        style = f"background:rgba(255,193,7,{0.15 + 0.6 * contribution / largest:.2f});border-bottom:2px {line} #333"
+        parts += [
+            escape(text[last:start]),
+            f"<span style='{style}' title='adds {contribution:.2f}'>{escape(text[start:end])}</span>",
+        ]
+        last = end
+    return "".join(parts) + escape(text[last:])
+
+
+def _marked_text(explanation: "Explanation", *, query: bool) -> Any:
+    """The text for a terminal: a long one cut to what is around its heaviest words."""
+    from rich.text import Text
+
+    whole, found = explanation.query if query else explanation.document, highlights(explanation, query=query)
+    text = Text(whole)
+    for start, end, _, own in found:
+        text.stylize("bold" if own else "underline", start, end)
+    if len(whole) > 2 * _CONTEXT:
+        heaviest = max(found, key=lambda word: word[2], default=(0, 0, 0.0, False))[0]
+        first = max(0, min(heaviest - _CONTEXT, len(whole) - 2 * _CONTEXT))
+        text = text[first : first + 2 * _CONTEXT]
+        text = Text("… " if first else "").append_text(text).append(" …" if first + 2 * _CONTEXT < len(whole) else "")
+    # One line: a terminal has little room, and control characters would move its cursor.
+    plain = "".join(" " if ord(character) < 32 or ord(character) == 127 else character for character in text.plain)
+    return Text(plain, spans=text.spans)
+
+
+def _shorten(text: str, most: int) -> str:
+    text = " ".join(text.split()).replace("$", r"\$")  # matplotlib reads maths between dollars
+    return text if len(text) <= most else text[: most - 1] + "…"

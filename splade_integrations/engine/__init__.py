@@ -1,0 +1,1 @@
+"""A masked language model, fast on this machine. Knows tensors only: no texts, prompts or tokenizers."""

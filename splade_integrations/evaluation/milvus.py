@@ -1,0 +1,224 @@
+"""The same embeddings in a Milvus collection: dense, SPLADE and Milvus's own BM25, alone and fused by Milvus.
+
+Knows Milvus and rankings, no encoder, no measure and no files.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.evaluation.ranking import Ranking, blocks
+from splade_integrations.milvus.clients import open_client
+from splade_integrations.milvus.settings import (
+    MAX_TEXT_BYTES,
+    RRF_K,
+    cut_text,
+    dense_index,
+    is_lite,
+    searchable,
+    sparse_index,
+    storable,
+)
+from splade_integrations.sparse import to_dicts
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, RRFRanker
+    from pymilvus.exceptions import MilvusException
+
+__all__ = ["MilvusCollection", "bm25_analyzer"]
+
+_ROWS_AT_ONCE = 1000
+_QUERIES_AT_ONCE = 50
+# Named, because milvus-lite's hybrid search else sends every field of every hit, vectors included: minutes for 300
+# queries of depth 1 000.
+_ROW_ALONE = ["row"]
+_BM25 = {"metric_type": "BM25", "params": {}}
+
+
+def bm25_analyzer(uri: str) -> dict[str, Any]:
+    """How Milvus's BM25 function takes text apart.
+
+    A server's "english" analyzer stems and drops stop words. milvus-lite 3.2 splits at what is no word character and
+    makes lower case; filters other than literal stop words it ignores in silence.
+    """
+    return {"tokenizer": "standard"} if is_lite(uri) else {"type": "english"}
+
+
+class MilvusCollection:
+    """A new collection of documents, their row as primary key, with up to three searchable fields.
+
+    Args:
+        uri: A milvus-lite file or a server.
+        name: Name of the collection; one of that name is replaced.
+        texts: For Milvus's BM25 function, cut at 65 535 bytes.
+        dense: (N, H), or None for no dense field.
+        sparse: (N, V), or None for no SPLADE field. A document without terms is stored, and never found by it.
+        report: Told how many more documents are stored.
+        token: Of a server.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        texts: list[str],
+        dense: NDArray[np.float32] | None,
+        sparse: csr_array | None,
+        report: Callable[[int], object] = lambda _: None,
+        *,
+        token: str = "",
+    ) -> None:
+        self._client = open_client(uri=uri, token=token)
+        self._name = name
+        self._params: dict[str, dict[str, Any]] = {}
+        if dense is not None:
+            self._params["dense"] = {"metric_type": dense_index(uri)["metric_type"], "params": {}}
+        if sparse is not None:
+            self._params["SPLADE"] = {"metric_type": sparse_index(uri)["metric_type"], "params": {}}
+        self.bm25_refused = ""
+        try:
+            self._create(uri, dense, bm25=True)
+            self._params["BM25"] = _BM25
+        except MilvusException as err:  # a store without the function
+            self.bm25_refused = str(err.message)
+            self._create(uri, dense, bm25=False)
+        try:
+            self._fill(texts, dense, sparse, report)
+        except BaseException:  # a server would keep half a collection
+            self.close()
+            raise
+
+    def _fill(
+        self,
+        texts: list[str],
+        dense: NDArray[np.float32] | None,
+        sparse: csr_array | None,
+        report: Callable[[int], object],
+    ) -> None:
+        for block in blocks(len(texts), _ROWS_AT_ONCE):
+            rows: list[dict[str, Any]] = [{"row": row} for row in range(block.start, block.stop)]
+            if dense is not None:
+                for row, vector in zip(rows, dense[block], strict=True):
+                    row["dense"] = vector
+            if sparse is not None:
+                for row, terms in zip(rows, to_dicts(sparse[block]), strict=True):
+                    row["SPLADE"] = storable(terms)
+            if not self.bm25_refused:
+                for row, text in zip(rows, texts[block], strict=True):
+                    row["text"] = cut_text(text)
+            self._client.insert(self._name, rows)
+            report(len(rows))
+        self._client.flush(self._name)  # once: milvus-lite would index unflushed rows anew for each query
+
+    @property
+    def sides(self) -> list[str]:
+        """What can be searched."""
+        return list(self._params)
+
+    def search(self, side: str, queries: Any, depth: int) -> list[Ranking]:
+        """Rankings of one side. Queries are texts for BM25, else embeddings."""
+        found = []
+        for block in blocks(_count(queries), _QUERIES_AT_ONCE):
+            data = _search_data(side, queries[block])
+            hits = self._client.search(
+                self._name,
+                data,
+                anns_field=_field(side),
+                search_params=self._params[side],
+                limit=depth,
+                output_fields=_ROW_ALONE,
+            )
+            found += _rankings(hits)
+        return found
+
+    def fuse(self, queries: dict[str, Any], candidates: int, depth: int) -> list[Ranking]:
+        """Reciprocal rank fusion by Milvus.
+
+        Args:
+            queries: For each side its queries, as `search` takes them.
+            candidates: Hits of each side that it sees.
+            depth: Longest ranking.
+        """
+        found = []
+        for block in blocks(_count(next(iter(queries.values()))), _QUERIES_AT_ONCE):
+            requests = [
+                AnnSearchRequest(
+                    data=_search_data(side, encoded[block]),
+                    anns_field=_field(side),
+                    param=self._params[side],
+                    limit=candidates,
+                )
+                for side, encoded in queries.items()
+            ]
+            hits = self._client.hybrid_search(
+                self._name, requests, RRFRanker(RRF_K), limit=depth, output_fields=_ROW_ALONE
+            )
+            found += _rankings(hits)
+        return found
+
+    def close(self) -> None:
+        """Drop the collection and close the connection."""
+        if self._client.has_collection(self._name):
+            self._client.drop_collection(self._name)  # milvus-lite keeps the open file in memory until the process ends
+        self._client.close()
+
+    def _create(self, uri: str, dense: NDArray[np.float32] | None, *, bm25: bool) -> None:
+        client = self._client
+        if client.has_collection(self._name):
+            client.drop_collection(self._name)
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("row", DataType.INT64, is_primary=True)
+        indexes = client.prepare_index_params()
+        if dense is not None:
+            schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dense.shape[1])
+            indexes.add_index("dense", **dense_index(uri))
+        if "SPLADE" in self._params:
+            schema.add_field("SPLADE", DataType.SPARSE_FLOAT_VECTOR)
+            indexes.add_index("SPLADE", **sparse_index(uri))
+        if bm25:
+            analyzer = bm25_analyzer(uri)
+            schema.add_field(
+                "text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, enable_analyzer=True, analyzer_params=analyzer
+            )
+            schema.add_field("bm25", DataType.SPARSE_FLOAT_VECTOR)
+            schema.add_function(
+                Function(
+                    name="bm25",
+                    function_type=FunctionType.BM25,
+                    input_field_names=["text"],
+                    output_field_names=["bm25"],
+                )
+            )
+            indexes.add_index("bm25", **(sparse_index(uri) | {"metric_type": "BM25"}))
+        client.create_collection(self._name, schema=schema, consistency_level="Strong")
+        client.create_index(self._name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
+        client.load_collection(self._name)  # waits on a server
+
+
+def _field(side: str) -> str:
+    return "bm25" if side.startswith("BM25") else side
+
+
+def _count(queries: Any) -> int:
+    return queries.shape[0] if hasattr(queries, "shape") else len(queries)
+
+
+def _search_data(side: str, queries: Any) -> Sequence[Any]:
+    if side == "SPLADE":
+        return [searchable(row) for row in to_dicts(queries)]
+    return list(queries)
+
+
+def _rankings(hits: Any) -> list[Ranking]:
+    return [
+        Ranking([hit["row"] for hit in found], _falling([float(hit["distance"]) for hit in found])) for found in hits
+    ]
+
+
+def _falling(distances: list[float]) -> list[float]:
+    """Scores, the best first. milvus-lite 3.2 gives those of its BM25 function with the sign turned."""
+    return [-distance for distance in distances] if distances and distances[0] < distances[-1] else distances

@@ -1,0 +1,47 @@
+"""The options of an encoder, typed once for everything that passes them on. Loads neither torch nor a framework."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import torch
+
+    from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms
+    from splade_integrations.sparse import Pruning
+
+__all__ = ["Backend", "EncoderOptions", "LongDocuments"]
+
+Backend = Literal["torch", "openvino"]
+LongDocuments = Literal["truncate", "max"]
+
+
+class EncoderOptions(TypedDict, total=False):
+    """The keyword options of `SpladeEncoder`, which explains each of them.
+
+    Adapters take `**options: Unpack[EncoderOptions]` and hand them on, so that an editor completes their names and a
+    type checker checks their values.
+    """
+
+    device: str | torch.device
+    dtype: str | torch.dtype
+    backend: Backend
+    max_length: int | None
+    long_documents: LongDocuments
+    max_windows: int
+    revision: str | None
+    max_batch_tokens: int | None
+    batch_size: int | None
+    query_prompt: str | None
+    document_prompt: str | None
+    query_pruning: Pruning | None
+    document_pruning: Pruning | None
+    pooling_strategy: PoolingStrategy | None
+    activation_function: ActivationFunction | None
+    special_terms: SpecialTerms | None
+    cache_dir: str | PathLike[str] | None
+    token: str | bool | None
+    local_files_only: bool
+    trust_remote_code: bool

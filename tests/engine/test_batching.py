@@ -1,0 +1,43 @@
+"""Which texts go together: all of them once, within the budget, with little padding."""
+
+import random
+
+import pytest
+
+from splade_integrations.engine.batching import token_budget_batches
+
+LENGTHS = [random.Random(1).randint(3, 60) for _ in range(500)]
+
+
+def batches(lengths, tokens=1024, texts=100, **options):
+    return list(token_budget_batches(lengths, max_batch_tokens=tokens, max_batch_texts=texts, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"equal_lengths": True}, {"tokens": 1}, {"texts": 1}, {"tokens": 10**9}])
+def test_each_text_once_and_the_longest_first(options):
+    found = batches(LENGTHS, **options)
+    assert sorted(position for batch in found for position in batch) == list(range(len(LENGTHS)))
+    in_order = [LENGTHS[position] for batch in found for position in batch]
+    assert in_order == sorted(LENGTHS, reverse=True)
+
+
+def test_within_the_budget():
+    for batch in batches(LENGTHS, tokens=300, texts=7):
+        assert len(batch) <= 7
+        assert len(batch) == 1 or len(batch) * LENGTHS[batch[0]] <= 300
+    assert batches([50, 700, 20], tokens=300) == [[1], [0], [2]]  # a longer text goes alone
+
+
+@pytest.mark.parametrize("number", [30, 100, 500])
+def test_little_padding_whatever_the_number_of_texts(number):
+    lengths = LENGTHS[:number]
+    padded = sum(len(batch) * lengths[batch[0]] for batch in batches(lengths))
+    assert padded <= 1.15 * sum(lengths)
+
+
+def test_a_handful_of_short_texts_stays_together():
+    assert batches([9, 3, 5]) == [[0, 2, 1]]
+
+
+def test_no_padding_where_it_is_asked_for():
+    assert all(len({LENGTHS[position] for position in batch}) == 1 for batch in batches(LENGTHS, equal_lengths=True))

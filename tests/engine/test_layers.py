@@ -1,0 +1,106 @@
+"""Fused layers against transformers' own, and models that they do not fit."""
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from splade_integrations.engine.layers import fuse_layers
+from splade_integrations.engine.optimize import rebuild
+from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
+
+
+def load(folder, architecture, **config_options):
+    save_masked_lm(folder, architecture, **config_options)
+    return AutoModelForMaskedLM.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def logits(model, batch=3, length=11, padded=4):
+    torch.manual_seed(1)
+    ids = torch.randint(5, model.config.vocab_size, (batch, length))
+    mask = torch.ones_like(ids)
+    mask[1, length - padded :] = 0
+    with torch.inference_mode():
+        return model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+
+
+def is_fused(model):
+    return any(type(module).__module__.endswith("engine.layers") for module in model.base_model.modules())
+
+
+@pytest.mark.parametrize("padded", [0, 4])
+@pytest.mark.parametrize(
+    ("architecture", "config_options"),
+    [
+        *((architecture, {}) for architecture in ARCHITECTURES),
+        ("camembert", {}),
+        ("electra", {"embedding_size": 16}),
+        ("bert", {"hidden_act": "relu"}),
+        ("bert", {"hidden_act": "gelu_new"}),
+        ("distilbert", {"activation": "relu"}),
+        ("bert", {"attn_implementation": "eager"}),
+        ("bert", {"output_hidden_states": True, "output_attentions": True, "attn_implementation": "eager"}),
+    ],
+)
+def test_fused_equals_transformers(tmp_path, architecture, config_options, padded):
+    model = load(tmp_path, architecture, **config_options)
+    expected = logits(model, padded=padded)
+    undo = fuse_layers(model.base_model)
+    if architecture == "modernbert":  # no post-norm layers
+        assert undo is None
+        return
+    assert is_fused(model)
+    torch.testing.assert_close(logits(model, padded=padded), expected, atol=1e-5, rtol=1e-5)
+    undo()
+    assert not is_fused(model)
+    torch.testing.assert_close(logits(model, padded=padded), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_loaded_model_is_fused_where_it_can_be(tmp_path, architecture, dtype):
+    model = load(tmp_path, architecture).to(dtype)
+    expected = logits(model)
+    decoder, ignores_padding = rebuild("a model", model, dtype)
+    assert is_fused(model) is (architecture != "modernbert")
+    assert ignores_padding
+    found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.02 * expected.abs().max().item()
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("config_options", [{"is_decoder": True}, {"is_decoder": True, "attn_implementation": "eager"}])
+def test_a_model_of_tokens_that_see_no_later_ones_keeps_its_layers(tmp_path, config_options):
+    model = load(tmp_path, "bert", **config_options)
+    expected = logits(model)
+    decoder, _ = rebuild("a model", model, torch.float32)
+    assert not is_fused(model)
+    found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_layers_with_code_of_a_repositorys_own_stay(tmp_path):
+    model = load(tmp_path, "bert")
+
+    class OwnAttention(torch.nn.Module):  # might do on long texts what no probe shows
+        def __init__(self, attention):
+            super().__init__()
+            self.query, self.key, self.value = attention.query, attention.key, attention.value
+            self.num_attention_heads = attention.num_attention_heads
+
+    layer = model.base_model.encoder.layer[1].attention
+    layer.self = OwnAttention(layer.self)
+    assert fuse_layers(model.base_model) is None
+
+
+def test_a_probe_that_fails_in_any_way_undoes_the_change(tmp_path, monkeypatch):
+    model = load(tmp_path, "bert")
+    expected = logits(model)
+
+    def wrong(self, *_):
+        raise IndexError("of hidden states, say")
+
+    monkeypatch.setattr("splade_integrations.engine.layers.FusedLayer.forward", wrong)
+    decoder, _ = rebuild("a model", model, torch.float32)
+    assert not is_fused(model)
+    found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,53 @@
+"""What the process has set decides nothing while we compute, and is found again."""
+
+import pytest
+import torch
+
+from splade_integrations.engine.precision import exact_float32
+
+MATMUL = torch.backends.cuda.matmul
+SETTINGS = [
+    ("cpu", torch.backends.mkldnn.matmul, "fp32_precision", "bf16", "ieee"),
+    ("cpu", torch.backends.mkldnn.conv, "fp32_precision", "bf16", "ieee"),
+    ("cuda", MATMUL, "fp32_precision", "tf32", "ieee"),
+    ("cuda", MATMUL, "allow_bf16_reduced_precision_reduction", True, False),
+    ("cuda", MATMUL, "allow_fp16_reduced_precision_reduction", True, False),
+    ("cuda", MATMUL, "allow_fp16_accumulation", True, False),
+]
+
+
+@pytest.mark.parametrize(("device", "owner", "name", "loose", "exact"), SETTINGS)
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_a_setting_is_exact_within_and_as_it_was_after(device, owner, name, loose, exact):
+    found = getattr(owner, name)
+    try:
+        setattr(owner, name, loose)
+        with exact_float32(torch.device(device)):
+            assert getattr(owner, name) == exact
+            with exact_float32(torch.device(device)):
+                pass
+            assert getattr(owner, name) == exact
+        assert getattr(owner, name) == loose
+    finally:
+        setattr(owner, name, found)
+
+
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_what_is_exact_already_is_left_alone():
+    """Split-K, which torch keeps with the setting, and which a write of one bool would switch on."""
+    name = "allow_bf16_reduced_precision_reduction"
+    if not hasattr(MATMUL, f"{name}_split_k"):
+        pytest.skip("this torch has no such setting")
+    found = getattr(MATMUL, name), getattr(MATMUL, f"{name}_split_k")
+    try:
+        setattr(MATMUL, name, (False, False))
+        with exact_float32(torch.device("cuda")):
+            assert not getattr(MATMUL, f"{name}_split_k")
+        assert not getattr(MATMUL, f"{name}_split_k")
+    finally:
+        setattr(MATMUL, name, found)
+
+
+def test_a_device_without_such_settings():
+    with exact_float32(torch.device("mps")):
+        assert torch.is_inference_mode_enabled()

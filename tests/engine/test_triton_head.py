@@ -1,0 +1,261 @@
+"""The Triton head equals the plain one: compiled where there is a GPU, in Triton's interpreter elsewhere."""
+
+import importlib.util
+import logging
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from splade_integrations.engine.heads import triton as triton_head
+from splade_integrations.engine.heads.tiled import max_pool_head
+from splade_integrations.engine.heads.triton import fastest_max_pool_head, max_pool_head_triton
+from splade_integrations.engine.kernels import kernels_run
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
+)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that Triton compiles for")
+
+
+def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
+    """Hidden states whose padding would win every maximum, lengths, decoder weight and bias."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(len(lengths), max(lengths), width, generator=generator)
+    lengths = torch.tensor(lengths)
+    hidden[torch.arange(hidden.shape[1]) >= lengths.unsqueeze(1)] = 1e4
+    weight = torch.randn(vocabulary, width, generator=generator)
+    bias = torch.randn(vocabulary, generator=generator)
+    return hidden.to(DEVICE, dtype), lengths.to(DEVICE), weight.to(DEVICE, dtype), bias.to(DEVICE, dtype)
+
+
+def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="relu"):
+    """Against the plain head in float32, on the same numbers."""
+    found = max_pool_head_triton(hidden, lengths, weight, bias, activation_function)
+    exact_bias = None if bias is None else bias.float()
+    expected = max_pool_head(hidden.float(), lengths, weight.float(), exact_bias, activation_function)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    return found
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("lengths", "width", "vocabulary"),
+    [
+        ([1], 32, 3),  # one token, fewer terms than a tile has
+        ([37, 1, 16, 17, 30], 40, 70),  # several blocks of tokens, a hidden size and a vocabulary that none divides
+        ([3, 3, 2, 1, 3, 3, 1, 2, 2], 32, 33),  # several texts to a tile, the last tile not full
+        ([17, 3, 17, 1, 9, 2, 17, 17], 32, 33),
+        ([50], 64, 32),
+        ([9, 2], 7, 300),  # a hidden size below a block, more tiles than pass over the texts together
+    ],
+)
+def test_ragged_texts(lengths, width, vocabulary):
+    assert_equal_to_plain(*batch(lengths, width, vocabulary))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("texts", "longest", "span", "maxima_bytes"),
+    [(21, 9, 4, 2**26), (21, 23, 8, 4 * 3 * 40 * 12), (21, 39, 8, 2**26), (5, 35, 16, 1)],
+    ids=["all texts at once", "twelve, then nine", "many spans", "one by one"],
+)
+def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span, maxima_bytes, monkeypatch):
+    """The maxima of spans being taken for all texts at once, or for some at a time."""
+    from splade_integrations.engine.kernels import max_logits
+
+    monkeypatch.setattr(max_logits, "_LEAST_SPAN_OF_SEVERAL", 4)
+    monkeypatch.setattr(max_logits, "_MAXIMA_BYTES", maxima_bytes)
+    if DEVICE == "cpu":  # a GPU's tiles are larger
+        tokens = max_logits._OF_INTERPRETER.tokens
+        assert max_logits._span(texts, longest, tokens) == span
+        assert span < min(longest, tokens)
+    lengths = torch.linspace(1, longest, texts).round().long().tolist()
+    assert_equal_to_plain(*batch(lengths, 24, 40))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_weights_are_summed_in_float32(dtype):
+    hidden, lengths, weight, bias = batch([20, 3, 11], 48, 40, dtype)
+    assert_equal_to_plain(hidden, lengths, weight, bias)
+    # A sum of 2048 and many ones stays at 2048 in float16, at 256 and less in bfloat16.
+    ones = torch.ones(1, 1, 3000, dtype=dtype, device=DEVICE)
+    found = max_pool_head_triton(ones, torch.tensor([1], device=DEVICE), ones[0], None)
+    assert found.expm1().item() == pytest.approx(3000, rel=1e-6)
+
+
+@needs_triton
+def test_maxima_that_are_all_negative():
+    hidden, lengths, weight, _ = batch([18, 2], 16, 20)
+    hidden, weight = hidden.abs(), -weight.abs()
+    assert not assert_equal_to_plain(hidden, lengths, weight, None).any()
+    # A bias that lifts them shows the maxima themselves: padding or a block's filling would count as 0.
+    assert (assert_equal_to_plain(hidden, lengths, weight, torch.full((20,), 100.0, device=DEVICE)) < 4.61).all()
+
+
+@needs_triton
+def test_the_double_log_and_strided_input():
+    hidden, lengths, weight, bias = batch([7, 12], 32, 25)
+    spread = torch.stack([hidden, hidden], dim=-1)[..., 0]
+    assert not spread.is_contiguous()
+    assert_equal_to_plain(spread, lengths, weight.T.contiguous().T, bias, "log1p_relu")
+
+
+@needs_triton
+def test_neighbours_and_threads_change_nothing():
+    hidden, lengths, weight, bias = batch([17, 9, 12, 3, 2], 40, 50)
+    whole = max_pool_head_triton(hidden, lengths, weight, bias)
+
+    def alone(text):
+        return max_pool_head_triton(hidden[text : text + 1, : lengths[text]], lengths[[text]], weight, bias)
+
+    with ThreadPoolExecutor(3) as pool:
+        rows = list(pool.map(alone, range(5)))
+    # To the bit on a GPU; numpy's products, which the interpreter takes, promise no such thing.
+    torch.testing.assert_close(torch.cat(rows), whole, atol=0 if DEVICE == "cuda" else 1e-6, rtol=0)
+
+
+@needs_triton
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows(value):
+    hidden, lengths, weight, bias = batch([20, 20, 4], 16, 20)
+    hidden[1, 3, 5] = value
+    found = max_pool_head_triton(hidden, lengths, weight, bias)
+    assert not found[1].isfinite().all()
+    assert found[[0, 2]].isfinite().all()
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("texts", "longest", "span"),
+    [(32, 128, 128), (1, 512, 256), (32, 130, 32), (110, 310, 64), (64, 20, 32), (64, 12, 16), (64, 1, 8)],
+)
+def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span):
+    """Of a text that needs several tiles at least 32 in each, so that its maxima are few."""
+    from splade_integrations.engine.kernels.max_logits import _span
+
+    assert _span(texts, longest, 256) == span
+
+
+@needs_triton
+@pytest.mark.parametrize("tokens", [256, 128])
+def test_the_probe_takes_every_span_and_several_of_those_that_may_be_several(tokens):
+    from splade_integrations.engine.kernels import max_logits
+
+    spans = {
+        length: max_logits._span(triton_head._PROBED_TEXTS, length, tokens) for length in triton_head._PROBED_LENGTHS
+    }
+    assert set(spans.values()) == {tokens >> halvings for halvings in range(6)}
+    several = {span for length, span in spans.items() if length > span}
+    assert several == {span for span in spans.values() if span >= max_logits._LEAST_SPAN_OF_SEVERAL}
+
+
+COMPILE = """
+import sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from splade_integrations.engine.kernels.added_norm import _add_and_normalize
+from splade_integrations.engine.kernels.max_logits import _CHOICE, _max_logits
+
+def compiled(kernel, capability, pointers, constants, types=(), **options):
+    places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
+    aligned = {places[name]: [["tt.divisibility", 16]] for name in (*pointers, "width")}
+    signature = {n: "constexpr" if n in constants else (pointers | dict(types)).get(n, "i32") for n in places}
+    source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+for argument in sys.argv[1:]:
+    capability, room = map(int, argument.split(":"))
+    terms, tokens, width, warps, stages = next(b for b in _CHOICE if b.bytes(2) <= room * 1024)
+    constants = {"BLOCK_V": terms, "BLOCK_T": tokens, "BLOCK_K": width, "TOGETHER": 8, "PROGRAMS": 132}
+    pointers = {"hidden": "*fp16", "weight": "*fp16", "maxima": "*fp32"}
+    for span in (tokens, tokens // 32):
+        constants |= {"SPAN": span, "WHOLE_BLOCKS": True}
+        types = {"lengths": "*i32"}
+        done = compiled(_max_logits, capability, pointers, constants, types, num_warps=warps, num_stages=stages)
+        assert done.metadata.shared <= room * 1024, (capability, span, done.metadata.shared)
+    instructions = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "cp.async", "max.NaN.f32", "max.f32")
+    print(capability, f"{terms}x{tokens}", *(name for name in instructions if name in done.asm["ptx"]))
+    pointers = dict.fromkeys(("outputs", "residual", "weight", "bias"), "*bf16")
+    compiled(_add_and_normalize, capability, pointers, {"BLOCK": 1024}, {"eps": "fp32"}, num_warps=2)
+"""
+
+
+@needs_triton
+def test_compiles_without_a_gpu_for_each_generation():
+    """To tensor-core products, operands within shared memory, and maxima that keep a NaN. And the norms' kernel."""
+    environment = os.environ | {"TRITON_INTERPRET": "0"}
+    generations = ["80:163", "89:99", "90:227", "100:227", "120:99"]  # compute capability, KiB of shared memory
+    command = [sys.executable, "-c", COMPILE, *generations]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "80 128x256 mma.sync cp.async max.NaN.f32",
+        "89 128x128 mma.sync cp.async max.NaN.f32",
+        "90 128x256 wgmma.mma_async cp.async max.NaN.f32",
+        "100 128x256 tcgen05.mma cp.async max.NaN.f32",
+        "120 128x128 mma.sync cp.async max.NaN.f32",
+    ]
+
+
+def test_a_processor_takes_the_plain_head(caplog):
+    assert not kernels_run(torch.device("cpu"))
+    assert fastest_max_pool_head(torch.zeros(5, 4)) is max_pool_head
+    assert not caplog.records
+
+
+def fails(*arguments):
+    raise RuntimeError("no compiler")
+
+
+def off_by_a_thousandth(hidden, lengths, weight, bias, activation_function):
+    return max_pool_head(hidden.float(), lengths, weight.float(), bias, activation_function) * 1.001
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differs from the plain one by 1.0e-03")],
+)
+def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
+    """The probe's answer to a broken kernel, which a working machine cannot show."""
+    monkeypatch.setattr(triton_head, "max_pool_head_triton", head)
+    monkeypatch.setattr(triton_head, "kernels_run", lambda device: True)
+    with caplog.at_level(logging.WARNING):
+        assert fastest_max_pool_head(torch.randn(40, 16)) is max_pool_head
+        assert not caplog.records  # float32 is not for it
+        assert fastest_max_pool_head(torch.randn(40, 16).half()) is max_pool_head
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("The Triton head ")
+    assert re.search(words, caplog.records[0].getMessage())
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gpu_takes_the_kernel(dtype):
+    weight = torch.randn(30522, 768, device=DEVICE, dtype=dtype) / 28
+    assert fastest_max_pool_head(weight) is max_pool_head_triton
+    hidden, lengths, *_ = batch([512, 128, 77, 1] * 8, 768, 1, dtype)
+    first = max_pool_head_triton(hidden, lengths, weight, None)
+    torch.testing.assert_close(first, max_pool_head_triton(hidden, lengths, weight, None), atol=0, rtol=0)
+    expected = max_pool_head(hidden.float(), lengths, weight.float(), None)
+    torch.testing.assert_close(first, expected, atol=1e-4, rtol=1e-4)
+
+
+@needs_gpu
+@pytest.mark.parametrize("longest", [128, 190, 512])
+def test_a_gpu_never_writes_the_logits(longest):
+    weight = torch.randn(30522, 128, device=DEVICE, dtype=torch.float16)
+    hidden, lengths, *_ = batch([longest] * 32, 128, 1, torch.float16)
+    max_pool_head_triton(hidden, lengths, weight, None)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    max_pool_head_triton(hidden, lengths, weight, None)
+    assert torch.cuda.max_memory_allocated() - before < 32 * longest * 30522 * 2 / 10

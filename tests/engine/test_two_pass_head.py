@@ -1,0 +1,172 @@
+"""The two-pass head equals the plain one, on weights made to break its bound."""
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from splade_integrations.engine.heads import two_pass
+from splade_integrations.engine.heads.tiled import splade_pool
+from splade_integrations.engine.heads.two_pass import TwoPassHead
+from splade_integrations.engine.int8_gemm import EIGHT_BITS, SEVEN_BITS, int8_weight_levels
+
+pytestmark = pytest.mark.skipif(int8_weight_levels() is None, reason="this processor has no fast int8 product")
+
+
+@pytest.fixture(autouse=True)
+def never_give_up(monkeypatch):
+    """However many candidates there are, the second pass must do the work."""
+    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 2)
+
+
+@pytest.fixture(autouse=True, params=[EIGHT_BITS, SEVEN_BITS], ids=["8 bits", "7 bits"])
+def levels(request, monkeypatch):
+    """As with VNNI and as with AVX2 alone: either is right on any processor, though not fast."""
+    monkeypatch.setattr(two_pass, "int8_weight_levels", lambda: request.param)
+    return request.param
+
+
+def some_centres(hidden):
+    """0, what is near, and what is far: a centre may decide no result."""
+    vectors = hidden.float().flatten(0, 1)
+    return [None, vectors.mean(dim=0), -3 * vectors[0]]
+
+
+def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, atol=1e-6, activation="relu"):
+    lengths = torch.full((hidden.shape[0],), hidden.shape[1]) if lengths is None else lengths
+    mask = (torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)).long()
+    expected = splade_pool(
+        linear(hidden.float(), weight.float(), None if bias is None else bias.float()), mask, "max", activation
+    )
+    for centre in some_centres(hidden):
+        found = TwoPassHead(weight, bias, activation, centre)(hidden, lengths)
+        torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
+        assert not ((expected > atol) & (found == 0)).any()
+    return expected
+
+
+@pytest.mark.parametrize("width", [2, 7, 128, 768, 4096])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_random_weights(width, scale):
+    generator = torch.Generator().manual_seed(width)
+    weight = torch.randn(700, width, generator=generator) * scale / width**0.5
+    hidden = torch.randn(5, 33, width, generator=generator)
+    bias = torch.randn(700, generator=generator) * scale - 3 * scale
+    lengths = torch.tensor([33, 1, 20, 5, 32])
+    rounding = 1e-6 * max(1, scale) * max(1, (width / 768) ** 0.5)  # of a sum of so many products
+    expected = assert_equal_to_reference(weight, bias, hidden, lengths, atol=rounding)
+    assert 0 < (expected > 0).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
+@pytest.mark.parametrize("most_candidates", [2, 0], ids=["second pass", "plain head"])
+def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_candidates, monkeypatch):
+    """By either way, so that a row does not depend on how many candidates its neighbours have."""
+    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", most_candidates)
+    generator = torch.Generator().manual_seed(7)
+    weight, hidden = torch.randn(900, 64, generator=generator), torch.randn(4, 20, 64, generator=generator)
+    bias, lengths = torch.randn(900, generator=generator) - 15, torch.tensor([20, 3, 11, 20])
+    expected = assert_equal_to_reference(
+        weight.to(dtype), bias.to(dtype), hidden.to(dtype), lengths, atol=2e-5, activation=activation
+    )
+    assert 0 < (expected > 0).float().mean() < 0.9
+
+
+def test_norms_whose_squares_underflow():
+    """Each weight of 2^-76 rounds to 0 and its square vanishes, but 63 of them times 2^20 outweigh the bias."""
+    weight, hidden = torch.full((1, 64), 2.0**-76), torch.full((1, 1, 64), 2.0**20)
+    weight[0, 0], hidden[0, 0, 0] = -(2.0**-68), 0
+    bias = torch.tensor([-(2.0**-51)])
+    assert (linear(hidden.double(), weight.double()) + bias).item() > 0
+    for centre in some_centres(hidden):
+        assert TwoPassHead(weight, bias, centre=centre).candidates(hidden).all()
+
+
+def test_rounding_by_a_half_unit_on_both_operands():
+    """A bound with one 2^-8 misses this positive term: both operands are rounded, and in opposite directions."""
+    hidden = torch.empty(1, 1, 128)
+    hidden[..., :64], hidden[..., 64:] = 1 + 0.999 * 2**-8, 1 + 1.001 * 2**-8
+    weight = torch.cat([hidden[0, :, :64], -hidden[0, :, 64:]], dim=1)
+    for bias in (0.3, 0.1, 0.0, -0.1, 1.0):
+        assert_equal_to_reference(weight, torch.tensor([bias]), hidden)
+
+
+def test_cancelling_signs():
+    """Products of 2^16 that cancel but for a remainder of the order of their rounding."""
+    generator = torch.Generator().manual_seed(4)
+    half = torch.randn(300, 256, generator=generator) * 256
+    weight = torch.cat([half, -half], dim=1)
+    tokens = torch.randn(2, 9, 256, generator=generator) * 256
+    hidden = torch.cat([tokens, tokens + torch.randn(tokens.shape, generator=generator) * 1e-2], dim=2)
+    assert_equal_to_reference(weight, None, hidden, rtol=1e-3, atol=0.5)
+
+
+def test_bias_that_all_but_cancels_the_maximum():
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(2000, 128, generator=generator)
+    hidden = torch.randn(1, 12, 128, generator=generator)
+    maxima = linear(hidden, weight).amax(dim=1)[0]
+    offsets = torch.logspace(-6, 0, 2000) * torch.where(torch.arange(2000) % 2 == 0, 1, -1)
+    assert_equal_to_reference(weight, -maxima + offsets, hidden, atol=2e-5)
+
+
+@pytest.mark.parametrize("tiny", [1e-20, 1e-38, 1e-42])
+def test_numbers_below_the_normal_range(tiny):
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randn(500, 64, generator=generator) * tiny
+    hidden = torch.randn(2, 8, 64, generator=generator)
+    bias = torch.linspace(-1e-3, 1e-3, 500)
+    assert_equal_to_reference(weight, bias, hidden, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows(value):
+    weight, hidden = torch.randn(50, 16), torch.randn(3, 4, 16)
+    hidden[1, 2, 3] = value
+    found = TwoPassHead(weight, None)(hidden, torch.tensor([4, 4, 4]))
+    assert not found[1].isfinite().all()
+    assert found[[0, 2]].isfinite().all()
+
+
+def test_the_bound_is_tight_on_a_trained_model(encoder, texts, levels, monkeypatch):
+    """Candidates a text beside active terms: without that ratio the second pass would be the plain head again."""
+    side = encoder._side("document")
+    assert side._two_pass is not None
+    loaded = side._loaded
+    head, seen = TwoPassHead(loaded.weight, loaded.bias, "relu", loaded.usual_hidden_state()), []
+    counting = head.candidates
+    monkeypatch.setattr(head, "candidates", lambda hidden: seen.append(counting(hidden)) or seen[-1])
+    monkeypatch.setattr(side, "_two_pass", head)
+    active = encoder.encode_documents(texts[3:180:15]).nnz
+    # Some 1.7 and 2.1; in 8 bits 2.1 around 0 in place of the usual hidden state.
+    most = {EIGHT_BITS: 1.8, SEVEN_BITS: 2.3}[levels]
+    assert active <= sum(candidates.sum().item() for candidates in seen) < most * active
+
+
+def test_the_usual_hidden_state_is_finite_or_zero(encoder, monkeypatch):
+    """Else a model that overflows on it would have every term a candidate, in each batch."""
+    loaded = encoder._side("document")._loaded
+    usual = loaded.usual_hidden_state()
+    assert usual.shape == loaded.weight.shape[1:]
+    assert usual.isfinite().all()
+    assert usual.any()
+    forward = type(loaded.model).forward
+
+    def overflowing(self, *inputs, **options):
+        output = forward(self, *inputs, **options)
+        output.logits = output.logits * float("inf")
+        return output
+
+    monkeypatch.setattr(type(loaded.model), "forward", overflowing)
+    assert torch.equal(loaded.usual_hidden_state(), torch.zeros_like(usual))
+
+
+def test_many_candidates_fall_back_to_the_plain_head(monkeypatch):
+    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 1 / 16)
+    called = []
+    plain = two_pass.max_pool_head
+    monkeypatch.setattr(two_pass, "max_pool_head", lambda *arguments: called.append(1) or plain(*arguments))
+    weight, hidden = torch.randn(500, 16), torch.randn(2, 40, 16)
+    found = TwoPassHead(weight, None)(hidden, torch.tensor([40, 40]))
+    assert called
+    torch.testing.assert_close(found, splade_pool(linear(hidden, weight), torch.ones(2, 40)))

