@@ -9,22 +9,11 @@ import torch
 from models import splade_model_path
 
 from splade_integrations import SpladeEncoder
-from splade_integrations import encoder as encoder_module
 from tests.support.random_checkpoints import save_masked_lm
 
 # Read when Triton is first imported: without a GPU its kernels run in its interpreter.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def auto_is_the_cpu():
-    """Also where there is a GPU: what is expected is float32's. Tests for a GPU name it."""
-    resolve = encoder_module.resolve_device
-    with pytest.MonkeyPatch.context() as patch:
-        on_cpu = {"auto": "cpu"}
-        patch.setattr(encoder_module, "resolve_device", lambda device, *how: resolve(on_cpu.get(device, device), *how))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -52,10 +52,10 @@ def licence(repository: Repository) -> str | None:
 def _facts(repository: Repository) -> dict[str, Any]:
     description = describe(repository)
     document, query = description.document, description.query
-    masked_lm = document.masked_lm or query.masked_lm
+    transformer = document.transformer or query.transformer
     config: dict[str, Any] = {}
-    if masked_lm is not None:
-        config = masked_lm.repository.json(path_in(masked_lm.folder, "config.json")) or {}
+    if transformer is not None:
+        config = transformer.repository.json(path_in(transformer.folder, "config.json")) or {}
     same = document == query
     return {
         "model": repository.name,
@@ -65,7 +65,7 @@ def _facts(repository: Repository) -> dict[str, Any]:
         "hidden_size": config.get("hidden_size", config.get("dim")),
         "vocabulary": config.get("vocab_size"),
         "stored_as": config.get("dtype", config.get("torch_dtype")),
-        "max_length": (masked_lm.max_length if masked_lm else None) or stated_positions(config),
+        "max_length": (transformer.max_length if transformer else None) or stated_positions(config),
         "documents": str(document),
         "queries": "as documents" if same else str(query),
         "max_active_dims": description.max_active_dims or "all",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splade_integrations.models.repository import path_in
-from splade_integrations.models.spec import MaskedLM, ModelDescription, Side
+from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "differences", "fingerprint_of", "name_of"]
@@ -29,7 +29,7 @@ _BLOCKS, _BLOCK_BYTES = 256, 4096
 
 
 def fingerprint_of(
-    model_name: str, description: ModelDescription, *, document_pruning: Pruning, **settings: Any
+    model_name: str, description: ModelSpec, *, document_pruning: Pruning, **settings: Any
 ) -> Fingerprint:
     """What decides the rows that an encoder gives to documents, and which queries fit them.
 
@@ -101,32 +101,34 @@ def weights_hash(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _settings(side: Side) -> Fingerprint:
+def _settings(side: RoleSpec) -> Fingerprint:
     """All that decides a side's rows but its weights."""
     settings: Fingerprint = {"prompt": side.prompt}
-    if side.masked_lm is not None:
-        names = (field.name for field in fields(MaskedLM) if field.name not in ("repository", "folder", "max_length"))
-        settings |= {name: getattr(side.masked_lm, name) for name in names}
+    if side.transformer is not None:
+        names = (
+            field.name for field in fields(TransformerSpec) if field.name not in ("repository", "folder", "max_length")
+        )
+        settings |= {name: getattr(side.transformer, name) for name in names}
     if side.token_weights is not None:
         settings["token_weights"] = side.token_weights.file or "1 each"
     return settings
 
 
-def _weights_files(side: Side) -> list[Path]:
+def _weights_files(side: RoleSpec) -> list[Path]:
     files: list[Path | None] = []
-    if side.masked_lm is not None:
-        files += _transformer_files(side.masked_lm)
+    if side.transformer is not None:
+        files += _transformer_files(side.transformer)
     if side.token_weights is not None and side.token_weights.file is not None:
         files.append(side.token_weights.repository.path(side.token_weights.file))
     return [path for path in files if path is not None]
 
 
-def _transformer_files(masked_lm: MaskedLM) -> list[Path | None]:
+def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
     for name in _WEIGHTS_FILES:
-        path = masked_lm.repository.path(path_in(masked_lm.folder, name))
+        path = transformer.repository.path(path_in(transformer.folder, name))
         if path is not None and path.suffix == ".json":
             shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-            return [path, *(masked_lm.repository.path(path_in(masked_lm.folder, shard)) for shard in shards)]
+            return [path, *(transformer.repository.path(path_in(transformer.folder, shard)) for shard in shards)]
         if path is not None:
             return [path]
     return []  # of a layout that transformers knows and we do not: the settings are compared alone

@@ -6,17 +6,17 @@ import platform
 import pytest
 
 from splade_integrations import SpladeEncoder
-from splade_integrations.engine import memory
+from splade_integrations.engine import process
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
 MIB = 2**20
 
 
 def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
-    memory.keep_freed_memory()  # else what is large would come from the system, and go there
+    process.keep_freed_memory()  # else what is large would come from the system, and go there
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    trimmer = memory.HeapTrimmer()
+    trimmer = process.HeapTrimmer()
     large, small = [], []
     for _ in range(300):
         large.append(libc.malloc(MIB))
@@ -24,19 +24,19 @@ def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
         small.append(libc.malloc(100_000))  # smaller ones would find older gaps
     for block in large:
         libc.free(block)
-    grown = memory._resident()
-    monkeypatch.setattr(memory, "_MOST_GROWTH", 10**12)
+    grown = process.resident_bytes()
+    monkeypatch.setattr(process, "MOST_GROWTH", 10**12)
     trimmer.after_batch()
-    assert memory._resident() > grown - 20 * MIB
+    assert process.resident_bytes() > grown - 20 * MIB
     monkeypatch.undo()
     trimmer.after_batch()
-    assert memory._resident() < grown - 200 * MIB
+    assert process.resident_bytes() < grown - 200 * MIB
     for block in small:
         libc.free(block)
 
 
 def test_an_encoder_looks_after_each_batch(model_folder, monkeypatch):
     looked = []
-    monkeypatch.setattr(memory.HeapTrimmer, "after_batch", lambda self: looked.append(self))
+    monkeypatch.setattr(process.HeapTrimmer, "after_batch", lambda self: looked.append(self))
     SpladeEncoder(model_folder, batch_size=2).encode_documents(["a", "b", "c"])
     assert len(looked) == 2

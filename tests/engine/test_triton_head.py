@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from splade_integrations.engine.heads import Decoder, MaxPoolHead, TritonHead, choose
 from splade_integrations.engine.heads import triton as triton_head
-from splade_integrations.engine.heads.tiled import max_pool_head
-from splade_integrations.engine.heads.triton import fastest_max_pool_head, max_pool_head_triton
 from splade_integrations.engine.kernels import kernels_run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,9 +36,9 @@ def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
 
 def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="relu"):
     """Against the plain head in float32, on the same numbers."""
-    found = max_pool_head_triton(hidden, lengths, weight, bias, activation_function)
+    found = TritonHead(Decoder(weight, bias), activation_function)(hidden, lengths)
     exact_bias = None if bias is None else bias.float()
-    expected = max_pool_head(hidden.float(), lengths, weight.float(), exact_bias, activation_function)
+    expected = MaxPoolHead(Decoder(weight.float(), exact_bias), activation_function)(hidden.float(), lengths)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     return found
@@ -88,7 +87,7 @@ def test_sixteen_bit_weights_are_summed_in_float32(dtype):
     assert_equal_to_plain(hidden, lengths, weight, bias)
     # A sum of 2048 and many ones stays at 2048 in float16, at 256 and less in bfloat16.
     ones = torch.ones(1, 1, 3000, dtype=dtype, device=DEVICE)
-    found = max_pool_head_triton(ones, torch.tensor([1], device=DEVICE), ones[0], None)
+    found = TritonHead(Decoder(ones[0]))(ones, torch.tensor([1], device=DEVICE))
     assert found.expm1().item() == pytest.approx(3000, rel=1e-6)
 
 
@@ -112,10 +111,10 @@ def test_the_double_log_and_strided_input():
 @needs_triton
 def test_neighbours_and_threads_change_nothing():
     hidden, lengths, weight, bias = batch([17, 9, 12, 3, 2], 40, 50)
-    whole = max_pool_head_triton(hidden, lengths, weight, bias)
+    whole = TritonHead(Decoder(weight, bias))(hidden, lengths)
 
     def alone(text):
-        return max_pool_head_triton(hidden[text : text + 1, : lengths[text]], lengths[[text]], weight, bias)
+        return TritonHead(Decoder(weight, bias))(hidden[text : text + 1, : lengths[text]], lengths[[text]])
 
     with ThreadPoolExecutor(3) as pool:
         rows = list(pool.map(alone, range(5)))
@@ -128,7 +127,7 @@ def test_neighbours_and_threads_change_nothing():
 def test_what_is_not_finite_shows(value):
     hidden, lengths, weight, bias = batch([20, 20, 4], 16, 20)
     hidden[1, 3, 5] = value
-    found = max_pool_head_triton(hidden, lengths, weight, bias)
+    found = TritonHead(Decoder(weight, bias))(hidden, lengths)
     assert not found[1].isfinite().all()
     assert found[[0, 2]].isfinite().all()
 
@@ -208,16 +207,16 @@ def test_compiles_without_a_gpu_for_each_generation():
 
 def test_a_processor_takes_the_plain_head(caplog):
     assert not kernels_run(torch.device("cpu"))
-    assert fastest_max_pool_head(torch.zeros(5, 4)) is max_pool_head
+    assert not TritonHead.suits(torch.zeros(5, 4).half())
     assert not caplog.records
 
 
-def fails(*arguments):
+def fails(self, hidden, lengths):
     raise RuntimeError("no compiler")
 
 
-def off_by_a_thousandth(hidden, lengths, weight, bias, activation_function):
-    return max_pool_head(hidden.float(), lengths, weight.float(), bias, activation_function) * 1.001
+def off_by_a_thousandth(self, hidden, lengths):
+    return MaxPoolHead(Decoder(self._weight.float()))(hidden.float(), lengths) * 1.001
 
 
 @pytest.mark.parametrize(
@@ -226,12 +225,12 @@ def off_by_a_thousandth(hidden, lengths, weight, bias, activation_function):
 )
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
     """The probe's answer to a broken kernel, which a working machine cannot show."""
-    monkeypatch.setattr(triton_head, "max_pool_head_triton", head)
+    monkeypatch.setattr(TritonHead, "__call__", head)
     monkeypatch.setattr(triton_head, "kernels_run", lambda device: True)
     with caplog.at_level(logging.WARNING):
-        assert fastest_max_pool_head(torch.randn(40, 16)) is max_pool_head
+        assert not TritonHead.suits(torch.randn(40, 16))
         assert not caplog.records  # float32 is not for it
-        assert fastest_max_pool_head(torch.randn(40, 16).half()) is max_pool_head
+        assert not TritonHead.suits(torch.randn(40, 16).half())
     assert len(caplog.records) == 1
     assert caplog.records[0].getMessage().startswith("The Triton head ")
     assert re.search(words, caplog.records[0].getMessage())
@@ -241,11 +240,11 @@ def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, ca
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_gpu_takes_the_kernel(dtype):
     weight = torch.randn(30522, 768, device=DEVICE, dtype=dtype) / 28
-    assert fastest_max_pool_head(weight) is max_pool_head_triton
+    assert isinstance(choose(Decoder(weight), "max", "relu"), TritonHead)
     hidden, lengths, *_ = batch([512, 128, 77, 1] * 8, 768, 1, dtype)
-    first = max_pool_head_triton(hidden, lengths, weight, None)
-    torch.testing.assert_close(first, max_pool_head_triton(hidden, lengths, weight, None), atol=0, rtol=0)
-    expected = max_pool_head(hidden.float(), lengths, weight.float(), None)
+    first = TritonHead(Decoder(weight))(hidden, lengths)
+    torch.testing.assert_close(first, TritonHead(Decoder(weight))(hidden, lengths), atol=0, rtol=0)
+    expected = MaxPoolHead(Decoder(weight.float()))(hidden.float(), lengths)
     torch.testing.assert_close(first, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -254,8 +253,8 @@ def test_a_gpu_takes_the_kernel(dtype):
 def test_a_gpu_never_writes_the_logits(longest):
     weight = torch.randn(30522, 128, device=DEVICE, dtype=torch.float16)
     hidden, lengths, *_ = batch([longest] * 32, 128, 1, torch.float16)
-    max_pool_head_triton(hidden, lengths, weight, None)
+    TritonHead(Decoder(weight))(hidden, lengths)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    max_pool_head_triton(hidden, lengths, weight, None)
+    TritonHead(Decoder(weight))(hidden, lengths)
     assert torch.cuda.max_memory_allocated() - before < 32 * longest * 30522 * 2 / 10

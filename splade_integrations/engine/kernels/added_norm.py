@@ -63,8 +63,8 @@ def check_kernel(norm: nn.LayerNorm) -> None:
     Raises:
         RuntimeError: It gives something else. What a compiler or a driver raises passes.
     """
-    chance = torch.Generator("cpu").manual_seed(0)
-    outputs, residual = torch.randn(2, 8, norm.weight.shape[0], generator=chance, device="cpu").to(norm.weight)
+    generator = torch.Generator("cpu").manual_seed(0)
+    outputs, residual = torch.randn(2, 8, norm.weight.shape[0], generator=generator, device="cpu").to(norm.weight)
     terms = outputs.float() + residual.float()
     expected = layer_norm(terms, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
     difference = (add_and_normalize_(outputs, residual, norm).float() - expected).abs().max().item()
