@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,16 +18,13 @@ from splade_integrations.encoding.explain import EncodedText, Explanation, expla
 from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, stream_rows
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
 from splade_integrations.encoding.tokenizer import check_texts, iterate_texts
-from splade_integrations.engine.compute import resolve_compute
+from splade_integrations.engine.compute import Backend, Device, Dtype, ResolvedDevice, ResolvedDtype, resolve_compute
 from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms, override
-from splade_integrations.options import Backend, LongDocuments
+from splade_integrations.options import LongDocuments
 from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["SpladeEncoder"]
 
@@ -97,8 +94,8 @@ class SpladeEncoder:
         self,
         model_name: str | PathLike[str],
         *,
-        device: "str | torch.device" = "auto",
-        dtype: "str | torch.dtype" = "auto",
+        device: Device = "auto",
+        dtype: Dtype = "auto",
         backend: Backend = "torch",
         max_length: int | None = None,
         long_documents: LongDocuments = "truncate",
@@ -162,12 +159,12 @@ class SpladeEncoder:
         self.tokenizer = first.tokenizer
 
     @property
-    def device(self) -> "torch.device":
+    def device(self) -> ResolvedDevice:
         """Where the model computes."""
         return self._compute.device
 
     @property
-    def dtype(self) -> "torch.dtype":
+    def dtype(self) -> ResolvedDtype:
         """What the linear layers compute in; term weights are float32 in any case."""
         return self._compute.dtype
 

@@ -6,10 +6,15 @@ from typing import Literal, get_args
 import torch
 
 from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, int8_weight_qmax
-from splade_integrations.options import Backend
 
-__all__ = ["Compute", "Precision", "resolve_compute"]
+__all__ = ["Backend", "Compute", "Device", "Dtype", "Precision", "ResolvedDevice", "ResolvedDtype", "resolve_compute"]
 
+Backend = Literal["torch", "openvino"]
+# What a user may say, and what it resolves to.
+Device = str | torch.device
+Dtype = str | torch.dtype
+ResolvedDevice = torch.device
+ResolvedDtype = torch.dtype
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
@@ -50,9 +55,7 @@ class Compute:
         return self.backend == "openvino"
 
 
-def resolve_compute(
-    device: str | torch.device = "auto", dtype: str | torch.dtype = "auto", backend: Backend = "torch"
-) -> Compute:
+def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch") -> Compute:
     """Resolve what the user asks for.
 
     "auto" for the dtype is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose
@@ -76,7 +79,7 @@ def resolve_compute(
     return Compute(resolved, _resolve_precision(dtype, resolved, backend), backend)
 
 
-def _resolve_device(device: str | torch.device, backend: Backend) -> torch.device:
+def _resolve_device(device: Device, backend: Backend) -> torch.device:
     if backend == "openvino" and device == "auto":
         device = "cpu"
     present = [f"cuda:{n}" for n in range(torch.cuda.device_count())]  # best first
@@ -102,7 +105,7 @@ def _resolve_device(device: str | torch.device, backend: Backend) -> torch.devic
     return resolved
 
 
-def _resolve_precision(dtype: str | torch.dtype, device: torch.device, backend: Backend) -> Precision:
+def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> Precision:
     if dtype == "auto":
         return "float16" if device.type == "cuda" else "float32"
     precision: Precision | None = next((name for name in get_args(Precision) if dtype in (name, _DTYPES[name])), None)

@@ -16,7 +16,6 @@ from scipy.sparse import csr_array
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.engine.compute import resolve_compute
 from splade_integrations.errors import first_line
 from splade_integrations.evaluation.ranking import (
     Ranking,

@@ -221,16 +221,16 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     from splade_integrations.models.repository import Repository
 
     repository = Repository(str(opensearch_root))
-    assert layouts.describe(repository).document.masked_lm.activation_function == "relu"
+    assert layouts.describe(repository).document.transformer.activation_function == "relu"
     name = f"org/{opensearch_root.name}"  # a local folder that bears a known repository's name is taken for its copy
     fact = layouts._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
     monkeypatch.setitem(layouts._KNOWN, name, fact)
-    assert layouts.describe(repository).document.masked_lm.activation_function == "log1p_relu"
+    assert layouts.describe(repository).document.transformer.activation_function == "log1p_relu"
     monkeypatch.setitem(layouts._KNOWN, name, layouts._KNOWN["naver/splade-v3-doc"])
     assert layouts.describe(repository).query.token_weights.file is None
     monkeypatch.setitem(layouts._KNOWN, f"org/{opensearch_root.name}", layouts._KNOWN["naver/splade-v3-lexical"])
     query = layouts.describe(repository).query
-    assert query.masked_lm is not None
+    assert query.transformer is not None
     assert query.token_weights.file is None
     efficient = layouts._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
     monkeypatch.setitem(layouts._KNOWN, name, efficient)
@@ -238,7 +238,7 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
-    assert layouts.describe(repository).query.masked_lm.repository.name == str(beside.resolve())
+    assert layouts.describe(repository).query.transformer.repository.name == str(beside.resolve())
     at_hub = Repository("naver/efficient-splade-VI-BT-large-doc", {"revision": "1234", "token": "t"})
     assert layouts._query_repository(at_hub, efficient.query_repository) == Repository(
         "naver/efficient-splade-VI-BT-large-query", {"token": "t"}
@@ -568,5 +568,5 @@ def test_weights_beyond_the_range_of_float16_are_refused(plain, tmp_path):
 def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
     (saved / "own.py").write_text(REMOTE_CODE)
     rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
-    with pytest.raises(UnsupportedModelError, match="comes with code of its own, which does not run unless you allow it"):
+    with pytest.raises(UnsupportedModelError, match="code of its own, which does not run unless you allow it"):
         SpladeEncoder(saved)
