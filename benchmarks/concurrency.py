@@ -2,24 +2,21 @@
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
-The model is a random one of BERT-base's size, made in a temporary folder, unless one is named. Both sides of each
-comparison take turns in one process; figures are medians over the repeats.
+Unless a model is named, it is a random one of BERT-base's size. Both sides of each comparison take turns in one
+process. Figures are medians over the repeats.
 """
 
 import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.measuring import describe_environment, write_json
-from benchmarks.random_bert import queries, save_random_bert
+from benchmarks.workload import made_up_queries, random_bert_base
 from splade_integrations import SpladeEncoder
 from splade_integrations.langchain import SpladeSparseEmbedding
 
@@ -63,9 +60,9 @@ def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str,
 
 
 def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
-    """Median milliseconds of one query alone: by the sync method, async in a thread of its own, and micro-batched.
+    """Return the median milliseconds of a lone query: sync, async in a thread of its own, and dynamically batched.
 
-    The three take turns by blocks of calls: torch's threads of the call before go on spinning for a while.
+    The three take turns in blocks of calls, since torch's threads keep spinning for a while after a call.
     """
     plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
@@ -129,12 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
     options = parser.parse_args(arguments)
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        if options.model is None:
-            save_random_bert(Path(folder))
-        for dtype in options.dtypes:
-            encoder = SpladeEncoder(options.model or folder, dtype=dtype, device=options.device)
-            results.append(compare(encoder, queries(options.queries), options.repeats))
+    queries = made_up_queries(options.queries)
+    model = options.model or random_bert_base("queries", made_up_queries(40, seed=1))
+    for dtype in options.dtypes:
+        encoder = SpladeEncoder(model, dtype=dtype, device=options.device)
+        results.append(compare(encoder, queries, options.repeats))
     settings = {
         "device": options.device,
         "model": options.model or "random BERT-base",

@@ -26,14 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from llama_index.core.schema import TextNode
-from models import splade_model_path
 from scipy.sparse import csr_array
 
 from benchmarks.measuring import describe_environment, write_json
@@ -43,6 +39,7 @@ from splade_integrations.langchain import HybridMilvus, hybrid_milvus
 from splade_integrations.langchain import SpladeSparseEmbedding as ForLangChain
 from splade_integrations.llama_index import HybridMilvusVectorStore
 from splade_integrations.llama_index import SpladeSparseEmbedding as ForLlamaIndex
+from splade_integrations.models.offline import splade_model_path
 
 __all__ = ["main", "measure_memory", "measure_time"]
 

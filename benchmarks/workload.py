@@ -1,23 +1,19 @@
 """What the benchmarks encode, by which models, and how much arithmetic that is."""
 
-import json
 import logging
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
-from models import splade_model_path
 
 from splade_integrations.evaluation.dataset import Collection, CollectionError
 from splade_integrations.evaluation.dataset import load_collection as read_collection
+from splade_integrations.models.offline import splade_model_path
+from tests.support.random_checkpoints import save_masked_lm
 
 __all__ = [
     "CACHE",
@@ -25,9 +21,11 @@ __all__ = [
     "evenly_spaced",
     "flops_per_token",
     "load_collection",
+    "made_up_queries",
     "model_flops_per_token",
     "model_path",
     "quiet",
+    "random_bert_base",
     "token_lengths",
 ]
 
@@ -35,6 +33,14 @@ __all__ = [
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
 _ACTIVE_TERMS = 200
 _TEXTS_FOR_BIAS = 40
+_BERT_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.02,
+}
 
 
 def quiet() -> None:
@@ -57,52 +63,53 @@ def load_collection(folder: str | Path) -> Collection:
 
 
 def model_path(name: str, collection: Collection) -> str:
-    """Folder of "tiny" (the demo's trained model) or "base" (`random_bert_base`); anything else is a folder itself."""
+    """Return the folder of "tiny" (the demo's model), of "base" (`random_bert_base`), or `name` if it is a folder."""
     if name == "tiny":
         return splade_model_path()
     if name == "base":
-        return str(random_bert_base(collection))
+        return str(random_bert_base(collection.name, collection.documents))
     if not (Path(name) / "config.json").is_file():
         raise SystemExit(f"A model must be tiny, base or a folder with a checkpoint, got {name!r}. Name one of them.")
     return name
 
 
-def random_bert_base(collection: Collection) -> Path:
-    """A checkpoint of BERT-base's size, of random weights, made once; no model of that size installs offline.
+def random_bert_base(name: str, texts: Sequence[str]) -> Path:
+    """Return the folder of a random checkpoint of BERT-base's size (110 M parameters), which is made once.
 
-    Its decoder bias is shifted so that about 200 terms a text are active on `collection`, as in a trained model:
-    the quantile of the texts' maxima over tokens that leaves so many above 0. The tokenizer is the tiny model's.
+    No trained model of that size installs offline. The tokenizer is the tiny model's. The decoder's bias is shifted so
+    that about 200 terms per text of `texts` are active, as in a trained model.
 
-    What it is good for: the time of a body and of a head of that size. What it is not: its term weights mean nothing,
-    so it says nothing of quality. Its active terms are nearly the same for each text and its maxima lie close together
-    around the threshold, unlike a trained model's, so a bound meets more terms that it cannot decide
-    (benchmarks/head.py prints how many). And errors of 8-bit weights differ from a trained model's, which has outliers.
+    The checkpoint is good for measuring time and memory. It says nothing of quality, since its weights mean nothing. It
+    also differs from a trained model in two ways that a figure can show. Its active terms are nearly the same for every
+    text and its maxima lie close around the threshold, so a bound leaves more terms undecided (benchmarks/head.py
+    prints how many). And it has no outliers, so the errors of 8-bit weights differ.
 
-    Returns:
-        The folder, below `CACHE`.
+    Args:
+        name: What `texts` are called, as a part of the folder's name below `CACHE`.
+        texts: Typical texts, of which 40 are used.
     """
-    folder = CACHE / f"random-bert-base-{collection.name}"
-    if (folder / "complete.json").is_file():
-        return folder
-    print(f"Making a random BERT-base in {folder} (once) …", file=sys.stderr, flush=True)
-    tokenizer = AutoTokenizer.from_pretrained(splade_model_path())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model: Any = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), architectures=["BertForMaskedLM"])).eval()
-    maxima = []
-    with torch.inference_mode():
-        for text in evenly_spaced(collection.documents, _TEXTS_FOR_BIAS):
-            inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
-            maxima.append(model(**inputs).logits[0].amax(dim=0).numpy())
-    threshold = float(np.quantile(np.stack(maxima), 1 - _ACTIVE_TERMS / len(tokenizer)))
-    with torch.no_grad():
-        model.cls.predictions.bias -= threshold
-        model.cls.predictions.decoder.bias = model.cls.predictions.bias
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    # Last: a folder without it was interrupted, and is made again.
-    (folder / "complete.json").write_text(json.dumps({"active_terms": _ACTIVE_TERMS, "threshold": threshold}) + "\n")
+    folder = CACHE / f"random-bert-base-{name}"
+    complete = folder / "complete"
+    if not complete.is_file():
+        print(f"Making a random BERT-base in {folder} (once) …", file=sys.stderr, flush=True)
+        save_masked_lm(
+            folder,
+            "bert",
+            seed=0,
+            tokenizer=AutoTokenizer.from_pretrained(splade_model_path()),
+            typical_texts=evenly_spaced(texts, _TEXTS_FOR_BIAS),
+            active_terms=_ACTIVE_TERMS,
+            **_BERT_BASE,
+        )
+        complete.touch()  # last: a folder without it was interrupted, and is made again
     return folder
+
+
+def made_up_queries(count: int, *, seed: int = 0) -> list[str]:
+    """Return `count` queries of 4 to 12 random words, each of which the tiny model's tokenizer knows."""
+    words = sorted(word for word in AutoTokenizer.from_pretrained(splade_model_path()).get_vocab() if word.isalpha())
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(words, k=generator.randint(4, 12))) for _ in range(count)]
 
 
 def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:

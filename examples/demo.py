@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dense import MiniLM
-from models import splade_model_path
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +24,7 @@ from stdlib_questions import QUESTIONS
 from stdlib_search import Models, Search, Side, langchain_search, llama_index_search
 
 from splade_integrations import SpladeEncoder
+from splade_integrations.models.offline import splade_model_path
 
 SHOWN = (
     "a temporary folder that deletes itself",

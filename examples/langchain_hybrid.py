@@ -8,10 +8,10 @@ import tempfile
 
 from langchain_core.documents import Document
 from langchain_huggingface import HuggingFaceEmbeddings
-from models import dense_model_path, splade_model_path
 from side_by_side import MODULES, read_slice
 
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 QUESTION = "decode Ascii85"
 

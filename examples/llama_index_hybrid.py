@@ -10,10 +10,10 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
-from models import dense_model_path, splade_model_path
 from side_by_side import MODULES, read_slice
 
 from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 QUESTION = "decode Ascii85"
 

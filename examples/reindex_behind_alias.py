@@ -14,11 +14,11 @@ from pathlib import Path
 from dense import MiniLM
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from models import splade_model_path
 from pymilvus import MilvusClient
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.models.offline import splade_model_path
 
 __all__ = ["reindex_behind_alias"]
 

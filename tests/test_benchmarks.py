@@ -10,9 +10,8 @@ import torch
 from scipy.sparse import csr_array
 
 from benchmarks.contestants import best_batch_sizes, check_results, contest, headlines, largest_difference
-from benchmarks.measuring import Spread, format_table, interleave, ratio, spread, timed
+from benchmarks.measuring import Spread, interleave, ratio, spread, timed
 from benchmarks.peers import UnavailableError, in_this_process
-from benchmarks.quality import changed_top_terms, pruned, weight_differences
 from benchmarks.workload import evenly_spaced, flops_per_token, model_flops_per_token, token_lengths
 
 TEXTS = ["a", "alan turing was born in london", "", "word " * 100]
@@ -48,10 +47,6 @@ def test_tokens_are_counted_without_padding_and_after_the_cut(model_folder):
 def test_texts_are_evenly_spaced():
     assert evenly_spaced([str(n) for n in range(100)], 4) == ["0", "25", "50", "75"]
     assert evenly_spaced(["a", "b"], 5) == ["a", "b"]
-
-
-def test_table_aligns():
-    assert format_table(["x", "yy"], [["long", 1]]) == "x     yy\nlong   1"
 
 
 def contestant(name, matrix, *, backend=None, exact=True, keep=False, encode=None):
@@ -115,23 +110,3 @@ def test_peers_agree_with_ours_each_in_a_process_of_its_own(model_folder):
         assert field.ours.call(torch.get_num_threads) == 1
         with pytest.raises(UnavailableError, match="its process ended"):
             field.ours.call(sys.exit)
-
-
-def test_weight_differences_and_top_terms():
-    found, expected = csr_array([[3.0, 0.0, 2.0, 0.0]]), csr_array([[3.0, 1.0, 0.0, 0.0]])
-    assert weight_differences(found, expected) == {
-        "largest_difference": 2.0,
-        "mean_difference": 1.0,
-        "mean_weight": 2.0,
-    }
-    assert changed_top_terms(found, expected, top=2) == 0.5
-    assert changed_top_terms(expected, expected, top=2) == 0
-
-
-def test_pruning_settings():
-    rows = csr_array(np.array([[3.0, 1.0, 2.0]], np.float32))
-    documents, queries = pruned(rows, rows, "document.max_active_dims=1,query.max_active_dims=2")
-    assert (documents.nnz, queries.nnz) == (1, 2)
-    for setting in ("max_active_dims=1", "document.unknown=1", "document.max_active_dims"):
-        with pytest.raises(ValueError, match="--prune must be like"):
-            pruned(rows, rows, setting)

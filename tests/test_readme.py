@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from models import dense_model_path, splade_model_path
+
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 README = Path(__file__).parent.parent / "README.md"
 # A block of Python, and the block of text after it (with at most a line between), if there is one.

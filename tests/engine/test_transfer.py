@@ -7,6 +7,7 @@ import torch
 from splade_integrations.engine.transfer import SparseExtraction, nonzero_terms
 from splade_integrations.sparse import from_dense
 
+pytestmark = pytest.mark.gpu
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 

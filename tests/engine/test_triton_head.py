@@ -16,6 +16,7 @@ from splade_integrations.engine.heads.tiled import max_pool_head
 from splade_integrations.engine.heads.triton import fastest_max_pool_head, max_pool_head_triton
 from splade_integrations.engine.kernels import kernels_run
 
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 needs_triton = pytest.mark.skipif(

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from run_notebooks import run
-
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "choosing.ipynb"
 
 
-def test_runs_and_shows_its_pictures():
-    notebook = run(NOTEBOOK)
+def test_runs_and_shows_its_pictures(import_example):
+    notebook = import_example("run_notebooks").run(NOTEBOOK)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output.data for output in outputs if "data" in output]
     assert sum("image/png" in data for data in shown) == 3

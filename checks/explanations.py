@@ -1,6 +1,6 @@
 """Do explanations add up to Milvus's scores, and do their places have the largest logit? On a BEIR folder.
 
-    python -m benchmarks.explanations FOLDER [--pairs 200]
+    python -m checks.explanations FOLDER [--pairs 200]
 
 The documents that the first queries' judgments name go into Milvus, which finds the pairs: the first hit of each query.
 The logits are those of plain transformers.

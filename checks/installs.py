@@ -1,6 +1,6 @@
 """What pip resolves works: clean environments, each extra and both, and a hybrid search in each.
 
-    python benchmarks/check_installs.py [EXTRA …]
+    python -m checks.installs [EXTRA …]
 
 Each gets what the README's recipe for it installs besides. Nothing is held to a version but torch, whose CPU build this
 names, and the bounds of pyproject.toml. Then the bounds themselves: combinations that are known to break must not

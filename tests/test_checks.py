@@ -1,10 +1,11 @@
-"""`make evaluate-frameworks` on made-up embeddings: both stores give the exact rankings, at any k."""
+"""The checks on small inputs: each passes on what is right, and what it computes is right."""
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from benchmarks.frameworks import Embeddings, compare
+from checks.frameworks import Embeddings, compare
+from checks.quality import changed_top_terms, pruned, weight_differences
 from splade_integrations.evaluation import Collection
 
 
@@ -29,3 +30,23 @@ def test_frameworks_reproduce_exact_rankings():
     for row in rows:
         assert row[3] == pytest.approx(row[4], abs=0.002)
         assert row[4] > 0.01
+
+
+def test_weight_differences_and_top_terms():
+    found, expected = csr_array([[3.0, 0.0, 2.0, 0.0]]), csr_array([[3.0, 1.0, 0.0, 0.0]])
+    assert weight_differences(found, expected) == {
+        "largest_difference": 2.0,
+        "mean_difference": 1.0,
+        "mean_weight": 2.0,
+    }
+    assert changed_top_terms(found, expected, top=2) == 0.5
+    assert changed_top_terms(expected, expected, top=2) == 0
+
+
+def test_pruning_settings():
+    rows = csr_array(np.array([[3.0, 1.0, 2.0]], np.float32))
+    documents, queries = pruned(rows, rows, "document.max_active_dims=1,query.max_active_dims=2")
+    assert (documents.nnz, queries.nnz) == (1, 2)
+    for setting in ("max_active_dims=1", "document.unknown=1", "document.max_active_dims"):
+        with pytest.raises(ValueError, match="--prune must be like"):
+            pruned(rows, rows, setting)

@@ -1,6 +1,6 @@
 """Retrieval through LangChain and LlamaIndex, beside the encoder's own rankings: does anything get lost between?
 
-    python benchmarks/frameworks.py FOLDER [FOLDER …]
+    python -m checks.frameworks FOLDER [FOLDER …]
 
 A folder is a test collection in BEIR layout. Each text is encoded once, and its rows are kept under .cache/ for the
 next run and the next lane; both stores take them from there. For each framework that is installed, at k = 4 and k = 10:
@@ -22,14 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, load_npz, save_npz
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
-from dense import MiniLM
-from models import splade_model_path
-
 from splade_integrations import OptionalDependencyError, SpladeEncoder
-from splade_integrations.evaluation import Collection, load_collection
+from splade_integrations.evaluation import Collection, Dense, load_collection, load_dense
 from splade_integrations.evaluation.measures import per_query
 from splade_integrations.evaluation.ranking import (
     RRF_K,
@@ -40,6 +34,7 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 __all__ = ["Embeddings", "KeptRows", "compare"]
 
@@ -213,12 +208,10 @@ def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
     sides = ("documents", "queries")
     if not (folder / "complete").is_file():
-        splade, dense = SpladeEncoder(splade_model_path(), max_length=256), MiniLM()
-        watched = sys.stderr.isatty()
+        splade = SpladeEncoder(splade_model_path(), max_length=256)
+        dense = Dense(load_dense(dense_model_path(), max_length=256), collection.documents)
         encoded = (
-            Embeddings(
-                dense.encode(collection.documents, watched), splade.encode_documents(collection.documents, watched)
-            ),
+            Embeddings(dense.documents, splade.encode_documents(collection.documents, sys.stderr.isatty())),
             Embeddings(dense.encode(collection.queries), splade.encode_queries(collection.queries)),
         )
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What does each dtype, and each pruning, cost in quality? Retrieval figures and weights beside float32's.
 
-    python -m benchmarks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
-    python -m benchmarks.quality FOLDER --device cuda --dtypes float16 bfloat16
+    python -m checks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
+    python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
 Search is exact, by inner products in float64. On SciFact the tiny model must give nDCG@10 .6436 in float32, within
 .002: printed is how far off it is, and the exit status is 1 where it is further. Weights are compared term by term
@@ -105,7 +105,7 @@ def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float
     terms = max(1, (abs(found) + abs(expected)).count_nonzero())
     return {
         "largest_difference": float(difference.max()),
-        "mean_difference": float(difference.sum()) / terms,
+        "mean_difference": float(difference.sum() / terms),
         "mean_weight": float(expected.sum()) / max(1, expected.nnz),
     }
 
