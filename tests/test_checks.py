@@ -1,11 +1,16 @@
 """The checks on small inputs: each passes on what is right, and what it computes is right."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from checks import explanations
 from checks.frameworks import Embeddings, compare
 from checks.quality import changed_top_terms, pruned, weight_differences
+from splade_integrations import SpladeEncoder
 from splade_integrations.evaluation import Collection
 
 
@@ -50,3 +55,17 @@ def test_pruning_settings():
     for setting in ("max_active_dims=1", "document.unknown=1", "document.max_active_dims"):
         with pytest.raises(ValueError, match="--prune must be like"):
             pruned(rows, rows, setting)
+
+
+def test_explanations_add_up_and_a_wrong_one_is_noticed(tmp_path, monkeypatch, capsys):
+    texts = {"a": "Alan Turing broke the Enigma cipher.", "b": "Ada Lovelace wrote the first program."}
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": key, "title": "", "text": text}) + "\n" for key, text in texts.items())
+    )
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "who cracked the Enigma code"}) + "\n")
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\nq\tb\t0\n")
+    assert explanations.main([str(tmp_path)]) == 0
+    assert "1 pairs" in capsys.readouterr().out
+    explain = SpladeEncoder.explain
+    monkeypatch.setattr(SpladeEncoder, "explain", lambda self, *texts: replace(explain(self, *texts), score=0.0))
+    assert explanations.main([str(tmp_path)]) == 1

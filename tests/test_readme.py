@@ -28,7 +28,5 @@ def test_block(code, printed, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == printed
 
 
-def test_the_readme_has_its_recipes():
-    code = "".join(code for code, _ in BLOCKS)
-    for name in ("SpladeEncoder(", "hybrid_milvus(", "HybridMilvusVectorStore(", "SpladeEmbeddingFunction("):
-        assert name in code
+def test_every_block_is_run():
+    assert 0 < len(BLOCKS) == README.read_text(encoding="utf-8").count("```python")

@@ -1,5 +1,6 @@
 """Memory that is free but lies between what is in use, in glibc's own heap."""
 
+import contextlib
 import ctypes
 import platform
 
@@ -12,11 +13,12 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this 
 MIB = 2**20
 
 
-def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
+@contextlib.contextmanager
+def free_memory_between():
+    """300 MiB of free memory that lies between memory in use; the resident bytes with it."""
     memory.keep_freed_memory()  # else what is large would come from the system, and go there
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    trimmer = memory.HeapTrimmer()
     large, small = [], []
     for _ in range(300):
         large.append(libc.malloc(MIB))
@@ -24,19 +26,25 @@ def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
         small.append(libc.malloc(100_000))  # smaller ones would find older gaps
     for block in large:
         libc.free(block)
-    grown = memory._resident()
-    monkeypatch.setattr(memory, "_MOST_GROWTH", 10**12)
-    trimmer.after_batch()
-    assert memory._resident() > grown - 20 * MIB
-    monkeypatch.undo()
-    trimmer.after_batch()
-    assert memory._resident() < grown - 200 * MIB
+    yield memory._resident()
     for block in small:
         libc.free(block)
 
 
-def test_an_encoder_looks_after_each_batch(model_folder, monkeypatch):
-    looked = []
-    monkeypatch.setattr(memory.HeapTrimmer, "after_batch", lambda self: looked.append(self))
-    SpladeEncoder(model_folder, batch_size=2).encode_documents(["a", "b", "c"])
-    assert len(looked) == 2
+def test_what_lies_between_is_given_back_once_there_is_much(monkeypatch):
+    trimmer = memory.HeapTrimmer()
+    with free_memory_between() as grown:
+        monkeypatch.setattr(memory, "_MOST_GROWTH", 10**12)
+        trimmer.after_batch()
+        assert memory._resident() > grown - 20 * MIB
+        monkeypatch.undo()
+        trimmer.after_batch()
+        assert memory._resident() < grown - 200 * MIB
+
+
+def test_encoding_gives_it_back(model_folder):
+    encoder = SpladeEncoder(model_folder, device="cpu")
+    encoder.encode_documents(["loads the model"])
+    with free_memory_between() as grown:
+        encoder.encode_documents(["a"])
+        assert memory._resident() < grown - 200 * MIB
