@@ -2,8 +2,8 @@
 
     python -m checks.frameworks FOLDER [FOLDER …]
 
-A folder is a test collection in BEIR layout. Each text is encoded once. Its rows are kept under .cache/ for the next run
-and for the other lane, and both stores get them from there. For each installed framework, at k = 4 and k = 10, this
+A folder is a test collection in BEIR layout. Each text is encoded once. Its rows are kept under .cache/ for the next
+run and for the other lane, and both stores get them from there. For each installed framework, at k = 4 and k = 10, this
 prints nDCG@10 of SPLADE alone and of the hybrid, beside that of exact rankings of the same rows, cut to k. The exit
 status is 1 if one differs by more than 0.002.
 """

@@ -132,5 +132,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m checks.installs", description="Check installs in clean environments."
     )
-    parser.add_argument("extras", nargs="*", default=list(EXTRAS), choices=EXTRAS, metavar="EXTRA", help="default: all")
-    sys.exit(main(parser.parse_args().extras))
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"some of: {' '.join(EXTRAS)} (default: all)")
+    extras = parser.parse_args().extras or list(EXTRAS)
+    if unknown := set(extras) - set(EXTRAS):
+        parser.error(f"EXTRA must be one of {' '.join(EXTRAS)}, got {' '.join(sorted(unknown))}.")
+    sys.exit(main(extras))
