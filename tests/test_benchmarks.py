@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
+from transformers import AutoTokenizer
 
 from benchmarks.contestants import best_batch_sizes, check_results, contest, headlines, largest_difference
 from benchmarks.measuring import Spread, interleave, ratio, spread, timed
 from benchmarks.peers import UnavailableError, in_this_process
-from benchmarks.workload import evenly_spaced, flops_per_token, model_flops_per_token, token_lengths
+from benchmarks.workload import evenly_spaced, flops_per_token, made_up_queries, model_flops_per_token, token_lengths
+from splade_integrations import SpladeEncoder
+from tests.support.random_checkpoints import save_masked_lm
 
 TEXTS = ["a", "alan turing was born in london", "", "word " * 100]
 
@@ -47,6 +50,18 @@ def test_tokens_are_counted_without_padding_and_after_the_cut(model_folder):
 def test_texts_are_evenly_spaced():
     assert evenly_spaced([str(n) for n in range(100)], 4) == ["0", "25", "50", "75"]
     assert evenly_spaced(["a", "b"], 5) == ["a", "b"]
+
+
+def test_a_random_model_has_as_many_active_terms_as_it_was_asked_for(model_folder, tmp_path):
+    texts = made_up_queries(40)
+    assert len(set(texts)) == 40
+    assert all(6 <= length <= 14 for length in token_lengths(model_folder, texts, max_length=256))
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    for terms in (50, 200):
+        folder = tmp_path / str(terms)
+        save_masked_lm(folder, "bert", tokenizer=tokenizer, typical_texts=texts[:20], active_terms=terms)
+        rows = SpladeEncoder(folder, device="cpu").encode_documents(texts[20:])
+        assert 0.5 < rows.nnz / 20 / terms < 2
 
 
 def contestant(name, matrix, *, backend=None, exact=True, keep=False, encode=None):
