@@ -1,4 +1,4 @@
-"""Many async queries at once against one at a time, and what a lone query pays for being able to wait with others.
+"""Time many async queries at once against one at a time, and what dynamic batching costs a lone query.
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
@@ -26,7 +26,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Seconds of `texts` at once and one at a time, and milliseconds of a lone query, each the median of `repeats`."""
+    """Return the seconds of `texts` at once and one by one, and a lone query's milliseconds: medians of `repeats`."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)
@@ -82,7 +82,7 @@ def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, fl
                     await one(name, text)
 
     asyncio.run(all_blocks())
-    # The first two calls of each block pay for the change.
+    # The first two calls of each block are slower, since the method has just changed.
     kept = {name: [t for n, t in enumerate(values) if n % _BLOCK >= 2] for name, values in times.items()}
     return {name: 1000 * statistics.median(values) for name, values in kept.items()}
 
@@ -104,7 +104,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def format_report(results: list[dict[str, Any]], count: int) -> str:
-    """The results as a table of at most 80 columns."""
+    """Return the results as a table of at most 80 columns."""
     lines = [f"{count} queries at once   one by one  ratio   one alone: sync  thread  batched"]
     lines += [
         f"{result['dtype']:<10}{result['seconds_together']:8.3f} s {result['seconds_one_by_one']:11.3f} s "
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="SPLADE checkpoint (default: a random one of BERT-base's size)")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: both)")
     parser.add_argument("--device", default="auto", help="where the model runs (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     options = parser.parse_args(arguments)
     results = []
     queries = made_up_queries(options.queries)

@@ -1,4 +1,4 @@
-"""What the benchmarks encode, by which models, and how much arithmetic that is."""
+"""The texts and models of the benchmarks, and how much arithmetic a token takes."""
 
 import logging
 import random
@@ -29,7 +29,7 @@ __all__ = [
     "token_lengths",
 ]
 
-# Models made here, and peers' exported files. Ignored by git, removed by `make clean`.
+# For models made here and peers' exported files. Git ignores it, `make clean` removes it.
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
 _ACTIVE_TERMS = 200
 _TEXTS_FOR_BIAS = 40
@@ -44,17 +44,17 @@ _BERT_BASE = {
 
 
 def quiet() -> None:
-    """No progress bars for loading and no warnings of texts that are cut on purpose."""
+    """Switch off progress bars for loading, and warnings about texts that are cut on purpose."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     logging.getLogger("splade_integrations").setLevel(logging.ERROR)
 
 
 def load_collection(folder: str | Path) -> Collection:
-    """A test collection in BEIR layout.
+    """Load a test collection in BEIR layout.
 
     Raises:
-        SystemExit: It is none; the message says why.
+        SystemExit: It is not one; the message says why.
     """
     try:
         return read_collection(folder)
@@ -113,7 +113,7 @@ def made_up_queries(count: int, *, seed: int = 0) -> list[str]:
 
 
 def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
-    """`number` texts (all, if there are fewer) from all over `texts`.
+    """Return `number` texts (all, if there are fewer), evenly spaced over `texts`.
 
     Example:
         >>> evenly_spaced(["a", "b", "c", "d", "e"], 2)
@@ -124,17 +124,18 @@ def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
 
 
 def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[int]:
-    """Tokens that the checkpoint in `folder` makes of each text, special ones included, cut at `max_length`."""
+    """Return each text's number of tokens, special ones included, cut at `max_length`."""
     ids = AutoTokenizer.from_pretrained(folder)(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [len(text_ids) for text_ids in ids]
 
 
 def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: int) -> int:
-    """Floating-point operations of one real token, two a multiplication: the matrix products with weights.
+    """Return the floating-point operations of one real token in the matrix products with weights.
 
-    2 · (layers · (4 H² + 2 H I) + H² + H V): attention's four projections and the two products between (12 H² a layer
-    where I = 4 H), the head's transform, and the full head, whatever it may be spared. The products between tokens
-    (4 · layers · L · H, about 3 % of BERT-base at 200 tokens) are left out, so shares of a peak are understated.
+    They are 2 · (layers · (4 H² + 2 H I) + H² + H V), two per multiplication. They cover attention's four projections
+    and the feed-forward layer's two products (12 H² per layer if I = 4 H), the head's transform, and the full head,
+    even if the encoder skips part of it. The products between tokens (4 · layers · L · H, about 3 % of BERT-base at 200
+    tokens) are left out, so shares of a peak are understated.
 
     Example:
         >>> flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522)
@@ -145,7 +146,7 @@ def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: 
 
 
 def model_flops_per_token(folder: str) -> int:
-    """`flops_per_token` of a BERT-like checkpoint, from its config.json."""
+    """Return `flops_per_token` of a BERT-like checkpoint, from its config.json."""
     config: Any = AutoConfig.from_pretrained(folder)
     return flops_per_token(
         layers=config.num_hidden_layers,
