@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic. Their times are nobody's test."""
+"""The benchmarks' arithmetic. No test asserts their times."""
 
 import argparse
 import os
@@ -78,7 +78,7 @@ def test_unlike_results_are_not_compared():
         check_results([contestant("ours", right), contestant("wrong", wrong)], TEXTS)
 
 
-def test_nan_is_no_equal_result():
+def test_nan_is_not_an_equal_result():
     right, broken = csr_array([[1.0, 0.0]]), csr_array([[np.nan, 0.0]])
     with pytest.raises(SystemExit, match="broken must give"):
         check_results([contestant("ours", right), contestant("broken", broken)], TEXTS)

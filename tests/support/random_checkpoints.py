@@ -33,7 +33,7 @@ def wordpiece_tokenizer(folder: Path) -> BertTokenizer:
 
 
 def bpe_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with RoBERTa's special tokens, which care for a leading space."""
+    """A byte-level BPE tokenizer with RoBERTa's special tokens, which distinguish a leading space."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -117,7 +117,7 @@ def save_masked_lm(
         bias = model.get_output_embeddings().bias
         if typical_texts:
             bias -= _threshold(model, tokenizer, typical_texts, active_terms)
-        elif bias is not None:  # initialised to zeros, which would hide a bias that is forgotten or added twice
+        elif bias is not None:  # zeros, its initial value, would hide a bias that is forgotten or added twice
             bias.normal_(std=0.5)
     model.save_pretrained(folder)
 
