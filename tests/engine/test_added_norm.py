@@ -14,9 +14,12 @@ from tests.support.loading import loaded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
+    ),
+]
 
 
 def layer_norm(width, seed=0):

@@ -11,7 +11,7 @@ from splade_integrations.engine.heads import TritonHead, choose
 from splade_integrations.engine.kernels import kernels_run
 from tests.support.loading import loaded
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and -m gpu")]
 
 # Of a weight: roundings of two layers and of their tokens' vectors.
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.25}

@@ -7,6 +7,8 @@ import torch
 from splade_integrations.engine.transfer import CudaTransfer, nonzero_terms
 from splade_integrations.sparse import from_dense
 
+pytestmark = pytest.mark.gpu
+
 
 def weights_of(density):
     generator = torch.Generator().manual_seed(3)

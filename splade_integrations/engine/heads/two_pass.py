@@ -112,6 +112,11 @@ class TwoPassHead:
             at_centre = exact @ self._centre + 3 * roundings * _norms(self._centre)
             self._constants[rows] += at_centre.unsqueeze(1)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps beside the decoder."""
+        return sum(kept.nbytes for kept in (self._integers, self._scales, self._factors, self._constants))
+
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
         """Return whether this processor has an exact and fast int8 product."""

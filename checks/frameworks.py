@@ -1,11 +1,11 @@
-"""Retrieval through LangChain and LlamaIndex, beside the encoder's own rankings: does anything get lost between?
+"""Check that retrieval through LangChain and LlamaIndex loses nothing: compare it with exact rankings.
 
-    python benchmarks/frameworks.py FOLDER [FOLDER …]
+    python -m checks.frameworks FOLDER [FOLDER …]
 
-A folder is a test collection in BEIR layout. Each text is encoded once, and its rows are kept under .cache/ for the
-next run and the next lane; both stores take them from there. For each framework that is installed, at k = 4 and k = 10:
-nDCG@10 of SPLADE alone and of the hybrid, and the same of exact rankings of the same rows, cut to k. The exit status
-is 1 where one is off by more than 0.002.
+A folder is a test collection in BEIR layout. Each text is encoded once. Its rows are kept under .cache/ for the next
+run and for the other lane, and both stores get them from there. For each installed framework, at k = 4 and k = 10, this
+prints nDCG@10 of SPLADE alone and of the hybrid, beside that of exact rankings of the same rows, cut to k. The exit
+status is 1 if one differs by more than 0.002.
 """
 
 import argparse
@@ -22,14 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, load_npz, save_npz
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
-from dense import MiniLM
-from models import splade_model_path
-
 from splade_integrations import OptionalDependencyError, SpladeEncoder
-from splade_integrations.evaluation import Collection, load_collection
+from splade_integrations.evaluation import Collection, Dense, load_collection, load_dense
 from splade_integrations.evaluation.measures import per_query
 from splade_integrations.evaluation.ranking import (
     RRF_K,
@@ -40,6 +34,7 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 __all__ = ["Embeddings", "KeptRows", "compare"]
 
@@ -53,7 +48,7 @@ Search = Callable[[str, str, int], list[str]]  # question, "sparse" or "hybrid",
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Both sides of some texts.
+    """Dense and sparse embeddings of some texts.
 
     Args:
         dense: (N, H).
@@ -65,12 +60,12 @@ class Embeddings:
 
 
 class KeptRows:
-    """Both models at once, for texts whose rows are known: what the adapters take for an encoder.
+    """Stand in for both models, for texts whose rows are known. The adapters use it as an encoder.
 
     Args:
         collection: The texts.
-        documents: Their rows.
-        queries: The queries' rows.
+        documents: The embeddings of its documents.
+        queries: The embeddings of its queries.
     """
 
     def __init__(self, collection: Collection, documents: Embeddings, queries: Embeddings) -> None:
@@ -78,32 +73,32 @@ class KeptRows:
         self._queries = queries, {text: row for row, text in enumerate(collection.queries)}
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
-        """SPLADE rows of documents."""
+        """Return the SPLADE rows of documents."""
         embeddings, row_of = self._documents
         rows: csr_array = embeddings.sparse[[row_of[text] for text in texts]]
         return rows
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        """SPLADE rows of queries."""
+        """Return the SPLADE rows of queries."""
         embeddings, row_of = self._queries
         rows: csr_array = embeddings.sparse[[row_of[text] for text in texts]]
         return rows
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Dense rows of documents, as LangChain calls them."""
+        """Return the dense rows of documents, under the name that LangChain calls."""
         embeddings, row_of = self._documents
         rows: list[list[float]] = embeddings.dense[[row_of[text] for text in texts]].tolist()
         return rows
 
     def embed_query(self, text: str) -> list[float]:
-        """The dense row of a query."""
+        """Return the dense row of a query."""
         embeddings, row_of = self._queries
         row: list[float] = embeddings.dense[row_of[text]].tolist()
         return row
 
 
 def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
-    """A collection of LangChain's, filled."""
+    """Fill a LangChain store, and return its search."""
     from langchain_core.embeddings import Embeddings as LangChainEmbeddings
 
     from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
@@ -125,7 +120,7 @@ def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search
 
 
 def llama_index_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
-    """A collection of LlamaIndex's, filled."""
+    """Fill a LlamaIndex store, and return its search."""
     from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding  # isort: skip  # says if absent
 
     from llama_index.core.schema import TextNode
@@ -163,12 +158,12 @@ FRAMEWORKS: dict[str, Callable[[Collection, KeptRows, str], Search]] = {
 def compare(
     collection: Collection, documents: Embeddings, queries: Embeddings
 ) -> Iterator[tuple[str, str, int, float, float]]:
-    """Rows of (framework, side, k, nDCG@10 through it, nDCG@10 of exact rankings), for frameworks that are installed.
+    """Yield (framework, side, k, nDCG@10 through it, nDCG@10 of exact rankings), for each installed framework.
 
     Args:
         collection: Texts and judgments.
-        documents: Rows of its documents.
-        queries: Rows of its queries.
+        documents: The embeddings of its documents.
+        queries: The embeddings of its queries.
     """
     rows = KeptRows(collection, documents, queries)
     dense = rank_dense(queries.dense, unit_rows(documents.dense), CANDIDATES)
@@ -208,17 +203,15 @@ def main(folders: Sequence[Path]) -> int:
 
 
 def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
-    """Rows of documents and queries: kept from an earlier run over the same texts, or encoded now."""
+    """Return the embeddings of documents and queries: kept from an earlier run on the same texts, or computed now."""
     texts = "\0".join([splade_model_path(), *collection.documents, *collection.queries])
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
     sides = ("documents", "queries")
     if not (folder / "complete").is_file():
-        splade, dense = SpladeEncoder(splade_model_path(), max_length=256), MiniLM()
-        watched = sys.stderr.isatty()
+        splade = SpladeEncoder(splade_model_path(), max_length=256)
+        dense = Dense(load_dense(dense_model_path(), max_length=256), collection.documents)
         encoded = (
-            Embeddings(
-                dense.encode(collection.documents, watched), splade.encode_documents(collection.documents, watched)
-            ),
+            Embeddings(dense.documents, splade.encode_documents(collection.documents, sys.stderr.isatty())),
             Embeddings(dense.encode(collection.queries), splade.encode_queries(collection.queries)),
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +227,7 @@ def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
 
 
 def _keys(collection: Collection) -> list[str]:
-    """Primary keys that sort as the corpus does: ties in the store then go as they do in exact fusion."""
+    """Return primary keys that sort as the corpus does, so that the store breaks ties as exact fusion does."""
     return [f"{row:08}" for row in range(len(collection.documents))]
 
 
@@ -250,6 +243,8 @@ def _version(name: str) -> str:
 
 
 if __name__ == "__main__":
-    parser: Any = argparse.ArgumentParser(description="Retrieval through the frameworks beside exact rankings.")
+    parser: Any = argparse.ArgumentParser(
+        prog="python -m checks.frameworks", description="Compare retrieval through the frameworks with exact rankings."
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a folder in BEIR layout")
     sys.exit(main(parser.parse_args().folders))
