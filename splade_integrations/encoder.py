@@ -21,7 +21,7 @@ from splade_integrations.encoding.sides import LazySides
 from splade_integrations.encoding.tokenizer import check_texts, iterate_texts
 from splade_integrations.encoding.transformer import EncodingSide
 from splade_integrations.engine.compute import Backend, resolve_device, resolve_dtype
-from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
+from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import (
@@ -245,7 +245,7 @@ class SpladeEncoder:
     def fingerprint(self) -> Fingerprint:
         """What decides the rows of documents and which queries fit them; collections are kept to one such encoder."""
         settings = self._settings["document"]
-        return fingerprint_of(
+        return compute_fingerprint(
             self.model_name,
             self.description,
             document_pruning=settings.pruning,
