@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import SpladeEncoder
-from splade_integrations.evaluation import Splade, load_collection
+from splade_integrations.evaluation import Splade
+from splade_integrations.evaluation import load_dataset as load_collection
 from splade_integrations.evaluation.milvus import MilvusCollection
 from splade_integrations.models.offline import splade_model_path
 

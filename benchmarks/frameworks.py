@@ -29,10 +29,10 @@ from dense import MiniLM
 from models import splade_model_path
 
 from splade_integrations import OptionalDependencyError, SpladeEncoder
-from splade_integrations.evaluation import Collection, load_collection
+from splade_integrations.evaluation import Dataset as Collection
+from splade_integrations.evaluation import load_dataset as load_collection
 from splade_integrations.evaluation.measures import per_query
 from splade_integrations.evaluation.ranking import (
-    RRF_K,
     Ranking,
     fuse_rrf,
     postings,
@@ -40,6 +40,7 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
+from splade_integrations.milvus.defaults import RRF_K
 
 __all__ = ["Embeddings", "KeptRows", "compare"]
 

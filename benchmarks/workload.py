@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from models import splade_model_path
 
-from splade_integrations.evaluation.dataset import Collection, CollectionError
-from splade_integrations.evaluation.dataset import load_collection as read_collection
+from splade_integrations.evaluation.dataset import Dataset as Collection
+from splade_integrations.evaluation.dataset import DatasetError as CollectionError
+from splade_integrations.evaluation.dataset import load_dataset as read_collection
 
 __all__ = [
     "CACHE",

@@ -90,8 +90,8 @@ class TestRecords:
 BROKEN_ON_17 = b"".join(b'{"_id": "%d", "text": "a"}\n' % n for n in range(16)) + b'{"_id": "16", "text": \n'
 BAD_FILES = [
     ("texts.jsonl", None, "texts.jsonl cannot be read: No such file or directory"),
-    ("texts.jsonl", b"", "texts.jsonl must have at least one line, and is empty"),
-    ("texts.jsonl", b"\n\n", "texts.jsonl must have at least one line, and is empty"),
+    ("texts.jsonl", b"", "texts.jsonl must have at least one line, but is empty"),
+    ("texts.jsonl", b"\n\n", "texts.jsonl must have at least one line, but is empty"),
     ("texts.jsonl", BROKEN_ON_17, "texts.jsonl, line 17: must be one JSON object"),
     ("texts.jsonl", b'{"_id": "1", "body": "a"}', "line 1: must have the text under 'text', got the fields _id, body"),
     ("texts.jsonl", b'{"_id": "1", "text": null}', "line 1: must have the text under 'text'"),
@@ -102,15 +102,15 @@ BAD_FILES = [
         b'{"id": 1, "text": "a"}\n{"id": "b\\ud800", "text": "b"}',
         r"line 2: the id must be valid Unicode, got '\ud800'",
     ),
-    ("texts.jsonl", b'{"text": "caf\xc3\xa9"}\n{"text": "caf\xe9"}', "line 2: must be UTF-8, and has the byte 0xe9"),
-    ("texts.txt", "café".encode("utf-16"), "line 1: must be UTF-8, and has the byte 0xff"),
-    ("texts.txt", b"", "texts.txt must have at least one line, and is empty"),
+    ("texts.jsonl", b'{"text": "caf\xc3\xa9"}\n{"text": "caf\xe9"}', "line 2: must be UTF-8, but has the byte 0xe9"),
+    ("texts.txt", "café".encode("utf-16"), "line 1: must be UTF-8, but has the byte 0xff"),
+    ("texts.txt", b"", "texts.txt must have at least one line, but is empty"),
     ("texts.csv", b"id,body\n1,a\n", "line 2: must have the text under 'text', got the fields id, body"),
-    ("texts.csv", b"id,text\n1,a\n2,b,c\n", "line 3: must have 2 columns as the header has, and has more"),
-    ("texts.csv", b"id,text\n1\n", "line 2: must have 2 columns as the header has, and has fewer"),
+    ("texts.csv", b"id,text\n1,a\n2,b,c\n", "line 3: must have 2 columns as the header has, but has more"),
+    ("texts.csv", b"id,text\n1\n", "line 2: must have 2 columns as the header has, but has fewer"),
     ("texts.csv", b'id,text\n1,"a\n', "must be CSV, but unexpected end of data"),
     ("texts.csv", b"id,text\n", "texts.csv must have at least one row below its header"),
-    ("texts.parquet", b"PAR1 no", "texts.parquet must be a Parquet file, and is none"),
+    ("texts.parquet", b"PAR1 no", "texts.parquet must be a Parquet file, but is not"),
     ("texts.doc", b"a", "texts.doc must end in .jsonl"),
 ]
 
@@ -133,7 +133,7 @@ class TestBadInput:
     def test_a_parquet_file_of_other_columns(self, tmp_path, capsys, model_folder):
         path = write_as(tmp_path / "a.parquet", [{"body": "a"}])
         assert run(["encode", str(path), "-m", model_folder]) == 2
-        assert "must have a column 'text', and has body" in capsys.readouterr().err
+        assert "must have a column 'text', but has body" in capsys.readouterr().err
 
     @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "npz"])
     def test_a_full_disk(self, corpus, tmp_path, capsys, model_folder, suffix):
