@@ -21,9 +21,10 @@ from splade_integrations.cli.tables import comparison_tables, sweep_table
 from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
 from splade_integrations.errors import OptionalDependencyError
-from splade_integrations.evaluation.compare import Comparison, check_baseline, evaluate, system_names
+from splade_integrations.evaluation.compare import check_baseline, evaluate, system_names
 from splade_integrations.evaluation.dataset import Dataset, load_dataset
 from splade_integrations.evaluation.measures import MEASURES, check_measures
+from splade_integrations.evaluation.results import Comparison
 from splade_integrations.evaluation.retrievers import Bm25, Dense, DenseEncoder, Retriever, Splade, bm25_name
 from splade_integrations.evaluation.sweep import SweepPoint, sweep
 from splade_integrations.milvus.defaults import MOST_CANDIDATES

@@ -11,7 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from splade_integrations.cli.milvus_store import Hit
     from splade_integrations.encoding.explain import Explanation
-    from splade_integrations.evaluation.compare import Comparison
+    from splade_integrations.evaluation.results import Comparison
     from splade_integrations.evaluation.sweep import SweepPoint
 
 __all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
@@ -96,9 +96,11 @@ def _systems(comparison: "Comparison") -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     best = max(system.measures[measures[0]] for system in comparison.systems)
     for system in comparison.systems:
-        values = [_digits(system.measures[name]) for name in measures]
+        values = [_digits(system.measures[measure]) for measure in measures]
+        name, _, fusion = system.name.partition(",")
         table.add_row(
-            *(part.strip() for part in f"{system.name}, ".split(",")[:2]),
+            name,
+            fusion.strip(),
             Text(values[0], style="bold underline" if system.measures[measures[0]] == best else ""),
             _interval(system.interval),
             *values[1:],

@@ -5,23 +5,19 @@ Knows datasets, retrievers, rankings and measures; neither prints nor draws.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from itertools import product
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES, holm, interval, paired_test, per_query
 from splade_integrations.evaluation.ranking import Candidates, Ranking, fuse_rrf, has_tie
+from splade_integrations.evaluation.results import Comparison, System
 from splade_integrations.evaluation.retrievers import Costs, Retriever
 from splade_integrations.milvus.defaults import RRF_K
 
 __all__ = [
     "DEPTH",
-    "Comparison",
-    "System",
     "check_baseline",
     "compare",
     "evaluate",
@@ -35,95 +31,6 @@ __all__ = [
 DEPTH = 100
 _TIMED_QUERIES = 30
 _WEIGHT_STEP = 0.1
-
-
-@dataclass
-class System:
-    """One row of the comparison.
-
-    Args:
-        name: What it is.
-        measures: Means over the judged queries.
-        interval: 95 % bootstrap interval of the first measure.
-        difference: Of the first measure from the baseline's.
-        p_value: Of that difference, by a paired test, corrected for the number of systems. None for the baseline.
-        weights: For a fusion by weights: {retriever: weight}.
-        tuned_on: The queries on which the weights were chosen, or "" for equal weights.
-        latency_ms: Median milliseconds of one query: encoding and search.
-        queries_with_ties: For a fusion by rank: how many queries have first ten hits that depend on the tie rule.
-        values: The first measure of each query. (Q,).
-    """
-
-    name: str
-    measures: dict[str, float]
-    interval: tuple[float, float]
-    difference: float = 0.0
-    p_value: float | None = None
-    weights: dict[str, float] | None = None
-    tuned_on: str = ""
-    latency_ms: float | None = None
-    queries_with_ties: int | None = None
-    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
-
-
-@dataclass
-class Comparison:
-    """What `evaluate` found. `to_dict` returns plain data for JSON.
-
-    Args:
-        dataset: Name of the dataset.
-        search: "exact" or "Milvus".
-        documents: How many there are.
-        empty_documents: How many of them are empty.
-        queries: Judged queries.
-        judgments: Judged pairs.
-        judged_but_absent: Judgments of documents that the corpus lacks; they count as missed.
-        candidates: Hits of each retriever that fusion sees.
-        rrf_k: k of reciprocal rank fusion.
-        tie_rule: What decides between equal scores.
-        baseline: The system that the others are tested against.
-        systems: The rows.
-        costs: What each retriever costs.
-        notes: What a reader should know.
-    """
-
-    dataset: str
-    search: str
-    documents: int
-    empty_documents: int
-    queries: int
-    judgments: int
-    judged_but_absent: int
-    candidates: int
-    rrf_k: int
-    tie_rule: str
-    baseline: str
-    systems: list[System]
-    costs: dict[str, Costs]
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, without each query's values."""
-        whole = {name: value for name, value in vars(self).items() if name not in ("systems", "costs")}
-        systems = []
-        for system in self.systems:
-            row = vars(system).copy()
-            row.pop("values")
-            systems.append(row)
-        return whole | {"systems": systems, "costs": {name: asdict(cost) for name, cost in self.costs.items()}}
-
-    def system(self, name: str) -> System:
-        """Return the row of that name.
-
-        Raises:
-            ValueError: There is no such row.
-        """
-        for system in self.systems:
-            if system.name == name:
-                return system
-        raise ValueError(
-            f"name must be one of {', '.join(system.name for system in self.systems)}, got {name!r}. Name one of them."
-        )
 
 
 def evaluate(
@@ -160,7 +67,7 @@ def evaluate(
     train: dict[str, list[Ranking]] = {}
     if dataset.train is not None:
         train = {r.name: r.rank(r.encode(dataset.train.queries), candidates) for r in retrievers}
-    latency = {r.name: median_ms(lambda text, r=r: r.rank(r.encode([text]), depth), dataset) for r in retrievers}  # type: ignore[misc]
+    latency = {retriever.name: _latency_ms(retriever, dataset, depth) for retriever in retrievers}
     return compare(
         dataset,
         found,
@@ -190,29 +97,37 @@ def compare(
     costs: dict[str, Costs],
     notes: list[str],
 ) -> Comparison:
-    """Measure single and fused rankings. `rrf` holds the fusions that a store made; the others are made here."""
+    """Measure single and fused rankings, and test them against the baseline.
+
+    Args:
+        dataset: The dataset.
+        found: {retriever: a ranking for each query}.
+        train: The same for the queries of the train split, or {} if there is none.
+        rrf: {fusion: a ranking for each query} of the fusions by rank that a store made; the others are made here.
+        latency: {system: median milliseconds of one query}.
+        candidates: As in `evaluate`.
+        measures: As in `evaluate`.
+        baseline: As in `evaluate`.
+        search: "exact" or "Milvus".
+        costs: {retriever: its costs}.
+        notes: What a reader should know.
+    """
     systems = [_system(dataset, name, rankings, measures, latency.get(name)) for name, rankings in found.items()]
     for parts in fusions(list(found)):
         lists = [
-            tuple(r.cut(candidates) for r in query) for query in zip(*(found[part] for part in parts), strict=True)
+            tuple(ranking.cut(candidates) for ranking in query)
+            for query in zip(*(found[part] for part in parts), strict=True)
         ]
+        by_rank = [fuse_rrf(query, RRF_K) for query in lists]
         name = rrf_name(parts)
-        ours = [fuse_rrf(query, RRF_K) for query in lists]
-        fused = rrf.get(name) or [ranking.cut(DEPTH) for ranking in ours]
-        systems.append(_system(dataset, name, fused, measures, latency.get(name)))
-        systems[-1].queries_with_ties = sum(has_tie(ranking, 10) for ranking in ours)
-        weights = [1 / len(parts)] * len(parts)
-        if dataset.train is not None:
-            lists_of_train = list(zip(*(train[part] for part in parts), strict=True))
-            weights = _tune(dataset.train, lists_of_train, measures[0])
-        weighted = [Candidates(query).fuse(weights, DEPTH) for query in lists]
-        systems.append(_system(dataset, _weights_name(parts), weighted, measures, None))
-        systems[-1].weights = dict(zip(parts, weights, strict=True))
-        systems[-1].tuned_on = "" if dataset.train is None else f"{len(dataset.train.queries)} train queries"
+        fused = rrf.get(name) or [ranking.cut(DEPTH) for ranking in by_rank]
+        system = _system(dataset, name, fused, measures, latency.get(name))
+        system.queries_with_ties = sum(has_tie(ranking, 10) for ranking in by_rank)
+        systems.append(system)
+        systems.append(_weighted_system(dataset, parts, lists, train, measures))
     names = [system.name for system in systems]
-    lexical = [name for name in found if name.startswith("BM25")]
     check_baseline(baseline, names)
-    against = baseline or (lexical or names)[-1 if lexical else 0]
+    against = baseline or _default_baseline(names)
     _test(systems, against)
     return Comparison(
         dataset=dataset.name,
@@ -268,6 +183,7 @@ def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
 
 
 def rrf_name(parts: Sequence[str]) -> str:
+    """Return the name of a fusion by rank of these retrievers."""
     return f"{' + '.join(parts)}, RRF"
 
 
@@ -289,7 +205,33 @@ def _system(
     )
 
 
+def _weighted_system(
+    dataset: Dataset,
+    parts: Sequence[str],
+    lists: Sequence[Sequence[Ranking]],
+    train: dict[str, list[Ranking]],
+    measures: Sequence[str],
+) -> System:
+    """Fuse by weights that are tuned on the train split, or equal if there is none."""
+    weights, tuned_on = [1 / len(parts)] * len(parts), ""
+    if dataset.train is not None:
+        train_lists = list(zip(*(train[part] for part in parts), strict=True))
+        weights = _tune(dataset.train, train_lists, measures[0])
+        tuned_on = f"{len(dataset.train.queries)} train queries"
+    fused = [Candidates(query).fuse(weights, DEPTH) for query in lists]
+    system = _system(dataset, _weights_name(parts), fused, measures, None)
+    system.weights, system.tuned_on = dict(zip(parts, weights, strict=True)), tuned_on
+    return system
+
+
+def _default_baseline(names: Sequence[str]) -> str:
+    """Return the last single BM25, or the first system if there is none."""
+    lexical = [name for name in names if name.startswith("BM25") and "+" not in name]
+    return lexical[-1] if lexical else names[0]
+
+
 def _test(systems: list[System], baseline: str) -> None:
+    """Compare each system's first measure with the baseline's."""
     reference = next(system for system in systems if system.name == baseline)
     others = [system for system in systems if system is not reference]
     corrected = holm([paired_test(system.values, reference.values) for system in others])
@@ -311,6 +253,10 @@ def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> l
         quality = float(per_query(train, rankings, [measure])[measure].mean())
         best = max(best, (round(quality, 6), -max(weights), weights))
     return best[2]
+
+
+def _latency_ms(retriever: Retriever, dataset: Dataset, depth: int) -> float:
+    return median_ms(lambda text: retriever.rank(retriever.encode([text]), depth), dataset)
 
 
 def median_ms(search: Callable[[str], object], dataset: Dataset) -> float:

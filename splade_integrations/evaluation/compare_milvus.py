@@ -10,7 +10,6 @@ from typing import Any
 
 from splade_integrations.evaluation.compare import (
     DEPTH,
-    Comparison,
     check_baseline,
     compare,
     fusions,
@@ -21,6 +20,7 @@ from splade_integrations.evaluation.compare import (
 from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES
 from splade_integrations.evaluation.milvus import MilvusCollection, bm25_analyzer
+from splade_integrations.evaluation.results import Comparison
 from splade_integrations.evaluation.retrievers import Retriever
 
 __all__ = ["evaluate_milvus", "milvus_system_names"]

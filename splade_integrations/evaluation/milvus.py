@@ -1,4 +1,4 @@
-"""The same embeddings in a Milvus collection: dense, SPLADE and Milvus's own BM25, alone and fused by Milvus.
+"""A Milvus collection that holds dense and SPLADE embeddings and Milvus's own BM25, and searches and fuses them.
 
 Knows Milvus and rankings; knows no encoder, no measure and no files.
 """
@@ -83,7 +83,7 @@ class MilvusCollection:
         try:
             self._create(uri, dense, bm25=True)
             self._params["BM25"] = _BM25
-        except MilvusException as err:  # a store without the function
+        except MilvusException as err:  # this store has no BM25 function
             self.bm25_refused = str(err.message)
             self._create(uri, dense, bm25=False)
         try:

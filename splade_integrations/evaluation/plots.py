@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.evaluation.compare import Comparison
+from splade_integrations.evaluation.results import Comparison
 from splade_integrations.evaluation.sweep import SweepPoint
 
 __all__ = ["plot_comparison", "plot_sweep"]
