@@ -36,7 +36,9 @@ class PanelCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
             if record is not None:
-                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+                name, text = record
+                unescaped = text.replace(r"\[", "[")  # Typer 0.15 escapes for rich in plain help as well
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append((name, unescaped))
         for name, records in sections.items():
             if records:
                 with formatter.section(name):
