@@ -34,7 +34,7 @@ from benchmarks.measuring import (
     timed,
     write_json,
 )
-from benchmarks.workload import load_collection, model_flops_per_token, model_path, quiet
+from benchmarks.workload import load_dataset, model_flops_per_token, model_path, quiet
 from splade_integrations import SpladeEncoder
 from splade_integrations.encoding.tokenizer import TextTokenizer
 from splade_integrations.engine.compute import resolve_compute
@@ -78,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report["head"] = measure_head(options.rounds)
     _print_head(report["head"])
-    collection = load_collection(options.folder)
-    folder = model_path("base", collection)
-    report["encoders"] = measure_encoders(folder, collection.documents, options.texts, options.rounds)
+    dataset = load_dataset(options.folder)
+    folder = model_path("base", dataset)
+    report["encoders"] = measure_encoders(folder, dataset.documents, options.texts, options.rounds)
     _print_encoders(report["encoders"])
     write_json(options.json, report)
     return 0

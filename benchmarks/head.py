@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     write_json,
 )
 from benchmarks.resident import PeakMemory
-from benchmarks.workload import evenly_spaced, load_collection, model_path, quiet
+from benchmarks.workload import evenly_spaced, load_dataset, model_path, quiet
 from splade_integrations.engine.compute import resolve_compute
 from splade_integrations.engine.heads import Decoder, MaxPoolHead, TwoPassHead
 from splade_integrations.engine.heads.tiled import repeat_first_token, splade_pool
@@ -55,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    texts = evenly_spaced(collection.documents, options.texts)
+    dataset = load_dataset(options.folder)
+    texts = evenly_spaced(dataset.documents, options.texts)
     print(describe_environment())
     reports = {}
     for name in options.models:
-        report = measure_head(model_path(name, collection), texts, options.max_length, options.rounds)
+        report = measure_head(model_path(name, dataset), texts, options.max_length, options.rounds)
         reports[name] = report
         print(f"\n{name}: {report['texts']} texts, {report['tokens']} tokens, H = {report['hidden']}")
         header = ["head", "ms", "× the two-pass head's", "of float32 peak", "peak MiB", "weight diff"]

@@ -31,7 +31,7 @@ from benchmarks.measuring import (
     write_json,
 )
 from benchmarks.peers import Contestant
-from benchmarks.workload import load_collection, model_path, quiet, token_lengths
+from benchmarks.workload import load_dataset, model_path, quiet, token_lengths
 
 __all__ = ["main"]
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    folder = model_path(options.model, collection)
-    queries = sorted(collection.queries, key=len)
+    dataset = load_dataset(options.folder)
+    folder = model_path(options.model, dataset)
+    queries = sorted(dataset.queries, key=len)
     query = options.query or queries[len(queries) // 2]
     tokens = token_lengths(folder, [query], options.max_length)[0]
     print(describe_environment())

@@ -24,7 +24,7 @@ import torch
 from benchmarks.measuring import describe_environment, format_table, write_json
 from benchmarks.peers import our_encoder
 from benchmarks.resident import PeakMemory
-from benchmarks.workload import load_collection, model_path, quiet, token_lengths
+from benchmarks.workload import load_dataset, model_path, quiet, token_lengths
 from splade_integrations.engine.compute import resolve_compute
 from splade_integrations.engine.heads import TwoPassHead
 from splade_integrations.engine.load import load_masked_lm
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure_stream(options.folder, *_parsed(run), options.dtype, options.mixed)))
         return 0
     print(describe_environment())
-    collection = load_collection(options.folder)
+    dataset = load_dataset(options.folder)
     for model in {_parsed(run)[0] for run in options.runs}:
-        model_path(model, collection)  # made here if it is missing, outside the memory that is measured
+        model_path(model, dataset)  # made here if it is missing, outside the memory that is measured
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
     header = ["model", "texts", "peak MiB over warmed", "warmed MiB", "coarse head MiB", "texts/s"]
     rows = [
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool) -> dict[str, Any]:
     """Return the bytes that streaming `texts` texts takes beyond a warmed encoder, with the circumstances."""
     quiet()
-    collection = load_collection(folder)
-    encoder = our_encoder(model_path(model, collection), dtype, _MAX_LENGTH)
-    warming = list(islice(long_texts(collection.documents), _WARMING_TEXTS))
-    lengths = token_lengths(model_path(model, collection), warming, _MAX_LENGTH)
+    dataset = load_dataset(folder)
+    encoder = our_encoder(model_path(model, dataset), dtype, _MAX_LENGTH)
+    warming = list(islice(long_texts(dataset.documents), _WARMING_TEXTS))
+    lengths = token_lengths(model_path(model, dataset), warming, _MAX_LENGTH)
     if min(lengths) != _MAX_LENGTH:
         raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a collection in English.")
     for _ in encoder.stream_documents(warming):
@@ -85,7 +85,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
     memory = PeakMemory()
     rows = terms = 0
     start = time.perf_counter()
-    source = cycle(collection.documents) if mixed else long_texts(collection.documents)
+    source = cycle(dataset.documents) if mixed else long_texts(dataset.documents)
     for block in encoder.stream_documents(islice(source, texts)):
         rows += block.shape[0]
         terms += block.nnz
@@ -99,7 +99,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
         "terms_a_text": terms / rows,
         "warmed": memory.start,
         "peak_over_warmed": memory.grown(),
-        "coarse_head_bytes": _coarse_head_bytes(model_path(model, collection)),
+        "coarse_head_bytes": _coarse_head_bytes(model_path(model, dataset)),
         "seconds": seconds,
         "texts_per_second": texts / seconds,
     }

@@ -37,7 +37,7 @@ from benchmarks.measuring import (
 from benchmarks.peers import Contestant
 from benchmarks.workload import (
     evenly_spaced,
-    load_collection,
+    load_dataset,
     model_flops_per_token,
     model_path,
     quiet,
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    folder = model_path(options.model, collection)
-    source = collection.queries if options.short else collection.documents
+    dataset = load_dataset(options.folder)
+    folder = model_path(options.model, dataset)
+    source = dataset.queries if options.short else dataset.documents
     texts = evenly_spaced(source, options.texts or _DEFAULT_TEXTS.get(options.model, 64))
     lengths = token_lengths(folder, texts, options.max_length)
     trials: dict[str, float] = {}

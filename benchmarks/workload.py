@@ -10,17 +10,17 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.evaluation.dataset import Collection, CollectionError
-from splade_integrations.evaluation.dataset import load_collection as read_collection
+from splade_integrations.evaluation.dataset import Dataset, DatasetError
+from splade_integrations.evaluation.dataset import load_dataset as read_collection
 from splade_integrations.models.offline import splade_model_path
 from tests.support.random_checkpoints import save_masked_lm
 
 __all__ = [
     "CACHE",
-    "Collection",
+    "Dataset",
     "evenly_spaced",
     "flops_per_token",
-    "load_collection",
+    "load_dataset",
     "made_up_queries",
     "model_flops_per_token",
     "model_path",
@@ -50,7 +50,7 @@ def quiet() -> None:
     logging.getLogger("splade_integrations").setLevel(logging.ERROR)
 
 
-def load_collection(folder: str | Path) -> Collection:
+def load_dataset(folder: str | Path) -> Dataset:
     """Load a test collection in BEIR layout.
 
     Raises:
@@ -58,16 +58,16 @@ def load_collection(folder: str | Path) -> Collection:
     """
     try:
         return read_collection(folder)
-    except CollectionError as err:
+    except DatasetError as err:
         raise SystemExit(str(err)) from err
 
 
-def model_path(name: str, collection: Collection) -> str:
+def model_path(name: str, dataset: Dataset) -> str:
     """Return the folder of "tiny" (the demo's model), of "base" (`random_bert_base`), or `name` if it is a folder."""
     if name == "tiny":
         return splade_model_path()
     if name == "base":
-        return str(random_bert_base(collection.name, collection.documents))
+        return str(random_bert_base(dataset.name, dataset.documents))
     if not (Path(name) / "config.json").is_file():
         raise SystemExit(f"A model must be tiny, base or a folder with a checkpoint, got {name!r}. Name one of them.")
     return name

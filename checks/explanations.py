@@ -19,7 +19,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks.workload import quiet
 from splade_integrations import SpladeEncoder
-from splade_integrations.evaluation import Collection, Splade, load_collection
+from splade_integrations.evaluation import Dataset, Splade, load_dataset
 from splade_integrations.evaluation.milvus import MilvusCollection
 from splade_integrations.models.offline import splade_model_path
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=200, help="number of queries (default: %(default)s)")
     options = parser.parse_args(arguments)
     quiet()
-    found = compare(load_collection(options.folder), options.pairs)
+    found = compare(load_dataset(options.folder), options.pairs)
     print(
         f"{found.pairs} pairs, {found.documents} documents, {found.terms} shared terms, {found.expansions} expansions"
     )
@@ -75,12 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(found.largest > _TOLERANCE)
 
 
-def compare(collection: Collection, pairs: int) -> Differences:
+def compare(dataset: Dataset, pairs: int) -> Differences:
     """Explain the first hit of each of the first `pairs` queries."""
     encoder = SpladeEncoder(splade_model_path(), max_length=_MAX_LENGTH)
-    queries = collection.queries[:pairs]
-    judged = {document for query in collection.query_ids[:pairs] for document in collection.qrels[query]}
-    texts = zip(collection.document_ids, collection.documents, strict=True)
+    queries = dataset.queries[:pairs]
+    judged = {document for query in dataset.query_ids[:pairs] for document in dataset.qrels[query]}
+    texts = zip(dataset.document_ids, dataset.documents, strict=True)
     documents = [text for identifier, text in texts if identifier in judged]
     retriever = Splade(encoder, documents)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from benchmarks.measuring import describe_environment, format_table, write_json
 from benchmarks.peers import SETTINGS, UnavailableError, our_encoder
-from benchmarks.workload import Collection, load_collection, model_path, quiet
+from benchmarks.workload import Dataset, load_dataset, model_path, quiet
 from splade_integrations import Pruning
 from splade_integrations.evaluation.measures import per_query
 from splade_integrations.evaluation.ranking import postings, rank_sparse
@@ -52,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    folder = model_path(options.model, collection)
+    dataset = load_dataset(options.folder)
+    folder = model_path(options.model, dataset)
     print(describe_environment())
-    sizes = f"{len(collection.documents)} documents, {len(collection.queries)} queries"
-    print(f"{options.model} on {collection.name}, {options.device}: {sizes}")
+    sizes = f"{len(dataset.documents)} documents, {len(dataset.queries)} queries"
+    print(f"{options.model} on {dataset.name}, {options.device}: {sizes}")
     report: dict[str, Any] = {}
     exact: tuple[csr_array, csr_array] | None = None
     for setting in dict.fromkeys(["float32", *options.dtypes]):
@@ -66,31 +66,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  without {setting}: {err}")
             continue
         print(f"  {setting} …", file=sys.stderr, flush=True)
-        documents = encoder.encode_documents(collection.documents, show_progress=sys.stderr.isatty())
-        queries = encoder.encode_queries(collection.queries)
+        documents = encoder.encode_documents(dataset.documents, show_progress=sys.stderr.isatty())
+        queries = encoder.encode_queries(dataset.queries)
         del encoder
         exact = exact or (documents, queries)
         report[setting] = {
-            **_measured(collection, documents, queries),
+            **_measured(dataset, documents, queries),
             **weight_differences(documents, exact[0]),
             "top_terms_changed": changed_top_terms(documents, exact[0]),
         }
     assert exact is not None
     for pruning in options.prune:
-        report[pruning] = _measured(collection, *pruned(*exact, pruning))
+        report[pruning] = _measured(dataset, *pruned(*exact, pruning))
     _print(report)
     write_json(
         options.json,
         {
             "question": "what dtypes and pruning cost",
             "model": options.model,
-            "collection": collection.name,
+            "collection": dataset.name,
             "max_length": options.max_length,
             "device": options.device,
             "results": report,
         },
     )
-    return _check(options, collection, report)
+    return _check(options, dataset, report)
 
 
 def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float]:
@@ -143,10 +143,10 @@ def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_
     return Pruning(**options["document"]).apply(documents), Pruning(**options["query"]).apply(queries)
 
 
-def _measured(collection: Collection, documents: csr_array, queries: csr_array) -> dict[str, float]:
+def _measured(dataset: Dataset, documents: csr_array, queries: csr_array) -> dict[str, float]:
     rankings = rank_sparse(queries, postings(documents), _DEPTH)
     return {
-        **{name: float(values.mean()) for name, values in per_query(collection, rankings).items()},
+        **{name: float(values.mean()) for name, values in per_query(dataset, rankings).items()},
         "terms_a_document": documents.nnz / documents.shape[0],
         "terms_a_query": queries.nnz / queries.shape[0],
     }
@@ -170,8 +170,8 @@ def _print(report: dict[str, Any]) -> None:
     print("\n" + format_table(["setting", *columns], rows))
 
 
-def _check(options: argparse.Namespace, collection: Collection, report: dict[str, Any]) -> int:
-    known = _KNOWN.get((options.model, collection.name, options.max_length))
+def _check(options: argparse.Namespace, dataset: Dataset, report: dict[str, Any]) -> int:
+    known = _KNOWN.get((options.model, dataset.name, options.max_length))
     if known is None:
         return 0
     found = report["float32"]["nDCG@10"]

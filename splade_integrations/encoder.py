@@ -19,7 +19,7 @@ from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, st
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
 from splade_integrations.encoding.tokenizer import check_texts, iterate_texts
 from splade_integrations.engine.compute import Backend, Device, Dtype, ResolvedDevice, ResolvedDtype, resolve_compute
-from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
+from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms, override
@@ -241,7 +241,7 @@ class SpladeEncoder:
     def fingerprint(self) -> Fingerprint:
         """What decides the rows of documents and which queries fit them. A collection takes only one fingerprint."""
         settings = self._settings["document"]
-        return fingerprint_of(
+        return compute_fingerprint(
             self.model_name,
             self.spec,
             document_pruning=settings.pruning,

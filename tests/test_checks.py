@@ -11,7 +11,7 @@ from checks import explanations
 from checks.frameworks import Embeddings, compare
 from checks.quality import changed_top_terms, pruned, weight_differences
 from splade_integrations import SpladeEncoder
-from splade_integrations.evaluation import Collection
+from splade_integrations.evaluation import Dataset
 
 
 def embeddings(rng, count):
@@ -24,7 +24,7 @@ def test_frameworks_reproduce_exact_rankings():
     queries = [f"query {row}" for row in range(20)]
     qrels = {query: {str(row): 1 for row in rng.choice(300, 20, replace=False)} for query in queries}
     documents = [f"document {row}" for row in range(300)]
-    collection = Collection("made up", [str(row) for row in range(300)], documents, queries, queries, qrels)
+    collection = Dataset("made up", [str(row) for row in range(300)], documents, queries, queries, qrels)
     rows = list(compare(collection, embeddings(rng, 300), embeddings(rng, 20)))
     assert [row[:3] for row in rows] == [
         (framework, side, k)

@@ -216,4 +216,4 @@ def test_an_encoder_says_what_decides_its_rows(model_folder, random_bert_folder)
         {"special_terms": "drop"},
     ]:
         assert of(**options) != plain, options
-    assert of(random_bert_folder)["weights"] != plain["weights"]
+    assert of(random_bert_folder).weights != plain.weights

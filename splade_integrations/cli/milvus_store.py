@@ -1,18 +1,18 @@
-"""A Milvus collection that `splade index` fills and `splade search` asks. Knows Milvus, no encoder and no terminal.
+"""The Milvus collection that `splade index` fills and `splade search` queries.
 
-Fields: pk, text, sparse and, if wanted, dense, as in LangChain's store, and the encoder's fingerprint as every adapter
-records it: that store opens what was indexed here with both sides.
+Its fields are pk, text, sparse and, if wanted, dense, as in LangChain's store, and it records the encoder's fingerprint
+as every adapter does: that store opens what was indexed here. Knows Milvus; knows no encoder and no terminal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.clients import open_client
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
 from splade_integrations.milvus.fingerprint import description_with, record, recorded
 from splade_integrations.milvus.settings import (
-    MAX_TEXT_BYTES,
     cut_text,
     dense_index,
     hybrid_request,
@@ -36,7 +36,7 @@ _DENSE = "splade.dense_model"
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found."""
+    """A document that a search found."""
 
     id: str
     score: float
@@ -44,12 +44,12 @@ class Hit:
 
 
 class Store:
-    """A collection.
+    """A collection of documents.
 
     Args:
         uri: A milvus-lite file or a server.
         name: Name of the collection.
-        token: Of a server.
+        token: Token of a server.
     Raises:
         OSError: The milvus-lite file cannot be opened.
     """
@@ -61,28 +61,28 @@ class Store:
             self._client.load_collection(name)  # milvus-lite opens a file with its collections released
 
     def exists(self) -> bool:
-        """Whether the collection is there."""
+        """Whether the collection exists."""
         return bool(self._client.has_collection(self.name))
 
     def fingerprint(self) -> Fingerprint | None:
-        """Of the encoder that made its sparse vectors, if it says so."""
+        """Return the fingerprint of the encoder that made its sparse vectors, or None if it holds none."""
         return recorded(self._client.describe_collection(self.name))
 
     def dense_model(self) -> str | None:
-        """Name of the model that made its dense vectors, if it says so."""
+        """Return the name of the model that made its dense vectors, or None."""
         return (self._client.describe_collection(self.name).get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
-        """Names of its fields."""
+        """Return the names of its fields."""
         return {field["name"] for field in self._client.describe_collection(self.name)["fields"]}
 
     def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
-        """Make the collection, replacing one of its name.
+        """Create the collection, and replace one of its name.
 
         Args:
-            fingerprint: Of the encoder that will fill its sparse side.
-            dense_model: Name of the model that will fill its dense side, or None for no such side.
-            dense_dim: That model's width.
+            fingerprint: Of the encoder of its sparse vectors.
+            dense_model: Name of the model of its dense vectors, or None for no dense vectors.
+            dense_dim: Width of that model, or None.
         """
         client = self._client
         if self.exists():
@@ -101,25 +101,25 @@ class Store:
         properties = {_DENSE: dense_model or ""}
         client.create_collection(self.name, schema=schema, consistency_level="Strong", properties=properties)
         record(client, self.name, fingerprint)
-        client.create_index(self.name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
+        client.create_index(self.name, indexes, sync=False)  # sync=True needs an RPC that milvus-lite lacks
         client.load_collection(self.name)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids it has."""
+        """Return those of the ids that the collection has."""
         rows = self._client.get(self.name, ids=list(ids), output_fields=["pk"]) if ids else []
         return {row["pk"] for row in rows}
 
     def add(
-        self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Sequence[Any] | None
+        self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Iterable[Any] | None
     ) -> None:
-        """Store documents; those whose id is there are replaced.
+        """Store documents, and replace those that have the same id.
 
         Raises:
             ValueError: An id is too long.
         """
         for identifier in ids:
             if len(identifier.encode("utf-8", "replace")) > _ID_BYTES:
-                raise ValueError(f"an id must be of at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
+                raise ValueError(f"an id must have at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
         rows: list[dict[str, Any]] = [
             {"pk": identifier, "text": cut_text(text), "sparse": storable(terms)}
             for identifier, text, terms in zip(ids, texts, sparse, strict=True)
@@ -131,38 +131,38 @@ class Store:
         write(self.name, rows)
 
     def finish(self) -> None:
-        """Make what was added quick to search, on milvus-lite; a server does so by itself."""
+        """Make the new documents quick to search on milvus-lite; a server does so by itself."""
         if is_lite(self.uri):
             self._client.flush(self.name)
 
     def search(self, mode: str, sparse: dict[int, float] | None, dense: Any, k: int, expr: str) -> list[Hit]:
-        """The best `k` documents.
+        """Return the best `k` documents.
 
         Args:
             mode: "sparse", "dense", or "hybrid": both fused by reciprocal rank.
-            sparse: Terms of the query.
-            dense: Its dense embedding.
-            k: How many.
+            sparse: Sparse embedding of the query, {token id: weight}, or None.
+            dense: Dense embedding of the query, or None.
+            k: Most documents.
             expr: Milvus's filter expression, or "".
         """
-        sides: dict[str, Any] = {}
+        queries: dict[str, Any] = {}
         if mode != "dense":
-            sides["sparse"] = searchable(sparse or {})
+            queries["sparse"] = searchable(sparse or {})
         if mode != "sparse":
-            sides["dense"] = dense
+            queries["dense"] = dense
         metrics = {"sparse": sparse_index(self.uri)["metric_type"], "dense": dense_index(self.uri)["metric_type"]}
         if mode == "hybrid":
-            both = [(side, query, {"metric_type": metrics[side], "params": {}}) for side, query in sides.items()]
+            both = [(field, query, {"metric_type": metrics[field], "params": {}}) for field, query in queries.items()]
             found = self._client.hybrid_search(
                 self.name, **hybrid_request(both, k=k, expr=expr), output_fields=["text"]
             )
         else:
-            [(side, query)] = sides.items()
+            [(field, query)] = queries.items()
             found = self._client.search(
                 self.name,
                 [query],
-                anns_field=side,
-                search_params={"metric_type": metrics[side], "params": {}},
+                anns_field=field,
+                search_params={"metric_type": metrics[field], "params": {}},
                 limit=k,
                 filter=expr,
                 output_fields=["text"],

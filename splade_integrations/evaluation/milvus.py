@@ -1,6 +1,6 @@
-"""The same embeddings in a Milvus collection: dense, SPLADE and Milvus's own BM25, alone and fused by Milvus.
+"""A Milvus collection that holds dense and SPLADE embeddings and Milvus's own BM25, and searches and fuses them.
 
-Knows Milvus and rankings, no encoder, no measure and no files.
+Knows Milvus and rankings; knows no encoder, no measure and no files.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,8 @@ from scipy.sparse import csr_array
 from splade_integrations.dependencies import require_extra
 from splade_integrations.evaluation.ranking import Ranking, blocks
 from splade_integrations.milvus.clients import open_client
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES, RRF_K
 from splade_integrations.milvus.settings import (
-    MAX_TEXT_BYTES,
-    RRF_K,
     cut_text,
     dense_index,
     is_lite,
@@ -33,32 +32,33 @@ __all__ = ["MilvusCollection", "bm25_analyzer"]
 
 _ROWS_AT_ONCE = 1000
 _QUERIES_AT_ONCE = 50
-# Named, because milvus-lite's hybrid search else sends every field of every hit, vectors included: minutes for 300
-# queries of depth 1 000.
+# Stated, because otherwise milvus-lite's hybrid search returns every field of every hit, vectors included: minutes for
+# 300 queries of depth 1 000.
 _ROW_ALONE = ["row"]
 _BM25 = {"metric_type": "BM25", "params": {}}
 
 
 def bm25_analyzer(uri: str) -> dict[str, Any]:
-    """How Milvus's BM25 function takes text apart.
+    """Return how Milvus's BM25 function splits text into words.
 
-    A server's "english" analyzer stems and drops stop words. milvus-lite 3.2 splits at what is no word character and
-    makes lower case; filters other than literal stop words it ignores in silence.
+    A server's "english" analyzer stems words and drops stop words. milvus-lite 3.2 splits on non-word characters and
+    lowercases; it silently ignores every filter except literal stop words.
     """
     return {"tokenizer": "standard"} if is_lite(uri) else {"type": "english"}
 
 
 class MilvusCollection:
-    """A new collection of documents, their row as primary key, with up to three searchable fields.
+    """A new collection of documents with up to three searchable fields. The primary key is the row in the corpus.
 
     Args:
         uri: A milvus-lite file or a server.
-        name: Name of the collection; one of that name is replaced.
+        name: Name of the collection. A collection of that name is replaced.
         texts: For Milvus's BM25 function, cut at 65 535 bytes.
-        dense: (N, H), or None for no dense field.
-        sparse: (N, V), or None for no SPLADE field. A document without terms is stored, and never found by it.
-        report: Told how many more documents are stored.
-        token: Of a server.
+        dense: Dense embeddings, (N, H), or None for no dense field.
+        sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but never
+            found by SPLADE.
+        report: Called with how many more documents are stored.
+        token: Token of a server.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class MilvusCollection:
         try:
             self._create(uri, dense, bm25=True)
             self._params["BM25"] = _BM25
-        except MilvusException as err:  # a store without the function
+        except MilvusException as err:  # this store has no BM25 function
             self.bm25_refused = str(err.message)
             self._create(uri, dense, bm25=False)
         try:
@@ -112,23 +112,23 @@ class MilvusCollection:
                     row["text"] = cut_text(text)
             self._client.insert(self._name, rows)
             report(len(rows))
-        self._client.flush(self._name)  # once: milvus-lite would index unflushed rows anew for each query
+        self._client.flush(self._name)  # once: milvus-lite indexes unflushed rows again for each query
 
     @property
-    def sides(self) -> list[str]:
-        """What can be searched."""
+    def retrievers(self) -> list[str]:
+        """Names of what can be searched: dense, SPLADE, BM25."""
         return list(self._params)
 
-    def search(self, side: str, queries: Any, depth: int) -> list[Ranking]:
-        """Rankings of one side. Queries are texts for BM25, else embeddings."""
+    def search(self, retriever: str, queries: Any, depth: int) -> list[Ranking]:
+        """Return the rankings of one retriever. Queries are texts for BM25, embeddings for the others."""
         found = []
         for block in blocks(_count(queries), _QUERIES_AT_ONCE):
-            data = _search_data(side, queries[block])
+            data = _search_data(retriever, queries[block])
             hits = self._client.search(
                 self._name,
                 data,
-                anns_field=_field(side),
-                search_params=self._params[side],
+                anns_field=_field(retriever),
+                search_params=self._params[retriever],
                 limit=depth,
                 output_fields=_ROW_ALONE,
             )
@@ -136,23 +136,23 @@ class MilvusCollection:
         return found
 
     def fuse(self, queries: dict[str, Any], candidates: int, depth: int) -> list[Ranking]:
-        """Reciprocal rank fusion by Milvus.
+        """Return Milvus's reciprocal rank fusion of several retrievers.
 
         Args:
-            queries: For each side its queries, as `search` takes them.
-            candidates: Hits of each side that it sees.
-            depth: Longest ranking.
+            queries: {retriever: queries, as `search` takes them}.
+            candidates: Hits of each retriever that fusion sees.
+            depth: Most hits of a ranking.
         """
         found = []
         for block in blocks(_count(next(iter(queries.values()))), _QUERIES_AT_ONCE):
             requests = [
                 AnnSearchRequest(
-                    data=_search_data(side, encoded[block]),
-                    anns_field=_field(side),
-                    param=self._params[side],
+                    data=_search_data(retriever, encoded[block]),
+                    anns_field=_field(retriever),
+                    param=self._params[retriever],
                     limit=candidates,
                 )
-                for side, encoded in queries.items()
+                for retriever, encoded in queries.items()
             ]
             hits = self._client.hybrid_search(
                 self._name, requests, RRFRanker(RRF_K), limit=depth, output_fields=_ROW_ALONE
@@ -195,20 +195,20 @@ class MilvusCollection:
             )
             indexes.add_index("bm25", **(sparse_index(uri) | {"metric_type": "BM25"}))
         client.create_collection(self._name, schema=schema, consistency_level="Strong")
-        client.create_index(self._name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
+        client.create_index(self._name, indexes, sync=False)  # sync=True needs an RPC that milvus-lite lacks
         client.load_collection(self._name)  # waits on a server
 
 
-def _field(side: str) -> str:
-    return "bm25" if side.startswith("BM25") else side
+def _field(retriever: str) -> str:
+    return "bm25" if retriever.startswith("BM25") else retriever
 
 
 def _count(queries: Any) -> int:
     return queries.shape[0] if hasattr(queries, "shape") else len(queries)
 
 
-def _search_data(side: str, queries: Any) -> Sequence[Any]:
-    if side == "SPLADE":
+def _search_data(retriever: str, queries: Any) -> Sequence[Any]:
+    if retriever == "SPLADE":
         return [searchable(row) for row in to_dicts(queries)]
     return list(queries)
 
@@ -220,5 +220,5 @@ def _rankings(hits: Any) -> list[Ranking]:
 
 
 def _falling(distances: list[float]) -> list[float]:
-    """Scores, the best first. milvus-lite 3.2 gives those of its BM25 function with the sign turned."""
+    """Return scores, the best first. milvus-lite 3.2 returns those of its BM25 function with the sign flipped."""
     return [-distance for distance in distances] if distances and distances[0] < distances[-1] else distances

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding, SparseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -13,6 +13,7 @@ from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.milvus.settings import searchable, storable
 from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
@@ -62,9 +63,9 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         embed_batch_size: int = 512,
         num_workers: int | None = None,
         dynamic_batching: bool = True,
-        **encoder_options: Any,
+        **encoder_options: Unpack[EncoderOptions],
     ) -> None:
-        adapted = AdaptedEncoder(encoder, model_name, encoder_options, dynamic_batching=dynamic_batching)
+        adapted = AdaptedEncoder(encoder, model_name, dynamic_batching=dynamic_batching, **encoder_options)
         name = str(model_name or getattr(encoder, "model_name", type(encoder).__name__))
         super().__init__(model_name=name, embed_batch_size=embed_batch_size, num_workers=num_workers)
         self._adapted = adapted

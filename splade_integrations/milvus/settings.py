@@ -9,6 +9,7 @@ from typing import Any
 
 from splade_integrations.dependencies import check_installed, require_extra
 from splade_integrations.errors import OptionalDependencyError
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES, MOST_CANDIDATES, RRF_K
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AnnSearchRequest, RRFRanker
@@ -30,13 +31,9 @@ __all__ = [
     "storable",
 ]
 
-RRF_K = 60
 # Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 _EMPTY_QUERY = {2**32 - 3: 1e-6}
-# Bytes of UTF-8 that the frameworks' text fields hold: the most of a Milvus VARCHAR.
-MAX_TEXT_BYTES = 65_535
-MOST_CANDIDATES = 16_384  # more a server refuses
 
 
 def lite_version(uri: str) -> str:

@@ -401,7 +401,7 @@ def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, 
     encoder = SpladeEncoder("model")
     monkeypatch.chdir("/")
     assert encoder.encode_documents(["a"]).nnz > 0  # loaded now
-    assert encoder.fingerprint["weights"]
+    assert encoder.fingerprint.weights
 
 
 def test_queries_do_not_wait_for_the_documents_role(plain, tmp_path, monkeypatch):
