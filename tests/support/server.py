@@ -40,9 +40,7 @@ def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
             if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise SystemExit(
-        "milvus-lite's server must start within a minute, got no answer. Try by hand: milvus-lite server --data-dir DIR"
-    )
+    raise SystemExit("milvus-lite's server must start, got none. Try by hand: milvus-lite server --data-dir folder")
 
 
 def main(arguments: list[str]) -> int:
