@@ -7,6 +7,7 @@ The exit status is 1 if they pass more than 12 modules, or change the module mor
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -30,7 +31,7 @@ def main() -> int:
     embedding.embed_documents(_TEXTS)  # what happens once is no part of the way
     calls = way(embedding)
     stations = [module for module, _ in calls]
-    changes = sum(before != after for before, after in zip(stations, stations[1:], strict=False))
+    changes = sum(before != after for before, after in pairwise(stations))
     last = ""
     for module, function in calls:
         if module != last:

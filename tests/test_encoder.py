@@ -329,7 +329,7 @@ def test_repr_names_what_matters(encoder):
 def test_tokenising_some_texts_at_a_time_changes_nothing(encoder, texts, monkeypatch):
     tokenize = TextTokenizer(encoder.tokenizer, 256)
     expected = tokenize(texts, max_windows=2)
-    monkeypatch.setattr("splade_integrations.encoding.tokenizer._TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("splade_integrations.encoding.tokenizer.TEXTS_AT_ONCE", 3)
     assert tokenize(texts, max_windows=2) == expected
 
 

@@ -29,7 +29,7 @@ __all__ = [
 # Share of a window that the next window of the same text repeats, so that most phrases are whole in one of them.
 _OVERLAP = 1 / 8
 # An encoding of `tokenizers` holds each token as a string, even those cut off: some 100 KB for a long text.
-_TEXTS_AT_ONCE = 256
+TEXTS_AT_ONCE = 256
 # Tokenizers without a stated limit say 1e30.
 _NO_LIMIT = 10**6
 _NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
@@ -190,8 +190,8 @@ class TextTokenizer:
         return TokenIds(ids, windows, truncated, tokens_lost, tokens)
 
     def _encodings(self, texts: list[str]) -> Iterator[Encoding]:
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            some = texts[start : start + _TEXTS_AT_ONCE]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[start : start + TEXTS_AT_ONCE]
             yield from self._rust.encode_batch_fast(some, add_special_tokens=self._add_special_tokens)
 
     def _call_python(self, texts: list[str], max_windows: int) -> TokenIds:

@@ -52,7 +52,7 @@ def int8_weight_qmax() -> int | None:
         exact = all((torch._int_mm(row, row.T) == QMAX_8BIT**2 * row.shape[1]).all() for row in rows)
         return QMAX_8BIT if exact else None
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    return QMAX_7BIT if wide and _is_exact(QMAX_7BIT) else None
+    return QMAX_7BIT if wide and is_exact(QMAX_7BIT) else None
 
 
 def quantize(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
     return product
 
 
-def _is_exact(qmax: int) -> bool:
+def is_exact(qmax: int) -> bool:
     """Return whether sums are exact: at their largest, when large terms cancel down to 1, and for arbitrary numbers."""
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:

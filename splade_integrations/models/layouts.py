@@ -48,7 +48,7 @@ class _Fact:
 _OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
 # Used only if the repository has no modules.json. Sources: the model cards; for naver's also arXiv:2403.06789
 # (splade-v3) and arXiv:2207.03834 (efficient-splade), for OpenSearch's arXiv:2411.04403 and arXiv:2504.14839 (v3).
-_KNOWN = {
+KNOWN = {
     "naver/splade-v3-doc": _Fact(query_from="ones"),
     "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
     "naver/efficient-splade-V-large-doc": _Fact(query_repository="naver/efficient-splade-V-large-query"),
@@ -110,9 +110,9 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
 def _known(repository: Repository) -> _Fact | None:
     """Return the fact about a known repository, or about a local folder of its name."""
     if repository.local_folder is None:
-        return _KNOWN.get(repository.name)
+        return KNOWN.get(repository.name)
     folder = repository.local_folder.resolve().name
-    for name, fact in _KNOWN.items():
+    for name, fact in KNOWN.items():
         if folder == name.rpartition("/")[2]:
             logger.warning("%s is treated as a copy of %s. Options override what is known of it.", folder, name)
             return fact
@@ -133,7 +133,7 @@ def _describe_plain(repository: Repository) -> ModelSpec:
     document = RoleSpec(TransformerSpec(repository, activation_function=fact.activation_function))
     query = document
     if fact.query_repository:
-        query = RoleSpec(TransformerSpec(_query_repository(repository, fact.query_repository)))
+        query = RoleSpec(TransformerSpec(query_repository(repository, fact.query_repository)))
     elif fact.query_from == "own tokens":
         query = replace(document, token_weights=TokenWeightsSpec(repository))
     elif fact.query_from:
@@ -146,7 +146,7 @@ def _describe_plain(repository: Repository) -> ModelSpec:
     return ModelSpec(document, query, special_terms=fact.special_terms)
 
 
-def _query_repository(repository: Repository, name: str) -> Repository:
+def query_repository(repository: Repository, name: str) -> Repository:
     """Return the repository of the query encoder: a folder of its name beside a local folder, or one at the hub."""
     if repository.local_folder is None:  # a revision belongs to the documents' repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}

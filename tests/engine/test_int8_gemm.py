@@ -79,7 +79,7 @@ def test_weights_on_the_left_are_exact(width):
 def test_products_that_are_not_exact_are_found(monkeypatch, product, exact):
     monkeypatch.setattr(int8_products, "multiply_int8", product)
     monkeypatch.setattr(int8_products, "pack_int8", lambda integers: integers)
-    assert [levels for levels in (QMAX_7BIT, QMAX_7BIT + 1, QMAX_8BIT) if int8_products._is_exact(levels)] == exact
+    assert [levels for levels in (QMAX_7BIT, QMAX_7BIT + 1, QMAX_8BIT) if int8_products.is_exact(levels)] == exact
 
 
 @needs_int8
@@ -98,9 +98,9 @@ def test_a_processor_has_int8_where_its_sums_are_exact(monkeypatch, vnni, amx, c
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     asked = int8_weight_qmax.__wrapped__  # not the answer that is remembered
-    monkeypatch.setattr(int8_products, "_is_exact", lambda levels: True)
+    monkeypatch.setattr(int8_products, "is_exact", lambda levels: True)
     assert asked() == expected
-    monkeypatch.setattr(int8_products, "_is_exact", lambda levels: False)
+    monkeypatch.setattr(int8_products, "is_exact", lambda levels: False)
     monkeypatch.setattr(torch, "_int_mm", lambda left, right: torch.zeros(64, 64, dtype=torch.int32))
     assert asked() is None
 

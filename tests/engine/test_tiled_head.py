@@ -13,8 +13,8 @@ from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, SumPool
 @pytest.mark.parametrize(("pooling", "fast_head"), [("max", MaxPoolHead), ("sum", SumPoolHead)])
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fast_head, activation, monkeypatch):
-    monkeypatch.setattr(head, "_TILE_CELLS", dict.fromkeys(head._TILE_CELLS, 64 * 300))  # several tiles even here
-    monkeypatch.setattr(head, "_TILE_TOKENS", 700)
+    monkeypatch.setattr(head, "TILE_CELLS", dict.fromkeys(head.TILE_CELLS, 64 * 300))  # several tiles even here
+    monkeypatch.setattr(head, "TILE_TOKENS", 700)
     generator = torch.Generator().manual_seed(batch)
     hidden = torch.randn(batch, longest, 16, generator=generator)
     weight = torch.randn(vocabulary, 16, generator=generator)

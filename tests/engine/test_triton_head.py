@@ -71,11 +71,11 @@ def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span,
     """The maxima of spans being taken for all texts at once, or for some at a time."""
     from splade_integrations.engine.kernels import max_logits
 
-    monkeypatch.setattr(max_logits, "_LEAST_SPAN_OF_SEVERAL", 4)
-    monkeypatch.setattr(max_logits, "_MAXIMA_BYTES", maxima_bytes)
+    monkeypatch.setattr(max_logits, "LEAST_SPAN_OF_SEVERAL", 4)
+    monkeypatch.setattr(max_logits, "MAXIMA_BYTES", maxima_bytes)
     if DEVICE == "cpu":  # a GPU's tiles are larger
-        tokens = max_logits._OF_INTERPRETER.tokens
-        assert max_logits._span(texts, longest, tokens) == span
+        tokens = max_logits.INTERPRETER_BLOCKS.tokens
+        assert max_logits.tokens_per_tile(texts, longest, tokens) == span
         assert span < min(longest, tokens)
     lengths = torch.linspace(1, longest, texts).round().long().tolist()
     assert_equal_to_plain(*batch(lengths, 24, 40))
@@ -140,9 +140,9 @@ def test_what_is_not_finite_shows(value):
 )
 def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span):
     """Of a text that needs several tiles at least 32 in each, so that its maxima are few."""
-    from splade_integrations.engine.kernels.max_logits import _span
+    from splade_integrations.engine.kernels.max_logits import tokens_per_tile
 
-    assert _span(texts, longest, 256) == span
+    assert tokens_per_tile(texts, longest, 256) == span
 
 
 @needs_triton
@@ -151,19 +151,20 @@ def test_the_probe_takes_every_span_and_several_of_those_that_may_be_several(tok
     from splade_integrations.engine.kernels import max_logits
 
     spans = {
-        length: max_logits._span(triton_head._PROBED_TEXTS, length, tokens) for length in triton_head._PROBED_LENGTHS
+        length: max_logits.tokens_per_tile(triton_head.PROBED_TEXTS, length, tokens)
+        for length in triton_head.PROBED_LENGTHS
     }
     assert set(spans.values()) == {tokens >> halvings for halvings in range(6)}
     several = {span for length, span in spans.items() if length > span}
-    assert several == {span for span in spans.values() if span >= max_logits._LEAST_SPAN_OF_SEVERAL}
+    assert several == {span for span in spans.values() if span >= max_logits.LEAST_SPAN_OF_SEVERAL}
 
 
 COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from splade_integrations.engine.kernels.added_norm import _add_and_normalize
-from splade_integrations.engine.kernels.max_logits import _CHOICE, _max_logits
+from splade_integrations.engine.kernels.added_norm import add_and_normalize_kernel
+from splade_integrations.engine.kernels.max_logits import BLOCKS, max_logits_kernel
 
 def compiled(kernel, capability, pointers, constants, types=(), **options):
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
@@ -174,18 +175,18 @@ def compiled(kernel, capability, pointers, constants, types=(), **options):
 
 for argument in sys.argv[1:]:
     capability, room = map(int, argument.split(":"))
-    terms, tokens, width, warps, stages = next(b for b in _CHOICE if b.bytes(2) <= room * 1024)
+    terms, tokens, width, warps, stages = next(b for b in BLOCKS if b.bytes(2) <= room * 1024)
     constants = {"BLOCK_V": terms, "BLOCK_T": tokens, "BLOCK_K": width, "TOGETHER": 8, "PROGRAMS": 132}
     pointers = {"hidden": "*fp16", "weight": "*fp16", "maxima": "*fp32"}
     for span in (tokens, tokens // 32):
         constants |= {"SPAN": span, "WHOLE_BLOCKS": True}
         types = {"lengths": "*i32"}
-        done = compiled(_max_logits, capability, pointers, constants, types, num_warps=warps, num_stages=stages)
+        done = compiled(max_logits_kernel, capability, pointers, constants, types, num_warps=warps, num_stages=stages)
         assert done.metadata.shared <= room * 1024, (capability, span, done.metadata.shared)
     instructions = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "cp.async", "max.NaN.f32", "max.f32")
     print(capability, f"{terms}x{tokens}", *(name for name in instructions if name in done.asm["ptx"]))
     pointers = dict.fromkeys(("outputs", "residual", "weight", "bias"), "*bf16")
-    compiled(_add_and_normalize, capability, pointers, {"BLOCK": 1024}, {"eps": "fp32"}, num_warps=2)
+    compiled(add_and_normalize_kernel, capability, pointers, {"BLOCK": 1024}, {"eps": "fp32"}, num_warps=2)
 """
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(int8_weight_qmax() is None, reason="this process
 @pytest.fixture(autouse=True)
 def never_give_up(monkeypatch):
     """However many candidates there are, the second pass must do the work."""
-    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 2)
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 2)
 
 
 @pytest.fixture(autouse=True, params=[QMAX_8BIT, QMAX_7BIT], ids=["8 bits", "7 bits"])
@@ -64,7 +64,7 @@ def test_random_weights(width, scale):
 @pytest.mark.parametrize("most_candidates", [2, 0], ids=["second pass", "plain head"])
 def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_candidates, monkeypatch):
     """By either way, so that a row does not depend on how many candidates its neighbours have."""
-    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", most_candidates)
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", most_candidates)
     generator = torch.Generator().manual_seed(7)
     weight, hidden = torch.randn(900, 64, generator=generator), torch.randn(4, 20, 64, generator=generator)
     bias, lengths = torch.randn(900, generator=generator) - 15, torch.tensor([20, 3, 11, 20])
@@ -163,7 +163,7 @@ def test_the_mean_hidden_state_is_finite_or_zero(model_folder, monkeypatch):
 
 
 def test_many_candidates_fall_back_to_the_plain_head(monkeypatch):
-    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 1 / 16)
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 1 / 16)
     called = []
     plain = MaxPoolHead.__call__
     monkeypatch.setattr(MaxPoolHead, "__call__", lambda *arguments: called.append(1) or plain(*arguments))

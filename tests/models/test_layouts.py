@@ -223,24 +223,24 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     repository = Repository(str(opensearch_root))
     assert layouts.describe(repository).document.transformer.activation_function == "relu"
     name = f"org/{opensearch_root.name}"  # a local folder that bears a known repository's name is taken for its copy
-    fact = layouts._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
-    monkeypatch.setitem(layouts._KNOWN, name, fact)
+    fact = layouts.KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
+    monkeypatch.setitem(layouts.KNOWN, name, fact)
     assert layouts.describe(repository).document.transformer.activation_function == "log1p_relu"
-    monkeypatch.setitem(layouts._KNOWN, name, layouts._KNOWN["naver/splade-v3-doc"])
+    monkeypatch.setitem(layouts.KNOWN, name, layouts.KNOWN["naver/splade-v3-doc"])
     assert layouts.describe(repository).query.token_weights.file is None
-    monkeypatch.setitem(layouts._KNOWN, f"org/{opensearch_root.name}", layouts._KNOWN["naver/splade-v3-lexical"])
+    monkeypatch.setitem(layouts.KNOWN, f"org/{opensearch_root.name}", layouts.KNOWN["naver/splade-v3-lexical"])
     query = layouts.describe(repository).query
     assert query.transformer is not None
     assert query.token_weights.file is None
-    efficient = layouts._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
-    monkeypatch.setitem(layouts._KNOWN, name, efficient)
+    efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
+    monkeypatch.setitem(layouts.KNOWN, name, efficient)
     with pytest.raises(FileNotFoundError, match="queries are for naver/efficient-splade-VI-BT-large-query to encode"):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
     assert layouts.describe(repository).query.transformer.repository.name == str(beside.resolve())
     at_hub = Repository("naver/efficient-splade-VI-BT-large-doc", {"revision": "1234", "token": "t"})
-    assert layouts._query_repository(at_hub, efficient.query_repository) == Repository(
+    assert layouts.query_repository(at_hub, efficient.query_repository) == Repository(
         "naver/efficient-splade-VI-BT-large-query", {"token": "t"}
     )
 

@@ -17,10 +17,10 @@ __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "r
 
 # One tile of logits, 4 bytes a cell, must stay in a cache while its product is computed and its maximum taken. Larger
 # tiles let the product read its factors less often, and keep a GPU busy for longer than a call takes.
-_TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
+TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
 # For products with unsigned weights, which processors with AVX2 alone compute: their caches are smaller.
 _UNSIGNED_TILE_CELLS = 2**20
-_TILE_TOKENS = 2048
+TILE_TOKENS = 2048
 # Up to this many tokens an int8 product is faster with the weight as its right operand.
 _FEW_TOKENS = 64
 
@@ -136,9 +136,9 @@ class SumPoolHead:
         vocabulary = self._weight.shape[0]
         pooled = torch.zeros((hidden.shape[0], vocabulary), dtype=torch.float32, device=hidden.device)
         for text, length in enumerate(lengths.tolist()):
-            for first in range(0, length, _TILE_TOKENS):
-                tokens = hidden[text, first : min(first + _TILE_TOKENS, length)]  # (l, H)
-                rows = max(256, _TILE_CELLS[hidden.device.type] // len(tokens))
+            for first in range(0, length, TILE_TOKENS):
+                tokens = hidden[text, first : min(first + TILE_TOKENS, length)]  # (l, H)
+                rows = max(256, TILE_CELLS[hidden.device.type] // len(tokens))
                 for start in range(0, vocabulary, rows):
                     tile = slice(start, start + rows)
                     pooled[text, tile] += self._summed(tokens, tile)
@@ -174,7 +174,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == torch.int8 and batch * longest <= _FEW_TOKENS:
         return torch._int_mm(hidden.flatten(0, 1), weight.T).view(batch, longest, vocabulary).amax(dim=1).T
     dtype = {torch.int8: torch.int32, torch.uint8: torch.float32}.get(weight.dtype, hidden.dtype)
-    cells = _UNSIGNED_TILE_CELLS if weight.dtype == torch.uint8 else _TILE_CELLS[hidden.device.type]
+    cells = _UNSIGNED_TILE_CELLS if weight.dtype == torch.uint8 else TILE_CELLS[hidden.device.type]
     pooled = torch.empty((vocabulary, batch), dtype=dtype, device=hidden.device)
     for texts, tokens in _token_groups(batch, longest):
         group = hidden[texts, tokens]  # (b, l, H)
@@ -202,10 +202,10 @@ def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Calla
 
 
 def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
-    """Return slices (texts, tokens) that cover (batch, longest) in groups of about `_TILE_TOKENS` tokens."""
-    texts_a_group = max(1, _TILE_TOKENS // longest)
+    """Return slices (texts, tokens) that cover (batch, longest) in groups of about `TILE_TOKENS` tokens."""
+    texts_a_group = max(1, TILE_TOKENS // longest)
     return [
-        (slice(first, min(first + texts_a_group, batch)), slice(token, min(token + _TILE_TOKENS, longest)))
+        (slice(first, min(first + texts_a_group, batch)), slice(token, min(token + TILE_TOKENS, longest)))
         for first in range(0, batch, texts_a_group)
-        for token in range(0, longest, _TILE_TOKENS)
+        for token in range(0, longest, TILE_TOKENS)
     ]

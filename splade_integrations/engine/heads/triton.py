@@ -19,7 +19,7 @@ __all__ = ["TritonHead"]
 logger = logging.getLogger(__name__)
 
 # Batches that make the kernel use each of its tilings: tiles of several texts, texts of several tiles.
-_PROBED_TEXTS, _PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
+PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
 # Float32 sums of 16-bit products differ by some 1e-5 of the largest; 16-bit sums by 1e-3 and more.
 _TOLERANCE = 1e-4
@@ -69,7 +69,7 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
     """Return whether a kind of head gives what the plain one gives in float32 on random vectors. Warn if not."""
     difference = 0.0
     try:
-        for longest in _PROBED_LENGTHS:
+        for longest in PROBED_LENGTHS:
             difference = max(difference, _difference(kind, weight[-_PROBED_TERMS:], longest))
     except Exception as err:  # whatever a compiler or a driver may raise: the plain head needs neither
         logger.warning("The Triton head fails here, so the plain one is used, which is slower: %s", err)
@@ -88,8 +88,8 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
 def _difference(kind: type[TritonHead], weight: Tensor, longest: int) -> float:
     """Return how far the head is from the plain one in float32, as a share of the largest weight."""
     generator = torch.Generator("cpu").manual_seed(longest)
-    hidden = torch.randn(_PROBED_TEXTS, longest, weight.shape[1], generator=generator, device="cpu").to(weight)
-    lengths = torch.linspace(longest, 1, _PROBED_TEXTS, device="cpu").round().long().to(weight.device)
+    hidden = torch.randn(PROBED_TEXTS, longest, weight.shape[1], generator=generator, device="cpu").to(weight)
+    lengths = torch.linspace(longest, 1, PROBED_TEXTS, device="cpu").round().long().to(weight.device)
     with exact_float32(weight.device):
         found = kind(Decoder(weight))(hidden, lengths)
         expected = MaxPoolHead(Decoder(weight.float()))(hidden.float(), lengths)

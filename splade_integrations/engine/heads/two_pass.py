@@ -30,7 +30,7 @@ _ROUNDINGS = 64
 # subnormal numbers to 0. Beside elements of up to 2^20 they add less than H 2^-41. Far below any weight that counts.
 _UNDERFLOW = 2.0**-24
 # Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
-_MOST_CANDIDATES = 1 / 16
+MOST_CANDIDATES = 1 / 16
 # Rows of weights that are converted to float32, or quantised, at once.
 _ROWS = 2048
 
@@ -135,7 +135,7 @@ class TwoPassHead:
         batch = len(hidden)
         exact = repeat_first_token(hidden, lengths).float()
         texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # texts ascend
-        if len(texts) > _MOST_CANDIDATES * batch * self._weight.shape[0]:
+        if len(texts) > MOST_CANDIDATES * batch * self._weight.shape[0]:
             return self._plain(exact, lengths)
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
