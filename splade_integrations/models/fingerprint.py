@@ -14,7 +14,7 @@ from splade_integrations.models.repository import path_in
 from splade_integrations.models.spec import MaskedLM, ModelDescription, Side
 from splade_integrations.sparse import Pruning
 
-__all__ = ["Fingerprint", "SideSettings", "compute_fingerprint", "fingerprint_of"]
+__all__ = ["Fingerprint", "SideFingerprint", "compute_fingerprint", "fingerprint_of"]
 
 # In the order in which transformers looks for them.
 _WEIGHTS_FILES = (
@@ -28,7 +28,7 @@ _ORIGIN = ("model", "commit")
 
 
 @dataclass(frozen=True)
-class SideSettings:
+class SideFingerprint:
     """Everything that decides the rows of documents, or of queries, except the weights and the pruning.
 
     Args:
@@ -77,8 +77,8 @@ class Fingerprint:
     model: str | None = None
     commit: str | None = None
     weights: str | None = None
-    document: SideSettings = field(default_factory=SideSettings)
-    query: SideSettings = field(default_factory=SideSettings)
+    document: SideFingerprint = field(default_factory=SideFingerprint)
+    query: SideFingerprint = field(default_factory=SideFingerprint)
     document_pruning: Pruning = field(default_factory=Pruning)
     special_terms: str | None = None
     max_length: int | None = None
@@ -97,8 +97,8 @@ class Fingerprint:
         """Read what `to_json` returned, in this version or another one."""
         stored: dict[str, Any] = json.loads(text)
         return cls(
-            document=SideSettings(**_take(stored, "document_", SideSettings)),
-            query=SideSettings(**_take(stored, "query_", SideSettings)),
+            document=SideFingerprint(**_take(stored, "document_", SideFingerprint)),
+            query=SideFingerprint(**_take(stored, "query_", SideFingerprint)),
             document_pruning=Pruning(**_take(stored, "document_", Pruning)),
             **{name: stored.pop(name) for name in _PLAIN if name in stored},
             unknown=stored,
@@ -115,7 +115,7 @@ class Fingerprint:
 
         How documents were truncated and pruned does not.
         """
-        concerned = {"weights", "special_terms", *(f"query_{setting.name}" for setting in fields(SideSettings))}
+        concerned = {"weights", "special_terms", *(f"query_{setting.name}" for setting in fields(SideFingerprint))}
         return [name for name in self.differences(other) if name in concerned]
 
     def describe(self, names: list[str]) -> str:
@@ -138,7 +138,7 @@ class Fingerprint:
         found: dict[str, Any] = {}
         for part in fields(self):
             value = getattr(self, part.name)
-            if isinstance(value, SideSettings):
+            if isinstance(value, SideFingerprint):
                 found |= {f"{part.name}_{name}": setting for name, setting in vars(value).items()}
             elif isinstance(value, Pruning):
                 found |= {f"document_{name}": limit for name, limit in vars(value).items()}
@@ -216,11 +216,11 @@ def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
     return {name: stored.pop(f"{prefix}{name}") for name in names if f"{prefix}{name}" in stored}
 
 
-def _settings(side: Side) -> SideSettings:
+def _settings(side: Side) -> SideFingerprint:
     token_weights = None if side.token_weights is None else side.token_weights.file or "1 each"
     if side.masked_lm is None:
-        return SideSettings(side.prompt, token_weights=token_weights)
-    return SideSettings(
+        return SideFingerprint(side.prompt, token_weights=token_weights)
+    return SideFingerprint(
         side.prompt,
         side.masked_lm.pooling_strategy,
         side.masked_lm.activation_function,

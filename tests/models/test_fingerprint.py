@@ -4,7 +4,7 @@ import json
 from dataclasses import fields, replace
 
 from splade_integrations import Pruning
-from splade_integrations.models.fingerprint import Fingerprint, SideSettings, fingerprint_of
+from splade_integrations.models.fingerprint import Fingerprint, SideFingerprint, fingerprint_of
 from splade_integrations.models.spec import MaskedLM
 
 # Written by commit 23b5478, before fingerprints were a class. It must stay readable for ever.
@@ -18,8 +18,8 @@ FINGERPRINT = Fingerprint(
     model="org/x",
     commit="0123456789abcdef",
     weights="21eaada296b4dedd",
-    document=SideSettings("passage: ", "max", "relu", lower_case=True),
-    query=SideSettings("query: ", token_weights="idf.json"),
+    document=SideFingerprint("passage: ", "max", "relu", lower_case=True),
+    query=SideFingerprint("query: ", token_weights="idf.json"),
     document_pruning=Pruning(max_active_dims=64, min_weight=0.1, mass=0.9),
     special_terms="keep",
     max_length=128,
@@ -49,11 +49,11 @@ def test_names_and_commits_are_no_difference():
 
 def test_documents_and_queries_differ_apart():
     other_documents = replace(
-        FINGERPRINT, document=SideSettings(), document_pruning=Pruning(), max_length=64, max_windows=None
+        FINGERPRINT, document=SideFingerprint(), document_pruning=Pruning(), max_length=64, max_windows=None
     )
     assert FINGERPRINT.query_differences(other_documents) == []
     assert "document_mass" in FINGERPRINT.differences(other_documents)
-    other_queries = replace(FINGERPRINT, query=SideSettings(), weights="b", special_terms="drop")
+    other_queries = replace(FINGERPRINT, query=SideFingerprint(), weights="b", special_terms="drop")
     expected = ["weights", "query_prompt", "query_token_weights", "special_terms"]
     assert FINGERPRINT.query_differences(other_queries) == FINGERPRINT.differences(other_queries) == expected
 
@@ -64,7 +64,7 @@ def test_it_is_shown_with_its_commit():
 
 def test_every_setting_of_a_transformer_is_part_of_it():
     settings = {setting.name for setting in fields(MaskedLM)} - {"repository", "folder", "max_length"}
-    assert settings <= {setting.name for setting in fields(SideSettings)}
+    assert settings <= {setting.name for setting in fields(SideFingerprint)}
 
 
 def test_an_encoder_may_state_none(encoder):
