@@ -73,6 +73,12 @@ class ComputeOptions:
         """Return these options and `further` ones as `SpladeEncoder` takes them, which checks their values."""
         return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
 
+    def check_dtype(self, dtype: str) -> None:
+        """Raise ValueError unless the device exists and the backend computes in this number type on it."""
+        from splade_integrations.engine.compute import resolve_compute
+
+        resolve_compute(self.device, dtype, cast("Backend", self.backend))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(ComputeOptions):

@@ -171,12 +171,9 @@ def _limits(stated: str | None) -> list[int | None]:
 
 def _dtypes(request: Request) -> list[str]:
     """Return the number types to sweep over; raise ValueError if the device lacks one."""
-    from splade_integrations.engine.compute import resolve_compute
-
-    options = request.model_options.for_encoder()
     names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
     for name in names:
-        resolve_compute(options["device"], name, options["backend"])
+        request.model_options.check_dtype(name)
     return names
 
 

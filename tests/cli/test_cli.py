@@ -49,7 +49,7 @@ def corpus(tmp_path):
 
 
 def write_as(path, rows=ROWS):
-    """The rows in the format that the name says."""
+    """Write the rows in the format that the name says."""
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
@@ -227,7 +227,7 @@ main()
 
 
 def read_vectors(path, dim):
-    """(ids, matrix) of a file that `splade encode` wrote."""
+    """Return (ids, matrix) of a file that `splade encode` wrote."""
     if path.suffix == ".npz":
         return np.load(path)["ids"].tolist(), load_npz(path)
     if path.suffix == ".parquet":

@@ -128,7 +128,7 @@ def in_milvus(dataset, retrievers, tmp_path_factory):
 
 @pytest.fixture
 def made_up_embeddings():
-    """60 documents and 30 queries at random, some without any term: (dense, sparse) of each."""
+    """Return (dense, sparse) of 60 random documents and of 30 random queries, some of which have no term."""
     generator = np.random.default_rng(7)
 
     def embeddings(rows, empty):
@@ -147,7 +147,7 @@ class TestDatasets:
         assert dataset.documents[1].startswith("Bread Flour, water")
         assert dataset.documents[2] == ""
         assert dataset.documents[4].startswith("A document without")  # no title, no leading space
-        assert dataset.query_ids == ["q0", "q1", "q2", "q4"]  # the judged ones
+        assert dataset.query_ids == ["q0", "q1", "q2", "q4"]  # those that are judged
         assert dataset.qrels["q1"] == {"d1": 1, "d11": 1, "d8": 0}
         assert dataset.judgments == 6
         assert dataset.judged_but_absent == 0
@@ -225,7 +225,7 @@ class TestRankings:
         dense, sparse = Ranking([4, 2, 9], [3, 2, 1]), Ranking([2, 7], [2, 1])
         assert fuse_rrf([dense, sparse], k=60).rows == [2, 4, 7, 9]
         tied = fuse_rrf([Ranking([9, 8], [2, 1]), Ranking([8, 9, 7], [3, 2, 1])], k=60)
-        assert tied.rows == [8, 9, 7]  # a tie: by row
+        assert tied.rows == [8, 9, 7]  # ties are in the order of rows
         assert has_tie(tied, 10)
         assert not has_tie(fuse_rrf([dense, sparse], 60), 10)
 
@@ -344,7 +344,7 @@ class TestComparison:
         fused = [fuse_rrf(query, RRF_K) for query in lists]
         assert sum(has_tie(ranking, 60) for ranking in fused) > 5
         assert [ranking.rows for ranking in found] == [ranking.rows for ranking in fused]
-        # Empty documents are never found by their terms, and an empty query ranks as its dense side.
+        # Empty documents are never found by their terms, and an empty query ranks by the dense vectors alone.
         assert not {0, 17} & {row for ranking in alone for row in ranking.rows}
         assert alone[3].rows == []
         assert found[3].rows == lists[3][0].rows
