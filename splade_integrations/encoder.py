@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -17,7 +17,7 @@ from splade_integrations.dependencies import check_tokenizers
 from splade_integrations.encoding.explain import EncodedText, Explanation, explain
 from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, stream_rows
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
-from splade_integrations.encoding.tokenizer import check_texts, iterate_texts
+from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, token_names
 from splade_integrations.engine.compute import Backend, Device, Dtype, ResolvedDevice, ResolvedDtype, resolve_compute
 from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
@@ -115,10 +115,10 @@ class SpladeEncoder:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        _check_at_least_one(
-            max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length, max_windows=max_windows
-        )
-        if long_documents not in ("truncate", "max"):
+        _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length)
+        if not is_integer(max_windows) or max_windows < 1:
+            raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. Leave it out for 3.")
+        if long_documents not in get_args(LongDocuments):
             raise ValueError(
                 f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure."
             )
@@ -150,7 +150,7 @@ class SpladeEncoder:
         }
         limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
         self._roles = RoleEncoders(self.model_name, self.spec, self._compute, max_length=max_length, limits=limits)
-        # If queries do without a transformer, the documents' one loads when it is first wanted.
+        # Both roles load now, but a transformer that only documents need waits until they come.
         first = self._roles["query"]
         if self.spec.query.transformer is not None:
             first = self._roles["document"]
@@ -233,7 +233,7 @@ class SpladeEncoder:
         for start, end in pairwise(rows.indptr):
             ids, weights = rows.indices[start:end], rows.data[start:end]
             order = np.lexsort((ids, -weights))[:top_k]
-            tokens = self.tokenizer.convert_ids_to_tokens(ids[order].tolist())
+            tokens = token_names(self.tokenizer, ids[order].tolist())
             decoded.append(list(zip(tokens, weights[order].tolist(), strict=True)))
         return decoded
 

@@ -1,6 +1,7 @@
 """SPLADE, written to be read: texts to term weights, one text at a time, with no padding and no shortcut.
 
-`SpladeEncoder` gives the same rows, several times faster. A test holds every fast path to this file.
+`SpladeEncoder` gives the same rows, several times faster. tests/test_reference.py holds every head, layer rewrite,
+dtype and backend to this file. Prompts, windows, pruning and inference-free queries come on top of it.
 """
 
 from collections.abc import Sequence

@@ -426,7 +426,14 @@ def test_int8_is_close_to_float32_and_depends_on_no_neighbour(model_folder, enco
 
 
 @pytest.mark.parametrize(
-    "options", [{"long_documents": "split"}, {"max_windows": 0}, {"dtype": "int4"}, {"dtype": "int8", "device": "meta"}]
+    "options",
+    [
+        {"long_documents": "split"},
+        {"max_windows": 0},
+        {"max_windows": None},
+        {"dtype": "int4"},
+        {"dtype": "int8", "device": "meta"},
+    ],
 )
 def test_options_out_of_range(model_folder, options):
     with pytest.raises(ValueError, match=next(iter(options)) if "device" not in options else "device"):

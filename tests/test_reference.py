@@ -62,7 +62,7 @@ def test_every_head(kind, activation_function, random_bert_folder, rows_of, some
 
 @pytest.mark.parametrize("pooling_strategy", POOLING_STRATEGIES)
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "camembert", "electra"])
-def test_every_architecture_with_its_rewritten_layers(architecture, pooling_strategy, tmp_path, rows_of, some_texts):
+def test_every_architecture_and_pooling(architecture, pooling_strategy, tmp_path, rows_of, some_texts):
     options = {"embedding_size": 16} if architecture == "electra" else {}
     save_masked_lm(tmp_path, architecture, **options)
     pooling = {"pooling_strategy": pooling_strategy, "activation_function": "relu"}
@@ -76,6 +76,8 @@ def test_every_dtype_and_backend(precision, backend, model_folder, rows_of, some
     try:
         resolve_compute("cpu", precision, backend)
     except ValueError as err:
+        if (precision, backend) != ("float16", "openvino") and precision != "int8":  # which need certain processors
+            raise
         pytest.skip(str(err))
     encoder = SpladeEncoder(model_folder, device="cpu", dtype=precision, backend=backend, max_length=64)
     difference = np.abs(encoder.encode_documents(some_texts).toarray() - rows_of(model_folder))

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from splade_integrations.encoding.render import Rendered
 from splade_integrations.encoding.roles import RoleEncoder
 from splade_integrations.encoding.terms import Place, Term
-from splade_integrations.encoding.tokenizer import TokenOffsets
+from splade_integrations.encoding.tokenizer import TokenOffsets, token_names
 
 __all__ = ["EncodedText", "Explanation", "explain", "readable_tokens"]
 
@@ -78,7 +78,7 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
     )
     shared = sorted(query_weights.keys() & document_weights.keys())
     texts = [_locate(text, np.array(shared, np.int32)) for text in (query, document)]
-    tokens = document.encoder.tokenizer.convert_ids_to_tokens(shared)
+    tokens = token_names(document.encoder.tokenizer, shared)
     readable = readable_tokens(document.encoder.tokenizer, tokens)
     terms = []
     for column, token_id in enumerate(shared):
@@ -186,7 +186,7 @@ def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: 
 
 def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
     """Return each token of a text as a place in it. The prompt before it has `prompt` characters."""
-    readable = readable_tokens(tokenizer, tokenizer.convert_ids_to_tokens(found.ids))
+    readable = readable_tokens(tokenizer, token_names(tokenizer, found.ids))
     places = []
     for position, token in enumerate(readable):
         start, end = found.offsets[position] if found.offsets is not None else (0, 0)

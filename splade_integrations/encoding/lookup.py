@@ -109,6 +109,12 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
         if path is None:
             raise UnsupportedModelError(f"{repository.name!r} names {spec.file} but has none. Fetch it again.")
         weights = _read_weights(path, tokenizer, len(weights))
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if weights.ndim == 1 and largest >= len(weights):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a weight for each token, got {len(weights)} weights and a tokenizer that "
+            f"makes the id {largest} ({token!r}). Use the tokenizer that it was trained with."
+        )
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise UnsupportedModelError(
             f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN, "

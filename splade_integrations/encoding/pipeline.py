@@ -107,14 +107,14 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
     first = list(islice(drawn, 1))
     try:
         second = list(islice(drawn, 1))
-    except BaseException:
+    except Exception:
         yield from map(function, first)
         raise
     if not second:
         yield from map(function, first)
         return
     started: deque[Future[_Out]] = deque()
-    error: BaseException | None = None
+    error: Exception | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="splade-prefetch") as thread:
         remaining = chain(first, second, drawn)
         while True:
@@ -122,7 +122,7 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
                 started.append(thread.submit(function, next(remaining)))
             except StopIteration:
                 break
-            except BaseException as err:  # raised below, after everything before it
+            except Exception as err:  # raised below, after everything before it; Ctrl-C is raised at once
                 error = err
                 break
             if len(started) > 1:

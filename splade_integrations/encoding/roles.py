@@ -14,7 +14,7 @@ from splade_integrations.engine.load import load_masked_lm
 from splade_integrations.engine.model import SpladeModel
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.models.layouts import stated_positions
-from splade_integrations.models.repository import path_in
+from splade_integrations.models.repository import Repository, path_in
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 
 __all__ = ["BatchLimits", "Role", "RoleEncoder", "RoleEncoders"]
@@ -73,6 +73,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._max_length = max_length
         self._limits = limits
         self._loading = Lock()
+        self._tokenizers: dict[tuple[str, str], Any] = {}
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
@@ -99,15 +100,21 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         if spec is None or "document" in self:
             return self["document"].max_length
         config = spec.repository.json(path_in(spec.folder, "config.json")) or {}
-        tokenizer = self["query"].tokenizer
+        tokenizer = self._tokenizer(spec.repository, spec.folder)
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
+
+    def _tokenizer(self, repository: Repository, folder: str) -> Any:
+        place = (repository.name, folder)
+        if place not in self._tokenizers:
+            self._tokenizers[place] = load_tokenizer(repository, folder)
+        return self._tokenizers[place]
 
     def _load(self, spec: RoleSpec) -> RoleEncoder:
         transformer = None if spec.transformer is None else self._transformer(spec.transformer)
         if spec.token_weights is None:
             assert transformer is not None  # describe() gives a role at least one of them
             return transformer
-        tokenizer = load_tokenizer(spec.token_weights.repository, spec.token_weights.folder)
+        tokenizer = self._tokenizer(spec.token_weights.repository, spec.token_weights.folder)
         lookup = load_token_weights(spec.token_weights, tokenizer)
         if transformer is not None:
             rows = LexicalRows(transformer.rows, lookup)
@@ -123,7 +130,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
             if known == spec:
                 return loaded
         model = load_masked_lm(spec.repository, spec.folder, self._compute)
-        tokenizer = load_tokenizer(spec.repository, spec.folder)
+        tokenizer = self._tokenizer(spec.repository, spec.folder)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
         rows = SpladeModel(

@@ -24,6 +24,7 @@ __all__ = [
     "iterate_texts",
     "load_tokenizer",
     "resolve_max_length",
+    "token_names",
 ]
 
 # Share of a window that the next window of the same text repeats, so that most phrases are whole in one of them.
@@ -144,7 +145,7 @@ class TextTokenizer:
                 self._rust.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
             self._rust.enable_truncation(max_length, stride=self._overlap, direction=tokenizer.truncation_side)
         else:
-            self._python = copy.deepcopy(tokenizer)
+            self._python, self._lower_case = copy.deepcopy(tokenizer), lower_case
             self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str], max_windows: int = 1) -> TokenIds:
@@ -200,6 +201,7 @@ class TextTokenizer:
         truncated = tokens_lost = tokens = 0
         with self._lock:
             for text in texts:
+                text = text.lower() if self._lower_case else text
                 content = self._python(text, add_special_tokens=False, verbose=False)["input_ids"]
                 step = self.max_content_tokens - self._overlap
                 starts = range(0, max(1, len(content) - self._overlap), step)[:max_windows]
@@ -225,6 +227,18 @@ def _replace_surrogates(text: str) -> str:
         # utf-16 joins the surrogates that form a pair and replaces the others.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Return the vocabulary's entries of token ids. A model may have more columns than its tokenizer has tokens.
+
+    Example:
+        >>> from transformers import AutoTokenizer
+        >>> token_names(AutoTokenizer.from_pretrained(model_folder), [2000, 99_999])
+        ['to', '[unused99999]']
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    return [f"[unused{id}]" if token is None else token for id, token in zip(ids, tokens, strict=True)]
 
 
 def load_tokenizer(repository: Repository, folder: str) -> Any:

@@ -33,8 +33,8 @@ _BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
 # Most bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
 _BLOCK_BYTES = 64 * 2**20
 _LOGITS_BYTES = 256 * 2**20
-# A few texts of many lengths are mostly padding in one batch. So a batch that holds this share of the budget, enough
-# for products at full speed, takes no text that is shorter than this share of its longest.
+# A few texts of many lengths are mostly padding in one batch. So a batch that fills an eighth of the budget, which is
+# enough for products at full speed, takes no text that is shorter than seven eighths of its longest.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
 
@@ -149,7 +149,9 @@ class SpladeModel:
         self.dim = model.dim
         self._pooling_strategy, self._activation_function = pooling_strategy, activation_function
         self._padding_id = padding_id
-        self._max_batch_texts = max(1, min(max_batch_texts or _BLOCK_BYTES, _BLOCK_BYTES // (4 * self.dim)))
+        self._max_batch_texts = max(1, _BLOCK_BYTES // (4 * self.dim))
+        if max_batch_texts is not None:
+            self._max_batch_texts = min(self._max_batch_texts, max_batch_texts)
         hidden_size = 768 if model.decoder is None else model.decoder.weight.shape[1]
         self.max_batch_tokens = max_batch_tokens or max(256, _BATCH_CELLS[model.device.type] // hidden_size)
         if model.decoder is None:
@@ -296,8 +298,8 @@ def token_budget_batches(
 ) -> Iterator[list[int]]:
     """Group texts of similar length so that a padded batch stays within a token budget.
 
-    Sorting by length, and a new batch once lengths have fallen by an eighth, leave almost no padding. The longest come
-    first, so that memory peaks in the first batch and not an hour later.
+    Sorting by length, and a new batch once lengths have fallen by an eighth, leave little padding in large batches. The
+    longest come first, so memory peaks in the first batch and not an hour later.
 
     Args:
         lengths: Tokens of each text, special tokens included.

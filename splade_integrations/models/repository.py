@@ -25,7 +25,7 @@ class Repository:
     """
 
     name: str
-    hub_options: dict[str, Any] = field(default_factory=dict)
+    hub_options: dict[str, Any] = field(default_factory=dict, repr=False)  # a token may be among them
     trust_remote_code: bool = False
     local_folder: Path | None = field(init=False, compare=False)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from splade_integrations.engine import heads
 from splade_integrations.engine.heads import tiled as head
 from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, SumPoolHead, splade_pool
 
@@ -45,3 +46,8 @@ def test_half_precision_keeps_small_weights():
     """log(1 + x) in bfloat16 would lose every weight below 4e-3."""
     hidden, weight = torch.full((1, 1, 1), 1e-3, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bfloat16)
     assert MaxPoolHead(Decoder(weight))(hidden, torch.tensor([1])).item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="pooling_strategy must be max or sum, got 'mean'"):
+        heads.choose(Decoder(torch.ones(3, 2)), "mean", "relu")

@@ -234,7 +234,9 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     assert query.token_weights.file is None
     efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
     monkeypatch.setitem(layouts.KNOWN, name, efficient)
-    with pytest.raises(FileNotFoundError, match="queries are for naver/efficient-splade-VI-BT-large-query to encode"):
+    with pytest.raises(
+        FileNotFoundError, match="its query encoder naver/efficient-splade-VI-BT-large-query must be in"
+    ):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
@@ -427,9 +429,17 @@ def test_queries_do_not_wait_for_the_documents_role(plain, tmp_path, monkeypatch
 def test_refuses_vocabularies_that_differ(plain, tmp_path):
     inference_free(plain, "bert").save_pretrained(str(tmp_path))
     [file] = tmp_path.glob("query*/model.safetensors")
-    save_file({"weight": torch.ones(99)}, file)
-    with pytest.raises(UnsupportedModelError, match="one vocabulary for documents and queries, got 99 and 141 terms"):
+    save_file({"weight": torch.ones(160)}, file)
+    with pytest.raises(UnsupportedModelError, match="one vocabulary for documents and queries, got 160 and 141 terms"):
         SpladeEncoder(tmp_path).encode_documents(["a"])
+    save_file({"weight": torch.ones(99)}, file)
+    with pytest.raises(UnsupportedModelError, match=r"a weight for each token, got 99 weights .* makes the id 140"):
+        SpladeEncoder(tmp_path)
+
+
+def test_a_token_is_not_shown(saved):
+    encoder = SpladeEncoder(saved, token="hf_secret")
+    assert "hf_secret" not in repr(encoder) + repr(encoder.spec)
 
 
 def test_refuses_unknown_pooling(saved):

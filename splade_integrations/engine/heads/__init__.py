@@ -1,6 +1,7 @@
 """The vocabulary heads: hidden states to term weights. `ALL` lists them, and `choose` takes the first that suits.
 
-A new head is one class in a file of its own and one entry in `ALL`; the tests then hold it to the reference.
+A new head is one class and one entry in `ALL`; tests/test_reference.py then holds it to the reference, in float32 on a
+CPU. A head that cannot run there needs tests of its own beside those of `TritonHead`.
 """
 
 from typing import ClassVar, Protocol
@@ -54,6 +55,10 @@ def choose(decoder: Decoder, pooling_strategy: str, activation_function: str) ->
         decoder: The decoder.
         pooling_strategy: "max" or "sum".
         activation_function: As `Head`.
+    Raises:
+        ValueError: No head pools that way.
     """
-    kinds = (kind for kind in ALL if kind.pooling_strategy == pooling_strategy and kind.suits(decoder.weight))
-    return next(kinds)(decoder, activation_function)
+    for kind in ALL:
+        if kind.pooling_strategy == pooling_strategy and kind.suits(decoder.weight):
+            return kind(decoder, activation_function)
+    raise ValueError(f"pooling_strategy must be max or sum, got {pooling_strategy!r}. Use 'max' if unsure.")
