@@ -1,1 +1,4 @@
-"""What a checkpoint is: its files, its layout, its fingerprint. Knows neither torch nor weights."""
+"""Describes checkpoints: where their files are, how they are laid out, and what identifies them.
+
+Nothing here loads weights or imports torch.
+"""
