@@ -349,8 +349,8 @@ class TestIndexAndSearch:
         assert run(command) == 130
         err = capsys.readouterr().err
         assert "8 documents are in 'splade'" in err
-        assert f"Continue with: splade index {corpus}" in err
-        assert err.rstrip().endswith("--resume, and its token")
+        assert f"Continue with this command, adding --token: splade index {corpus}" in err
+        assert err.rstrip().endswith("--resume")
         assert "secret" not in err
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run(["search", "thing 3", *uri, "--json", "-k", "20"]) == 0
@@ -399,7 +399,7 @@ class TestIndexAndSearch:
         monkeypatch.setattr(milvus_store.Store, "add", failing)
         assert run(command) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("splade: ")]
-        assert line == f"splade: {message} 2 documents before it are stored; fix it and use --resume."
+        assert line == f"splade: {message} 2 documents were stored before this error. Fix its cause and use --resume."
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run([*command, "--resume", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 2
