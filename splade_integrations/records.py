@@ -155,7 +155,7 @@ class Records:
                 place = f"{self.path}, line {reader.line_num}"
                 if None in row or None in row.values():
                     raise RecordError(
-                        f"{place}: must have {len(reader.fieldnames or [])} columns, as the header has, but has "
+                        f"{place}: must have {len(reader.fieldnames or [])} columns as the header has, but has "
                         f"{'more' if None in row else 'fewer'}. Quote texts that contain the separator."
                     )
                 yield place, row

@@ -74,15 +74,16 @@ def evaluate(
         str | None, typer.Option(help='Number types to try, such as "float32,bfloat16".', rich_help_panel="Sweep")
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(help="Draw the results: .png, .svg or .pdf.", rich_help_panel="Output")
+        str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", help="Results as JSON; - prints only that.", rich_help_panel="Output")
+        str | None,
+        typer.Option("--json", help="Write the results to a JSON file; - prints only JSON.", rich_help_panel="Output"),
     ] = None,
     *,
     model_options: BothModelsOptions,
 ) -> None:
-    """Measure how well BM25, a dense model, SPLADE and their fusions search.
+    """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
     Each result comes with a confidence interval, a significance test against the baseline, and its costs. A folder
     holds corpus.jsonl, queries.jsonl and qrels.tsv. If there is a train split (qrels_train.tsv or qrels/train.tsv),

@@ -15,7 +15,7 @@ def explain(
     query: Annotated[str, typer.Argument(help="The query.")],
     document: Annotated[str, typer.Argument(help="The document; @FILE reads it from a file.")],
     model: Model,
-    plot: Annotated[str | None, typer.Option(help="Draw the explanation: .png, .svg or .pdf.")] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw the explanation to a file: .png, .svg or .pdf.")] = None,
     html: Annotated[str | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
     *,
     model_options: ModelOptions,

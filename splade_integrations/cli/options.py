@@ -66,7 +66,7 @@ class ComputeOptions:
         str, typer.Option(help="auto, float32, bfloat16, float16, or int8 on a CPU.", rich_help_panel="Model")
     ] = "auto"
     backend: Annotated[
-        str, typer.Option(help="torch, or openvino on a CPU, fastest with --dtype int8.", rich_help_panel="Model")
+        str, typer.Option(help="torch, or openvino on a CPU (fastest with --dtype int8).", rich_help_panel="Model")
     ] = "torch"
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
@@ -130,7 +130,7 @@ class InputOptions:
         "text"
     )
     title_field: Annotated[
-        str, typer.Option(help='Field to put before the text; "" for none.', rich_help_panel="Input")
+        str, typer.Option(help='Field to put before the text, if present; "" for none.', rich_help_panel="Input")
     ] = "title"
     id_field: Annotated[
         str | None,

@@ -46,7 +46,7 @@ def search(
     compute: ComputeOptions,
     as_json: Json = False,
 ) -> None:
-    """Search a collection by dense vectors, by sparse vectors, or by both.
+    """Search a collection by dense or sparse vectors, or by both.
 
     Hybrid search fuses both rankings by reciprocal rank fusion (k = 60).
 

@@ -125,7 +125,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
 def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
     """Write a matrix for `scipy.sparse.load_npz`. `numpy.load(…)["ids"]` has its ids. Everything is held in memory."""
     if keep_text:
-        raise ValueError(".npz cannot hold texts. Leave out --keep-text, or name an --output in .parquet or .jsonl.")
+        raise ValueError(".npz cannot hold texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
     parts = []
     for block in blocks:
