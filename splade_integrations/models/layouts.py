@@ -115,7 +115,7 @@ def _known(repository: Repository) -> _Fact | None:
     folder = repository.local_folder.resolve().name
     for name, fact in KNOWN.items():
         if folder == name.rpartition("/")[2]:
-            logger.warning("%s is treated as a copy of %s. Options override what is known of it.", folder, name)
+            logger.warning("%s is treated as a copy of %s. Options override what is known about it.", folder, name)
             return fact
     return None
 

@@ -234,7 +234,7 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     assert query.token_weights.file is None
     efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
     monkeypatch.setitem(layouts.KNOWN, name, efficient)
-    with pytest.raises(FileNotFoundError, match="queries are for naver/efficient-splade-VI-BT-large-query to encode"):
+    with pytest.raises(FileNotFoundError, match="query encoder naver/efficient-splade-VI-BT-large-query must be in"):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
