@@ -1,4 +1,4 @@
-"""The console command: files in, files out, one line for each error, and a collection that survives Ctrl-C."""
+"""The console command reads and writes files, prints one line for each error, and keeps a collection after Ctrl-C."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def corpus(tmp_path):
 
 
 def write_as(path, rows=ROWS):
-    """Write the rows in the format that the name says."""
+    """Write the rows in the format that the file's name ends in."""
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
@@ -227,7 +227,7 @@ main()
 
 
 def read_vectors(path, dim):
-    """Return (ids, matrix) of a file that `splade encode` wrote."""
+    """Return (ids, matrix) from a file that `splade encode` wrote."""
     if path.suffix == ".npz":
         return np.load(path)["ids"].tolist(), load_npz(path)
     if path.suffix == ".parquet":
