@@ -118,7 +118,7 @@ class AdaptedEncoder:
         return to_dicts(self.encoder.encode_documents(texts))
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_documents` does, with the encoder's query side."""
+        """Encode as `encode_documents` does, but with the encoder's `encode_queries`."""
         return to_dicts(self.encoder.encode_queries(texts))
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -126,7 +126,7 @@ class AdaptedEncoder:
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_queries` does, in a thread, together with other queries that are waiting."""
+        """Encode as `encode_queries` does, in a thread. Dynamic batching adds other queries that are waiting."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # keeping the batcher keeps its thread

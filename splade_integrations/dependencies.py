@@ -26,8 +26,8 @@ _LITE = "milvus-lite"
 _LANGCHAIN = "langchain-milvus"
 _LLAMA_INDEX = "llama-index-vector-stores-milvus"
 
-# (first package, its versions, second package, its versions, what happens, which versions work). Versions are given as
-# (the first broken one, the first one that works again).
+# (first package, its versions, second package, its versions, what happens, which versions work). Each range of versions
+# is (from this version, below this version).
 _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LANGCHAIN, ((0,), (0, 4)), "pymilvus", ((2, 6, 8), (3,))),
@@ -55,7 +55,7 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# (package, its versions, what happens, which versions work). Versions are given as above.
+# (package, its versions, what happens, which versions work). The ranges are as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),

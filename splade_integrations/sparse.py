@@ -150,16 +150,16 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
 
 
 def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
-    """Return `matrix` (N, V) without these terms."""
+    """Return `matrix` (N, V) without the terms in `token_ids`."""
     return _keep(matrix, ~np.isin(matrix.indices, token_ids))
 
 
 def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
-    """Take each term's maximum over consecutive rows.
+    """Take each term's maximum over groups of consecutive rows.
 
     Args:
         matrix: (sum of sizes, V).
-        sizes: The number of rows of each group, at least 1.
+        sizes: The number of rows in each group, at least 1.
     Returns:
         (len(sizes), V) float32. It is `matrix` itself if every group has one row.
 

@@ -87,9 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         130 for Ctrl-C, 141 if the reader of the output stops reading.
     """
     debug = "--debug" in arguments
-    arguments = [
-        argument for argument in arguments if argument != "--debug"
-    ]  # allowed anywhere, not only before the command
+    arguments = [argument for argument in arguments if argument != "--debug"]  # --debug may be anywhere
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _silence_libraries()
     try:

@@ -21,7 +21,7 @@ def encode(
     input: Input,
     model: Model,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="File in .npz, .parquet or .jsonl; - prints JSON lines.")
+        str, typer.Option("--output", "-o", help="File that ends in .npz, .parquet or .jsonl; - prints JSON lines.")
     ] = "-",
     queries: Annotated[bool, typer.Option("--queries", help="Encode the texts as queries, not as documents.")] = False,
     keep_text: Annotated[bool, typer.Option("--keep-text", help="Write each text next to its vector.")] = False,

@@ -114,8 +114,8 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None) -
         made_with = "a model that it does not name" if kept is None else kept.describe(differing)
         raise ValueError(
             f"the collection {store.name!r} must be continued with the models that it was made with, {made_with} and "
-            f"the dense model {store.dense_model()}, got {given.describe(differing)} and {dense}. Name those models, "
-            "or start again with --replace."
+            f"the dense model {store.dense_model()}, got {given.describe(differing)} and {dense}. Name the "
+            "collection's models, or start again with --replace."
         )
 
 

@@ -1,7 +1,7 @@
 """Options that several commands share. Each is declared once, alone or as a field of a dataclass that groups options.
 
 A command takes a group as one parameter, and `with_groups` presents the group's fields to Typer as single options.
-Importing this module loads no heavy package but Typer, so help appears quickly.
+Importing this module loads no other package than Typer, so help appears quickly.
 """
 
 import inspect

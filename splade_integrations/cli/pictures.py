@@ -1,4 +1,4 @@
-"""Helps to write pictures: finds the format that a file name stands for, and sets up matplotlib without a display."""
+"""Finds the format that a picture's name stands for, and sets up matplotlib to draw without a display."""
 
 from pathlib import Path
 from typing import Any

@@ -112,7 +112,7 @@ def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) ->
         raise ValueError(f"the collection {store.name!r} does not say which model made it. Name it with --model.")
     if kept is None:
         return load_encoder(name, compute.for_encoder())
-    # The encoder cuts and prunes documents as the collection does, so that an explanation sums to the score.
+    # The encoder cuts and prunes documents as it did for the collection, so that an explanation sums to the score.
     options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
     encoder = load_encoder(name, options)
     _check_queries(kept, encoder.fingerprint)

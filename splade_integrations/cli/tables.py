@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
 
-_TEXT_SHOWN = 160  # the number of characters shown of a document
+_TEXT_SHOWN = 160  # the number of a document's characters to show
 
 
 def facts_table(facts: dict[str, Any]) -> Table:
@@ -44,7 +44,7 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
 
 
 def print_explained(console: Console, hits: "Sequence[Hit]", explanations: "Sequence[Explanation]", mode: str) -> None:
-    """Print each document that a search found above the explanation of its score."""
+    """Print each document that a search found, followed by the explanation of its score."""
     for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
         console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
         console.print(explanation)
@@ -130,9 +130,9 @@ def _reading(comparison: "Comparison") -> str:
     measure = next(iter(comparison.systems[0].measures))
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
-        f"95 %: bootstrap interval of {measure} over the queries. p: the probability that chance alone gives a "
-        f"difference from {comparison.baseline} this large, by paired sign flips, corrected for the number of systems "
-        "by Holm's method. ms: the median time of one query alone, encoding and search.",
+        f"95 %: bootstrap interval of {measure} over the queries. p: the probability of a difference from "
+        f"{comparison.baseline} this large by chance alone (paired sign flips, corrected for the number of systems by "
+        "Holm's method). ms: the median time of one query alone, encoding and search.",
     ]
     fused = [system for system in comparison.systems if system.queries_with_ties is not None]
     if fused:

@@ -38,7 +38,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
     After an error nothing new is left, and an older file of that name is unchanged.
 
     Args:
-        path: The name of the file. "-" is standard output.
+        path: The name of the file. Standard output, "-", and devices are written to directly.
     Raises:
         WriteError: The file cannot be written, for example because the folder is not writable or the disk is full.
     """

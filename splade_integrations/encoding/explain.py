@@ -41,7 +41,7 @@ class EncodedText:
 class Explanation(Rendered):
     """The score of a document for a query, term by term.
 
-    A notebook shows it as highlighted text with bars, and so does a terminal through `rich.print`.
+    A notebook shows it as highlighted text with bars. In a terminal, `rich.print` does the same.
 
     Args:
         query: The query, with lone surrogates replaced.

@@ -28,7 +28,7 @@ class RowModel(Protocol):
     dim: int
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Return the term weights of N lists of token ids, in their order. (N, dim)."""
+        """Return the term weights of N lists of token ids, in the same order. (N, dim)."""
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -63,7 +63,7 @@ class LookupRows:
 
 
 class LexicalRows:
-    """Makes lexical rows: the transformer's weights of a text's own tokens times their fixed weights, unexpanded.
+    """Makes lexical rows: a transformer's weights times fixed weights, only for a text's own tokens.
 
     Args:
         transformer: The transformer.

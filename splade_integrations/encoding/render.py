@@ -156,7 +156,8 @@ def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterat
     if explanation.terms:
         yield table
         yield Text(
-            "█ and bold: the term is in the document.  ░ and underlined: an expansion of the word named last.", "dim"
+            "█ and bold: the term is in the document.  ░ and underlined: an expansion of the word in the last column.",
+            "dim",
         )
 
 

@@ -1,7 +1,7 @@
 """Linear layers in int8, which make a backbone several times faster than float32 on a CPU that multiplies bytes.
 
 Weights are quantised per output channel, and activations dynamically per token. So the result of a text does not depend
-on other texts. In runtimes whose activations share one scale per batch it does.
+on other texts. It does in runtimes where all activations of a batch share one scale.
 """
 
 from typing import NamedTuple

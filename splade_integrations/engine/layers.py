@@ -39,7 +39,7 @@ def rounded_up(rows: int) -> int:
 
 
 def pad_rows(tokens: Tensor, rows: int) -> Tensor:
-    """Pad (…, tokens, H) with rows of zeros to `rows` rows. Return `tokens` unchanged if they have as many rows."""
+    """Pad (…, tokens, H) with rows of zeros to `rows` rows. Return `tokens` unchanged if no rows are missing."""
     missing = rows - tokens.shape[-2]
     return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
@@ -139,7 +139,7 @@ class _AddedNorm(nn.Module):
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norm  # a function call, because calling the module costs more, twice in a layer
+        norm = self.norm  # calling the module itself would cost more, twice in a layer
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
@@ -162,7 +162,7 @@ class FusedLayers(nn.Module):
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
-            # The rows are padded once here, so that no `PackedLinear` has to do it. The end drops the padding.
+            # The rows are padded once here, so that no `PackedLinear` has to do it. At the end they are dropped.
             tokens = pad_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)

@@ -1,7 +1,8 @@
 """Measures the retrieval quality and the cost of retrievers on test datasets.
 
-`splade evaluate` runs this code, which scripts and notebooks can use as well. Importing it needs no extra and does not
-load torch. Measures, BM25, dense models, Milvus and plots need extras. Each says what to install if it is missing.
+`splade evaluate` runs this code, and scripts and notebooks can use it as well. Importing it needs no extra and does not
+load torch. Measures, BM25, dense models, Milvus and plots need extras. If an extra is missing, the error says what to
+install.
 """
 
 from splade_integrations.evaluation.compare import evaluate

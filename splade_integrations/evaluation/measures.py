@@ -1,4 +1,4 @@
-"""Measures rankings by ir_measures, and how far the figures can be trusted: bootstrap intervals and a paired test."""
+"""Measures rankings with ir_measures, and estimates by bootstrap intervals and a paired test how reliable that is."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ _SIGN_FLIPS = 10_000
 # With this number of samples, the ends of an interval vary by about 1.5 % of its width with the seed.
 _BOOTSTRAPS = 2_000
 _SEED = 0  # so that each run gives the same figures
-# The number of random numbers drawn at once, 16 bytes each. Drawing all at once would take 160 KB per query.
+# The number of random numbers drawn at once, 16 bytes each. Drawing all in one call would take 160 KB per query.
 DRAWN_AT_ONCE = 2**20
 
 

@@ -113,7 +113,7 @@ class MilvusCollection:
 
     @property
     def retrievers(self) -> list[str]:
-        """The names of the retrievers that can be searched, of dense, SPLADE and BM25."""
+        """The names of the retrievers that this collection has, among dense, SPLADE and BM25."""
         return list(self._params)
 
     def search(self, retriever: str, queries: Any, depth: int) -> list[Ranking]:

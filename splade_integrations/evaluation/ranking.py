@@ -142,7 +142,7 @@ class Candidates:
     """The rankings of several retrievers for one query, with scores on one scale, so that weighted sums make sense.
 
     Each retriever's scores are scaled so that its lowest candidate has 0 and its highest has 1. A document that a
-    retriever did not find has 0 from it. The scale depends on the number of candidates.
+    retriever did not find has 0 for this retriever. The scale depends on the number of candidates.
 
     Args:
         rankings: One ranking per retriever.

@@ -1,4 +1,4 @@
-"""Describes checkpoints: where their files are, how they are laid out, and what identifies them.
+"""Describes checkpoints: their files, their layout and their fingerprint.
 
 Nothing here loads weights or imports torch.
 """

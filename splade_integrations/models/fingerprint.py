@@ -17,7 +17,7 @@ from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint_of"]
 
-# The order is that in which transformers looks for them.
+# transformers looks for these files in this order.
 _WEIGHTS_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
@@ -54,7 +54,7 @@ class Fingerprint:
     """Everything that decides an encoder's rows of documents, and which queries fit these rows.
 
     Weights are compared by their content, not by name, path or commit. So a model from a hub and its copy in a folder
-    on another machine have equal fingerprints. The pruning of queries and the number type are left out, because they
+    on another machine count as the same model. The pruning of queries and the number type are left out, because they
     may differ between uses of one collection.
 
     Args:
@@ -118,7 +118,7 @@ class Fingerprint:
     def query_differences(self, other: "Fingerprint") -> list[str]:
         """Return the `differences` that concern queries.
 
-        Differences in how documents are truncated and pruned do not.
+        Differences in the truncation and pruning of documents do not concern queries.
         """
         concerned = {"weights", "special_terms", *(f"query_{setting.name}" for setting in fields(RoleFingerprint))}
         return [name for name in self.differences(other) if name in concerned]

@@ -150,7 +150,8 @@ def _describe_plain(repository: Repository) -> ModelSpec:
 def query_repository(repository: Repository, name: str) -> Repository:
     """Return the repository of the query encoder `name`.
 
-    For a local folder, it is the folder next to it that has the query encoder's name. Otherwise it is on the hub.
+    If `repository` is a local folder, the query encoder must be in a folder with its name next to that folder. If
+    `repository` is on the hub, the query encoder is on the hub as well.
     """
     if repository.local_folder is None:  # a revision applies only to the document encoder's repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}

@@ -37,7 +37,7 @@ __all__ = ["max_logits_ragged"]
 
 # Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). Small blocks finish sooner in it.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
-# The shortest span of a text that needs several spans. Each span has its own maximum, so short ones would give many.
+# The shortest span of a text that needs several spans. Each span has its own maximum, so short spans give many.
 LEAST_SPAN_OF_SEVERAL = 32
 # The largest number of bytes for the maxima of all spans, if texts have several.
 MAXIMA_BYTES = 64 * 2**20
