@@ -68,8 +68,7 @@ def test_a_document_is_found_by_a_word_of_its_metadata_alone(adapter, place):
     adapter.add(store, ANIMALS)
     assert adapter.search(store, "Lovelace", "sparse") == ["cat"]
     assert adapter.search(store, "Lovelace")[0] == "cat"
-    # The dense model embedded the same text with metadata. So that text finds the document first, and the bare text
-    # does not.
+    # The dense model embedded the text with its metadata, so a search for exactly this text finds the document first.
     embedded = adapter.embedded(*ANIMALS[0])
     assert embedded != ANIMALS[0][1]
     assert adapter.search(store, embedded, "dense", k=1) == ["cat"]
@@ -143,7 +142,8 @@ def test_documents_are_encoded_in_chunks(adapter, place):
 
 def test_two_stores_over_one_file_may_write_and_delete_at_once(adapter, lite):
     encoder = WordCounts()
-    encoder.encode_documents([" ".join(f"word{number}" for number in range(16))])  # WordCounts has no lock
+    # All words are known before the threads start, because WordCounts numbers words without a lock.
+    encoder.encode_documents([" ".join(f"word{number}" for number in range(16))])
     stores = [adapter.open(encoder, **lite, collection_name=f"c{i % 2}") for i in range(4)]
 
     def work(number):

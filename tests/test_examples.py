@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from splade_integrations.models.offline import dense_model_path
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*_rag.ipynb"))
-# The notebooks search the texts of these modules, and not of all modules, for which `make notebooks` takes minutes.
+# These modules replace the notebooks' full list of modules, for which `make notebooks` takes minutes.
 FEW = ("base64", "copy", "shlex", "shutil", "tempfile")
 
 

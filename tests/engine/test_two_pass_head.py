@@ -152,7 +152,7 @@ def test_the_bound_is_tight_on_a_trained_model(model_folder, encoder, texts, qma
 
 
 def test_the_mean_hidden_state_is_finite_or_zero(model_folder, monkeypatch):
-    """If it were not finite, because the model overflows, every term would be a candidate in each batch."""
+    """If the mean were not finite, because the model overflows, every term would be a candidate in each batch."""
     model = loaded(model_folder)
     mean = mean_hidden(model)
     assert mean.shape == model.decoder.weight.shape[1:]

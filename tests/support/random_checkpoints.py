@@ -122,7 +122,7 @@ def save_masked_lm(
         bias = model.get_output_embeddings().bias
         if typical_texts:
             bias -= _threshold(model, tokenizer, typical_texts, active_terms)
-        elif bias is not None:  # a bias of zeros, the default, would hide if it is forgotten or added twice
+        elif bias is not None:  # zeros, the default, would hide a bias that is forgotten or added twice
             bias.normal_(std=0.5)
     model.save_pretrained(folder)
 
