@@ -1,6 +1,7 @@
-"""The base of every adapter: holds an encoder, given or loaded by name, and returns rows as dicts, sync and async.
+"""The base of every adapter: it holds an encoder and returns rows as dicts.
 
-Knows no framework. Importing it loads no torch; loading a model does.
+It works for synchronous and asynchronous callers, and depends on no framework. Importing this module does not load
+torch. Loading a model does.
 """
 
 import asyncio
@@ -18,14 +19,15 @@ __all__ = ["AdaptedEncoder", "resolve_encoder"]
 def resolve_encoder(
     encoder: SparseTextEncoder | None = None, model_name: str | None = None, **options: Unpack[EncoderOptions]
 ) -> SparseTextEncoder:
-    """Return `encoder`, or load the model of that name.
+    """Return `encoder`, or load the model called `model_name`.
 
     Args:
         encoder: Any object with `encode_documents` and `encode_queries`.
-        model_name: What `SpladeEncoder` takes. Give either this or `encoder`.
-        **options: With `model_name`: further options of `SpladeEncoder`, which refuses unknown ones.
+        model_name: A folder or a name on the hub, as `SpladeEncoder` takes it. Give either this or `encoder`.
+        **options: Further options of `SpladeEncoder`, which refuses unknown ones. Allowed only with `model_name`.
     Raises:
-        TypeError: Neither or both are given, options come with an encoder, or the encoder lacks a method.
+        TypeError: Neither or both of `encoder` and `model_name` are given, options are given with an encoder, or the
+            encoder lacks a method.
 
     Example:
         >>> resolve_encoder()
@@ -56,16 +58,17 @@ def resolve_encoder(
 
 
 class AdaptedEncoder:
-    """An encoder as adapters use it. Any number of adapters, and threads, may share one encoder.
+    """An encoder as adapters use it. Any number of adapters and threads may share one encoder.
 
-    Made with `model_name`, it pickles as name and options, and loads the model again when it is next used. Made with an
-    `encoder`, it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
+    If it was made with `model_name`, its pickle holds the name and the options. After unpickling, the first use loads
+    the model again. If it was made with `encoder`, its pickle holds that object, and a `SpladeEncoder` refuses to be
+    pickled. Copies share the encoder.
 
     Args:
         encoder: As `resolve_encoder` takes it.
         model_name: As `resolve_encoder` takes it.
-        dynamic_batching: Whether queries of the async method that wait at the same time are encoded together, with
-            those of every other adapter over the same encoder. If not, each has a thread of its own.
+        dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together, across
+            all adapters that share the encoder. If False, each call runs in its own thread.
         **options: As `resolve_encoder` takes them.
 
     Raises:
@@ -97,25 +100,25 @@ class AdaptedEncoder:
 
     @property
     def encoder(self) -> SparseTextEncoder:
-        """The encoder. After unpickling, this loads it."""
+        """The encoder. The first access after unpickling loads it."""
         with self._loading:
             if self._encoder is None:
-                assert self._source is not None  # otherwise the encoder itself was pickled
+                assert self._source is not None  # without a model name, the encoder itself was pickled
                 model_name, options = self._source
                 self._encoder = resolve_encoder(model_name=model_name, **options)
             return self._encoder
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """What decides the encoder's rows, or None if the encoder does not state it."""
+        """The encoder's fingerprint, which says what decides its rows, or None if the encoder has none."""
         return fingerprint_of(self.encoder)
 
     def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode N texts in one call of the encoder. Returns N dicts of {token id: weight}, plain Python numbers."""
+        """Encode N texts in one call of the encoder. Returns N dicts {token id: weight} of plain Python numbers."""
         return to_dicts(self.encoder.encode_documents(texts))
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_documents` does, with the encoder's query side."""
+        """Encode as `encode_documents` does, but with the encoder's `encode_queries`."""
         return to_dicts(self.encoder.encode_queries(texts))
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -123,11 +126,11 @@ class AdaptedEncoder:
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_queries` does, in a thread, together with queries that wait at the same time."""
+        """Encode as `encode_queries` does, in a thread. Dynamic batching adds other queries that are waiting."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
-        if self._batcher is None:  # kept, which keeps the batcher's thread
-            # In a thread, because after unpickling this loads the model.
+        if self._batcher is None:  # keeping the batcher keeps its thread
+            # This runs in a thread because the first use after unpickling loads the model.
             self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
 
@@ -143,4 +146,4 @@ class AdaptedEncoder:
         self._start()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
-        return self  # made to be shared
+        return self  # it is meant to be shared

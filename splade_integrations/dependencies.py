@@ -1,6 +1,7 @@
-"""Which versions of other packages are known to break what we do with them? Says so before it fails in some other way.
+"""Refuses package versions that are known to fail, and says which ones to install.
 
-Knows version numbers only, imports none of the packages. Called where an adapter is imported or an encoder made.
+So a user reads what to install, and not an error from deep inside another package. The checks run when an adapter is
+imported or an encoder is made. This module compares version numbers and imports none of the packages.
 """
 
 import importlib.metadata
@@ -18,14 +19,15 @@ logger = logging.getLogger(__name__)
 Release = tuple[int, ...]
 Installed = Mapping[str, str | None]
 
-# What every Milvus adapter uses.
+# The packages that every Milvus adapter uses.
 MILVUS = ("pymilvus", "milvus-lite", "setuptools")
 
 _LITE = "milvus-lite"
 _LANGCHAIN = "langchain-milvus"
 _LLAMA_INDEX = "llama-index-vector-stores-milvus"
 
-# (first package, its versions, second package, its versions, what happens, what mends it). Bounds: (from, below).
+# (first package, its versions, second package, its versions, what happens, which versions work). Each range of versions
+# is (from this version, below this version).
 _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LANGCHAIN, ((0,), (0, 4)), "pymilvus", ((2, 6, 8), (3,))),
@@ -49,11 +51,11 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
     ),
     (
         *(_LITE, ((0,), (3,)), "setuptools", ((82,), (999,))),
-        "milvus-lite 2 imports pkg_resources, which setuptools has no more",
+        "milvus-lite 2 imports pkg_resources, which setuptools no longer has",
         "'setuptools<82'",
     ),
 )
-# (package, its versions, what happens, what mends it). Bounds: (from, below).
+# (package, its versions, what happens, which versions work). The ranges are as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),
@@ -62,26 +64,26 @@ _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     ),
     (
         *("tokenizers", ((0, 23, 1), (0, 23, 3))),
-        "loses what a long text has beyond its first window (huggingface/tokenizers#2091)",
+        "loses everything beyond the first window of a long text (huggingface/tokenizers#2091)",
         "'tokenizers>=0.22,!=0.23.1,!=0.23.2,<1'",
     ),
     (
         *("openvino", ((0,), (2026, 4))),
-        "is not known to compute BERT's layers rightly: 2025.0 gives NaN, 2025.4 multiplies in bfloat16 for int8",
+        "is not known to compute BERT's layers correctly: 2025.0 gives NaN, 2025.4 multiplies in bfloat16 for int8",
         "'openvino>=2026.4,<2027'",
     ),
 )
 
 
 def known_problem(installed: Installed) -> str | None:
-    """What is known to break among some versions, as one sentence and a pip line; None where nothing is.
+    """Return what is known to fail with these versions and the pip command that helps, or None if nothing is known.
 
     Args:
-        installed: {distribution: version}, None or absent where it is not installed.
+        installed: {distribution: version}. The version of a distribution that is not installed is None or absent.
 
     Example:
         >>> print(known_problem({"langchain-milvus": "0.3.3", "pymilvus": "2.6.12"}))
-        langchain-milvus 0.3.3 and pymilvus 2.6.12 do not go together: the store loses its connection. Install a pair
+        langchain-milvus 0.3.3 and pymilvus 2.6.12 do not work together: the store loses its connection. Install a pair
         that works: pip install 'pymilvus==2.6.7' 'langchain-milvus==0.3.3'.
         >>> known_problem({"langchain-milvus": "0.4.0", "pymilvus": "3.0.2"}) is None
         True
@@ -89,23 +91,24 @@ def known_problem(installed: Installed) -> str | None:
     releases = {name: _release(version) for name, version in installed.items() if version}
     for name, bounds, effect, mended in _BROKEN_ALONE:
         if _within(releases.get(name), bounds):
-            return f"{name} {installed[name]} {effect}. Install one that does not: pip install {mended}."
+            return f"{name} {installed[name]} {effect}. Install a version without this problem: pip install {mended}."
     for first, first_bounds, second, second_bounds, effect, mended in _BROKEN:
         if _within(releases.get(first), first_bounds) and _within(releases.get(second), second_bounds):
             return (
-                f"{first} {installed[first]} and {second} {installed[second]} do not go together: {effect}. "
+                f"{first} {installed[first]} and {second} {installed[second]} do not work together: {effect}. "
                 f"Install a pair that works: pip install {mended}."
             )
     return None
 
 
 def check_installed(*distributions: str) -> None:
-    """Refuse versions that are known to break.
+    """Refuse installed versions that are known to fail.
 
     Args:
-        *distributions: Those that the caller uses.
+        *distributions: The distributions that the caller uses.
     Raises:
-        OptionalDependencyError: The message names what breaks, and the pip line that mends it.
+        OptionalDependencyError: A version is known to fail. The message says what happens, and gives the pip command
+            that installs versions that work.
     """
     installed: dict[str, str | None] = {}
     for name in distributions:
@@ -118,28 +121,28 @@ def check_installed(*distributions: str) -> None:
 
 
 def check_tokenizers(*, windows: bool) -> None:
-    """Refuse a version of tokenizers that loses the windows of long texts, or say what it spoils where none are wanted.
+    """Refuse a version of tokenizers that loses the windows of long texts, or warn if the windows are not needed.
 
     Args:
-        windows: Whether they are wanted.
+        windows: Whether the windows are needed.
     Raises:
-        OptionalDependencyError: They are, and it loses them.
+        OptionalDependencyError: The windows are needed, and the installed version loses them.
     """
     try:
         check_installed("tokenizers")
     except OptionalDependencyError as err:
         if windows:
             raise
-        logger.warning("Texts that are too long will be truncated, but not counted and warned of: %s", err)
+        logger.warning("Texts that are too long will be truncated without being counted or reported: %s", err)
 
 
 @contextmanager
 def require_extra(extra: str, *, module: str) -> Iterator[None]:
-    """Turn a failing import of an optional dependency into the pip line that mends it.
+    """Turn the failed import of an optional dependency into an error that says what to install.
 
     Args:
-        extra: Name of the extra in `pyproject.toml`.
-        module: The module of this package that needs it.
+        extra: The extra in `pyproject.toml` that installs the dependency.
+        module: The module of this package that needs the dependency.
     Raises:
         OptionalDependencyError: An import inside the block failed.
 
@@ -160,7 +163,7 @@ def require_extra(extra: str, *, module: str) -> Iterator[None]:
 
 
 def _release(version: str) -> Release:
-    """The leading numbers of a version: 2.6.10rc1 -> (2, 6, 10). Enough for the bounds here."""
+    """Return the leading numbers of a version: 2.6.10rc1 -> (2, 6, 10). The tables above need no more."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 

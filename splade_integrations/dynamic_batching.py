@@ -1,12 +1,13 @@
-"""Dynamic batching: queries that wait at the same time are encoded together, in one call.
+"""Dynamic batching: queries that are waiting at the same time are encoded in one call.
 
-Knows an encoder and futures; knows neither a framework nor torch.
+This module works with any encoder and uses futures. It depends on no framework and not on torch.
 
-How it works. Each encoder has one `QueryBatcher`, which all adapters over it share. A batcher has one thread and one
-queue. A request puts its texts into the queue and gives the thread one job: "encode whatever waits". If the thread is
-idle, a lone query starts at once. If it is busy, the texts that arrive meanwhile wait, and the next job takes them all
-in one call. The jobs of the texts that it took find nothing and end. So there is neither a timer nor a batch size:
-batches grow with the load. (The encoder bounds the memory of a call.)
+How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. A batcher has one thread
+and one queue. A request puts its texts into the queue and gives the thread one job: "encode everything in the queue".
+If the thread is idle, a lone query starts at once. If the thread is busy, the texts that arrive in the meantime wait,
+and the next job encodes them all in one call. Later jobs whose texts have already been encoded find the queue empty and
+end. So there is no timer and no fixed batch size: batches grow with the load. (The encoder limits the memory of a
+call.)
 """
 
 import asyncio
@@ -27,15 +28,16 @@ _Request = tuple[list[str], _Rows]
 
 
 class QueryBatcher:
-    """Encodes queries for any number of coroutines, event loops and threads; what waits is encoded in one call.
+    """Encodes queries for any number of coroutines, event loops and threads. Waiting queries are encoded in one call.
 
-    Cancelling a request leaves the others alone: if it has not started it is dropped, otherwise its rows are discarded.
-    If a call fails, each caller's texts are encoded again on their own, so that each caller gets its own rows or its
-    own exception. A forked process starts with an empty queue and a thread of its own. When the process ends, the
-    thread finishes its current call and whatever waits then, and is joined.
+    Cancelling a request does not affect the others. A request that is cancelled before it starts is dropped. If it has
+    started, its rows are discarded. If a call fails, the texts of each caller are encoded again separately, so each
+    caller gets its own rows or its own exception. A forked process starts with an empty queue and a new thread. When
+    the process ends, the thread finishes its current call and the queries that are waiting at that moment, and is
+    joined.
 
     Args:
-        encoder: Its `encode_queries` is called in one thread, with one or more texts.
+        encoder: The encoder. Its `encode_queries` is called in one thread, with one or more texts.
 
     Example:
         >>> from splade_integrations import SpladeEncoder
@@ -57,9 +59,9 @@ class QueryBatcher:
         Args:
             texts: N queries, usually one.
         Returns:
-            N dicts of {token id: weight}, plain Python numbers, as `to_dicts` gives them.
+            N dicts {token id: weight} of plain Python numbers, as `to_dicts` returns them.
         Raises:
-            TypeError: A bare str, or an item that is not a str (its position is named).
+            TypeError: `texts` is a bare str, or one of its items is not a str. The message names the item's position.
         """
         texts = check_texts(texts)
         if not texts:
@@ -70,17 +72,17 @@ class QueryBatcher:
         return await asyncio.wrap_future(rows)
 
     def _start(self) -> None:
-        self._waiting: deque[_Request] = deque()  # append and popleft are atomic: no lock to survive a fork
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # started by the first job
+        self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so no lock has to survive a fork
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts it
 
     def _encode_waiting(self) -> None:
-        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # only this thread removes any
+        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # only this thread removes requests
         requests = [request for request in requests if request[1].set_running_or_notify_cancel()]
         if requests:
             self._answer(requests)
 
     def _answer(self, requests: list[_Request]) -> None:
-        """Encode these in one call and give each caller its rows or its exception."""
+        """Encode the texts of these requests in one call, and give each caller its rows or its exception."""
         try:
             rows = iter(to_dicts(self._encoder.encode_queries([text for texts, _ in requests for text in texts])))
         except BaseException as err:
@@ -95,14 +97,14 @@ class QueryBatcher:
 
 
 _batchers: WeakSet[QueryBatcher] = WeakSet()
-# Keyed by the encoder's id, because an encoder need be neither hashable nor weakly referable. The id stays unique while
-# the batcher holds the encoder. A batcher is freed with the last adapter that holds it.
+# The keys are the encoders' ids, because an encoder may be neither hashable nor weakly referable. An id stays unique
+# while a batcher holds its encoder. A batcher is freed together with the last adapter that holds it.
 _batcher_of: WeakValueDictionary[int, QueryBatcher] = WeakValueDictionary()
 _finding = Lock()
 
 
 def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
-    """Return the batcher of this encoder: the same one for every caller, while any of them holds it."""
+    """Return the batcher of this encoder. All callers get the same one, for as long as one of them holds it."""
     with _finding:
         batcher = _batcher_of.get(id(encoder))
         if batcher is None:
@@ -111,7 +113,7 @@ def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
 
 
 def _start_again_after_fork() -> None:
-    """Replace threads and locks, which do not survive a fork, and drop the requests, which are the parent's."""
+    """Replace threads and locks, which do not survive a fork, and drop the parent's requests."""
     global _finding
     _finding = Lock()
     for batcher in list(_batchers):

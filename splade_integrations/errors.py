@@ -1,18 +1,18 @@
-"""The package's own exception types. Knows nothing of torch, Milvus or the frameworks."""
+"""The exception types of this package, and the first line of any error's message."""
 
 __all__ = ["OptionalDependencyError", "UnsupportedModelError", "first_line"]
 
 
 class UnsupportedModelError(ValueError):
-    """The checkpoint cannot give SPLADE term weights; the message says what was found and what would work."""
+    """The checkpoint cannot give SPLADE term weights. The message says what was found and what would work."""
 
 
 class OptionalDependencyError(ImportError):
-    """Something needs a package that is not installed, or another version of it; the message is the pip line."""
+    """A package that is needed is missing, or its version is known to fail. The message says what to install."""
 
 
 def first_line(err: BaseException) -> str:
-    """The first line of an error's message, or its type's name where it has none: other packages raise bare ones, too.
+    """Return the first line of an error's message, or the name of its type if the message is empty.
 
     Example:
         >>> first_line(RuntimeError("sizes differ\\nsee below")), first_line(EOFError())

@@ -1,4 +1,7 @@
-"""The options of an encoder, typed once for everything that passes them on. Loads neither torch nor a framework."""
+"""Declares the types of `SpladeEncoder`'s options once, for all code that passes them on.
+
+Importing this module loads neither torch nor a framework.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ LongDocuments = Literal["truncate", "max"]
 
 
 class EncoderOptions(TypedDict, total=False):
-    """The keyword options of `SpladeEncoder`, which explains each of them.
+    """The keyword options of `SpladeEncoder`. Its docstring explains each of them.
 
-    Adapters take `**options: Unpack[EncoderOptions]` and hand them on, so that an editor completes their names and a
-    type checker checks their values.
+    Adapters take `**options: Unpack[EncoderOptions]` and pass them on. This lets an editor complete the options' names
+    and a type checker check their values.
     """
 
     device: Device

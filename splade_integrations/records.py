@@ -1,6 +1,7 @@
-"""Texts with their ids from files: JSON lines, CSV, Parquet, or plain lines. One text at a time is in memory.
+"""Reads texts and their ids from files of JSON lines, CSV, Parquet or plain lines.
 
-Every fault raises `RecordError`, which names the file, the line, and what to do. Knows no model.
+Only one text at a time is in memory. Every fault raises `RecordError`, which names the file and the line, and says what
+to do. This module knows nothing about models.
 """
 
 import csv
@@ -32,7 +33,7 @@ _ROWS_AT_ONCE = 1024
 
 
 class RecordError(ValueError):
-    """A file does not hold what it should; the message names the place, and says what to do."""
+    """A file does not hold what it should. The message names the place and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,24 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The texts of a file, read again each time that they are iterated.
+    """The texts of a file. Each iteration reads the file again.
 
-    Memory grows only by the ids (about 100 bytes per text), which are kept to detect duplicates; plain lines keep none.
+    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines nothing is kept.
 
     Args:
         path: The file, or "-" for standard input.
-        format: "jsonl": one JSON object per line. "csv", "tsv": with a header. "parquet". "lines": each line is a text,
-            and its number is the id.
-        text_field: The field, or column, of the text.
-        title_field: A field to put before the text and a space, if a record has it. None puts none.
-        id_field: The field of the id. None takes `_id` or `id`, or the number of the line or row if there is neither.
+        format: "jsonl" has one JSON object per line. "csv" and "tsv" have a header line. "parquet" is a Parquet file.
+            With "lines" each line is a text, and the line's number is its id.
+        text_field: The field, or column, that holds the text.
+        title_field: A field to put before the text, separated by a space, if the record has that field. None puts
+            nothing before the text.
+        id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither, its id is its number
+            in the file.
         need_id: Whether a record without an id is an error.
 
     Raises:
-        RecordError: While iterating: the file is missing, empty or broken, or an id is invalid Unicode or repeated.
+        RecordError: Raised during iteration. The file is missing, empty or broken, or an id is not valid Unicode or
+            occurs twice.
 
     Example:
         >>> import tempfile
@@ -92,7 +96,7 @@ class Records:
             yield record
 
     def count(self) -> int | None:
-        """Estimate how many records there are, by counting lines; None for standard input."""
+        """Estimate the number of records by counting lines. Return None for standard input."""
         if self.path == "-":
             return None
         try:
@@ -152,7 +156,7 @@ class Records:
                 if None in row or None in row.values():
                     raise RecordError(
                         f"{place}: must have {len(reader.fieldnames or [])} columns as the header has, but has "
-                        f"{'more' if None in row else 'fewer'}. Quote texts that hold the separator."
+                        f"{'more' if None in row else 'fewer'}. Quote texts that contain the separator."
                     )
                 yield place, row
         except csv.Error as err:
@@ -190,10 +194,10 @@ class Records:
 
 
 def format_of(path: str) -> Format:
-    """Return the format that a file's name says; plain lines for standard input, "-".
+    """Return the format that a file's name stands for. Standard input, "-", holds plain lines.
 
     Raises:
-        RecordError: The name has another ending.
+        RecordError: The name ends in none of the known ways.
     """
     suffix = Path(path).suffix.lower()
     if path == "-":
@@ -206,13 +210,13 @@ def format_of(path: str) -> Format:
 
 
 def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield (file and line number, line without its end) of a UTF-8 file.
+    """Yield each line of a UTF-8 file as (file name and line number, line without its line ending).
 
     Args:
         path: The file, or "-" for standard input.
         blank: Whether to yield blank lines as well.
     Raises:
-        RecordError: The file cannot be read, is empty, or a line is not UTF-8.
+        RecordError: The file cannot be read or is empty, or a line is not UTF-8.
     """
     empty = True
     name = "standard input" if path == "-" else path
@@ -225,7 +229,7 @@ def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str
                 except UnicodeDecodeError as err:
                     raise RecordError(
                         f"{place}: must be UTF-8, but has the byte 0x{raw[err.start]:02x}. Convert the file, for "
-                        "instance with iconv. If most of it is UTF-8, this line came from elsewhere."
+                        "instance with iconv. If the rest of the file is UTF-8, fix this line alone."
                     ) from err
                 if blank or line.strip():
                     empty = False
@@ -237,7 +241,7 @@ def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str
 
 
 def _unicode(place: str, identifier: str) -> str:
-    """Return the id; raise RecordError on a lone surrogate, which JSON allows but no file or store can hold."""
+    """Return the id. Raise RecordError if it has a lone surrogate, which JSON allows but no file or store can hold."""
     try:
         identifier.encode()
     except UnicodeEncodeError as err:

@@ -1,7 +1,7 @@
-"""SPLADE, written to be read: texts to term weights, one text at a time, with no padding and no shortcut.
+"""SPLADE written as simply as possible: one text at a time, without padding or shortcuts.
 
-`SpladeEncoder` gives the same rows, several times faster. tests/test_reference.py holds every head, layer rewrite,
-dtype and backend to this file. Prompts, windows, pruning and inference-free queries come on top of it.
+`SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares every head, layer rewrite,
+dtype and backend with this file. Prompts, windows, pruning and inference-free queries come on top of it.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ def encode(
 ) -> csr_array:
     """Encode texts as SPLADE sparse embeddings.
 
-    weight[v] = max (or sum) over the tokens t of log(1 + relu(logits[t, v])): how strongly the masked LM expects the
-    term v anywhere in the text.
+    weight[v] = max (or sum) over the tokens t of log(1 + relu(logits[t, v])). It says how strongly the masked LM
+    expects the term v anywhere in the text.
 
     Args:
         model: A masked LM of transformers, in evaluation mode, on a CPU.
-        tokenizer: Its tokenizer.
+        tokenizer: The model's tokenizer.
         texts: N texts.
-        max_length: Most tokens of a text, special tokens included; the rest is cut.
+        max_length: The largest number of tokens of a text, special tokens included. Longer texts are cut.
         prompt: Text to put before each text.
         pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
         activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as in OpenSearch v3.
@@ -51,8 +51,8 @@ def encode(
     rows = []
     for text in texts:
         inputs = tokenizer(prompt + text, truncation=True, max_length=max_length, return_tensors="pt")
-        logits = model(**inputs).logits[0].detach().float().numpy()  # (L, V): a score of each term at each token
-        weights = np.log1p(np.maximum(logits, 0))  # what is not positive weighs 0; large scores are damped
+        logits = model(**inputs).logits[0].detach().float().numpy()  # (L, V): a score for each term at each token
+        weights = np.log1p(np.maximum(logits, 0))  # negative scores weigh 0, large ones are damped
         if activation_function == "log1p_relu":
             weights = np.log1p(weights)
         pooled = weights.max(axis=0) if pooling_strategy == "max" else weights.sum(axis=0)  # (V,)

@@ -1,6 +1,6 @@
-"""Term weights as rows of a sparse matrix: building, pruning, joining, and turning into plain dicts.
+"""Builds, prunes and joins sparse rows of term weights, and turns them into plain dicts.
 
-numpy and scipy only: this module knows neither torch, nor tokenizers, nor any framework.
+This module uses numpy and scipy only. It does not use torch, tokenizers or a framework.
 """
 
 from collections.abc import Sequence
@@ -29,27 +29,29 @@ __all__ = [
 
 
 class SparseTextEncoder(Protocol):
-    """What an adapter needs of an encoder. `SpladeEncoder` is one; any object with these two methods works."""
+    """The methods that an adapter needs of an encoder. `SpladeEncoder` has them; any object with both works."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
-        """Encode documents. (len(texts), vocabulary size)."""
+        """Encode documents. Returns (len(texts), vocabulary size)."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        """Encode queries. (len(texts), vocabulary size)."""
+        """Encode queries. Returns (len(texts), vocabulary size)."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """Which terms of a row are kept. It is applied once, after pooling; pruned terms are never stored.
+    """Rules that decide which terms of a row are kept.
 
-    Each rule keeps the heaviest terms, and of equal ones the lower token ids. With several rules, a term must pass all.
+    They are applied once, after pooling, so pruned terms are never stored. Each rule keeps the heaviest terms. Of terms
+    with equal weights it keeps those with lower token ids. If several rules are set, a term must pass all of them.
 
     Args:
         max_active_dims: Keep at most this many terms.
         min_weight: Keep terms of at least this weight.
-        mass: Keep as few terms as make up this share, above 0 to 1, of the sum of the row's weights.
+        mass: Keep the smallest number of terms that make up this share of the sum of the row's weights. The share is
+            above 0 and at most 1.
 
     Raises:
         ValueError: A limit is out of range.
@@ -80,7 +82,7 @@ class Pruning:
         if not (self.mass is None or (_is_real(self.mass) and 0 < self.mass <= 1)):
             raise ValueError(f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all.")
         for name, plain in {"max_active_dims": int, "min_weight": float, "mass": float}.items():
-            if (value := getattr(self, name)) is not None:  # it may be a number of numpy, which JSON does not take
+            if (value := getattr(self, name)) is not None:  # a numpy number would not go into JSON
                 object.__setattr__(self, name, plain(value))
 
     def apply(self, matrix: csr_array) -> csr_array:
@@ -93,7 +95,7 @@ class Pruning:
             kept &= matrix.data >= self.min_weight
         if sorts:
             rows = np.repeat(np.arange(matrix.shape[0]), counts)
-            # lexsort's last key leads: by row, then by falling weight, then by token id.
+            # lexsort's last key leads, so this sorts by row, then by falling weight, then by token id.
             order = np.lexsort((matrix.indices, -matrix.data, rows))
             if limit is not None:
                 kept[order] &= np.arange(matrix.nnz) - matrix.indptr[rows] < limit
@@ -103,12 +105,12 @@ class Pruning:
 
 
 def from_dense(weights: NDArray[np.float32]) -> csr_array:
-    """Build the sparse rows of a dense block of term weights.
+    """Build sparse rows from a dense block of term weights.
 
     Args:
         weights: Term weights, 0 or more. (B, V).
     Returns:
-        (B, V) float32, int32 sorted indices, no stored zeros.
+        (B, V) float32 with sorted int32 indices and no stored zeros.
     """
     batch, vocabulary = weights.shape
     flat = weights.reshape(-1)
@@ -118,8 +120,13 @@ def from_dense(weights: NDArray[np.float32]) -> csr_array:
 
 
 def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
-    """Build a matrix from all stored terms in row order: ascending token ids, weights, and the number of terms per row.
+    """Build a matrix from its stored terms, row after row.
 
+    Args:
+        ids: The token ids of all stored terms. They ascend within a row.
+        weights: The weights of the same terms.
+        counts: The number of stored terms of each row.
+        dim: Vocabulary size.
     Returns:
         (len(counts), dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
     """
@@ -127,7 +134,7 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], d
     if indptr[-1] <= np.iinfo(np.int32).max:
         indptr = indptr.astype(np.int32)
     matrix: Any = csr_array((len(counts), dim), dtype=np.float32)
-    # Set, not passed to the constructor, which would widen int32 indices to int64 or copy them.
+    # These are set here because the constructor would widen int32 indices to int64 or copy them.
     matrix.data = weights.astype(np.float32, copy=False)
     matrix.indices = ids.astype(np.int32, copy=False)
     matrix.indptr = indptr
@@ -135,7 +142,7 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], d
 
 
 def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim: int) -> csr_array:
-    """Build a matrix from (ascending token ids, weights) of each row. (len(rows), dim) float32."""
+    """Build a matrix from the (ascending token ids, weights) of each row. Returns (len(rows), dim) float32."""
     if not rows:
         return concatenate([], dim)
     ids, weights = zip(*rows, strict=True)
@@ -143,18 +150,18 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
 
 
 def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
-    """Return `matrix` (N, V) without these terms."""
+    """Return `matrix` (N, V) without the terms in `token_ids`."""
     return _keep(matrix, ~np.isin(matrix.indices, token_ids))
 
 
 def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
-    """Take each term's maximum over consecutive rows.
+    """Take each term's maximum over groups of consecutive rows.
 
     Args:
         matrix: (sum of sizes, V).
-        sizes: Rows of each group, at least 1.
+        sizes: The number of rows in each group, at least 1.
     Returns:
-        (len(sizes), V) float32; `matrix` itself if each group is one row.
+        (len(sizes), V) float32. It is `matrix` itself if every group has one row.
 
     Example:
         >>> max_over_groups(csr_array(np.array([[1, 0], [.5, 2], [0, 3]], np.float32)), [2, 1]).toarray()
@@ -167,7 +174,7 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
     groups = np.repeat(np.arange(len(sizes)), sizes)[rows]
     order = np.lexsort((matrix.indices, groups))
     groups, ids = groups[order], matrix.indices[order]
-    first = np.ones(len(order), bool)  # of each term in its group
+    first = np.ones(len(order), bool)  # whether an entry is the first of its term in its group
     first[1:] = (np.diff(groups) != 0) | (np.diff(ids) != 0)
     starts = np.flatnonzero(first)
     maxima = np.maximum.reduceat(matrix.data[order], starts) if starts.size else matrix.data
@@ -175,10 +182,10 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
-    """Stack blocks of rows in order. Unlike `scipy.sparse.vstack` it accepts an empty list, which gives (0, dim).
+    """Stack blocks of rows in order. Unlike `scipy.sparse.vstack`, this accepts an empty list and returns (0, dim).
 
     Args:
-        blocks: Matrices of (n_i, dim).
+        blocks: Matrices of shape (n_i, dim).
         dim: Vocabulary size.
     Returns:
         (sum of n_i, dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
@@ -197,13 +204,13 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
 def to_dicts(matrix: Any) -> list[dict[int, float]]:
     """Turn sparse rows into `{token id: weight}` of plain Python numbers, the form that Milvus always takes.
 
-    pymilvus refuses numpy scalars, bools and 1-D rows, which is what iterating a scipy matrix gives;
-    a dict of plain numbers is right for Milvus and for both frameworks.
+    pymilvus refuses numpy scalars and bools. It also refuses 1-D sparse rows, which iterating a scipy array gives. A
+    dict of plain numbers works for Milvus and for both frameworks.
 
     Args:
-        matrix: Any scipy sparse matrix or array of (N, V), or one 1-D row of (V,).
+        matrix: Any scipy sparse matrix or array of shape (N, V), or one 1-D row of shape (V,).
     Returns:
-        One dict per row, by ascending token id. A row without terms gives `{}`.
+        One dict per row, with its token ids ascending. A row without terms gives `{}`.
     Raises:
         TypeError: `matrix` is not a scipy sparse matrix.
 
@@ -211,17 +218,17 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
         >>> to_dicts(csr_array(np.array([[0, 1.5, 0], [0, 0, 0]], np.float32)))
         [{1: 1.5}, {}]
     """
-    rows = as_rows(matrix).astype(np.float32)  # a copy: the caller's matrix is left as it is
+    rows = as_rows(matrix).astype(np.float32)  # a copy, so the caller's matrix does not change
     rows.sum_duplicates()
     ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
     return [dict(zip(ids[start:end], weights[start:end], strict=True)) for start, end in pairwise(bounds)]
 
 
 def as_rows(matrix: Any) -> csr_array:
-    """Return `matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V).
+    """Return `matrix` as a 2-D csr_array. A 1-D row of shape (V,) becomes (1, V).
 
     Raises:
-        TypeError: It is not a scipy sparse matrix.
+        TypeError: `matrix` is not a scipy sparse matrix.
     """
     if not issparse(matrix):
         raise TypeError(
@@ -232,7 +239,7 @@ def as_rows(matrix: Any) -> csr_array:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Return whether it is an integer, numpy's included; True and False are not."""
+    """Return whether `value` is an integer of Python or numpy. True and False do not count as integers."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -241,14 +248,14 @@ def _is_real(value: object) -> TypeGuard[float]:
 
 
 def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
-    """Return `matrix` with only these of its stored terms. kept: (nnz,)."""
+    """Return `matrix` with only those of its stored terms for which `kept`, (nnz,), is true."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     counts = np.bincount(rows[kept], minlength=matrix.shape[0])
     return from_terms(matrix.indices[kept], matrix.data[kept], counts, matrix.shape[1])
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    """Return, for stored terms in row order, which share of the row's mass the terms before them have."""
+    """Return for each stored term, in row order, the share of its row's mass that the terms before it have."""
     running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]

@@ -1,6 +1,6 @@
-"""Hybrid search through each adapter that this environment has: add, search each side, reopen. Every lane runs it.
+"""Hybrid search through each adapter in this environment: add, search each vector field, reopen. Every lane runs this.
 
-The rest is in tests/langchain and tests/llama_index; some of it holds on milvus-lite 3 alone.
+All further tests are in tests/langchain and tests/llama_index. Some of those pass only on milvus-lite 3.
 """
 
 import importlib.metadata
@@ -17,7 +17,7 @@ TEXTS = {
     "hopper": "Grace Hopper made the first compiler.",
 }
 QUESTION = "Who cracked the Enigma code?"
-# milvus-lite 2.5.1, and servers before 2.6, know fusion by its old name alone, which `hybrid_milvus` says.
+# milvus-lite 2.5.1 and servers before 2.6 know only the old name of the fusion, and `hybrid_milvus` says so.
 OLD = importlib.metadata.version("milvus-lite").startswith("2.")
 FUSION = {"ranker_type": "rrf", "ranker_params": {"k": 60}} if OLD else {}
 
@@ -31,8 +31,8 @@ def needs(module, reason):
 
 
 def word_vector(text):
-    """A dense embedding that knows words: texts are close if they share some."""
-    counts = np.full(64, 0.01)  # a text without words needs a direction
+    """Return a dense embedding that counts words, so texts that share words are close."""
+    counts = np.full(64, 0.01)  # so that even a text without words has a direction
     for word in re.findall(r"\w+", text.lower()):
         counts[zlib.crc32(word.encode()) % 64] += 1
     return (counts / np.linalg.norm(counts)).tolist()

@@ -1,4 +1,4 @@
-"""The rooms keep their order, heavy packages stay where they belong, and the picture is true."""
+"""Rooms import only the rooms below them, heavy packages stay where they belong, and the picture is up to date."""
 
 import shutil
 import subprocess
@@ -47,11 +47,11 @@ def test_what_breaks_the_rules_is_found(tmp_path, file, line, fault):
     ],
 )
 def test_light_doors(code):
-    """Neither torch nor transformers is loaded until an encoder is."""
+    """Importing these modules loads neither torch nor transformers. Only loading an encoder does."""
     code += "; import sys; print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_contributing_shows_the_picture():
-    """Print it anew with: python -m tests.support.architecture."""
+    """To print the current picture, run: python -m tests.support.architecture."""
     assert picture() in (ROOT / "CONTRIBUTING.md").read_text()

@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic. No test asserts their times."""
+"""The arithmetic of the benchmarks. No test asserts a time."""
 
 import argparse
 import os
@@ -118,7 +118,7 @@ def test_peers_agree_with_ours_each_in_a_process_of_its_own(model_folder):
     with contest(model_folder, options) as field:
         assert "int7" in field.skipped["ours int7"]
         assert [peer.name for peer in field.contestants][:3] == ["ours float32", "ours bfloat16", "s-t torch, batch 1"]
-        differences = check_results(field.contestants, TEXTS)  # exits if torch's differ
+        differences = check_results(field.contestants, TEXTS)  # exits if torch's results differ
         assert 0 < differences["ours bfloat16"] < 0.5
         assert all(peer.seconds(TEXTS, 2) > 0 for peer in field.contestants)
         assert field.ours.call(os.getpid) != os.getpid()

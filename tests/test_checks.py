@@ -1,4 +1,4 @@
-"""The checks on small inputs: each passes on what is right, and what it computes is right."""
+"""The checks on small inputs: each passes on correct input, and what it computes is correct."""
 
 import json
 from dataclasses import replace

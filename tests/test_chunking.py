@@ -1,4 +1,4 @@
-"""The splitter settings of docs/chunking.md fit: no chunk is truncated, although the defaults lose text."""
+"""With the splitter settings of docs/chunking.md no chunk is truncated, while the default settings lose text."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ def book():
 
 
 def warnings_of_ours(caplog):
-    """Return our warnings, without transformers' one about whole texts that are longer than the model reads."""
+    """Return our warnings, without transformers' warning about texts that are too long for the model."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("splade_integrations")]
 
 

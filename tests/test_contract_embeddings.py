@@ -1,4 +1,4 @@
-"""What every adapter's embedding does."""
+"""The behaviour that the embeddings of all adapters share."""
 
 import asyncio
 import copy
@@ -30,7 +30,7 @@ def made(adapter, encoder, model_folder):
 
 
 def over(adapter, encoder):
-    """Return the adapter over an encoder that the test made."""
+    """Return the adapter for an encoder that the test has made."""
     if adapter.of_encoder is None:
         pytest.skip("made by name alone")
     return adapter.of_encoder(encoder=encoder)
@@ -168,7 +168,7 @@ def test_of_an_encoder_it_pickles_that_encoder(adapter, encoder):
     counting = over(adapter, WordCounts())
     rows = adapter.documents(counting, ["one two", "two"])
     if adapter.aqueries is not None:
-        asyncio.run(adapter.aqueries(counting, ["one"]))  # its thread does not prevent pickling
+        asyncio.run(adapter.aqueries(counting, ["one"]))  # the batcher's thread must not prevent pickling
     loaded = pickle.loads(pickle.dumps(counting))
     assert adapter.documents(loaded, ["one two", "two"]) == rows
     assert loaded.encoder is not counting.encoder
@@ -196,7 +196,7 @@ def test_takes_exactly_one_source_of_vectors(adapter, encoder, model_folder):
 def test_bad_texts_are_named(adapter, made):
     with pytest.raises(TypeError, match=r"texts\[1\] must be a str, got NoneType"):
         adapter.documents(made, ["a", None])
-    if adapter is not EMBEDDINGS.get("LlamaIndex core"):  # it splits a str into its letters before it calls us
+    if adapter is not EMBEDDINGS.get("LlamaIndex core"):  # LlamaIndex splits a str into letters before it calls us
         with pytest.raises(TypeError, match="got one str"):
             adapter.documents(made, "a bare string")
 

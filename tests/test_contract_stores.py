@@ -1,4 +1,4 @@
-"""What both hybrid stores do alike, on milvus-lite files, and on the server that MILVUS_URI names if there is one."""
+"""The behaviour that both hybrid stores share, on milvus-lite files and on the server at MILVUS_URI, if it is set."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ def adapter(request):
 
 @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
 def place(request, tmp_path):
-    """Where to open a store: keywords with the uri."""
+    """Return the keywords, such as the uri, that say where to open a store."""
     if request.param == "milvus-lite":
         yield {"uri": str(tmp_path / "test.db")}
         return
@@ -68,7 +68,7 @@ def test_a_document_is_found_by_a_word_of_its_metadata_alone(adapter, place):
     adapter.add(store, ANIMALS)
     assert adapter.search(store, "Lovelace", "sparse") == ["cat"]
     assert adapter.search(store, "Lovelace")[0] == "cat"
-    # The dense side saw the same text: it finds it first by that, and not by the text alone.
+    # The dense model embedded the text with its metadata, so a search for exactly this text finds the document first.
     embedded = adapter.embedded(*ANIMALS[0])
     assert embedded != ANIMALS[0][1]
     assert adapter.search(store, embedded, "dense", k=1) == ["cat"]
@@ -122,7 +122,7 @@ def test_a_store_built_outside_a_loop_works_in_two_loops_and_lets_go_of_them(ada
         assert asyncio.run(use_it(text)) == [adapter.search(store, text, mode, k=5) for mode in MODES]
         assert adapter.search(store, text, "sparse", k=1) == ["late"]
         assert count(store) == 5
-    # The first loop's client went when the second asked. (gRPC itself keeps loops for as long as any channel is open.)
+    # The first loop's client was closed when the second loop asked. (gRPC keeps loops while any channel is open.)
     [held] = store._async_clients._clients
     assert held is not loops[0]()
 
@@ -137,12 +137,13 @@ def test_documents_are_encoded_in_chunks(adapter, place):
     assert adapter.search(store, "word700", "sparse") == ["700"]
 
 
-# milvus-lite alone
+# Only on milvus-lite
 
 
 def test_two_stores_over_one_file_may_write_and_delete_at_once(adapter, lite):
     encoder = WordCounts()
-    encoder.encode_documents([" ".join(f"word{number}" for number in range(16))])  # it numbers words without a lock
+    # All words are known before the threads start, because WordCounts numbers words without a lock.
+    encoder.encode_documents([" ".join(f"word{number}" for number in range(16))])
     stores = [adapter.open(encoder, **lite, collection_name=f"c{i % 2}") for i in range(4)]
 
     def work(number):
@@ -159,7 +160,7 @@ def test_two_stores_over_one_file_may_write_and_delete_at_once(adapter, lite):
     assert len(adapter.search(stores[0], "word0", "sparse", k=100)) == 60
 
 
-# Which encoder a collection was made with
+# The encoder that a collection was made with
 
 
 def test_a_collection_is_kept_to_its_encoder(adapter, place, encoder, model_folder, random_bert_folder):
@@ -184,7 +185,7 @@ def test_a_collection_is_kept_to_its_encoder(adapter, place, encoder, model_fold
 
 
 def test_a_collection_that_does_not_know_its_encoder_is_warned_of_once(adapter, lite, encoder, caplog):
-    store = adapter.open(WordCounts(), **lite)  # an encoder that does not say
+    store = adapter.open(WordCounts(), **lite)  # an encoder without a fingerprint
     adapter.add(store, ANIMALS)
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         for _ in range(2):
@@ -196,7 +197,7 @@ def test_a_collection_that_does_not_know_its_encoder_is_warned_of_once(adapter, 
 
 @pytest.mark.skipif(lite_version("x.db").startswith("2."), reason="milvus-lite 2 has no aliases")
 def test_indexing_anew_behind_an_alias(adapter, lite, encoder, model_folder):
-    """The recipe of docs/re-indexing.md."""
+    """This follows the recipe of docs/re-indexing.md."""
     client = adapter.open(encoder, **lite, collection_name="documents_v1").client
     adapter.add(adapter.open(encoder, **lite, collection_name="documents_v1"), ANIMALS)
     client.create_alias("documents_v1", "documents")

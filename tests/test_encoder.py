@@ -1,4 +1,4 @@
-"""What every user of the encoder relies on, then equality with the plain formula of transformers."""
+"""The behaviour that users of the encoder rely on, and equality with the plain formula on top of transformers."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 
 
 def plain_formula(folder: str, texts: list[str], max_length: int) -> np.ndarray:
-    """The reference's rows. (N, V)."""
+    """Return the rows of the reference, (N, V)."""
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     with torch.inference_mode():
         return reference.encode(model, tokenizer, texts, max_length=max_length).toarray()
@@ -35,7 +35,7 @@ def plain_formula(folder: str, texts: list[str], max_length: int) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=["real", "random"])
 def checked(request, texts):
-    """(encoder, texts, the plain formula's rows) for the trained model and for a random BERT."""
+    """Return (encoder, texts, rows by the plain formula) for the trained model and for a random BERT."""
     folder = request.getfixturevalue({"real": "model_folder", "random": "random_bert_folder"}[request.param])
     encoder = request.getfixturevalue({"real": "encoder", "random": "random_encoder"}[request.param])
     return encoder, texts, plain_formula(folder, texts, max_length=256)
@@ -120,7 +120,7 @@ def test_the_process_is_left_as_it_was_found_when_threads_overlap(encoder, texts
 
 
 def test_threads_with_different_lengths(model_folder, texts):
-    """Encoders of one checkpoint with different max_length, used at once, keep their own truncation."""
+    """Encoders of one checkpoint with different max_length keep their own truncation when used at the same time."""
     encoders = [SpladeEncoder(model_folder, max_length=length) for length in (8, 64)]
     alone = [encoder.encode_documents(texts[:50]).toarray() for encoder in encoders]
     with ThreadPoolExecutor(8) as pool:
@@ -140,7 +140,7 @@ def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encode
     taken = []
     blocks = encoder.stream_documents((taken.append(text) or text for text in texts), block_rows=64)
     first = next(blocks)
-    assert (len(taken), first.shape) == (128, (64, encoder.dim))  # one block ahead, no more
+    assert (len(taken), first.shape) == (128, (64, encoder.dim))  # only one block ahead
     rows = np.concatenate([first.toarray(), *(block.toarray() for block in blocks)])
     np.testing.assert_allclose(rows, encoder.encode_documents(texts).toarray(), atol=TOLERANCE)
 
@@ -177,7 +177,7 @@ def test_odd_texts_are_encoded(encoder):
     matrix = encoder.encode_documents(odd)
     assert matrix.shape[0] == len(odd)
     assert np.isfinite(matrix.data).all()
-    assert to_dicts(matrix[[0]]) == to_dicts(matrix[[1]])  # "" and whitespace are texts without words
+    assert to_dicts(matrix[[0]]) == to_dicts(matrix[[1]])  # neither "" nor whitespace has words
 
 
 def test_five_megabytes_in_one_string(encoder):
@@ -190,12 +190,13 @@ def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder
     text = "one two three four five six seven eight nine ten eleven twelve thirteen"
     kept = encoder.encode_documents(["one two three four five six seven eight nine ten"])
     found = short.encode_documents([text])
-    np.testing.assert_allclose(found.toarray(), kept.toarray(), atol=TOLERANCE)  # [SEP] is at the end of both
+    np.testing.assert_allclose(found.toarray(), kept.toarray(), atol=TOLERANCE)  # [SEP] ends both texts
     caplog.clear()
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         short.encode_documents(["short", text, text])
     assert len(caplog.records) == 1
-    # 13 words of which 10 fit; the short text has 3 tokens with its special ones: 6 of 3 + 15 + 15 are lost
+    # Each long text has 13 words, of which 10 fit. The short text has 3 tokens, special ones included. So 6 of
+    # the 3 + 15 + 15 tokens are lost.
     assert "2 of 3 texts" in caplog.text
     assert f"{100 * 6 / 33:.1f} %" in caplog.text
     assert "into chunks of 10 tokens at most" in caplog.text
@@ -237,7 +238,7 @@ def test_decode(encoder):
 def test_options_may_be_numbers_of_numpy(model_folder):
     limits = {"max_length": np.int64(64), "max_windows": np.int32(2), "batch_size": np.int64(8)}
     encoder = SpladeEncoder(model_folder, long_documents="max", **limits)
-    assert json.loads(encoder.fingerprint.to_json())["max_windows"] == 2  # as collections remember it
+    assert json.loads(encoder.fingerprint.to_json())["max_windows"] == 2  # collections store this form
     assert type(encoder.max_length) is int
     assert encoder.encode_documents(["a text"]).nnz > 0
 
@@ -272,7 +273,7 @@ def test_progress_bar_only_when_asked(encoder, capsys):
 
 
 def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, random_bert_folder, texts):
-    """MobileBERT multiplies by its decoder's weights by hand; the probe finds that out."""
+    """MobileBERT multiplies with its decoder's weights in code of its own, which the probe notices."""
     from transformers import MobileBertConfig, MobileBertForMaskedLM
 
     AutoTokenizer.from_pretrained(random_bert_folder).save_pretrained(tmp_path)
@@ -351,7 +352,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide for themselves")
 def test_freed_memory_is_kept_for_the_next_activations(model_folder):
-    """A page fault for each 4 KiB of 36 MiB, 20 times, would be 184 000."""
+    """One page fault for each 4 KiB of 36 MiB, 20 times, would be 184 000 page faults."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     command = [sys.executable, "-c", _PAGE_FAULTS, model_folder]
     found = subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout
@@ -375,7 +376,7 @@ def test_stream_stops_cleanly_when_its_consumer_does(encoder):
 
 
 def test_windows_of_a_long_document(model_folder, encoder):
-    """The maximum over windows is the maximum over their rows; a text that fits is left as it is."""
+    """A long document's row is the maximum over the rows of its windows. A text that fits has its usual row."""
     long = SpladeEncoder(model_folder, max_length=32, long_documents="max", max_windows=3)
     short = SpladeEncoder(model_folder, max_length=32)
     words = [f"word{number} moon river" for number in range(40)]

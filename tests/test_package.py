@@ -1,4 +1,4 @@
-"""The installed package: imports are light, and a missing extra is named with its pip command."""
+"""The installed package: imports are light, and the error for a missing extra gives the pip command."""
 
 import subprocess
 import sys

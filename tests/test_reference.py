@@ -1,6 +1,6 @@
-"""The law: every head, layer rewrite, dtype and backend gives the rows of `reference.py`.
+"""Every head, layer rewrite, dtype and backend must give the rows of `reference.py`.
 
-A new head is tested by being listed in `engine.heads.ALL`; a new dtype or backend by being one that `compute` names.
+A new head is tested once it is in `engine.heads.ALL`, and a new dtype or backend once `engine/compute.py` names it.
 """
 
 from itertools import product
@@ -19,20 +19,20 @@ from tests.support.loading import splade_model
 from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
 
 EXACT = 1e-5
-# Largest and mean difference of a term weight, by what the linear layers compute in. float32 rounds the sum of a long
-# text by its size; the others round each layer.
+# The largest and the mean allowed difference of a term weight, for each number type of the linear layers. In float32
+# the rounding error of a long text's sum grows with the sum. The other types round in each layer.
 TOLERANCE = {"float32": (EXACT, 1e-7), "bfloat16": (0.15, 5e-5), "float16": (0.03, 1e-5), "int8": (0.25, 6e-5)}
 
 
 @pytest.fixture(scope="module")
 def some_texts(texts):
-    """Short and long ones, an empty one, and odd characters."""
+    """Return short and long texts, an empty one, and texts with odd characters."""
     return [*texts[:8], *texts[-10:]]
 
 
 @pytest.fixture(scope="module")
 def rows_of(some_texts):
-    """The reference's rows of a checkpoint, each computed once. (N, V)."""
+    """Return a function that gives the reference's rows for a checkpoint, (N, V), and computes them only once."""
     known = {}
 
     def rows(folder, **options):
@@ -72,7 +72,7 @@ def test_every_architecture_and_pooling(architecture, pooling_strategy, tmp_path
 
 @pytest.mark.parametrize(("precision", "backend"), [*product(get_args(Precision), get_args(Backend))])
 def test_every_dtype_and_backend(precision, backend, model_folder, rows_of, some_texts):
-    """On the trained model: what rounding costs depends on its weights."""
+    """This uses the trained model, because the rounding error depends on the weights."""
     try:
         resolve_compute("cpu", precision, backend)
     except ValueError as err:
@@ -82,7 +82,7 @@ def test_every_dtype_and_backend(precision, backend, model_folder, rows_of, some
     encoder = SpladeEncoder(model_folder, device="cpu", dtype=precision, backend=backend, max_length=64)
     difference = np.abs(encoder.encode_documents(some_texts).toarray() - rows_of(model_folder))
     largest, mean = TOLERANCE[precision]
-    assert difference.max() < largest  # of weights that add up to some 28 a text
+    assert difference.max() < largest  # the weights of a text add up to about 28
     assert difference.mean() < mean
     if precision != "float32":
-        assert difference.max() > EXACT  # it is another arithmetic, not float32 under another name
+        assert difference.max() > EXACT  # not float32 under another name

@@ -1,4 +1,4 @@
-"""Rows of term weights: building, pruning, joining, dicts."""
+"""Rows of term weights are built, pruned, joined and turned into dicts."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_dicts_of_one_row():
 def test_dicts_of_a_matrix_with_repeated_ids_and_of_bools():
     repeated = csr_array((np.array([1.0, 2.0]), np.array([1, 1]), np.array([0, 2])), shape=(1, 3))
     assert to_dicts(repeated) == [{1: 3.0}]
-    assert repeated.nnz == 2  # the caller's matrix is left as it is
+    assert repeated.nnz == 2  # the caller's matrix does not change
     assert type(to_dicts(csr_array(np.array([[True]])))[0][0]) is float
 
 
@@ -76,7 +76,7 @@ def test_pruning_refuses_what_is_no_limit(limit):
 
 
 def reference_pruning(row, max_active_dims, min_weight, mass):
-    """The rules, one term at a time."""
+    """Apply the rules of pruning to one term at a time."""
     order = sorted(np.flatnonzero(row), key=lambda term: (-row[term], term))
     kept, before = np.zeros_like(row), 0.0
     for rank, term in enumerate(order):

@@ -1,6 +1,7 @@
-"""The console command `splade`: encode, index, search, explain, evaluate, info.
+"""The console command `splade`: info, encode, index, search, explain and evaluate.
 
-This module holds `main` alone, so that it can say what to install if the extra `cli` is missing.
+This module imports nothing but the standard library, so that `main` can say what to install if the extra `cli` is
+missing.
 """
 
 import sys
@@ -9,7 +10,10 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code: 0; 1, our own fault; 2, bad input; 130, Ctrl-C."""
+    """Run the command and end the process with its exit code.
+
+    The code is 0 for success, 1 for a fault of this package, 2 for bad input and 130 for Ctrl-C.
+    """
     try:
         from splade_integrations.cli.app import run
     except ImportError as err:

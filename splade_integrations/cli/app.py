@@ -1,7 +1,7 @@
-"""The frame of the command: which subcommands there are, and what becomes of their errors.
+"""The frame of the command: it registers the subcommands and turns their exceptions into messages and exit codes.
 
-Knows no model. A subcommand raises an exception; here it becomes one line and an exit code. Subcommands import what is
-heavy (torch, Milvus, even numpy) when they run, so that help, `--version` and mistakes are answered at once.
+An exception becomes one line on stderr and an exit code. Subcommands import heavy packages (torch, Milvus, even numpy)
+only when they run, so help, `--version` and error messages appear at once.
 """
 
 import logging
@@ -27,17 +27,17 @@ __all__ = ["app", "run"]
 
 
 class PanelCommand(TyperCommand):
-    """A command whose plain help has a section for each of its panels, as Typer's help by rich has."""
+    """A command whose plain help has a section for each option panel, as Typer's help has when rich prints it."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections Arguments and Options, then one for each panel that an option names."""
+        """Write the sections Arguments and Options, then a section for each panel that an option names."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
             if record is not None:
                 name, text = record
-                unescaped = text.replace(r"\[", "[")  # Typer 0.15 escapes for rich in plain help as well
+                unescaped = text.replace(r"\[", "[")  # Typer 0.15 escapes "[" for rich even in plain help
                 sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append((name, unescaped))
         for name, records in sections.items():
             if records:
@@ -49,7 +49,7 @@ app = typer.Typer(
     name="splade",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # rich's help takes 70 ms more, for frames and colours
+    rich_markup_mode=None,  # help by rich has frames and colours but takes 70 ms more
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
@@ -71,7 +71,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """SPLADE sparse embeddings: encode texts, index and search them in Milvus, see why they match, measure how well.
+    """Encode texts with SPLADE, index and search them in Milvus, explain matches and measure retrieval quality.
 
     MODEL is always a folder, or the name of a model on the Hugging Face hub.
     """
@@ -81,24 +81,25 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command.
 
     Args:
-        arguments: Without the program's name.
+        arguments: The command line without the program's name.
     Returns:
-        The exit code: 0; 1 for our own fault; 2 for bad input or a place that cannot be written; 130 for Ctrl-C.
+        The exit code: 0 for success, 1 for a fault of this package, 2 for bad input or a file that cannot be written,
+        130 for Ctrl-C, 141 if the reader of the output stops reading.
     """
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]  # anywhere, not only before the command
+    arguments = [argument for argument in arguments if argument != "--debug"]  # --debug may be anywhere
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _silence_libraries()
     try:
         code = int(app(arguments, standalone_mode=False, prog_name="splade") or 0)
-        if code == 130:  # what typer returns for a Ctrl-C that no command has caught
+        if code == 130:  # typer's code for a Ctrl-C that no command has caught
             complain("interrupted; nothing was written.")
         return code
     except InterruptedRun as err:
         complain(str(err))
         return 130
-    except BrokenPipeError:  # the reader of our output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+    except BrokenPipeError:  # the reader of our output, such as head, has stopped reading
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prevents Python's complaint at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; nothing was written.")
@@ -121,17 +122,17 @@ def _report(err: Exception) -> int:
     if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == "rich":
         complain("the command needs rich. Install it with: pip install 'splade-integrations[cli]'.")
         return 2
-    # These types mean bad input; any other is our own fault.
+    # These types mean bad input. Any other type is a fault of this package.
     milvus = type(err).__module__.startswith("pymilvus")
     if milvus or isinstance(err, ValueError | TypeError | OSError | ImportError):
         complain(("Milvus: " if milvus else "") + " ".join(str(getattr(err, "message", "") or err).split()))
         return 2
-    complain(f"{type(err).__name__}: {err}. This is a fault of splade's; run again with --debug and report it.")
+    complain(f"{type(err).__name__}: {err}. This is a bug in splade. Run it again with --debug and report it.")
     return 1
 
 
 def _silence_libraries() -> None:
-    """Keep libraries from logging what our one line says: Milvus's log a traceback of every error they raise."""
+    """Keep libraries from logging what our message says. Milvus's libraries log a traceback of every error."""
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)

@@ -1,4 +1,7 @@
-"""Records to blocks of sparse rows, in order and in bounded memory. Knows an encoder, no file format and no store."""
+"""Encodes records into blocks of sparse rows, in order and in bounded memory.
+
+This module works with any encoder. It does not depend on file formats or stores.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,11 +23,11 @@ _QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows with their ids and texts.
+    """Rows of term weights with their ids and texts.
 
     Args:
-        ids: One per row.
-        texts: One per row.
+        ids: One id per row.
+        texts: One text per row.
         weights: Term weights. (N, V).
     """
 
@@ -41,14 +44,14 @@ def encode_blocks(
     advance: Callable[[int], object] = lambda _: None,
     block_rows: int | None = None,
 ) -> Iterator[Block]:
-    """Encode records as they come.
+    """Encode records as they arrive.
 
     Args:
         encoder: The encoder.
-        records: The texts.
-        queries: Whether they are queries.
-        advance: Called with how many more texts are done.
-        block_rows: Rows of a block. None leaves that to the encoder for documents, and is 512 for queries.
+        records: The texts with their ids.
+        queries: Whether the texts are queries.
+        advance: Called with the number of texts encoded since the last call.
+        block_rows: The number of rows per block. None lets the encoder choose for documents, and means 512 for queries.
     """
     waiting: deque[Record] = deque()
 

@@ -1,4 +1,7 @@
-"""`splade encode`: texts of a file to sparse vectors in a file, in memory that grows by no more than their ids."""
+"""`splade encode`: encodes the texts of a file and writes the sparse vectors to a file.
+
+Only the ids of the texts stay in memory.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -18,10 +21,10 @@ def encode(
     input: Input,
     model: Model,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="Ends in .npz, .parquet or .jsonl; - prints JSON lines.")
+        str, typer.Option("--output", "-o", help="File that ends in .npz, .parquet or .jsonl; - prints JSON lines.")
     ] = "-",
-    queries: Annotated[bool, typer.Option("--queries", help="Encode as queries, not as documents.")] = False,
-    keep_text: Annotated[bool, typer.Option("--keep-text", help="Write the text beside its vector.")] = False,
+    queries: Annotated[bool, typer.Option("--queries", help="Encode the texts as queries, not as documents.")] = False,
+    keep_text: Annotated[bool, typer.Option("--keep-text", help="Write each text next to its vector.")] = False,
     *,
     input_options: InputOptions,
     model_options: ModelOptions,
@@ -29,8 +32,8 @@ def encode(
 ) -> None:
     """Encode the texts of a file as sparse vectors.
 
-    Memory grows only by the ids, about 100 bytes per text, unless the output is .npz, which is built in memory. The
-    output file appears once it is complete.
+    Only the ids stay in memory, about 100 bytes per text. An .npz file is built in memory as a whole. The output file
+    appears once it is complete.
 
     Examples:
 
@@ -70,4 +73,4 @@ def encode(
     if as_json and output != "-":
         print_json(summary)
     else:
-        note(f"{count:,} texts, {summary['active_dims']} terms each on average, in {output}.")
+        note(f"{count:,} texts, {summary['active_dims']} terms each on average, written to {output}.")

@@ -1,4 +1,7 @@
-"""`splade evaluate`: retrieval quality and its cost on folders in BEIR layout. `run_evaluation` does the work."""
+"""`splade evaluate`: measures retrieval quality and cost on folders in BEIR layout.
+
+This module declares the options. `run_evaluation` does the work.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,10 +25,10 @@ class Search(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class BothModelsOptions(ModelOptions):
-    """`ModelOptions` with one length for the SPLADE model and the dense model, which makes them comparable."""
+    """`ModelOptions` with one text length for the SPLADE and the dense model, so that their results are comparable."""
 
     max_length: Annotated[
-        int, typer.Option(help="Most tokens of a text, for both models.", rich_help_panel="Model")
+        int, typer.Option(help="Largest number of tokens of a text, for both models.", rich_help_panel="Model")
     ] = 256
 
 
@@ -37,51 +40,54 @@ def evaluate(
             "--model",
             "-m",
             help="SPLADE model: a folder or hub name.",
-            show_default="the demo's small one, if installed",
+            show_default="the demo's small model, if installed",
         ),
     ] = None,
     dense: Annotated[
         str | None,
         typer.Option(
-            help='Dense model that sentence-transformers loads; "none" goes without.',
+            help='Dense model for sentence-transformers; "none" for no dense model.',
             show_default="all-MiniLM-L6-v2",
         ),
     ] = None,
-    search: Annotated[Search, typer.Option(help="Exact search, a Milvus collection, or both.")] = Search.exact,
+    search: Annotated[Search, typer.Option(help="Use exact search, a Milvus collection, or both.")] = Search.exact,
     uri: Annotated[
-        str | None, typer.Option(help="Milvus file or server.", show_default="a milvus-lite file, removed afterwards")
+        str | None, typer.Option(help="Milvus file or server.", show_default="a temporary milvus-lite file")
     ] = None,
     token: Token = "",
-    candidates: Annotated[int, typer.Option(help="Hits of each retriever that fusion sees.")] = 100,
+    candidates: Annotated[int, typer.Option(help="Number of each retriever's hits to fuse.")] = 100,
     measures: Annotated[
         list[str] | None,
         typer.Option(
-            "--measure", help="A measure of ir_measures; repeat for more.", show_default="nDCG@10 R@100 MRR@10"
+            "--measure",
+            help="A measure of ir_measures; repeat the option for more.",
+            show_default="nDCG@10 R@100 MRR@10",
         ),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="System to test the others against.", show_default="the last BM25")
+        str | None, typer.Option(help="System to test the others against.", show_default="BM25")
     ] = None,
     sweep_dims: Annotated[
-        str | None, typer.Option(help='Prunings to try, such as "32,64,128,all".', rich_help_panel="Sweep")
+        str | None, typer.Option(help='Term limits to try, such as "32,64,128,all".', rich_help_panel="Sweep")
     ] = None,
     sweep_dtype: Annotated[
         str | None, typer.Option(help='Number types to try, such as "float32,bfloat16".', rich_help_panel="Sweep")
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(help="Picture of it: .png, .svg or .pdf.", rich_help_panel="Output")
+        str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", help="JSON of everything; - prints it alone.", rich_help_panel="Output")
+        str | None,
+        typer.Option("--json", help="Write the results to a JSON file; - prints only JSON.", rich_help_panel="Output"),
     ] = None,
     *,
     model_options: BothModelsOptions,
 ) -> None:
-    """Measure how well BM25, dense, SPLADE and their fusions search.
+    """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
-    Each result has a confidence interval, a test against the baseline, and its costs. A folder holds corpus.jsonl,
-    queries.jsonl and qrels.tsv. Fusion weights are chosen on a train split (qrels_train.tsv or qrels/train.tsv), if
-    there is one, never on the queries that are reported.
+    Each result comes with a confidence interval, a significance test against the baseline, and its costs. A folder
+    holds corpus.jsonl, queries.jsonl and qrels.tsv. If there is a train split (qrels_train.tsv or qrels/train.tsv),
+    fusion weights are chosen on it. They are never chosen on the queries whose results are reported.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`splade explain`: why a document matches a query, on the screen, as JSON, as a picture or as a page."""
+"""`splade explain`: shows why a document matches a query, on the screen, as JSON, as a picture or as a page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +15,15 @@ def explain(
     query: Annotated[str, typer.Argument(help="The query.")],
     document: Annotated[str, typer.Argument(help="The document; @FILE reads it from a file.")],
     model: Model,
-    plot: Annotated[str | None, typer.Option(help="Draw it into a file: .png, .svg or .pdf.")] = None,
-    html: Annotated[str | None, typer.Option(help="Write it as an HTML page.")] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw the explanation to a file: .png, .svg or .pdf.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
     *,
     model_options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Show why a document matches a query.
 
-    Shows which terms they share, what each adds to the score, and the words that the terms come from.
+    Shows the terms that both share, what each term adds to the score, and which words the terms come from.
 
     Example:
 
@@ -58,4 +58,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as err:
-        raise ValueError(f"{path} must be UTF-8, but {err}. Convert it.") from err
+        raise ValueError(f"{path} must be UTF-8, but {err}. Convert the file to UTF-8.") from err

@@ -1,4 +1,4 @@
-"""`splade index`: texts of a file into a Milvus collection; a run that Ctrl-C ended can be continued."""
+"""`splade index`: puts the texts of a file into a Milvus collection. A run that Ctrl-C ended can be continued."""
 
 import shlex
 import sys
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_ROWS", "index"]
 
-# Documents that are encoded and written together. Ctrl-C loses at most this many, and --resume asks the collection for
-# this many ids at once.
+# The number of documents that are encoded and written together. Ctrl-C loses at most this many documents, and --resume
+# looks up this many ids in the collection at once.
 CHUNK_ROWS = 256
 
 
@@ -43,8 +43,8 @@ def index(
     collection: CollectionName = "splade",
     dense: DenseModel = None,
     token: Token = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Add what the collection lacks; skip ids it has.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Drop a collection of this name first.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Add only documents whose ids are not stored yet.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="First drop the collection of this name.")] = False,
     *,
     input_options: InputOptions,
     model_options: ModelOptions,
@@ -52,8 +52,8 @@ def index(
 ) -> None:
     """Put the texts of a file into a Milvus collection.
 
-    The collection has dense vectors as well if you name a model for them. Ctrl-C leaves a usable collection; the same
-    command with --resume continues.
+    The collection also gets dense vectors if you name a dense model. Ctrl-C leaves a usable collection. To continue,
+    run the same command with --resume.
 
     Examples:
 
@@ -62,10 +62,10 @@ def index(
       splade index corpus.jsonl -m MODEL --dense all-MiniLM-L6-v2
     """
     if resume and replace:
-        raise ValueError("--resume and --replace must not both be given. Choose one.")
+        raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
     records = input_options.records(input)
     total = records.count()
-    if input != "-":  # find a broken file before a model is loaded
+    if input != "-":  # finds a broken file before a model is loaded
         next(iter(records))
     from splade_integrations.cli.loading import load_dense_encoder, load_encoder
     from splade_integrations.cli.milvus_store import Store
@@ -97,9 +97,7 @@ def index(
                 {"collection": collection, "uri": uri, "added": counts.added, "already_there": counts.already_there}
             )
         else:
-            note(
-                f"{counts.added:,} documents added, {counts.already_there:,} there already, in {collection!r} of {uri}."
-            )
+            note(f"{counts.added:,} documents added, {counts.already_there:,} already in {collection!r} of {uri}.")
 
 
 @dataclass
@@ -109,15 +107,15 @@ class _Counts:
 
 
 def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None) -> None:
-    """Raise ValueError unless these are the models that the collection was made with."""
+    """Raise ValueError unless the collection was made with this encoder and this dense model."""
     kept, given = store.fingerprint(), encoder.fingerprint
     differing = [] if kept is None else kept.differences(given)
     if differing or store.dense_model() != dense:
         made_with = "a model that it does not name" if kept is None else kept.describe(differing)
         raise ValueError(
             f"the collection {store.name!r} must be continued with the models that it was made with, {made_with} and "
-            f"the dense model {store.dense_model()}, got {given.describe(differing)} and {dense}. Name the same ones, "
-            "or start again with --replace."
+            f"the dense model {store.dense_model()}, got {given.describe(differing)} and {dense}. Name the "
+            "collection's models, or start again with --replace."
         )
 
 
@@ -150,21 +148,21 @@ def _fill(
 
 @contextmanager
 def _keeping_what_is_stored(store: "Store", counts: _Counts) -> Iterator[None]:
-    """Finish the collection if filling it fails or is interrupted, and say in the error what it holds."""
+    """Finish the collection even if filling it fails or is interrupted, and say in the error what is stored."""
     from splade_integrations.cli.milvus_store import StoreError
 
     try:
         yield
     except BaseException as err:
-        with suppress(Exception):  # on a full disk, say; the first error is the one to report
+        with suppress(Exception):  # this may fail as well, for example on a full disk, but the first error counts
             store.finish()
         if isinstance(err, KeyboardInterrupt):
             raise InterruptedRun(_how_to_continue(store, counts)) from err
-        stored = f"{counts.added} documents before it are stored; fix it and use --resume."
+        stored = f"{counts.added} documents were stored before this error. Fix its cause and use --resume."
         if isinstance(err, StoreError):
             raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
         if counts.added and isinstance(err, ValueError | OSError):
-            kind = OSError if isinstance(err, OSError) else ValueError  # its own type may need more arguments
+            kind = OSError if isinstance(err, OSError) else ValueError  # the error's own type may need more arguments
             raise kind(f"{err} {stored}") from err
         raise
 
@@ -172,15 +170,15 @@ def _keeping_what_is_stored(store: "Store", counts: _Counts) -> Iterator[None]:
 def _how_to_continue(store: "Store", counts: _Counts) -> str:
     shown = _without_token(sys.argv[1:])
     again = [argument for argument in shown if argument not in ("--replace", "--resume")]
-    and_token = ", and its token" if len(shown) < len(sys.argv) - 1 else ""
+    with_token = " this command, adding --token" if len(shown) < len(sys.argv) - 1 else ""
     return (
         f"interrupted; {counts.added + counts.already_there:,} documents are in {store.name!r} of {store.uri} and can "
-        f"be searched. Continue with: splade {shlex.join(again)} --resume{and_token}"
+        f"be searched. Continue with{with_token}: splade {shlex.join(again)} --resume"
     )
 
 
 def _without_token(arguments: list[str]) -> list[str]:
-    """Return the arguments that may be printed: a token must not get into a log."""
+    """Return the arguments without tokens, which must not get into a log."""
     before = ["", *arguments]
     return [
         argument

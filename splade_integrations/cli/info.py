@@ -1,4 +1,4 @@
-"""`splade info`: what a model is, how it loads, and its licence, from its small files; no weights are loaded."""
+"""`splade info`: shows what a model is, how it loads, and its licence. It reads small files and loads no weights."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def info(
 ) -> None:
     """Show what a model is, without loading its weights.
 
-    Shows its architecture, its vocabulary, how it encodes documents and queries, its prompts, pruning and licence.
+    Shows the model's architecture, vocabulary, prompts, pruning and licence, and how it encodes documents and queries.
 
     Example:
 

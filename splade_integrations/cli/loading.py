@@ -1,4 +1,7 @@
-"""Loads the models that a command names, without progress bars that nobody watches. Its functions import torch."""
+"""Loads the models that a command names. If nobody watches stderr, downloads show no progress bars.
+
+The functions import torch when they are called.
+"""
 
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +16,7 @@ __all__ = ["load_dense_encoder", "load_encoder", "silence_downloads"]
 
 
 def load_encoder(model: str, options: EncoderOptions) -> "SpladeEncoder":
-    """Load the SPLADE model of that name."""
+    """Load the SPLADE model called `model`."""
     from splade_integrations.encoder import SpladeEncoder
 
     silence_downloads()
@@ -21,7 +24,7 @@ def load_encoder(model: str, options: EncoderOptions) -> "SpladeEncoder":
 
 
 def load_dense_encoder(model: str, *, max_length: int | None = None, device: str) -> "DenseEncoder":
-    """Load the dense model of that name."""
+    """Load the dense model called `model`."""
     from splade_integrations.evaluation.retrievers import load_dense
 
     silence_downloads()
@@ -29,7 +32,7 @@ def load_dense_encoder(model: str, *, max_length: int | None = None, device: str
 
 
 def silence_downloads() -> None:
-    """Turn off the progress bars of transformers and of the hub, unless a person watches stderr."""
+    """Turn off the progress bars of transformers and of the hub, unless stderr is a terminal."""
     if not sys.stderr.isatty():
         from transformers.utils import logging as transformers_logging
 

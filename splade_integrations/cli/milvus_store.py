@@ -1,7 +1,8 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-Its fields are pk, text, sparse and, if wanted, dense, as in LangChain's store, and it records the encoder's fingerprint
-as every adapter does: that store opens what was indexed here. Knows Milvus; knows no encoder and no terminal.
+As in LangChain's store, its fields are pk, text, sparse and, if wanted, dense. It records the encoder's fingerprint as
+every adapter does. So LangChain's store can open a collection that was indexed here. This module depends on Milvus, but
+not on an encoder or a terminal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -58,31 +59,31 @@ class Store:
         self.uri, self.name = uri, name
         self._client = open_client(uri=uri, token=token)
         if self.exists():
-            self._client.load_collection(name)  # milvus-lite opens a file with its collections released
+            self._client.load_collection(name)  # after opening a file, milvus-lite has not loaded its collections
 
     def exists(self) -> bool:
-        """Whether the collection exists."""
+        """Return whether the collection exists."""
         return bool(self._client.has_collection(self.name))
 
     def fingerprint(self) -> Fingerprint | None:
-        """Return the fingerprint of the encoder that made its sparse vectors, or None if it holds none."""
+        """Return the fingerprint of the encoder that made the sparse vectors, or None if none is recorded."""
         return recorded(self._client.describe_collection(self.name))
 
     def dense_model(self) -> str | None:
-        """Return the name of the model that made its dense vectors, or None."""
+        """Return the name of the model that made the dense vectors, or None if none is recorded."""
         return (self._client.describe_collection(self.name).get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
-        """Return the names of its fields."""
+        """Return the names of the collection's fields."""
         return {field["name"] for field in self._client.describe_collection(self.name)["fields"]}
 
     def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
-        """Create the collection, and replace one of its name.
+        """Create the collection. An existing collection of the same name is replaced.
 
         Args:
-            fingerprint: Of the encoder of its sparse vectors.
-            dense_model: Name of the model of its dense vectors, or None for no dense vectors.
-            dense_dim: Width of that model, or None.
+            fingerprint: The fingerprint of the encoder that makes the sparse vectors.
+            dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
+            dense_dim: The width of the dense vectors, or None for no dense vectors.
         """
         client = self._client
         if self.exists():
@@ -105,14 +106,14 @@ class Store:
         client.load_collection(self.name)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that the collection has."""
+        """Return the ids among `ids` that the collection already has."""
         rows = self._client.get(self.name, ids=list(ids), output_fields=["pk"]) if ids else []
         return {row["pk"] for row in rows}
 
     def add(
         self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Iterable[Any] | None
     ) -> None:
-        """Store documents, and replace those that have the same id.
+        """Store documents. A stored document with the same id is replaced.
 
         Raises:
             ValueError: An id is too long.
@@ -131,7 +132,7 @@ class Store:
         write(self.name, rows)
 
     def finish(self) -> None:
-        """Make the new documents quick to search on milvus-lite; a server does so by itself."""
+        """Make new documents fast to search on milvus-lite. A server does this without being asked."""
         if is_lite(self.uri):
             self._client.flush(self.name)
 
@@ -139,11 +140,11 @@ class Store:
         """Return the best `k` documents.
 
         Args:
-            mode: "sparse", "dense", or "hybrid": both fused by reciprocal rank.
+            mode: "sparse", "dense", or "hybrid", which fuses both by reciprocal rank.
             sparse: Sparse embedding of the query, {token id: weight}, or None.
             dense: Dense embedding of the query, or None.
-            k: Most documents.
-            expr: Milvus's filter expression, or "".
+            k: The largest number of documents to return.
+            expr: A Milvus filter expression, or "" for no filter.
         """
         queries: dict[str, Any] = {}
         if mode != "dense":

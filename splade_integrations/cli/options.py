@@ -1,7 +1,7 @@
-"""Options that several commands share, each declared once: single ones, and groups of them as dataclasses.
+"""Options that several commands share. Each is declared once, alone or as a field of a dataclass that groups options.
 
-A command takes a group as one parameter; `with_groups` shows its fields to Typer as options of their own. Importing
-this module loads Typer alone, so that help is quick.
+A command takes a group as one parameter, and `with_groups` presents the group's fields to Typer as single options.
+Importing this module loads no other package than Typer, so help appears quickly.
 """
 
 import inspect
@@ -42,19 +42,19 @@ DenseModel = Annotated[
     str | None,
     typer.Option(
         "--dense",
-        help="Dense model for hybrid search: a folder or hub name that sentence-transformers loads.",
+        help="Dense model for hybrid search: a folder or hub name for sentence-transformers.",
         show_default="none",
     ),
 ]
 Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet, or plain lines; - reads lines from stdin.")
+    str, typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet or plain lines; - reads lines from stdin.")
 ]
 Uri = Annotated[str, typer.Option(help="Milvus: a file that ends in .db, or http://host:19530.")]
 Token = Annotated[
-    str, typer.Option(help="Token of a server: user:password, or a key.", envvar="MILVUS_TOKEN", show_default=False)
+    str, typer.Option(help="Token of the server: user:password, or a key.", envvar="MILVUS_TOKEN", show_default=False)
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +66,15 @@ class ComputeOptions:
         str, typer.Option(help="auto, float32, bfloat16, float16, or int8 on a CPU.", rich_help_panel="Model")
     ] = "auto"
     backend: Annotated[
-        str, typer.Option(help="torch, or openvino on a CPU, fastest with --dtype int8.", rich_help_panel="Model")
+        str, typer.Option(help="torch, or openvino on a CPU (fastest with --dtype int8).", rich_help_panel="Model")
     ] = "torch"
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
-        """Return these options and `further` ones as `SpladeEncoder` takes them, which checks their values."""
+        """Return these options and the `further` ones as keywords for `SpladeEncoder`, which checks their values."""
         return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
 
     def check_dtype(self, dtype: str) -> None:
-        """Raise ValueError unless the device exists and the backend computes in this number type on it."""
+        """Raise ValueError unless the device exists and the backend supports this number type on it."""
         from splade_integrations.engine.compute import resolve_compute
 
         resolve_compute(self.device, dtype, cast("Backend", self.backend))
@@ -86,31 +86,31 @@ class ModelOptions(ComputeOptions):
 
     max_active_dims: Annotated[
         int | None,
-        typer.Option(help="Keep this many terms of a text, the heaviest.", rich_help_panel="Model", show_default="all"),
+        typer.Option(help="Number of heaviest terms to keep per text.", rich_help_panel="Model", show_default="all"),
     ] = None
     max_length: Annotated[
         int | None,
         typer.Option(
-            help="Most tokens of a text; longer ones are cut.", rich_help_panel="Model", show_default="the model's"
+            help="Number of tokens that texts are cut to.", rich_help_panel="Model", show_default="the model's"
         ),
     ] = None
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
-        """Return these options and `further` ones as `SpladeEncoder` takes them.
+        """Return these options and the `further` ones as keywords for `SpladeEncoder`.
 
-        The pruning must be among `further`, since it is not always for queries and documents alike.
+        Pass the pruning in `further`, because some commands prune only documents.
         """
         return {**super().for_encoder(**further), "max_length": self.max_length}
 
     def pruning(self) -> "Pruning | None":
-        """Return the pruning of a text that `max_active_dims` asks for, or None for the model's own."""
+        """Return the pruning that `max_active_dims` asks for, or None to keep the model's own pruning."""
         from splade_integrations.sparse import Pruning
 
         return None if self.max_active_dims is None else Pruning(max_active_dims=self.max_active_dims)
 
 
 class InputFormat(StrEnum):
-    """How an input file is written."""
+    """The format of an input file."""
 
     jsonl = "jsonl"
     csv = "csv"
@@ -121,22 +121,24 @@ class InputFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions:
-    """How an input file holds its texts."""
+    """Where the texts and ids are in an input file."""
 
     input_format: Annotated[
-        InputFormat | None, typer.Option(show_default="by the name's ending", rich_help_panel="Input")
+        InputFormat | None, typer.Option(show_default="from the file's ending", rich_help_panel="Input")
     ] = None
-    text_field: Annotated[str, typer.Option(help="Field, or column, of the text.", rich_help_panel="Input")] = "text"
+    text_field: Annotated[str, typer.Option(help="Field or column that holds the text.", rich_help_panel="Input")] = (
+        "text"
+    )
     title_field: Annotated[
-        str, typer.Option(help='Field put before the text, if there is one; "" puts none.', rich_help_panel="Input")
+        str, typer.Option(help='Field to put before the text, if present; "" for none.', rich_help_panel="Input")
     ] = "title"
     id_field: Annotated[
         str | None,
-        typer.Option(help="Field of the id.", show_default="_id or id, else the number", rich_help_panel="Input"),
+        typer.Option(help="Field that holds the id.", show_default="_id or id, else a number", rich_help_panel="Input"),
     ] = None
 
     def records(self, path: str) -> "Records":
-        """Return the records of a file, read as these options say."""
+        """Return the records of a file, read according to these options."""
         from splade_integrations.records import Records, format_of
 
         return Records(
@@ -149,7 +151,7 @@ class InputOptions:
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` with each option group, a dataclass parameter, replaced by the options that are its fields.
+    """Return `command` with each dataclass parameter, which is a group of options, replaced by the group's fields.
 
     Example:
         >>> @dataclass

@@ -1,4 +1,4 @@
-"""Pictures into files: which format a name means, and matplotlib without a display."""
+"""Finds the format that a picture's name stands for, and sets up matplotlib to draw without a display."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ __all__ = ["picture_format", "pyplot_for_files"]
 
 
 def picture_format(path: str) -> str:
-    """Return png, svg or pdf, as the name says.
+    """Return the format that the file's name ends in: png, svg or pdf.
 
     Raises:
-        ValueError: The name says none of them.
+        ValueError: The name has another ending.
     """
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in {"png", "svg", "pdf"}:
-        raise ValueError(f"--plot must end in .png, .svg or .pdf, got {path!r}. Rename it.")
+        raise ValueError(f"--plot must end in .png, .svg or .pdf, got {path!r}. Rename the file.")
     return suffix
 
 

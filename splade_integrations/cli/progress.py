@@ -1,4 +1,4 @@
-"""A progress bar on stderr with rate and remaining time, if stderr is a terminal; nothing otherwise."""
+"""Shows a progress bar with rate and remaining time if stderr is a terminal, and nothing otherwise."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ __all__ = ["progress"]
 
 
 class _Rate(ProgressColumn):
-    """Texts per second."""
+    """A column that shows texts per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -30,11 +30,11 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar; call what it yields with the number of further texts done.
+    """Show a progress bar, and yield a function to call with the number of texts done since the last call.
 
     Args:
-        description: What is going on.
-        total: How many texts there are, or None if that is unknown.
+        description: The name of the step, shown before the bar.
+        total: The number of texts, or None if it is unknown.
     """
     bar = Progress(
         TextColumn("{task.description}"),

@@ -1,6 +1,6 @@
-"""What `splade evaluate` does: checks its options, loads models, compares, sweeps, and prints, draws and writes.
+"""Runs `splade evaluate`: checks the options, loads the models, compares systems, and prints, draws and writes results.
 
-The figures come from `splade_integrations.evaluation`; nothing is computed here.
+`splade_integrations.evaluation` computes all figures.
 """
 
 import importlib.metadata
@@ -49,22 +49,23 @@ _PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asked for: the options of `splade evaluate`.
+    """The options of `splade evaluate` that the user chose.
 
     Args:
-        folders: In BEIR layout.
-        model: The SPLADE model; None is the demo's.
-        dense: The dense model; None is the demo's or the hub's all-MiniLM-L6-v2, "none" goes without.
+        folders: Folders in BEIR layout.
+        model: The SPLADE model. None means the demo's model.
+        dense: The dense model. None means all-MiniLM-L6-v2, from the demo if it is installed and from the hub
+            otherwise. "none" means no dense model.
         searches: "exact", "milvus", or both.
-        uri: A Milvus file or server; None is a temporary file.
-        token: Of a server.
-        candidates: Hits of each retriever that fusion sees.
-        measures: Names of ir_measures; None is `MEASURES`.
-        baseline: The system to test the others against, or None.
-        sweep_dims: Prunings to try, such as "32,64,all", or None.
-        sweep_dtype: Number types to try, such as "float32,bfloat16", or None.
-        plot: Name of the picture, or None.
-        json_file: Name of the JSON file; "-" prints it, None does without.
+        uri: A Milvus file or server. None means a temporary file.
+        token: The server's token.
+        candidates: The number of each retriever's hits that are fused.
+        measures: Names of ir_measures. None means `MEASURES`.
+        baseline: The system to test the others against. None means BM25, or the first system if there is no BM25.
+        sweep_dims: The numbers of terms to prune documents to, such as "32,64,all", or None for no such sweep.
+        sweep_dtype: The number types to try, such as "float32,bfloat16", or None for no such sweep.
+        plot: The file name of the picture, or None for no picture.
+        json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
         model_options: How the models run, and how texts are cut and pruned.
     """
 
@@ -85,11 +86,11 @@ class Request:
 
     @property
     def quiet(self) -> bool:
-        """Whether JSON alone is printed."""
+        """Whether nothing but JSON is printed."""
         return self.json_file == "-"
 
     def dense_name(self) -> str | None:
-        """Return the name of the dense model, or None to go without."""
+        """Return the name of the dense model, or None for no dense model."""
         if self.dense is not None:
             return None if self.dense == "none" else self.dense
         try:
@@ -103,16 +104,16 @@ class Request:
 
 
 def run_evaluation(request: Request) -> None:
-    """Evaluate each folder, and print, draw and write what was found.
+    """Evaluate each folder, and print, draw and write the results.
 
     Raises:
-        ValueError: An option is wrong. All are checked before a folder is read or a model is loaded.
+        ValueError: An option is wrong. All options are checked before a folder is read or a model is loaded.
     """
     _check(request)
     limits, dtypes = _limits(request.sweep_dims), _dtypes(request)
     pictures = _picture_names(request.plot, len(request.folders))
     datasets = [load_dataset(folder) for folder in request.folders]
-    with ExitStack() as outputs:  # opened first, so that hours of encoding end in files that can be written
+    with ExitStack() as outputs:  # opened first, so a file that cannot be written fails before hours of encoding
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_name = None if request.quiet else request.json_file
         json_out = None if json_name is None else outputs.enter_context(whole_file(json_name))
@@ -146,18 +147,18 @@ def run_evaluation(request: Request) -> None:
 def _check(request: Request) -> None:
     if not 1 <= request.candidates <= MOST_CANDIDATES:
         raise ValueError(
-            f"--candidates must be from 1 to {MOST_CANDIDATES}, got {request.candidates}. Choose a number in between."
+            f"--candidates must be from 1 to {MOST_CANDIDATES}, got {request.candidates}. Choose one in this range."
         )
     check_measures(request.chosen_measures())
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # Every system of Milvus exists in exact search, but not the other way round.
+    # Exact search has every system that Milvus has, and more.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else _milvus_system_names(retrievers))
 
 
 def _limits(stated: str | None) -> list[int | None]:
-    """Return the numbers of a list such as 32,64,all; None is all."""
+    """Return the numbers in a list such as "32,64,all". None stands for "all"."""
     limits: list[int | None] = []
     for part in (stated or "all").split(","):
         if part.strip() == "all":
@@ -170,7 +171,7 @@ def _limits(stated: str | None) -> list[int | None]:
 
 
 def _dtypes(request: Request) -> list[str]:
-    """Return the number types to sweep over; raise ValueError if the device lacks one."""
+    """Return the number types to sweep over. Raise ValueError if the device does not support one."""
     names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
     for name in names:
         request.model_options.check_dtype(name)
@@ -178,7 +179,7 @@ def _dtypes(request: Request) -> list[str]:
 
 
 def _picture_names(plot: str | None, folders: int) -> list[str]:
-    """Return the name of each folder's picture, numbered if there are several; raise ValueError on another format."""
+    """Return each folder's picture name, numbered if there are several folders. Raise ValueError on a wrong ending."""
     if plot is None:
         return []
     picture_format(plot)
@@ -218,7 +219,7 @@ def _line(facts: dict[str, Any]) -> str:
 
 
 def _show(request: Request, *found: Any) -> None:
-    """Print these, unless JSON alone is to be printed."""
+    """Print what was found, unless nothing but JSON is printed."""
     if not request.quiet:
         for part in found:
             stdout().print(part, markup=False)
@@ -274,7 +275,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             measures=request.chosen_measures(),
             baseline=request.baseline
             if request.baseline in names
-            else None,  # with both, exact search alone may have it
+            else None,  # if both searches run, the baseline may exist only in exact search
             report=advance,
         )
 

@@ -1,4 +1,4 @@
-"""`splade search`: query a collection that `splade index` filled, by its dense vectors, by SPLADE, or by both."""
+"""`splade search`: searches a collection that `splade index` filled, by dense vectors, by SPLADE, or by both."""
 
 from contextlib import closing
 from enum import StrEnum
@@ -19,7 +19,7 @@ __all__ = ["search"]
 
 
 class Mode(StrEnum):
-    """Which vectors are searched."""
+    """The vectors that are searched."""
 
     hybrid = "hybrid"
     dense = "dense"
@@ -32,9 +32,9 @@ def search(
     collection: CollectionName = "splade",
     mode: Annotated[
         Mode | None,
-        typer.Option(help="hybrid fuses dense and sparse by rank.", show_default="hybrid if it has dense vectors"),
+        typer.Option(help="hybrid fuses dense and sparse by rank.", show_default="hybrid if there are dense vectors"),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many documents.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of documents to return.")] = 5,
     expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as pk != "7".')] = "",
     why: Annotated[bool, typer.Option("--explain", help="Show why each document matches.")] = False,
     model: Annotated[
@@ -46,9 +46,9 @@ def search(
     compute: ComputeOptions,
     as_json: Json = False,
 ) -> None:
-    """Search a collection: dense, sparse, or both fused by rank.
+    """Search a collection by dense or sparse vectors, or by both.
 
-    Fusion is reciprocal rank fusion (k = 60).
+    Hybrid search fuses both rankings by reciprocal rank fusion (k = 60).
 
     Examples:
 
@@ -103,7 +103,7 @@ def _choose_mode(store: "Store", mode: Mode | None, dense_name: str | None) -> M
 
 
 def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
-    """Load the encoder that the collection was made with, or `model`, and refuse one whose queries do not fit."""
+    """Load `model`, or the encoder that the collection was made with. Refuse an encoder whose queries do not fit."""
     from splade_integrations.cli.loading import load_encoder
 
     kept = store.fingerprint()
@@ -112,7 +112,7 @@ def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) ->
         raise ValueError(f"the collection {store.name!r} does not say which model made it. Name it with --model.")
     if kept is None:
         return load_encoder(name, compute.for_encoder())
-    # Documents are cut and pruned as those of the collection, so that the parts of an explanation sum to the score.
+    # The encoder cuts and prunes documents as it did for the collection, so that an explanation sums to the score.
     options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
     encoder = load_encoder(name, options)
     _check_queries(kept, encoder.fingerprint)

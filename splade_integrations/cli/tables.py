@@ -1,4 +1,4 @@
-"""Results as tables of at most 80 columns, or as wide as the terminal. Knows results only."""
+"""Formats results as tables that are at most 80 columns wide, or as wide as the terminal."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
 
-_TEXT_SHOWN = 160  # characters of a document
+_TEXT_SHOWN = 160  # the number of a document's characters to show
 
 
 def facts_table(facts: dict[str, Any]) -> Table:
@@ -44,14 +44,14 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
 
 
 def print_explained(console: Console, hits: "Sequence[Hit]", explanations: "Sequence[Explanation]", mode: str) -> None:
-    """Print each document that a search found above the explanation of its score."""
+    """Print each document that a search found, followed by the explanation of its score."""
     for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
         console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
         console.print(explanation)
 
 
 def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
-    """Yield what rich prints: the dataset, the systems, what they cost, and how to read the tables."""
+    """Yield what rich prints: the dataset, the systems, their costs, and how to read the tables."""
     yield Text(
         f"\n{comparison.dataset}, {comparison.search} search: {comparison.documents} documents "
         f"({comparison.empty_documents} empty), {comparison.queries} judged queries, {comparison.judgments} judgments",
@@ -130,21 +130,21 @@ def _reading(comparison: "Comparison") -> str:
     measure = next(iter(comparison.systems[0].measures))
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
-        f"95 %: bootstrap interval of {measure} over queries. p: how often chance alone would give a difference from "
-        f"{comparison.baseline} this large; paired sign flips, corrected for the number of systems by Holm. ms: one "
-        "query alone, median, encoding and search.",
+        f"95 %: bootstrap interval of {measure} over the queries. p: the probability of a difference from "
+        f"{comparison.baseline} this large by chance alone (paired sign flips, corrected for the number of systems by "
+        "Holm's method). ms: the median time of one query alone, encoding and search.",
     ]
     fused = [system for system in comparison.systems if system.queries_with_ties is not None]
     if fused:
         most = max(system.queries_with_ties or 0 for system in fused)
         lines.append(
-            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; {comparison.tie_rule} "
-            f"(decides about the first ten of up to {most} of {comparison.queries} queries)."
+            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; {comparison.tie_rule}, "
+            f"which affects the first ten hits of up to {most} of the {comparison.queries} queries."
         )
     if weighted:
         tuned = weighted[0].tuned_on
         lines.append(
-            "Weights: of scores scaled to 0..1 per query, "
+            "Weights multiply scores that are scaled to 0..1 per query. They are "
             + (f"chosen on {tuned}: " if tuned else "equal, because there is no train split: ")
             + "; ".join(
                 ", ".join(f"{name} {weight:.2g}" for name, weight in (system.weights or {}).items())
@@ -154,7 +154,7 @@ def _reading(comparison: "Comparison") -> str:
         )
     if comparison.judged_but_absent:
         lines.append(
-            f"{comparison.judged_but_absent} judgments name documents that the corpus lacks: they count as missed."
+            f"{comparison.judged_but_absent} judgments name documents that are not in the corpus. They count as missed."
         )
     return "\n".join([*lines, *comparison.notes])
 

@@ -1,4 +1,4 @@
-"""What the command says, and where: results on stdout, everything else on stderr. Knows no model and no file format."""
+"""Writes what the command says: results to stdout, everything else to stderr."""
 
 import json
 import sys
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 __all__ = ["InterruptedRun", "complain", "note", "print_json", "stdout"]
 
 
-class InterruptedRun(Exception):  # noqa: N818  # not an error: the user's wish
-    """Ctrl-C ended the run, and what was done so far is kept; the message says how to continue."""
+class InterruptedRun(Exception):  # noqa: N818  # the user wanted it, so it is not an error
+    """Ctrl-C ended the run, and the work done so far is kept. The message says how to continue."""
 
 
 def stdout() -> "Console":
     """Return a console on stdout, as wide as the terminal."""
-    from rich.console import Console  # help and errors do without it
+    from rich.console import Console  # imported here because help and errors do not need it
 
     return Console(highlight=False)
 
@@ -27,7 +27,7 @@ def complain(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Write one line to stderr for a person who watches; write nothing if stderr is not a terminal."""
+    """Write one line to stderr for a person to read. Write nothing if stderr is not a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{message}\n")
 

@@ -1,6 +1,6 @@
-"""Sparse rows into files: JSON lines and Parquet that Milvus takes, and .npz for scipy.
+"""Writes sparse rows to files: JSON lines and Parquet, which Milvus reads, and .npz, which scipy reads.
 
-A file appears under its name only once it is complete. Knows no model.
+A file appears under its name only once it is complete.
 """
 
 import json
@@ -22,23 +22,25 @@ __all__ = ["WRITERS", "WriteError", "Writer", "whole_file", "writer_of"]
 
 
 class Writer(Protocol):
-    """Writes blocks into a file, with or without their texts, and returns how many rows it wrote."""
+    """Writes blocks to a file, with or without their texts, and returns the number of rows written."""
 
     def __call__(self, file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int: ...
 
 
 class WriteError(OSError):
-    """A file could not be written; the message says why, and that nothing was kept."""
+    """A file could not be written. The message says why, and that nothing was kept."""
 
 
 @contextmanager
 def whole_file(path: str) -> Iterator[IO[bytes]]:
-    """Open a file that takes its name at the end. After an error nothing is left, and an older file stays as it was.
+    """Open a temporary file that is renamed to `path` at the end.
+
+    After an error nothing new is left, and an older file of that name is unchanged.
 
     Args:
-        path: Where the file goes; "-" is standard output.
+        path: The name of the file. Standard output, "-", and devices are written to directly.
     Raises:
-        WriteError: The folder is not writable, the disk is full, …
+        WriteError: The file cannot be written, for example because the folder is not writable or the disk is full.
     """
     target = Path(path)
     try:
@@ -48,7 +50,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
             return
         if target.exists() and not target.is_file():
             if target.is_dir():
-                raise WriteError(f"{path} must be a file, but it is a folder. Name a file in it.")
+                raise WriteError(f"{path} must be a file, but it is a folder. Name a file in that folder.")
             with target.open("wb") as file:  # a device or a pipe cannot be renamed
                 yield file
             return
@@ -76,7 +78,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write {"id": …, "text": …, "sparse": {token id: weight}} per line, which `MilvusClient.insert` takes."""
+    """Write one {"id": …, "text": …, "sparse": {token id: weight}} per line, as `MilvusClient.insert` takes it."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
@@ -91,7 +93,7 @@ def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = F
 
 
 def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write columns id, text and sparse, a struct of indices and values, which Milvus's bulk import takes."""
+    """Write the columns id, text and sparse for Milvus's bulk import. `sparse` is a struct of indices and values."""
     with require_extra("cli", module="Writing Parquet"):
         import pyarrow
         import pyarrow.parquet
@@ -99,8 +101,8 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": terms}
     schema = pyarrow.schema(list(columns.items()))
     count = 0
-    # Weights hardly ever repeat, so a dictionary of them would only cost time. Arrow's default pool grows from block to
-    # block if other threads allocate in between.
+    # Weights hardly ever repeat, so a Parquet dictionary of weights would only cost time. Arrow's default memory pool
+    # grows from block to block if other threads allocate memory in between.
     pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
     with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
         for block in blocks:
@@ -121,7 +123,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
 
 
 def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write a matrix for `scipy.sparse.load_npz`, with its ids as `numpy.load(…)["ids"]`. All is held in memory."""
+    """Write a matrix for `scipy.sparse.load_npz`. `numpy.load(…)["ids"]` has its ids. Everything is held in memory."""
     if keep_text:
         raise ValueError(".npz cannot hold texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
@@ -151,10 +153,10 @@ WRITERS: dict[str, Writer] = {
 
 
 def writer_of(path: str) -> Writer:
-    """Return the writer of the format that a name says; JSON lines for standard output, "-".
+    """Return the writer for the format that a file's name ends in. Standard output, "-", gets JSON lines.
 
     Raises:
-        ValueError: The name ends in none of `WRITERS`.
+        ValueError: `WRITERS` has no writer for the name's ending.
     """
     suffix = ".jsonl" if path == "-" else Path(path).suffix.lower()
     if suffix not in WRITERS:

@@ -1,1 +1,4 @@
-"""A text's way to a row of term weights, and back. Knows neither Milvus nor the frameworks."""
+"""Turns texts into rows of term weights, and explains which words a score comes from.
+
+Nothing here depends on Milvus or on a framework.
+"""

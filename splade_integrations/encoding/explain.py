@@ -1,6 +1,6 @@
-"""Explains why a document matches a query: the terms that both share, what each adds, and where it comes from.
+"""Explains why a document matches a query: which terms they share, what each adds, and where it comes from.
 
-Computed from one query and one document by an encoder's roles. `render.py` draws the result.
+The explanation is computed from one query and one document. `render.py` draws it.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -20,14 +20,14 @@ __all__ = ["EncodedText", "Explanation", "explain", "readable_tokens"]
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text, its row, and what made it.
+    """A text, its row, and the encoder that made the row.
 
     Args:
         text: The text, without the prompt.
-        prompt: What was put before it.
-        row: Its term weights. (1, V).
-        encoder: What encoded it.
-        max_windows: Most windows that it was cut into.
+        prompt: The prompt that was put before the text.
+        row: The term weights of the text. (1, V).
+        encoder: The encoder that made the row.
+        max_windows: The largest number of windows that the text may be cut into.
     """
 
     text: str
@@ -41,15 +41,15 @@ class EncodedText:
 class Explanation(Rendered):
     """The score of a document for a query, term by term.
 
-    It shows itself as highlighted text and bars in a notebook, and in a terminal through `rich.print`.
+    A notebook shows it as highlighted text with bars. In a terminal, `rich.print` does the same.
 
     Args:
-        query: The query, lone surrogates replaced.
-        document: The document, treated the same way.
-        score: The inner product: what Milvus returns. The sum of all contributions.
+        query: The query, with lone surrogates replaced.
+        document: The document, with lone surrogates replaced.
+        score: The inner product, which Milvus returns. It is the sum of all contributions.
         terms: The shared terms by falling contribution, ties by token id.
-        query_terms: How many terms the query has, shared or not.
-        document_terms: How many the document has.
+        query_terms: The number of terms of the query, shared or not.
+        document_terms: The number of terms of the document, shared or not.
     """
 
     query: str
@@ -60,7 +60,7 @@ class Explanation(Rendered):
     document_terms: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON; each term says whether it is an `expansion`."""
+        """Return the explanation as plain data for JSON. Each term says whether it is an `expansion`."""
         whole = asdict(self)
         whole["terms"] = [asdict(term) | {"expansion": term.expansion} for term in self.terms]
         return whole
@@ -71,7 +71,7 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
 
     Args:
         query: The query.
-        document: The document; its row is of the same width.
+        document: The document. Its row has the same width as the query's.
     """
     query_weights, document_weights = (
         dict(zip(text.row.indices.tolist(), text.row.data.tolist(), strict=True)) for text in (query, document)
@@ -97,7 +97,7 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
                 document_place=places[1],
             )
         )
-    terms.sort(key=lambda term: -term.contribution)  # stable: ties stay by token id
+    terms.sort(key=lambda term: -term.contribution)  # a stable sort, so ties stay in the order of token ids
     return Explanation(
         query=texts[0].text,
         document=texts[1].text,
@@ -109,9 +109,10 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
 
 
 def readable_tokens(tokenizer: Any, tokens: list[str]) -> list[str]:
-    """Return vocabulary entries as a person reads them. A piece that continues a word begins with "…".
+    """Return vocabulary entries in readable form. A piece that continues a word begins with "…".
 
-    Knows the marks of WordPiece (##), byte-level BPE (Ġ, and its stand-ins for bytes) and SentencePiece (▁).
+    The marks of WordPiece (##), of byte-level BPE (Ġ, and characters that stand for bytes) and of SentencePiece (▁) are
+    replaced.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -129,7 +130,7 @@ def _readable(tokenizer: Any, token: str, mark: str) -> str:
     else:
         continues = not token.startswith(mark)
         shown = tokenizer.convert_tokens_to_string([token]) if mark == "Ġ" else token.replace(mark, " ")
-        if "\ufffd" in shown:  # a part of a character
+        if "\ufffd" in shown:  # the token is only a part of a character
             return token
     if not shown.strip():
         return repr(shown)[1:-1].replace(" ", "␣") or token
@@ -137,14 +138,14 @@ def _readable(tokenizer: Any, token: str, mark: str) -> str:
 
 
 def _start_mark(tokenizer: Any) -> str:
-    """Return what the vocabulary puts before the first piece of a word: Ġ, ▁, or nothing."""
+    """Return the mark that the vocabulary puts before the first piece of a word: Ġ, ▁ or nothing."""
     vocabulary = tokenizer.get_vocab()
     return max(("", "Ġ", "▁"), key=lambda mark: sum(token.startswith(mark) for token in vocabulary) if mark else 100)
 
 
 @dataclass(frozen=True)
 class _Located:
-    """One text's part of an explanation: its tokens, and the place of each shared term."""
+    """The part of an explanation that concerns one text: its tokens, and the place of each shared term."""
 
     text: str
     token_ids: dict[int, list[int]]  # the positions of each token id
@@ -176,7 +177,7 @@ def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
 
 
 def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the window in which each term weighs most. (K,)."""
+    """Return for each of K terms the window in which it weighs most. (K,)."""
     if len(windows) == 1:
         return np.zeros(len(terms), np.int64)
     weights = encoder.rows.encode([window.ids for window in windows], lambda _: None)[:, terms].toarray()  # (W, K)
@@ -185,7 +186,7 @@ def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: 
 
 
 def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
-    """Return each token of a text as a place in it. The prompt before it has `prompt` characters."""
+    """Return the place of each token in a text. The prompt before the text has `prompt` characters."""
     readable = readable_tokens(tokenizer, token_names(tokenizer, found.ids))
     places = []
     for position, token in enumerate(readable):
@@ -194,7 +195,7 @@ def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
             places.append(Place(position, token, None, None, token, None, None, 1.0))
             continue
         word_start, word_end = found.words[position] if found.words is not None else (start, end)
-        while word_start < word_end and found.text[word_start].isspace():  # byte-level BPE counts the space before
+        while word_start < word_end and found.text[word_start].isspace():  # byte-level BPE words start with one
             word_start += 1
         word = found.text[word_start:word_end] or token
         places.append(
@@ -204,7 +205,7 @@ def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
 
 
 def _label(readable: str, token_id: int, texts: list[_Located]) -> str:
-    """Return `readable`, and for a piece of a word the word itself: the document's, or else the query's."""
+    """Return `readable`. For a piece of a word, add the word, from the document if possible, else from the query."""
     for text in reversed(texts):
         for position in text.token_ids.get(token_id, [])[:1]:
             place = text.tokens[position]

@@ -1,6 +1,6 @@
-"""Rows from fixed token weights: inference-free ones, and lexical ones, which scale a transformer's weights.
+"""Makes rows from fixed token weights, either from these weights alone or from their product with a transformer's.
 
-Knows where such weights are and how to look them up; nothing of prompts, pruning or adapters.
+Rows from fixed weights alone are called inference-free. Rows from the product are called lexical.
 """
 
 import json
@@ -19,7 +19,7 @@ from splade_integrations.sparse import from_rows
 
 __all__ = ["LexicalRows", "LookupRows", "Progress", "RowModel", "load_token_weights"]
 
-Progress = Callable[[int], object]  # told how many more texts are done
+Progress = Callable[[int], object]  # called with the number of texts encoded since the last call
 
 
 class RowModel(Protocol):
@@ -28,16 +28,16 @@ class RowModel(Protocol):
     dim: int
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Return the term weights of N lists of token ids, in their order. (N, dim)."""
+        """Return the term weights of N lists of token ids, in the same order. (N, dim)."""
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """For each term, return the position of the token that contributes most of its weight, and its share. (K,)."""
+        """Return, for each of K terms, the position of the token that contributes most to its weight, and its share."""
         ...
 
 
 class LookupRows:
-    """Inference-free rows: each token that a text has, once, with its fixed weight.
+    """Makes inference-free rows: each distinct token of a text counts once, with its fixed weight.
 
     Args:
         weights: A weight for each token id. (V,) float32.
@@ -48,7 +48,7 @@ class LookupRows:
         self._weights = weights
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Look the weights up. (N, dim)."""
+        """Look up the weights. Returns (N, dim)."""
         rows = []
         for text_ids in ids:
             present = np.unique(np.asarray(text_ids, np.int32))
@@ -58,18 +58,18 @@ class LookupRows:
         return from_rows(rows, self.dim)
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position of each term's own token; the share is always 1. (K,) each."""
+        """Return the first position of each term's own token, and a share of 1. Both are (K,)."""
         return np.array([ids.index(term) for term in terms.tolist()], np.int64), np.ones(len(terms), np.float32)
 
 
 class LexicalRows:
-    """A transformer's weights on a text's own tokens, without expansion, times a fixed weight.
+    """Makes lexical rows: a transformer's weights times fixed weights, only for a text's own tokens.
 
     Args:
         transformer: The transformer.
         lookup: The fixed weights.
     Raises:
-        UnsupportedModelError: Their vocabularies differ.
+        UnsupportedModelError: The vocabularies of the two differ.
     """
 
     def __init__(self, transformer: RowModel, lookup: LookupRows) -> None:
@@ -83,12 +83,12 @@ class LexicalRows:
         self._lookup = lookup
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Return the transformer's rows, on their own tokens only. (N, dim)."""
+        """Return the transformer's rows, restricted to each text's own tokens and scaled. (N, dim)."""
         presence = self._lookup.encode(ids, lambda _: None)  # special tokens included
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position of each term's own token (a term without one weighs 0); the share is always 1."""
+        """Return the first position of each term's own token, and a share of 1. A term without a token weighs 0."""
         return self._lookup.locate(ids, terms)
 
 
@@ -96,10 +96,10 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
     """Load fixed token weights.
 
     Args:
-        spec: Where the weights are.
-        tokenizer: The tokenizer whose tokens they belong to.
+        spec: The spec that names the file of the weights.
+        tokenizer: The tokenizer whose tokens have these weights.
     Raises:
-        UnsupportedModelError: The weights are damaged, not finite or negative.
+        UnsupportedModelError: The weights are damaged, negative or not finite.
     """
     repository = spec.repository
     config = repository.json(path_in(spec.folder, "config.json")) or {}
@@ -107,7 +107,7 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
     if spec.file is not None:
         path = repository.path(spec.file)
         if path is None:
-            raise UnsupportedModelError(f"{repository.name!r} names {spec.file} but has none. Fetch it again.")
+            raise UnsupportedModelError(f"{repository.name!r} must have {spec.file}, got no such file. Fetch it again.")
         weights = _read_weights(path, tokenizer, len(weights))
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if weights.ndim == 1 and largest >= len(weights):
@@ -117,14 +117,14 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
         )
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise UnsupportedModelError(
-            f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN, "
-            "infinite or of another shape. Fetch it again."
+            f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN "
+            "or infinite, or another number of them. Fetch it again."
         )
     return LookupRows(weights)
 
 
 def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
-    """Return the token weights of a file, (V,) float32. A token that the file does not name weighs 0."""
+    """Return the token weights in a file, (V,) float32. A token that the file does not name weighs 0."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file

@@ -1,7 +1,7 @@
 """Shows an explanation to people: in a notebook (HTML), in a terminal (rich), and as a picture (matplotlib).
 
-Knows terms, neither models nor maths. Text and fill tell the text's own words from expansions, so that nothing is lost
-in black and white: solid bars and underlines for terms in the document, hatched and dotted ones for expansions.
+Terms in the document have solid bars and underlines, and expansions have hatched bars and dotted underlines. So nothing
+is lost in black and white.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,21 +14,21 @@ from splade_integrations.encoding.terms import Term
 __all__ = ["Rendered", "highlights", "plot", "to_html", "to_rich"]
 
 _SHOWN = 15
-# Characters of a document around its highlights that a terminal shows.
+# A terminal shows this many characters of a document before and after its heaviest word.
 _CONTEXT = 300
 _LEGEND = {True: "in the document", False: "expansion of the document"}
 
 
 class Rendered:
-    """An explanation that shows itself: in a notebook, in a terminal through `rich.print`, and as a picture.
+    """An explanation that can be shown in a notebook, in a terminal through `rich.print`, and as a picture.
 
     Attributes:
         query: The query.
         document: The document.
         score: The sum of all contributions.
         terms: The shared terms by falling contribution.
-        query_terms: How many terms the query has, shared or not.
-        document_terms: How many the document has.
+        query_terms: The number of terms of the query, shared or not.
+        document_terms: The number of terms of the document, shared or not.
     """
 
     query: str
@@ -49,7 +49,7 @@ class Rendered:
 
         Args:
             ax: Axes to draw into. None makes a figure.
-            top_k: Most bars; the others are drawn as one.
+            top_k: The largest number of terms to draw. The remaining terms share one more bar.
         Returns:
             The axes.
         Raises:
@@ -59,13 +59,14 @@ class Rendered:
 
 
 def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int, int, float, bool]]:
-    """Return the words that the score comes from: (start, end, contribution, whether a term there is the text's own).
+    """Return the words of a text that the score comes from.
 
     Args:
         explanation: The explanation.
-        query: Highlight the query instead of the document.
+        query: Whether to return the words of the query instead of those of the document.
     Returns:
-        By ascending start, without overlaps.
+        (start, end, contribution, own) of each word, by ascending start and without overlaps. `own` says whether the
+        text itself contains one of the terms that come from the word.
     """
     words: dict[tuple[int, int], tuple[float, bool]] = {}
     for term in explanation.terms:
@@ -83,7 +84,7 @@ def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int,
 
 
 def to_html(explanation: Rendered, *, top_k: int = _SHOWN) -> str:
-    """Return highlighted texts and a bar for each term, as an HTML fragment without scripts. All text is escaped."""
+    """Return an HTML fragment, without scripts, with highlighted texts and a bar for each term. All text is escaped."""
     largest = max((term.contribution for term in explanation.terms), default=1.0)
     rows = []
     for term in explanation.terms[:top_k]:
@@ -109,18 +110,18 @@ def to_html(explanation: Rendered, *, top_k: int = _SHOWN) -> str:
         f"<div style='margin:.5em 0'>{escape(_summary(explanation, top_k))}</div>"
         "<table style='border-collapse:separate;border-spacing:1em .1em;margin-left:-1em'>"
         f"<tr>{header}</tr>{''.join(rows)}</table>"
-        "<div style='font-size:85%'>Solid: the term is in the document. Hatched or dotted: an expansion; the word "
-        "shown is where the model took it from.</div></div>"
+        "<div style='font-size:85%'>Solid: the term is in the document. Hatched or dotted: an expansion of the word "
+        "named in the last column.</div></div>"
     )
 
 
 def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterator[Any]:
-    """Renderables of rich: both texts with their words marked, then a table with a bar for each term.
+    """Yield what rich prints: both texts with their words marked, then a table with a bar for each term.
 
     Args:
         explanation: The explanation.
-        width: Columns of the terminal.
-        top_k: Most terms.
+        width: The number of columns of the terminal.
+        top_k: The largest number of terms to show.
     Raises:
         OptionalDependencyError: rich is not installed.
     """
@@ -154,7 +155,10 @@ def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterat
         )
     if explanation.terms:
         yield table
-        yield Text("█ and bold: the term is in the document.  ░ and underlined: an expansion, from that word.", "dim")
+        yield Text(
+            "█ and bold: the term is in the document.  ░ and underlined: an expansion of the word in the last column.",
+            "dim",
+        )
 
 
 def plot(explanation: Rendered, ax: Any = None, *, top_k: int = _SHOWN) -> Any:
@@ -188,7 +192,7 @@ def plot(explanation: Rendered, ax: Any = None, *, top_k: int = _SHOWN) -> Any:
         _LEGEND[False]: Patch(facecolor="white", edgecolor="black", hatch="////"),
     }
     if rest:
-        patches["terms not shown, together"] = Patch(facecolor="white", edgecolor="black")
+        patches["all other terms together"] = Patch(facecolor="white", edgecolor="black")
     ax.legend(patches.values(), patches.keys(), loc="lower right", frameon=False, fontsize=8)
     return ax
 
@@ -197,20 +201,20 @@ def _summary(explanation: Rendered, top_k: int) -> str:
     shared = len(explanation.terms)
     expansions = sum(not term.in_document for term in explanation.terms)
     line = (
-        f"Score {explanation.score:.4f}: {shared} shared terms of {explanation.query_terms} in the query and "
-        f"{explanation.document_terms} in the document; {expansions} of them are expansions of the document."
+        f"Score {explanation.score:.4f}: the query has {explanation.query_terms} terms and the document "
+        f"{explanation.document_terms}. They share {shared}, of which {expansions} are expansions of the document."
     )
     rest = explanation.terms[top_k:]
-    return line + (f" The {len(rest)} not shown add {sum(t.contribution for t in rest):.4f}." if rest else "")
+    return line + (f" The {len(rest)} terms not shown add {sum(t.contribution for t in rest):.4f}." if rest else "")
 
 
 def _came_from(term: Term) -> str:
     place = term.document_place
     if place.word_start is None:
-        words = f"{place.word}, no word"
+        words = f"{place.word} (not a word)"
     else:
         words = place.word if term.in_document else f"expands {place.word}"
-    return words + (f" ({100 * place.share:.0f} % of it)" if place.share < 1 else "")
+    return words + (f" ({100 * place.share:.0f} % of the weight)" if place.share < 1 else "")
 
 
 def _marked(explanation: Rendered, *, query: bool) -> str:
@@ -229,7 +233,7 @@ def _marked(explanation: Rendered, *, query: bool) -> str:
 
 
 def _marked_text(explanation: Rendered, *, query: bool) -> Any:
-    """Return the text for a terminal. A long one is cut to what surrounds its heaviest word."""
+    """Return the text for a terminal. A long text is cut to the part around its heaviest word."""
     from rich.text import Text
 
     whole, found = explanation.query if query else explanation.document, highlights(explanation, query=query)
@@ -241,7 +245,7 @@ def _marked_text(explanation: Rendered, *, query: bool) -> Any:
         first = max(0, min(heaviest - _CONTEXT, len(whole) - 2 * _CONTEXT))
         text = text[first : first + 2 * _CONTEXT]
         text = Text("… " if first else "").append_text(text).append(" …" if first + 2 * _CONTEXT < len(whole) else "")
-    # One line: a terminal has little room, and control characters would move its cursor.
+    # The text goes on one line, because a terminal has little room and control characters would move its cursor.
     plain = "".join(" " if ord(character) < 32 or ord(character) == 127 else character for character in text.plain)
     return Text(plain, spans=text.spans)
 

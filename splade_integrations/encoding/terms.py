@@ -1,4 +1,4 @@
-"""The terms that a query and a document share, and where in the texts they come from. Plain data."""
+"""The terms that a query and a document share, and their places in the texts, as plain data."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ class Place:
     """The token that a term's weight comes from.
 
     Args:
-        token_index: Its position among the token ids that the model read, prompt and special tokens included. The
-            windows of a long document are counted one after the other.
-        token: The token as a person reads it.
-        start: Where it begins in the text, in characters; None if it is not in the text (a special token, the
-            prompt) or the tokenizer does not say.
-        end: Where it ends.
-        word: The word of the text that it is a piece of, or the token itself.
+        token_index: The position of the token among the token ids that the model read, prompt and special tokens
+            included. The windows of a long document are counted one after the other.
+        token: The token in readable form.
+        start: Where the token begins in the text, in characters. None if the token is not in the text (a special
+            token, or part of the prompt) or if the tokenizer does not say.
+        end: Where the token ends, or None.
+        word: The word of the text that the token is a piece of, or the token itself.
         word_start: Where the word begins, or None.
         word_end: Where the word ends, or None.
-        share: How much of the weight comes from this token. Under max pooling all of it, 1; under sum pooling this
-            is the token with the largest share.
+        share: The share of the weight that comes from this token. Under max pooling it is 1, because all the weight
+            comes from one token. Under sum pooling, the place is that of the token with the largest share.
     """
 
     token_index: int
@@ -35,19 +35,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Term:
-    """A vocabulary term that query and document share.
+    """A vocabulary term that the query and the document share.
 
     Args:
-        token_id: Its column.
-        token: The vocabulary's entry, such as "##ing".
-        label: The entry as a person reads it: "…ing (turing)" for a piece of a word of the text.
-        query_weight: Its weight in the query.
-        document_weight: Its weight in the document.
-        contribution: The product of both: its part of the score.
-        in_query: Whether it is among the query's own tokens; if not, it is an expansion of the query.
-        in_document: Whether it is among the document's own tokens; if not, it is an expansion of the document.
-        query_place: Where in the query its weight comes from.
-        document_place: Where in the document its weight comes from.
+        token_id: The token id of the term, which is its column in a row.
+        token: The term as it is in the vocabulary, such as "##ing".
+        label: The term in readable form. For a piece of a word in the text it names the word: "…ing (turing)".
+        query_weight: The weight of the term in the query.
+        document_weight: The weight of the term in the document.
+        contribution: The product of both weights, which the term adds to the score.
+        in_query: Whether the term is one of the query's own tokens. If not, it is an expansion of the query.
+        in_document: Whether the term is one of the document's own tokens. If not, it is an expansion of the document.
+        query_place: The place in the query that the weight comes from.
+        document_place: The place in the document that the weight comes from.
     """
 
     token_id: int
@@ -63,5 +63,5 @@ class Term:
 
     @property
     def expansion(self) -> bool:
-        """Whether it is an expansion on either side: a match that comparing the texts' tokens would not find."""
+        """Whether the term is an expansion of the query or the document, so that comparing tokens would not find it."""
         return not (self.in_query and self.in_document)

@@ -1,6 +1,6 @@
-"""Texts to token ids: checks texts, truncates them but keeps the closing special token, and counts what is lost.
+"""Turns texts into token ids. Truncation keeps the closing special token, and the tokens lost are counted.
 
-Knows tokenizers, neither models nor tensors. Safe to call from several threads.
+Everything here is safe to call from several threads.
 """
 
 import copy
@@ -27,26 +27,28 @@ __all__ = [
     "token_names",
 ]
 
-# Share of a window that the next window of the same text repeats, so that most phrases are whole in one of them.
+# The share of a window that the next window of the same text repeats, so that most phrases are whole in one window.
 _OVERLAP = 1 / 8
-# An encoding of `tokenizers` holds each token as a string, even those cut off: some 100 KB for a long text.
+# The number of texts that are tokenised at once. An encoding of `tokenizers` holds each token as a string, even tokens
+# that are cut off. That makes some 100 KB for a long text.
 TEXTS_AT_ONCE = 256
-# Tokenizers without a stated limit say 1e30.
+# Tokenizers without a stated limit report 1e30.
 _NO_LIMIT = 10**6
 _NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
-    """Return `texts` as a list of str, or name the first item that is not a str.
+    """Return `texts` as a list of str.
 
     Raises:
-        TypeError: `texts` does not hold texts in order, or an item is not a str.
+        TypeError: `texts` is not an ordered iterable, is a single str, or has an item that is not a str. The message
+            names the item's position.
     """
     return list(iterate_texts(texts))
 
 
 def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
-    """Check texts as they come: the container at once, each item when it is reached.
+    """Return an iterator over `texts` that checks each item when it is reached. `texts` itself is checked at once.
 
     Raises:
         TypeError: As `check_texts`.
@@ -65,26 +67,26 @@ def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
 
 
 def check_text(text: object, position: int) -> str:
-    """Return `text`, or name its position in the input if it is not a str.
+    """Return `text` if it is a str.
 
     Raises:
-        TypeError: `text` is not a str.
+        TypeError: `text` is not a str. The message names its position in the input.
     """
     if not isinstance(text, str):
-        raise TypeError(f'texts[{position}] must be a str, got {type(text).__name__}. Drop it or replace it by "".')
+        raise TypeError(f'texts[{position}] must be a str, got {type(text).__name__}. Drop it or replace it with "".')
     return text
 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Token ids of some texts, with what truncation cost.
+    """The token ids of some texts, and the number of tokens lost by truncation.
 
     Args:
         ids: One list of token ids per window, special tokens included. The windows of a text follow each other.
-        windows: Windows of each text.
-        truncated: Texts that were cut.
-        tokens_lost: Tokens cut off.
-        tokens: Tokens of all texts before they were cut.
+        windows: The number of windows of each text.
+        truncated: The number of texts that were cut.
+        tokens_lost: The number of tokens that were cut off.
+        tokens: The number of tokens of all texts before they were cut.
     """
 
     ids: list[list[int]]
@@ -100,10 +102,10 @@ class TokenOffsets:
 
     Args:
         ids: Token ids, special tokens included.
-        offsets: (start, end) of each token in `text`, in characters; (0, 0) for one that is not in it. None if the
-            tokenizer, written in Python, does not know.
-        words: (start, end) of the word that each token is a piece of; as `offsets`.
-        text: The text, lone surrogates replaced.
+        offsets: (start, end) of each token in `text`, in characters. It is (0, 0) for a token that is not in the text.
+            None if the tokenizer is written in Python, because such tokenizers do not give offsets.
+        words: (start, end) of the word that each token is a piece of, in the same form as `offsets`.
+        text: The text, with lone surrogates replaced.
     """
 
     ids: list[int]
@@ -115,18 +117,18 @@ class TokenOffsets:
 class TextTokenizer:
     """Tokenises with any Hugging Face tokenizer, in any thread, to at most `max_length` token ids.
 
-    A fast tokenizer keeps its truncation setting inside itself, so threads that want different lengths spoil each
-    other's texts. This class works on its own copy, whose setting is made once. It calls a tokenizer written in Python
-    under a lock.
+    A fast tokenizer stores its truncation setting in itself. If threads that need different lengths shared one, they
+    would change each other's results. So this class works on its own copy of the tokenizer and sets the length once. It
+    calls a tokenizer that is written in Python under a lock.
 
     Args:
         tokenizer: A tokenizer of transformers.
-        max_length: Most token ids of a text, special tokens included.
+        max_length: The largest number of token ids of a text, special tokens included.
         add_special_tokens: Whether to put the model's special tokens, such as [CLS] and [SEP], around a text.
-        lower_case: Whether to lower-case texts first, for a tokenizer that does not do so itself.
+        lower_case: Whether to lowercase texts first, for a tokenizer that does not do so itself.
 
     Attributes:
-        max_content_tokens: Maximum number of a text's own tokens, special tokens excluded.
+        max_content_tokens: The largest number of a text's own tokens, special tokens excluded.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class TextTokenizer:
         if getattr(tokenizer, "is_fast", False):
             self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
             self._rust.no_padding()
-            if lower_case:  # a normalizer leaves special tokens alone, which text.lower() would not
+            if lower_case:  # unlike text.lower(), a normalizer does not change special tokens
                 own = [self._rust.normalizer] if self._rust.normalizer else []
                 self._rust.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
             self._rust.enable_truncation(max_length, stride=self._overlap, direction=tokenizer.truncation_side)
@@ -152,14 +154,15 @@ class TextTokenizer:
         """Tokenise texts.
 
         Args:
-            texts: N texts. A lone surrogate, which no tokenizer takes, counts as U+FFFD.
-            max_windows: Most windows of `max_length` tokens that a longer text is cut into; the rest is lost.
+            texts: N texts. A lone surrogate, which no tokenizer accepts, counts as U+FFFD.
+            max_windows: The largest number of windows of `max_length` tokens that a longer text is cut into. The rest
+                of the text is lost.
         """
         texts = [_replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
-        """Return the windows that a call gives for `text`, with the places of their tokens in it."""
+        """Return the windows that calling the tokenizer gives for `text`, with the places of their tokens in it."""
         text = _replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
@@ -180,7 +183,7 @@ class TextTokenizer:
         for encoding in self._encodings(texts):
             pieces = [encoding, *encoding.overflowing]
             kept = [piece.ids for piece in pieces[:max_windows]]
-            # What a later window adds: neither the special tokens nor what it repeats.
+            # The number of tokens that each later window adds, without special tokens and repeated tokens.
             added = [len(piece) - sum(piece.special_tokens_mask) - self._overlap for piece in pieces[1:]]
             lost = sum(added[max_windows - 1 :])
             ids += kept
@@ -219,12 +222,12 @@ class TextTokenizer:
 
 def _replace_surrogates(text: str) -> str:
     """Return `text` with each lone surrogate replaced by U+FFFD."""
-    if text.isascii():  # a flag of the string object: costs nothing
+    if text.isascii():  # this reads a flag of the string and costs nothing
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        # utf-16 joins the surrogates that form a pair and replaces the others.
+        # utf-16 joins surrogates that form a pair and replaces the others.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
@@ -242,10 +245,10 @@ def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def load_tokenizer(repository: Repository, folder: str) -> Any:
-    """Return the tokenizer in a repository's folder; "" is the root.
+    """Return the tokenizer in a folder of a repository. "" is the repository's root.
 
     Raises:
-        FileNotFoundError: There is none that loads.
+        FileNotFoundError: The folder has no tokenizer that loads.
     """
     from transformers import AutoTokenizer  # takes a second to import
 
@@ -253,20 +256,23 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
         return AutoTokenizer.from_pretrained(**repository.location(folder))
     except (OSError, ValueError) as err:
         raise FileNotFoundError(
-            f"{repository.name!r} has no tokenizer that loads: {first_line(err)} Complete it."
+            f"{repository.name!r} must have a tokenizer that loads, got: {first_line(err)} Add the missing files."
         ) from err
 
 
 def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:
-    """Return the most token ids of a text, special tokens included: the wish, or the most that the model takes.
+    """Return the largest number of token ids of a text: `requested`, or the largest that the model takes.
+
+    Special tokens are included.
 
     Args:
-        requested: The user's wish, or None.
-        stated: What the repository states beside the transformer, or None.
-        positions: How many tokens the model has positions for, or None.
+        requested: The number that the user requests, or None.
+        stated: The number that the repository states in its sentence-transformers files, or None.
+        positions: The number of tokens that the model has positions for, or None.
         tokenizer: The tokenizer.
     Raises:
-        ValueError: The wish is more than the model has positions for, or leaves no room beside the special tokens.
+        ValueError: `requested` is more than the model has positions for, or leaves no room for tokens other than the
+            special ones.
     """
     if requested is None:
         limits = [stated or tokenizer.model_max_length, positions]

@@ -1,1 +1,4 @@
-"""A masked language model, fast on this machine. Knows tensors only: no texts, prompts or tokenizers."""
+"""Runs a masked language model, and makes it fast on this machine.
+
+Everything here works on tensors and token ids, not on texts, prompts or tokenizers.
+"""

@@ -1,4 +1,4 @@
-"""Where and how the model computes: the user's words for device, dtype and backend, resolved once."""
+"""Resolves the user's choice of device, dtype and backend into where and how a model computes."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,7 +10,7 @@ from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, i
 __all__ = ["Backend", "Compute", "Device", "Dtype", "Precision", "ResolvedDevice", "ResolvedDtype", "resolve_compute"]
 
 Backend = Literal["torch", "openvino"]
-# What a user may say, and what it resolves to.
+# The types that a user may pass, and the types that they resolve to.
 Device = str | torch.device
 Dtype = str | torch.dtype
 ResolvedDevice = torch.device
@@ -25,9 +25,9 @@ class Compute:
     """Where and how a model computes.
 
     Args:
-        device: Where the weights lie.
-        precision: What the products of the linear layers are computed in.
-        backend: What computes the layers: torch, or OpenVINO on a CPU.
+        device: The device that holds the weights.
+        precision: The number type in which the products of the linear layers are computed.
+        backend: The library that computes the layers: torch, or OpenVINO on a CPU.
     """
 
     device: torch.device
@@ -36,17 +36,17 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
-        """torch's name of the precision."""
+        """The torch dtype of the precision."""
         return _DTYPES[self.precision]
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """What the checkpoint is loaded in: float32 if the layers are quantised, or converted by OpenVINO."""
+        """The dtype in which the checkpoint is loaded. It is float32 if layers are quantised or OpenVINO runs them."""
         return torch.float32 if self.precision == "int8" or self.by_openvino else self.dtype
 
     @property
     def quantizes_linears(self) -> bool:
-        """Whether the linear layers are replaced by int8 ones of our own."""
+        """Whether the linear layers are replaced by our own int8 layers."""
         return self.precision == "int8" and not self.by_openvino
 
     @property
@@ -56,25 +56,25 @@ class Compute:
 
 
 def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch") -> Compute:
-    """Resolve what the user asks for.
+    """Resolve the device, dtype and backend that the user asks for.
 
-    "auto" for the dtype is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose
-    three more bits of mantissa keep the weights closer to float32 than bfloat16. int8 is for processors that multiply
-    it fast, which OpenVINO does only with AVX-512's VNNI or AMX instructions.
+    On a CPU and on MPS, the dtype "auto" means float32, whatever the checkpoint states. On CUDA it means float16, which
+    has three more bits of mantissa than bfloat16 and so keeps the weights closer to float32. int8 is for processors
+    that multiply it fast. With OpenVINO, only those with AVX-512's VNNI or AMX instructions do.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8", or torch's type.
         backend: "torch" or "openvino".
     Raises:
-        ValueError: A word is unknown, this machine or the backend does not have it, or int8 would not be faster.
+        ValueError: A value is unknown, this machine or the backend does not support it, or int8 would not be faster.
 
     Example:
         >>> resolve_compute("cpu")
         Compute(device=device(type='cpu'), precision='float32', backend='torch')
     """
     if backend not in get_args(Backend):
-        raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if unsure.")
+        raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
     return Compute(resolved, _resolve_precision(dtype, resolved, backend), backend)
 
@@ -101,7 +101,7 @@ def _resolve_device(device: Device, backend: Backend) -> torch.device:
             "Use device='auto' for the best one."
         )
     if backend == "openvino" and resolved.type != "cpu":
-        raise ValueError(f"device must be cpu for backend='openvino', got {str(device)!r}. Use backend='torch' there.")
+        raise ValueError(f"device must be cpu for backend='openvino', got {str(device)!r}. Use backend='torch'.")
     return resolved
 
 
@@ -113,13 +113,13 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
     if precision == "int8" and not int8_products_pay(device):
         raise ValueError(
-            f"dtype int8 must be on a CPU with AVX2 or wider instructions, got {str(device)!r} without. "
+            f"dtype int8 must run on a CPU with AVX2 or wider instructions, got {str(device)!r} without them. "
             "Use dtype='bfloat16', or 'float16' on CUDA."
         )
     if precision == "int8" and backend == "openvino" and int8_weight_qmax() != QMAX_8BIT:
         raise ValueError(
-            "dtype int8 must be on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got one "
-            "without, where it may take as long as float32. Use backend='torch'."
+            "dtype int8 must run on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got one "
+            "without them, where int8 may take as long as float32. Use backend='torch'."
         )
     if precision == "float16" and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")

@@ -1,8 +1,8 @@
-"""Exact products of 8-bit integers on a CPU, and the scales that numbers are quantised with.
+"""Exact products of 8-bit integers on a CPU, and the quantisation of numbers for them.
 
-Processors with AVX-512's VNNI or AMX instructions sum such products in 32 bits. AVX2 first sums each two in 16 bits,
-which overflow unless one factor keeps to 7 bits. With 7 bits the product is exact there as well, and twice as fast as
-float32. Knows torch only.
+Processors with AVX-512's VNNI or AMX instructions sum such products in 32 bits. AVX2 first adds pairs of products in 16
+bits, which overflow unless one factor has only 7 bits. With 7 bits the product is exact on AVX2 as well, and twice as
+fast as in float32.
 """
 
 from functools import cache
@@ -22,28 +22,29 @@ __all__ = [
     "to_unsigned",
 ]
 
-# Largest magnitudes. Of 8 bits, symmetric, so that -128 is not used. And of weights on AVX2, where two products must
-# stay below 2^15: they are at most 2 · 255 · 64 with tokens as the left factor, and 2 · 128 · 127 with weights there.
+# The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2 weights
+# have 7 bits, because the sum of two products must stay below 2^15. That sum is at most 2 · 255 · 64 if tokens are the
+# left factor, and 2 · 128 · 127 if weights are.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
-# Scales stay above this, so that dividing by them neither overflows nor loses digits.
+# Scales are at least this large, so that dividing by them neither overflows nor loses digits.
 LEAST_SCALE = 2.0**-100
-# Widths of the products that are tested.
+# The widths for which products are tested.
 _WIDTHS = (128, 768, 1024, 4096)
 
 
 def int8_products_pay(device: torch.device) -> bool:
-    """Return whether int8 products are exact and about twice as fast as float32 ones, or faster, on this device."""
+    """Return whether int8 products are exact on this device, and about twice as fast as float32 products or faster."""
     return device.type == "cpu" and int8_weight_qmax() is not None
 
 
 @cache
 def int8_weight_qmax() -> int | None:
-    """Return the largest magnitude that weights may have in an int8 product here; the other factor may have 127.
+    """Return the largest magnitude that weights may have in an int8 product here. The other factor may have 127.
 
-    It is 127 with AVX-512's VNNI or AMX instructions, 64 with AVX2 or AVX-512 alone, and None without. The product
-    that the two-pass head uses is tested for exact sums: `torch._int_mm`, which is fast with VNNI or AMX only, or
-    `multiply_int8`.
+    It is 127 with AVX-512's VNNI or AMX instructions, 64 with only AVX2 or AVX-512, and None without any of these. The
+    product that the two-pass head uses is tested for exact sums. With VNNI or AMX it is `torch._int_mm`, which is fast
+    only there. Otherwise it is `multiply_int8`.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
@@ -56,29 +57,29 @@ def int8_weight_qmax() -> int | None:
 
 
 def quantize(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> tuple[Tensor, Tensor]:
-    """Round to multiples of a scale: vectors ≈ scale · integers.
+    """Round vectors to multiples of a scale: vectors ≈ scale · integers.
 
     Args:
         vectors: (…, H) float32.
-        largest: Largest magnitude that shares a scale. Broadcasts to `vectors`.
+        largest: The largest magnitude of the numbers that share a scale. It broadcasts to `vectors`.
         qmax: The integer that `largest` becomes.
     Returns:
         Integers from -qmax to qmax, (…, H) int8, and scales of `largest`'s shape.
     """
     scale = (largest / qmax).clamp_min(LEAST_SCALE)
-    # At most `qmax`, because float32 division is monotone.
+    # The result is at most `qmax`, because float32 division is monotone.
     return torch.round(vectors / scale).to(torch.int8), scale
 
 
 def to_unsigned(integers: Tensor) -> Tensor:
-    """Turn int8 weights from -64 to 64 into a left factor of `multiply_int8`: uint8, in which 64 stands for 0."""
-    return (integers + QMAX_7BIT).view(torch.uint8)  # 128 does not fit into int8, but wraps around to the same byte
+    """Turn int8 weights from -64 to 64 into a left factor of `multiply_int8`, which is uint8 with 64 standing for 0."""
+    return (integers + QMAX_7BIT).view(torch.uint8)  # 128 is too large for int8, but wraps around to the same byte
 
 
 def pack_int8(integers: Tensor) -> Tensor:
-    """Lay out the right factor of `multiply_int8`, (N, K) int8, as oneDNN's kernels read it.
+    """Return the right factor of `multiply_int8`, (N, K) int8, in the layout that oneDNN's kernels read.
 
-    The layout is opaque and cannot be moved to other devices, so whatever holds it must not register it as a buffer.
+    The layout is opaque and cannot be moved to other devices, so a module must not register the result as a buffer.
     """
     packed: Tensor = torch.ops.onednn.qlinear_prepack(integers, None)
     return packed
@@ -87,13 +88,13 @@ def pack_int8(integers: Tensor) -> Tensor:
 def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor) -> Tensor:
     """Return scales[n] · sum over k of (left[m, k] - zero_point) · right[n, k], summed as 32-bit integers.
 
-    It is exact if one factor holds weights of up to `int8_weight_qmax`: the right one, or the left one made by
-    `to_unsigned`.
+    The product is exact if the magnitudes in one factor are at most `int8_weight_qmax`. That factor may be the right
+    one, or a left one that `to_unsigned` made.
 
     Args:
         left: (M, K) uint8.
-        zero_point: What stands for 0 in it.
-        packed: The right factor as `pack_int8` gives it.
+        zero_point: The number that stands for 0 in the left factor.
+        packed: The right factor as `pack_int8` returns it.
         scales: (N,) float32.
     Returns:
         (M, N) float32.
@@ -106,7 +107,7 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 
 
 def is_exact(qmax: int) -> bool:
-    """Return whether sums are exact: at their largest, when large terms cancel down to 1, and for arbitrary numbers."""
+    """Return whether sums are exact for the largest sums, for large terms that cancel to 1, and for random numbers."""
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:
         for left, right in ((255, qmax), (0, qmax), (255, -qmax), (2 * qmax, 127), (2 * qmax, -127)):
@@ -114,7 +115,7 @@ def is_exact(qmax: int) -> bool:
             product = multiply_int8(factors[0], qmax, pack_int8(factors[1]), scales)
             if not (product == (left - qmax) * right * width).all():
                 return False
-        # At width 4 096 the sum is above 2^24 and odd before `qmax` is subtracted: float32 would round it.
+        # At width 4 096 the sum before subtracting `qmax` is odd and above 2^24, so float32 would round it.
         weights, tokens = _filled(qmax, width, torch.uint8), _filled(127, width, torch.int8)
         weights[:, 0], tokens[:, 0] = qmax + 1, 1
         if not (multiply_int8(weights, qmax, pack_int8(tokens), scales) == 1).all():
@@ -123,7 +124,7 @@ def is_exact(qmax: int) -> bool:
 
 
 def _is_exact_for(rows: int, zero_point: int, qmax: int) -> bool:
-    """Return the same for numbers without a pattern, and sizes that no block divides."""
+    """Return whether sums are exact for random numbers, with sizes that are no multiples of a block."""
     generator = torch.Generator("cpu").manual_seed(rows)
     tokens = torch.randint(0, 256, (rows, 771), generator=generator, device="cpu")
     weights = torch.randint(-qmax, qmax + 1, (70, 771), generator=generator, device="cpu")

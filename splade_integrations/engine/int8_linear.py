@@ -1,7 +1,7 @@
-"""Linear layers in int8: a backbone several times faster than float32 on a CPU that multiplies bytes. Knows torch only.
+"""Linear layers in int8, which make a backbone several times faster than float32 on a CPU that multiplies bytes.
 
-Weights are quantized per output channel, activations dynamically per token. So a text's result depends on no other
-text, unlike that of runtimes whose activations share one scale per batch.
+Weights are quantised per output channel, and activations dynamically per token. So the result of a text does not depend
+on other texts. It does in runtimes where all activations of a batch share one scale.
 """
 
 from typing import NamedTuple
@@ -22,14 +22,15 @@ from splade_integrations.engine.layers import pad_rows, rounded_up
 
 __all__ = ["Int8Linear"]
 
-# Zero point of an activation that reaches as far below 0 as above it.
+# The zero point of an activation whose range is symmetric around 0.
 _MIDDLE = 128
-# The last bit of a float32 of this size counts 1. Adding it rounds to an integer, which is the low byte of the sum.
+# In a float32 of this size the last bit has the value 1. Adding this number rounds to an integer, which is then the low
+# byte of the sum.
 _TO_LOW_BYTE = 1.5 * 2.0**23
 
 
 class _QuantizedTokens(NamedTuple):
-    """Tokens as offset + scale · (integers - zero_point).
+    """Tokens written as offset + scale · (integers - zero_point).
 
     Args:
         integers: (tokens, K) uint8.
@@ -47,13 +48,13 @@ class _QuantizedTokens(NamedTuple):
 class Int8Linear(nn.Module):
     """A linear layer that multiplies 8-bit integers and sums them exactly in int32.
 
-    Each token is written as offset + scale · u, u from 0 to 255, so that w . x = scale · (w . u) + offset · sum(w). A
-    layer that narrows reads the output of an activation such as GELU, nearly all on one side of 0: its integers reach
-    from a token's smallest value to its largest. Other layers' integers reach as far below 0 as above it, and need no
-    sum.
+    Each token is written as offset + scale · u with u from 0 to 255, so w . x = scale · (w . u) + offset · sum(w). A
+    layer that narrows reads the output of an activation such as GELU, and nearly all of that is on one side of 0. So
+    the integers of such a layer cover the range from a token's smallest value to its largest. The integers of other
+    layers cover a symmetric range around 0, so these layers need no offset · sum(w).
 
     Args:
-        linear: The layer that it replaces.
+        linear: The layer that this layer replaces.
 
     Example:
         >>> linear = nn.Linear(64, 3)
@@ -65,7 +66,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        qmax = int8_weight_qmax() or QMAX_7BIT  # whose sums are exact on every processor
+        qmax = int8_weight_qmax() or QMAX_7BIT  # with 7 bits, sums are exact on every processor
         integers, scale = quantize(weight, weight.abs().amax(dim=1, keepdim=True), qmax)
         self._packed = pack_int8(integers)  # (N, K)
         self._scale = scale.flatten()  # (N,)
@@ -74,7 +75,7 @@ class Int8Linear(nn.Module):
         self._narrows = linear.in_features > linear.out_features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(…, K) of a floating type to (…, N) float32."""
+        """Take (…, K) of a floating type, and return (…, N) float32."""
         tokens = inputs.reshape(-1, inputs.shape[-1]).float()
         real = len(tokens)
         tokens = pad_rows(tokens, rounded_up(real))
@@ -87,7 +88,7 @@ class Int8Linear(nn.Module):
 
 
 def _two_sided(tokens: Tensor) -> _QuantizedTokens:
-    # Both extremes in two passes: abs() would write a copy.
+    # The two extremes take two passes, but abs() would write a copy.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
     scale = largest.div_(QMAX_8BIT).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens, scale, _MIDDLE), _MIDDLE, scale, None)
@@ -95,7 +96,7 @@ def _two_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _one_sided(tokens: Tensor) -> _QuantizedTokens:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
-    # A scale far below the values would lose their difference.
+    # If the scale were far smaller than the values, rounding would lose their differences.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
     scale = span.div_(255).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens - least, scale, 0), 0, scale, least.squeeze(1))
@@ -103,6 +104,6 @@ def _one_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _integers(tokens: Tensor, scale: Tensor, zero_point: int) -> Tensor:
     """Return tokens / scale + zero_point, rounded. (tokens, K) uint8."""
-    # A row, because addcmul is several times slower if its first operand is one number.
+    # `shift` is a row, because addcmul is several times slower if its first operand is a single number.
     shift = torch.full(tokens.shape[1:], _TO_LOW_BYTE + zero_point, dtype=torch.float32, device=tokens.device)
     return torch.addcmul(shift, tokens, scale.reciprocal()).view(torch.int32).to(torch.uint8)

@@ -1,8 +1,7 @@
-"""The layers of BERT, RoBERTa, DistilBERT and their kin in few calls, over weights laid out for the processor.
+"""Computes the layers of BERT, RoBERTa, DistilBERT and similar models in few calls, with weights laid out for the CPU.
 
-transformers writes a layer as a tree of some twenty modules, whose calls are a fifth of a short query's time. Here a
-layer is one function, its three projections are one product, and large tensors are changed in place. Knows torch and
-transformers' modules.
+In transformers a layer is a tree of about twenty modules, and calling them takes a fifth of a short query's time. Here
+a layer is one function, its three projections are one product, and large tensors are changed in place.
 """
 
 from collections.abc import Callable
@@ -26,33 +25,33 @@ __all__ = [
 
 
 def rounded_up(rows: int) -> int:
-    """Return one of the few numbers of rows that products are computed with, at most a sixteenth above `rows`.
+    """Round `rows` up to one of a few numbers, at most a sixteenth above `rows`.
 
-    oneDNN compiles a product for each number of rows and keeps it: half a millisecond and half a megabyte, and batches
-    of real texts have hundreds of different numbers.
+    oneDNN compiles a product for each number of rows and keeps it, which takes half a millisecond and half a megabyte.
+    Batches of real texts have hundreds of different numbers of rows.
 
     Example:
         >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
         [25, 34, 1024, 6144]
     """
-    step = 1 << max(0, rows.bit_length() - 5)  # sixteen numbers from each power of two to the next
+    step = 1 << max(0, rows.bit_length() - 5)  # there are sixteen numbers from each power of two to the next
     return -(-rows // step) * step
 
 
 def pad_rows(tokens: Tensor, rows: int) -> Tensor:
-    """Pad (…, tokens, H) with zero rows up to `rows`. Return it unchanged if nothing is missing."""
+    """Pad (…, tokens, H) with rows of zeros to `rows` rows. Return `tokens` unchanged if no rows are missing."""
     missing = rows - tokens.shape[-2]
-    return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even when there is nothing to add
+    return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight is laid out as oneDNN's kernels read it, so that no call has to rearrange it.
+    """A linear layer whose weight is laid out as oneDNN's kernels read it, so no call has to rearrange it.
 
-    torch lays it out again in each call, or multiplies with a slower kernel, which costs most if there are few tokens.
-    The sums are the same, in another order.
+    torch rearranges the weight in each call, or multiplies with a slower kernel. That costs most if there are few
+    tokens. The sums are the same but are added in another order.
 
     Args:
-        linear: The layer that it replaces.
+        linear: The layer that this layer replaces.
 
     Example:
         >>> linear = nn.Linear(64, 32).requires_grad_(False)
@@ -63,12 +62,12 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        # An opaque layout, which cannot be moved to other devices and types: so it is no buffer.
+        # The layout is opaque and cannot be moved to other devices or types, so this is not a buffer.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(…, K) to (…, N), of the weight's type."""
+        """Take (…, K), and return (…, N) of the weight's type."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
         rows = pad_rows(tokens, rounded_up(len(tokens)))
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
@@ -76,11 +75,11 @@ class PackedLinear(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One layer: attention, then two linear layers. Each part is added to its input and normalised.
+    """One transformer layer: attention, then two linear layers. Each part is added to its input and normalised.
 
     Args:
-        heads: Number of attention heads.
-        projections: To queries, keys and values, (H, H) each.
+        heads: The number of attention heads.
+        projections: The projections to queries, keys and values, (H, H) each.
         attention_output: (H, H).
         attention_norm: Over (…, H).
         intermediate: (H, I).
@@ -114,16 +113,16 @@ class FusedLayer(nn.Module):
         """Compute the next hidden states.
 
         Args:
-            hidden: States of all tokens, possibly followed by padding rows. (B L or more, H).
+            hidden: The states of all tokens, possibly followed by padding rows. (B L or more, H).
             shape: (B, L, H).
-            mask: Broadcasts to (B, heads, L, L); None hides nothing.
+            mask: The attention mask, which broadcasts to (B, heads, L, L). None hides nothing.
         """
         hidden = self.attention_norm(self.attention_output(self._attend(hidden, shape, mask)), hidden)
         output: Tensor = self.output_norm(self.output(self.activation(self.intermediate(hidden))), hidden)
         return output
 
     def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Return what attention gathers for each token, as `hidden`. A method, so that projections are freed early."""
+        """Return the output of attention in the shape of `hidden`. This is a method to free the projections early."""
         batch, length, _ = shape
         tokens = batch * length
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -133,19 +132,19 @@ class FusedLayer(nn.Module):
 
 
 class _AddedNorm(nn.Module):
-    """Layer norm of a sum. It overwrites the first of its two terms."""
+    """The layer norm of a sum. It overwrites the first of its two terms."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norm  # the function, not the module, whose call costs more: there are two in a layer
+        norm = self.norm  # calling the module itself would cost more, twice in a layer
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class InPlaceGelu(nn.Module):
-    """GELU that spares the widest activations a copy."""
+    """GELU in place, which saves a copy of the widest activations."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = torch.ops.aten.gelu_(inputs)
@@ -153,7 +152,7 @@ class InPlaceGelu(nn.Module):
 
 
 class FusedLayers(nn.Module):
-    """Replaces a transformers encoder and takes the same call."""
+    """Replaces an encoder of transformers and is called with the same arguments."""
 
     def __init__(self, layers: list[FusedLayer]) -> None:
         super().__init__()
@@ -163,7 +162,7 @@ class FusedLayers(nn.Module):
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
-            # Once here, so that no product has to (`PackedLinear`). These rows are thrown away at the end.
+            # The rows are padded once here, so that no `PackedLinear` has to do it. At the end they are dropped.
             tokens = pad_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)
@@ -198,8 +197,8 @@ def _of_distilbert(layer: Any) -> FusedLayer:
     )
 
 
-# By model type: where the encoder is, and how a layer is read. Other types may have modules of the same names that do
-# more, and only on long texts, so that no short probe would tell.
+# {model type: (the name of the encoder's attribute, a function that reads a layer)}. Other model types may have modules
+# with the same names that do more, perhaps only on long texts, so a short probe would not show it.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
@@ -212,9 +211,9 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
     Args:
         backbone: A transformers model without its head.
     Returns:
-        A function that restores the original layers, or None if the layers are not supported (custom code in the
-        repository included). A supported kind may still compute something else because of its configuration, so
-        compare the results.
+        A function that restores the original layers, or None if the layers are not supported. Layers by custom code in
+        a repository are not supported. The configuration of a supported model type may still make it compute something
+        else, so compare the results.
     """
     kind = _KINDS.get(backbone.config.model_type)
     if kind is None or getattr(backbone.config, "is_decoder", False):
@@ -228,19 +227,19 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
 
 
 def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
-    """Let the fused layers of a backbone add and normalise with one Triton kernel.
+    """Make the fused layers of a backbone add and normalise with one Triton kernel.
 
     Args:
         backbone: A transformers model without its head.
     Returns:
-        A function that undoes it, or None if there are no such layers.
+        A function that undoes the change, or None if the backbone has no fused layers.
     Raises:
-        Exception: The kernel does not compile here, or gives something other than torch. Nothing is changed then.
+        Exception: The kernel does not compile here, or disagrees with torch. In this case nothing is changed.
     """
     layers = [module for module in backbone.modules() if isinstance(module, FusedLayer)]
     if not layers:
         return None
-    from splade_integrations.engine.kernels.added_norm import AddedNormKernel, check_kernel  # brings Triton
+    from splade_integrations.engine.kernels.added_norm import AddedNormKernel, check_kernel  # imports Triton
 
     check_kernel(cast(nn.LayerNorm, layers[0].output_norm.norm))
     own = [(layer, name, getattr(layer, name)) for layer in layers for name in ("attention_norm", "output_norm")]
@@ -255,13 +254,13 @@ def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
 
 
 def _is_gelu(activation: nn.Module) -> bool:
-    from transformers.activations import GELUActivation  # brings Triton, which would add a second to every import
+    from transformers.activations import GELUActivation  # imports Triton, which takes a second
 
     return isinstance(activation, GELUActivation) and activation.act is gelu
 
 
 def _joined(linears: tuple[nn.Linear, ...]) -> nn.Linear:
-    """Return one linear layer whose outputs are those of several, one after the other."""
+    """Return one linear layer whose outputs are those of several layers, one after the other."""
     first = linears[0]
     joined = nn.Linear(first.in_features, sum(linear.out_features for linear in linears), device="meta")
     joined.weight = nn.Parameter(torch.cat([linear.weight for linear in linears]), requires_grad=False)

@@ -1,6 +1,6 @@
-"""Term weights on a CUDA device to sparse rows on the host: only non-zeros are copied, beside the next batch's work.
+"""Turns term weights on a CUDA device into sparse rows on the host, while the next batch is computed.
 
-Knows tensors and rows, nothing of models. `sparse.from_dense` does the same for weights that are on the host.
+Only non-zeros are copied. `sparse.from_dense` does the same for weights that are on the host.
 """
 
 from collections.abc import Callable
@@ -16,29 +16,29 @@ __all__ = ["CudaTransfer", "nonzero_terms"]
 
 
 class CudaTransfer:
-    """Starts to turn a block of term weights into sparse rows, and returns a function that waits for them.
+    """Turns blocks of term weights into sparse rows, on a CUDA stream of its own.
 
-    The work is queued apart from the model's. Counting non-zeros makes the host wait, and it should wait for this block
-    and not for the batch that was started after it.
+    Counting non-zeros makes the host wait. On its own stream, the host waits only for the block itself, and not for the
+    batch that was started after it.
 
     Args:
-        device: Where the weights will be.
+        device: The device of the weights.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, weights: Tensor) -> Callable[[], csr_array]:
-        """Take (B, V) float32 weights that are computed or queued. The returned function waits for their rows."""
+        """Take (B, V) float32 weights that are computed or queued, and return a function that waits for their rows."""
         stream, computed = self._stream, torch.cuda.Event()  # type: ignore[no-untyped-call]
         computed.record(torch.cuda.current_stream(weights.device))
 
         def finish() -> csr_array:
             with torch.cuda.stream(stream):
                 stream.wait_event(computed)
-                # To page-locked memory, so that the copies run beside the model.
+                # The copies go to page-locked memory, so that they run at the same time as the model.
                 parts = [part.to("cpu", non_blocking=True) for part in nonzero_terms(weights)]
-                stream.synchronize()  # before `weights` is released
+                stream.synchronize()  # must come before `weights` is released
             counts, ids, values = (part.numpy().copy() for part in parts)  # page-locked memory is scarce
             return from_terms(ids, values, counts, weights.shape[1])
 
@@ -46,7 +46,7 @@ class CudaTransfer:
 
 
 def nonzero_terms(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the non-zeros of (B, V) weights: the number per row, (B,), and in row order int32 term ids and values."""
+    """Return the number of non-zeros in each row of (B, V) weights, and their int32 term ids and values, row by row."""
     flat = weights.reshape(-1)
-    positions = flat.nonzero().squeeze(1)  # NaN counts, so that a check can see it
+    positions = flat.nonzero().squeeze(1)  # NaN counts as non-zero, so that a check can see it
     return weights.count_nonzero(dim=1), (positions % weights.shape[1]).to(torch.int32), flat[positions]

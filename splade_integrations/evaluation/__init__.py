@@ -1,6 +1,8 @@
-"""Retrieval quality and its cost on test datasets: what `splade evaluate` runs, for use from Python and notebooks.
+"""Measures the retrieval quality and the cost of retrievers on test datasets.
 
-Importing it needs no extra and loads no torch; measures, BM25, a dense model, Milvus and plots each say what they lack.
+`splade evaluate` runs this code, and scripts and notebooks can use it as well. Importing it needs no extra and does not
+load torch. Measures, BM25, dense models, Milvus and plots need extras. If an extra is missing, the error says what to
+install.
 """
 
 from splade_integrations.evaluation.compare import evaluate

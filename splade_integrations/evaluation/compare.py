@@ -1,6 +1,6 @@
-"""Systems side by side on one dataset: single retrievers, and their fusions by rank and by tuned weights.
+"""Compares systems on one dataset: single retrievers, and their fusions by rank and by tuned weights.
 
-Knows datasets, retrievers, rankings and measures; neither prints nor draws.
+This module computes results. It neither prints nor draws them.
 """
 
 import time
@@ -27,7 +27,7 @@ __all__ = [
     "system_names",
 ]
 
-# R@100 looks at this many hits.
+# The number of hits that R@100 looks at.
 DEPTH = 100
 _TIMED_QUERIES = 30
 _WEIGHT_STEP = 0.1
@@ -43,17 +43,18 @@ def evaluate(
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
-    The fusions are those of `fusions`, by rank and by weights. Weights are chosen on the train split by the first
-    measure; without a train split they are equal.
+    `fusions` says which retrievers are fused. Each fusion is measured twice: by rank and by weights. The weights are
+    chosen on the train split by the first measure. Without a train split they are equal.
 
     Args:
         dataset: The dataset.
-        retrievers: Retrievers over its documents.
-        candidates: Hits of each retriever that fusion sees.
-        measures: Names of ir_measures; the first one decides.
-        baseline: The system to test the others against. None is the last BM25, or the first retriever without one.
+        retrievers: Retrievers that have indexed the dataset's documents.
+        candidates: The number of each retriever's hits that are fused.
+        measures: Names of ir_measures. Intervals, tests and weights use the first measure.
+        baseline: The system to test the others against. None means the last retriever whose name begins with "BM25",
+            or the first retriever if there is none.
     Returns:
-        Each retriever and fusion, with its measures, tests and costs.
+        The measures, tests and costs of each retriever and fusion.
     Raises:
         ValueError: The baseline or a measure is unknown.
     """
@@ -102,15 +103,16 @@ def compare(
     Args:
         dataset: The dataset.
         found: {retriever: a ranking for each query}.
-        train: The same for the queries of the train split, or {} if there is none.
-        rrf: {fusion: a ranking for each query} of the fusions by rank that a store made; the others are made here.
+        train: {retriever: a ranking for each query of the train split}, or {} if there is no train split.
+        rrf: {fusion: a ranking for each query}, for the fusions by rank that a store has made. This function makes the
+            others.
         latency: {system: median milliseconds of one query}.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
         baseline: As in `evaluate`.
         search: "exact" or "Milvus".
         costs: {retriever: its costs}.
-        notes: What a reader should know.
+        notes: Sentences that a reader of the results should know.
     """
     systems = [_system(dataset, name, rankings, measures, latency.get(name)) for name, rankings in found.items()]
     for parts in fusions(list(found)):
@@ -150,7 +152,9 @@ def compare(
 
 
 def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return which retrievers are fused: dense + BM25, dense + SPLADE, and all three. BM25 is the last such one.
+    """Return the combinations to fuse: dense + BM25, dense + SPLADE, and all three.
+
+    BM25 stands for the last retriever whose name begins with "BM25". Retrievers that are missing are left out.
 
     Example:
         >>> fusions(["BM25 unstemmed", "BM25", "SPLADE"])
@@ -163,7 +167,7 @@ def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def system_names(retrievers: Sequence[str]) -> list[str]:
-    """Return the names of the systems that these retrievers make: each alone, then their fusions.
+    """Return the names of all systems that these retrievers form: first each alone, then their fusions.
 
     Example:
         >>> system_names(["BM25", "SPLADE"])
@@ -173,7 +177,7 @@ def system_names(retrievers: Sequence[str]) -> list[str]:
 
 
 def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
-    """Raise ValueError unless `baseline` is one of these systems, or None, which leaves the choice to `compare`.
+    """Check that `baseline` is one of these systems, or None, which leaves the choice to `compare`.
 
     Raises:
         ValueError: The baseline is unknown.
@@ -183,7 +187,7 @@ def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
 
 
 def rrf_name(parts: Sequence[str]) -> str:
-    """Return the name of a fusion by rank of these retrievers."""
+    """Return the name of the fusion by rank of these retrievers."""
     return f"{' + '.join(parts)}, RRF"
 
 
@@ -212,7 +216,7 @@ def _weighted_system(
     train: dict[str, list[Ranking]],
     measures: Sequence[str],
 ) -> System:
-    """Fuse by weights that are tuned on the train split, or equal if there is none."""
+    """Fuse by weights that are tuned on the train split, or by equal weights if there is no train split."""
     weights, tuned_on = [1 / len(parts)] * len(parts), ""
     if dataset.train is not None:
         train_lists = list(zip(*(train[part] for part in parts), strict=True))
@@ -225,13 +229,13 @@ def _weighted_system(
 
 
 def _default_baseline(names: Sequence[str]) -> str:
-    """Return the last single BM25, or the first system if there is none."""
+    """Return the last system that is BM25 alone, or the first system if there is none."""
     lexical = [name for name in names if name.startswith("BM25") and "+" not in name]
     return lexical[-1] if lexical else names[0]
 
 
 def _test(systems: list[System], baseline: str) -> None:
-    """Compare each system's first measure with the baseline's."""
+    """Test the first measure of each system against that of the baseline."""
     reference = next(system for system in systems if system.name == baseline)
     others = [system for system in systems if system is not reference]
     corrected = holm([paired_test(system.values, reference.values) for system in others])
@@ -241,7 +245,7 @@ def _test(systems: list[System], baseline: str) -> None:
 
 
 def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
-    """Return the weights, in steps of a tenth, that do best on the train split; on a tie the most even ones."""
+    """Return the weights, in steps of 0.1, that are best on the train split. On a tie, the most even weights win."""
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)
     best: tuple[float, float, list[float]] = (-1.0, 0.0, [])
@@ -260,7 +264,7 @@ def _latency_ms(retriever: Retriever, dataset: Dataset, depth: int) -> float:
 
 
 def median_ms(search: Callable[[str], object], dataset: Dataset) -> float:
-    """Return the median milliseconds of one query alone, over the first queries of the dataset."""
+    """Return the median time of a single query in milliseconds, over the first queries of the dataset."""
     times = []
     for text in [dataset.queries[0], *dataset.queries[:_TIMED_QUERIES]]:  # the first call warms up
         start = time.perf_counter()

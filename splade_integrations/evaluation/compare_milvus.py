@@ -1,6 +1,6 @@
-"""The comparison in a Milvus collection: Milvus stores, searches and fuses the embeddings that exact search has.
+"""Compares systems in a Milvus collection, which stores, searches and fuses the same embeddings as exact search.
 
-Knows datasets, retrievers and Milvus; `compare.py` measures what they find.
+`compare.py` measures what Milvus finds.
 """
 
 import json
@@ -40,20 +40,21 @@ def evaluate_milvus(
     baseline: str | None = None,
     report: Callable[[int], object] = lambda _: None,
 ) -> Comparison:
-    """Compare as `evaluate` does, in a Milvus collection that is made for this and dropped afterwards.
+    """Compare as `evaluate` does, but in a Milvus collection that is made for this purpose and dropped afterwards.
 
-    BM25 is Milvus's own function.
+    BM25 is Milvus's own BM25 function.
 
     Args:
         dataset: The dataset.
-        retrievers: As in `evaluate`. The embeddings of the dense one and of SPLADE are stored.
+        retrievers: As in `evaluate`. The embeddings of the retrievers "dense" and "SPLADE" are stored.
         uri: A milvus-lite file, or a server.
-        token: Token of a server.
-        collection: Name of the collection. A collection of that name is replaced.
+        token: The server's token.
+        collection: The name of the collection. An existing collection of this name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
-        baseline: As in `evaluate`. If it needs BM25 and the store has no such function, it is as None.
-        report: Called with how many more documents are stored.
+        baseline: As in `evaluate`. If the baseline needs BM25 and the store has no BM25 function, the baseline is
+            treated as None.
+        report: Called with the number of documents stored since the last call.
     Raises:
         ValueError: The baseline or a measure is unknown.
     """
@@ -89,9 +90,9 @@ def evaluate_milvus(
                 lambda text, parts=parts: store.fuse({part: encode(part, [text]) for part in parts}, candidates, 10),  # type: ignore[misc]
                 dataset,
             )
-        notes = [f"Stored {len(dataset.documents) / seconds:,.0f} documents/s, all fields together."]
+        notes = [f"Stored {len(dataset.documents) / seconds:,.0f} documents/s, each with all its fields."]
         if not store.bm25_refused:
-            notes.append(f"BM25: Milvus's own function, analyzer {json.dumps(bm25_analyzer(uri))}.")
+            notes.append(f"BM25: Milvus's own function with the analyzer {json.dumps(bm25_analyzer(uri))}.")
         else:
             notes.append(f"This store has no BM25 function: {store.bm25_refused}.")
         return compare(
@@ -112,7 +113,7 @@ def evaluate_milvus(
 
 
 def milvus_system_names(retrievers: Sequence[str]) -> list[str]:
-    """Return the names of the systems in Milvus: of the retrievers that it stores, and of its own BM25.
+    """Return the names of the systems in Milvus, formed by the retrievers that it stores and its own BM25.
 
     Example:
         >>> milvus_system_names(["BM25 unstemmed", "BM25", "SPLADE"])

@@ -1,7 +1,4 @@
-"""A test dataset in BEIR layout: a corpus, judged queries, and the judgments.
-
-Knows no model, no store and no measure.
-"""
+"""Reads test datasets in BEIR layout: a corpus, judged queries, and the judgments."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +9,7 @@ __all__ = ["Dataset", "DatasetError", "load_dataset"]
 
 
 class DatasetError(RecordError):
-    """A folder does not hold a test dataset in BEIR layout; the message names file and line, and says what to do."""
+    """A folder does not hold a test dataset in BEIR layout. The message names file and line, and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +17,14 @@ class Dataset:
     """A corpus, judged queries, and the judgments.
 
     Args:
-        name: Name of the folder.
-        document_ids: One per document, unique.
-        documents: Title and text of each document, joined by a space. A document may be empty.
-        query_ids: One per judged query, in the order of the judgments.
-        queries: Text of each judged query.
-        qrels: Grades: {query id: {document id: grade}}. A grade of 1 or more means relevant.
-        train: The same corpus with the queries of the train split, or None. Settings are chosen on it, nothing is
-            reported.
+        name: The name of the folder.
+        document_ids: One unique id per document.
+        documents: The title and text of each document, joined by a space. A document may be empty.
+        query_ids: One id per judged query, in the order of the judgments.
+        queries: The text of each judged query.
+        qrels: {query id: {document id: grade}}. A grade of 1 or more means relevant.
+        train: The same corpus with the queries of the train split, or None. Settings are chosen on this split, and no
+            results are reported for it.
     """
 
     name: str
@@ -40,12 +37,12 @@ class Dataset:
 
     @property
     def judgments(self) -> int:
-        """How many pairs of query and document are judged."""
+        """The number of judged pairs of a query and a document."""
         return sum(map(len, self.qrels.values()))
 
     @property
     def judged_but_absent(self) -> int:
-        """How many judgments name a document that the corpus lacks, which nothing can find."""
+        """The number of judgments whose document is not in the corpus, so no retriever can find it."""
         known = set(self.document_ids)
         return sum(document not in known for grades in self.qrels.values() for document in grades)
 
@@ -53,12 +50,12 @@ class Dataset:
 def load_dataset(folder: str | Path) -> Dataset:
     """Read a dataset from `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` (or BEIR's own `qrels/test.tsv`).
 
-    The judgments of a train split, if there is one, are in `qrels_train.tsv` or `qrels/train.tsv`, and its queries in
-    `queries_train.jsonl` or among the others.
+    If there is a train split, its judgments are in `qrels_train.tsv` or `qrels/train.tsv`. Its queries are in
+    `queries_train.jsonl` or in `queries.jsonl`.
 
     Raises:
-        DatasetError: A file is missing, empty or broken (its line is named), the files do not fit together, or a
-            query is in both splits.
+        DatasetError: A file is missing, empty or broken, the files do not fit together, or a query is in both splits.
+            If a line is broken, the message names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -89,7 +86,7 @@ def _split(folder: Path, corpus: dict[str, str], split: str, qrels_file: Path, q
     if unknown is not None:
         raise DatasetError(
             f"{qrels_file} judges query {unknown!r}, which {queries_file} lacks. "
-            "Put queries and judgments of the same split together."
+            "Use the queries and judgments of the same split."
         )
     return Dataset(
         name=folder.resolve().name,
@@ -102,7 +99,7 @@ def _split(folder: Path, corpus: dict[str, str], split: str, qrels_file: Path, q
 
 
 def _read_jsonl(file: Path, *, title_field: str | None) -> dict[str, str]:
-    """Return {id: text} of a file of JSON objects, in its order."""
+    """Return {id: text} of a file of JSON objects, in the order of the file."""
     records = Records(str(file), "jsonl", title_field=title_field, id_field="_id", need_id=True)
     try:
         return {record.id: record.text.strip() if title_field else record.text for record in records}
@@ -111,7 +108,7 @@ def _read_jsonl(file: Path, *, title_field: str | None) -> dict[str, str]:
 
 
 def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
-    """Return {query id: {document id: grade}} of a tab-separated file, whose header line may be missing."""
+    """Return {query id: {document id: grade}} of a tab-separated file with or without a header line."""
     qrels: dict[str, dict[str, int]] = {}
     try:
         for number, (place, line) in enumerate(numbered_lines(str(file))):
@@ -124,7 +121,7 @@ def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
                     continue  # the header
                 raise DatasetError(
                     f"{place}: must be query-id, corpus-id and an integer score, separated by tabs, got "
-                    f"{line[:80]!r}. Fix or drop the line; of TREC's four columns, drop the second."
+                    f"{line[:80]!r}. Fix or drop the line. If it has TREC's four columns, drop the second one."
                 ) from err
             qrels.setdefault(query, {})[document] = grade
     except DatasetError:

@@ -1,7 +1,4 @@
-"""Measures of rankings by ir_measures, and how far they can be trusted: bootstrap intervals and a paired test.
-
-Knows datasets and rankings; knows no model.
-"""
+"""Measures rankings with ir_measures, and estimates by bootstrap intervals and a paired test how reliable that is."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,12 +13,13 @@ from splade_integrations.evaluation.ranking import Ranking, blocks
 __all__ = ["DRAWN_AT_ONCE", "MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
-# With this many a p value near 0.05 moves by about 0.002 with the seed, and the smallest possible one is 0.0001.
+# With this number of sign flips, a p value near 0.05 varies by about 0.002 with the seed, and the smallest possible p
+# value is 0.0001.
 _SIGN_FLIPS = 10_000
-# With this many the ends of an interval move by about 1.5 % of its width with the seed.
+# With this number of samples, the ends of an interval vary by about 1.5 % of its width with the seed.
 _BOOTSTRAPS = 2_000
-_SEED = 0  # the same figures each time
-# Random numbers drawn at once, 16 bytes each. Drawing all at once would take 160 KB per query.
+_SEED = 0  # so that each run gives the same figures
+# The number of random numbers drawn at once, 16 bytes each. Drawing all in one call would take 160 KB per query.
 DRAWN_AT_ONCE = 2**20
 
 
@@ -31,17 +29,18 @@ def per_query(
     """Return measures as trec_eval defines them, for every judged query, even if nothing was found for it.
 
     Args:
-        dataset: It holds the judgments.
-        rankings: One for each of the dataset's queries, in their order.
-        measures: Names of ir_measures, such as "nDCG@10", "R@100", "P@5", "AP"; "MRR@10" is its RR@10.
+        dataset: The dataset with the judgments.
+        rankings: One ranking for each of the dataset's queries, in the same order.
+        measures: Names of ir_measures, such as "nDCG@10", "R@100", "P@5", "AP". "MRR@10" is also allowed, which
+            ir_measures calls RR@10.
     Returns:
-        {name: values of (Q,)}.
+        {name: the value for each query, (Q,)}.
     Raises:
         ValueError: A measure is unknown.
         OptionalDependencyError: ir_measures is not installed.
     """
     parsed = check_measures(measures)
-    # Scores that fall by whole numbers, because trec_eval breaks ties of real scores by document id.
+    # The scores fall by whole numbers, because trec_eval would order documents with equal scores by their ids.
     run = {
         query: {dataset.document_ids[row]: float(-rank) for rank, row in enumerate(ranking.rows)}
         for query, ranking in zip(dataset.query_ids, rankings, strict=True)
@@ -57,7 +56,7 @@ def per_query(
 
 
 def check_measures(measures: Sequence[str]) -> dict[str, Any]:
-    """Return {name: ir_measures' measure}.
+    """Return {name: measure}, where the measure is an object of ir_measures.
 
     Raises:
         ValueError: A measure is unknown.
@@ -68,7 +67,7 @@ def check_measures(measures: Sequence[str]) -> dict[str, Any]:
     for name in measures:
         try:
             parsed[name] = ir_measures.parse_measure("RR" + name[3:] if name.startswith("MRR") else name)
-        except Exception as err:  # it raises one error for unknown names and another for malformed ones
+        except Exception as err:  # ir_measures raises one error for unknown names and another for malformed ones
             raise ValueError(
                 f"a measure must be one of ir_measures', such as nDCG@10, R@100 or P@5, got {name!r}. See ir-measur.es."
             ) from err
@@ -76,10 +75,12 @@ def check_measures(measures: Sequence[str]) -> dict[str, Any]:
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of a mean over queries: what other queries of the same kind could have given.
+    """Return the 95 % bootstrap interval of a mean over queries.
+
+    It shows how much the mean could differ if other queries of the same kind had been asked.
 
     Args:
-        values: One per query. (Q,).
+        values: One value per query. (Q,).
     """
     generator = np.random.default_rng(_SEED)
     shapes = _shapes(_BOOTSTRAPS, len(values))
@@ -92,8 +93,8 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
     """Return the two-sided p value of a difference of means over the same queries, by random sign flips.
 
     Args:
-        values: One per query. (Q,).
-        baseline: The other system's. (Q,).
+        values: One value per query. (Q,).
+        baseline: The baseline's value for each query. (Q,).
     Source:
         Smucker et al., A comparison of statistical significance tests for information retrieval evaluation, CIKM 2007.
     """
@@ -106,13 +107,16 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
 
 
 def _shapes(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
-    """Split the shape (resamples, queries) into parts of a few rows; drawing them in turn equals drawing the whole."""
+    """Split the shape (resamples, queries) into parts of a few rows.
+
+    Drawing the parts one after the other gives the same numbers as drawing all at once.
+    """
     for rows in blocks(resamples, max(1, DRAWN_AT_ONCE // max(1, queries))):
         yield rows.stop - rows.start, queries
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected for multiple tests, by Holm's method.
+    """Return p values corrected for multiple tests by Holm's method.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

@@ -1,7 +1,4 @@
-"""A Milvus collection that holds dense and SPLADE embeddings and Milvus's own BM25, and searches and fuses them.
-
-Knows Milvus and rankings; knows no encoder, no measure and no files.
-"""
+"""A Milvus collection with dense embeddings, SPLADE embeddings and Milvus's own BM25, which it searches and fuses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,17 +29,17 @@ __all__ = ["MilvusCollection", "bm25_analyzer"]
 
 _ROWS_AT_ONCE = 1000
 _QUERIES_AT_ONCE = 50
-# Stated, because otherwise milvus-lite's hybrid search returns every field of every hit, vectors included: minutes for
-# 300 queries of depth 1 000.
+# Searches name this field because milvus-lite's hybrid search would otherwise return every field of every hit, vectors
+# included. That would take minutes for 300 queries of depth 1 000.
 _ROW_ALONE = ["row"]
 _BM25 = {"metric_type": "BM25", "params": {}}
 
 
 def bm25_analyzer(uri: str) -> dict[str, Any]:
-    """Return how Milvus's BM25 function splits text into words.
+    """Return the settings by which Milvus's BM25 function splits text into words.
 
     A server's "english" analyzer stems words and drops stop words. milvus-lite 3.2 splits on non-word characters and
-    lowercases; it silently ignores every filter except literal stop words.
+    lowercases. It silently ignores every filter except literal stop words.
     """
     return {"tokenizer": "standard"} if is_lite(uri) else {"type": "english"}
 
@@ -52,13 +49,13 @@ class MilvusCollection:
 
     Args:
         uri: A milvus-lite file or a server.
-        name: Name of the collection. A collection of that name is replaced.
-        texts: For Milvus's BM25 function, cut at 65 535 bytes.
+        name: The name of the collection. An existing collection of this name is replaced.
+        texts: The texts for Milvus's BM25 function, which are cut at 65 535 bytes.
         dense: Dense embeddings, (N, H), or None for no dense field.
-        sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but never
-            found by SPLADE.
-        report: Called with how many more documents are stored.
-        token: Token of a server.
+        sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but SPLADE
+            never finds it.
+        report: Called with the number of documents stored since the last call.
+        token: The server's token.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class MilvusCollection:
             self._create(uri, dense, bm25=False)
         try:
             self._fill(texts, dense, sparse, report)
-        except BaseException:  # a server would keep half a collection
+        except BaseException:  # otherwise a server would keep a half-filled collection
             self.close()
             raise
 
@@ -112,15 +109,15 @@ class MilvusCollection:
                     row["text"] = cut_text(text)
             self._client.insert(self._name, rows)
             report(len(rows))
-        self._client.flush(self._name)  # once: milvus-lite indexes unflushed rows again for each query
+        self._client.flush(self._name)  # without this, milvus-lite indexes the new rows again for each query
 
     @property
     def retrievers(self) -> list[str]:
-        """Names of what can be searched: dense, SPLADE, BM25."""
+        """The names of the retrievers that this collection has, among dense, SPLADE and BM25."""
         return list(self._params)
 
     def search(self, retriever: str, queries: Any, depth: int) -> list[Ranking]:
-        """Return the rankings of one retriever. Queries are texts for BM25, embeddings for the others."""
+        """Return the rankings of one retriever. Queries are texts for BM25 and embeddings for the other retrievers."""
         found = []
         for block in blocks(_count(queries), _QUERIES_AT_ONCE):
             data = _search_data(retriever, queries[block])
@@ -139,9 +136,9 @@ class MilvusCollection:
         """Return Milvus's reciprocal rank fusion of several retrievers.
 
         Args:
-            queries: {retriever: queries, as `search` takes them}.
-            candidates: Hits of each retriever that fusion sees.
-            depth: Most hits of a ranking.
+            queries: {retriever: queries as `search` takes them}.
+            candidates: The number of each retriever's hits that are fused.
+            depth: The largest number of hits of a ranking.
         """
         found = []
         for block in blocks(_count(next(iter(queries.values()))), _QUERIES_AT_ONCE):
@@ -196,7 +193,7 @@ class MilvusCollection:
             indexes.add_index("bm25", **(sparse_index(uri) | {"metric_type": "BM25"}))
         client.create_collection(self._name, schema=schema, consistency_level="Strong")
         client.create_index(self._name, indexes, sync=False)  # sync=True needs an RPC that milvus-lite lacks
-        client.load_collection(self._name)  # waits on a server
+        client.load_collection(self._name)  # on a server, this waits for the index
 
 
 def _field(retriever: str) -> str:
@@ -220,5 +217,5 @@ def _rankings(hits: Any) -> list[Ranking]:
 
 
 def _falling(distances: list[float]) -> list[float]:
-    """Return scores, the best first. milvus-lite 3.2 returns those of its BM25 function with the sign flipped."""
+    """Return the scores, best first. milvus-lite 3.2 returns the scores of its BM25 function with the sign flipped."""
     return [-distance for distance in distances] if distances and distances[0] < distances[-1] else distances

@@ -1,6 +1,6 @@
-"""Plots of a comparison and of a sweep. Knows results; knows nothing about how they were computed.
+"""Plots the results of a comparison and of a sweep.
 
-The plots are readable in black and white: markers and line styles tell systems apart, colour only helps.
+The plots are readable in black and white. Markers and line styles tell systems apart, and colour only helps.
 """
 
 from collections.abc import Sequence
@@ -63,11 +63,12 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
 
 
 def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = None, ax: Any = None) -> Any:
-    """Plot quality against the size of the index: a line for each number type, a point for each pruning.
+    """Plot quality against the size of the index, with a line for each number type and a point for each pruning.
 
     Args:
         points: What `sweep` returned.
-        comparison: Of the same dataset, or None. Its BM25 and dense retrievers are drawn as lines to compare with.
+        comparison: A comparison on the same dataset, or None. Its BM25 and dense retrievers are drawn as lines to
+            compare with.
         ax: Axes to draw into. None makes a figure.
     Returns:
         The axes.
@@ -78,7 +79,7 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
     measure = next(iter(points[0].measures))
     for place, dtype in enumerate(dict.fromkeys(point.dtype for point in points)):
         line = sorted((point for point in points if point.dtype == dtype), key=lambda point: point.index_bytes)
-        shift = 1.02**place  # so that equal points of two types are both visible
+        shift = 1.02**place  # so that equal points of two number types are both visible
         x = [point.index_bytes / 1e6 * shift for point in line]
         y = [point.measures[measure] for point in line]
         errors = [
@@ -111,7 +112,7 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
     kept = [tick for n, tick in enumerate(ticks) if n == 0 or tick > 1.15 * ticks[n - 1]]
     ax.set_xticks(kept, [f"{tick:g}" for tick in kept])
     ax.margins(x=0.12)
-    ax.set_xlabel("index size (MB, log scale); at each point: most terms of a document")
+    ax.set_xlabel("index size (MB, log scale); labels: largest number of terms per document")
     ax.set_ylabel(f"{measure} (0 to 1) with 95 % interval")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)

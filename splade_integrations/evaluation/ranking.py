@@ -1,6 +1,6 @@
-"""Exact rankings from all scores, and fusion of rankings: reciprocal rank and weighted sum.
+"""Ranks documents by exact scores, and fuses rankings by reciprocal rank or by weighted sum.
 
-Uses numpy and scipy; knows no model, no store and no dataset.
+This module uses numpy and scipy only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,17 +24,17 @@ __all__ = [
     "unit_rows",
 ]
 
-# Queries scored at once: a block of (64, N) float64 scores.
+# The number of queries scored at once. A block of scores is (64, N) float64.
 _QUERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a search found for one query.
+    """The hits of a search for one query.
 
     Args:
-        rows: Rows of the corpus, best first.
-        scores: Their scores, falling.
+        rows: The documents found, as rows of the corpus, best first.
+        scores: The score of each hit, highest first.
     """
 
     rows: list[int]
@@ -46,15 +46,15 @@ class Ranking:
 
 
 def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> Ranking:
-    """Return the `depth` highest scores, ties in the order of rows.
+    """Return the documents with the `depth` highest scores, ties in the order of rows.
 
     Args:
-        scores: One per document. (N,).
-        depth: Most hits.
-        positive: Leave out documents whose score is not above 0: those that share no term.
+        scores: One score per document. (N,).
+        depth: The largest number of hits.
+        positive: Whether to leave out documents whose score is not above 0, because they share no term.
     """
     found = np.flatnonzero(scores > 0) if positive else np.arange(len(scores))
-    if len(found) > depth:  # keep all that tie with the last one, so that ties stay in order
+    if len(found) > depth:  # keep all documents that tie with the last one, so that ties stay in order
         least = np.partition(scores[found], len(found) - depth)[len(found) - depth]
         found = found[scores[found] >= least]
     order = found[np.argsort(-scores[found], kind="stable")][:depth]
@@ -62,12 +62,14 @@ def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> R
 
 
 def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], depth: int) -> list[Ranking]:
-    """Return the `depth` documents of highest cosine for each query, computed in float64, ties in the order of rows.
+    """Return the `depth` documents with the highest cosine for each query, ties in the order of rows.
+
+    The cosine is computed in float64.
 
     Args:
         queries: Dense embeddings. (Q, H).
         documents: `unit_rows` of dense embeddings. (N, H).
-        depth: Most hits.
+        depth: The largest number of hits.
     """
     unit_queries = unit_rows(queries)
     return [
@@ -78,7 +80,7 @@ def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], dep
 
 
 def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Divide rows by their length, in float64; a row of zeros stays."""
+    """Divide each row by its length, in float64. A row of zeros does not change."""
     wide = matrix.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     unit: NDArray[np.float64] = wide / np.where(norms == 0, 1, norms)
@@ -86,14 +88,14 @@ def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rank_sparse(queries: csr_array, documents: csr_array, depth: int) -> list[Ranking]:
-    """Return the `depth` documents of highest inner product for each query, computed in float64.
+    """Return the `depth` documents with the highest inner product for each query, ties in the order of rows.
 
-    Ties are in the order of rows. A document that shares no term with the query is not ranked, as in Milvus.
+    The inner product is computed in float64. A document that shares no term with the query is not ranked, as in Milvus.
 
     Args:
         queries: Sparse embeddings. (Q, V).
         documents: `postings` of sparse embeddings. (V, N).
-        depth: Most hits.
+        depth: The largest number of hits.
     """
     wide = queries.astype(np.float64)
     return [
@@ -110,9 +112,10 @@ def postings(documents: csr_array) -> csr_array:
 
 
 def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
-    """Fuse rankings by reciprocal rank: each ranking adds 1 / (k + rank). Equal scores are in the order of rows.
+    """Fuse rankings by reciprocal rank: each ranking adds 1 / (k + rank) to a document's score.
 
-    milvus-lite 3.2 breaks ties the same way (`SortOp`, by primary key) if rows are the primary keys.
+    Documents with equal scores stay in the order of rows. milvus-lite 3.2 breaks ties the same way if the rows are the
+    primary keys (its `SortOp` sorts by primary key).
 
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
@@ -130,7 +133,7 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Whether equal scores are among the first `depth` + 1, so that the tie rule decides about the first `depth`."""
+    """Return whether equal scores are among the first `depth` + 1, so that the tie rule affects the first `depth`."""
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 
@@ -138,11 +141,11 @@ def has_tie(ranking: Ranking, depth: int) -> bool:
 class Candidates:
     """The rankings of several retrievers for one query, with scores on one scale, so that weighted sums make sense.
 
-    Each retriever's scores are scaled to 0 for its lowest candidate and 1 for its highest. A document that it did not
-    find has 0. The scale depends on how many candidates there are.
+    Each retriever's scores are scaled so that its lowest candidate has 0 and its highest has 1. A document that a
+    retriever did not find has 0 for this retriever. The scale depends on the number of candidates.
 
     Args:
-        rankings: One per retriever.
+        rankings: One ranking per retriever.
 
     Example:
         >>> found = Candidates([Ranking([4, 2], [9.0, 5.0]), Ranking([2, 7], [1.0, 0.5])])
@@ -161,7 +164,7 @@ class Candidates:
                 self.scaled[places, column] = (scores - scores.min()) / spread if spread > 0 else 1.0
 
     def fuse(self, weights: Sequence[float], depth: int | None = None) -> Ranking:
-        """Return the candidates by weighted sum, ties in the order of rows."""
+        """Rank the candidates by the weighted sum of their scores, ties in the order of rows."""
         scores = self.scaled @ np.asarray(weights, np.float64)
         order = np.argsort(-scores, kind="stable")[:depth]
         return Ranking(self.rows[order].tolist(), scores[order].tolist())

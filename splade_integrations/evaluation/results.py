@@ -1,4 +1,4 @@
-"""What a comparison found, as plain data. Computes, prints and draws nothing."""
+"""The results of a comparison as plain data."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,18 +13,19 @@ __all__ = ["Comparison", "System"]
 
 @dataclass
 class System:
-    """One row of the comparison.
+    """The results of one system, which is one row of the comparison.
 
     Args:
         name: A retriever, such as "dense", or a fusion, such as "dense + SPLADE, RRF".
-        measures: Means over the judged queries.
-        interval: 95 % bootstrap interval of the first measure.
-        difference: How much the first measure is above the baseline's.
-        p_value: Of that difference, by a paired test corrected for the number of systems. None for the baseline.
-        weights: For a fusion by weights: {retriever: weight}. None for the others.
+        measures: {measure: mean over the judged queries}.
+        interval: The 95 % bootstrap interval of the first measure.
+        difference: The first measure minus that of the baseline.
+        p_value: The p value of `difference`, by a paired test corrected for the number of systems. None for the
+            baseline.
+        weights: {retriever: weight} of a fusion by weights, and None for other systems.
         tuned_on: The queries on which the weights were chosen, or "" for equal weights.
-        latency_ms: Median milliseconds of one query, encoding and search, or None if nobody measured it.
-        queries_with_ties: For a fusion by rank: for how many queries the tie rule decides about the first ten hits.
+        latency_ms: The median time of one query, encoding and search, in milliseconds. None if it was not measured.
+        queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule.
         values: The first measure of each query. (Q,).
     """
 
@@ -42,23 +43,23 @@ class System:
 
 @dataclass
 class Comparison:
-    """What `evaluate` found. `to_dict` returns plain data for JSON.
+    """The results of `evaluate`. `to_dict` returns them as plain data for JSON.
 
     Args:
-        dataset: Name of the dataset.
+        dataset: The name of the dataset.
         search: "exact" or "Milvus".
-        documents: How many documents there are.
-        empty_documents: How many of them are empty.
-        queries: How many queries are judged.
-        judgments: How many pairs of query and document are judged.
-        judged_but_absent: How many judgments name a document that the corpus lacks; they count as missed.
-        candidates: Hits of each retriever that fusion sees.
-        rrf_k: k of reciprocal rank fusion.
-        tie_rule: What decides between equal scores, in words.
-        baseline: Name of the system that the others are tested against.
-        systems: The retrievers and their fusions.
-        costs: What each retriever costs.
-        notes: What a reader should know.
+        documents: The number of documents.
+        empty_documents: The number of empty documents.
+        queries: The number of judged queries.
+        judgments: The number of judged pairs of a query and a document.
+        judged_but_absent: The number of judgments whose document is not in the corpus. They count as missed.
+        candidates: The number of each retriever's hits that are fused.
+        rrf_k: The constant k of reciprocal rank fusion.
+        tie_rule: The rule that orders equal scores, in words.
+        baseline: The name of the system that the others are tested against.
+        systems: The results of the retrievers and of their fusions.
+        costs: {retriever: its costs}.
+        notes: Sentences that a reader of the results should know.
     """
 
     dataset: str
@@ -77,7 +78,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, without each query's values."""
+        """Return the results as plain data, without the values of single queries."""
         whole = {name: value for name, value in vars(self).items() if name not in ("systems", "costs")}
         systems = []
         for system in self.systems:
@@ -87,10 +88,10 @@ class Comparison:
         return whole | {"systems": systems, "costs": {name: asdict(cost) for name, cost in self.costs.items()}}
 
     def system(self, name: str) -> System:
-        """Return the row of that name.
+        """Return the results of the system called `name`.
 
         Raises:
-            ValueError: There is no such row.
+            ValueError: There is no such system.
         """
         for system in self.systems:
             if system.name == name:

@@ -1,7 +1,4 @@
-"""The retrievers that are compared by exact search: BM25, a dense model, SPLADE. Each says what it costs.
-
-Knows encoders and rankings; knows no dataset, no measure and no Milvus.
-"""
+"""The retrievers that exact search compares: BM25, a dense model and SPLADE. Each one states its costs."""
 
 import inspect
 import time
@@ -33,7 +30,7 @@ Report = Callable[[int], object]
 
 
 class DenseEncoder(Protocol):
-    """What the evaluation needs of a dense model: `encode`, which sentence-transformers' models have."""
+    """The method that the evaluation needs of a dense model. Models of sentence-transformers have it."""
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Encode texts. Returns (len(texts), H)."""
@@ -42,13 +39,13 @@ class DenseEncoder(Protocol):
 
 @dataclass
 class Costs:
-    """What a retriever costs.
+    """The costs of a retriever.
 
     Args:
-        texts_per_second: Documents encoded, or indexed, per second.
-        index_bytes: Bytes of the index in memory, as exact search holds it.
-        dims_per_document: Stored values of a document on average.
-        dims_per_query: Stored values of a query on average; `evaluate` sets it, because it has the queries.
+        texts_per_second: The number of documents encoded, or indexed, per second.
+        index_bytes: The size in bytes of the index that exact search holds in memory.
+        dims_per_document: The average number of stored values of a document.
+        dims_per_query: The average number of stored values of a query. `evaluate` sets it, because it has the queries.
     """
 
     texts_per_second: float
@@ -64,7 +61,7 @@ class Retriever(Protocol):
     costs: Costs
 
     def encode(self, queries: list[str]) -> Any:
-        """Return queries in the form that `rank` takes; it can be sliced."""
+        """Return queries in the form that `rank` takes. The result can be sliced."""
         ...
 
     def rank(self, queries: Any, depth: int) -> list[Ranking]:
@@ -72,15 +69,15 @@ class Retriever(Protocol):
         ...
 
     def dims(self, queries: Any) -> float:
-        """Return the stored values of an encoded query on average."""
+        """Return the average number of stored values of an encoded query."""
         ...
 
 
 class Bm25:
-    """BM25 of bm25s: English stop words, Lucene's formula, k1 = 1.5, b = 0.75.
+    """BM25 by the package bm25s, with English stop words, Lucene's formula, k1 = 1.5 and b = 0.75.
 
     Args:
-        documents: Texts.
+        documents: The texts of the documents.
         stemmed: Whether Snowball's English stemmer stems the words.
     Raises:
         OptionalDependencyError: bm25s or PyStemmer is not installed.
@@ -106,20 +103,23 @@ class Bm25:
             self._index.index(words, show_progress=False)
         seconds = time.perf_counter() - start
         stored = sum(len(set(row)) for row in words)
-        # An inverted index needs a float32 score and an int32 row for each.
+        # An inverted index needs a float32 score and an int32 row for each stored word.
         self.costs = Costs(len(documents) / seconds, 8 * stored, stored / max(1, len(documents)))
         self._documents = len(documents)
 
     def encode(self, queries: list[str]) -> list[list[str]]:
-        """Return the words of queries."""
+        """Return the words of each query."""
         return self._tokenize(queries)
 
     def dims(self, queries: list[list[str]]) -> float:
-        """Return the distinct words of a query on average."""
+        """Return the average number of distinct words of a query."""
         return float(np.mean([len(set(words)) for words in queries])) if queries else 0.0
 
     def rank(self, queries: list[list[str]], depth: int) -> list[Ranking]:
-        """Return the best documents by score, ties in the order of rows, without those that share no word."""
+        """Return the best documents by score, ties in the order of rows.
+
+        A document that shares no word with the query is not ranked.
+        """
         rankings = []
         for words in queries:
             known = [word for word in words if not self._empty and word in self._index.vocab_dict]
@@ -129,17 +129,17 @@ class Bm25:
 
 
 def bm25_name(*, stemmed: bool) -> str:
-    """Return the name that such a `Bm25` has, before it is made."""
+    """Return the name of a `Bm25` without making one."""
     return "BM25" if stemmed else "BM25 unstemmed"
 
 
 class Dense:
-    """Cosine of dense embeddings.
+    """Retrieval by the cosine of dense embeddings.
 
     Args:
         encoder: The model.
-        documents: Texts.
-        report: Called with how many more texts are done.
+        documents: The texts of the documents.
+        report: Called with the number of texts encoded since the last call.
     """
 
     name = "dense"
@@ -147,7 +147,7 @@ class Dense:
     def __init__(self, encoder: DenseEncoder, documents: list[str], report: Report = lambda _: None) -> None:
         self._encoder = encoder
         start = time.perf_counter()
-        # Sorted by length, so that a batch has little padding; sentence-transformers sorts within a call only.
+        # Sorted by length, so that a batch has little padding. sentence-transformers sorts only within a call.
         order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         parts = []
         for first in range(0, len(order), 64):
@@ -160,11 +160,11 @@ class Dense:
         self.costs = Costs(len(documents) / (time.perf_counter() - start), self.documents.nbytes, width)
 
     def encode(self, queries: list[str]) -> NDArray[np.float32]:
-        """Return dense embeddings of queries. (Q, H)."""
+        """Return the dense embeddings of queries, (Q, H)."""
         return np.asarray(self._encoder.encode(queries), np.float32)
 
     def dims(self, queries: NDArray[np.float32]) -> float:
-        """Return the model's width."""
+        """Return the width of the model's embeddings."""
         return float(queries.shape[1])
 
     def rank(self, queries: NDArray[np.float32], depth: int) -> list[Ranking]:
@@ -173,13 +173,13 @@ class Dense:
 
 
 class Splade:
-    """Inner product of SPLADE embeddings.
+    """Retrieval by the inner product of SPLADE embeddings.
 
     Args:
         encoder: The model.
-        documents: Texts, or their embeddings, (N, V), which then take no time.
-        report: Called with how many more texts are done.
-        pruning: Which terms of a document are kept.
+        documents: The texts of the documents, or their embeddings, (N, V), if they are already encoded.
+        report: Called with the number of texts encoded since the last call.
+        pruning: The rules that decide which terms of a document are kept.
     """
 
     name = "SPLADE"
@@ -206,15 +206,18 @@ class Splade:
         self.costs = Costs(count / max(seconds, 1e-9), stored, self.documents.nnz / max(1, count))
 
     def encode(self, queries: list[str]) -> csr_array:
-        """Return sparse embeddings of queries. (Q, V)."""
+        """Return the sparse embeddings of queries, (Q, V)."""
         return self._encoder.encode_queries(queries)
 
     def dims(self, queries: csr_array) -> float:
-        """Return the terms of a query on average."""
+        """Return the average number of terms of a query."""
         return queries.nnz / max(1, queries.shape[0])
 
     def rank(self, queries: csr_array, depth: int) -> list[Ranking]:
-        """Return the best documents by inner product, ties in the order of rows, without those that share no term."""
+        """Return the best documents by inner product, ties in the order of rows.
+
+        A document that shares no term with the query is not ranked.
+        """
         return rank_sparse(queries, self._postings, depth)
 
 
@@ -223,7 +226,7 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
 
     Args:
         name: A folder, or a name on the hub.
-        max_length: Most tokens of a text; None is the model's own.
+        max_length: The largest number of tokens of a text. None keeps the model's own limit.
         device: As `SpladeEncoder` takes it.
     Raises:
         OptionalDependencyError: sentence-transformers is not installed.
@@ -236,7 +239,7 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
     from splade_integrations.engine.compute import resolve_compute
 
     local = Path(name).is_dir() and transformers_logging.is_progress_bar_enabled()
-    if local:  # reading files is quick; a download keeps its bar
+    if local:  # reading local files needs no progress bar, a download does
         transformers_logging.disable_progress_bar()
     try:
         model = SentenceTransformer(fspath(name), device=str(resolve_compute(device).device))
@@ -263,5 +266,5 @@ class _SentenceTransformer:
 
 
 def _reports(encoder: SparseTextEncoder) -> bool:
-    """Whether an encoder can report progress; not every `SparseTextEncoder` does."""
+    """Return whether an encoder can report progress. Not every `SparseTextEncoder` can."""
     return "show_progress" in inspect.signature(encoder.encode_documents).parameters

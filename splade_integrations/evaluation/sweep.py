@@ -1,7 +1,4 @@
-"""What pruning and number types cost and save: one SPLADE model measured at several settings.
-
-Knows retrievers, datasets and measures; draws nothing.
-"""
+"""Measures one SPLADE model at several prunings and number types, to show what they cost and save."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +16,13 @@ class SweepPoint:
     """One setting of a model, and what was measured with it.
 
     Args:
-        dtype: Number type of the model.
-        max_active_dims: Most terms of a document, or None for all.
-        dims_per_document: Terms of a document on average.
-        index_bytes: Size of the inverted index: 8 bytes per stored term.
-        texts_per_second: Documents encoded per second.
-        measures: Means over the judged queries.
-        interval: 95 % bootstrap interval of the first measure.
+        dtype: The number type of the model.
+        max_active_dims: The largest number of terms of a document, or None for all terms.
+        dims_per_document: The average number of terms of a document.
+        index_bytes: The size of the inverted index in bytes, 8 for each stored term.
+        texts_per_second: The number of documents encoded per second.
+        measures: {measure: mean over the judged queries}.
+        interval: The 95 % bootstrap interval of the first measure.
     """
 
     dtype: str
@@ -47,14 +44,14 @@ def sweep(
 ) -> list[SweepPoint]:
     """Measure a model at each number type and each pruning of its documents.
 
-    Documents are encoded once for each number type. Pruning then keeps the heaviest terms of those rows.
+    Documents are encoded once for each number type. Pruning then keeps the heaviest terms of the encoded rows.
 
     Args:
         dataset: The dataset.
-        encoders: {number type: function that loads the model in it}.
-        max_active_dims: Most terms of a document; None keeps all.
+        encoders: {number type: function that loads the model with this number type}.
+        max_active_dims: The numbers of terms to prune a document to. None keeps all terms.
         measures: Names of ir_measures.
-        report: Called with how many more documents are encoded.
+        report: Called with the number of documents encoded since the last call.
     """
     points = []
     for dtype, load in encoders.items():

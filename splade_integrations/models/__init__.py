@@ -1,1 +1,4 @@
-"""What a checkpoint is: its files, its layout, its fingerprint. Knows neither torch nor weights."""
+"""Describes checkpoints: their files, their layout and their fingerprint.
+
+Nothing here loads weights or imports torch.
+"""

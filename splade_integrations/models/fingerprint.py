@@ -1,6 +1,7 @@
-"""What decides an encoder's rows, small enough to be stored beside them, and how two encoders differ.
+"""Fingerprints of encoders: they say what decides an encoder's rows, and how two encoders differ.
 
-Knows model descriptions and where files lie; knows neither torch nor Milvus.
+A fingerprint is small enough to be stored together with the rows. Computing one reads small files and samples of the
+weights files, and loads no weights.
 """
 
 import json
@@ -16,14 +17,15 @@ from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint_of"]
 
-# In the order in which transformers looks for them.
+# transformers looks for these files in this order.
 _WEIGHTS_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 _BLOCKS, _BLOCK_BYTES = 256, 4096
-# Fields of `Fingerprint` that are stored under their own names.
+# The fields of `Fingerprint` that are stored under their own names.
 _PLAIN = ("model", "commit", "weights", "special_terms", "max_length", "max_windows")
-# Where the weights came from, which says nothing about what they are: shown in messages, never compared.
+# These fields say where the weights came from, which does not decide the rows. Messages show them, but they are never
+# compared.
 _ORIGIN = ("model", "commit")
 
 
@@ -32,11 +34,12 @@ class RoleFingerprint:
     """Everything that decides the rows of documents, or of queries, except the weights and the pruning.
 
     Args:
-        prompt: Put before each text.
-        pooling_strategy: As `TransformerSpec` has it; None if the side is inference-free.
-        activation_function: As `TransformerSpec` has it; None if the side is inference-free.
+        prompt: The text that is put before each text.
+        pooling_strategy: As in `TransformerSpec`. None if the role is inference-free.
+        activation_function: As in `TransformerSpec`. None if the role is inference-free.
         lower_case: Whether texts are lowercased before they are tokenised.
-        token_weights: The file of fixed token weights, "1 each" if every token weighs 1, or None.
+        token_weights: The file of fixed token weights, "1 each" if every token weighs 1, or None if there are no fixed
+            weights.
     """
 
     prompt: str = ""
@@ -48,23 +51,25 @@ class RoleFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What decides the rows that an encoder gives to documents, and which queries fit them.
+    """Everything that decides an encoder's rows of documents, and which queries fit these rows.
 
-    The weights count by their content, not by name, path or commit: the same model from a hub, or from a folder on
-    another machine, is the same. How queries are pruned and the number type are left out, because they may change over
-    one collection.
+    Weights are compared by their content, not by name, path or commit. So a model from a hub and its copy in a folder
+    on another machine count as the same model. The pruning of queries and the number type are left out, because they
+    may differ between uses of one collection.
 
     Args:
-        model: The name under which the model was requested. Shown in messages, never compared.
-        commit: The commit of a hub repository, or None. Shown in messages, never compared.
-        weights: `weights_hash` of the weights files.
+        model: The name under which the model was requested. Messages show it, but it is never compared.
+        commit: The commit of a hub repository, or None. Messages show it, but it is never compared.
+        weights: The `weights_hash` of the weights files.
         document: How documents become rows.
         query: How queries become rows.
         document_pruning: Which terms of a document are kept.
-        special_terms: "keep" or "drop", for the terms of special tokens; None is unknown.
-        max_length: Most tokens of a text, or of a window of it.
-        max_windows: Most windows of a document; None cuts it after `max_length` tokens.
-        unknown: Stored values that this version has no name for; a later version wrote them. They are compared.
+        special_terms: Whether to "keep" or "drop" the terms of special tokens. None means unknown.
+        max_length: The largest number of tokens of a text, or of a window of it.
+        max_windows: The largest number of windows of a document. None means that documents are cut after `max_length`
+            tokens.
+        unknown: Stored values that a later version of this package wrote, and that this version has no name for. They
+            are compared.
 
     Example:
         >>> fingerprint = Fingerprint(model="org/x", weights="9af1", max_length=256)
@@ -86,15 +91,15 @@ class Fingerprint:
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> str:
-        """Return the stored form: one flat JSON object, which `from_json` reads.
+        """Return the stored form, which is one flat JSON object that `from_json` reads.
 
-        Collections of users hold it, so its keys must never change.
+        The collections of users hold this form, so its keys must never change.
         """
         return json.dumps(self._stored())
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint":
-        """Read what `to_json` returned, in this version or another one."""
+        """Read what `to_json` returned, in this version of the package or in another one."""
         stored: dict[str, Any] = json.loads(text)
         return cls(
             document=RoleFingerprint(**_take(stored, "document_", RoleFingerprint)),
@@ -105,21 +110,21 @@ class Fingerprint:
         )
 
     def differences(self, other: "Fingerprint") -> list[str]:
-        """Return the names of everything that differs between two encoders, except their models' names and commits."""
+        """Return the names of all values that differ between two encoders, except their models' names and commits."""
         ours, theirs = self._stored(), other._stored()
         names = dict.fromkeys([*ours, *theirs])
         return [name for name in names if name not in _ORIGIN and ours.get(name) != theirs.get(name)]
 
     def query_differences(self, other: "Fingerprint") -> list[str]:
-        """Return those `differences` that concern queries.
+        """Return the `differences` that concern queries.
 
-        How documents were truncated and pruned does not.
+        Differences in the truncation and pruning of documents do not concern queries.
         """
         concerned = {"weights", "special_terms", *(f"query_{setting.name}" for setting in fields(RoleFingerprint))}
         return [name for name in self.differences(other) if name in concerned]
 
     def describe(self, names: list[str]) -> str:
-        """Return the model and the values of some `differences`, to be shown.
+        """Return the model's name and the values of some `differences`, as text for a message.
 
         Example:
             >>> Fingerprint(model="org/x", weights="9af1", max_length=256).describe(["max_length", "document_prompt"])
@@ -131,9 +136,10 @@ class Fingerprint:
         return f"{self.model!r}{commit} ({values})"
 
     def _stored(self) -> dict[str, Any]:
-        """Return {name: value} without defaults (no prompt, no pruning).
+        """Return {name: value} without default values, such as no prompt or no pruning.
 
-        They are left out so that a collection made before an option existed fits an encoder that does not use it.
+        Defaults are left out so that a collection made before an option existed still fits an encoder that does not
+        use the option.
         """
         found: dict[str, Any] = {}
         for part in fields(self):
@@ -148,7 +154,7 @@ class Fingerprint:
 
 
 def fingerprint_of(encoder: object) -> Fingerprint | None:
-    """Return the fingerprint of an encoder, or of an adapter over one; None if it does not state any."""
+    """Return the fingerprint of an encoder or adapter, or None if it has none."""
     found = getattr(encoder, "fingerprint", None)
     return found if isinstance(found, Fingerprint) else None
 
@@ -165,10 +171,10 @@ def compute_fingerprint(
 
     Args:
         model_name: The name under which the model was requested.
-        description: Of the model.
+        description: The description of the model.
         document_pruning: Which terms of documents are kept.
-        max_length: Most tokens of a text, or of a window of it.
-        max_windows: Most windows of a document, or None.
+        max_length: The largest number of tokens of a text, or of a window of it.
+        max_windows: The largest number of windows of a document, or None.
 
     Example:
         >>> from splade_integrations import SpladeEncoder
@@ -191,11 +197,12 @@ def compute_fingerprint(
 
 
 def weights_hash(files: list[Path]) -> str:
-    """Hash weights files by a sample, for about the price of 256 page reads a file.
+    """Hash a sample of each weights file, which costs about 256 page reads per file.
 
-    The sample is each file's size and 256 blocks of 4 KiB. The blocks are evenly spread from the first, where
-    safetensors has its names and shapes, to the last. Another model, another size and any fine-tuning of more than a
-    few rows change the hash. Hashing all of BERT-base would take half a second, a multilingual model seconds.
+    The sample is the file's size and 256 blocks of 4 KiB. The blocks are evenly spread from the first one, where
+    safetensors has its names and shapes, to the last one. The hash changes with the model, with its size, and with any
+    fine-tuning of more than a few rows. Hashing all of BERT-base would take half a second, and hashing a multilingual
+    model would take seconds.
     """
     digest = blake2b(digest_size=8)
     for path in files:
@@ -211,7 +218,7 @@ def weights_hash(files: list[Path]) -> str:
 
 
 def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
-    """Remove from `stored` the values of this dataclass's fields, whose keys begin with `prefix`, and return them."""
+    """Remove the fields of the dataclass `kind` from `stored`, where `prefix` precedes their names, and return them."""
     names = [part.name for part in fields(kind)]
     return {name: stored.pop(f"{prefix}{name}") for name in names if f"{prefix}{name}" in stored}
 
@@ -246,10 +253,10 @@ def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
             return [path, *(transformer.repository.path(path_in(transformer.folder, shard)) for shard in shards)]
         if path is not None:
             return [path]
-    return []  # transformers may know a file that we do not: then the settings are compared alone
+    return []  # transformers may read a file that we do not know, and then only the settings are compared
 
 
 def _commit(path: Path) -> str | None:
-    """Return the commit of a file in a hub's cache, …/snapshots/<commit>/…, or None."""
+    """Return the commit in the path of a cached hub file, …/snapshots/<commit>/…, or None for other files."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None

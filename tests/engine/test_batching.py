@@ -1,4 +1,4 @@
-"""Which texts go together: all of them once, within the budget, with little padding."""
+"""Batches contain each text once, stay within the budget of tokens, and have little padding."""
 
 import random
 
@@ -25,7 +25,7 @@ def test_within_the_budget():
     for batch in batches(LENGTHS, tokens=300, texts=7):
         assert len(batch) <= 7
         assert len(batch) == 1 or len(batch) * LENGTHS[batch[0]] <= 300
-    assert batches([50, 700, 20], tokens=300) == [[1], [0], [2]]  # a longer text goes alone
+    assert batches([50, 700, 20], tokens=300) == [[1], [0], [2]]  # a text longer than the budget gets its own batch
 
 
 @pytest.mark.parametrize("number", [30, 100, 500])

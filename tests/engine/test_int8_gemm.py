@@ -1,4 +1,4 @@
-"""Integer products: exact as this processor makes them, and known not to be where they saturate."""
+"""Integer products are exact on this processor, and the check for exactness finds products that are not."""
 
 import pytest
 import torch
@@ -25,14 +25,14 @@ def some_integers(least, most, shape):
 
 
 def saturating(left, zero, packed, steps):
-    """As AVX2 does it: each two products are added in 16 bits."""
+    """Multiply as AVX2 does, which adds pairs of products in 16 bits."""
     products = pad(left[:, None].long() * packed[None].long(), (0, left.shape[1] % 2))
     pairs = products.unflatten(-1, (-1, 2)).sum(dim=-1).clamp(-(2**15), 2**15 - 1)
     return (pairs.sum(dim=-1) - zero * packed.long().sum(dim=-1)).float() * steps
 
 
 def rounding(left, zero, packed, steps):
-    """With sums in float32 before the zero is taken away."""
+    """Multiply with sums that are rounded to float32 before the zero point is subtracted."""
     sums = (left.long() @ packed.long().T).float()
     return (sums - (zero * packed.long().sum(dim=-1)).float()) * steps
 
@@ -97,7 +97,7 @@ def test_a_processor_has_int8_where_its_sums_are_exact(monkeypatch, vnni, amx, c
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    asked = int8_weight_qmax.__wrapped__  # not the answer that is remembered
+    asked = int8_weight_qmax.__wrapped__  # bypasses the cache
     monkeypatch.setattr(int8_products, "is_exact", lambda levels: True)
     assert asked() == expected
     monkeypatch.setattr(int8_products, "is_exact", lambda levels: False)

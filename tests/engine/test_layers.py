@@ -1,4 +1,4 @@
-"""Fused layers against transformers' own, and models that they do not fit."""
+"""Fused layers equal those of transformers, and models that do not fit keep their own layers."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_fused_equals_transformers(tmp_path, architecture, config_options, padde
     model = load(tmp_path, architecture, **config_options)
     expected = logits(model, padded=padded)
     undo = fuse_layers(model.base_model)
-    if architecture == "modernbert":  # no post-norm layers
+    if architecture == "modernbert":  # its layers normalise first, so they are not fused
         assert undo is None
         return
     assert is_fused(model)
@@ -82,7 +82,7 @@ def test_a_model_of_tokens_that_see_no_later_ones_keeps_its_layers(tmp_path, con
 def test_layers_with_code_of_a_repositorys_own_stay(tmp_path):
     model = load(tmp_path, "bert")
 
-    class OwnAttention(torch.nn.Module):  # might do on long texts what no probe shows
+    class OwnAttention(torch.nn.Module):  # on long texts it might do something that no probe shows
         def __init__(self, attention):
             super().__init__()
             self.query, self.key, self.value = attention.query, attention.key, attention.value

@@ -1,4 +1,4 @@
-"""A model at work when the device's memory is short, and batches on their way."""
+"""A model on a device with little memory, and the order in which batches are started and finished."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ POOLING = {"pooling_strategy": "max", "activation_function": "relu", "padding_id
 
 
 class SmallDevice:
-    """A network on a device that holds this many tokens at once, once it has been told."""
+    """A network on a device that can hold `tokens` tokens at once. The number is infinite until a test sets it."""
 
     def __init__(self, network):
         self._network, self.tokens = network, float("inf")
@@ -41,13 +41,13 @@ def ids(random_encoder, texts):
 
 @pytest.fixture
 def model_on(masked_lm):
-    """Make a model whose device holds this many tokens."""
+    """Return a function that makes a model on a device that can hold a given number of tokens."""
 
     def make(tokens, max_batch_tokens=4096):
         device = SmallDevice(masked_lm.network)
         model = SpladeModel(replace(masked_lm, network=device), max_batch_tokens=max_batch_tokens, **POOLING)
         device.tokens = tokens
-        device.tried.clear()  # what it took to make the model
+        device.tried.clear()  # forget the calls that made the model
         return model, device
 
     return make
@@ -67,7 +67,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(model_on, m
     assert 1 <= len(failed) <= 4
     assert len(caplog.records) == len(failed)
     assert "set max_batch_tokens" in caplog.text
-    # All failures came first, but for batches of other lengths, and the next call has none.
+    # After the failures at the start no batch is too large, and the next call has no failure.
     assert max(device.tried[len(failed) :]) <= 600
     device.tried.clear()
     np.testing.assert_allclose(model.encode(ids, done.append).toarray(), expected, atol=1e-5)
@@ -81,7 +81,7 @@ def test_a_text_that_does_not_fit_alone(model_on):
 
 
 def test_rows_that_do_not_fit_are_made_of_smaller_batches(model_on, masked_lm, ids, caplog, monkeypatch):
-    """The weights fit the device, and what it takes to make rows of them does not."""
+    """The weights fit the device's memory, but the work of turning them into rows does not."""
     most = 3
 
     def rows_of_few(weights):
@@ -113,7 +113,7 @@ def test_texts_without_any_token_have_empty_rows(masked_lm):
 
 
 def test_one_batch_is_in_flight(masked_lm, monkeypatch):
-    """The next batch is started before the rows of the one before are waited for: a GPU then copies beside its work."""
+    """The next batch starts before anyone waits for the previous batch's rows, so a GPU copies while it computes."""
     model, events = SpladeModel(masked_lm, max_batch_texts=1, **POOLING), []
 
     class Transfer:

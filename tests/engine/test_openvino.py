@@ -1,4 +1,4 @@
-"""backend="openvino" against torch: every kind of layer that it takes, padding, threads, and what it refuses."""
+"""backend="openvino" equals torch for every kind of layer that it takes, and refuses what it does not take."""
 
 import importlib.metadata
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from tests.support.random_checkpoints import save_masked_lm
 from tests.test_package import run_without
 
 DTYPES = ["float32", "bfloat16"] + ["int8"] * (int8_weight_qmax() == QMAX_8BIT)
-# Of each length up to some, so also of those that are rounded up.
+# Texts of each length up to a limit, including lengths that are rounded up.
 EVERY_LENGTH = ["a" * length for length in range(90)]
 
 
@@ -42,7 +42,7 @@ def by_openvino(model_folder):
         ("xlm-roberta", {}),
         ("camembert", {}),
         ("electra", {"embedding_size": 16}),
-        ("bert", {"attn_implementation": "eager"}),  # whose masks are added
+        ("bert", {"attn_implementation": "eager"}),  # this implementation adds its masks
     ],
 )
 def test_float32_equals_torch(tmp_path, architecture, config_options):
@@ -56,9 +56,10 @@ def test_float32_equals_torch(tmp_path, architecture, config_options):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_depends_on_no_neighbour(by_openvino, encoder, texts, dtype):
-    """Kernels add up in orders of their own for each number of rows, which tips single roundings of 16 and 8 bits.
+    """A row changes only by single roundings, and not by the values of its neighbours.
 
-    Steps that neighbours set would round everything anew.
+    Kernels add in a different order for each number of rows, which changes single roundings to 16 and 8 bits. If
+    neighbours decided the quantisation steps, every number would be rounded differently.
     """
     some = texts[:5] + texts[-8:]
     together = by_openvino[dtype].encode_documents(some)
@@ -78,12 +79,12 @@ def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):
         assert differences[dtype].sum() < 0.05 * expected.sum()
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert differences["bfloat16"].max() > 1e-3
-    if "int8" in DTYPES:  # more than what int8 weights alone would make
+    if "int8" in DTYPES:  # a larger difference than int8 weights alone would make
         assert differences["int8"].sum() > 1.5 * differences["bfloat16"].sum()
 
 
 @pytest.mark.skipif("int8" not in DTYPES, reason="OpenVINO has no fast int8 product here")
-@pytest.mark.parametrize("intermediate_size", [64, 36])  # with the second one weights alone are int8
+@pytest.mark.parametrize("intermediate_size", [64, 36])  # with 36, only the weights are int8
 def test_int8_of_other_widths(tmp_path, intermediate_size):
     save_masked_lm(tmp_path, "bert", intermediate_size=intermediate_size)
     expected = SpladeEncoder(tmp_path).encode_documents(EVERY_LENGTH)

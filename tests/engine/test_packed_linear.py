@@ -1,4 +1,4 @@
-"""Linear layers laid out for the processor, and in int8, against torch's own."""
+"""Linear layers that are laid out for the processor, or in int8, equal those of torch."""
 
 import sys
 
@@ -62,7 +62,7 @@ def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch
     forward, rows = kind.forward, []
 
     def recorded(self, inputs):
-        if inputs.dim() == 2:  # of the backbone; the head's own layer rounds by itself
+        if inputs.dim() == 2:  # a layer of the backbone; the head's layer rounds separately
             rows.append(len(inputs))
         return forward(self, inputs)
 

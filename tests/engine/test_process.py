@@ -1,4 +1,4 @@
-"""What the process has set decides nothing while we compute, and is found again."""
+"""Settings of the process do not affect our results, and we restore them afterwards."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_a_setting_is_exact_within_and_as_it_was_after(device, owner, name, loos
 
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 def test_what_is_exact_already_is_left_alone():
-    """Split-K, which torch keeps with the setting, and which a write of one bool would switch on."""
+    """torch keeps split-K together with this setting, and writing a single bool would switch it on."""
     name = "allow_bf16_reduced_precision_reduction"
     if not hasattr(MATMUL, f"{name}_split_k"):
         pytest.skip("this torch has no such setting")

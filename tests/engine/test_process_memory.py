@@ -1,4 +1,4 @@
-"""Memory that is free but lies between what is in use, in glibc's own heap."""
+"""Free memory that lies between memory in use, in glibc's heap, is given back to the system."""
 
 import contextlib
 import ctypes
@@ -15,15 +15,15 @@ MIB = 2**20
 
 @contextlib.contextmanager
 def free_memory_between():
-    """300 MiB of free memory that lies between memory in use; the resident bytes with it."""
-    process.keep_freed_memory()  # else what is large would come from the system, and go there
+    """Make 300 MiB of free memory that lies between memory in use, and yield the process's resident bytes."""
+    process.keep_freed_memory()  # without this, large blocks would come from the system and return to it
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     large, small = [], []
     for _ in range(300):
         large.append(libc.malloc(MIB))
         ctypes.memset(large[-1], 1, MIB)
-        small.append(libc.malloc(100_000))  # smaller ones would find older gaps
+        small.append(libc.malloc(100_000))  # smaller blocks would fill older gaps
     for block in large:
         libc.free(block)
     yield process.resident_bytes()

@@ -1,4 +1,4 @@
-"""The fast head equals the readable formula, on weights that are harder than a trained model's."""
+"""The fast head equals the readable formula, on weights that are harder than those of a trained model."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_mask_of_another_shape_is_refused():
 
 
 def test_half_precision_keeps_small_weights():
-    """log(1 + x) in bfloat16 would lose every weight below 4e-3."""
+    """If log(1 + x) were computed in bfloat16, every weight below 4e-3 would be lost."""
     hidden, weight = torch.full((1, 1, 1), 1e-3, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bfloat16)
     assert MaxPoolHead(Decoder(weight))(hidden, torch.tensor([1])).item() == pytest.approx(1e-3, rel=1e-2)
 

@@ -1,4 +1,4 @@
-"""Sparse rows taken on the device equal those made on the host."""
+"""Sparse rows that are made on the device equal those made on the host."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def weights_of(density):
     generator = torch.Generator().manual_seed(3)
     weights = torch.rand(7, 501, generator=generator)
     weights[torch.rand(weights.shape, generator=generator) >= density] = 0
-    weights[[0, 4, 6]] = 0  # rows without terms, first and last among them
+    weights[[0, 4, 6]] = 0  # rows without terms, including the first and the last
     return weights
 
 

@@ -1,4 +1,4 @@
-"""The Triton head equals the plain one: compiled where there is a GPU, in Triton's interpreter elsewhere."""
+"""The Triton head equals the plain head. Without a GPU, Triton's interpreter runs the kernel."""
 
 import importlib.util
 import logging
@@ -25,7 +25,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 
 def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
-    """Hidden states whose padding would win every maximum, lengths, decoder weight and bias."""
+    """Return hidden states, lengths, decoder weight and bias. The padding is large enough to win every maximum."""
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(len(lengths), max(lengths), width, generator=generator)
     lengths = torch.tensor(lengths)
@@ -36,7 +36,7 @@ def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
 
 
 def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="relu"):
-    """Against the plain head in float32, on the same numbers."""
+    """Assert that the head equals the plain head in float32 on the same numbers."""
     found = TritonHead(Decoder(weight, bias), activation_function)(hidden, lengths)
     exact_bias = None if bias is None else bias.float()
     expected = MaxPoolHead(Decoder(weight.float(), exact_bias), activation_function)(hidden.float(), lengths)
@@ -49,12 +49,12 @@ def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="re
 @pytest.mark.parametrize(
     ("lengths", "width", "vocabulary"),
     [
-        ([1], 32, 3),  # one token, fewer terms than a tile has
-        ([37, 1, 16, 17, 30], 40, 70),  # several blocks of tokens, a hidden size and a vocabulary that none divides
-        ([3, 3, 2, 1, 3, 3, 1, 2, 2], 32, 33),  # several texts to a tile, the last tile not full
+        ([1], 32, 3),  # one token, and fewer terms than a tile has
+        ([37, 1, 16, 17, 30], 40, 70),  # several blocks of tokens; no block divides the hidden size or the vocabulary
+        ([3, 3, 2, 1, 3, 3, 1, 2, 2], 32, 33),  # several texts in a tile, and the last tile is not full
         ([17, 3, 17, 1, 9, 2, 17, 17], 32, 33),
         ([50], 64, 32),
-        ([9, 2], 7, 300),  # a hidden size below a block, more tiles than pass over the texts together
+        ([9, 2], 7, 300),  # a hidden size below a block, and more than one group of TOGETHER tiles
     ],
 )
 def test_ragged_texts(lengths, width, vocabulary):
@@ -68,7 +68,7 @@ def test_ragged_texts(lengths, width, vocabulary):
     ids=["all texts at once", "twelve, then nine", "many spans", "one by one"],
 )
 def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span, maxima_bytes, monkeypatch):
-    """The maxima of spans being taken for all texts at once, or for some at a time."""
+    """The maxima over spans are taken for all texts at once, or for some texts at a time."""
     from splade_integrations.engine.kernels import max_logits
 
     monkeypatch.setattr(max_logits, "LEAST_SPAN_OF_SEVERAL", 4)
@@ -86,7 +86,7 @@ def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span,
 def test_sixteen_bit_weights_are_summed_in_float32(dtype):
     hidden, lengths, weight, bias = batch([20, 3, 11], 48, 40, dtype)
     assert_equal_to_plain(hidden, lengths, weight, bias)
-    # A sum of 2048 and many ones stays at 2048 in float16, at 256 and less in bfloat16.
+    # Adding many ones to 2048 gives 2048 in float16. In bfloat16 a sum of ones already stops at 256.
     ones = torch.ones(1, 1, 3000, dtype=dtype, device=DEVICE)
     found = TritonHead(Decoder(ones[0]))(ones, torch.tensor([1], device=DEVICE))
     assert found.expm1().item() == pytest.approx(3000, rel=1e-6)
@@ -97,7 +97,8 @@ def test_maxima_that_are_all_negative():
     hidden, lengths, weight, _ = batch([18, 2], 16, 20)
     hidden, weight = hidden.abs(), -weight.abs()
     assert not assert_equal_to_plain(hidden, lengths, weight, None).any()
-    # A bias that lifts them shows the maxima themselves: padding or a block's filling would count as 0.
+    # This bias makes all maxima positive, so the result shows them. Padding, or the filling of a block, would count as
+    # 0.
     assert (assert_equal_to_plain(hidden, lengths, weight, torch.full((20,), 100.0, device=DEVICE)) < 4.61).all()
 
 
@@ -119,7 +120,7 @@ def test_neighbours_and_threads_change_nothing():
 
     with ThreadPoolExecutor(3) as pool:
         rows = list(pool.map(alone, range(5)))
-    # To the bit on a GPU; numpy's products, which the interpreter takes, promise no such thing.
+    # On a GPU the bits are equal. The interpreter uses numpy's products, which do not promise that.
     torch.testing.assert_close(torch.cat(rows), whole, atol=0 if DEVICE == "cuda" else 1e-6, rtol=0)
 
 
@@ -139,7 +140,7 @@ def test_what_is_not_finite_shows(value):
     [(32, 128, 128), (1, 512, 256), (32, 130, 32), (110, 310, 64), (64, 20, 32), (64, 12, 16), (64, 1, 8)],
 )
 def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span):
-    """Of a text that needs several tiles at least 32 in each, so that its maxima are few."""
+    """A text that needs several tiles has at least 32 tokens in each, so that it has few maxima."""
     from splade_integrations.engine.kernels.max_logits import tokens_per_tile
 
     assert tokens_per_tile(texts, longest, 256) == span
@@ -192,7 +193,7 @@ for argument in sys.argv[1:]:
 
 @needs_triton
 def test_compiles_without_a_gpu_for_each_generation():
-    """To tensor-core products, operands within shared memory, and maxima that keep a NaN. And the norms' kernel."""
+    """The kernel compiles to tensor-core products, fits shared memory and keeps NaNs. The norms' kernel compiles."""
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     generations = ["80:163", "89:99", "90:227", "100:227", "120:99"]  # compute capability, KiB of shared memory
     command = [sys.executable, "-c", COMPILE, *generations]
@@ -226,12 +227,12 @@ def off_by_a_thousandth(self, hidden, lengths):
     [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differs from the plain one by 1.0e-03")],
 )
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
-    """The probe's answer to a broken kernel, which a working machine cannot show."""
+    """This breaks the kernel on purpose, because a working machine cannot show how the probe reacts."""
     monkeypatch.setattr(TritonHead, "__call__", head)
     monkeypatch.setattr(triton_head, "kernels_run", lambda device: True)
     with caplog.at_level(logging.WARNING):
         assert not TritonHead.suits(torch.randn(40, 16))
-        assert not caplog.records  # float32 is not for it
+        assert not caplog.records  # the head does not suit float32, so nothing is probed
         assert not TritonHead.suits(torch.randn(40, 16).half())
     assert len(caplog.records) == 1
     assert caplog.records[0].getMessage().startswith("The Triton head ")

@@ -1,4 +1,4 @@
-"""The two-pass head equals the plain one, on weights made to break its bound."""
+"""The two-pass head equals the plain head, on weights that are made to break its bound."""
 
 import pytest
 import torch
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.skipif(int8_weight_qmax() is None, reason="this process
 
 @pytest.fixture(autouse=True)
 def never_give_up(monkeypatch):
-    """However many candidates there are, the second pass must do the work."""
+    """Make the second pass do the work, however many candidates there are."""
     monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 2)
 
 
 @pytest.fixture(autouse=True, params=[QMAX_8BIT, QMAX_7BIT], ids=["8 bits", "7 bits"])
 def qmax(request, monkeypatch):
-    """As with VNNI and as with AVX2 alone: either is right on any processor, though not fast."""
+    """Test the limits for VNNI and for AVX2. Both are correct on any processor, though not fast."""
     monkeypatch.setattr(two_pass, "int8_weight_qmax", lambda: request.param)
     return request.param
 
 
 def some_centres(hidden):
-    """0, what is near, and what is far: a centre may decide no result."""
+    """Return the centre 0, one near the vectors, and one far from them. A centre must not change the result."""
     vectors = hidden.float().flatten(0, 1)
     return [None, vectors.mean(dim=0), -3 * vectors[0]]
 
@@ -54,7 +54,7 @@ def test_random_weights(width, scale):
     hidden = torch.randn(5, 33, width, generator=generator)
     bias = torch.randn(700, generator=generator) * scale - 3 * scale
     lengths = torch.tensor([33, 1, 20, 5, 32])
-    rounding = 1e-6 * max(1, scale) * max(1, (width / 768) ** 0.5)  # of a sum of so many products
+    rounding = 1e-6 * max(1, scale) * max(1, (width / 768) ** 0.5)  # the rounding error of a sum of `width` products
     expected = assert_equal_to_reference(weight, bias, hidden, lengths, atol=rounding)
     assert 0 < (expected > 0).float().mean() < 0.9
 
@@ -63,7 +63,7 @@ def test_random_weights(width, scale):
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 @pytest.mark.parametrize("most_candidates", [2, 0], ids=["second pass", "plain head"])
 def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_candidates, monkeypatch):
-    """By either way, so that a row does not depend on how many candidates its neighbours have."""
+    """Both paths give this, so a row does not depend on the number of candidates of its neighbours."""
     monkeypatch.setattr(two_pass, "MOST_CANDIDATES", most_candidates)
     generator = torch.Generator().manual_seed(7)
     weight, hidden = torch.randn(900, 64, generator=generator), torch.randn(4, 20, 64, generator=generator)
@@ -85,7 +85,10 @@ def test_norms_whose_squares_underflow():
 
 
 def test_rounding_by_a_half_unit_on_both_operands():
-    """A bound with one 2^-8 misses this positive term: both operands are rounded, and in opposite directions."""
+    """A bound with a single 2^-8 would miss this positive term.
+
+    Both operands are rounded, and in opposite directions.
+    """
     hidden = torch.empty(1, 1, 128)
     hidden[..., :64], hidden[..., 64:] = 1 + 0.999 * 2**-8, 1 + 1.001 * 2**-8
     weight = torch.cat([hidden[0, :, :64], -hidden[0, :, 64:]], dim=1)
@@ -94,7 +97,7 @@ def test_rounding_by_a_half_unit_on_both_operands():
 
 
 def test_cancelling_signs():
-    """Products of 2^16 that cancel but for a remainder of the order of their rounding."""
+    """Products of about 2^16 cancel, and the remainder is about as large as their rounding errors."""
     generator = torch.Generator().manual_seed(4)
     half = torch.randn(300, 256, generator=generator) * 256
     weight = torch.cat([half, -half], dim=1)
@@ -131,21 +134,25 @@ def test_what_is_not_finite_shows(value):
 
 
 def test_the_bound_is_tight_on_a_trained_model(model_folder, encoder, texts, qmax, monkeypatch):
-    """Candidates a text beside active terms: without that ratio the second pass would be the plain head again."""
+    """There are not many more candidates than active terms.
+
+    With many more candidates, the second pass would be as slow as the plain head.
+    """
     model = splade_model(model_folder)
     assert isinstance(model.head, TwoPassHead)
-    model.head, seen = TwoPassHead(model.model.decoder), []  # made anew, of this many bits
+    model.head, seen = TwoPassHead(model.model.decoder), []  # made again with this number of bits
     counting = model.head.candidates
     monkeypatch.setattr(model.head, "candidates", lambda hidden: seen.append(counting(hidden)) or seen[-1])
     ids = encoder.tokenizer(texts[3:180:15], truncation=True, max_length=256)["input_ids"]
     active = model.encode(ids, lambda _: None).nnz
-    # Some 1.7 and 2.1; in 8 bits 2.1 around 0 in place of the mean hidden state.
+    # There are about 1.7 candidates per active term with 8 bits, and 2.1 with 7 bits. With 8 bits and the centre 0 in
+    # place of the mean hidden state, there are 2.1.
     most = {QMAX_8BIT: 1.8, QMAX_7BIT: 2.3}[qmax]
     assert active <= sum(candidates.sum().item() for candidates in seen) < most * active
 
 
 def test_the_mean_hidden_state_is_finite_or_zero(model_folder, monkeypatch):
-    """Else a model that overflows on it would have every term a candidate, in each batch."""
+    """If the mean were not finite, because the model overflows, every term would be a candidate in each batch."""
     model = loaded(model_folder)
     mean = mean_hidden(model)
     assert mean.shape == model.decoder.weight.shape[1:]

@@ -1,4 +1,4 @@
-"""The evaluation on a made-up dataset: `splade evaluate` runs it on real ones."""
+"""The evaluation on a made-up dataset. `splade evaluate` runs the same code on real datasets."""
 
 import importlib.util
 import json
@@ -128,7 +128,7 @@ def in_milvus(dataset, retrievers, tmp_path_factory):
 
 @pytest.fixture
 def made_up_embeddings():
-    """Return (dense, sparse) of 60 random documents and of 30 random queries, some of which have no term."""
+    """Return the (dense, sparse) embeddings of 60 random documents and of 30 random queries. Some have no term."""
     generator = np.random.default_rng(7)
 
     def embeddings(rows, empty):
@@ -146,8 +146,8 @@ class TestDatasets:
         assert dataset.document_ids == [_id for _id, _, _ in DOCUMENTS]
         assert dataset.documents[1].startswith("Bread Flour, water")
         assert dataset.documents[2] == ""
-        assert dataset.documents[4].startswith("A document without")  # no title, no leading space
-        assert dataset.query_ids == ["q0", "q1", "q2", "q4"]  # those that are judged
+        assert dataset.documents[4].startswith("A document without")  # without a title there is no leading space
+        assert dataset.query_ids == ["q0", "q1", "q2", "q4"]  # only the judged queries
         assert dataset.qrels["q1"] == {"d1": 1, "d11": 1, "d8": 0}
         assert dataset.judgments == 6
         assert dataset.judged_but_absent == 0
@@ -302,7 +302,7 @@ class TestComparison:
         assert [system.name for system in exact.systems] == system_names(["BM25", "dense", "SPLADE"])
         assert exact.baseline == "BM25"
         assert exact.empty_documents == 2
-        assert exact.system("dense").measures["R@100"] >= 0.75  # the empty query finds its document by chance at most
+        assert exact.system("dense").measures["R@100"] >= 0.75  # the empty query can find its document only by chance
         for system in exact.systems:
             assert system.interval[0] <= system.measures["nDCG@10"] <= system.interval[1]
             assert (system.p_value is None) == (system.name == "BM25")
@@ -344,7 +344,7 @@ class TestComparison:
         fused = [fuse_rrf(query, RRF_K) for query in lists]
         assert sum(has_tie(ranking, 60) for ranking in fused) > 5
         assert [ranking.rows for ranking in found] == [ranking.rows for ranking in fused]
-        # Empty documents are never found by their terms, and an empty query ranks by the dense vectors alone.
+        # SPLADE never finds empty documents, and an empty query ranks by the dense vectors alone.
         assert not {0, 17} & {row for ranking in alone for row in ranking.rows}
         assert alone[3].rows == []
         assert found[3].rows == lists[3][0].rows

@@ -1,4 +1,4 @@
-"""The notebook that chooses model, pruning and fusion runs from top to bottom, and shows what it says."""
+"""The notebook that chooses model, pruning and fusion runs from top to bottom, and its outputs agree with its text."""
 
 import re
 from pathlib import Path

@@ -80,7 +80,7 @@ def ids_of(documents):
 
 @pytest.fixture(scope="module")
 def exact(dense, encoder, prose):
-    """Scores of a query against all prose, by numpy and scipy alone: (dense, sparse)."""
+    """Return the (dense, sparse) scores of a query against all prose, computed by numpy and scipy alone."""
     vectors, weights = np.array(dense.embed_documents(prose)), encoder.encode_documents(prose)
 
     def scores(query):
@@ -101,7 +101,7 @@ def test_hybrid_is_reciprocal_rank_fusion_of_both_exact_rankings(prose_store, ex
             if side[position] != 0:
                 fused[position] += 1 / (60 + rank)
     hits = prose_store.similarity_search_with_score(query, k=k)
-    # Ties may fall either way, so the scores are compared: the best k, each on the document that earned it.
+    # Ties may be in any order. So this compares the best k scores, and each document's score with its exact score.
     np.testing.assert_allclose([score for _, score in hits], sorted(fused.values(), reverse=True)[:k], atol=1e-7)
     np.testing.assert_allclose([score for _, score in hits], [fused[int(d.id)] for d, _ in hits], atol=1e-7)
 
@@ -171,7 +171,7 @@ def test_retriever(animals):
 
 
 class TestHybridRetriever(RetrieversIntegrationTests):
-    """The framework's own suite, over a store of three documents and more."""
+    """Runs the framework's own suite on a store of at least three documents."""
 
     @pytest.fixture(autouse=True)
     def _store(self, animals):
@@ -207,7 +207,7 @@ def test_adding_the_same_ids_again_replaces(store):
 
 
 def test_the_first_documents_are_written_like_later_ones(dense, sparse, uri):
-    store = hybrid_milvus(dense, sparse, uri=uri, timeout=60)  # which the framework passes twice
+    store = hybrid_milvus(dense, sparse, uri=uri, timeout=60)  # the framework passes the timeout twice
     for _ in range(2):
         store.add_documents(ANIMALS, partition_name="_default")
     assert count(store) == len(ANIMALS)
@@ -222,7 +222,7 @@ def test_upsert_is_adding_by_another_name(dense, sparse, uri, upsert):
     upsert(store, ["a"], [Document("About engines.", metadata={"author": "Lovelace"})])
     [found] = store.similarity_search("lovelace", mode="sparse")
     assert (found.id, found.page_content) == ("a", "About engines.")
-    assert found.metadata == {"pk": "a", "author": "Lovelace"}  # nothing of the first one
+    assert found.metadata == {"pk": "a", "author": "Lovelace"}  # nothing of the first document is left
     with pytest.raises(ValueError, match=r"texts\[0\] must be at most 65535 bytes"):
         upsert(store, ["b"], [Document("x" * 70_000)])
     upsert(store, documents=[])
@@ -236,7 +236,7 @@ def test_no_ids_are_not_ids_that_are_missing(store):
 
 def test_a_server_is_sent_upserts(store):
     store.add_documents(ANIMALS)
-    store.insert_replaces = False  # what a server's store does, on milvus-lite, which takes it too
+    store.insert_replaces = False  # as a server's store does; milvus-lite accepts it as well
     store.add_documents([Document("Whales dive deep.", id="cat"), Document("Ants march.", id="ant")])
     assert count(store) == 5
     assert ids_of(store.similarity_search("diving whales", k=1, mode="sparse")) == ["cat"]
@@ -265,7 +265,7 @@ def test_without_ids_milvus_numbers_the_documents(store):
 def test_a_store_opened_before_the_collection_takes_it_as_it_is(dense, sparse, uri, model_folder):
     first, second = hybrid_milvus(dense, sparse, uri=uri), hybrid_milvus(dense, sparse, uri=uri)
     first.add_texts(["Cats purr."])
-    assert len(second.add_texts(["Dogs bark."])) == 1  # numbered by Milvus, as the first store decided
+    assert len(second.add_texts(["Dogs bark."])) == 1  # Milvus numbers documents, as the first store decided
     assert count(second) == 2
     third = hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
     pruned = SpladeSparseEmbedding(model_name=model_folder, document_pruning=Pruning(max_active_dims=4))
@@ -317,7 +317,7 @@ def test_ids_are_checked_before_anything_is_written(store):
 
 
 def test_texts_and_metadata_are_checked_before_anything_is_written(store):
-    good = ["x"] * 600  # more than a chunk
+    good = ["x"] * 600  # more than one chunk
     for error, message, bad in [
         (TypeError, r"texts\[600\] must be a str, got NoneType", None),
         (ValueError, r"texts\[600\] must be at most 65535 bytes of UTF-8, .* got 70000", "x" * 70_000),
@@ -377,7 +377,7 @@ def test_reopened_collections_still_hold_their_documents(dense, sparse, uri, sto
     numbered = hybrid_milvus(dense, sparse, uri=uri, collection_name="numbered")
     numbered.add_texts(["Cats purr."])
     store.client.close()
-    server_manager_instance.release_server(uri)  # what the process's end does
+    server_manager_instance.release_server(uri)  # the end of the process does this
     reopened = hybrid_milvus(dense, sparse, uri=uri)
     assert ids_of(reopened.similarity_search("barking dogs", k=1, mode="sparse")) == ["dog"]
     assert {d.id for d in reopened.similarity_search("dogs")} == {"cat", "dog", "sparrow", "spider"}
@@ -425,7 +425,7 @@ def test_every_keyword_of_the_framework_passes_through(dense, sparse, uri):
     assert store.client.describe_index(store.collection_name, "d")["metric_type"] == "IP"
     [found] = store.similarity_search("bark", expr="year == 2")
     assert (found.id, found.metadata) == ("d", {"key": "d", "year": 2})
-    # An index of another metric is searched by its own, though the store that opens it was not told.
+    # An index with another metric is searched by that metric, although the store that opens it was not told.
     plain = hybrid_milvus(dense, sparse, uri=uri, vector_field=["d", "s"], text_field="body", primary_field="key")
     for mode in ("hybrid", "dense", "sparse"):
         found = plain.similarity_search_with_score("bark", mode=mode)
@@ -532,7 +532,7 @@ def test_adding_leaves_the_event_loop_free(dense, uri):
         assert len(await adding) == 1000
         return turns
 
-    assert asyncio.run(turns_of_the_loop()) > 20  # one or two, if it were done on the loop
+    assert asyncio.run(turns_of_the_loop()) > 20  # it would be one or two if the work blocked the loop
 
 
 def test_without_langchain_the_import_names_the_pip_line():

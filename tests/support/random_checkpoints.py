@@ -1,4 +1,7 @@
-"""Random masked LMs of every architecture and size, for tests and benchmarks. Nothing here knows our package."""
+"""Saves random masked LMs of every architecture and size, for tests and benchmarks.
+
+This module does not import our package.
+"""
 
 import string
 from collections.abc import Sequence
@@ -26,14 +29,14 @@ _LETTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 
 def wordpiece_tokenizer(folder: Path) -> BertTokenizer:
-    """BERT's tokenizer over single characters."""
+    """Return a BERT tokenizer whose vocabulary is single characters."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
     (folder / "vocab.txt").write_text("\n".join(words))
     return BertTokenizer(str(folder / "vocab.txt"), model_max_length=128)
 
 
 def bpe_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with RoBERTa's special tokens, which distinguish a leading space."""
+    """Return a byte-level BPE tokenizer with RoBERTa's special tokens. Its tokens distinguish a leading space."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -63,17 +66,19 @@ def save_masked_lm(
     active_terms: int = 200,
     **config_options: Any,
 ) -> None:
-    """Save a random masked LM and its tokenizer: small by default, with weights so large that padding has large logits.
+    """Save a random masked LM and its tokenizer.
+
+    The model is small by default. Its weights are so large that padding has large logits.
 
     Args:
-        folder: Where to save it; made if it is missing.
+        folder: The folder to save to. It is made if it is missing.
         architecture: One of `ARCHITECTURES`, "camembert" or "electra".
-        seed: Of the weights.
-        tokenizer: None makes a small one of the architecture's kind.
-        typical_texts: If there are any, the decoder's bias is set so that about `active_terms` terms of each are
-            active, as in a trained model. Without them the bias is random.
-        active_terms: See above.
-        config_options: Override the configuration, such as `hidden_size=768`.
+        seed: The seed of the weights.
+        tokenizer: The tokenizer. None makes a small one of the architecture's kind.
+        typical_texts: If texts are given, the decoder's bias is set so that about `active_terms` terms of each text are
+            active, as in a trained model. Without texts the bias is random.
+        active_terms: The number of active terms of each typical text.
+        config_options: Values that override the configuration, such as `hidden_size=768`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer is None:
@@ -117,13 +122,13 @@ def save_masked_lm(
         bias = model.get_output_embeddings().bias
         if typical_texts:
             bias -= _threshold(model, tokenizer, typical_texts, active_terms)
-        elif bias is not None:  # zeros, its initial value, would hide a bias that is forgotten or added twice
+        elif bias is not None:  # zeros, the default, would hide a bias that is forgotten or added twice
             bias.normal_(std=0.5)
     model.save_pretrained(folder)
 
 
 def _threshold(model: Any, tokenizer: Any, texts: Sequence[str], active_terms: int) -> float:
-    """The logit that `active_terms` terms per text exceed on average: a quantile of the maxima over tokens."""
+    """Return the logit that `active_terms` terms per text exceed on average, a quantile of the maxima over tokens."""
     maxima = []
     for text in texts:
         inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")

@@ -1,7 +1,8 @@
-"""The vocabulary heads: hidden states to term weights. `ALL` lists them, and `choose` takes the first that suits.
+"""The vocabulary heads, which turn hidden states into term weights.
 
-A new head is one class and one entry in `ALL`; tests/test_reference.py then holds it to the reference, in float32 on a
-CPU. A head that cannot run there needs tests of its own beside those of `TritonHead`.
+`ALL` lists them, and `choose` takes the first that suits. To add a head, write one class and add one entry to `ALL`.
+tests/test_reference.py then compares it with the reference, in float32 on a CPU. A head that cannot run there needs
+tests of its own, as `TritonHead` has.
 """
 
 from typing import ClassVar, Protocol
@@ -16,11 +17,11 @@ __all__ = ["ALL", "Decoder", "Head", "MaxPoolHead", "SumPoolHead", "TritonHead",
 
 
 class Head(Protocol):
-    """Pools what enters a decoder into term weights, without writing the (B, L, V) logits.
+    """Turns the hidden states that enter a decoder into term weights, without writing the (B, L, V) logits to memory.
 
     Args:
         decoder: The decoder.
-        activation_function: "relu" or "log1p_relu", as `splade_pool`.
+        activation_function: "relu" or "log1p_relu", as in `splade_pool`.
     """
 
     pooling_strategy: ClassVar[str]
@@ -29,22 +30,22 @@ class Head(Protocol):
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return whether it is right and fast for a decoder weight, (V, H), of this type on this device."""
+        """Return whether the head is correct and fast for a decoder weight, (V, H), of this type on this device."""
         ...
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Pool one batch.
 
         Args:
-            hidden: What enters the decoder, padded at the end. (B, L, H).
-            lengths: Real tokens of each text, at least 1. (B,).
+            hidden: The hidden states that enter the decoder, padded at the end. (B, L, H).
+            lengths: The number of tokens of each text without padding, at least 1. (B,).
         Returns:
             Term weights, 0 or more. (B, V) float32.
         """
         ...
 
 
-# The fastest first. The last one of each pooling strategy suits every decoder.
+# The fastest heads come first. The last head of each pooling strategy suits every decoder.
 ALL: tuple[type[Head], ...] = (TwoPassHead, TritonHead, MaxPoolHead, SumPoolHead)
 
 
@@ -54,7 +55,7 @@ def choose(decoder: Decoder, pooling_strategy: str, activation_function: str) ->
     Args:
         decoder: The decoder.
         pooling_strategy: "max" or "sum".
-        activation_function: As `Head`.
+        activation_function: As in `Head`.
     Raises:
         ValueError: No head pools that way.
     """

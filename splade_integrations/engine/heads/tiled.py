@@ -1,7 +1,7 @@
-"""The SPLADE formula from logits to term weights, and the plain heads that compute it without writing the logits.
+"""The SPLADE formula from logits to term weights, and the plain heads that compute it without storing all logits.
 
-`splade_pool` is the formula, written to be read. `MaxPoolHead` and `SumPoolHead` compute the same from hidden states,
-tile by tile of the vocabulary. Knows tensors only, nothing of checkpoints or tokenizers.
+`splade_pool` is the formula in readable form. `MaxPoolHead` and `SumPoolHead` compute the same from hidden states, for
+one tile of the vocabulary after the other.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,14 @@ from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_
 
 __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
 
-# One tile of logits, 4 bytes a cell, must stay in a cache while its product is computed and its maximum taken. Larger
-# tiles let the product read its factors less often, and keep a GPU busy for longer than a call takes.
+# The number of logits in a tile. A tile, with 4 bytes per logit, must stay in the cache while it is computed and its
+# maximum is taken. With larger tiles the product reads its factors less often, and a GPU works for longer than a launch
+# takes.
 TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
-# For products with unsigned weights, which processors with AVX2 alone compute: their caches are smaller.
+# The same for products with unsigned weights. Processors that have only AVX2 compute these, and have smaller caches.
 _UNSIGNED_TILE_CELLS = 2**20
 TILE_TOKENS = 2048
-# Up to this many tokens an int8 product is faster with the weight as its right operand.
+# Up to this number of tokens, an int8 product is faster with the weight as its right operand.
 _FEW_TOKENS = 64
 
 
@@ -31,8 +32,8 @@ class Decoder(NamedTuple):
     Args:
         weight: (V, H).
         bias: (V,) or None.
-        centre: A vector near most that enter it, (H,) float32, or None for 0. It makes a head faster and changes no
-            result.
+        centre: A vector close to most of the vectors that enter the layer, (H,) float32, or None for 0. It makes some
+            heads faster and does not change the result.
     """
 
     weight: Tensor
@@ -43,13 +44,13 @@ class Decoder(NamedTuple):
 def splade_pool(
     logits: Tensor, attention_mask: Tensor, pooling_strategy: str = "max", activation_function: str = "relu"
 ) -> Tensor:
-    """Pool masked-LM logits into one weight per vocabulary term: the reference.
+    """Pool masked-LM logits into one weight per vocabulary term. This is the reference for all heads.
 
     weight[b, v] = max (or sum) over the real tokens t of log(1 + relu(logits[b, t, v])). Padding never contributes, so
     a text's embedding does not depend on its batch.
 
     Args:
-        logits: MLM scores, unitless. (B, L, V).
+        logits: The scores of the masked LM, without a unit. (B, L, V).
         attention_mask: 1 for real tokens, 0 for padding. (B, L).
         pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
         activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as in OpenSearch v3.
@@ -76,19 +77,19 @@ def splade_pool(
 
 
 def activate(logits: Tensor, activation_function: str) -> Tensor:
-    """Return log(1 + relu(x)), or with "log1p_relu" log(1 + log(1 + relu(x))). Monotone; 0 if x is not positive."""
+    """Return log(1 + relu(x)), or log(1 + log(1 + relu(x))) for "log1p_relu". Both are monotone, and 0 for x <= 0."""
     weights = torch.log1p(torch.relu(logits))
     return torch.log1p(weights) if activation_function == "log1p_relu" else weights
 
 
 class MaxPoolHead:
-    """Max pooling in the memory of one tile of logits: `splade_pool(hidden @ weight.T + bias, mask)`.
+    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling, in the memory of one tile of logits.
 
-    The bias and the activation are applied once, on (B, V): both are monotone, so the result is the same number.
+    The bias and the activation are applied once, to the (B, V) maxima. Both are monotone, so the result is the same.
 
     Args:
-        decoder: Its weight is of hidden's type, or of one that is converted to it tile by tile.
-        activation_function: As `splade_pool`.
+        decoder: The decoder. Its weight has hidden's type, or another type that is converted tile by tile.
+        activation_function: As in `splade_pool`.
     """
 
     pooling_strategy: ClassVar[str] = "max"
@@ -99,11 +100,11 @@ class MaxPoolHead:
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return True: it suits every decoder."""
+        """Return True, because this head suits every decoder."""
         return True
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch. (B, L, H) and (B,) to (B, V) float32."""
+        """Pool one batch. Takes (B, L, H) and (B,), and returns (B, V) float32."""
         scores = max_logits(repeat_first_token(hidden, lengths), self._weight).T.float()  # (B, V)
         if self._bias is not None:
             scores = scores + self._bias.float()
@@ -111,13 +112,13 @@ class MaxPoolHead:
 
 
 class SumPoolHead:
-    """Sum pooling: bias and activation belong to each logit, so it activates every tile of logits.
+    """Computes `splade_pool` with sum pooling, which adds the bias to each logit and activates each logit.
 
-    It takes the texts one by one, so that no padding has to be told from tokens.
+    It takes the texts one by one, so it never has to tell padding from tokens.
 
     Args:
-        decoder: Its weight is of hidden's type.
-        activation_function: As `splade_pool`.
+        decoder: The decoder. Its weight has hidden's type.
+        activation_function: As in `splade_pool`.
     """
 
     pooling_strategy: ClassVar[str] = "sum"
@@ -128,11 +129,11 @@ class SumPoolHead:
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return True: it suits every decoder."""
+        """Return True, because this head suits every decoder."""
         return True
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch. (B, L, H) and (B,) to (B, V) float32."""
+        """Pool one batch. Takes (B, L, H) and (B,), and returns (B, V) float32."""
         vocabulary = self._weight.shape[0]
         pooled = torch.zeros((hidden.shape[0], vocabulary), dtype=torch.float32, device=hidden.device)
         for text, length in enumerate(lengths.tolist()):
@@ -145,7 +146,7 @@ class SumPoolHead:
         return pooled
 
     def _summed(self, tokens: Tensor, tile: slice) -> Tensor:
-        """Return the summed weights of the terms of one tile. (l, H) to (tile,)."""
+        """Return the summed weights of the terms in one tile. Takes (l, H) and returns (tile,)."""
         logits = linear(self._weight[tile], tokens).float()  # (tile, l)
         if self._bias is not None:
             logits += self._bias[tile].float().unsqueeze(1)
@@ -153,21 +154,21 @@ class SumPoolHead:
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Overwrite padding with its text's first token, so that a maximum over tokens needs no mask. (B, L, H)."""
+    """Return hidden, (B, L, H), with padding replaced by the text's first token, so that a maximum needs no mask."""
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
     return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
 
 
 def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Return each term's largest product with a text's tokens, tile by tile with a running maximum.
+    """Return each term's largest product with a text's tokens, computed tile by tile with a running maximum.
 
     Args:
         hidden: Token vectors without padding. (B, L, H).
-        weight: Decoder weight. (V, H), of hidden's type, or converted to it tile by tile. If hidden is int8, it is
-            int8 as well, or what `to_unsigned` makes of that.
+        weight: Decoder weight. (V, H), of hidden's type or of another type that is converted tile by tile. If hidden is
+            int8, weight must be int8 as well, or the unsigned integers that `to_unsigned` makes.
     Returns:
-        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; for integers int32, or float32 if weight is
-        unsigned.
+        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type. For integers the type is int32, or float32 if
+        weight is unsigned.
     """
     batch, longest, _ = hidden.shape
     vocabulary = weight.shape[0]
@@ -192,7 +193,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return a function from a tile, (at most `rows`, H), to its products with tokens (n, H). Results share memory."""
+    """Return a function that multiplies a tile, (at most `rows`, H), with tokens, (n, H). All results share memory."""
     if weight_dtype == torch.uint8:
         packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32, device=tokens.device)
         return lambda tile: multiply_int8(tile, QMAX_7BIT, packed, ones)

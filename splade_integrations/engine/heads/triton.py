@@ -1,7 +1,8 @@
-"""The vocabulary head on a CUDA device: one Triton kernel from hidden states to maxima.
+"""The vocabulary head for CUDA devices: one Triton kernel computes the maxima from hidden states.
 
-Logits never reach memory; `kernels/max_logits.py` says how. `MaxPoolHead` is its readable reference, and a test holds
-them equal. Triton comes with torch's CUDA builds for Linux and is imported only when the kernel is about to run.
+Logits never reach memory. `kernels/max_logits.py` says how. `MaxPoolHead` is the readable reference of this head, and a
+test checks that both are equal. Triton comes with torch's CUDA builds for Linux. It is imported just before the kernel
+runs.
 """
 
 import logging
@@ -18,21 +19,22 @@ __all__ = ["TritonHead"]
 
 logger = logging.getLogger(__name__)
 
-# Batches that make the kernel use each of its tilings: tiles of several texts, texts of several tiles.
+# Batches with these sizes make the kernel use each of its tilings: tiles that hold several texts, and texts that need
+# several tiles.
 PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
-# Float32 sums of 16-bit products differ by some 1e-5 of the largest; 16-bit sums by 1e-3 and more.
+# Float32 sums of 16-bit products differ by about 1e-5 of the largest weight, and 16-bit sums by 1e-3 or more.
 _TOLERANCE = 1e-4
 
 
 class TritonHead:
     """Max pooling by one kernel. Products are summed in float32, and maxima are never rounded to 16 bits.
 
-    A text's weights are the same bits whatever its neighbours.
+    The bits of a text's weights do not depend on the other texts in the batch.
 
     Args:
-        decoder: Its weight, (V, H), is of hidden's type: float16, bfloat16 or float32.
-        activation_function: As `splade_pool`.
+        decoder: The decoder. Its weight, (V, H), has hidden's type, which is float16, bfloat16 or float32.
+        activation_function: As in `splade_pool`.
     """
 
     pooling_strategy: ClassVar[str] = "max"
@@ -43,16 +45,16 @@ class TritonHead:
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return whether the kernel pays and computes this decoder's weights correctly.
+        """Return whether the kernel is faster than the plain head and correct for this decoder weight.
 
-        It pays in 16 bits: no tensor core computes float32, and in plain arithmetic cuBLAS is twice as fast as Triton.
-        On a GPU this runs the kernel once per tiling to verify it, which also compiles it (some seconds, once on a
-        machine).
+        It is faster only in 16 bits: tensor cores do not compute float32, and without them cuBLAS is twice as fast as
+        Triton. On a GPU, this method runs the kernel once per tiling to verify it. That also compiles the kernel, which
+        takes some seconds, once per machine.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch. (B, L, H) and (B,) to (B, V) float32.
+        """Pool one batch. Takes (B, L, H) and (B,), and returns (B, V) float32.
 
         Raises:
             ImportError: Triton is not installed.
@@ -66,12 +68,12 @@ class TritonHead:
 
 
 def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
-    """Return whether a kind of head gives what the plain one gives in float32 on random vectors. Warn if not."""
+    """Return whether a kind of head and the plain head in float32 agree on random vectors. Log a warning if not."""
     difference = 0.0
     try:
         for longest in PROBED_LENGTHS:
             difference = max(difference, _difference(kind, weight[-_PROBED_TERMS:], longest))
-    except Exception as err:  # whatever a compiler or a driver may raise: the plain head needs neither
+    except Exception as err:  # a compiler or a driver may raise anything, and the plain head needs neither
         logger.warning("The Triton head fails here, so the plain one is used, which is slower: %s", err)
         return False
     if not difference <= _TOLERANCE:
@@ -86,7 +88,7 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
 
 
 def _difference(kind: type[TritonHead], weight: Tensor, longest: int) -> float:
-    """Return how far the head is from the plain one in float32, as a share of the largest weight."""
+    """Return the largest difference from the plain head in float32, as a share of the largest weight."""
     generator = torch.Generator("cpu").manual_seed(longest)
     hidden = torch.randn(PROBED_TEXTS, longest, weight.shape[1], generator=generator, device="cpu").to(weight)
     lengths = torch.linspace(longest, 1, PROBED_TEXTS, device="cpu").round().long().to(weight.device)

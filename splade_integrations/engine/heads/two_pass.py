@@ -1,8 +1,9 @@
 """The exact two-pass head: float32 term weights at about the cost of an int8 product.
 
-Of some 30 000 maxima a few hundred are positive, and only those are weights. A first pass computes the whole product in
-int8 and bounds every maximum from above. A second pass computes in float32 the terms whose bound is positive.
-Knows tensors only. `MaxPoolHead` is its readable reference, and a test holds them equal on adversarial weights.
+Of about 30 000 maxima a few hundred are positive, and only these become weights. The first pass computes the whole
+product in int8 and bounds every maximum from above. The second pass computes in float32 only the terms whose bound is
+positive. `MaxPoolHead` is the readable reference of this head, and a test checks that both are equal on adversarial
+weights.
 """
 
 from typing import ClassVar, NamedTuple
@@ -22,16 +23,19 @@ from splade_integrations.engine.int8_gemm import (
 
 __all__ = ["TwoPassHead"]
 
-# Unit roundoff of float32 (24 bits of significand), in which everything but the int8 product is computed.
+# The unit roundoff of float32 (24 bits of significand). Everything but the int8 product is computed in float32.
 _FLOAT32 = 2.0**-24
-# Roundings that the bound allows for beside those of a product of H terms. Some ten are counted in the proof.
+# The number of roundings that the bound allows for in addition to those of a sum of H products. The proof counts about
+# ten.
 _ROUNDINGS = 64
-# Absolute, for numbers that underflow, above all in the squares of a norm: those below 2^-63, if the process flushes
-# subnormal numbers to 0. Beside elements of up to 2^20 they add less than H 2^-41. Far below any weight that counts.
+# An absolute allowance for numbers that underflow. This happens above all to the squares in a norm: the squares of
+# numbers below 2^-63 are lost if the process flushes subnormal numbers to 0. Together with elements of up to 2^20, such
+# numbers add less than H 2^-41. The allowance is far below any weight that matters.
 _UNDERFLOW = 2.0**-24
-# Above this share of candidates the second pass would cost more than it saves, and the plain head takes the batch.
+# If a larger share of the terms are candidates, the second pass costs more than it saves. Then the plain head takes the
+# batch.
 MOST_CANDIDATES = 1 / 16
-# Rows of weights that are converted to float32, or quantised, at once.
+# The number of weight rows that are converted to float32, or quantised, at once.
 _ROWS = 2048
 
 
@@ -52,32 +56,34 @@ class _Quantized(NamedTuple):
 class TwoPassHead:
     """Max pooling over a decoder, exact in float32, with most of the work in int8.
 
-    Let m be a vector close to the expected inputs and r_t = h_t - m the residuals of a text's token vectors h_t. For a
-    term with decoder row w let k, K_t be integers with scales s, S such that w = s k + d and r_t = S K_t + e_t. Then
+    Let m be a vector close to the expected inputs, and let r_t = h_t - m be the residuals of a text's token vectors
+    h_t. For a term with decoder row w, let k and K_t be integers with scales s and S such that w = s k + d and
+    r_t = S K_t + e_t. Then
 
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
-    where k . K_t is exact, being a sum of integers in int32 (H <= 2^17). One scale S serves all tokens of a text, so
-    the maximum over tokens may be taken of the integers, or of what float32 rounds them to. By Cauchy-Schwarz the last
-    two products are at most |d| |r_t| and |s k| |e_t|, norms that are known. With M the maximum over t, the float32
-    maximum, bias added, is positive only if
+    Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). One scale S serves all tokens of a
+    text. So the maximum over tokens may be taken of the integers, or of the integers rounded to float32. By
+    Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. Let M denote
+    the maximum over t. Then the float32 maximum, with the bias added, is positive only if
 
         w . m + bias + s S max(k . K_t) + |d| M|r| + |s k| M|e|
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
 
-    The second line is for float32: g = n u / (1 - n u), u = 2^-24, n = H + 64, and 2^-24 is for what underflows. A sum
-    of H float32 products is off by at most g |a| |b| in whatever order it is taken; there are two of those here, w . m
-    and the result that is bounded, w . h, where |h_t| <= |r_t| + |m|. The others are handfuls of roundings: of r_t and
-    of the residuals (2 u |r_t| each, as |S K_t| <= 2 |r_t|), of the integer's conversion and its two factors
-    (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and of adding the terms up. Each norm is rounded upward. A NaN anywhere
-    makes the comparison fail, and counts as a candidate.
+    The second line allows for the rounding errors of float32, with g = n u / (1 - n u), u = 2^-24 and n = H + 64. Its
+    last term, 2^-24, is for numbers that underflow. A sum of H float32 products a . b is off by at most g |a| |b|, in
+    whatever order it is computed. There are two such sums: w . m, and the result to be bounded, w . h, where
+    |h_t| <= |r_t| + |m|. All other errors come from a few roundings each: the roundings of r_t and of the residuals
+    (2 u |r_t| each, as |S K_t| <= 2 |r_t|), the roundings when the integer is converted and multiplied by its two
+    factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and the roundings when the terms are added. Each norm is
+    rounded upward. A NaN anywhere makes the comparison fail, and the term then counts as a candidate.
 
-    The choice of m, its elements at most 2^20, decides the time and not the result. Near the mean of the inputs it
-    makes r shorter, by a third on a trained model, and candidates fewer.
+    The elements of m must be at most 2^20. The choice of m affects the time, but not the result. If m is near the mean
+    of the inputs, r is shorter (by a third on a trained model), and there are fewer candidates.
 
     Args:
-        decoder: Its weight, (V, H), is of a floating type, H at least 2. Its centre is m.
-        activation_function: As `splade_pool`.
+        decoder: The decoder. Its weight, (V, H), has a floating type, with H at least 2. Its centre is m.
+        activation_function: As in `splade_pool`.
     """
 
     pooling_strategy: ClassVar[str] = "max"
@@ -87,13 +93,13 @@ class TwoPassHead:
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
-        qmax = int8_weight_qmax() or QMAX_8BIT  # whose product is exact anywhere, though not fast
+        qmax = int8_weight_qmax() or QMAX_8BIT  # 8 bits are exact everywhere, though not fast
         unsigned = qmax < QMAX_8BIT
         self._integers = torch.empty(  # (V, H)
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # What multiplies M|r| and M|e|, (V, 2), and what is the same for all texts, (V, 1).
+        # The factors of M|r| and M|e|, (V, 2), and the sum of the terms that are the same for all texts, (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, _UNDERFLOW)
         if bias is not None:
@@ -114,27 +120,27 @@ class TwoPassHead:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it keeps beside the decoder."""
+        """The number of bytes that the head keeps in addition to the decoder."""
         return sum(kept.nbytes for kept in (self._integers, self._scales, self._factors, self._constants))
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return whether this processor has an exact and fast int8 product."""
+        """Return whether int8 products are exact and fast on this processor."""
         return int8_products_pay(weight.device)
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Pool one batch.
 
         Args:
-            hidden: What enters the decoder, padded at the end. (B, L, H) of the weight's type.
-            lengths: Real tokens of each text, at least 1. (B,).
+            hidden: The hidden states that enter the decoder, padded at the end. (B, L, H) of the weight's type.
+            lengths: The number of tokens of each text without padding, at least 1. (B,).
         Returns:
-            Term weights, 0 or more. (B, V) float32, equal to `MaxPoolHead`'s up to float32 rounding. From 16-bit
-            weights and hidden states they are what float32 arithmetic makes of those.
+            Term weights, 0 or more. (B, V) float32, equal to those of `MaxPoolHead` up to float32 rounding. Weights and
+            hidden states in 16 bits are converted to float32 first.
         """
         batch = len(hidden)
         exact = repeat_first_token(hidden, lengths).float()
-        texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # texts ascend
+        texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # in ascending order of texts
         if len(texts) > MOST_CANDIDATES * batch * self._weight.shape[0]:
             return self._plain(exact, lengths)
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
@@ -147,7 +153,7 @@ class TwoPassHead:
         return weights
 
     def candidates(self, hidden: Tensor) -> Tensor:
-        """Return the terms whose float32 maximum may be positive: all that are positive, and few more.
+        """Return which terms may have a positive float32 maximum: all terms that have one, and few others.
 
         Args:
             hidden: Token vectors without padding. (B, L, H) float32.
@@ -162,7 +168,7 @@ class TwoPassHead:
         bound *= quantized.scale.view(1, -1)
         bound += self._constants
         bound.addmm_(self._factors, norms)
-        # Not `bound > 0`, which would lose a NaN.
+        # `bound > 0` would lose a NaN.
         return ~(bound <= 0)
 
 
@@ -170,7 +176,7 @@ def _quantized(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> _Quan
     """Quantise vectors (…, H) so that `largest`, (…, 1), becomes `qmax`."""
     integers, scale = quantize(vectors, largest, qmax)
     residuals = torch.addcmul(vectors, integers.float(), scale, value=-1)
-    # Beside the norm's own roundings: those of each residual, at most 2^-22 of its vector in length.
+    # `_norms` allows for its own roundings. Those of each residual add at most 2^-22 of the vector's length.
     return _Quantized(integers, scale, _norms(residuals) + _norms(vectors) * 2.0**-22)
 
 

@@ -1,9 +1,9 @@
-"""Layer norm of a sum in one pass over memory; torch takes two.
+"""A Triton kernel for the layer norm of a sum. It passes over memory once, while torch does so twice.
 
-Knows tensors only. A program adds, normalises and writes one token, which stays in its registers. Its reference in
-torch is `norm(outputs + residual)`, which rounds the sum to the tensors' type; this kernel does not. Small batches use
-it as well, although launching it takes the host longer than torch's two calls, some milliseconds for a hundred of them:
-a text must be rounded the same way alone and among others.
+One program adds, normalises and writes one token, which stays in registers. The reference in torch is
+`norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not round the sum. Small batches
+use the kernel as well, because a text must be rounded the same way alone and among others. That has a price: launching
+the kernel takes the host longer than torch's two calls, some milliseconds more for a hundred launches.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import layer_norm
 
 __all__ = ["AddedNormKernel", "add_and_normalize_", "check_kernel"]
 
-# Each of a warp's 32 threads loads 8 numbers of 16 bits at a time, twice.
+# Each of a warp's 32 threads loads 8 numbers of 16 bits at a time, and does so twice.
 _NUMBERS_PER_WARP = 512
 
 
@@ -34,11 +34,11 @@ def add_and_normalize_kernel(outputs, residual, weight, bias, width, eps, BLOCK:
 
 
 def add_and_normalize_(outputs: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Compute `norm(outputs + residual)`, in place of `outputs` if that is contiguous.
+    """Compute `norm(outputs + residual)`. If `outputs` is contiguous, it is overwritten with the result.
 
     Args:
         outputs: (…, H).
-        residual: Of the same shape.
+        residual: The tensor to add, of the same shape.
         norm: A layer norm over the last axis, with weight and bias.
     """
     outputs, residual, width = outputs.contiguous(), residual.contiguous(), outputs.shape[-1]
@@ -58,17 +58,17 @@ def add_and_normalize_(outputs: Tensor, residual: Tensor, norm: nn.LayerNorm) ->
 
 
 def check_kernel(norm: nn.LayerNorm) -> None:
-    """Check that the kernel compiles here and gives what torch gives in float32.
+    """Check that the kernel compiles here and agrees with torch in float32.
 
     Raises:
-        RuntimeError: It gives something else. Errors of a compiler or a driver pass through.
+        RuntimeError: The results differ. Errors of a compiler or a driver pass through.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     outputs, residual = torch.randn(2, 8, norm.weight.shape[0], generator=generator, device="cpu").to(norm.weight)
     terms = outputs.float() + residual.float()
     expected = layer_norm(terms, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
     difference = (add_and_normalize_(outputs, residual, norm).float() - expected).abs().max().item()
-    allowed = max(torch.finfo(outputs.dtype).eps, 1e-5) * expected.abs().max().item()  # twice a rounding
+    allowed = max(torch.finfo(outputs.dtype).eps, 1e-5) * expected.abs().max().item()  # twice the rounding error
     if not difference <= allowed:
         raise RuntimeError(f"the kernel for added norms differs from torch's by {difference:.1e}")
 
@@ -85,5 +85,5 @@ class AddedNormKernel(nn.Module):
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        """Take (…, H) and (…, H), return the same shape. Overwrites `outputs`."""
+        """Return the normalised sum of two tensors of shape (…, H). Overwrites `outputs`."""
         return add_and_normalize_(outputs, residual, self.norm)

@@ -1,22 +1,26 @@
-"""The Triton kernel of `heads/triton.py`: each term's largest logit over a text's tokens. Logits never reach memory.
+"""The Triton kernel of `heads/triton.py`, which finds each term's largest logit over a text's tokens.
 
-Knows tensors only. How the work is divided, and why:
+Logits never reach memory. This is how the work is divided, and why:
 
-- A tile of logits, BLOCK_V terms by BLOCK_T tokens, is computed in registers, as the product of two slices that advance
-  along the hidden size. When the product is complete, what is stored is the maximum over each text's tokens.
-- Terms lie along the rows of the tile and tokens along its columns. If a tensor core's result is spread over warps by
-  rows, as on Hopper, a maximum over columns stays within four threads and needs neither shared memory nor a barrier.
-- Texts are ragged, and a tile of one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts, SPAN
-  tokens of each. `tokens_per_tile` picks the power of two that needs the fewest tiles. A longer text has a maximum for
-  each SPAN of its tokens, 32 or more. The largest of those is taken afterwards, for some texts at a time.
-- There is no mask. Positions beyond a text's end are read from its last token, positions beyond the vocabulary's end
-  from its last term: a repetition changes no maximum. Only a hidden size that BLOCK_K does not divide is masked.
-- The kernel is persistent: it runs as many programs as the GPU has multiprocessors, and each takes tile after tile in
-  one flattened loop. So the first slices of a tile are loading while the tile before is finished, which saves a tenth
-  of the time on an H100.
-- The order of tiles decides what the L2 cache holds. Some TOGETHER tiles of the vocabulary (1 to 2 MB) pass over all
-  texts before the next ones are read: the decoder's weight comes from memory once, hidden states from cache.
-- One program writes each result, and sums in a fixed order: the same text gives the same bits in any batch.
+- A tile is BLOCK_V terms by BLOCK_T tokens of the logits. It is computed in registers as a product of two slices, one
+  of the decoder's weight and one of the hidden states, which advance along the hidden size. When the product is
+  complete, only the maximum over each text's tokens is stored.
+- Terms lie along the rows of a tile and tokens along its columns. If a tensor core's result is spread over warps by
+  rows, as on Hopper, a maximum over columns stays within four threads. It needs neither shared memory nor a barrier.
+- Texts differ in length, and a tile with one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts,
+  with SPAN tokens of each. `tokens_per_tile` picks the power of two for SPAN that needs the fewest tiles. A text that
+  is longer than SPAN gets one maximum for each SPAN of its tokens, with a SPAN of at least 32. The largest of these
+  maxima is taken afterwards, for some texts at a time.
+- There is no mask. Positions beyond the end of a text read its last token, and positions beyond the end of the
+  vocabulary read its last term. A repetition does not change a maximum. Only a hidden size that is not a multiple of
+  BLOCK_K is masked.
+- The kernel is persistent: it runs as many programs as the GPU has multiprocessors, and each program computes tile
+  after tile in one flattened loop. So the first slices of a tile load while the previous tile is being finished, which
+  saves a tenth of the time on an H100.
+- The order of tiles decides what the L2 cache holds. The vocabulary's tiles are taken TOGETHER at a time (1 to 2 MB),
+  and each such group passes over all texts before the next group is read. So the decoder's weight comes from memory
+  once, and hidden states come from the cache.
+- Each result is written by one program that sums in a fixed order, so a text gets the same bits in any batch.
 """
 
 import threading
@@ -31,18 +35,18 @@ from torch import Tensor
 
 __all__ = ["max_logits_ragged"]
 
-# In Triton's interpreter (TRITON_INTERPRET=1) small blocks simply finish sooner.
+# Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). Small blocks finish sooner in it.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
-# Shorter spans are only for texts that fit one, because each span has its own maximum.
+# The shortest span of a text that needs several spans. Each span has its own maximum, so short spans give many.
 LEAST_SPAN_OF_SEVERAL = 32
-# Most bytes of the maxima if texts have several spans.
+# The largest number of bytes for the maxima of all spans, if texts have several.
 MAXIMA_BYTES = 64 * 2**20
-# The interpreter replaces Triton's functions while it runs a kernel, so that launches of two threads must not overlap.
+# The interpreter replaces Triton's functions while it runs a kernel, so launches of two threads must not overlap.
 _interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()
 
 
 class _Blocks(NamedTuple):
-    """How a kernel is tiled, and how many slices are loading at a time."""
+    """How a kernel is tiled, and the number of slices that load at a time."""
 
     terms: int
     tokens: int
@@ -51,23 +55,23 @@ class _Blocks(NamedTuple):
     stages: int
 
     def bytes(self, item_size: int) -> int:
-        """Return the bytes of shared memory that the slices take, with numbers of this many bytes."""
+        """Return the number of bytes of shared memory that the slices take, if each number takes `item_size` bytes."""
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# Large blocks read the least. The first ones fit an H100 and an A100 (measured on the former); the next ones fit GPUs
-# with 99 KiB of shared memory.
+# Large blocks read the least memory. The first ones fit an H100 and an A100 (measured on an H100). The other ones fit
+# GPUs with 99 KiB of shared memory.
 BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 
 
 @triton.jit
 def _larger(one, other):
-    # A NaN must reach the encoder's check, which a plain maximum would hide.
+    # A plain maximum would hide a NaN, and the encoder's check needs to see it.
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
-# Otherwise Triton compiles again for a batch of 1, for multiples of 16, and for lengths that begin elsewhere.
+# Without these settings Triton compiles again for a batch of 1, for multiples of 16, and if `lengths` is not aligned.
 @triton.jit(do_not_specialize=["batch", "longest"], do_not_specialize_on_alignment=["lengths"])
 def max_logits_kernel(
     hidden,
@@ -127,13 +131,13 @@ def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor
 
     Args:
         hidden: Token vectors, padded at the end. (B, L, H) of float16, bfloat16 or float32.
-        lengths: Tokens of each text, at least 1. (B,) int32.
+        lengths: The number of tokens of each text, at least 1. (B,) int32.
         weight: Decoder weight. (V, H), of hidden's type.
     Returns:
         max over t < lengths[b] of weight[v] · hidden[b, t], summed in float32. (B, V) float32.
     """
     (batch, longest, _), vocabulary = hidden.shape, weight.shape[0]
-    if _INTERPRETED and hidden.dtype == torch.bfloat16:  # numpy, which the interpreter computes with, has no such type
+    if _INTERPRETED and hidden.dtype == torch.bfloat16:  # the interpreter computes with numpy, which has no bfloat16
         hidden, weight = hidden.float(), weight.float()
     hidden, weight = hidden.contiguous(), weight.contiguous()
     maxima = torch.empty((batch, vocabulary), dtype=torch.float32, device=hidden.device)
@@ -182,7 +186,7 @@ def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, spa
 
 @cache
 def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
-    """Return blocks that suit a device and numbers of this many bytes, and how many programs take the tiles."""
+    """Return the blocks that suit a device and an item size in bytes, and the number of programs to share the tiles."""
     if _INTERPRETED:
         return INTERPRETER_BLOCKS, 3
     found = triton.runtime.driver.active.utils.get_device_properties(device.index)
@@ -191,7 +195,7 @@ def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
 
 
 def tokens_per_tile(batch: int, longest: int, tokens: int) -> int:
-    """Choose the tokens per text and tile that need the fewest tiles; the longest on a tie."""
+    """Return the number of tokens per text in a tile that needs the fewest tiles. On a tie, return the largest."""
     spans = [tokens >> halvings for halvings in range(6)]
     fitting = [span for span in spans if span >= min(longest, LEAST_SPAN_OF_SEVERAL)]
     return min(fitting, key=lambda span: triton.cdiv(batch, tokens // span) * triton.cdiv(longest, span))
