@@ -116,7 +116,7 @@ def format_report(results: list[dict[str, Any]], count: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="concurrency", description="Compare concurrent queries with one query at a time."
     )

@@ -126,7 +126,7 @@ def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str
     """Return each encoder's largest weight difference from our float32 weights. This also warms up each encoder.
 
     Raises:
-        SystemExit: An encoder that must be exact is not. Times are compared only if results are equal.
+        SystemExit: An encoder must be exact, but its weights differ. Times are compared only if results are equal.
     """
     reference = found[0].rows(texts)
     differences = {contestant.name: largest_difference(contestant.rows(texts), reference) for contestant in found}
@@ -145,7 +145,7 @@ def largest_difference(found: csr_array, expected: csr_array) -> float:
 
 
 def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
-    """Return how many times as long as our encoder the peers take: with equal results, and each at its fastest.
+    """Return the peers' times divided by ours, for settings with equal results and for the fastest settings.
 
     Args:
         found: The contestants that were timed.

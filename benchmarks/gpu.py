@@ -65,7 +65,7 @@ _LARGEST_DIFFERENCE = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status, which is 2 if there is no GPU."""
+    """Run the command and return its exit status, which is 2 if there is no GPU."""
     options = _parser().parse_args(arguments)
     if not torch.cuda.is_available():
         print("benchmarks.gpu must have a CUDA device, got none. Run it on a machine with a GPU.", file=sys.stderr)

@@ -51,7 +51,7 @@ Batch = tuple[Tensor, Tensor]  # hidden states (B, L, H), lengths (B,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

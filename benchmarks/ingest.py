@@ -224,7 +224,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="ingest", description="Measure what adding documents through a framework costs."
     )

@@ -53,7 +53,7 @@ _PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -60,7 +60,7 @@ class Differences:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m checks.explanations", description="Check explanations against Milvus and plain transformers."
     )

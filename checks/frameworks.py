@@ -186,7 +186,7 @@ def compare(
 
 
 def main(folders: Sequence[Path]) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     print(", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     worst = 0.0
     for folder in folders:

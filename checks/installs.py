@@ -1,4 +1,4 @@
-"""Check in clean environments that pip installs each framework's extra, and both, and that a hybrid search works.
+"""Check in clean environments that pip installs the frameworks' extras, alone and together, and that a search works.
 
     python -m checks.installs [EXTRA …]
 
@@ -79,7 +79,7 @@ print(", ".join(found), "found it")
 
 
 def main(extras: list[str]) -> int:
-    """Check each extra and all bounds. Returns the exit status."""
+    """Check each extra and all bounds, and return the exit status."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, extra in enumerate(extras):

@@ -23,7 +23,7 @@ _TEXTS = ["Alan Turing was born in London.", "The Enigma machine was a cipher de
 
 
 def main() -> int:
-    """Print the path. Returns the exit status."""
+    """Print the path and return the exit status."""
     parser = argparse.ArgumentParser(prog="path", description="Print the path of a text through the package.")
     parser.add_argument("--verbose", action="store_true", help="also print each function")
     options = parser.parse_args()

@@ -47,7 +47,7 @@ _PRUNINGS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status, which is 1 if float32 misses the known figure."""
+    """Run the command and return its exit status, which is 1 if float32 misses the known figure."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -124,7 +124,7 @@ def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TER
 
 
 def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_array, csr_array]:
-    """Prune documents and queries by a setting such as "document.max_active_dims=64,query.max_active_dims=16".
+    """Return documents and queries, pruned by a setting such as "document.max_active_dims=64,query.max_active_dims=16".
 
     Raises:
         ValueError: The setting has a part without a role, without an option of `Pruning`, or without a value.

@@ -38,9 +38,7 @@ def main(question: str) -> None:
         for mode in ("dense", "sparse", "hybrid"):
             retriever = store.as_retriever(search_kwargs={"k": 3, "mode": mode})
             print(f"  {mode:7}", *(document.id for document in retriever.invoke(question)))
-        retriever = store.as_retriever(
-            search_kwargs={"k": 3, "expr": 'module == "base64"'}
-        )  # filters dense and sparse hits
+        retriever = store.as_retriever(search_kwargs={"k": 3, "expr": 'module == "base64"'})  # filters both searches
         print("  in base64 alone:", *(document.id for document in retriever.invoke(question)))
 
 

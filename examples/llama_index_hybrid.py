@@ -44,9 +44,7 @@ def main(question: str) -> None:
         for mode in ("default", "sparse", "hybrid"):  # "default" searches with dense vectors
             retriever = index.as_retriever(vector_store_query_mode=mode, similarity_top_k=3)
             print(f"  {mode:7}", *(hit.node.node_id for hit in retriever.retrieve(question)))
-        filters = MetadataFilters(
-            filters=[MetadataFilter(key="module", value="base64")]
-        )  # filters dense and sparse hits
+        filters = MetadataFilters(filters=[MetadataFilter(key="module", value="base64")])  # filters both searches
         retriever = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=3, filters=filters)
         print("  in base64 alone:", *(hit.node.node_id for hit in retriever.retrieve(question)))
 

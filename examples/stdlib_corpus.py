@@ -83,7 +83,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Module:
-    """Hold the facts about one source file, without its syntax tree. With all trees kept, gc triples the time.
+    """Hold the facts about one source file, without its syntax tree. Keeping all trees triples the time, due to gc.
 
     Args:
         name: The dotted name of the module.
@@ -192,10 +192,10 @@ def _imports(body: Sequence[ast.stmt], package: tuple[str, ...]) -> Iterator[tup
 def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
     """Return the module to import each public definition from, as {(module of its source, name): module to import}.
 
-    This is the module of the source, or a module that re-exports the definition. A package around the source always
-    counts as such a module. If the source is private, so does a module of the same package, a module that imports all
-    names of the source, or a module that lists the name in `__all__`. If there are several, the module with the fewest
-    dots wins, then the first in alphabetical order.
+    This is the source module, or a module that re-exports the definition. A package around the source module always
+    counts as re-exporting it. If the source module is private, a module of the same package also counts. So does a
+    module that imports all names of the source module, and a module that lists the name in its `__all__`. If there are
+    several, the module with the fewest dots wins, then the first in alphabetical order.
     """
     places: dict[tuple[str, str], set[str]] = {}
 

@@ -110,7 +110,7 @@ class LangChainDense(Embeddings):
 
 
 class LlamaIndexDense(BaseEmbedding):
-    """The dense model as one of LlamaIndex's embeddings. It encodes queries only, since nodes have embeddings."""
+    """The dense model as one of LlamaIndex's embeddings. It encodes queries only, since nodes have vectors."""
 
     _models: Models = PrivateAttr()
 
@@ -129,7 +129,7 @@ class LlamaIndexDense(BaseEmbedding):
 
 
 def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LangChain's collection, fill it unless it already holds the entries, and return its search."""
+    """Open LangChain's collection, fill it unless it holds the entries, and return a search function."""
     name = "stdlib_langchain"
     sparse = LangChainSparse(encoder=models)
     store = hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
@@ -143,7 +143,7 @@ def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: 
 
 
 def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LlamaIndex's collection, fill it unless it already holds the entries, and return its search."""
+    """Open LlamaIndex's collection, fill it unless it holds the entries, and return a search function."""
     name = "stdlib_llama_index"
     sparse = LlamaIndexSparse(encoder=models)
     store = HybridMilvusVectorStore(
