@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="SPLADE checkpoint (default: a random one of BERT-base's size)")
     parser.add_argument(
-        "--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: %(default)s)"
+        "--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: float32 bfloat16)"
     )
     parser.add_argument("--device", default="auto", help="where the model runs (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")

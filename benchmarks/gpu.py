@@ -327,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description="Measure a GPU's peak, and the encoder's share of it."
     )
-    parser.add_argument("folder", type=Path, help="a dataset in BEIR layout, such as SciFact")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument("--texts", type=int, default=8192, help="number of texts to encode (default: %(default)s)")
     add_common_options(parser)
     return parser

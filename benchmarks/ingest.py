@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="ingest", description="Measure what adding documents through a framework costs."
     )
-    parser.add_argument("what", choices=["memory", "time"])
+    parser.add_argument("what", choices=["memory", "time"], help="what to measure")
     parser.add_argument("--documents", type=int, help="number of documents (default: 50000 for memory, 1000 for time)")
     parser.add_argument("--uri", help="a server, for `memory` (default: a milvus-lite file)")
     parser.add_argument("--model", help="SPLADE checkpoint, for `time` (default: the demo's small model)")

@@ -162,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_run,
         default=["tiny:1000", "tiny:10000", "tiny:50000", "base:500"],
         metavar="MODEL:TEXTS",
+        help="models and numbers of texts to measure (default: tiny:1000 tiny:10000 tiny:50000 base:500)",
     )
     parser.add_argument("--mixed", action="store_true", help="use FOLDER's documents at their real lengths, repeated")
     parser.add_argument(

@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_contestant_options(parser)
     parser.add_argument("--short", action="store_true", help="encode the dataset's queries instead of its documents")
-    parser.add_argument("--texts", type=int, help=f"number of texts (default: {_DEFAULT_TEXTS})")
+    parser.add_argument(
+        "--texts", type=int, help="number of texts (default: 192 for tiny, 32 for base, 64 for a folder)"
+    )
     parser.add_argument("--all-batch-sizes", action="store_true", help="time every batch size, not only the fastest")
     add_common_options(parser)
     return parser
