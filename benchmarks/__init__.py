@@ -1,1 +1,1 @@
-"""Speed and memory: one command per question, run as `python -m benchmarks.NAME`. Nothing here asserts a speed."""
+"""Measure speed and memory, with one command per question: `python -m benchmarks.NAME`. No speed is asserted."""

@@ -1,9 +1,10 @@
-"""Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint that is exported here, without a hub.
+"""Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, which is exported here without a hub.
 
-sentence-transformers loads both through optimum, whose releases need an older transformers (optimum-onnx 0.1.0: below
-4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime with the model's inputs and passes on its logits. The
-two classes here do the same, and take the place of optimum's model. Everything else is sentence-transformers' own code:
-tokenising, batching, pooling and the conversion to sparse. The runtimes get the settings that optimum gives them.
+sentence-transformers loads both backends through optimum, whose releases need an older transformers (optimum-onnx
+0.1.0: below 4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime with the model's inputs and returns the
+logits. The two classes here do the same in place of optimum's model. Everything else is sentence-transformers' own
+code: tokenising, batching, pooling and the conversion to sparse rows. The runtimes get the settings that optimum gives
+them.
 """
 
 import hashlib
@@ -39,18 +40,18 @@ class _Logits(nn.Module):
 
 
 def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Path:
-    """Return the ONNX file of a BERT-like checkpoint, which is made once.
+    """Return the ONNX file of a BERT-like checkpoint. It is made once and then reused.
 
     Args:
         folder: The checkpoint.
-        fused: Compute attention, embeddings and normalisations with one operator each. ONNX Runtime has these for BERT,
-            but only its optimiser inserts them, as in sentence-transformers' `export_optimized_onnx_model`.
+        fused: Compute attention, embeddings and normalisations with one operator each. ONNX Runtime has such operators
+            for BERT, but only its optimiser inserts them, as in sentence-transformers' `export_optimized_onnx_model`.
         int8: Quantise with the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for this
-            processor. Weights have one scale per output channel. They are signed for "avx512_vnni", and unsigned for
-            "avx2", which adds pairs of products and would overflow. Activations have one scale per batch, computed at
-            run time.
+            processor. Weights have one scale per output channel. They are signed for "avx512_vnni". They are unsigned
+            for "avx2", which adds pairs of products, so signed weights would overflow. Activations have one scale per
+            batch, computed at run time.
     Returns:
-        `model.onnx` in its own folder below `CACHE`, with the tokenizer and the configuration beside it.
+        `model.onnx` in a folder below `CACHE` that also holds the tokenizer and the configuration.
     """
     weights = next(Path(folder).glob("*.safetensors"), Path(folder))
     key = hashlib.sha256(f"{Path(folder).resolve()} {weights.stat().st_mtime_ns}".encode()).hexdigest()[:12]
@@ -66,7 +67,7 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # The type that fused operators return: ONNX's own shape inference does not know it.
+        # ONNX's own shape inference does not know which type fused operators return.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
         weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8
@@ -84,14 +85,14 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
 
 
 def _export(folder: str, target: Path) -> None:
-    import onnx  # noqa: F401  # without it torch's exporter fails with a longer message
+    import onnx  # noqa: F401  # without onnx, torch's exporter fails with a longer message
 
     model: Any = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     model.config.save_pretrained(target.parent)
     AutoTokenizer.from_pretrained(folder).save_pretrained(target.parent)
     ids = torch.ones(2, 8, dtype=torch.long)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # that the tracing exporter is old, and that branches are traced once
+        warnings.simplefilter("ignore")  # they say that the tracing exporter is old and traces each branch once
         torch.onnx.export(
             _Logits(model.eval()),
             (ids, ids, torch.zeros_like(ids)),
@@ -110,7 +111,7 @@ class OnnxModel(nn.Module):
     Args:
         file: An exported masked LM.
         config: The transformers configuration.
-        threads: None uses torch's number.
+        threads: Number of threads. None uses as many as torch.
     """
 
     def __init__(self, file: Path, config: Any, threads: int | None) -> None:
@@ -137,8 +138,8 @@ class OpenVinoModel(nn.Module):
     Args:
         file: An exported masked LM.
         config: The transformers configuration.
-        threads: None uses torch's number.
-        precision: "f32", or None for OpenVINO's choice: bf16 if the processor has it.
+        threads: Number of threads. None uses as many as torch.
+        precision: "f32", or None for OpenVINO's own choice, which is bf16 if the processor supports it.
     """
 
     def __init__(self, file: Path, config: Any, threads: int | None, precision: str | None = None) -> None:

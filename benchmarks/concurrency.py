@@ -1,9 +1,9 @@
-"""Time many async queries at once against one at a time, and what dynamic batching costs a lone query.
+"""Compare many async queries at once with one query at a time, and measure what dynamic batching costs a lone query.
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
-Unless a model is named, it is a random one of BERT-base's size. Both sides of each comparison take turns in one
-process. Figures are medians over the repeats.
+The default model is a random one of BERT-base's size. The methods that are compared take turns in one process. Figures
+are medians over the repeats.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Return the seconds of `texts` at once and one by one, and a lone query's milliseconds: medians of `repeats`."""
+    """Return the seconds of `texts` at once and one by one, and a lone query's milliseconds. They are medians."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)
@@ -60,9 +60,9 @@ def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str,
 
 
 def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
-    """Return the median milliseconds of a lone query: sync, async in a thread of its own, and dynamically batched.
+    """Return the median milliseconds of a lone query: sync, async in a thread, and async with dynamic batching.
 
-    The three take turns in blocks of calls, since torch's threads keep spinning for a while after a call.
+    The three methods take turns in blocks of calls, since torch's threads keep spinning for a while after a call.
     """
     plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
@@ -105,7 +105,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def format_report(results: list[dict[str, Any]], count: int) -> str:
     """Return the results as a table of at most 80 columns."""
-    lines = [f"{count} queries at once   one by one  ratio   one alone: sync  thread  batched"]
+    lines = [f"{count} queries at once   one by one  ratio  lone query: sync  thread  batched"]
     lines += [
         f"{result['dtype']:<10}{result['seconds_together']:8.3f} s {result['seconds_one_by_one']:11.3f} s "
         f"{result['ratio']:6.3f} "
@@ -116,12 +116,18 @@ def format_report(results: list[dict[str, Any]], count: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="concurrency", description="Measure concurrent queries.")
-    parser.add_argument("--queries", type=int, default=64, help="queries at once (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of each measurement (default: %(default)s)")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="concurrency", description="Compare concurrent queries with one query at a time."
+    )
+    parser.add_argument("--queries", type=int, default=64, help="number of queries at once (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="number of repeats of each measurement (default: %(default)s)"
+    )
     parser.add_argument("--model", help="SPLADE checkpoint (default: a random one of BERT-base's size)")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: both)")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: float32 bfloat16)"
+    )
     parser.add_argument("--device", default="auto", help="where the model runs (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     options = parser.parse_args(arguments)

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _TRIALS = 2
-# For float32 results of other libraries, which may add up products in another order.
+# Other libraries may add up products in another order, so their float32 results may differ by this much.
 _EXACT = 1e-3
 
 
@@ -40,9 +40,9 @@ class Contest:
     """The encoders that compete.
 
     Args:
-        contestants: All that run here, ours in float32 first.
-        skipped: The others, as {name: reason}.
-        ours: The process of ours in float32.
+        contestants: The encoders that run here. The first one is ours in float32.
+        skipped: The encoders that do not run here, as {name: reason}.
+        ours: The process of our encoder in float32.
     """
 
     contestants: list[Contestant]
@@ -50,36 +50,41 @@ class Contest:
     ours: Worker
 
     def matrix_product_rate(self, dtype: torch.dtype) -> float:
-        """Return the FLOP/s of plain matrix products in the process of ours."""
+        """Return the FLOP/s of plain matrix products, measured in our encoder's process."""
         rate: float = self.ours.call(matrix_product_rate, dtype)
         return rate
 
 
 def add_contestant_options(parser: argparse.ArgumentParser) -> None:
     """Add FOLDER, `--model`, `--max-length`, `--dtypes` and `--only`."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
         "--model", default="tiny", help="tiny (trained, 4.4 M), base (random, BERT-base) or a folder (default: tiny)"
     )
-    parser.add_argument("--max-length", type=int, default=256, help="longest text, in tokens (default: %(default)s)")
     parser.add_argument(
-        "--dtypes", nargs="+", default=list(SETTINGS), help=f"ours, of {', '.join(SETTINGS)} (default: all)"
+        "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"
     )
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="only peers whose name contains one of these")
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        default=list(SETTINGS),
+        help=f"our settings to run, from {', '.join(SETTINGS)} (default: all)",
+    )
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="run only the peers whose names contain one of these")
 
 
 @contextmanager
 def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
     """Start all encoders on the checkpoint in `folder`, each library in its own process, and end them afterwards.
 
-    Each library then runs as its users run it. Another one cannot change its process-wide settings or the state of its
-    allocator, which changes torch's speed on a CPU by a quarter.
+    So each library runs as its users run it. No other library can change its process-wide settings or the state of its
+    memory allocator, which changes torch's speed on a CPU by a quarter.
 
     Args:
         folder: A BERT-like checkpoint.
-        options: `max_length`, `dtypes`, `threads` and `only`.
+        options: The command's options, of which `max_length`, `dtypes`, `threads` and `only` are read.
     Raises:
-        UnavailableError: Ours in float32 does not run.
+        UnavailableError: Our encoder does not run in float32.
     """
     mine = [f"ours {setting}" for setting in dict.fromkeys(["float32", *options.dtypes])]
     theirs = [name for name in PEERS if options.only is None or any(part in name for part in options.only)]
@@ -98,9 +103,9 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 
 
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
-    """Keep each backend's fastest batch size, and return it with the seconds of all trials.
+    """Return the contestants, with only the fastest batch size of each backend, and the seconds of all trials.
 
-    A library's default batch size stays without a trial, since a few texts do not fill its batches.
+    A library's default batch size is kept without a trial, since the few texts of a trial do not fill such a batch.
     """
     by_backend: dict[str, list[Contestant]] = {}
     for contestant in found:
@@ -118,18 +123,18 @@ def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[lis
 
 
 def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str, float]:
-    """Return each encoder's largest weight difference from ours in float32. This also warms up each of them.
+    """Return each encoder's largest weight difference from our float32 weights. This also warms up each encoder.
 
     Raises:
-        SystemExit: One that must be exact is not. Times are compared only if results are equal.
+        SystemExit: An encoder must be exact, but its weights differ. Times are compared only if results are equal.
     """
     reference = found[0].rows(texts)
     differences = {contestant.name: largest_difference(contestant.rows(texts), reference) for contestant in found}
     for contestant in found:
         if contestant.exact and not differences[contestant.name] <= _EXACT:
             raise SystemExit(
-                f"{contestant.name} must give the weights of ours in float32, got a difference of "
-                f"{differences[contestant.name]:.2g}. Find out which one is wrong before comparing times."
+                f"{contestant.name} must give the same weights as ours in float32, got a difference of "
+                f"{differences[contestant.name]:.2g}. Find out which encoder is wrong before you compare times."
             )
     return differences
 
@@ -140,13 +145,13 @@ def largest_difference(found: csr_array, expected: csr_array) -> float:
 
 
 def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
-    """Return how many times as long as ours sentence-transformers takes, at equal results and at its fastest.
+    """Return the peers' times divided by ours, for settings with equal results and for the fastest settings.
 
     Args:
         found: The contestants that were timed.
         seconds: For each of them, one figure per round.
     Returns:
-        {question: {"ours": name, "theirs": name, "ratio": Spread}}, without the questions that cannot be answered.
+        {question: {"ours": name, "theirs": name, "ratio": Spread}}. Questions that cannot be answered are left out.
     """
 
     def fastest(rivals: Iterable[Contestant]) -> str | None:

@@ -1,4 +1,4 @@
-"""Measure the peak memory of `splade encode` for 1 000, 10 000 and 100 000 short lines, to each output format.
+"""Measure the peak memory of `splade encode` for 1 000, 10 000 and 100 000 short lines, for each output format.
 
 python -m benchmarks.encode_memory [--lines 100000] [--model MODEL] [--json OUT]
 """
@@ -20,10 +20,12 @@ _WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight
 
 
 def main() -> None:
-    """Write the lines, encode them in one process per format, and print each peak."""
+    """Write the lines, encode them in one process for each number of lines and format, and print each peak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=100_000, help="largest number of lines (default: %(default)s)")
-    parser.add_argument("--model", default=splade_model_path(), help="default: the demo's small model")
+    parser.add_argument("--lines", type=int, default=100_000, help="the largest number of lines (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=splade_model_path(), help="SPLADE checkpoint (default: the demo's small model)"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
     options = parser.parse_args()
     most = options.lines

@@ -1,11 +1,12 @@
-"""How near does the encoder come to a GPU's limit? Check the Triton head, then time head, encoder and peer.
+"""Check the Triton head, then measure how near the head, the encoder and a peer come to a GPU's peak.
 
     python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
 
 The model is a random BERT-base with its head, in 16 bits. The texts are FOLDER's documents of 128 tokens or more, cut
-at 128. A share is of the rate of 8192 x 8192 x 8192 products in the same rounds, since a GPU's clock follows its load.
-It counts real tokens and the full head. sentence-transformers is timed at its best number type, batch size, chunk size
-and torch.compile setting, and with flash attention if that is installed.
+at 128 tokens. The peak is the rate of 8192 x 8192 x 8192 products. It is measured in the same rounds, since a GPU's
+clock depends on its load. A share of the peak counts real tokens and the full head. The peer is sentence-transformers.
+It is tried with several number types, batch sizes and chunk sizes, with and without torch.compile, and with flash
+attention if that is installed. The fastest settings take part in the rounds.
 """
 
 import argparse
@@ -59,12 +60,12 @@ _CHUNK_SIZES = (None, 32)
 _TRIAL_TEXTS = 1024
 _FINALISTS = 3
 _PEER = "sentence-transformers"
-# The weights of 16-bit models differ by roundings in twelve layers. More than this is another model.
+# The weights of 16-bit models differ by the rounding in twelve layers. A larger difference means another model.
 _LARGEST_DIFFERENCE = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status: 2 if there is no GPU."""
+    """Run the command and return its exit status, which is 2 if there is no GPU."""
     options = _parser().parse_args(arguments)
     if not torch.cuda.is_available():
         print("benchmarks.gpu must have a CUDA device, got none. Run it on a machine with a GPU.", file=sys.stderr)
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"question": "a GPU's limit", "gpu": torch.cuda.get_device_name()}
     report["differences"] = check_head()
     print(
-        f"the Triton head differs from the plain one by at most {max(report['differences'].values()):.1e} of a weight"
+        "The Triton head's weights differ from the plain head's by at most "
+        f"{max(report['differences'].values()):.1e} of the largest weight."
     )
     report["head"] = measure_head(options.rounds)
     _print_head(report["head"])
@@ -90,7 +92,8 @@ def check_head() -> dict[str, float]:
     """Return the Triton head's largest difference from the plain head in float32, as a share of the largest weight.
 
     Raises:
-        SystemExit: This machine does not use the head (its warning says why), or it differs on texts of unequal length.
+        SystemExit: This machine does not use the Triton head (a warning says why), or the heads differ on texts of
+            unequal length.
     """
     differences = {}
     for dtype, lengths in itertools.product(_DTYPES, _RAGGED):
@@ -111,7 +114,7 @@ def check_head() -> dict[str, float]:
 
 
 def peak_product(dtype: torch.dtype) -> Callable[[], None]:
-    """Return a call that multiplies two matrices of 8192 x 8192 for some tenths of a second."""
+    """Return a call that multiplies two matrices of 8192 x 8192 repeatedly, for some tenths of a second."""
     left, right = (torch.randn(_PEAK_SIDE, _PEAK_SIDE, device="cuda", dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
 
@@ -120,7 +123,7 @@ def peak_product(dtype: torch.dtype) -> Callable[[], None]:
 
 @torch.inference_mode()
 def measure_head(rounds: int) -> dict[str, Any]:
-    """Return the seconds and peak bytes of each head and of the bare product, on 32 texts of 128 tokens in float16."""
+    """Return the seconds and peak bytes of each head and of the product alone, on 32 texts of 128 tokens in float16."""
     hidden, weight = _random_states([_TOKENS] * _BATCH, torch.float16)
     lengths = torch.full((_BATCH,), _TOKENS, device="cuda")
     mask = torch.ones(_BATCH, _TOKENS, device="cuda", dtype=torch.long)
@@ -128,7 +131,7 @@ def measure_head(rounds: int) -> dict[str, Any]:
         "Triton": lambda: TritonHead(Decoder(weight))(hidden, lengths),
         "plain tiles": lambda: MaxPoolHead(Decoder(weight))(hidden, lengths),
         "logits written out": lambda: splade_pool(linear(hidden, weight), mask),
-        "the bare product": lambda: linear(hidden, weight),
+        "the product alone": lambda: linear(hidden, weight),
     }
     peaks = {name: _peak_bytes(head) for name, head in heads.items()}
     calls = {_peak_name(torch.float16): peak_product(torch.float16)}
@@ -139,7 +142,7 @@ def measure_head(rounds: int) -> dict[str, Any]:
 
 
 def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds: int) -> dict[str, Any]:
-    """Return the seconds of our encoder, from token ids and from texts, and of the peer at its best, on equal texts."""
+    """Return the seconds of our encoder (from token ids and from texts) and of the peer's best settings."""
     encoders = {dtype: SpladeEncoder(folder, device="cuda", dtype=dtype, max_length=_TOKENS) for dtype in _DTYPES}
     tokenizer = encoders[torch.float16].tokenizer
     long = (text for text in documents if len(tokenizer(text, truncation=True, max_length=_TOKENS)["input_ids"]) == 128)
@@ -174,9 +177,10 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
 def _try_peers(
     folder: str, texts: list[str], expected: csr_array
 ) -> tuple[dict[str, float], dict[str, str], dict[str, Callable[[], object]]]:
-    """Return the seconds of each sentence-transformers setting for some of the texts, and why others do not run.
+    """Return the trials of sentence-transformers, its settings that do not run, and the calls of its fastest settings.
 
-    Also return the calls of the fastest settings for all texts. There are several, since a trial is short.
+    A trial is the seconds of one setting for some of the texts. The calls are for all texts. There are several calls,
+    since a short trial may not find the fastest setting.
     """
     trials: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -187,7 +191,7 @@ def _try_peers(
             encoder = load()
             for chunk, size in itertools.product(_CHUNK_SIZES, _BATCH_SIZES):
                 name = f"{setting}, chunk size {chunk}, batch {size}"
-                rows = _rows(_encode_by_peer(encoder, some, chunk, size))  # so that it compiles first
+                rows = _rows(_encode_by_peer(encoder, some, chunk, size))  # the first call also compiles
                 difference = largest_difference(rows[: expected.shape[0]], expected)
                 if not difference < _LARGEST_DIFFERENCE:
                     raise RuntimeError(f"its weights differ from ours by {difference:.2g}")
@@ -231,7 +235,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return hidden states (B, L, H) whose padding would win every maximum, and a decoder's weight (V, H)."""
+    """Return hidden states (B, L, H) and a decoder's weight (V, H). Unmasked padding would win every maximum."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):
@@ -241,7 +245,7 @@ def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, 
 
 
 def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
-    """Queue this many calls one after another, and wait for all of them."""
+    """Return a function that queues this many calls one after another and waits for all of them."""
 
     def calling() -> None:
         for _ in range(times):
@@ -252,7 +256,7 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def _peak_bytes(call: Callable[[], object]) -> int:
-    """Return the peak bytes that a warmed call takes beyond what was allocated before."""
+    """Return the bytes that a warmed-up call takes at its peak, without the memory that was allocated before."""
     call()
     gc.collect()
     torch.cuda.synchronize()
@@ -275,14 +279,14 @@ def _print_head(head: dict[str, Any]) -> None:
             name,
             spread(1000 * second / head["calls"] for second in seconds[name]),
             ratio(rates[name], rates[_peak_name(torch.float16)]),
-            ratio(seconds[name], seconds["the bare product"]),
+            ratio(seconds[name], seconds["the product alone"]),
             f"{peak_bytes / 2**20:.0f}",
             f"{peak_bytes / written:.3f}",
         ]
         for name, peak_bytes in head["peak_bytes"].items()
     ]
     print(f"\nThe head alone, {_BATCH} texts of {_TOKENS} tokens, float16")
-    print(format_table(["head", "ms", "of peak", "× bare product", "peak MiB", "of written out"], rows))
+    print(format_table(["head", "ms", "of peak", "× the product's time", "peak MiB", "× written out's MiB"], rows))
 
 
 def _print_encoders(found: dict[str, Any]) -> None:
@@ -295,7 +299,7 @@ def _print_encoders(found: dict[str, Any]) -> None:
             name,
             spread(found["texts"] / second for second in times),
             ratio(rates[name], peaks[torch.bfloat16 if "bfloat16" in name else torch.float16]),
-            # Starting from token ids is less work, so it is not compared.
+            # A call that starts from token ids does less work than the peer, so the two are not compared.
             "" if peer is None or "token ids" in name else ratio(peer, times),
         ]
         for name, times in seconds.items()
@@ -305,7 +309,7 @@ def _print_encoders(found: dict[str, Any]) -> None:
         "\n8192³ products, TFLOP/s: "
         + ", ".join(f"{dtype} {spread(r / 1e12 for r in peaks[dtype])}" for dtype in peaks)
     )
-    print(f"{found['texts']} texts of {_TOKENS} tokens, {found['active_terms']:.0f} active terms each")
+    print(f"{found['texts']} texts of {_TOKENS} tokens, with {found['active_terms']:.0f} active terms each")
     print(format_table(["encoder", "texts/s", "of peak", f"× {_PEER}"], rows))
     for setting, reason in found["skipped"].items():
         print(f"{_PEER} {setting}: left out, {reason}")
@@ -321,9 +325,9 @@ def _rates(seconds: dict[str, list[float]], flops: float) -> dict[str, list[floa
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description="A GPU's limit, and the encoder's share of it."
+        prog="python -m benchmarks.gpu", description="Measure a GPU's peak, and the encoder's share of it."
     )
-    parser.add_argument("folder", type=Path, help="a test collection in BEIR layout, such as SciFact")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument("--texts", type=int, default=8192, help="number of texts to encode (default: %(default)s)")
     add_common_options(parser)
     return parser

@@ -1,10 +1,11 @@
-"""What does the vocabulary head alone cost? Compare two passes, plain tiles, and written-out logits.
+"""Measure what the vocabulary head alone costs, with two passes, with plain tiles, and with written-out logits.
 
     python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
 
-All heads get the same hidden states: FOLDER's documents, cut at 256 tokens, in the encoder's own batches. The tables
-show time, peak memory beyond what was there before, the share of the float32 matrix-product peak, and how many terms
-the two-pass head computes per active one. They are for the trained tiny model and for a random BERT-base.
+All heads get the same hidden states. They are made from FOLDER's documents, cut at 256 tokens, in the encoder's own
+batches. The tables show the time, the added memory at the peak, the share of the float32 matrix-product peak, and how
+many candidate terms the two-pass head computes per active term. There is one table for the trained tiny model and one
+for a random BERT-base.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from splade_integrations.models.repository import Repository
 
 __all__ = ["main", "measure_head"]
 
-_MAX_BATCH_TOKENS = 1024  # the encoder's on a CPU
+_MAX_BATCH_TOKENS = 1024  # as in the encoder on a CPU
 _DEFAULT_TEXTS = 32
 _MIB = 2**20
 Head = Callable[[Tensor, Tensor], Tensor]
@@ -50,7 +51,7 @@ Batch = tuple[Tensor, Tensor]  # hidden states (B, L, H), lengths (B,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -77,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         print(format_table(header, rows))
         print(
-            f"{report['active']:.0f} active terms a text, {report['candidates']:.0f} candidates: "
-            f"{report['candidates'] / report['active']:.2f} for each active one"
+            f"Per text: {report['active']:.0f} active terms and {report['candidates']:.0f} candidates, or "
+            f"{report['candidates'] / report['active']:.2f} candidates per active term"
         )
     write_json(options.json, {"question": "the head alone", "max_length": options.max_length, "models": reports})
     return 0
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) -> dict[str, Any]:
-    """Return times, peaks, shares and candidates of the three heads on one checkpoint's hidden states in float32."""
+    """Return times, memory, shares of the peak and candidates of the three heads on a checkpoint's hidden states."""
     loaded = load_masked_lm(Repository(folder), "", resolve_compute("cpu"))
     if loaded.decoder is None:
         raise ValueError(f"{folder} must have a head that ends in a linear decoder, got one that does not. Use a BERT.")
@@ -155,11 +156,17 @@ def _hidden_states(model: MaskedLM, folder: str, texts: list[str], max_length: i
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="head", description="The vocabulary head alone: time, memory, candidates.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
-    parser.add_argument("--models", nargs="+", default=["tiny", "base"], help="tiny, base or folders (default: both)")
+    parser = argparse.ArgumentParser(
+        prog="head", description="Measure the time, memory and candidates of the head alone."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
+    parser.add_argument(
+        "--models", nargs="+", default=["tiny", "base"], help="tiny, base or folders (default: tiny base)"
+    )
     parser.add_argument("--texts", type=int, default=_DEFAULT_TEXTS, help="number of texts (default: %(default)s)")
-    parser.add_argument("--max-length", type=int, default=256, help="longest text, in tokens (default: %(default)s)")
+    parser.add_argument(
+        "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"
+    )
     add_common_options(parser)
     return parser
 

@@ -3,14 +3,14 @@
     python -m benchmarks.ingest memory [--documents 50000] [--uri http://localhost:19530]
     python -m benchmarks.ingest time [--documents 1000] [--model MODEL]
 
-`memory` compares the peak of a process that adds 1 000 documents with that of one that adds many, for each framework's
-hybrid store. milvus-lite holds what it stores in that process's memory, so the same is measured for `MilvusClient`
-alone. `--uri` names a server (`milvus-lite server --data-dir FOLDER` starts one), whose memory is its own. Rows are
-made up (120 terms of 30522, 384 dense dimensions), so that no model's memory is included.
+`memory` compares the peak memory of two processes: one adds 1 000 documents, and the other adds many. It does so for
+each framework's hybrid store and for `MilvusClient` alone, since milvus-lite keeps the stored rows in the memory of the
+process. `--uri` names a server (`milvus-lite server --data-dir FOLDER` starts one). A server's memory is not included.
+Rows are made up (120 terms of 30522, 384 dense dimensions), so no model's memory is included either.
 
-`time` compares adding to an existing collection with encoding the same texts in one call and inserting them through
-`MilvusClient`. It also prints how many calls the encoder got, of how many texts each, and the longest stalls of the
-event loop during an async add.
+`time` compares two ways of adding documents to an existing collection. One adds them through a framework. The other
+encodes the same texts in one call and inserts them through `MilvusClient`. The command also prints how many texts each
+call of the encoder had, and the longest stalls of the event loop during an async add.
 """
 
 import argparse
@@ -52,7 +52,7 @@ _ROWS_AT_ONCE = 100
 
 
 class MadeUpDense(Embeddings):
-    """Random unit vectors."""
+    """Embed texts as random unit vectors."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts. (len(texts), 384)."""
@@ -66,7 +66,7 @@ class MadeUpDense(Embeddings):
 
 
 class MadeUpSparse:
-    """Random rows with as many terms as SPLADE's."""
+    """Encode texts as random rows with as many terms as SPLADE gives."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode texts. (len(texts), 30522)."""
@@ -80,7 +80,7 @@ class MadeUpSparse:
 
 
 class Counted:
-    """An encoder that remembers how many texts each call had."""
+    """Wrap an encoder, and remember how many texts each call had."""
 
     def __init__(self, encoder: SparseTextEncoder) -> None:
         self._encoder, self.calls = encoder, list[int]()
@@ -120,7 +120,7 @@ def _texts(count: int) -> Iterator[str]:
 
 
 def measure_memory(framework: str, documents: int, uri: str | None = None) -> float:
-    """Return the peak MiB of a new process that adds this many documents to a server, or to its own file."""
+    """Return the peak MiB of a new process that adds this many documents to a server or, without `uri`, to a file."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (framework, documents, uri))
 
@@ -146,7 +146,7 @@ def _peak(framework: str, documents: int, uri: str | None) -> float:
 
 
 def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
-    """Return each framework's median seconds of `repeats`, the encoder's calls, and the event loop's longest stalls."""
+    """Return each framework's median seconds, the encoder's calls, and the event loop's longest stalls."""
     texts = list(_texts(documents))
     ids = [str(number) for number in range(documents)]
     nodes = _nodes(texts)
@@ -204,9 +204,9 @@ def _insert(store: Any, encoder: SparseTextEncoder, texts: list[str], ids: list[
 
 
 async def _longest_stall(aadd: Callable[[], Any]) -> float:
-    """Return the longest time, in seconds, for which the loop did not run while documents were added."""
+    """Return the longest time in seconds during which the event loop did not run while documents were added."""
     gc.collect()
-    gc.freeze()  # leave imported objects out of later collections, as a server tuned for latency does
+    gc.freeze()  # excludes imported objects from garbage collection, as a server tuned for latency does
     longest, adding = 0.0, asyncio.ensure_future(aadd())
     while not adding.done():
         start = time.perf_counter()
@@ -224,13 +224,15 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="ingest", description="Measure adding through the frameworks.")
-    parser.add_argument("what", choices=["memory", "time"])
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="ingest", description="Measure what adding documents through a framework costs."
+    )
+    parser.add_argument("what", choices=["memory", "time"], help="what to measure")
     parser.add_argument("--documents", type=int, help="number of documents (default: 50000 for memory, 1000 for time)")
-    parser.add_argument("--uri", help="a server for `memory` (default: a milvus-lite file)")
-    parser.add_argument("--model", help="SPLADE checkpoint for `time` (default: the demo's small model)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds for `time` (default: %(default)s)")
+    parser.add_argument("--uri", help="a server, for `memory` (default: a milvus-lite file)")
+    parser.add_argument("--model", help="SPLADE checkpoint, for `time` (default: the demo's small model)")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats, for `time` (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     options = parser.parse_args(arguments)
     print(describe_environment())

@@ -1,9 +1,10 @@
-"""How long does one short query take? Time this encoder and its peers, one text at a time, in interleaved rounds.
+"""Measure how long one short query takes, for this encoder and its peers.
 
     python -m benchmarks.latency FOLDER [--model tiny|base] [--query TEXT] [--only NAME …] [--json OUT]
 
-The query is FOLDER's query of median length. In a round, each encoder is called several times in a row, as in a server,
-and the round's figure is their median. The table shows the median, the least and the most of the rounds.
+The query is the one of median length among FOLDER's queries. In a round, each encoder is called several times in a row,
+as in a server, and the round's figure is the median of these calls. The table shows the median, the smallest and the
+largest figure of the rounds.
 """
 
 import argparse
@@ -37,7 +38,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, time in milliseconds.items()
     ]
     print("\n" + format_table(["encoder", "ms", "weight diff", *(f"{our} takes ×" for our in mine)], rows))
-    print("\nMedians, (least–most); ratios of medians, (least–most within a round): below 1 ours is faster.")
+    print("\nMedians of the rounds (smallest–largest). Ratios compare medians (smallest–largest within one round).")
+    print("If a ratio is below 1, our encoder is faster.")
     lines = headlines(found, seconds)
     print("\n" + format_headlines(lines))
     write_json(
@@ -87,10 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="latency", description="The time of one short query, beside peers.")
+    parser = argparse.ArgumentParser(
+        prog="latency", description="Measure the time of one short query, for this encoder and its peers."
+    )
     add_contestant_options(parser)
     parser.add_argument(
-        "--query", metavar="TEXT", help="the query to time (default: the collection's query of median length)"
+        "--query", metavar="TEXT", help="the query to time (default: the dataset's query of median length)"
     )
     parser.add_argument("--calls", type=int, default=10, help="calls in a row within a round (default: %(default)s)")
     add_common_options(parser, rounds=15)
@@ -98,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at_one_batch_size(found: list[Contestant]) -> list[Contestant]:
-    """Keep each encoder once, named without its batch size, since one text is a batch of one anyway."""
+    """Return each encoder once, under a name without its batch size, since one text is always a batch of one."""
     first: dict[str, Contestant] = {}
     for peer in found:
         first.setdefault(peer.name.partition(", batch")[0], peer)

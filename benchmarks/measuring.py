@@ -1,8 +1,8 @@
 """Measure in interleaved rounds, report medians with their spread, and measure the machine's own peak.
 
 Nothing here depends on models or peers. Each contestant is a call that returns its seconds. A round makes each call
-once, so that a slow minute hits all of them. Ratios are of medians, with the least and the most of the ratios within a
-round.
+once, so a slow minute of the machine affects all of them. A ratio compares two medians, and its spread is the smallest
+and the largest ratio within one round.
 """
 
 import argparse
@@ -59,15 +59,15 @@ _PACKAGES = (
     "langchain-milvus",
     "llama-index-vector-stores-milvus",
 )
-# Rows, inner size and columns of two products, the faster of which is the peak: a square and BERT-base's largest layer.
+# Rows, inner size and columns of two products: a square one, and BERT-base's largest layer. The faster one is the peak.
 PEAK_SHAPES = ((2048, 2048, 2048), (512, 768, 3072))
-# A product is repeated for this long, so that its rate is one that the machine sustains.
+# Each product is repeated for this long, to measure a rate that the machine can sustain.
 _PEAK_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, with the least and the most value."""
+    """A median, with the smallest and the largest value."""
 
     median: float
     least: float
@@ -79,7 +79,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return the median, the least and the most of some values.
+    """Return the median, the smallest and the largest of some values.
 
     Example:
         >>> str(spread([1.0, 2.0, 9.0]))
@@ -90,11 +90,11 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Return the ratio of the medians, with the least and the most of the ratios within a round.
+    """Return the ratio of the medians, with the smallest and the largest ratio within one round.
 
     Args:
-        numerators: One per round.
-        denominators: One per round, in the same order.
+        numerators: One figure per round.
+        denominators: One figure per round, in the same order.
 
     Example:
         >>> ratio([8.0, 6.0, 12.0], [2.0, 2.0, 2.0])
@@ -113,9 +113,9 @@ def interleave(
     """Return the seconds of each contestant in each round: A B C, A B C, ….
 
     Args:
-        contestants: Calls that return their seconds, as those of `timed` do.
-        rounds: Number of rounds.
-        before_round: Called before each round, untimed, with "round 1 of 5".
+        contestants: Calls that return their seconds. `timed` makes such calls.
+        rounds: The number of rounds.
+        before_round: Called before each round with a text such as "round 1 of 5". This call is not timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
@@ -144,7 +144,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the FLOP/s of the faster of `PEAK_SHAPES`, from the median product. An int8 operation counts as a FLOP."""
+    """Return the FLOP/s of the faster of `PEAK_SHAPES`, by its median time. An int8 operation counts as a FLOP."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 
@@ -167,7 +167,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, processor, threads and load, without which nobody can judge a figure."""
+    """Return versions, processor, threads and load. Nobody can judge a figure without them."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -201,7 +201,7 @@ def _processor() -> str:
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Align columns of text: the first one left, the others right.
+    """Return a table: the first column is aligned to the left, and the others to the right.
 
     Example:
         >>> print(format_table(["encoder", "texts/s"], [["ours", 12], ["theirs", 3]]))
@@ -228,7 +228,7 @@ def add_common_options(parser: argparse.ArgumentParser, *, rounds: int = 5) -> N
 
 
 def write_json(file: Path | None, report: Mapping[str, Any]) -> None:
-    """Write the command, `environment()` and a report to `file`, unless that is None."""
+    """Write the command, `environment()` and a report to `file`. Do nothing if `file` is None."""
     if file is None:
         return
     written = {"command": sys.argv, "environment": environment(), **report}

@@ -1,12 +1,13 @@
-"""How much memory does a stream of long texts take? Measure the peak beyond a warmed encoder, one process per run.
+"""Measure how much memory a stream of long texts takes in addition to a warmed-up encoder, in one process per run.
 
     python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
     python -m benchmarks.memory FOLDER --mixed [--runs …]
 
-`stream_documents` reads this many texts of 512 tokens, which a generator makes from FOLDER's documents. Each block is
-dropped when the next one comes. With --mixed, the texts are FOLDER's documents at their real lengths, repeated, and cut
-at 512 tokens: an allocator keeps more memory after texts of many lengths. A few long texts warm up the encoder. Then
-the peak of resident memory is reset, and the table shows how far it rises. This reads /proc, so it needs Linux.
+A run is MODEL:TEXTS. Its process encodes this number of texts of 512 tokens with `stream_documents`. A generator makes
+the texts from FOLDER's documents. Each block of rows is dropped when the next one comes. With --mixed, the texts are
+FOLDER's documents at their real lengths, repeated and cut at 512 tokens, since an allocator keeps more memory after
+texts of many lengths. First, a few long texts warm up the encoder. Then the peak of resident memory is reset, and the
+table shows how far the peak rises. This reads /proc, so it needs Linux.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _MIB = 2**20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -50,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe_environment())
     dataset = load_dataset(options.folder)
     for model in {_parsed(run)[0] for run in options.runs}:
-        model_path(model, dataset)  # made here if it is missing, outside the memory that is measured
+        model_path(model, dataset)  # makes a missing model here, so its making does not count as memory of a run
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
-    header = ["model", "texts", "peak MiB over warmed", "warmed MiB", "coarse head MiB", "texts/s"]
+    header = ["model", "texts", "MiB added at peak", "MiB after warming up", "int8 head MiB", "texts/s"]
     rows = [
         [
             run["model"],
@@ -66,20 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print("\n" + format_table(header, rows))
     texts = f"texts of {'up to ' * options.mixed}{_MAX_LENGTH} tokens"
-    print(f"\n{options.dtype}; {texts}; the coarse head is within the warmed memory, as weights are.")
+    print(f"\n{options.dtype}; {texts}. The memory after warming up includes the weights and the head's int8 copy.")
     write_json(options.json, {"question": "memory of a stream", "dtype": options.dtype, "runs": runs})
     return 0
 
 
 def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool) -> dict[str, Any]:
-    """Return the bytes that streaming `texts` texts takes beyond a warmed encoder, with the circumstances."""
+    """Return the bytes that streaming `texts` texts takes in addition to a warmed-up encoder, and the conditions."""
     quiet()
     dataset = load_dataset(folder)
     encoder = our_encoder(model_path(model, dataset), dtype, _MAX_LENGTH)
     warming = list(islice(long_texts(dataset.documents), _WARMING_TEXTS))
     lengths = token_lengths(model_path(model, dataset), warming, _MAX_LENGTH)
     if min(lengths) != _MAX_LENGTH:
-        raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a collection in English.")
+        raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a dataset in English.")
     for _ in encoder.stream_documents(warming):
         pass
     memory = PeakMemory()
@@ -106,7 +107,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
 
 
 def long_texts(documents: Sequence[str]) -> Iterator[str]:
-    """Yield endless texts of more than 512 tokens. Each starts with its number and comes from another place.
+    """Yield texts of more than 512 tokens without end. Each starts with its number and uses other documents.
 
     Example:
         >>> next(long_texts(["a dog", "", "two cats"]))[:17]
@@ -122,7 +123,7 @@ def long_texts(documents: Sequence[str]) -> Iterator[str]:
 
 
 def _coarse_head_bytes(folder: str) -> int | None:
-    """Return the bytes that the two-pass head keeps beside the decoder; None if this machine does not use it."""
+    """Return the bytes of the two-pass head's int8 copy, or None if this machine does not use that head."""
     decoder = load_masked_lm(Repository(folder), "", resolve_compute("cpu")).decoder
     return TwoPassHead(decoder).nbytes if decoder is not None and TwoPassHead.suits(decoder.weight) else None
 
@@ -151,18 +152,23 @@ def _run(argument: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="memory", description="Peak memory of stream_documents on 512-token texts.")
-    parser.add_argument("folder", metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
+    parser = argparse.ArgumentParser(
+        prog="memory", description="Measure the peak memory of stream_documents on 512-token texts."
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
         "--runs",
         nargs="+",
         type=_run,
         default=["tiny:1000", "tiny:10000", "tiny:50000", "base:500"],
         metavar="MODEL:TEXTS",
+        help="models and numbers of texts to measure (default: tiny:1000 tiny:10000 tiny:50000 base:500)",
     )
-    parser.add_argument("--mixed", action="store_true", help="FOLDER's documents at their real lengths, repeated")
+    parser.add_argument("--mixed", action="store_true", help="use FOLDER's documents at their real lengths, repeated")
     parser.add_argument(
-        "--dtype", default="float32", help="the encoder's, or for instance openvino-int8 (default: %(default)s)"
+        "--dtype",
+        default="float32",
+        help="number type, such as int8, or backend and type, such as openvino-int8 (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, help="number of torch threads")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")

@@ -1,4 +1,4 @@
-"""Set up each encoder: ours in each dtype and backend, and its peers on the same weights.
+"""Set up our encoder in each dtype and backend, and its peers on the same weights.
 
 `benchmarks/backends.py` has the sentence-transformers backends that need exported files.
 """
@@ -21,17 +21,17 @@ from splade_integrations import OptionalDependencyError, SpladeEncoder
 
 __all__ = ["PEERS", "SETTINGS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
 
-# Settings of ours: a dtype, after the name of the backend unless that is torch.
+# Our settings. Each is a dtype, preceded by the name of the backend unless the backend is torch.
 SETTINGS = ("float32", "bfloat16", "int8", "openvino-float32", "openvino-bfloat16", "openvino-int8")
 _BATCH_SIZES = (1, 4, 8)
 _DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
-_FASTEMBED_TERMS = 30522  # the vocabulary size of the model that it is told to be
-# The previous contestant's threads spin for a while before they sleep.
+_FASTEMBED_TERMS = 30522  # the vocabulary size of the model whose name fastembed gets
+# A pause before each measurement, since the previous contestant's threads spin for a while before they sleep.
 _SETTLING_SECONDS = 0.05
 
 
 class UnavailableError(Exception):
-    """An encoder cannot run here; the message says why."""
+    """Raised if an encoder cannot run here. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,15 @@ class Contestant:
     """One encoder at one setting.
 
     Args:
-        name: As printed.
-        backend: Contestants of one backend differ only in batch size, or in how their file is optimised.
-        dtype: The number type it computes in: "float32", "bfloat16", "int8", or "" if its runtime decides.
-        seconds: Called with texts and a number of calls in a row. Returns their median seconds.
-        rows: Called with texts. Returns their weights, untimed.
-        exact: Whether its weights must be float32's.
-        keep: Whether it stays in the contest whatever its batch size, as the library's default.
+        name: The name in the tables.
+        backend: Contestants with the same backend differ only in batch size, or in how their file is optimised.
+        dtype: The number type that it computes in: "float32", "bfloat16", "int8", or "" if its runtime decides.
+        seconds: A function of texts and a number of calls. It encodes the texts that often, and returns the median
+            seconds of a call.
+        rows: A function of texts that returns their weights. It is not timed.
+        exact: Whether its weights must equal those of float32.
+        keep: Whether it takes part in the rounds even if another batch size is faster, because it is the library's
+            default.
     """
 
     name: str
@@ -70,13 +72,13 @@ def in_this_process(
     """Return a contestant that runs in this process.
 
     Args:
-        name: As printed.
-        encode: Returns whatever the encoder returns for texts. This is timed.
-        to_csr: Converts that to a csr_array. This is not timed.
-        backend: None uses the name.
-        dtype: As `Contestant`.
-        exact: As `Contestant`.
-        keep: As `Contestant`.
+        name: As in `Contestant`.
+        encode: A function of texts that returns the encoder's own result. It is timed.
+        to_csr: Converts this result to a csr_array. It is not timed.
+        backend: As in `Contestant`. None uses the name.
+        dtype: As in `Contestant`.
+        exact: As in `Contestant`.
+        keep: As in `Contestant`.
     """
 
     def seconds(texts: Sequence[str], calls: int) -> float:
@@ -91,16 +93,16 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
     """Return the contestants of one library, in this process.
 
     Args:
-        name: "ours " and one of `SETTINGS`, or one of `PEERS`.
+        name: "ours " followed by one of `SETTINGS`, or one of `PEERS`.
         folder: A BERT-like checkpoint.
-        options: `max_length` and `threads`.
+        options: The command's options, of which `max_length` and `threads` are read.
     Raises:
         UnavailableError: The library cannot run here.
     """
     make = partial(_ours, setting=name.removeprefix("ours ")) if name.startswith("ours ") else PEERS[name]
     try:
         made = list(make(folder, options))
-        made[0].rows(["one text", "and another"])  # an encoder that cannot encode fails here
+        made[0].rows(["one text", "and another"])  # fails here if the encoder cannot encode
         return made
     except UnavailableError:
         raise
@@ -108,7 +110,7 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
         raise UnavailableError(
             f"{err}. Install the peers with: pip install -r benchmarks/requirements-peers.txt"
         ) from err
-    except Exception as err:  # a peer's own fault must not end the comparison of the others
+    except Exception as err:  # an error in one peer must not end the comparison of the others
         reason = str(err).strip().splitlines()[0] if str(err) else ""
         raise UnavailableError(f"fails with {type(err).__name__}: {reason}") from err
 
@@ -204,10 +206,10 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 
 
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield milvus-model. transformers 5 lacks `batch_encode_plus`, so it is set to its successor, `__call__`.
+    """Yield milvus-model. transformers 5 lacks `batch_encode_plus`, so this method is set to its successor, `__call__`.
 
-    It takes the maximum without masking padding, so its weights depend on the batch. It is not exact in any number
-    type.
+    milvus-model takes the maximum without masking padding, so its weights depend on the batch. It is not exact in any
+    number type.
     """
     from transformers import PreTrainedTokenizerBase
 
@@ -238,7 +240,7 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield fastembed's SPLADE class on our exported file: it reads any folder with the layout of its own model."""
+    """Yield fastembed's SPLADE class on our exported file. It reads any folder with the layout of its own model."""
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(

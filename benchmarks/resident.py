@@ -9,15 +9,15 @@ __all__ = ["PeakMemory"]
 
 
 class PeakMemory:
-    """The peak from now on. Memory freed earlier is first given back to the system, so that it does not hide growth.
+    """Measure the peak from now on. Freed memory is first given back to the system, so that it cannot hide growth.
 
     Raises:
-        OSError: Not Linux, or /proc does not let a process reset its peak.
+        OSError: The system is not Linux, or /proc does not let a process reset its peak.
     """
 
     def __init__(self) -> None:
         gc.collect()
-        # Only glibc has this call. What another C library keeps counts as resident before.
+        # Only glibc has this call. With another C library, freed memory counts as resident at the start.
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)
         try:

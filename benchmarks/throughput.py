@@ -1,11 +1,12 @@
-"""How many texts per second? Time this encoder and its peers on the same weights and texts, in interleaved rounds.
+"""Measure texts per second, for this encoder and its peers on the same weights and texts.
 
     python -m benchmarks.throughput FOLDER [--model tiny|base] [--short] [--texts N] [--only NAME …] [--json OUT]
 
-FOLDER is a test collection in BEIR layout. The texts are its documents, evenly spaced, at their real lengths, cut at
-256 tokens; with --short they are its queries. First each peer's batch sizes are tried on some of the texts and the best
-one is kept, beside the library's default. Then come the rounds. A peer's time ends with what it returns, ours with a
-csr_array. Results are checked before times are compared. Each library runs in its own process.
+FOLDER is a dataset in BEIR layout. The texts are an evenly spaced selection of its documents, at their real lengths,
+cut at 256 tokens. With --short, the texts are its queries. First, each peer tries its batch sizes on some of the texts.
+The fastest batch size takes part in the rounds, and so does the library's default. In a round, all contestants encode
+all texts, one after another. The time of each one ends when it returns its result; ours returns a csr_array. Results
+are checked before times are compared. Each library runs in its own process.
 """
 
 import argparse
@@ -52,7 +53,7 @@ _PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -114,11 +115,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="throughput", description="Texts per second, beside peers.")
+    parser = argparse.ArgumentParser(
+        prog="throughput", description="Measure texts per second, for this encoder and its peers."
+    )
     add_contestant_options(parser)
-    parser.add_argument("--short", action="store_true", help="the collection's queries instead of its documents")
-    parser.add_argument("--texts", type=int, help=f"number of texts (default: {_DEFAULT_TEXTS})")
-    parser.add_argument("--all-batch-sizes", action="store_true", help="time every batch size, not only the best")
+    parser.add_argument("--short", action="store_true", help="encode the dataset's queries instead of its documents")
+    parser.add_argument(
+        "--texts", type=int, help="number of texts (default: 192 for tiny, 32 for base, 64 for a folder)"
+    )
+    parser.add_argument("--all-batch-sizes", action="store_true", help="time every batch size, not only the fastest")
     add_common_options(parser)
     return parser
 
@@ -136,7 +141,7 @@ def _describe(options: argparse.Namespace, texts: list[str], lengths: list[int],
 def _report(
     found: list[Contestant], seconds: dict[str, list[float]], differences: dict[str, float], texts: int
 ) -> dict[str, Any]:
-    """Return the texts/s of each, and how many times as fast as each peer ours is, in each of our dtypes."""
+    """Return the texts/s of each contestant, and how many times as fast as each peer our encoder is in each dtype."""
     ours = [peer for peer in found if peer.name.startswith("ours")]
     return {
         "texts_per_second": {name: spread(texts / second for second in values) for name, values in seconds.items()},
@@ -156,11 +161,12 @@ def _print(report: dict[str, Any], shares: dict[str, dict[str, Spread]], rates: 
         for name, rate in report["texts_per_second"].items()
     ]
     print("\n" + format_table(header, rows))
-    print("\nSeconds' medians, (least–most); ratios of medians, (least–most within a round).")
-    print("Weight diff: largest difference from ours in float32.\n")
+    print("\nMedians of the rounds (smallest–largest). Ratios compare medians (smallest–largest within one round).")
+    print("Weight diff: the largest difference from our weights in float32.\n")
     peaks = ", ".join(f"{name} {spread(values).median / 1e9:.0f}" for name, values in rates.items())
     print(
-        f"Matrix-product peak, in our process, GFLOP/s: {peaks}. End to end, real tokens, full head, the share of it:"
+        f"Peak of plain matrix products in our process, GFLOP/s: {peaks}. The table shows which share of the peak each "
+        "encoder reaches from texts to rows. It counts real tokens and the full head."
     )
     columns = [peak for peak in rates if any(peak in share for share in shares.values())]
     table = [[name, *(str(share.get(peak, "")) for peak in columns)] for name, share in shares.items()]

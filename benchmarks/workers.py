@@ -1,4 +1,4 @@
-"""Run a library in its own process, which encodes on request."""
+"""Run a library in its own process, and let that process encode on request."""
 
 import argparse
 import multiprocessing
@@ -15,18 +15,18 @@ from benchmarks.workload import quiet
 
 __all__ = ["Worker"]
 
-_ENDED = "its process ended. See above for the reason."
-# How long a process may take to end by itself.
+_ENDED = "its process ended. The output above says why."
+# A process that has not ended by itself after this time is killed.
 _PATIENCE_SECONDS = 10
 
 
 class Worker:
-    """A process that holds one library's contestants. It runs until `close`.
+    """Hold one library's contestants in a process that runs until `close`.
 
     Args:
-        name: As for `set_up`.
+        name: As in `set_up`.
         folder: The checkpoint.
-        options: As for `contest`.
+        options: As in `contest`.
     Raises:
         UnavailableError: The library cannot run here.
     """
@@ -48,7 +48,7 @@ class Worker:
         ]
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a module's function in that process."""
+        """Call a function of a module in the process, and return its result."""
         return self._ask("call", function, *arguments)
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ def _serve(connection: Connection, name: str, folder: str, options: argparse.Nam
     try:
         made = set_up(name, folder, options)
     except UnavailableError as err:
-        connection.send(UnavailableError(str(err)))  # without its cause, which may not pickle
+        connection.send(UnavailableError(str(err)))  # without the error's cause, which may not pickle
         return
     connection.send([replace(contestant, seconds=_elsewhere, rows=_elsewhere) for contestant in made])
     while True:
@@ -95,5 +95,5 @@ def _serve(connection: Connection, name: str, folder: str, options: argparse.Nam
 
 
 def _elsewhere(texts: Sequence[str], *_: Any) -> Any:
-    """Stand in for a function that stays in its process."""
+    """Stand in for a function that cannot leave its process."""
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The texts and models of the benchmarks, and how much arithmetic a token takes."""
+"""Provide the texts and models of the benchmarks, and count the arithmetic of a token."""
 
 import logging
 import random
@@ -29,7 +29,7 @@ __all__ = [
     "token_lengths",
 ]
 
-# For models made here and peers' exported files. Git ignores it, `make clean` removes it.
+# Holds the models made here and the peers' exported files. Git ignores this folder, and `make clean` removes it.
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
 _ACTIVE_TERMS = 200
 _TEXTS_FOR_BIAS = 40
@@ -51,10 +51,10 @@ def quiet() -> None:
 
 
 def load_dataset(folder: str | Path) -> Dataset:
-    """Load a test collection in BEIR layout.
+    """Load a dataset in BEIR layout.
 
     Raises:
-        SystemExit: It is not one; the message says why.
+        SystemExit: The folder is not such a dataset. The message says why.
     """
     try:
         return read_collection(folder)
@@ -63,7 +63,7 @@ def load_dataset(folder: str | Path) -> Dataset:
 
 
 def model_path(name: str, dataset: Dataset) -> str:
-    """Return the folder of "tiny" (the demo's model), of "base" (`random_bert_base`), or `name` if it is a folder."""
+    """Return the folder of "tiny" (the demo's model) or "base" (`random_bert_base`), or `name` if it is a folder."""
     if name == "tiny":
         return splade_model_path()
     if name == "base":
@@ -74,19 +74,20 @@ def model_path(name: str, dataset: Dataset) -> str:
 
 
 def random_bert_base(name: str, texts: Sequence[str]) -> Path:
-    """Return the folder of a random checkpoint of BERT-base's size (110 M parameters), which is made once.
+    """Return the folder of a random checkpoint of BERT-base's size (110 M parameters). It is made once and then reused.
 
     No trained model of that size installs offline. The tokenizer is the tiny model's. The decoder's bias is shifted so
     that about 200 terms per text of `texts` are active, as in a trained model.
 
-    The checkpoint is good for measuring time and memory. It says nothing of quality, since its weights mean nothing. It
-    also differs from a trained model in two ways that a figure can show. Its active terms are nearly the same for every
-    text and its maxima lie close around the threshold, so a bound leaves more terms undecided (benchmarks/head.py
-    prints how many). And it has no outliers, so the errors of 8-bit weights differ.
+    The checkpoint is good for measuring time and memory. It says nothing about quality, since its weights mean nothing.
+    It also differs from a trained model in two ways that can affect a figure. First, its active terms are nearly the
+    same for every text, and its logits lie close to the threshold. So the two-pass head's bound leaves more terms
+    undecided (benchmarks/head.py prints how many). Second, its weights have no outliers, so the errors of 8-bit weights
+    differ.
 
     Args:
-        name: What `texts` are called, as a part of the folder's name below `CACHE`.
-        texts: Typical texts, of which 40 are used.
+        name: The name of `texts`, which becomes part of the folder's name below `CACHE`.
+        texts: Typical texts. 40 of them are used.
     """
     folder = CACHE / f"random-bert-base-{name}"
     complete = folder / "complete"
@@ -101,19 +102,19 @@ def random_bert_base(name: str, texts: Sequence[str]) -> Path:
             active_terms=_ACTIVE_TERMS,
             **_BERT_BASE,
         )
-        complete.touch()  # last: a folder without it was interrupted, and is made again
+        complete.touch()  # the last step: a folder without this file was interrupted, and is made again
     return folder
 
 
 def made_up_queries(count: int, *, seed: int = 0) -> list[str]:
-    """Return `count` queries of 4 to 12 random words, each of which the tiny model's tokenizer knows."""
+    """Return `count` queries of 4 to 12 random words from the vocabulary of the tiny model's tokenizer."""
     words = sorted(word for word in AutoTokenizer.from_pretrained(splade_model_path()).get_vocab() if word.isalpha())
     generator = random.Random(seed)
     return [" ".join(generator.choices(words, k=generator.randint(4, 12))) for _ in range(count)]
 
 
 def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
-    """Return `number` texts (all, if there are fewer), evenly spaced over `texts`.
+    """Return `number` evenly spaced items of `texts`, or all of them if there are fewer.
 
     Example:
         >>> evenly_spaced(["a", "b", "c", "d", "e"], 2)
@@ -124,7 +125,7 @@ def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
 
 
 def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[int]:
-    """Return each text's number of tokens, special ones included, cut at `max_length`."""
+    """Return each text's number of tokens, including special tokens and at most `max_length`."""
     ids = AutoTokenizer.from_pretrained(folder)(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [len(text_ids) for text_ids in ids]
 
@@ -132,10 +133,10 @@ def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[in
 def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: int) -> int:
     """Return the floating-point operations of one real token in the matrix products with weights.
 
-    They are 2 · (layers · (4 H² + 2 H I) + H² + H V), two per multiplication. They cover attention's four projections
-    and the feed-forward layer's two products (12 H² per layer if I = 4 H), the head's transform, and the full head,
-    even if the encoder skips part of it. The products between tokens (4 · layers · L · H, about 3 % of BERT-base at 200
-    tokens) are left out, so shares of a peak are understated.
+    The number is 2 · (layers · (4 H² + 2 H I) + H² + H V), with two operations per multiplication. It covers
+    attention's four projections, the feed-forward layer's two products (12 H² per layer for all six if I = 4 H), the
+    head's transform, and the full head, even if the encoder skips part of the head. Products between tokens (4 · layers
+    · L · H, about 3 % of BERT-base at 200 tokens) are left out, so shares of a peak are slightly too low.
 
     Example:
         >>> flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522)

@@ -1,1 +1,1 @@
-"""Acceptance checks that take too long for the tests, run as `python -m checks.NAME`. They fail by exit status."""
+"""Run acceptance checks that take too long for the tests: `python -m checks.NAME`. Exit status 1 means failure."""

@@ -1,9 +1,10 @@
-"""Check that explanations add up to Milvus's scores, and name the token with the largest logit, on a BEIR folder.
+"""Check that explanations add up to Milvus's scores, and that each term names the token with the largest logit.
 
     python -m checks.explanations FOLDER [--pairs 200]
 
-The documents that are judged for the first queries go into Milvus. A pair is a query and its first hit. The logits come
-from plain transformers. The exit status is 1 if a difference is larger than 1e-4.
+FOLDER is a dataset in BEIR layout. The check takes its first queries, and puts the documents that are judged for them
+into Milvus. A pair is a query and its first hit. The logits come from plain transformers. The exit status is 1 if a
+difference is larger than 1e-4.
 """
 
 import argparse
@@ -34,13 +35,14 @@ class Differences:
     """The largest differences over all pairs, and what was compared.
 
     Args:
-        documents: Number of documents in Milvus.
-        pairs: Number of pairs.
-        terms: Number of terms that a query and its document share, over all pairs.
-        expansions: Number of those that the document does not contain.
-        from_milvus: Between the sum of contributions and Milvus's score.
-        from_own_score: Between that sum and the explanation's own score.
-        from_largest_logit: Between a term's largest logit and its logit at the token that the explanation names.
+        documents: The number of documents in Milvus.
+        pairs: The number of pairs.
+        terms: The number of terms that a query and its document share, summed over all pairs.
+        expansions: The number of shared terms that the document does not contain.
+        from_milvus: The largest difference between the sum of an explanation's contributions and Milvus's score.
+        from_own_score: The largest difference between this sum and the explanation's own score.
+        from_largest_logit: The largest difference between a term's largest logit and its logit at the token that the
+            explanation names.
     """
 
     documents: int
@@ -53,14 +55,16 @@ class Differences:
 
     @property
     def largest(self) -> float:
-        """The largest of the three."""
+        """The largest of the three differences."""
         return max(self.from_milvus, self.from_own_score, self.from_largest_logit)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m checks.explanations", description="Check explanations.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m checks.explanations", description="Check explanations against Milvus and plain transformers."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument("--pairs", type=int, default=200, help="number of queries (default: %(default)s)")
     options = parser.parse_args(arguments)
     quiet()
@@ -68,15 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{found.pairs} pairs, {found.documents} documents, {found.terms} shared terms, {found.expansions} expansions"
     )
-    print(f"largest difference between a sum of contributions and Milvus's score:    {found.from_milvus:.2e}")
-    print(f"largest difference between that sum and the explanation's own score:     {found.from_own_score:.2e}")
-    print(f"largest difference between a term's largest logit and that of its token: {found.from_largest_logit:.2e}")
-    print(f"allowed: {_TOLERANCE}")
+    print(f"largest difference between the sum of contributions and Milvus's score:        {found.from_milvus:.2e}")
+    print(f"largest difference between the sum and the explanation's own score:            {found.from_own_score:.2e}")
+    print(
+        f"largest difference between a term's largest logit and the named token's logit: {found.from_largest_logit:.2e}"
+    )
+    print(f"largest difference allowed: {_TOLERANCE}")
     return int(found.largest > _TOLERANCE)
 
 
 def compare(dataset: Dataset, pairs: int) -> Differences:
-    """Explain the first hit of each of the first `pairs` queries."""
+    """Explain the first hit of each of the first `pairs` queries, and return the largest differences."""
     encoder = SpladeEncoder(splade_model_path(), max_length=_MAX_LENGTH)
     queries = dataset.queries[:pairs]
     judged = {document for query in dataset.query_ids[:pairs] for document in dataset.qrels[query]}
@@ -94,11 +100,11 @@ def compare(dataset: Dataset, pairs: int) -> Differences:
         total = sum(term.contribution for term in explanation.terms)
         found.from_milvus = max(found.from_milvus, abs(total - hit.scores[0]))
         found.from_own_score = max(found.from_own_score, abs(total - explanation.score))
-        for side, text in (("query", explanation.query), ("document", explanation.document)):
+        for role, text in (("query", explanation.query), ("document", explanation.document)):
             logits = logits_of(text)
             for term in explanation.terms:
                 column = logits[:, term.token_id]
-                place = getattr(term, f"{side}_place")
+                place = getattr(term, f"{role}_place")
                 shortfall = float(column.max() - column[place.token_index])
                 found.from_largest_logit = max(found.from_largest_logit, shortfall)
         found.pairs += 1
@@ -108,7 +114,7 @@ def compare(dataset: Dataset, pairs: int) -> Differences:
 
 
 class _PlainLogits:
-    """The logits of a text by plain transformers. (L, V)."""
+    """Compute the logits of a text with plain transformers. (L, V)."""
 
     def __init__(self) -> None:
         self._model: Any = AutoModelForMaskedLM.from_pretrained(splade_model_path(), dtype=torch.float32)

@@ -2,10 +2,10 @@
 
     python -m checks.frameworks FOLDER [FOLDER …]
 
-A folder is a test collection in BEIR layout. Each text is encoded once. Its rows are kept under .cache/ for the next
-run and for the other lane, and both stores get them from there. For each installed framework, at k = 4 and k = 10, this
-prints nDCG@10 of SPLADE alone and of the hybrid, beside that of exact rankings of the same rows, cut to k. The exit
-status is 1 if one differs by more than 0.002.
+FOLDER is a dataset in BEIR layout. Each text is encoded once. The rows are kept under .cache/ for the next run and for
+other versions of pymilvus, and both stores get the same rows. The check searches with SPLADE alone and with the hybrid,
+at k = 4 and k = 10. For each installed framework, it prints nDCG@10 of this search and of exact rankings of the same
+rows, cut to k. The exit status is 1 if the two differ by more than 0.002.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class Embeddings:
 
 
 class KeptRows:
-    """Stand in for both models, for texts whose rows are known. The adapters use it as an encoder.
+    """Stand in for both models, with rows that are already known. The adapters use it as an encoder.
 
     Args:
         dataset: The texts.
@@ -98,7 +98,7 @@ class KeptRows:
 
 
 def langchain_search(dataset: Dataset, rows: KeptRows, uri: str) -> Search:
-    """Fill a LangChain store, and return its search."""
+    """Fill a LangChain store, and return a function that searches it."""
     from langchain_core.embeddings import Embeddings as LangChainEmbeddings
 
     from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
@@ -120,8 +120,8 @@ def langchain_search(dataset: Dataset, rows: KeptRows, uri: str) -> Search:
 
 
 def llama_index_search(dataset: Dataset, rows: KeptRows, uri: str) -> Search:
-    """Fill a LlamaIndex store, and return its search."""
-    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding  # isort: skip  # says if absent
+    """Fill a LlamaIndex store, and return a function that searches it."""
+    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding  # isort: skip  # its error says if LlamaIndex is missing
 
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
@@ -158,10 +158,10 @@ FRAMEWORKS: dict[str, Callable[[Dataset, KeptRows, str], Search]] = {
 def compare(
     dataset: Dataset, documents: Embeddings, queries: Embeddings
 ) -> Iterator[tuple[str, str, int, float, float]]:
-    """Yield (framework, side, k, nDCG@10 through it, nDCG@10 of exact rankings), for each installed framework.
+    """Yield (framework, side, k, nDCG@10 through the framework, nDCG@10 of exact rankings).
 
     Args:
-        dataset: Texts and judgments.
+        dataset: The texts and the judgments.
         documents: The embeddings of its documents.
         queries: The embeddings of its queries.
     """
@@ -186,7 +186,7 @@ def compare(
 
 
 def main(folders: Sequence[Path]) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status."""
     print(", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     worst = 0.0
     for folder in folders:
@@ -198,15 +198,15 @@ def main(folders: Sequence[Path]) -> int:
             worst = max(worst, abs(through - expected))
             line = f"  {framework:12}{side:8}{k:4}{through:9.4f}{expected:9.4f}{through - expected:+9.4f}"
             print(line, flush=True)
-    print(f"largest difference {worst:.4f}, allowed {TOLERANCE}")
+    print(f"The largest difference is {worst:.4f}. {TOLERANCE} is allowed.")
     return int(worst > TOLERANCE)
 
 
 def _embeddings(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
-    """Return the embeddings of documents and queries: kept from an earlier run on the same texts, or computed now."""
+    """Return the embeddings of documents and queries. They are read if an earlier run on these texts has kept them."""
     texts = "\0".join([splade_model_path(), *dataset.documents, *dataset.queries])
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
-    sides = ("documents", "queries")
+    roles = ("documents", "queries")
     if not (folder / "complete").is_file():
         splade = SpladeEncoder(splade_model_path(), max_length=256)
         dense = Dense(load_dense(dense_model_path(), max_length=256), dataset.documents)
@@ -215,19 +215,19 @@ def _embeddings(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
             Embeddings(dense.encode(dataset.queries), splade.encode_queries(dataset.queries)),
         )
         folder.mkdir(parents=True, exist_ok=True)
-        for name, embeddings in zip(sides, encoded, strict=True):
+        for name, embeddings in zip(roles, encoded, strict=True):
             np.save(folder / f"{name}-dense.npy", embeddings.dense)
             save_npz(folder / f"{name}-sparse.npz", embeddings.sparse)
         (folder / "complete").touch()
     documents, queries = (
         Embeddings(np.load(folder / f"{name}-dense.npy"), csr_array(load_npz(folder / f"{name}-sparse.npz")))
-        for name in sides
+        for name in roles
     )
     return documents, queries
 
 
 def _keys(dataset: Dataset) -> list[str]:
-    """Return primary keys that sort as the corpus does, so that the store breaks ties as exact fusion does."""
+    """Return primary keys in the order of the corpus, so that the store breaks ties as exact fusion does."""
     return [f"{row:08}" for row in range(len(dataset.documents))]
 
 
@@ -246,5 +246,5 @@ if __name__ == "__main__":
     parser: Any = argparse.ArgumentParser(
         prog="python -m checks.frameworks", description="Compare retrieval through the frameworks with exact rankings."
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a folder in BEIR layout")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a dataset in BEIR layout")
     sys.exit(main(parser.parse_args().folders))

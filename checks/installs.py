@@ -1,11 +1,11 @@
-"""Check in clean environments that pip resolves each extra and both together, and that a hybrid search works there.
+"""Check in clean environments that pip installs the frameworks' extras, alone and together, and that a search works.
 
     python -m checks.installs [EXTRA …]
 
-Each environment also gets what the README's recipe for its extra installs. No version is pinned except torch's, so that
-pip takes the CPU build. Then the bounds of pyproject.toml are checked: combinations that are known to break must not
-resolve. This uses the standard library only, since it runs before anything is installed. It downloads some 300 MB and
-takes minutes.
+Each environment also gets the packages that the README's example for the extra installs. Only torch's version is
+pinned, to make pip take the CPU build. Then the bounds in pyproject.toml are checked: pip must not resolve combinations
+of versions that are known to break. This check uses the standard library only, since it runs before anything is
+installed. It downloads some 300 MB and takes minutes.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
-# What the README's recipes also install, for their dense models.
+# The packages that the README's examples also install, for their dense models.
 RECIPES = {
     "langchain": ("langchain-huggingface", "sentence-transformers"),
     "llama-index": ("llama-index-embeddings-huggingface",),
 }
 SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
-# An extra, and versions that must not resolve with it.
+# Each row is an extra, and versions that pip must not resolve with it.
 UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
@@ -35,7 +35,7 @@ UNRESOLVABLE = (
     ("llama-index", "pymilvus==3.0.2"),
     ("langchain,llama-index", "pymilvus==2.6.17"),
 )
-# Needs no model: the check is that the packages work together.
+# This search needs no model, since it only checks that the packages work together.
 SEARCH = """
 import importlib.metadata, sys, tempfile
 import numpy as np
@@ -79,7 +79,7 @@ print(", ".join(found), "found it")
 
 
 def main(extras: list[str]) -> int:
-    """Check each extra and all bounds. Returns the exit status."""
+    """Check each extra and all bounds, and return the exit status."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, extra in enumerate(extras):
@@ -117,7 +117,7 @@ def _is_refused(environment: Path, extra: str, versions: list[str]) -> bool:
     command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--dry-run", "--quiet", f"{ROOT}[{extra}]"]
     done = subprocess.run([*command, TORCH, *versions], capture_output=True, text=True)
     refused = done.returncode != 0 and "ResolutionImpossible" in done.stderr
-    print(f"[{extra}] with {' '.join(versions)}: {'cannot be resolved, as it should be' if refused else 'FAILED'}")
+    print(f"[{extra}] with {' '.join(versions)}: {'refused by pip, as it should be' if refused else 'FAILED'}")
     if not refused:
         print(done.stderr[-1000:])
     return refused
@@ -132,7 +132,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m checks.installs", description="Check installs in clean environments."
     )
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"some of: {' '.join(EXTRAS)} (default: all)")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"one or more of: {' '.join(EXTRAS)} (default: all)")
     extras = parser.parse_args().extras or list(EXTRAS)
     if unknown := set(extras) - set(EXTRAS):
         parser.error(f"EXTRA must be one of {' '.join(EXTRAS)}, got {' '.join(sorted(unknown))}.")

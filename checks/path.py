@@ -1,8 +1,8 @@
-"""Print a text's way through the package: which modules two texts pass when a LangChain adapter embeds them.
+"""Print the path of a text through the package: the modules whose functions run when a LangChain adapter embeds texts.
 
     python -m checks.path [--verbose]
 
-The exit status is 1 if they pass more than 12 modules, or change the module more than 30 times.
+The exit status is 1 if the path has more than 12 modules, or changes the module more than 30 times.
 """
 
 import argparse
@@ -23,12 +23,12 @@ _TEXTS = ["Alan Turing was born in London.", "The Enigma machine was a cipher de
 
 
 def main() -> int:
-    """Print the way. Return the exit status."""
-    parser = argparse.ArgumentParser(prog="path", description="A text's way through the package.")
-    parser.add_argument("--verbose", action="store_true", help="print each function")
+    """Print the path and return the exit status."""
+    parser = argparse.ArgumentParser(prog="path", description="Print the path of a text through the package.")
+    parser.add_argument("--verbose", action="store_true", help="also print each function")
     options = parser.parse_args()
     embedding = SpladeSparseEmbedding(model_name=splade_model_path(), device="cpu")
-    embedding.embed_documents(_TEXTS)  # what happens once is no part of the way
+    embedding.embed_documents(_TEXTS)  # a first call does work that later calls do not, such as loading
     calls = way(embedding)
     stations = [module for module, _ in calls]
     changes = sum(before != after for before, after in pairwise(stations))

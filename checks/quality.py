@@ -1,11 +1,11 @@
-"""Check the tiny model's retrieval quality, and print what each dtype and each pruning costs compared with float32.
+"""Check the tiny model's retrieval quality, and compare each dtype and each pruning with float32.
 
     python -m checks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
     python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
-Search is exact, by inner products in float64. On SciFact the tiny model must reach nDCG@10 .6436 ± .002 in float32; the
-exit status is 1 if it does not. Weights are compared with float32's term by term. "Top terms changed" is the share of a
-document's ten heaviest terms that are not among float32's ten.
+Search is exact, by inner products in float64. On SciFact, nDCG@10 of the tiny model must be .6436 ± .002 in float32, or
+the exit status is 1. Weights are compared with the weights in float32, term by term. "Top terms changed" is the share
+of a document's ten heaviest terms in float32 that are not among its ten heaviest terms in the other dtype.
 """
 
 import argparse
@@ -29,7 +29,7 @@ __all__ = ["changed_top_terms", "main", "pruned", "weight_differences"]
 
 _TOP_TERMS = 10
 _DEPTH = 100
-# What the written-out formula gives for the tiny model in float32.
+# nDCG@10 of the tiny model with the written-out formula in float32.
 _KNOWN = {("tiny", "scifact", 256): 0.6436}
 _TOLERANCE = 0.002
 _PRUNINGS = (
@@ -47,7 +47,7 @@ _PRUNINGS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status: 1 if float32 misses the known figure."""
+    """Run the command and return its exit status, which is 1 if float32 misses the known figure."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float]:
-    """Return the largest and the mean absolute difference over the terms that either has, and the mean weight.
+    """Return the largest and the mean absolute difference, over terms in either matrix, and the mean expected weight.
 
     Example:
         >>> found, expected = csr_array([[1.0, 0.0, 2.5]]), csr_array([[1.0, 0.5, 2.0]])
@@ -124,22 +124,22 @@ def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TER
 
 
 def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_array, csr_array]:
-    """Prune documents and queries as a setting says, such as "document.max_active_dims=64,query.max_active_dims=16".
+    """Return documents and queries, pruned by a setting such as "document.max_active_dims=64,query.max_active_dims=16".
 
     Raises:
-        ValueError: The setting names no side, or no option of `Pruning`.
+        ValueError: The setting has a part without a role, without an option of `Pruning`, or without a value.
     """
     options: dict[str, dict[str, Any]] = {"document": {}, "query": {}}
     known = {field.name for field in fields(Pruning)}
     for part in setting.split(","):
         name, _, value = part.partition("=")
-        side, _, option = name.strip().partition(".")
-        if side not in options or option not in known or not value:
+        role, _, option = name.strip().partition(".")
+        if role not in options or option not in known or not value:
             raise ValueError(
-                f"--prune must be like document.max_active_dims=64 (of {', '.join(sorted(known))}), got {part!r}. "
-                "Separate several with commas."
+                f"--prune must be like document.max_active_dims=64, got {part!r}. The options are "
+                f"{', '.join(sorted(known))}. Separate several settings with commas."
             )
-        options[side][option] = float(value) if "." in value else int(value)
+        options[role][option] = float(value) if "." in value else int(value)
     return Pruning(**options["document"]).apply(documents), Pruning(**options["query"]).apply(queries)
 
 
@@ -157,8 +157,8 @@ def _print(report: dict[str, Any]) -> None:
         "nDCG@10": ("nDCG@10", ".4f"),
         "R@100": ("R@100", ".4f"),
         "MRR@10": ("MRR@10", ".4f"),
-        "terms a doc.": ("terms_a_document", ".0f"),
-        "a query": ("terms_a_query", ".0f"),
+        "terms per doc.": ("terms_a_document", ".0f"),
+        "per query": ("terms_a_query", ".0f"),
         "largest diff": ("largest_difference", ".2e"),
         "mean diff": ("mean_difference", ".2e"),
         "top terms changed": ("top_terms_changed", ".3%"),
@@ -182,17 +182,28 @@ def _check(options: argparse.Namespace, dataset: Dataset, report: dict[str, Any]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m checks.quality", description="What dtypes and pruning cost in retrieval quality."
+        prog="python -m checks.quality", description="Compare dtypes and prunings by retrieval quality."
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
-    parser.add_argument("--model", default="tiny", help="tiny or a folder; base is random (default: %(default)s)")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
-        "--max-length", type=int, default=256, help="maximum number of tokens per text (default: %(default)s)"
+        "--model", default="tiny", help="tiny, or a folder; base has random weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--dtypes", nargs="+", default=list(SETTINGS), help="default: all that this machine supports")
     parser.add_argument(
-        "--prune", nargs="*", default=list(_PRUNINGS), metavar="SETTING", help="applied to float32's weights"
+        "--dtypes",
+        nargs="+",
+        default=list(SETTINGS),
+        help="number types to measure (default: all that this machine supports)",
+    )
+    parser.add_argument(
+        "--prune",
+        nargs="*",
+        default=list(_PRUNINGS),
+        metavar="SETTING",
+        help="prunings to apply to the float32 weights",
     )
     parser.add_argument("--threads", type=int, help="number of torch threads")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")

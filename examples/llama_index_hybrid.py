@@ -1,4 +1,4 @@
-"""Hybrid retrieval with LlamaIndex over some docstrings of the standard library, with the demo's models.
+"""Search some docstrings of the standard library with LlamaIndex, by hybrid retrieval with the demo's models.
 
 python examples/llama_index_hybrid.py ["your question"]
 """
@@ -19,15 +19,15 @@ QUESTION = "decode Ascii85"
 
 
 def build_index(uri: str) -> VectorStoreIndex:
-    """Return an index that is filled with the slice of the corpus."""
+    """Return an index that holds part of the corpus."""
     store = HybridMilvusVectorStore(
-        uri,  # a server: "http://localhost:19530", and token="user:password"
+        uri,  # for a server, "http://localhost:19530" and token="user:password"
         dim=384,
         sparse_embedding_function=SpladeSparseEmbedding(
             model_name=splade_model_path(),  # or "prithivida/Splade_PP_en_v2"
             max_length=256,
         ),
-        consistency_level="Strong",  # so that a server's reads see every earlier write; milvus-lite's always do
+        consistency_level="Strong",  # a search on a server then finds every earlier write, as in milvus-lite
     )
     return VectorStoreIndex(
         [TextNode(id_=entry.name, text=entry.page, metadata={"module": entry.module}) for entry in read_slice()],
@@ -37,14 +37,14 @@ def build_index(uri: str) -> VectorStoreIndex:
 
 
 def main(question: str) -> None:
-    """Search with dense vectors, with SPLADE and with both, then within one module."""
+    """Search with dense vectors, with SPLADE and with both. Then search within one module."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(f"{folder}/llama_index.db")
         print(f"{question!r} among {', '.join(MODULES)}")
-        for mode in ("default", "sparse", "hybrid"):  # default is dense
+        for mode in ("default", "sparse", "hybrid"):  # "default" searches with dense vectors
             retriever = index.as_retriever(vector_store_query_mode=mode, similarity_top_k=3)
             print(f"  {mode:7}", *(hit.node.node_id for hit in retriever.retrieve(question)))
-        filters = MetadataFilters(filters=[MetadataFilter(key="module", value="base64")])  # filters both sides
+        filters = MetadataFilters(filters=[MetadataFilter(key="module", value="base64")])  # filters both searches
         retriever = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=3, filters=filters)
         print("  in base64 alone:", *(hit.node.node_id for hit in retriever.retrieve(question)))
 

@@ -2,9 +2,9 @@
 
     python examples/reindex_behind_alias.py
 
-The service opens its collection by an alias. A new collection is filled beside the old one. Then the alias is moved,
-which Milvus does in one step, and the old collection is dropped. One collection never holds the weights of two models.
-Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
+The service opens its collection by an alias. While the service uses the old collection, a new one is filled. Then the
+alias is moved, which Milvus does in one step, and the old collection is dropped. So no collection ever holds the
+weights of two models. Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
 """
 
 import tempfile
@@ -30,20 +30,23 @@ def reindex_behind_alias(
 
     Args:
         client: A client of the database.
-        alias: The name that services open. It may be new.
-        new_collection: Name of the collection to create, such as `docs_2`.
-        fill: Creates the collection of the given name and adds all documents. If it raises, the alias does not move.
-        drop_old: Drop the collection that the alias named before. False keeps it, so that you can switch back.
+        alias: The name that services open. It need not exist yet.
+        new_collection: The name of the collection to create, such as `docs_2`.
+        fill: A function that creates the collection of the given name and adds all documents. If it raises an error,
+            the new collection is dropped and the alias does not move.
+        drop_old: Drop the old collection. False keeps it, so that you can switch back.
     Raises:
-        ValueError: `new_collection` exists, or `alias` is the name of a collection.
+        ValueError: `new_collection` already exists, or `alias` is the name of a collection.
     """
     if client.has_collection(new_collection):
-        raise ValueError(f"new_collection must be a new name, got {new_collection!r}, which exists. Take another.")
+        raise ValueError(
+            f"new_collection must be a new name, got {new_collection!r}, which exists. Choose another name."
+        )
     old = _named_by(client, alias)
     if old is None and client.has_collection(alias):
         raise ValueError(
-            f"alias must not be a collection, got {alias!r}, which is one. Take another alias, and let services open "
-            "that."
+            f"alias must not be the name of a collection, got {alias!r}, which is one. Choose another alias, and let "
+            "services open it."
         )
     try:
         fill(new_collection)
@@ -71,7 +74,7 @@ class Dense(MiniLM, Embeddings):
 
 
 def main(uri: str) -> None:
-    """Index with a model that reads 16 tokens, then with one that reads 256, and search by the alias each time."""
+    """Index with a model that reads 16 tokens, then with a model that reads 256. Search by the alias each time."""
     dense, name = Dense(), "docs"
     documents = [
         Document("Alan Turing broke the Enigma cipher.", id="turing"),

@@ -1,4 +1,4 @@
-"""Run the notebooks in this folder and store their outputs in them.
+"""Run the notebooks in this folder, and store the outputs in the notebooks.
 
 python examples/run_notebooks.py
 """
@@ -20,7 +20,7 @@ def run(file: Path, before: str = "") -> Any:
 
     Args:
         file: The notebook.
-        before: Code to run before its first cell, for instance to use fewer texts.
+        before: Code to run before the first cell, for instance to use fewer texts.
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """
@@ -31,7 +31,9 @@ def run(file: Path, before: str = "") -> Any:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.clear()
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # load messages
+            cell.outputs = [
+                output for output in cell.outputs if output.get("name") != "stderr"
+            ]  # messages while loading
     return notebook
 
 

@@ -1,6 +1,7 @@
-"""Tables for the notebooks (answers of each side, ranks of expected answers, matching terms) and a small corpus.
+"""Make the notebooks' tables: the answers of each side, the ranks of expected answers, and the matching terms.
 
-It works with any framework: a search is a function of question, side and k that returns names.
+The module also reads the notebooks' small corpus. It works with any framework, since a search is only a function of a
+question, a side and k that returns names.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ __all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms"]
 
 Search = Callable[[str, str, int], list[str]]
 
-# A small part of the corpus: quick to index, with answers of which each side misses some.
+# A small part of the corpus. It is quick to index, and each side misses some of the answers in it.
 MODULES = (
     *("base64", "contextlib", "copy", "difflib", "email.utils", "functools", "hmac", "shlex", "shutil", "tempfile"),
     *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
@@ -32,7 +33,7 @@ def read_slice() -> list[Entry]:
 
 
 def questions_of(entries: Iterable[Entry]) -> list[Question]:
-    """Return those of the demo's thirty questions whose expected answers are all among `entries`."""
+    """Return the questions, of the demo's thirty, whose expected answers are all among `entries`."""
     names = {entry.name for entry in entries}
     return [question for question in QUESTIONS if names.issuperset(question.expected)]
 
@@ -44,7 +45,7 @@ def answers(question: str, search: Search, k: int = 3) -> pd.DataFrame:
 
 
 def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.DataFrame:
-    """Return the rank of the first expected answer per question and side, or "–"; the last row counts the hits."""
+    """Return a table with the rank of the first expected answer, or "–". The last row counts the answers found."""
     rows: dict[str, list[str]] = {}
     for question in questions:
         found = (search(question.text, side, depth) for side in SIDES)
@@ -58,10 +59,10 @@ def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.D
 
 
 def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> pd.DataFrame:
-    """Return the terms that question and page share, heaviest first. The sparse score is the sum of their products."""
+    """Return the terms that question and page share, heaviest first. The score is the sum of their products."""
     asked, written = encoder.encode_queries([question]), encoder.encode_documents([page])
     products = dict(encoder.decode(asked.multiply(written).tocsr())[0])
-    weights = [dict(encoder.decode(side)[0]) for side in (asked, written)]
+    weights = [dict(encoder.decode(row)[0]) for row in (asked, written)]
     rows = [(term, weights[0][term], weights[1][term], product) for term, product in products.items()][:top_k]
     rest = sum(products.values()) - sum(row[3] for row in rows)
     table = pd.DataFrame(rows, columns=["term", "in the question", "in the text", "product"]).set_index("term")

@@ -1,7 +1,7 @@
-"""The demo's corpus: the docstrings of Python's own standard library, which every reader knows and has on disk.
+"""Read the demo's corpus: the docstrings of Python's standard library, which every reader knows and has on disk.
 
-The source files are parsed and never imported, so reading them runs no code. Run this module to see how many entries
-there are, and three of them:
+The source files are parsed and never imported, so reading them runs no code. This command prints the number of entries
+and three of the entries:
 
     python examples/stdlib_corpus.py
 """
@@ -24,18 +24,18 @@ __all__ = ["Entry", "read_corpus", "read_corpus_once"]
 Kind = Literal["function", "class", "method"]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
-MIN_WORDS = 7  # a shorter docstring ("Return the name.") says too little to search for
+MIN_WORDS = 7  # a shorter docstring, such as "Return the name.", says too little to search for
 MAX_SIGNATURE = 200  # characters
-MAX_TEXT = 1200  # characters: together with the signature about the 256 tokens that the demo's models read
+MAX_TEXT = 1200  # characters; with the signature, about as much as the 256 tokens that the demo's models read
 
 LEFT_OUT = {
     *("test", "tests", "idlelib", "turtledemo"),  # programs, not libraries
-    *("site-packages", "dist-packages", "ensurepip"),  # not Python's own
-    *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # gone since Python 3.12 or 3.13
+    *("site-packages", "dist-packages", "ensurepip"),  # not part of the standard library
+    *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # removed in Python 3.12 or 3.13
     *("tkinter", "turtle"),  # optional installs that would be a sixth of the corpus
-    "ntpath",  # os.path again, for Windows
+    "ntpath",  # the same functions as os.path, for Windows
 }
-KNOWN_AS = {  # modules that get their public name at run time, which no import statement shows
+KNOWN_AS = {  # these modules get their public name at run time, and no import statement shows it
     "posixpath": "os.path",
     "genericpath": "os.path",
     "_collections_abc": "collections.abc",
@@ -51,11 +51,11 @@ class Entry:
     """One documented function, class or method.
 
     Args:
-        name: Dotted name as a program would write it. Unique in the corpus.
-        kind: What is documented. A property counts as a method.
+        name: The dotted name that a program would use. It is unique in the corpus.
+        kind: The kind of object that is documented. A property counts as a method.
         module: The module to import.
-        signature: The parameters in parentheses, without `self`. Empty for a property, and for a class that has no
-            constructor of its own.
+        signature: The parameters in parentheses, without `self`. It is empty for a property, and for a class that
+            defines no constructor.
         text: The docstring without its indentation.
     """
 
@@ -76,19 +76,20 @@ class Entry:
             Most recently added first.
         """
         signature = self.signature if len(self.signature) <= MAX_SIGNATURE else self.signature[:MAX_SIGNATURE] + "…)"
-        # BERT's tokenizer splits at dots and underscores, but not inside CamelCase, where it then finds no whole words.
+        # BERT's tokenizer splits at dots and underscores, but not inside CamelCase. So it finds no whole words there.
         words = _HUMP.sub(" ", self.name)
         return "\n".join(dict.fromkeys([self.name + signature, words, _beginning(self.text, MAX_TEXT)]))
 
 
 @dataclass(frozen=True)
 class _Module:
-    """What is kept of one source file. Its syntax tree is dropped: keeping all trees triples the time, through the gc.
+    """Hold the facts about one source file, without its syntax tree. Keeping all trees triples the time, due to gc.
 
     Args:
-        name: Dotted name.
-        definitions: For each public function or class, the entries of it and its methods, named without the module.
-        declared: The names in `__all__`; None if it is absent or computed.
+        name: The dotted name of the module.
+        definitions: For each public function or class, the entries of the object and its methods. Their names do not
+            include the module.
+        declared: The names in `__all__`, or None if `__all__` is absent or computed.
         imports: For each `from source import names`, the absolute name of the source, and the names.
     """
 
@@ -101,13 +102,13 @@ class _Module:
 def read_corpus() -> list[Entry]:
     """Read the documented public functions, classes and methods of this Python's standard library.
 
-    A name is public if it has no leading underscore and is in its module's `__all__`, if there is one. Names are the
-    ones that programs use: `decimal.Decimal`, although its source is in `_pydecimal`, and `asyncio.wait_for`, although
-    its source is in `asyncio.tasks`. The corpus leaves out `LEFT_OUT`, modules that announce their removal, docstrings
-    of fewer than `MIN_WORDS` words, and everything written in C.
+    A name is public if it has no leading underscore and if its module's `__all__`, where one exists, lists it. Entries
+    have the names that programs use: `decimal.Decimal`, although its source is in `_pydecimal`, and `asyncio.wait_for`,
+    although its source is in `asyncio.tasks`. The corpus leaves out `LEFT_OUT`, modules that announce their removal,
+    docstrings of fewer than `MIN_WORDS` words, and everything written in C.
 
     Returns:
-        About 3,200 entries, sorted by name. They differ slightly between versions of Python.
+        About 3,200 entries, sorted by name. The entries differ slightly between versions of Python.
 
     Raises:
         FileNotFoundError: This Python has no source files.
@@ -123,20 +124,20 @@ def read_corpus() -> list[Entry]:
                 continue
             for entry in found:
                 name = f"{home}.{entry.name}"
-                if name not in entries:  # the first of several: a setter may repeat its property
+                if name not in entries:  # keep the first of several, since a setter may repeat its property
                     entries[name] = replace(entry, name=name, module=home)
     if not entries:
         raise FileNotFoundError(
-            f"The standard library must be there as .py files, got none in {folder}. Use a Python that has its sources."
+            f"The standard library must have .py files, got none in {folder}. Use a Python that comes with its sources."
         )
     return [entries[name] for name in sorted(entries)]
 
 
 def read_corpus_once(folder: Path) -> list[Entry]:
-    """Return what `read_corpus` returns, from `folder` if an earlier call has left it there: parsing takes seconds.
+    """Return the entries of `read_corpus`. Parsing takes seconds, so they are stored in `folder` for later calls.
 
     Args:
-        folder: Keeps the entries, one file per version of Python and of this module.
+        folder: The folder for the stored entries, with one file per version of Python and of this module.
     """
     version = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     file = folder / f"stdlib-{version}.json"
@@ -158,7 +159,7 @@ def _read_modules(folder: Path) -> Iterator[_Module]:
             with tokenize.open(path) as file:  # in the encoding that the file declares
                 source = file.read()
             tree = ast.parse(source)
-        except (SyntaxError, ValueError):  # syntax of another Python, or bytes that do not fit the encoding
+        except (SyntaxError, ValueError):  # syntax of another Python version, or bytes that do not fit the encoding
             continue
         if "warnings._deprecated(__name__" in source:  # the module announces its removal
             continue
@@ -189,11 +190,12 @@ def _imports(body: Sequence[ast.stmt], package: tuple[str, ...]) -> Iterator[tup
 
 
 def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
-    """Return where to import each public definition from: (module of its source, its name) -> module to import.
+    """Return the module to import each public definition from, as {(module of its source, name): module to import}.
 
-    That is the module itself, or one that re-exports it: a package around it or, if the module is private, a module of
-    the same package, or one that imports all of it or lists the name in `__all__`. If there are several, the shortest
-    path wins, then the first in the alphabet.
+    This is the source module, or a module that re-exports the definition. A package around the source module always
+    counts as re-exporting it. If the source module is private, a module of the same package also counts. So does a
+    module that imports all names of the source module, and a module that lists the name in its `__all__`. If there are
+    several, the module with the fewest dots wins, then the first in alphabetical order.
     """
     places: dict[tuple[str, str], set[str]] = {}
 
@@ -223,7 +225,7 @@ def _is_public(module: str) -> bool:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a body, including those under `if` and `try`, but not those of functions and classes."""
+    """Yield the statements of a body, also those under `if` and `try`, but not those inside functions and classes."""
     for node in body:
         yield node
         if not isinstance(node, Definition):
@@ -257,7 +259,7 @@ def _signature(node: Definition) -> str:
 
 
 def _beginning(text: str, limit: int) -> str:
-    """Cut `text` to at most `limit` characters: after a paragraph, or else a sentence, or else a word.
+    """Cut `text` to at most `limit` characters, if possible after a paragraph, otherwise after a sentence or a word.
 
     Example:
         >>> _beginning("One. Two three four five.", limit=14)
@@ -267,7 +269,7 @@ def _beginning(text: str, limit: int) -> str:
         return text
     text = text[:limit]
     ends = (text.rfind("\n\n"), max(text.rfind(". "), text.rfind(".\n")) + 1, text.rfind(" "))
-    # A paragraph or sentence that ends early would lose too much.
+    # If a paragraph or a sentence ends early, cutting there would lose too much.
     return text[: next((end for end in ends if end > limit // 4), limit)].rstrip()
 
 

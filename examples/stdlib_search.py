@@ -1,4 +1,4 @@
-"""The demo's two stores: the same entries, SPLADE encoder and dense model, through LangChain and through LlamaIndex."""
+"""Fill and search the demo's two stores, one through LangChain and one through LlamaIndex, with the same models."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -36,7 +36,7 @@ class Search(Protocol):
 
 
 class EncodedOnce:
-    """Rows of the corpus, encoded at the first call and then reused: two stores ask for the same texts."""
+    """Encode the corpus at the first call and reuse its rows, since both stores ask for the same texts."""
 
     def __init__(self, encode: Callable[..., Any], corpus: Sequence[str]) -> None:
         self._encode = encode
@@ -51,7 +51,7 @@ class EncodedOnce:
 
 
 class Models:
-    """One SPLADE encoder and one dense model, for both frameworks.
+    """Hold one SPLADE encoder and one dense model, for both frameworks.
 
     The adapters take any object that has `encode_documents` and `encode_queries`.
 
@@ -67,7 +67,7 @@ class Models:
         self.dense = dense
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
-        # Each question goes to two stores and three sides.
+        # The rows of each question are kept, since it goes to two stores and three sides.
         self._queries: dict[str, tuple[list[float], csr_array]] = {}
         self._encode_page = lru_cache(lambda page: encoder.encode_documents([page]))
 
@@ -88,7 +88,7 @@ class Models:
         return self._queries[text][0]
 
     def encode_queries_together(self, texts: Sequence[str]) -> None:
-        """Encode the new ones of these questions with both models, and keep their rows."""
+        """Encode the questions that are new with both models, and keep their rows."""
         new = [text for text in dict.fromkeys(texts) if text not in self._queries]
         if new:
             dense, sparse = self.dense.embed_documents(new), self.encoder.encode_queries(new)
@@ -110,7 +110,7 @@ class LangChainDense(Embeddings):
 
 
 class LlamaIndexDense(BaseEmbedding):
-    """The dense model as one of LlamaIndex's embeddings, for queries only: the demo's nodes bring their embeddings."""
+    """The dense model as one of LlamaIndex's embeddings. It encodes queries only, since nodes have vectors."""
 
     _models: Models = PrivateAttr()
 
@@ -129,7 +129,7 @@ class LlamaIndexDense(BaseEmbedding):
 
 
 def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LangChain's collection, fill it unless it already holds the entries, and return its search."""
+    """Open LangChain's collection, fill it unless it holds the entries, and return a search function."""
     name = "stdlib_langchain"
     sparse = LangChainSparse(encoder=models)
     store = hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
@@ -143,7 +143,7 @@ def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: 
 
 
 def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LlamaIndex's collection, fill it unless it already holds the entries, and return its search."""
+    """Open LlamaIndex's collection, fill it unless it holds the entries, and return a search function."""
     name = "stdlib_llama_index"
     sparse = LlamaIndexSparse(encoder=models)
     store = HybridMilvusVectorStore(
@@ -172,7 +172,7 @@ def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token
 
 
 def _count(client: MilvusClient, collection: str) -> int:
-    """Return the number of rows in a collection, 0 if it does not exist."""
+    """Return the number of rows in a collection, or 0 if the collection does not exist."""
     if not client.has_collection(collection):
         return 0
     return int(client.query(collection, output_fields=["count(*)"])[0]["count(*)"])
