@@ -9,6 +9,16 @@ from typing import Any
 
 from splade_integrations.dependencies import check_installed, require_extra
 from splade_integrations.errors import OptionalDependencyError
+from splade_integrations.milvus.defaults import (
+    MAX_TEXT_BYTES,
+    MOST_CANDIDATES,
+    RRF_K,
+    candidates,
+    check_varchar,
+    cut_text,
+    document_terms,
+    query_terms,
+)
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AnnSearchRequest, RRFRanker
@@ -29,14 +39,6 @@ __all__ = [
     "sparse_index",
     "storable",
 ]
-
-RRF_K = 60
-# Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
-_EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
-_EMPTY_QUERY = {2**32 - 3: 1e-6}
-# Bytes of UTF-8 that the frameworks' text fields hold: the most of a Milvus VARCHAR.
-MAX_TEXT_BYTES = 65_535
-MOST_CANDIDATES = 16_384  # more a server refuses
 
 
 def lite_version(uri: str) -> str:
@@ -78,29 +80,17 @@ def dense_index(uri: str, metric_type: str = "COSINE") -> dict[str, Any]:
 
 def sparse_index(uri: str) -> dict[str, Any]:
     """Index of the sparse field: every term kept, inner product, the one metric that SPLADE is trained for."""
-    params = {} if is_lite(uri) else {"inverted_index_algo": "DAAT_MAXSCORE"}
-    return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP", "params": params}
-
-
-def candidates(k: int) -> int:
-    """Hits to fetch from each side before fusion, for `k` results.
-
-    Fewer than 100 costs quality: on Cranfield nDCG@10 is .4104 with 20 a side, .4224 with 100 and with 1000.
-    """
-    return max(k, min(max(100, 10 * k), MOST_CANDIDATES))
+    return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP", "params": {}}
 
 
 def storable(row: dict[int, float]) -> dict[int, float]:
-    """`row`, or where it has no term a placeholder that Milvus stores and no query finds.
-
-    milvus-lite 3 refuses a whole insert batch that holds an empty vector.
-    """
-    return row or dict(_EMPTY_DOCUMENT)
+    """Return `row`, or if it has no term a placeholder that Milvus stores and no query finds."""
+    return document_terms(row, "a text")
 
 
 def searchable(row: dict[int, float]) -> dict[int, float]:
-    """`row`, or where it has no term a placeholder that finds nothing: a hybrid search then ranks as its dense side."""
-    return row or dict(_EMPTY_QUERY)
+    """Return `row`, or if it has no term a placeholder that finds nothing: a hybrid search then ranks as its dense side."""
+    return query_terms(row, "a text")
 
 
 def hybrid_request(
@@ -131,29 +121,3 @@ def hybrid_request(
         "ranker": ranker or RRFRanker(RRF_K),
         "limit": k,
     }
-
-
-def check_varchar(text: str, name: str, advice: str = "Split it into chunks.") -> None:
-    """Refuse a text that a Milvus VARCHAR cannot hold, by ValueError.
-
-    Args:
-        text: The text.
-        name: What the message calls it, such as `texts[3]`.
-        advice: What to do with one that is too long.
-    """
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as err:
-        raise ValueError(
-            f"{name} must be valid Unicode for Milvus to store it, got a lone surrogate. Replace it: "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-        ) from err
-    if size > MAX_TEXT_BYTES:
-        raise ValueError(
-            f"{name} must be at most {MAX_TEXT_BYTES} bytes of UTF-8, what a Milvus VARCHAR holds, got {size}. {advice}"
-        )
-
-
-def cut_text(text: str) -> str:
-    """`text` as a Milvus VARCHAR holds it: valid UTF-8 of at most `MAX_TEXT_BYTES`, cut behind a whole character."""
-    return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode(errors="ignore")
