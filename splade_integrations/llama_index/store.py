@@ -1,64 +1,105 @@
-"""LlamaIndex's `MilvusVectorStore`, set up for hybrid retrieval: its defaults and a few of its methods put right.
+"""A hybrid Milvus collection as LlamaIndex's vector store. Only translates: nodes, filters, queries and options.
 
-Everything else is the framework's own. Knows no encoder: any sparse embedding function of the framework's will do.
+The collection itself is `milvus.collection.Collection`. Knows no encoder: any sparse embedding function will do.
 """
 
 import asyncio
-from collections.abc import Sequence
-from functools import partial
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode
-from llama_index.core.vector_stores.types import VectorStoreQuery
-from llama_index.vector_stores.milvus import MilvusVectorStore
-from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
-from pymilvus import AsyncMilvusClient, CollectionSchema
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
+from pymilvus import AsyncMilvusClient, MilvusClient
 
-from splade_integrations.llama_index.checks import check_existing, check_function, check_nodes
-from splade_integrations.llama_index.requests import Hits, hybrid_search, sparse_search, text_of
-from splade_integrations.llama_index.settings import Encoded, connection_args_of, with_defaults
-from splade_integrations.milvus.clients import AsyncClients, open_client, write_lock
-from splade_integrations.milvus.fingerprint import description_with, record
-from splade_integrations.milvus.ingest import ingest
-from splade_integrations.milvus.settings import insert_replaces, is_lite
-from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.llama_index.existing import OPTION_NAMES, matching
+from splade_integrations.llama_index.filters import check_complete, from_metadata_filters
+from splade_integrations.llama_index.nodes import CONTENT_COLUMN, TYPE_COLUMN, check_nodes, node_of, row_of, source_of
+from splade_integrations.llama_index.options import (
+    check_connection,
+    index_of,
+    metric_of,
+    ranker_of,
+    search_params_of,
+    typed_columns,
+)
+from splade_integrations.llama_index.queries import Plan, plan_of
+from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.collection import Collection
+from splade_integrations.milvus.defaults import ROWS_PER_WRITE, document_terms
+from splade_integrations.milvus.filters import Compare, Filter
+from splade_integrations.milvus.rows import Hit, Row
+from splade_integrations.milvus.schema import Column, Schema
 
 __all__ = ["HybridMilvusVectorStore"]
 
 
-class HybridMilvusVectorStore(MilvusVectorStore):
-    """`MilvusVectorStore` over a dense and a sparse field, right by default.
+class HybridMilvusVectorStore(BasePydanticVectorStore):
+    """A Milvus collection with a dense and a sparse side.
 
-    - Mode `hybrid` fuses both sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side; a query's
-      `sparse_top_k` sets the candidates of both sides, `hybrid_top_k` the results, `filters` bind both sides. Ranks
-      have no weights, so `alpha` is ignored. `sparse` and `text_search` keep every term; `default` is dense.
-    - Adding encodes nodes some hundreds at a time, by the text that the dense side embeds, which includes metadata.
-      It replaces nodes whose ids are there. An error part-way leaves earlier chunks stored.
-    - Async methods leave the event loop free, work in any number of loops, and in a store made outside them.
-    - `clear` leaves an empty collection, ready to be added to.
-    - A collection remembers its encoder, and no other is taken.
-    - `consistency_level` is the framework's, "Session": a search sees what this client wrote. "Strong" sees what anyone
-      did; milvus-lite always does.
-    - Exact dense index, and a flush after adding, on milvus-lite only.
+    **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
+
+    - `default` searches the **dense side alone**, as in LlamaIndex's other stores; in a store with
+      `enable_dense=False` the sparse side. For hybrid retrieval say `hybrid`.
+    - `hybrid` fuses both sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side. A query's
+      `sparse_top_k` sets the candidates of both sides, `hybrid_top_k` the results. `semantic_hybrid` is the same.
+    - `sparse` and `text_search` search the sparse side alone, with every term.
+    - `mmr` makes the hits of `hybrid` diverse by their dense vectors; its scores are those of MMR.
+    - Others (`svm`, …) are refused.
+
+    **Scores.** `default` gives the metric's value, `sparse` the inner product. Sums of reciprocal ranks are at most
+    2/61 = .033, so a `SimilarityPostprocessor(similarity_cutoff=0.5)` behind mode `hybrid` drops every node. Limit the
+    nodes by `similarity_top_k` there.
+
+    **Adding** replaces nodes whose ids are there. It encodes some hundreds of nodes at a time, by the text that the
+    dense side embeds, which includes metadata. An error part-way leaves earlier chunks stored. Nodes come back whole;
+    metadata that JSON cannot hold is refused.
+
+    **Async** methods leave the event loop free, work in any number of loops, and in a store made outside them.
 
     Args:
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: Of a server: `user:password`, or an API key.
-        collection_name: The collection; it is made where there is none.
-        sparse_embedding_function: A `SpladeSparseEmbedding`, also where the collection exists.
-        similarity_metric: "COSINE", "IP" or "L2". The framework's own default, IP, is the same for unit vectors alone.
-        upsert_mode: Whether adding replaces. milvus-lite 3 replaces in any case.
-        use_async_client: Whether async methods may be used. Their clients are made when first wanted.
+        collection_name: The collection. It is made if there is none.
+        sparse_embedding_function: A `SpladeSparseEmbedding`, for an existing collection as well.
+        dim: Length of the dense vectors. If it is not given, a new collection is made by the first `add`.
+        enable_dense, enable_sparse: Which sides there are; at least one.
+        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances: the smallest comes first).
+        text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: Names of the
+            collection's fields. In an existing collection the only field of its kind is taken, whatever its name.
+        metadata_fields: Keys of the metadata that get a typed column as well, for quick filters:
+            {"year": int, "tenant": str}.
+        scalar_field_names, scalar_field_types: The same in LlamaIndex's form.
+        partition_key_field: The key of the metadata by which Milvus partitions, such as the tenant's.
+        index_config, sparse_index_config: Indexes, such as {"index_type": "HNSW", "M": 8}. The default is exact on
+            milvus-lite and the server's choice on a server.
+        search_config: Search parameters of the dense side, such as {"ef": 64}.
+        hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
+            {"weights": [dense, sparse]}, which a query's `alpha` replaces.
+        overwrite: Whether to delete the collection first.
         allow_other_encoder: Open a collection that was made with another encoder.
-        **milvus_options: Any further keyword of `MilvusVectorStore`, such as `dim` (needed for a new collection),
-            `overwrite` or `index_config`, and of `MilvusClient`, such as `db_name`.
+        consistency_level: "Session" sees what this client wrote, "Strong" what anyone did. milvus-lite is strong.
+        collection_properties, num_shards, num_partitions, replica_number: Of a new collection.
+        batch_size: Rows of one write.
+        timeout: Seconds for a call of Milvus.
+        upsert_mode: True; adding always replaces.
+        use_async_client: Whether async methods use clients of their own, which are made when first wanted. If not,
+            they run the others in threads.
+        **connection: What `MilvusClient` takes: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
 
     Raises:
-        TypeError: `sparse_embedding_function` is missing, or is none.
-        ValueError: The collection exists and has other fields or was made with another encoder, or `enable_sparse` is
-            False.
+        TypeError: `sparse_embedding_function` is missing or is none, or an option is unknown.
+        ValueError: The collection exists and lacks a field or was made with another encoder, or an option's value is
+            not supported.
         OSError: The milvus-lite file cannot be opened.
 
     Example:
@@ -79,10 +120,23 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         ['dog']
     """
 
-    sparse_embedding_function: BaseSparseEmbeddingFunction  # always there
+    stores_text: bool = True
+    stores_node: bool = True
+    is_embedding_query: bool = True
 
-    _options: dict[str, Any] = PrivateAttr()
-    _async_clients: AsyncClients = PrivateAttr()
+    uri: str
+    collection_name: str
+    sparse_embedding_function: BaseSparseEmbeddingFunction | None = Field(exclude=True)
+    enable_dense: bool
+    enable_sparse: bool
+    similarity_metric: str
+    doc_id_field: str
+    hybrid_ranker: str
+    hybrid_ranker_params: dict[str, Any]
+    batch_size: int
+    use_async_client: bool
+
+    _collection: Collection = PrivateAttr()
 
     def __init__(
         self,
@@ -91,107 +145,370 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         collection_name: str = "llamacollection",
         *,
         sparse_embedding_function: BaseSparseEmbeddingFunction | None = None,
+        dim: int | None = None,
+        enable_dense: bool = True,
+        enable_sparse: bool = True,
         similarity_metric: str = "COSINE",
+        text_key: str = "text",
+        embedding_field: str = "embedding",
+        sparse_embedding_field: str = "sparse_embedding",
+        doc_id_field: str = "doc_id",
+        primary_field: str = "id",
+        metadata_field: str = "metadata",
+        metadata_fields: Mapping[str, Any] | None = None,
+        scalar_field_names: Sequence[str] | None = None,
+        scalar_field_types: Sequence[Any] | None = None,
+        partition_key_field: str | None = None,
+        index_config: Mapping[str, Any] | None = None,
+        sparse_index_config: Mapping[str, Any] | None = None,
+        search_config: Mapping[str, Any] | None = None,
+        hybrid_ranker: str = "RRFRanker",
+        hybrid_ranker_params: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        allow_other_encoder: bool = False,
+        consistency_level: str = "Session",
+        collection_properties: Mapping[str, Any] | None = None,
+        num_shards: int | None = None,
+        num_partitions: int | None = None,
+        replica_number: int = 1,
+        batch_size: int = ROWS_PER_WRITE,
+        timeout: float | None = None,
         upsert_mode: bool = True,
         use_async_client: bool = True,
-        allow_other_encoder: bool = False,
-        **milvus_options: Any,
+        **connection: Any,
     ) -> None:
-        check_function(sparse_embedding_function)
-        options = with_defaults(milvus_options, fspath(uri), similarity_metric) | {
-            "token": token,
+        check_connection(connection, _OPTIONS)
+        _check_sides(enable_dense, enable_sparse, sparse_embedding_function)
+        if not upsert_mode:
+            raise ValueError("upsert_mode must be True, as adding always replaces, got False. Leave it out.")
+        metric = metric_of(similarity_metric)
+        params = dict(hybrid_ranker_params or {})
+        ranker_of(hybrid_ranker, params)
+        fields: dict[str, Any] = {
+            "is_embedding_query": enable_dense,
+            "uri": fspath(uri),
             "collection_name": collection_name,
             "sparse_embedding_function": sparse_embedding_function,
-            "upsert_mode": upsert_mode,
+            "enable_dense": enable_dense,
+            "enable_sparse": enable_sparse,
+            "similarity_metric": metric,
+            "doc_id_field": doc_id_field,
+            "hybrid_ranker": hybrid_ranker,
+            "hybrid_ranker_params": params,
+            "batch_size": batch_size,
+            "use_async_client": use_async_client,
         }
-        connection_args = connection_args_of(options)
-        client = open_client(**connection_args)
-        exists = check_existing(client, options, allow_other_encoder=allow_other_encoder)
-        if exists:  # the framework looks among collections alone, and would make one of an alias's name
-            options["collection_name"] = client.describe_collection(collection_name)["collection_name"]
-        # The framework's own client, which creates the collection, does not take turns.
-        with write_lock(options["uri"]):
-            super().__init__(**options, use_async_client=False)
-            if not exists:
-                record(client, collection_name, _fingerprint(sparse_embedding_function))
-        if exists:  # milvus-lite 3 finds its collections released when a file is opened anew
-            client.load_collection(collection_name)
-        self._milvusclient, self.collection_name = client, collection_name
-        self._options = options | {"use_async_client": use_async_client}
-        self.use_async_client = use_async_client
-        self._async_clients = AsyncClients(client, **connection_args)
-        # The framework asks it only whether it is there, and works by `aclient`.
-        self._async_milvusclient = self._async_clients if use_async_client else None
+        super().__init__(**fields)
+        schema = Schema(
+            primary_field=primary_field,
+            text_field=text_key,
+            dense_field=embedding_field if enable_dense else None,
+            sparse_field=sparse_embedding_field if enable_sparse else None,
+            metadata_field=metadata_field,
+            metadata_fields=typed_columns(metadata_fields, scalar_field_names, scalar_field_types),
+            columns={doc_id_field: Column(index=True), CONTENT_COLUMN: Column(), TYPE_COLUMN: Column()},
+            partition_key_field=partition_key_field,
+            metric_type=metric,
+            index_params={
+                "dense": index_of("index_config", index_config, metric),
+                "sparse": index_of("sparse_index_config", sparse_index_config, "IP"),
+            },
+            search_params={"dense": search_params_of("search_config", search_config, metric)},
+            option_names=OPTION_NAMES,
+        )
+        place = Connection(fspath(uri), {"token": token, **connection})
+        if not overwrite:
+            schema = matching(schema, place.client, collection_name, dim)
+        creation = {
+            "consistency_level": consistency_level,
+            "properties": dict(collection_properties or {}) or None,
+            "num_shards": num_shards,
+            "num_partitions": num_partitions,
+        }
+        self._collection = Collection(
+            collection_name,
+            schema,
+            place,
+            fingerprint=getattr(sparse_embedding_function, "fingerprint", None),
+            allow_other_encoder=allow_other_encoder,
+            drop_old=overwrite,
+            timeout=timeout,
+            create_options={name: value for name, value in creation.items() if value is not None},
+            replica_number=replica_number,
+        )
+        if self._collection.fields is None and (dim is not None or not enable_dense):
+            self._collection.create(dim)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name in serialised form."""
+        return "HybridMilvusVectorStore"
+
+    @property
+    def client(self) -> MilvusClient:
+        """The client."""
+        return self._collection.client
 
     @property
     def aclient(self) -> AsyncMilvusClient:
-        """The async client of the running event loop. The framework's is lost with the first loop."""
-        return self._async_clients.current()
+        """The async client of the running event loop."""
+        return self._collection.aclient
 
-    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
+    def __deepcopy__(self, memo: Any = None) -> "HybridMilvusVectorStore":
+        return self.model_copy()  # clients and locks are made to be shared
+
+    # Adding
+
+    def add(  # type: ignore[override]  # here and below: unknown keywords are refused
+        self,
+        nodes: Sequence[BaseNode],
+        *,
+        milvus_partition_name: str | None = None,
+        force_flush: bool = False,
+        timeout: float | None = None,
+    ) -> list[str]:
         """Encode nodes and write them, some hundreds at a time; replace those whose ids are there.
 
         Args:
             nodes: N nodes with their dense embeddings.
-            **add_kwargs: The framework's: `milvus_partition_name`; `force_flush`, which milvus-lite always does.
+            milvus_partition_name: The partition to write to.
+            force_flush: Whether to flush on a server as well; milvus-lite always does.
+            timeout: Seconds for each message.
         Returns:
             N ids.
         Raises:
-            ValueError: A node has no embedding, or a text that Milvus cannot store. Nothing has been written then.
+            ValueError, TypeError: A node has no embedding, or holds what Milvus cannot store. The node and the key are
+                named, and nothing has been written.
         """
+        nodes = list(nodes)
         check_nodes(nodes, needs_embedding=self.enable_dense)
-        lite, forced = is_lite(self._options["uri"]), add_kwargs.pop("force_flush", False)
-        flush = partial(self.client.flush, self.collection_name) if lite or forced else None
-        return ingest(nodes, partial(self._write, **add_kwargs), flush, once=not lite)
-
-    def _write(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        encoded = Encoded(self.sparse_embedding_function.encode_documents(texts))
-        # The framework encodes node by node: a copy of the store, with the same client, hands it our rows. Its own
-        # async add builds all rows on the event loop, so ours is this one in a thread.
-        upsert_mode = self.upsert_mode and not insert_replaces(self._options["uri"])
-        copy = self.model_copy(update={"sparse_embedding_function": encoded, "upsert_mode": upsert_mode})
-        return MilvusVectorStore.add(copy, list(nodes), **add_kwargs)
+        rows = [row_of(node, self.doc_id_field, in_json=self._in_json) for node in nodes]
+        self._collection.check(rows)
+        ids = self._collection.ingest(
+            list(zip(nodes, rows, strict=True)),
+            self._encoded,
+            partition_name=milvus_partition_name,
+            batch_size=self.batch_size,
+            timeout=timeout,
+        )
+        if force_flush and nodes:
+            self._collection.flush()
+        return ids
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Add as `add` does, in a thread."""
         return await asyncio.to_thread(self.add, nodes, **add_kwargs)
 
+    def _encoded(self, chunk: Sequence[tuple[BaseNode, Row]]) -> list[Row]:
+        if self.sparse_embedding_function is None:
+            return [row for _, row in chunk]
+        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node, _ in chunk]
+        terms = self.sparse_embedding_function.encode_documents(texts)
+        return [
+            replace(row, sparse=document_terms(found, text))
+            for (_, row), found, text in zip(chunk, terms, texts, strict=True)
+        ]
+
+    @property
+    def _in_json(self) -> bool:
+        fields = self._collection.fields
+        return fields is None or fields.metadata is not None
+
+    # Deleting and reading
+
+    def delete(  # type: ignore[override]
+        self, ref_doc_id: str, *, milvus_partition_name: str | None = None
+    ) -> None:
+        """Delete the nodes of a document.
+
+        Args:
+            ref_doc_id: The document's id. Of one that has no nodes is no error.
+            milvus_partition_name: The partition to look in.
+        """
+        if not isinstance(ref_doc_id, str):
+            raise TypeError(
+                f"ref_doc_id must be a str, got {type(ref_doc_id).__name__} {ref_doc_id!r}. Delete one document a call."
+            )
+        of_document = Compare(self.doc_id_field, "eq", ref_doc_id, column=True)
+        found = self._collection.iterate(of_document, partition_names=_names(milvus_partition_name))
+        self._collection.delete(ids=[hit.id for hit in found if source_of(hit, self.doc_id_field) == ref_doc_id])
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete as `delete` does, in a thread."""
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    def delete_nodes(  # type: ignore[override]
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        *,
+        milvus_partition_name: str | None = None,
+    ) -> None:
+        """Delete nodes: those of these ids, those that match the filters, or of these ids those that match.
+
+        Args:
+            node_ids: Their ids; [] deletes nothing, and ids that are not there are no error.
+            filters: Which nodes. Each is read and judged once more here before it is deleted by its id.
+            milvus_partition_name: The partition to look in.
+        Raises:
+            ValueError: Neither is given, or a group of filters is empty. To delete all nodes call `clear`.
+        """
+        if filters is not None:
+            check_complete(filters)
+        _check_ids(node_ids)
+        self._collection.delete(
+            ids=node_ids,
+            filter=None if filters is None else from_metadata_filters(filters),
+            partition_names=_names(milvus_partition_name),
+        )
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Delete as `delete_nodes` does, in a thread."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    def get_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        *,
+        milvus_partition_names: list[str] | None = None,
+    ) -> list[BaseNode]:
+        """Return nodes with their embeddings: in the order of the ids, or by rising id.
+
+        Args:
+            node_ids: Their ids; those that are not there are left out.
+            filters: Which nodes. With ids: of these those that match.
+            milvus_partition_names: The partitions to look in.
+        Raises:
+            ValueError: Neither is given.
+        """
+        condition = _condition(node_ids, filters)
+        how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
+        if node_ids is None:
+            return [node_of(hit) for hit in self._collection.iterate(condition, **how)]
+        return [node_of(hit) for hit in self._collection.get(node_ids, **how) if _meets(hit, condition)]
+
+    async def aget_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        *,
+        milvus_partition_names: list[str] | None = None,
+    ) -> list[BaseNode]:
+        """Read as `get_nodes` does."""
+        if not self.use_async_client:
+            return await asyncio.to_thread(
+                self.get_nodes, node_ids, filters, milvus_partition_names=milvus_partition_names
+            )
+        condition = _condition(node_ids, filters)
+        how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
+        if node_ids is None:
+            return [node_of(hit) async for hit in self._collection.aiterate(condition, **how)]
+        return [node_of(hit) for hit in await self._collection.aget(node_ids, **how) if _meets(hit, condition)]
+
     def clear(self) -> None:
-        """Delete all nodes. The framework drops the collection, and the next add fails."""
-        type(self)(**(self._options | {"overwrite": True}))
+        """Delete all nodes. The collection stays, with its fields, alias and properties."""
+        self._collection.clear()
 
     async def aclear(self) -> None:
-        """Delete all nodes."""
-        await asyncio.to_thread(self.clear)
+        """Delete all nodes, in a thread."""
+        await self._collection.aclear()
 
-    # The framework's `query` and `aquery` call the next four, by mode and with the filter that they made.
+    # Searching
 
-    def _sparse_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = self.sparse_embedding_function.encode_queries([text_of(query)])
-        return self._parse_from_milvus_results(self.client.search(**sparse_search(self, rows, query, *args, **kwargs)))
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Return the best nodes, best first. What each mode does stands at the class.
 
-    async def _async_sparse_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = await self.sparse_embedding_function.async_encode_queries([text_of(query)])
-        found = await self.aclient.search(**sparse_search(self, rows, query, *args, **kwargs))
-        return self._parse_from_milvus_results(found)
+        Args:
+            query: The question, its embedding, mode, filters, and how many nodes. A blank question is answered by the
+                sides that can answer. `doc_ids` and `node_ids` restrict the search; [] finds nothing.
+            **kwargs: A retriever's `vector_store_kwargs`:
+                `string_expr`, a filter in Milvus's language, instead of filters;
+                `milvus_partition_names`;
+                `group_by`, a key of the metadata, or "doc_id" for the best node of each document;
+                `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
+                `mmr_threshold` (1: relevance alone, 0: novelty alone, default 0.5), `mmr_prefetch_k` or
+                `mmr_prefetch_factor` (default 4 times as many candidates as results);
+                `timeout` in seconds.
+        Raises:
+            TypeError: A keyword is unknown.
+            ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
+            TimeoutError: The server does not answer.
+        """
+        plan, ranker = self._plan(query, kwargs)
+        terms = None
+        if plan.needs_terms and self.sparse_embedding_function is not None:
+            [terms] = self.sparse_embedding_function.encode_queries([plan.text])
+        return plan.result(self._collection.search(plan.queries(terms), ranker=ranker, **plan.search()))
 
-    def _hybrid_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = self.sparse_embedding_function.encode_queries([text_of(query)])
-        found = self.client.hybrid_search(**hybrid_search(self, rows, query, *args, **kwargs))
-        return self._parse_from_milvus_results(found)
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Search as `query` does."""
+        if not self.use_async_client:
+            return await asyncio.to_thread(self.query, query, **kwargs)
+        plan, ranker = self._plan(query, kwargs)
+        terms = None
+        if plan.needs_terms and self.sparse_embedding_function is not None:
+            [terms] = await self.sparse_embedding_function.async_encode_queries([plan.text])
+        return plan.result(await self._collection.asearch(plan.queries(terms), ranker=ranker, **plan.search()))
 
-    async def _async_hybrid_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = await self.sparse_embedding_function.async_encode_queries([text_of(query)])
-        found = await self.aclient.hybrid_search(**hybrid_search(self, rows, query, *args, **kwargs))
-        return self._parse_from_milvus_results(found)
+    def _plan(self, query: VectorStoreQuery, keywords: dict[str, Any]) -> tuple[Plan, Any]:
+        schema, fields = self._collection.schema, self._collection.fields
+        plan = plan_of(
+            query,
+            keywords,
+            sides=tuple(schema.sides),
+            primary_field=schema.primary_field if fields is None else fields.primary,
+            doc_id_field=self.doc_id_field,
+            metric=self.similarity_metric,
+        )
+        fuses = len(plan.sides) > 1
+        return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, query.alpha) if fuses else None
 
-    def _add_fields_to_schema(self, schema: CollectionSchema) -> CollectionSchema:
-        """The framework's, on a schema as it made it but with a description."""
-        description = description_with(_fingerprint(self.sparse_embedding_function))
-        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=True, description=description)
-        return super()._add_fields_to_schema(schema)
+
+def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Filter | None:
+    if node_ids is None and filters is None:
+        raise ValueError(
+            "node_ids or filters must be given, got neither. To read all nodes pass MetadataFilters(filters=[]); to "
+            "delete them call clear()."
+        )
+    _check_ids(node_ids)
+    return None if filters is None else from_metadata_filters(filters)
 
 
-def _fingerprint(function: Any) -> Fingerprint | None:
-    return getattr(function, "fingerprint", None)
+def _check_ids(node_ids: Any) -> None:
+    if isinstance(node_ids, str):
+        raise TypeError(f"node_ids must be a list of str, got the str {node_ids!r}. Put it into a list.")
+
+
+def _meets(hit: Hit, condition: Filter | None) -> bool:
+    return condition is None or condition.matches(hit.metadata, hit.columns)
+
+
+def _names(partition_name: str | None) -> list[str] | None:
+    return None if partition_name is None else [partition_name]
+
+
+def _check_sides(enable_dense: bool, enable_sparse: bool, function: Any) -> None:
+    """Raise if there is no side, or what encodes for the sparse one is missing or of no use."""
+    if not (enable_dense or enable_sparse):
+        raise ValueError("enable_dense or enable_sparse must be True, got False for both. Leave one out.")
+    if enable_sparse and not isinstance(function, BaseSparseEmbeddingFunction):
+        raise TypeError(
+            "sparse_embedding_function must be a SpladeSparseEmbedding, or another BaseSparseEmbeddingFunction, got "
+            f"{type(function).__name__}. Give the one that the collection is made with: "
+            "SpladeSparseEmbedding(encoder=…) or SpladeSparseEmbedding(model_name='…')."
+        )
+    if not enable_sparse and function is not None:
+        raise TypeError(
+            f"sparse_embedding_function must be None with enable_sparse=False, got {type(function).__name__}. Leave "
+            "one of the two out."
+        )
+
+
+_OPTIONS = [
+    name
+    for name, parameter in inspect.signature(HybridMilvusVectorStore.__init__).parameters.items()
+    if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+]

@@ -1,0 +1,124 @@
+"""A node as a row of a collection, and back: nothing of it is lost. Knows no client and no search."""
+
+import json
+from typing import Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
+
+from splade_integrations.milvus.defaults import check_varchar
+from splade_integrations.milvus.rows import Hit, Row, check_metadata
+
+__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "TYPE_COLUMN", "check_nodes", "node_of", "row_of", "source_of"]
+
+# Columns by the names that LlamaIndex's own stores give them.
+CONTENT_COLUMN = "_node_content"
+TYPE_COLUMN = "_node_type"
+# What LlamaIndex's own stores write for a node that has no source document, and under which keys.
+NO_SOURCE = "None"
+_SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
+
+_IN_OTHER_FIELDS: Any = {"embedding": True, "metadata": True, "text": True, "text_resource": {"text"}}
+
+_CLASSES: dict[str, type[BaseNode]] = {
+    kind.class_name(): kind for kind in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
+}
+
+
+def check_nodes(nodes: list[BaseNode], *, needs_embedding: bool) -> None:
+    """Refuse nodes that would not come back as they are.
+
+    Args:
+        nodes: N nodes.
+        needs_embedding: Whether dense embeddings are stored.
+    Raises:
+        ValueError, TypeError: A node has no embedding, a text that is too long, or metadata that JSON cannot hold. Its
+            position and the key are named.
+    """
+    for position, node in enumerate(nodes):
+        name = f"nodes[{position}] ({node.node_id!r})"
+        if needs_embedding and node.embedding is None:
+            raise ValueError(
+                f"{name} must have an embedding, got None. Add it through a VectorStoreIndex or an IngestionPipeline "
+                "with an embedding model, or set node.embedding."
+            )
+        check_varchar(
+            node.get_content(metadata_mode=MetadataMode.NONE), name, "Split it: SentenceSplitter(chunk_size=256)."
+        )
+        check_metadata(node.metadata, f"{name}.metadata")
+        for relationship, related in node.relationships.items():
+            for one in [related] if isinstance(related, RelatedNodeInfo) else related:
+                check_metadata(one.metadata, f"{name}.relationships[{_name(relationship)!r}].metadata")
+
+
+def row_of(node: BaseNode, doc_id_field: str, *, in_json: bool = True) -> Row:
+    """Return a node as a row without its sparse embedding.
+
+    Args:
+        node: One that `check_nodes` lets pass.
+        doc_id_field: The column of the source document's id.
+        in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key as a field of its
+            own, as the collections of LlamaIndex's `MilvusVectorStore` do, and the row is written as that store does.
+    Raises:
+        ValueError: JSON cannot hold what the node has beside its metadata.
+    """
+    metadata = check_metadata(node.metadata, f"node {node.node_id!r}: metadata")
+    source = node.ref_doc_id or ""
+    try:
+        content = node.model_dump(mode="json", exclude=_IN_OTHER_FIELDS)
+    except ValueError as err:
+        raise ValueError(
+            f"node {node.node_id!r} must hold what JSON can hold, got one that does not: {err}. Set the field to "
+            "None before adding the node."
+        ) from err
+    if not in_json:
+        source, content["metadata"] = source or NO_SOURCE, metadata
+        metadata = {key: value for key, value in metadata.items() if key not in _SOURCE_KEYS}
+        metadata |= {key: source for key in _SOURCE_KEYS if key != doc_id_field}
+    return Row(
+        id=node.node_id,
+        text=node.get_content(metadata_mode=MetadataMode.NONE),
+        metadata=metadata,
+        dense=node.embedding,
+        columns={
+            doc_id_field: source,
+            CONTENT_COLUMN: json.dumps(content, ensure_ascii=False),
+            TYPE_COLUMN: node.class_name(),
+        },
+    )
+
+
+def node_of(hit: Hit) -> BaseNode:
+    """Return the node that a row was made of; one of another package's row is a `TextNode` of the row's id."""
+    content = hit.columns.get(CONTENT_COLUMN)
+    if content is None:
+        return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
+    fields = {"metadata": hit.metadata} | json.loads(content) | {"id_": hit.id, "embedding": hit.dense}
+    if fields.get("text_resource") is not None:
+        fields["text_resource"] = fields["text_resource"] | {"text": hit.text}
+    elif "text_resource" not in fields:
+        fields["text"] = hit.text
+    kind = _CLASSES.get(str(hit.columns.get(TYPE_COLUMN)), TextNode)
+    return kind.from_dict(fields)
+
+
+def source_of(hit: Hit, doc_id_field: str) -> str | None:
+    """Return the id of the document that a row's node was made of, or None."""
+    source = hit.columns.get(doc_id_field)
+    if source == NO_SOURCE:  # of a document of that name, or of none
+        return node_of(hit).ref_doc_id
+    return str(source) if source else None
+
+
+def _name(relationship: NodeRelationship) -> str:
+    return relationship.name.lower()
