@@ -1,4 +1,4 @@
-"""One Milvus collection of any sides (dense, SPLADE, BM25), for both frameworks' stores, evaluation and the command line.
+"""One Milvus collection of any sides (dense, SPLADE, BM25), for both stores, the evaluation and the command line.
 
 Everything that makes it right lives here and in the modules beside: fields, indexes and search parameters, fusion,
 empty texts, locks, flushes, fingerprints and retries. Knows no framework and no encoder.
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.defaults import READ_TIMEOUT, ROWS_PER_WRITE, WRITE_TIMEOUT
-from splade_integrations.milvus.filters import Engine, Filter, Layout, ids_expr
+from splade_integrations.milvus.filters import And, Engine, Filter, Layout, ids_expr
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
 from splade_integrations.milvus.ingest import ingest
 from splade_integrations.milvus.retries import aask, ask
@@ -129,6 +129,13 @@ class Collection:
         """Where its metadata are, as filters ask for it; None if there is no collection yet."""
         fields = self.fields
         return None if fields is None else _layout(fields)
+
+    def dense_metric(self) -> str:
+        """Return the metric of the dense side: of its index if the collection is there, else of the one wanted."""
+        if (fields := self.fields) is None:
+            return self.schema.metric_type
+        found = self.client.describe_index(self.name, fields.sides["dense"], timeout=self._read_timeout()) or {}
+        return str(found.get("metric_type", self.schema.metric_type))
 
     def exists(self) -> bool:
         """Return whether there is such a collection."""
@@ -323,13 +330,13 @@ class Collection:
             partition_names: Where to look.
             timeout: Seconds for each call.
         Raises:
-            ValueError: Neither is given, or the filter is empty.
+            ValueError: Neither is given, or the filter says nothing.
         """
         condition = as_filter(filter)
-        if ids is None and condition is None:
+        if condition == And() or (ids is None and condition is None) or (filter is not None and condition is None):
             raise ValueError(
-                "delete must be given ids or a filter that says something, got neither. To delete all documents call "
-                "clear()."
+                f"delete must be given ids, or a filter that says something, got {filter!r}. To delete all documents "
+                "call clear()."
             )
         fields = self.fields
         if fields is None or (ids is not None and not len(ids)):

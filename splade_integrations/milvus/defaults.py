@@ -1,4 +1,4 @@
-"""The numbers that make hybrid retrieval right, and what Milvus's fields can hold. Knows neither pymilvus nor a framework.
+"""The numbers that make hybrid retrieval right, and what Milvus's fields can hold. Knows no pymilvus.
 
 Fusion, candidates a side, time-outs, placeholders for empty sparse rows, texts that fit a VARCHAR.
 """
@@ -107,5 +107,5 @@ def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", l
 
 
 def cut_text(text: str) -> str:
-    """Return `text` as a Milvus VARCHAR holds it: valid UTF-8 of at most `MAX_TEXT_BYTES`, cut after a whole character."""
+    """Return `text` as a Milvus VARCHAR holds it: valid UTF-8, cut after the last whole character that fits."""
     return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode(errors="ignore")

@@ -117,7 +117,7 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         {'year': 1936, 'tags': ['logic']}
         >>> check_metadata({"path": {1, 2}}, "metadatas[0]")
         Traceback (most recent call last):
-        TypeError: metadatas[0]['path'] must be what JSON can hold (str, int, float, bool, None, list, dict), got set {1, 2}. …
+        TypeError: metadatas[0]['path'] must be what JSON can hold (…), got set {1, 2}. …
     """
     if not isinstance(metadata, Mapping):
         raise TypeError(f"{name} must be a dict, got {type(metadata).__name__}. Give {{}} for none.")
@@ -181,6 +181,8 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
         entity[name] = _typed(metadata, name, kind, nullable, position, fields)
     if fields.metadata is not None:
         entity[fields.metadata] = metadata
+        if fields.dynamic:  # copies, so that an expression of Milvus's may name a key as it is: year > 2000
+            entity |= {key: value for key, value in metadata.items() if key not in fields.names and key[:1] != "$"}
         return entity
     for key, value in metadata.items():
         if key in fields.typed:
@@ -191,7 +193,7 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
                 f"metadatas[{position}] must use the keys that collection {fields.collection_name!r} has fields for "
                 f"({known}), got {key!r}. Drop it, or take another collection_name."
             )
-        if key in entity or key in fields.sides.values() or key == fields.primary or key.startswith("$"):
+        if key in fields.names or key in row.columns or key.startswith("$"):
             raise ValueError(
                 f"metadatas[{position}] must not use the collection's field names, got {key!r}, as collection "
                 f"{fields.collection_name!r} keeps metadata beside them. Rename the key, or take another "
@@ -211,13 +213,17 @@ def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, co
         fields: Of the collection.
         columns: Names of the caller's own columns, which may be dynamic keys here.
     """
-    others = {fields.primary, fields.text, fields.metadata, *fields.sides.values(), *columns}
-    metadata = {name: entity[name] for name in entity if name not in others}
-    if fields.metadata is not None:  # copies of its keys, or of no use: null says that the key is not there
-        metadata = {name: value for name, value in metadata.items() if value is not None}
+    if fields.metadata is not None:
+        # Of a key with a field of its own this is another copy, unless another store wrote the row.
+        metadata = {name: entity[name] for name in fields.typed if entity.get(name) is not None}
         metadata |= entity.get(fields.metadata) or {}
-    elif fields.typed:
-        metadata = {name: value for name, value in metadata.items() if value is not None or name not in fields.typed}
+    else:
+        others = {fields.primary, fields.text, *fields.sides.values(), *columns}
+        metadata = {
+            name: value
+            for name, value in entity.items()
+            if name not in others and (value is not None or name not in fields.typed)
+        }
     dense = entity.get(fields.sides["dense"]) if "dense" in fields.sides else None
     return Hit(
         id=str(key),

@@ -1,7 +1,9 @@
 """The fields of a collection: those that a new one gets, and those that an existing one has.
 
-A new collection keeps a document's metadata whole in one JSON field. Collections of LangChain's and LlamaIndex's own
-stores keep it in dynamic keys or in a field for each key; they are taken as they are. Knows no rows and no search.
+A new collection keeps a document's metadata in one JSON field: any key, replaced whole, read back as given. Copies in
+dynamic keys are there for the expressions that users write themselves. Collections of LangChain's and LlamaIndex's own
+stores keep metadata in dynamic keys alone, or in a field for each key; they are taken as they are.
+Knows no rows and no search.
 """
 
 from collections.abc import Mapping
@@ -78,12 +80,13 @@ class Schema:
         primary_field, text_field: Names of the fields of ids and texts.
         dense_field, sparse_field, bm25_field: The name of each side's vectors, or None for no such side. BM25 is
             Milvus's own function over the text field.
-        metadata_field: The JSON field that holds the metadata. None keeps them in dynamic keys, if `dynamic`, else in
-            `metadata_fields` alone.
+        metadata_field: The JSON field that holds the metadata. None keeps it in dynamic keys alone, if `dynamic`, else
+            in `metadata_fields` alone.
         metadata_fields: Keys of the metadata that get a column as well: {key: what `Column.of` takes}.
         columns: Columns of the caller's own, which hold no metadata.
         partition_key_field: The key of the metadata that Milvus partitions by.
-        dynamic: Whether new collections take keys that they have no field for.
+        dynamic: Whether a new collection copies the metadata to dynamic keys as well, so that an expression of Milvus's
+            can name a key as it is: `year > 2000`, not `metadata["year"] > 2000`.
         auto_id: Whether Milvus numbers the rows of a new collection.
         primary_max_length: Most bytes of an id.
         metric_type: Of the dense side: "COSINE", "IP" or "L2".
@@ -100,7 +103,7 @@ class Schema:
     metadata_fields: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     partition_key_field: str | None = None
-    dynamic: bool = False
+    dynamic: bool = True
     auto_id: bool = False
     primary_max_length: int = MAX_TEXT_BYTES
     metric_type: str = "COSINE"
@@ -182,7 +185,7 @@ class Schema:
             indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
         for name, column in {**self.columns, **self.typed()}.items():
             if column.index:
-                indexes.add_index(name, index_type="INVERTED" if engine is Engine.LITE2 else "AUTOINDEX")
+                indexes.add_index(name, index_type="INVERTED")
         return indexes
 
     def _index(self, side: Side, engine: Engine) -> dict[str, Any]:
@@ -210,6 +213,8 @@ class Fields:
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
         typed: {key of the metadata: (kind, whether it may be null)} of those that have a field of their own.
         columns: {name: whether it may be null} of the caller's own columns that are there.
+        keys_of_columns: Those that are not, and may be dynamic keys.
+        names: Of all fields.
         other_vectors: Vector fields of no side that is used, which a row would have to fill.
         max_lengths: {name of a VARCHAR: most bytes}.
     """
@@ -224,20 +229,17 @@ class Fields:
     dynamic: bool
     typed: Mapping[str, tuple[DataType, bool]]
     columns: Mapping[str, bool]
+    keys_of_columns: tuple[str, ...]
+    names: frozenset[str]
     other_vectors: tuple[str, ...]
     max_lengths: Mapping[str, int]
-
-    @property
-    def dynamic_keys(self) -> bool:
-        """Whether a key without a field of its own becomes a dynamic key."""
-        return self.dynamic and self.metadata is None
 
     def output(self, *, with_dense: bool) -> list[str]:
         """Return the fields that a document is read from."""
         names = [self.text, *self.columns]
         names += [self.metadata] if self.metadata is not None else []
         names += [name for name in self.typed if name not in names]
-        names += ["$meta"] if self.dynamic else []
+        names += ["$meta"] if self.dynamic and (self.metadata is None or self.keys_of_columns) else []
         return names + ([self.sides["dense"]] if with_dense and "dense" in self.sides else [])
 
     @staticmethod
@@ -272,6 +274,8 @@ class Fields:
             dynamic=bool(description["enable_dynamic_field"]),
             typed={name: (kinds[name], nullable[name]) for name in found if name not in own},
             columns={name: nullable[name] for name in schema.columns if name in found},
+            keys_of_columns=tuple(name for name in schema.columns if name not in found),
+            names=frozenset(found),
             other_vectors=tuple(name for name in vectors if name not in made and name not in schema.sides.values()),
             max_lengths={
                 name: int(one["params"]["max_length"]) for name, one in found.items() if "max_length" in one["params"]

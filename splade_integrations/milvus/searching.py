@@ -217,7 +217,7 @@ class Reader:
         return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
-        """Raise a ValueError for a name that is no partition: Milvus finds nothing there, and milvus-lite says nothing."""
+        """Raise a ValueError for a name that is no partition: milvus-lite finds nothing there, and says nothing."""
         if not names or self.partitions.issuperset(names):
             return
         if self.engine is Engine.LITE2:

@@ -89,7 +89,7 @@ def storable(row: dict[int, float]) -> dict[int, float]:
 
 
 def searchable(row: dict[int, float]) -> dict[int, float]:
-    """Return `row`, or if it has no term a placeholder that finds nothing: a hybrid search then ranks as its dense side."""
+    """Return `row`, or if it has no term a placeholder that finds nothing."""
     return query_terms(row, "a text")
 
 
