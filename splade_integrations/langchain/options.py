@@ -44,7 +44,7 @@ def sides_of(embeddings: Any) -> dict[Side, Any]:
         and sparse in ([False, True], [False], [True])
     ):
         return {"sparse" if is_sparse else "dense": one for one, is_sparse in zip(given, sparse, strict=True)}
-    found = ", ".join(type(one).__name__ for one in given)
+    found = ", ".join(type(one).__name__ for one in given) or "none"
     advice = "Swap them." if sparse == [True, False] else "Wrap an encoder: SpladeSparseEmbedding(encoder=…)."
     raise TypeError(
         "embeddings must be dense and sparse in this order, an Embeddings and a SpladeSparseEmbedding, or one of them, "

@@ -509,4 +509,9 @@ def _layout(fields: Fields) -> Layout:
         primary_is_text=not fields.primary_is_number,
         metadata=fields.metadata,
         columns={name: int(kind) for name, (kind, _) in fields.typed.items()},
+        **(
+            {"own": {name: int(kind) for name, (kind, _) in fields.columns.items()}}
+            if "own" in Layout.__dataclass_fields__
+            else {}
+        ),
     )

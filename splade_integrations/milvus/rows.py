@@ -166,7 +166,7 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             f"ids[{position}] must be None, as collection {fields.collection_name!r} numbers its rows itself, "
             f"got {row.id!r}. Add without ids, or take another collection_name."
         )
-    for name, nullable in fields.columns.items():
+    for name, (_, nullable) in fields.columns.items():
         entity[name] = row.columns.get(name, None if nullable else "")
     for name, value in row.columns.items():
         if name in fields.columns or value is None:

@@ -212,7 +212,7 @@ class Fields:
         metadata: The JSON field that holds the metadata, if there is one.
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
         typed: {key of the metadata: (kind, whether it may be null)} of those that have a field of their own.
-        columns: {name: whether it may be null} of the caller's own columns that are there.
+        columns: {name: (kind, whether it may be null)} of the caller's own columns that are there.
         keys_of_columns: Those that are not, and may be dynamic keys.
         names: Of all fields.
         other_vectors: Vector fields of no side that is used, which a row would have to fill.
@@ -228,7 +228,7 @@ class Fields:
     metadata: str | None
     dynamic: bool
     typed: Mapping[str, tuple[DataType, bool]]
-    columns: Mapping[str, bool]
+    columns: Mapping[str, tuple[DataType, bool]]
     keys_of_columns: tuple[str, ...]
     names: frozenset[str]
     other_vectors: tuple[str, ...]
@@ -273,7 +273,7 @@ class Fields:
             metadata=metadata,
             dynamic=bool(description["enable_dynamic_field"]),
             typed={name: (kinds[name], nullable[name]) for name in found if name not in own},
-            columns={name: nullable[name] for name in schema.columns if name in found},
+            columns={name: (kinds[name], nullable[name]) for name in schema.columns if name in found},
             keys_of_columns=tuple(name for name in schema.columns if name not in found),
             names=frozenset(found),
             other_vectors=tuple(name for name in vectors if name not in made and name not in schema.sides.values()),

@@ -135,7 +135,8 @@ class Reader:
         expr = yield from self.expression(asked.filter, asked.partition_names, asked.timeout)
         if asked.group_by is not None:
             return (yield from self._grouped(asked, asked.group_by, answering, expr))
-        return (yield from self._found(asked, answering, expr, asked.k, asked.depth or candidates(asked.k)))
+        depth = asked.depth or candidates(asked.k + asked.options.get("offset", 0))
+        return (yield from self._found(asked, answering, expr, asked.k, depth))
 
     def get(
         self,
@@ -281,7 +282,7 @@ class Reader:
             )
             return self._ranked(answer[0], -1 if side == "bm25" and self.engine is Engine.LITE3 else 1)
         requests = [
-            AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), max(depth, limit), expr)
+            AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), depth, expr)
             for side, query in answering.items()
         ]
         # A ranker may have a weight for each side.
