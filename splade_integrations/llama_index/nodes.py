@@ -30,6 +30,7 @@ _SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
 
 _IN_OTHER_FIELDS: Any = {"embedding": True, "metadata": True, "text": True, "text_resource": {"text"}}
 
+_RESOURCES = ("text_resource", "image_resource", "audio_resource", "video_resource")
 _CLASSES: dict[str, type[BaseNode]] = {
     kind.class_name(): kind for kind in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
 }
@@ -70,7 +71,7 @@ def row_of(node: BaseNode, doc_id_field: str, *, in_json: bool = True) -> Row:
         in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key as a field of its
             own, as the collections of LlamaIndex's `MilvusVectorStore` do, and the row is written as that store does.
     Raises:
-        ValueError: JSON cannot hold what the node has beside its metadata.
+        ValueError: JSON, or a Milvus VARCHAR, cannot hold what the node has beside its metadata.
     """
     metadata = check_metadata(node.metadata, f"node {node.node_id!r}: metadata")
     source = node.ref_doc_id or ""
@@ -81,10 +82,15 @@ def row_of(node: BaseNode, doc_id_field: str, *, in_json: bool = True) -> Row:
             f"node {node.node_id!r} must hold what JSON can hold, got one that does not: {err}. Set the field to "
             "None before adding the node."
         ) from err
+    for name in _RESOURCES:  # whose bytes LlamaIndex leaves out
+        if (resource := getattr(node, name, None)) is not None and resource.data is not None:
+            content[name]["data"] = resource.data.decode()
     if not in_json:
         source, content["metadata"] = source or NO_SOURCE, metadata
         metadata = {key: value for key, value in metadata.items() if key not in _SOURCE_KEYS}
         metadata |= {key: source for key in _SOURCE_KEYS if key != doc_id_field}
+    kept = json.dumps(content, ensure_ascii=False)
+    check_varchar(kept, f"node {node.node_id!r} without its text", "Keep images by path or url, and metadata short.")
     return Row(
         id=node.node_id,
         text=node.get_content(metadata_mode=MetadataMode.NONE),
@@ -92,7 +98,7 @@ def row_of(node: BaseNode, doc_id_field: str, *, in_json: bool = True) -> Row:
         dense=node.embedding,
         columns={
             doc_id_field: source,
-            CONTENT_COLUMN: json.dumps(content, ensure_ascii=False),
+            CONTENT_COLUMN: kept,
             TYPE_COLUMN: node.class_name(),
         },
     )

@@ -241,7 +241,7 @@ def _filter_of(
     query: VectorStoreQuery, string_expr: str | None, primary_field: str, doc_id_field: str
 ) -> Filter | str | None:
     filters: list[Filter] = []
-    if query.node_ids is not None:
+    if query.node_ids:  # every retriever of an index over a store that keeps text says [], for no restriction
         filters.append(Compare(primary_field, "in", list(query.node_ids), column=True))
     if query.doc_ids is not None:
         filters.append(Compare(doc_id_field, "in", list(query.doc_ids), column=True))

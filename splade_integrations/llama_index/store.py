@@ -423,7 +423,8 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
 
         Args:
             query: The question, its embedding, mode, filters, and how many nodes. A blank question is answered by the
-                sides that can answer. `doc_ids` and `node_ids` restrict the search; [] finds nothing.
+                sides that can answer. `doc_ids` restricts the search to nodes of these documents ([] finds nothing),
+                `node_ids` to these nodes ([] is no restriction, as LlamaIndex's retrievers say it for that).
             **kwargs: A retriever's `vector_store_kwargs`:
                 `string_expr`, a filter in Milvus's language, instead of filters;
                 `milvus_partition_names`;

@@ -129,6 +129,8 @@ def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
     source.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="s", metadata={"path": {1}})
     with pytest.raises(TypeError, match=r"nodes\[0\] \('bad'\)\.relationships\['source'\]\.metadata\['path'\] must be"):
         store.add([source])
-    long = embedded(TextNode(id_="long", text="x", metadata={"notes": "x" * 70_000}))
-    with pytest.raises(ValueError, match="metadata"):
-        store.add([long])
+    picture = embedded(ImageNode(id_="picture", text="x", image="x" * 70_000))
+    with pytest.raises(
+        ValueError, match="node 'picture' without its text must be at most 65535 bytes .* by path or url"
+    ):
+        store.add([picture])

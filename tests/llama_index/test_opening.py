@@ -58,10 +58,10 @@ def test_a_deep_copy_is_the_same_store(store):
 
 
 def test_no_secret_is_dumped(sparse, uri):
-    store = HybridMilvusVectorStore(uri, "user:secret", dim=DIM, sparse_embedding_function=sparse, password="hidden")
+    store = HybridMilvusVectorStore(uri, "user:xyzzy", dim=DIM, sparse_embedding_function=sparse, password="plugh")
     for text in (repr(store), str(store.to_dict()), store.to_json()):
-        assert "secret" not in text
-        assert "hidden" not in text
+        assert "xyzzy" not in text
+        assert "plugh" not in text
 
 
 # Options

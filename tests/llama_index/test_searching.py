@@ -143,8 +143,9 @@ def test_filters_bind_every_side(store, mode):
     assert both(store, ask("dogs bark", mode, node_ids=["dog"])).ids == ["dog"]
     assert both(store, ask("dogs bark", mode, node_ids=["dog", "spider"], filters=legs)).ids == ["dog"]
     assert both(store, ask("dogs bark", mode, doc_ids=["dog-book", "cat-book"], node_ids=["cat"])).ids == ["cat"]
-    for nothing in ({"doc_ids": []}, {"node_ids": []}, {"doc_ids": ["no"]}, {"filters": all_of(where("legs", 5))}):
+    for nothing in ({"doc_ids": []}, {"node_ids": ["no"]}, {"doc_ids": ["no"]}, {"filters": all_of(where("legs", 5))}):
         assert both(store, ask("dogs bark", mode, **nothing)).ids == []
+    assert both(store, ask("dogs bark", mode, node_ids=[])).ids, "what a retriever of an index says for any node"
 
 
 def test_the_conditions_nest(store):
