@@ -244,7 +244,7 @@ def _unscored(found: Scored) -> list[Document]:
 
 
 def _diverse(vector: Any, hits: Sequence[Hit], k: int, lambda_mult: float) -> list[Document]:
-    vectors = [hit.dense for hit in hits]
+    vectors = [hit.dense or [] for hit in hits]
     chosen = maximal_marginal_relevance(np.array(vector, np.float32), vectors, lambda_mult, k) if vectors else []
     return [as_document(hits[place]) for place in chosen]
 

@@ -161,6 +161,7 @@ class Writing(VectorStore):
         filter: Any = None,
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
+        **unknown: Any,
     ) -> bool:
         """Delete documents: those of these ids, those that match a filter, or those of these ids that match it.
 
@@ -170,11 +171,13 @@ class Writing(VectorStore):
             filter: A dict, or an expression.
             partition_names: Where to look.
             timeout: Seconds for each call.
+            **unknown: Refused.
         Returns:
             True.
         Raises:
             ValueError: Neither is given, or the filter is empty. To delete all there is `clear`.
         """
+        refuse(unknown, self.delete)
         condition = one_filter(filter, expr)
         self.collection.delete(ids=ids, filter=condition, partition_names=partition_names, timeout=timeout)
         return True

@@ -17,7 +17,7 @@ def place(request, tmp_path):
     if not os.environ.get("MILVUS_URI"):
         pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
     options = server_options()
-    yield options
+    yield dict(options)
     client = MilvusClient(uri=options["uri"], token=options["token"])
     for name in client.list_collections():
         if name.startswith(options["collection_name"]):
