@@ -1,5 +1,7 @@
 """LlamaIndex's `MetadataFilters` as the filters of this package. Knows no collection."""
 
+from collections.abc import Collection
+
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from splade_integrations.milvus.filters import And, Compare, Filter, FilterError, Not, Or
@@ -24,15 +26,17 @@ _OPERATORS = {
 }
 
 
-def from_metadata_filters(filters: MetadataFilters) -> Filter:
+def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()) -> Filter:
     """Return the filter that `MetadataFilters` mean, groups within groups included.
 
     NOT is true if none of its filters is. AND without filters is always true; OR and NOT without filters are refused.
 
     Args:
         filters: With any operator and condition. No condition means AND.
+        hidden: Keys of the metadata under which the collection has something else.
     Raises:
-        FilterError: A filter lacks its value, or a group its filters. The key, or the place of the group, is named.
+        FilterError: A filter lacks its value or asks for a hidden key, or a group lacks its filters. The key, or the
+            place of the group, is named.
 
     Example:
         >>> tenant = MetadataFilter(key="tenant", value="a")
@@ -41,7 +45,7 @@ def from_metadata_filters(filters: MetadataFilters) -> Filter:
         >>> made.matches({"tenant": "a", "year": 2024}), made.matches({"tenant": "b", "year": 2024})
         (True, False)
     """
-    return _group(filters, "filters")
+    return _group(filters, "filters", hidden)
 
 
 def check_complete(filters: MetadataFilters, name: str = "filters") -> None:
@@ -60,9 +64,11 @@ def check_complete(filters: MetadataFilters, name: str = "filters") -> None:
             check_complete(one, f"{name}.filters[{position}]")
 
 
-def _group(filters: MetadataFilters, name: str) -> Filter:
+def _group(filters: MetadataFilters, name: str, hidden: Collection[str]) -> Filter:
     parts = [
-        _group(one, f"{name}.filters[{position}]") if isinstance(one, MetadataFilters) else _compare(one)
+        _group(one, f"{name}.filters[{position}]", hidden)
+        if isinstance(one, MetadataFilters)
+        else _compare(one, hidden)
         for position, one in enumerate(filters.filters)
     ]
     condition = filters.condition or FilterCondition.AND
@@ -76,7 +82,13 @@ def _group(filters: MetadataFilters, name: str) -> Filter:
     return Or(*parts) if condition == FilterCondition.OR else Not(Or(*parts))
 
 
-def _compare(one: MetadataFilter) -> Filter:
+def _compare(one: MetadataFilter, hidden: Collection[str]) -> Filter:
+    if one.key in hidden:
+        raise FilterError(
+            f"a filter must not ask for key {one.key!r} in this collection, which keeps the source document's id "
+            f"there, got operator {one.operator.value!r}. For source documents use doc_ids; for metadata of that name "
+            "add the nodes to a new collection."
+        )
     if one.operator == FilterOperator.IS_EMPTY:  # its value says nothing, but LlamaIndex asks for one
         return Compare(one.key, "is_empty")
     if one.value is None:

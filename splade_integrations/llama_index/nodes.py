@@ -19,14 +19,14 @@ from llama_index.core.schema import (
 from splade_integrations.milvus.defaults import check_varchar
 from splade_integrations.milvus.rows import Hit, Row, check_metadata
 
-__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "TYPE_COLUMN", "check_nodes", "node_of", "row_of", "source_of"]
+__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "TYPE_COLUMN", "check_nodes", "node_of", "row_of", "source_of"]
 
 # Columns by the names that LlamaIndex's own stores give them.
 CONTENT_COLUMN = "_node_content"
 TYPE_COLUMN = "_node_type"
 # What LlamaIndex's own stores write for a node that has no source document, and under which keys.
 NO_SOURCE = "None"
-_SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
+SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
 
 _IN_OTHER_FIELDS: Any = {"embedding": True, "metadata": True, "text": True, "text_resource": {"text"}}
 
@@ -87,8 +87,8 @@ def row_of(node: BaseNode, doc_id_field: str, *, in_json: bool = True) -> Row:
             content[name]["data"] = resource.data.decode()
     if not in_json:
         source, content["metadata"] = source or NO_SOURCE, metadata
-        metadata = {key: value for key, value in metadata.items() if key not in _SOURCE_KEYS}
-        metadata |= {key: source for key in _SOURCE_KEYS if key != doc_id_field}
+        metadata = {key: value for key, value in metadata.items() if key not in SOURCE_KEYS}
+        metadata |= {key: source for key in SOURCE_KEYS if key != doc_id_field}
     kept = json.dumps(content, ensure_ascii=False)
     check_varchar(kept, f"node {node.node_id!r} without its text", "Keep images by path or url, and metadata short.")
     return Row(

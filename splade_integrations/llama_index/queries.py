@@ -3,7 +3,7 @@
 Knows no client and no encoder.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,6 +106,7 @@ def plan_of(
     primary_field: str,
     doc_id_field: str,
     metric: str,
+    hidden: Collection[str] = (),
 ) -> Plan:
     """Return what a query asks for.
 
@@ -116,6 +117,7 @@ def plan_of(
         primary_field: The column of the node's id.
         doc_id_field: The column of its source document's id.
         metric: Of the dense side.
+        hidden: Keys of the metadata that cannot be asked for.
     Raises:
         TypeError: A keyword is unknown.
         ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
@@ -138,7 +140,7 @@ def plan_of(
         sides=searched,
         text=text,
         embedding=embedding,
-        filter=_filter_of(query, keywords.get("string_expr"), primary_field, doc_id_field),
+        filter=_filter_of(query, keywords.get("string_expr"), primary_field, doc_id_field, hidden),
         k=k,
         fetch_k=k if fetch_k is None else fetch_k,
         depth=query.sparse_top_k,
@@ -238,7 +240,11 @@ def _mmr(
 
 
 def _filter_of(
-    query: VectorStoreQuery, string_expr: str | None, primary_field: str, doc_id_field: str
+    query: VectorStoreQuery,
+    string_expr: str | None,
+    primary_field: str,
+    doc_id_field: str,
+    hidden: Collection[str],
 ) -> Filter | str | None:
     filters: list[Filter] = []
     if query.node_ids:  # every retriever of an index over a store that keeps text says [], for no restriction
@@ -246,7 +252,7 @@ def _filter_of(
     if query.doc_ids is not None:
         filters.append(Compare(doc_id_field, "in", list(query.doc_ids), column=True))
     if query.filters is not None:
-        filters.append(from_metadata_filters(query.filters))
+        filters.append(from_metadata_filters(query.filters, hidden))
     if string_expr:
         if filters:
             raise ValueError(

@@ -22,7 +22,15 @@ from pymilvus import AsyncMilvusClient, MilvusClient
 
 from splade_integrations.llama_index.existing import OPTION_NAMES, matching
 from splade_integrations.llama_index.filters import check_complete, from_metadata_filters
-from splade_integrations.llama_index.nodes import CONTENT_COLUMN, TYPE_COLUMN, check_nodes, node_of, row_of, source_of
+from splade_integrations.llama_index.nodes import (
+    CONTENT_COLUMN,
+    SOURCE_KEYS,
+    TYPE_COLUMN,
+    check_nodes,
+    node_of,
+    row_of,
+    source_of,
+)
 from splade_integrations.llama_index.options import (
     check_connection,
     index_of,
@@ -281,6 +289,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
                 named, and nothing has been written.
         """
         nodes = list(nodes)
+        self._check_doc_id_field()
         check_nodes(nodes, needs_embedding=self.enable_dense)
         rows = [row_of(node, self.doc_id_field, in_json=self._in_json) for node in nodes]
         self._collection.check(rows)
@@ -314,6 +323,21 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         fields = self._collection.fields
         return fields is None or fields.metadata is not None
 
+    @property
+    def _hidden(self) -> tuple[str, ...]:
+        """Keys of the metadata that LlamaIndex's own stores write the source document's id to."""
+        return () if self._in_json else SOURCE_KEYS
+
+    def _check_doc_id_field(self) -> None:
+        fields = self._collection.fields
+        if fields is not None and self.doc_id_field not in fields.columns:
+            raise ValueError(
+                f"collection {self.collection_name!r} must have a field for the source document's id, got none of the "
+                f"name {self.doc_id_field!r}. Name it by doc_id_field. If another package made the collection, it can "
+                "be searched and read here, and nodes can be deleted by id or filters; add through that package, or to "
+                "another collection_name."
+            )
+
     # Deleting and reading
 
     def delete(  # type: ignore[override]
@@ -329,6 +353,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             raise TypeError(
                 f"ref_doc_id must be a str, got {type(ref_doc_id).__name__} {ref_doc_id!r}. Delete one document a call."
             )
+        self._check_doc_id_field()
         of_document = Compare(self.doc_id_field, "eq", ref_doc_id, column=True)
         found = self._collection.iterate(of_document, partition_names=_names(milvus_partition_name))
         self._collection.delete(ids=[hit.id for hit in found if source_of(hit, self.doc_id_field) == ref_doc_id])
@@ -358,7 +383,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         _check_ids(node_ids)
         self._collection.delete(
             ids=node_ids,
-            filter=None if filters is None else from_metadata_filters(filters),
+            filter=None if filters is None else from_metadata_filters(filters, self._hidden),
             partition_names=_names(milvus_partition_name),
         )
 
@@ -384,7 +409,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         Raises:
             ValueError: Neither is given.
         """
-        condition = _condition(node_ids, filters)
+        condition = _condition(node_ids, filters, self._hidden)
         how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
         if node_ids is None:
             return [node_of(hit) for hit in self._collection.iterate(condition, **how)]
@@ -402,7 +427,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             return await asyncio.to_thread(
                 self.get_nodes, node_ids, filters, milvus_partition_names=milvus_partition_names
             )
-        condition = _condition(node_ids, filters)
+        condition = _condition(node_ids, filters, self._hidden)
         how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
         if node_ids is None:
             return [node_of(hit) async for hit in self._collection.aiterate(condition, **how)]
@@ -463,19 +488,22 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             primary_field=schema.primary_field if fields is None else fields.primary,
             doc_id_field=self.doc_id_field,
             metric=self.similarity_metric,
+            hidden=self._hidden,
         )
+        if query.doc_ids is not None:
+            self._check_doc_id_field()
         fuses = len(plan.sides) > 1
         return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, query.alpha) if fuses else None
 
 
-def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Filter | None:
+def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None, hidden: Sequence[str]) -> Filter | None:
     if node_ids is None and filters is None:
         raise ValueError(
             "node_ids or filters must be given, got neither. To read all nodes pass MetadataFilters(filters=[]); to "
             "delete them call clear()."
         )
     _check_ids(node_ids)
-    return None if filters is None else from_metadata_filters(filters)
+    return None if filters is None else from_metadata_filters(filters, hidden)
 
 
 def _check_ids(node_ids: Any) -> None:

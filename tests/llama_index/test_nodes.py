@@ -131,6 +131,6 @@ def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
         store.add([source])
     picture = embedded(ImageNode(id_="picture", text="x", image="x" * 70_000))
     with pytest.raises(
-        ValueError, match="node 'picture' without its text must be at most 65535 bytes .* by path or url"
+        ValueError, match=r"node 'picture' without its text must be at most 65535 bytes .* by path or url"
     ):
         store.add([picture])

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 from llama_index.core import VectorStoreIndex
-from llama_index.core.schema import NodeRelationship
+from llama_index.core.vector_stores.utils import node_to_metadata_dict
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, MilvusClient
 
 from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
-from tests.llama_index.support import ANIMALS, all_of, animals, ask, node, where
+from tests.llama_index.support import ANIMALS, all_of, animals, any_of, ask, node, none_of, where
 from tests.support.adapters import DIM, HashEmbeddings, count
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -198,10 +198,6 @@ def test_partitions(sparse, place):
 # Collections that others made
 
 
-def stock_store():
-    return pytest.importorskip("llama_index.vector_stores.milvus").MilvusVectorStore
-
-
 def assert_is_animals(store):
     """Every value of a collection of `animals()` that another store has made."""
     found = store.query(ask("dogs bark"))
@@ -212,10 +208,66 @@ def assert_is_animals(store):
     }
     assert store.query(ask("dogs bark", "sparse")).ids[0] == "dog"
     assert set(store.query(ask("dogs", filters=all_of(where("legs", 4)))).ids) == {"cat", "dog"}
+    assert set(store.query(ask("dogs", filters=none_of(where("legs", 4)))).ids) == {"sparrow", "spider"}
     assert store.query(ask("dogs", doc_ids=["spider-book"])).ids == ["spider"]
 
 
-def test_opens_what_the_stock_store_made(sparse, uri):
+def made_in_the_stock_layout(place, sparse, metric):
+    """A collection as LlamaIndex's `MilvusVectorStore`, and the previous version of ours, make it."""
+    client, name = MilvusClient(uri=place["uri"]), place.get("collection_name", "llamacollection")
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=65_535)
+    for field in ("doc_id", "text"):
+        schema.add_field(field, DataType.VARCHAR, max_length=65_535)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=DIM)
+    schema.add_field("sparse_embedding", DataType.SPARSE_FLOAT_VECTOR)
+    client.create_collection(name, schema=schema)
+    indexes = client.prepare_index_params()
+    indexes.add_index("embedding", index_type="FLAT", metric_type=metric)
+    indexes.add_index("sparse_embedding", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+    client.create_index(name, indexes, sync=False)
+    rows = []
+    for one in animals():
+        row = node_to_metadata_dict(one, remove_text=True)
+        row |= {"id": one.node_id, "text": one.text, "embedding": one.embedding}
+        rows.append(row | {"sparse_embedding": sparse.encode_documents([one.text])[0]})
+    client.insert(name, rows)
+
+
+@pytest.mark.parametrize("metric", ["IP", "COSINE"])
+def test_opens_the_stock_layout(sparse, place, metric):
+    made_in_the_stock_layout(place, sparse, metric)
+    store = HybridMilvusVectorStore(**place, sparse_embedding_function=sparse, similarity_metric=metric)
+    assert_is_animals(store)
+    assert store.add(animals()) == list(ANIMALS)
+    assert count(store) == 4
+    assert_is_animals(store)
+    store.add(
+        [node("ant", "Ants march.", {"legs": 6, "doc_id": "mine"}, ref_doc_id="ant\\book"), node("lone", "Alone.")]
+    )
+    assert store.get_nodes(["ant"])[0].metadata == {"legs": 6, "doc_id": "mine"}
+    assert store.get_nodes(["lone"])[0].ref_doc_id is None
+    for key in ("doc_id", "document_id", "ref_doc_id"):
+        for refused in (
+            lambda key=key: store.query(ask("ants", filters=all_of(where(key, "mine")))),
+            lambda key=key: store.get_nodes(filters=none_of(where(key, "mine"))),
+            lambda key=key: store.delete_nodes(filters=any_of(where("legs", 6), where(key, "mine"))),
+        ):
+            with pytest.raises(ValueError, match=f"must not ask for key '{key}' in this collection.* use doc_ids"):
+                refused()
+    store.delete("None")
+    store.delete("ant\\book")
+    store.delete_nodes(filters=all_of(where("legs", 8)))
+    assert {one.node_id for one in store.get_nodes(filters=all_of())} == {"cat", "dog", "sparrow", "lone"}
+    with pytest.raises(ValueError, match="'text'"):
+        store.add([node("a", "alpha", {"text": "mine"})])
+
+
+def stock_store():
+    return pytest.importorskip("llama_index.vector_stores.milvus").MilvusVectorStore
+
+
+def test_shares_a_collection_with_the_stock_store(sparse, uri):
     theirs = stock_store()(
         uri, dim=DIM, enable_sparse=True, sparse_embedding_function=sparse, use_async_client=False
     )  # of metric IP
@@ -223,35 +275,52 @@ def test_opens_what_the_stock_store_made(sparse, uri):
     ours = HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, similarity_metric="IP")
     assert_is_animals(ours)
     assert ours.query(ask("dogs bark", "default")) == theirs.query(ask("dogs bark", "default"))
-    # What ours writes there, theirs reads.
-    ours.add([node("ant", "Ants march.", {"legs": 6, "doc_id": "mine"}, ref_doc_id="ant-book"), node("lone", "Alone.")])
+    ours.add([node("ant", "Ants march.", {"legs": 6, "doc_id": "mine"}, ref_doc_id="ant-book")])
     [ant] = theirs.get_nodes(["ant"])
     assert (ant.text, ant.metadata, ant.ref_doc_id) == ("Ants march.", {"legs": 6, "doc_id": "mine"}, "ant-book")
-    assert ours.get_nodes(["ant", "lone"])[0].metadata == {"legs": 6, "doc_id": "mine"}
-    ours.delete("None")
-    assert count(ours) == 6
     theirs.delete("ant-book")
-    ours.delete("cat-book")
-    ours.delete_nodes(filters=all_of(where("legs", 8)))
-    assert {one.node_id for one in ours.get_nodes(filters=all_of())} == {"dog", "sparrow", "lone"}
-
-
-def test_opens_what_the_previous_version_made(sparse, uri):
-    """It kept metadata in dynamic keys, as the stock store does, with metric COSINE."""
-    theirs = stock_store()(
-        uri,
-        dim=DIM,
-        enable_sparse=True,
-        sparse_embedding_function=sparse,
-        use_async_client=False,
-        similarity_metric="COSINE",
-        upsert_mode=True,
-    )
-    theirs.add(animals())
-    ours = HybridMilvusVectorStore(uri, sparse_embedding_function=sparse)
-    assert_is_animals(ours)
-    assert ours.add(animals()) == list(ANIMALS)
     assert count(ours) == 4
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_opens_what_langchain_milvus_made(sparse, place, dynamic):
+    client, name = MilvusClient(uri=place["uri"]), place.get("collection_name", "llamacollection")
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=dynamic)
+    schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=65_535)
+    schema.add_field("text", DataType.VARCHAR, max_length=65_535)
+    if not dynamic:
+        schema.add_field("legs", DataType.INT64)
+    schema.add_field("dense", DataType.FLOAT_VECTOR, dim=DIM)
+    schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
+    client.create_collection(name, schema=schema)
+    indexes = client.prepare_index_params()
+    indexes.add_index("dense", index_type="FLAT", metric_type="COSINE")
+    indexes.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+    client.create_index(name, indexes, sync=False)
+    rows = [{"pk": one.node_id, "text": one.text, "legs": one.metadata["legs"], "dense": one.embedding,
+             "sparse": sparse.encode_documents([one.text])[0]} for one in animals()]  # fmt: skip
+    client.insert(name, rows)
+    store = HybridMilvusVectorStore(**place, sparse_embedding_function=sparse)
+    found = store.query(ask("a dog that barks"))
+    assert {one.node_id: (one.text, one.metadata) for one in found.nodes} == {
+        name: (text, {"legs": metadata["legs"]}) for name, (text, metadata) in ANIMALS.items()
+    }
+    assert asyncio.run(store.aquery(ask("a dog that barks"))) == found
+    assert store.query(ask("a dog that barks", "sparse", k=1)).ids == ["dog"]
+    assert set(store.query(ask("dogs", filters=all_of(where("legs", 4)))).ids) == {"cat", "dog"}
+    assert [one.node_id for one in store.get_nodes(["dog", "cat"])] == ["dog", "cat"]
+    for refused in (
+        lambda: store.add(animals()),
+        lambda: store.delete("dog-book"),
+        lambda: store.query(ask("dogs", doc_ids=["x"])),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must have a field for the source document's id.* Name it by doc_id_field"
+        ):
+            refused()
+    store.delete_nodes(["cat"])
+    store.delete_nodes(filters=all_of(where("legs", 8)))
+    assert {one.node_id for one in store.get_nodes(filters=all_of())} == {"dog", "sparrow"}
 
 
 def test_opens_what_langchain_made(sparse, encoder, uri):
@@ -333,13 +402,3 @@ def test_a_database_that_does_not_open_says_why(sparse, tmp_path):
         with pytest.raises(OSError, match=r"locked\.db' must be .* most likely because another process has it open"):
             HybridMilvusVectorStore(locked, dim=DIM, sparse_embedding_function=sparse)
     assert HybridMilvusVectorStore(locked, dim=DIM, sparse_embedding_function=sparse).add(animals())
-
-
-def test_relationships_survive_the_stock_layout(sparse, uri):
-    theirs = stock_store()(uri, dim=DIM, enable_sparse=True, sparse_embedding_function=sparse, use_async_client=False)
-    theirs.add(animals())
-    ours = HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, similarity_metric="IP")
-    ours.add(animals()[:1])
-    for name in ("cat", "dog"):
-        [found] = ours.get_nodes([name])
-        assert found.relationships[NodeRelationship.SOURCE].node_id == f"{name}-book"
