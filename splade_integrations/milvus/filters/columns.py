@@ -24,7 +24,7 @@ class Column(Dialect):
         if compare.key == layout.primary:
             self.kind: str | None = "string" if layout.primary_is_text else "int"
         else:
-            self.kind = KINDS.get(layout.columns.get(compare.key, 0))
+            self.kind = KINDS.get({**layout.columns, **layout.own}.get(compare.key, 0))
         # milvus-lite 2 has neither nulls nor a word for them.
         nulls = compare.key != layout.primary and engine is not Engine.LITE2
         self.is_null: Expression = nulls and f"{self.value} is null"

@@ -96,7 +96,7 @@ def by_kind(members: list[Any]) -> dict[str, list[Any]]:
 
 
 def escaped_pattern(part: str) -> str:
-    """Return the `like` pattern for a text with this part; its wildcards % (any text) and _ (a character) are escaped."""
+    """Return the `like` pattern for a text with this part, with like's wildcards % and _ escaped."""
     for special in ("\\", "%", "_"):
         part = part.replace(special, f"\\{special}")
     return f"%{part}%"

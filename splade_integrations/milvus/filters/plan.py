@@ -143,7 +143,7 @@ def _said(filter: Filter, layout: Layout, engine: Engine, negated: bool) -> Said
 
 
 def _dialect(compare: Compare, layout: Layout, engine: Engine) -> Dialect:
-    fields = {layout.primary, *layout.columns}
+    fields = {layout.primary, *layout.columns, *layout.own}
     if compare.column and (compare.key not in fields or not is_name(compare.key)):
         raise FilterError(
             f"The field {compare.key!r}, which {compare.operator} asks for, must be one of the collection's: "
@@ -151,7 +151,9 @@ def _dialect(compare: Compare, layout: Layout, engine: Engine) -> Dialect:
         )
     if compare.column or compare.key in layout.columns:
         return Column(compare, layout, engine)
-    return {Engine.LITE3: Lite3, Engine.LITE2: Lite2, Engine.SERVER: Server}[engine](compare, layout)
+    if engine is Engine.LITE3:
+        return Lite3(compare, layout)
+    return Lite2(compare, layout) if engine is Engine.LITE2 else Server(compare, layout)
 
 
 def _compares(filter: Filter) -> Iterable[Compare]:

@@ -94,8 +94,13 @@ class Strict(Dialect):
             return None
         # A whole number finds ints alone, a float finds both.
         as_floats = [float(each) if type(each) is int and abs(each) <= EXACT_FLOATS else each for each in members]
-        groups = by_kind(as_floats).values()
-        asked = [f"json_contains_{which}({self.value}, [{', '.join(map(self.literal, each))}])" for each in groups]
+        asked = []
+        for name, group in by_kind(as_floats).items():
+            # milvus-lite 2 takes one bool, and no list of them.
+            if name == "bool":
+                asked += [f"json_contains({self.value}, {self.literal(each)})" for each in dict.fromkeys(group)]
+            else:
+                asked.append(f"json_contains_{which}({self.value}, [{', '.join(map(self.literal, group))}])")
         return [self.negation(expr, "list") if negated else Said(expr) for expr in asked]
 
     def text(self, part: str, negated: bool) -> Said:
@@ -183,7 +188,10 @@ class Server(Strict):
     def is_empty(self, negated: bool) -> Said:
         """Return what says that the key is absent, or holds null, "" or []."""
         if negated:
-            return Said(both(f"exists {self.value}", either(f'{self.value} > ""', *self._other_kinds("string"))))
+            # By the earlier rule the last of these holds for an object as well.
+            neither = both(f'not ({self.value} == "")', f"not ({self.value} == [])")
+            some = either(f'{self.value} > ""', *self._other_kinds("string"), neither)
+            return Said(both(f"exists {self.value}", some))
         return Said(either(f"not (exists {self.value})", f'{self.value} == ""', f"{self.value} == []"))
 
 

@@ -47,18 +47,21 @@ class Layout:
         primary: The primary field's name.
         primary_is_text: Whether primary keys are strings (else int64).
         metadata: The JSON field with each document's metadata, not nullable; None if metadata are dynamic keys.
-        columns: Fields by name with their `DataType`, as an int: metadata keys that have a typed column, and what
-            `Compare(…, column=True)` may ask for.
+        columns: Fields by name with their `DataType`, as an int: metadata keys that have a typed column.
+        own: Further fields, which are no metadata; `Compare(…, column=True)` alone asks for them.
     """
 
     primary: str = "pk"
     primary_is_text: bool = True
     metadata: str | None = "metadata"
     columns: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Keep a copy of the columns that nobody can change."""
-        object.__setattr__(self, "columns", MappingProxyType({name: int(kind) for name, kind in self.columns.items()}))
+        """Keep copies of the columns that nobody can change."""
+        for fields in ("columns", "own"):
+            kinds = {name: int(kind) for name, kind in getattr(self, fields).items()}
+            object.__setattr__(self, fields, MappingProxyType(kinds))
 
     @property
     def document(self) -> str:

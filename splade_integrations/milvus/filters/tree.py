@@ -322,9 +322,9 @@ JOINS = {"$and": And, "$or": Or}
 def from_dict(conditions: Mapping[str, Any]) -> Filter:
     """Return the filter that a dict in LangChain's usual form stands for.
 
-    A key stands with a value (`{"tenant": "a"}`) or with operators (`{"year": {"$gte": 2000, "$lt": 2010}}`); `$and` and `$or`
-    take a list of dicts, `$not` one dict, of conditions or, below a key, of operators. Several entries
-    hold together. Operators are those of `Compare` with a `$`, so $eq $ne $gt $gte $lt $lte $in $nin $exists and more.
+    A key stands with a value (`{"tenant": "a"}`) or with operators (`{"year": {"$gte": 2000, "$lt": 2010}}`). `$and`
+    and `$or` take a list of dicts, `$not` one dict, of conditions or, below a key, of operators. Several entries hold
+    together. Operators are those of `Compare` with a `$`, so $eq $ne $gt $gte $lt $lte $in $nin $exists and more.
 
     Raises:
         FilterError: A key or operator is not of this form; the message names it.
