@@ -5,14 +5,16 @@ Knows the encoder and what `MilvusClient` takes; holds no maths and needs no pym
 
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from splade_integrations.adapter import AdaptedEncoder
-from splade_integrations.encoder import SpladeEncoder
 from splade_integrations.sparse import Pruning
+
+if TYPE_CHECKING:  # it brings torch
+    from splade_integrations.encoder import SpladeEncoder
 
 __all__ = ["SparseRows", "SpladeEmbeddingFunction"]
 
@@ -88,9 +90,9 @@ class SpladeEmbeddingFunction:
         self._adapted = AdaptedEncoder(None, fspath(model_name), options | encoder_options)
 
     @property
-    def encoder(self) -> SpladeEncoder:
+    def encoder(self) -> "SpladeEncoder":
         """The encoder; after unpickling it is loaded here."""
-        return cast(SpladeEncoder, self._adapted.encoder)
+        return cast("SpladeEncoder", self._adapted.encoder)
 
     @property
     def dim(self) -> int:
