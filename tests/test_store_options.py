@@ -40,14 +40,16 @@ def check(stock, ours, listed_options, listed_methods, *left_out):
         if verdict == "same" and name != "kwargs":
             assert name in options(ours), f"{name} is said to be the same"
         if verdict == "renamed":
-            assert set(re.findall(r"`(\w+)`", remark)) & options(ours), f"{name}: no such option in {remark!r}"
+            assert options(ours) & set(re.findall(r"`(\w+)`", remark)), f"{name}: no such option in {remark!r}"
         if verdict == "refused":
             assert name not in options(ours), f"{name} is said to be refused"
     for name, (verdict, remark) in listed_methods.items():
         if verdict == "same":
             assert hasattr(ours, name), f"{name} is said to be the same"
         if verdict == "renamed":
-            assert any(hasattr(ours, word) for word in re.findall(r"`(\w+)[`(]", remark)), f"{name}: {remark!r}"
+            assert any(hasattr(ours, word) for word in re.findall(r"`(\w+)`", remark)), f"{name}: {remark!r}"
+        if verdict == "refused" and not name.startswith("from_"):
+            assert not hasattr(ours, name), f"{name} is said to be refused"
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,22 @@ def test_llama_index_refuses_what_the_page_says(llama_index_store):
     for name, reason in refused.items():
         with pytest.raises(TypeError, match=f"{name} must not be given, as {reason}"):
             llama_index_store("x.db", enable_dense=False, enable_sparse=False, **{name: None})
+
+
+def test_langchain():
+    from splade_integrations.langchain import HybridMilvus
+
+    stock = pytest.importorskip("langchain_milvus").Milvus
+    check(stock, HybridMilvus, table("Options of `Milvus`"), table("Methods of `Milvus`"))
+
+
+def test_langchain_refuses_what_the_page_says():
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+
+    from splade_integrations.langchain import HybridMilvus
+
+    refused = [name for name, (verdict, _) in table("Options of `Milvus`").items() if verdict == "refused"]
+    assert refused
+    for name in refused:
+        with pytest.raises(TypeError, match=f"got '{name}'"):
+            HybridMilvus(DeterministicFakeEmbedding(size=8), uri="x.db", **{name: None})
