@@ -12,7 +12,7 @@ from typing import Any
 from splade_integrations.milvus.filters.dialect import Dialect
 from splade_integrations.milvus.filters.said import Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.text import Layout, is_name, literal, quote
-from splade_integrations.milvus.filters.tree import ORDERS, Compare
+from splade_integrations.milvus.filters.tree import ORDERS, Compare, kind
 
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
@@ -50,9 +50,16 @@ class Lite3(Dialect):
     def equals_one(self, members: list[Any], negated: bool) -> Said:
         """Return what says that the value equals one of the members."""
         if len(members) > MOST_COMPARISONS:
-            return Said(negated, self.some_value)
+            return Said(negated, self._about(members))
         parts = [self._equals(member, negated) for member in members]
         return all_of(parts) if negated else any_of(parts)
+
+    def _about(self, members: list[Any]) -> Expression:
+        """Return what rows match whose value lies between members of one kind; all with a value if kinds are mixed."""
+        if not (all(kind(each) == "string" for each in members) or all(kind(each) == "number" for each in members)):
+            return self.some_value
+        least, most = min(members), max(members)
+        return both(f"{self.value} >= {literal(least)}", f"{self.value} <= {literal(most)}")
 
     def _equals(self, member: Any, negated: bool) -> Said:
         if not isinstance(member, (bool, int, float, str)):
