@@ -6,6 +6,7 @@ from typing import Any
 
 from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.milvus.schema import SIDES, Side
 
 with require_extra("llama-index", module=__name__):
     from pymilvus import RRFRanker, WeightedRanker
@@ -153,15 +154,18 @@ def check_metric(name: str, config: dict[str, Any], metric: str) -> None:
         )
 
 
-def ranker_of(name: str, params: Mapping[str, Any], alpha: float | None = None) -> RRFRanker | WeightedRanker | None:
-    """Return the ranker that fuses dense and sparse hits; None for the collection's default, RRF of k = 60.
+def ranker_of(
+    name: str, params: Mapping[str, Any], sides: Sequence[Side], alpha: float | None = None
+) -> RRFRanker | WeightedRanker | None:
+    """Return the ranker that fuses the hits of some sides; None for the collection's default, RRF of k = 60.
 
     Args:
         name: "RRFRanker" or "WeightedRanker".
-        params: {"k": 60} of the one, {"weights": [dense, sparse]} of the other.
+        params: {"k": 60} of the one, {"weights": [dense, sparse, bm25]} of the other, whose last may be missing.
+        sides: Those that are fused.
         alpha: A query's: the dense side's weight; the sparse side's is 1 - alpha.
     Raises:
-        ValueError: Another name, another parameter, or an alpha for ranks, which have no weights.
+        ValueError: Another name, another parameter, or an alpha for ranks, which have no weights, or for three sides.
     """
     if name not in RANKERS:
         raise ValueError(f"hybrid_ranker must be 'RRFRanker' or 'WeightedRanker', got {name!r}. Choose one of them.")
@@ -178,10 +182,13 @@ def ranker_of(name: str, params: Mapping[str, Any], alpha: float | None = None) 
                 f"{alpha}. Open the store with hybrid_ranker='WeightedRanker', or leave alpha out."
             )
         return RRFRanker(params["k"]) if params.get("k", RRF_K) != RRF_K else None
-    weights = params.get("weights", [1.0, 1.0]) if alpha is None else [alpha, 1 - alpha]
-    if len(weights) != 2 or not all(0 <= weight <= 1 for weight in weights):
+    if alpha is None:
+        weights = dict(zip(SIDES, params.get("weights", [1.0] * len(SIDES)), strict=False))
+    else:
+        weights = {"dense": alpha, "sparse": 1 - alpha}
+    if not all(side in weights and 0 <= weights[side] <= 1 for side in sides):
         raise ValueError(
-            f"the weights of hybrid_ranker='WeightedRanker' must be two numbers from 0 to 1, dense and sparse, got "
-            f"{weights}. Change hybrid_ranker_params or alpha."
+            f"the weights of hybrid_ranker='WeightedRanker' must be one number from 0 to 1 for each side, "
+            f"{', '.join(sides)}, got {list(weights.values())}. Change hybrid_ranker_params or alpha."
         )
-    return WeightedRanker(*weights)
+    return WeightedRanker(*(weights[side] for side in sides))

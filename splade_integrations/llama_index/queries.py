@@ -156,12 +156,12 @@ def plan_of(
 
 def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side]) -> tuple[Side, ...]:
     wanted: dict[VectorStoreQueryMode, tuple[Side, ...]] = {
-        Mode.DEFAULT: ("dense",) if "dense" in sides else ("sparse",),
+        Mode.DEFAULT: ("dense",) if "dense" in sides else ("sparse",) if "sparse" in sides else ("bm25",),
         Mode.SPARSE: ("sparse",),
         Mode.TEXT_SEARCH: ("bm25",) if "bm25" in sides else ("sparse",),
-        Mode.HYBRID: ("dense", "sparse"),
+        Mode.HYBRID: tuple(sides) if len(sides) > 1 else ("dense", "sparse"),
         Mode.SEMANTIC_HYBRID: ("dense", "sparse"),
-        Mode.MMR: ("dense", "sparse") if "sparse" in sides else ("dense",),
+        Mode.MMR: tuple(sides) if "dense" in sides else ("dense",),
     }
     if mode not in wanted:
         raise ValueError(

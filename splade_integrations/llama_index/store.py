@@ -52,15 +52,16 @@ __all__ = ["HybridMilvusVectorStore"]
 
 
 class HybridMilvusVectorStore(BasePydanticVectorStore):
-    """A Milvus collection with a dense and a sparse side.
+    """A Milvus collection with a dense and a sparse side, or one of them, or BM25 beside.
 
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
 
     - `default` searches the **dense side alone**, as in LlamaIndex's other stores; in a store with
       `enable_dense=False` the sparse side. For hybrid retrieval say `hybrid`.
-    - `hybrid` fuses both sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side. A query's
-      `sparse_top_k` sets the candidates of both sides, `hybrid_top_k` the results. `semantic_hybrid` is the same.
-    - `sparse` and `text_search` search the sparse side alone, with every term.
+    - `hybrid` fuses all sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side. A query's
+      `sparse_top_k` sets the candidates of each side, `hybrid_top_k` the results. `semantic_hybrid` fuses the dense and
+      the sparse side, which is the same in a store without `bm25`.
+    - `sparse` searches the sparse side alone, with every term; `text_search` does, too, unless there is `bm25`.
     - `mmr` makes the hits of `hybrid` diverse by their dense vectors; its scores are those of MMR.
     - Others (`svm`, …) are refused.
 
@@ -80,7 +81,9 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         collection_name: The collection. It is made if there is none.
         sparse_embedding_function: A `SpladeSparseEmbedding`, for an existing collection as well.
         dim: Length of the dense vectors. If it is not given, a new collection is made by the first `add`.
-        enable_dense, enable_sparse: Which sides there are; at least one.
+        enable_dense, enable_sparse: Which sides there are; at least one side.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, a side of its own. milvus-lite's neither stems nor
+            keeps one IDF.
         similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances: the smallest comes first).
         text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: Names of the
             collection's fields. In an existing collection the only field of its kind is taken, whatever its name.
@@ -92,7 +95,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             milvus-lite and the server's choice on a server.
         search_config: Search parameters of the dense side, such as {"ef": 64}.
         hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
-            {"weights": [dense, sparse]}, which a query's `alpha` replaces.
+            {"weights": [dense, sparse]}, which a query's `alpha` replaces; with `bm25` a third one follows.
         overwrite: Whether to delete the collection first.
         allow_other_encoder: Open a collection that was made with another encoder.
         consistency_level: "Session" sees what this client wrote, "Strong" what anyone did. milvus-lite is strong.
@@ -102,6 +105,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         upsert_mode: True; adding always replaces.
         use_async_client: Whether async methods use clients of their own, which are made when first wanted. If not,
             they run the others in threads.
+        client, aclient: Clients to use instead of ones of our own; `uri` and `token` are of no account then.
         **connection: What `MilvusClient` takes: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
 
     Raises:
@@ -156,10 +160,12 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         dim: int | None = None,
         enable_dense: bool = True,
         enable_sparse: bool = True,
+        bm25: bool = False,
         similarity_metric: str = "COSINE",
         text_key: str = "text",
         embedding_field: str = "embedding",
         sparse_embedding_field: str = "sparse_embedding",
+        bm25_field: str = "bm25",
         doc_id_field: str = "doc_id",
         primary_field: str = "id",
         metadata_field: str = "metadata",
@@ -183,15 +189,16 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         timeout: float | None = None,
         upsert_mode: bool = True,
         use_async_client: bool = True,
+        client: MilvusClient | None = None,
+        aclient: AsyncMilvusClient | None = None,
         **connection: Any,
     ) -> None:
         check_connection(connection, _OPTIONS)
-        _check_sides(enable_dense, enable_sparse, sparse_embedding_function)
+        _check_sides(enable_dense, enable_sparse, bm25, sparse_embedding_function)
         if not upsert_mode:
             raise ValueError("upsert_mode must be True, as adding always replaces, got False. Leave it out.")
         metric = metric_of(similarity_metric)
         params = dict(hybrid_ranker_params or {})
-        ranker_of(hybrid_ranker, params)
         fields: dict[str, Any] = {
             "is_embedding_query": enable_dense,
             "uri": fspath(uri),
@@ -212,6 +219,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             text_field=text_key,
             dense_field=embedding_field if enable_dense else None,
             sparse_field=sparse_embedding_field if enable_sparse else None,
+            bm25_field=bm25_field if bm25 else None,
             metadata_field=metadata_field,
             metadata_fields=typed_columns(metadata_fields, scalar_field_names, scalar_field_types),
             columns={doc_id_field: Column(index=True), CONTENT_COLUMN: Column(), TYPE_COLUMN: Column()},
@@ -224,7 +232,8 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             search_params={"dense": search_params_of("search_config", search_config, metric)},
             option_names=OPTION_NAMES,
         )
-        place = Connection(fspath(uri), {"token": token, **connection})
+        ranker_of(hybrid_ranker, params, tuple(schema.sides))
+        place = Connection(fspath(uri), {"token": token, **connection}, client=client, aclient=aclient)
         if not overwrite:
             schema = matching(schema, place.client, collection_name, dim)
         creation = {
@@ -492,8 +501,9 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         )
         if query.doc_ids is not None:
             self._check_doc_id_field()
-        fuses = len(plan.sides) > 1
-        return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, query.alpha) if fuses else None
+        if len(plan.sides) == 1:
+            return plan, None
+        return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)
 
 
 def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None, hidden: Sequence[str]) -> Filter | None:
@@ -519,10 +529,10 @@ def _names(partition_name: str | None) -> list[str] | None:
     return None if partition_name is None else [partition_name]
 
 
-def _check_sides(enable_dense: bool, enable_sparse: bool, function: Any) -> None:
+def _check_sides(enable_dense: bool, enable_sparse: bool, bm25: bool, function: Any) -> None:
     """Raise if there is no side, or what encodes for the sparse one is missing or of no use."""
-    if not (enable_dense or enable_sparse):
-        raise ValueError("enable_dense or enable_sparse must be True, got False for both. Leave one out.")
+    if not (enable_dense or enable_sparse or bm25):
+        raise ValueError("enable_dense, enable_sparse or bm25 must be True, got False for all. Leave one out.")
     if enable_sparse and not isinstance(function, BaseSparseEmbeddingFunction):
         raise TypeError(
             "sparse_embedding_function must be a SpladeSparseEmbedding, or another BaseSparseEmbeddingFunction, got "

@@ -57,6 +57,15 @@ def test_a_deep_copy_is_the_same_store(store):
         assert asyncio.run(copied.aquery(ask("dogs"))) == store.query(ask("dogs"))
 
 
+def test_a_client_of_the_users_own(sparse, uri):
+    client = MilvusClient(uri)
+    store = HybridMilvusVectorStore(client=client, dim=DIM, sparse_embedding_function=sparse)
+    store.add(animals())
+    assert store.client is client
+    assert asyncio.run(store.aquery(ask("dogs"))) == store.query(ask("dogs"))
+    assert client.has_collection("llamacollection")
+
+
 def test_no_secret_is_dumped(sparse, uri):
     store = HybridMilvusVectorStore(uri, "user:xyzzy", dim=DIM, sparse_embedding_function=sparse, password="plugh")
     for text in (repr(store), str(store.to_dict()), store.to_json()):
@@ -73,7 +82,7 @@ def test_an_option_that_there_is_not_is_refused(sparse, uri):
             HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse, **options)
 
     refused("got 'colection_name'. Did you mean 'collection_name'?", colection_name="x")
-    refused("got 'xyzzy'. There are: alias, allow_other_encoder, batch_size", xyzzy=1)
+    refused("got 'xyzzy'. There are: aclient, alias, allow_other_encoder, batch_size", xyzzy=1)
     refused("output_fields must not be given, as a node always comes back whole", output_fields=["x"])
 
 
@@ -82,7 +91,7 @@ def test_a_store_without_a_function_says_what_to_give(uri, encoder):
         with pytest.raises(TypeError, match=f"must be a SpladeSparseEmbedding, .* got {found}"):
             HybridMilvusVectorStore(uri, sparse_embedding_function=function)
     sparse = SpladeSparseEmbedding(encoder=encoder)
-    with pytest.raises(ValueError, match="enable_dense or enable_sparse must be True"):
+    with pytest.raises(ValueError, match="enable_dense, enable_sparse or bm25 must be True"):
         HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, enable_sparse=False, enable_dense=False)
     with pytest.raises(TypeError, match="must be None with enable_sparse=False, got SpladeSparseEmbedding"):
         HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, enable_sparse=False)

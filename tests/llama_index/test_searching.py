@@ -116,7 +116,10 @@ def test_the_ranker_is_an_option(sparse, dense, prose, prose_store):
     for options, message in [
         ({"hybrid_ranker": "no"}, "must be 'RRFRanker' or 'WeightedRanker', got 'no'"),
         ({"hybrid_ranker_params": {"weights": [1, 1]}}, "must hold 'k' alone .* got 'weights'"),
-        ({"hybrid_ranker": "WeightedRanker", "hybrid_ranker_params": {"weights": [1]}}, "two numbers from 0 to 1"),
+        (
+            {"hybrid_ranker": "WeightedRanker", "hybrid_ranker_params": {"weights": [1]}},
+            "one number from 0 to 1 for each side, dense, sparse, got",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             opened(**options)
@@ -324,6 +327,30 @@ def test_the_best_node_of_each_document(store):
     assert [one.metadata["shelf"] for one in found.nodes] in ([0, 1], [1, 0])
 
 
+def test_bm25_is_a_third_side(word_counts, place):
+    store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=word_counts, bm25=True)
+    store.add([node("a", "alpha beta"), node("b", "beta gamma"), node("c", "gamma delta")])
+    assert both(store, ask("alpha", "text_search", query_embedding=None)).ids == ["a"]
+    # BM25's words are in lower case; those of the sparse side are as they stand.
+    assert both(store, ask("ALPHA", "text_search")).ids == ["a"]
+    assert both(store, ask("ALPHA", "sparse")).ids == []
+    scores = [both(store, ask("alpha", mode)).similarities[0] for mode in ("hybrid", "semantic_hybrid")]
+    assert scores[0] > scores[1]
+    assert set(both(store, ask("alpha", "mmr")).ids) == {"a", "b", "c"}
+    assert both(store, ask("alpha", filters=all_of(where("x", 1)))).ids == []
+    weighted = HybridMilvusVectorStore(
+        **place,
+        sparse_embedding_function=word_counts,
+        bm25=True,
+        hybrid_ranker="WeightedRanker",
+        hybrid_ranker_params={"weights": [0, 0, 1]},
+    )
+    assert both(weighted, ask("gamma delta", k=1)).ids == ["c"]
+    assert both(weighted, ask("gamma delta", "semantic_hybrid", alpha=0.5, k=1)).ids
+    with pytest.raises(ValueError, match=r"for each side, dense, sparse, bm25, got \[0\.5, 0\.5\]"):
+        weighted.query(ask("x", alpha=0.5))
+
+
 def test_one_side_stores(sparse, dense, tmp_path):
     lone = HybridMilvusVectorStore(tmp_path / "sparse.db", enable_dense=False, sparse_embedding_function=sparse)
     made = animals()
@@ -339,3 +366,6 @@ def test_one_side_stores(sparse, dense, tmp_path):
     assert both(other, ask("Dogs bark at strangers.", "default", k=1, query_str=None)).ids
     with pytest.raises(ValueError, match="must be used with a store that has a sparse side"):
         other.query(ask("x", "sparse"))
+    words = HybridMilvusVectorStore(tmp_path / "words.db", enable_dense=False, enable_sparse=False, bm25=True)
+    words.add(made)
+    assert both(words, ask("bark", "default", query_embedding=None)).ids == ["dog"]
