@@ -20,9 +20,6 @@ INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
 # Each comparison reads the row's JSON anew (some 5 microseconds): above this many, one pass in Python costs less.
 MOST_COMPARISONS = 16
 
-# Never true; a function on a list makes milvus-lite go through the rows one by one in Python. Its other way, columns of
-# Arrow, knows other rules for kinds. A path into a JSON field does so by itself, a dynamic key does not.
-ROW_BY_ROW = "json_contains_any(_, [])"
 # Words that milvus-lite reads before it looks for a name.
 KEYWORDS = frozenset({"and", "or", "not", "in", "like", "is", "null", "exists", "true", "false", "iso", "interval"})
 

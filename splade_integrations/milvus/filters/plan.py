@@ -8,7 +8,7 @@ from typing import Any
 
 from splade_integrations.milvus.filters.columns import Column
 from splade_integrations.milvus.filters.dialect import Dialect
-from splade_integrations.milvus.filters.lite3 import ROW_BY_ROW, Lite3
+from splade_integrations.milvus.filters.lite3 import Lite3
 from splade_integrations.milvus.filters.said import Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.strict import Lite2, Server
 from splade_integrations.milvus.filters.text import Engine, Layout, ids_expr, is_name
@@ -76,8 +76,7 @@ class Plan:
             return ""
         if expr is False:
             return self._ids([])
-        by_rows = self.engine is Engine.LITE3 and self.layout.metadata is None and "$meta[" in expr
-        return f"({expr} or {ROW_BY_ROW})" if by_rows else expr
+        return expr
 
 
 def make_plan(filter: Filter, layout: Layout, engine: Engine) -> Plan:
