@@ -216,6 +216,7 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
+    """Return what answers. A file says so itself: milvus-lite 2 knows no question for its version."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:

@@ -103,7 +103,7 @@ class Collection(Reading):
         if not rows:
             return []
         check_rows(rows)
-        if self._fields is not None and not self.exists():  # dropped since
+        if self._fields is not None and not self.exists(timeout):  # dropped since
             self._fields = None
         fields = self.fields
         if fields is None:
@@ -136,10 +136,11 @@ class Collection(Reading):
         # milvus-lite 3's insert replaces the row that has the same key; its upsert keeps that row's dynamic keys, and
         # filters go on finding it by them. A server's insert would keep both rows.
         replaces = fields.auto_id or self.engine is Engine.LITE3
-        write = self.client.insert if replaces else self.client.upsert
-        where = {} if partition_name is None else {"partition_name": partition_name}
+        how: dict[str, Any] = {"data": entities, "timeout": self._write_timeout(timeout)}
+        if partition_name is not None:
+            how["partition_name"] = partition_name
         with self.connection.lock:
-            answer = write(self.name, entities, timeout=self._write_timeout(timeout), **where)
+            answer = self._do("insert" if replaces else "upsert", **how)
         return [str(key) for key in (answer["ids"] if fields.auto_id else [row[fields.primary] for row in entities])]
 
     def ingest(self, items: Sequence[T], rows_of: Callable[[Sequence[T]], Sequence[Row]], **how: Any) -> list[str]:
@@ -162,7 +163,7 @@ class Collection(Reading):
     def flush(self) -> None:
         """Make what was written quick to search, and lasting."""
         with self.connection.lock:
-            self.client.flush(self.name, timeout=self._write_timeout())
+            self._do("flush", timeout=self._write_timeout())
 
     def _flush_lite(self) -> None:
         if self.connection.lite and self._fields is not None:
@@ -214,7 +215,7 @@ class Collection(Reading):
         for start in range(0, len(keys), _IDS_AT_ONCE):
             expr = ids_expr(fields.primary, keys[start : start + _IDS_AT_ONCE])
             with self.connection.lock:
-                self.client.delete(self.name, filter=expr, timeout=self._write_timeout(timeout))
+                self._do("delete", filter=expr, timeout=self._write_timeout(timeout))
 
     def clear(self) -> None:
         """Delete all documents. Fields, alias and properties stay."""
@@ -222,7 +223,7 @@ class Collection(Reading):
             return
         every = f"{fields.primary} >= {-(2**63)}" if fields.primary_is_number else f'{fields.primary} >= ""'
         with self.connection.lock:
-            self.client.delete(self.name, filter=every, timeout=self._write_timeout())
+            self._do("delete", filter=every, timeout=self._write_timeout())
             self._flush_lite()
 
     # Writing builds rows and messages, which would hold an event loop up: a thread does it.

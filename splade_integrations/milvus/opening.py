@@ -8,7 +8,9 @@ from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.defaults import READ_TIMEOUT, WRITE_TIMEOUT
 from splade_integrations.milvus.filters import Engine, Layout
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
+from splade_integrations.milvus.retries import perform
 from splade_integrations.milvus.schema import Fields, Schema
+from splade_integrations.milvus.searching import Call
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module=__name__):
@@ -85,19 +87,25 @@ class Opening:
         """Return the metric of the dense side: of its index if the collection is there, else of the one wanted."""
         if (fields := self.fields) is None:
             return self.schema.metric_type
-        found = self.client.describe_index(self.name, fields.sides["dense"], timeout=self._read_timeout()) or {}
+        found = self._do("describe_index", index_name=fields.sides["dense"]) or {}
         return str(found.get("metric_type", self.schema.metric_type))
 
-    def exists(self) -> bool:
-        """Return whether there is such a collection."""
-        return bool(self.client.has_collection(self.name, timeout=self._read_timeout()))
+    def exists(self, timeout: float | None = None) -> bool:
+        """Return whether there is such a collection.
+
+        Args:
+            timeout: Seconds.
+        Raises:
+            TimeoutError: The server does not answer.
+        """
+        return bool(self._do("has_collection", timeout=self._read_timeout(timeout)))
 
     def count(self) -> int:
         """Return how many documents there are."""
         if self.fields is None:
             return 0
         how = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
-        rows = self.client.query(self.name, **how, timeout=self._read_timeout())
+        rows = self._do("query", **how)
         return int(rows[0]["count(*)"])
 
     # Creating
@@ -116,17 +124,18 @@ class Opening:
             self._learn()
 
     def _create(self, dense_dim: int | None) -> None:
-        client = self.client
         text = description_with(self._fingerprint, self._description)
         definition = self.schema.definition(self.engine, dense_dim, text)
-        client.create_collection(self.name, schema=definition, timeout=self._write_timeout(), **self._create_options)
-        record(client, self.name, self._fingerprint)
+        how = {"schema": definition, **self._create_options}
+        self._do("create_collection", timeout=self._write_timeout(), **how)
+        record(self.client, self.name, self._fingerprint)
         # Not waited for: milvus-lite has not the call by which pymilvus waits.
-        client.create_index(self.name, self.schema.indexes(self.engine), sync=False)
+        indexes = self.schema.indexes(self.engine)
+        self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
         self.load()
 
     def _learn(self) -> None:
-        description = self.client.describe_collection(self.name, timeout=self._read_timeout())
+        description = self._do("describe_collection")
         where = self.connection.uri or str(id(self.client))
         check_encoder(description, where, self._fingerprint, allow_other_encoder=self._allow_other_encoder)
         fields = Fields.of(description, self.schema)
@@ -135,24 +144,28 @@ class Opening:
 
     def load(self) -> None:
         """Make the collection ready to search."""
-        how = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
+        how: dict[str, Any] = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
         if self._partition_names and self.engine is Engine.SERVER:
-            self.client.load_partitions(self.name, list(self._partition_names), **how)
-        else:
-            self.client.load_collection(self.name, **how)
+            how["partition_names"] = list(self._partition_names)
+        # Without a limit of its own: a server waits until the collection is in memory.
+        self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
     def _drop(self) -> None:
         with self.connection.lock:
             if not self.exists():
                 return
-            name = self.client.describe_collection(self.name, timeout=self._read_timeout())["collection_name"]
+            name = self._do("describe_collection")["collection_name"]
             if name != self.name:
                 raise ValueError(
                     f"drop_old must name a collection, got {self.name!r}, an alias of {name!r}, which would be deleted "
                     "with it. Name the collection, or index anew behind the alias."
                 )
-            self.client.drop_collection(self.name)
+            self._do("drop_collection", timeout=self._write_timeout())
             self._fields = None
+
+    def _do(self, method: str, **arguments: Any) -> Any:
+        how = {"collection_name": self.name, "timeout": self._read_timeout(), **arguments}
+        return perform(self.client, Call(method, how), self.connection.uri)
 
     def _read_timeout(self, timeout: float | None = None) -> float:
         return timeout or self._timeout or READ_TIMEOUT
