@@ -25,8 +25,6 @@ from splade_integrations.llama_index.filters import check_complete, from_metadat
 from splade_integrations.llama_index.nodes import (
     CONTENT_COLUMN,
     SOURCE_KEYS,
-    TYPE_COLUMN,
-    check_nodes,
     node_of,
     row_of,
     source_of,
@@ -222,7 +220,8 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
             bm25_field=bm25_field if bm25 else None,
             metadata_field=metadata_field,
             metadata_fields=typed_columns(metadata_fields, scalar_field_names, scalar_field_types),
-            columns={doc_id_field: Column(index=True), CONTENT_COLUMN: Column(), TYPE_COLUMN: Column()},
+            dynamic=True,
+            columns={doc_id_field: Column(index=True), CONTENT_COLUMN: Column()},
             partition_key_field=partition_key_field,
             metric_type=metric,
             index_params={
@@ -299,8 +298,8 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         """
         nodes = list(nodes)
         self._check_doc_id_field()
-        check_nodes(nodes, needs_embedding=self.enable_dense)
-        rows = [row_of(node, self.doc_id_field, in_json=self._in_json) for node in nodes]
+        how = {"needs_embedding": self.enable_dense, "in_json": self._in_json}
+        rows = [row_of(node, self.doc_id_field, name=f"nodes[{place}]", **how) for place, node in enumerate(nodes)]
         self._collection.check(rows)
         ids = self._collection.ingest(
             list(zip(nodes, rows, strict=True)),

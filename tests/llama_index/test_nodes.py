@@ -112,18 +112,18 @@ def test_each_key_of_the_metadata_can_be_asked_for(store):
 @pytest.mark.parametrize("in_json", [True, False])
 def test_rows_and_nodes_agree_in_both_layouts(in_json):
     for node in nodes():
-        row = row_of(node, "doc_id", in_json=in_json)
+        row = row_of(node, "doc_id", in_json=in_json, needs_embedding=False)
         hit = Hit(id=row.id, score=0.0, text=row.text, metadata=dict(row.metadata), columns=dict(row.columns))
         assert node_of(hit) == node
         assert source_of(hit, "doc_id") == node.ref_doc_id
-    assert row_of(nodes()[1], "doc_id", in_json=False).columns["doc_id"] == "None"
-    assert row_of(nodes()[0], "other", in_json=False).metadata["doc_id"] == "book"
+    assert row_of(nodes()[1], "doc_id", in_json=False, needs_embedding=False).columns["doc_id"] == "None"
+    assert row_of(nodes()[0], "other", in_json=False, needs_embedding=False).metadata["doc_id"] == "book"
 
 
 def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
     bad = embedded(IndexNode(id_="bad", text="x", index_id="y"))
     bad.obj = object()
-    with pytest.raises(ValueError, match="node 'bad' must hold what JSON can hold, got one that does not"):
+    with pytest.raises(ValueError, match=r"nodes\[0\] \('bad'\) must hold what JSON can hold, got one that does not"):
         store.add([bad])
     source = embedded(TextNode(id_="bad", text="x"))
     source.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="s", metadata={"path": {1}})
@@ -131,6 +131,6 @@ def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
         store.add([source])
     picture = embedded(ImageNode(id_="picture", text="x", image="x" * 70_000))
     with pytest.raises(
-        ValueError, match=r"node 'picture' without its text must be at most 65535 bytes .* by path or url"
+        ValueError, match=r"nodes\[0\] \('picture'\) without its text must be at most 65535 bytes .* by path or url"
     ):
         store.add([picture])

@@ -358,7 +358,8 @@ def test_langchain_opens_what_ours_made(sparse, encoder, uri):
     from splade_integrations.langchain import SpladeSparseEmbedding as LangChainEmbedding
     from splade_integrations.langchain import hybrid_milvus
 
-    HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse).add(animals())
+    ours = HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse)
+    ours.add(animals())
     theirs = hybrid_milvus(
         HashEmbeddings(),
         LangChainEmbedding(encoder=encoder),
@@ -367,8 +368,12 @@ def test_langchain_opens_what_ours_made(sparse, encoder, uri):
         vector_field=["embedding", "sparse_embedding"],
     )
     found = theirs.similarity_search("a dog that barks", k=4)
-    assert {one.id: (one.page_content, {k: v for k, v in one.metadata.items() if k in ("legs", "home", "colour")})
-            for one in found} == ANIMALS  # fmt: skip
+    for one in found:
+        text, metadata = ANIMALS[one.id]
+        assert (one.page_content, one.metadata | metadata) == (text, one.metadata)
+    theirs.add_texts(["Ants march."], [{"legs": 6}], ids=["ant"])
+    [ant] = ours.get_nodes(["ant"])
+    assert (ant.text, ant.metadata, ant.ref_doc_id) == ("Ants march.", {"legs": 6}, None)
 
 
 def test_a_collection_with_other_fields_is_refused(sparse, uri):
