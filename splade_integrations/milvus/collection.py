@@ -69,8 +69,9 @@ class Collection(Reading):
         Raises:
             TypeError, ValueError: An id, a text or a value of the metadata; its position is named.
         """
-        check_rows(rows)
-        if (fields := self.fields) is not None:
+        fields = self.fields
+        check_rows(rows, metadata=fields is None)
+        if fields is not None:
             self._entities(rows, fields)
         elif self.schema.auto_id and (given := [row.id for row in rows if row.id is not None]):
             raise ValueError(
@@ -102,10 +103,10 @@ class Collection(Reading):
         """
         if not rows:
             return []
-        check_rows(rows)
         if self._fields is not None and not self.exists(timeout):  # dropped since
             self._fields = None
         fields = self.fields
+        check_rows(rows, metadata=fields is None)
         if fields is None:
             self.create(next((len(row.dense) for row in rows if row.dense is not None), None))
             fields = self.fields

@@ -89,16 +89,20 @@ def check_ids(ids: Sequence[str | None]) -> None:
         raise ValueError(f"ids must differ within a call, got {value!r} {times} times. Drop or rename the others.")
 
 
-def check_rows(rows: Sequence[Row]) -> None:
+def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
     """Raise if rows cannot be written to any collection. `entity_of` checks what depends on the collection.
 
+    Args:
+        rows: The rows.
+        metadata: Whether to check their metadata; `entity_of` does as well.
     Raises:
         TypeError, ValueError: An id, a text or a value of the metadata; its position is named.
     """
     check_ids([row.id for row in rows])
     for position, row in enumerate(rows):
         check_varchar(row.text, f"texts[{position}]")
-        check_metadata(row.metadata, f"metadatas[{position}]")
+        if metadata:
+            check_metadata(row.metadata, f"metadatas[{position}]")
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
