@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType
 
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.defaults import READ_TIMEOUT
+from splade_integrations.milvus.retries import perform
 from splade_integrations.milvus.schema import Schema
+from splade_integrations.milvus.searching import Call
 
 __all__ = ["OPTION_NAMES", "matching"]
 
@@ -26,7 +30,7 @@ _DEFAULTS = {
 _DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
 
 
-def matching(schema: Schema, client: MilvusClient, collection_name: str, dim: int | None) -> Schema:
+def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
     """Return the schema with the names that an existing collection has, if it is clear which field is meant.
 
     A name that the user gave is left alone. In place of a default name the collection's only field of that kind is
@@ -34,15 +38,17 @@ def matching(schema: Schema, client: MilvusClient, collection_name: str, dim: in
 
     Args:
         schema: What is wanted.
-        client: Where the collection is.
+        place: Where the collection is.
         collection_name: Its name or an alias. If there is none, the schema is returned as it is.
         dim: Length of the dense vectors, if the user says it.
     Raises:
-        ValueError: Its dense vectors have another length.
+        ValueError: Its dense vectors have another length, or Milvus itself fills its sparse field.
+        TimeoutError: The server does not answer.
     """
-    if not client.has_collection(collection_name):
+    how = {"collection_name": collection_name, "timeout": READ_TIMEOUT}
+    if not perform(place.client, Call("has_collection", how), place.uri):
         return schema
-    description = client.describe_collection(collection_name)
+    description = perform(place.client, Call("describe_collection", how), place.uri)
     fields = {field["name"]: field for field in description["fields"]}
     filled = {name for function in description.get("functions", []) for name in function["output_field_names"]}
     names: dict[str, Any] = {}

@@ -1,34 +1,17 @@
-"""A hybrid Milvus collection as LlamaIndex's vector store. Only translates: nodes, filters, queries and options.
+"""`HybridMilvusVectorStore`, LlamaIndex's face of a Milvus collection: its options, and how it is opened.
 
-The collection itself is `milvus.collection.Collection`. Knows no encoder: any sparse embedding function will do.
+Knows no encoder: any sparse embedding function will do.
 """
 
-import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.schema import BaseNode, MetadataMode
-from llama_index.core.vector_stores.types import (
-    BasePydanticVectorStore,
-    MetadataFilters,
-    VectorStoreQuery,
-    VectorStoreQueryResult,
-)
 from pymilvus import AsyncMilvusClient, MilvusClient
 
 from splade_integrations.llama_index.existing import OPTION_NAMES, matching
-from splade_integrations.llama_index.filters import check_complete, from_metadata_filters
-from splade_integrations.llama_index.nodes import (
-    CONTENT_COLUMN,
-    SOURCE_KEYS,
-    node_of,
-    row_of,
-    source_of,
-)
+from splade_integrations.llama_index.nodes import CONTENT_COLUMN
 from splade_integrations.llama_index.options import (
     check_connection,
     index_of,
@@ -37,19 +20,18 @@ from splade_integrations.llama_index.options import (
     search_params_of,
     typed_columns,
 )
-from splade_integrations.llama_index.queries import Plan, plan_of
+from splade_integrations.llama_index.searching import Searching
 from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
+from splade_integrations.llama_index.writing import Writing
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
-from splade_integrations.milvus.defaults import ROWS_PER_WRITE, document_terms
-from splade_integrations.milvus.filters import Compare, Filter
-from splade_integrations.milvus.rows import Hit, Row
+from splade_integrations.milvus.defaults import ROWS_PER_WRITE
 from splade_integrations.milvus.schema import Column, Schema
 
 __all__ = ["HybridMilvusVectorStore"]
 
 
-class HybridMilvusVectorStore(BasePydanticVectorStore):
+class HybridMilvusVectorStore(Writing, Searching):
     """A Milvus collection with a dense and a sparse side, or one of them, or BM25 beside.
 
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
@@ -82,7 +64,8 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         enable_dense, enable_sparse: Which sides there are; at least one side.
         bm25: Whether Milvus also keeps a BM25 index of the texts, a side of its own. milvus-lite's neither stems nor
             keeps one IDF.
-        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances: the smallest comes first).
+        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances: the smallest comes first). None is
+            COSINE for a new collection, and an existing one's own.
         text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: Names of the
             collection's fields. In an existing collection the only field of its kind is taken, whatever its name.
         metadata_fields: Keys of the metadata that get a typed column as well, for quick filters:
@@ -130,24 +113,6 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         ['dog']
     """
 
-    stores_text: bool = True
-    stores_node: bool = True
-    is_embedding_query: bool = True
-
-    uri: str
-    collection_name: str
-    sparse_embedding_function: BaseSparseEmbeddingFunction | None = Field(exclude=True)
-    enable_dense: bool
-    enable_sparse: bool
-    similarity_metric: str
-    doc_id_field: str
-    hybrid_ranker: str
-    hybrid_ranker_params: dict[str, Any]
-    batch_size: int
-    use_async_client: bool
-
-    _collection: Collection = PrivateAttr()
-
     def __init__(
         self,
         uri: str | PathLike[str] = "./milvus_llamaindex.db",
@@ -159,7 +124,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         enable_dense: bool = True,
         enable_sparse: bool = True,
         bm25: bool = False,
-        similarity_metric: str = "COSINE",
+        similarity_metric: str | None = None,
         text_key: str = "text",
         embedding_field: str = "embedding",
         sparse_embedding_field: str = "sparse_embedding",
@@ -195,7 +160,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         _check_sides(enable_dense, enable_sparse, bm25, sparse_embedding_function)
         if not upsert_mode:
             raise ValueError("upsert_mode must be True, as adding always replaces, got False. Leave it out.")
-        metric = metric_of(similarity_metric)
+        metric = metric_of(similarity_metric or "COSINE")
         params = dict(hybrid_ranker_params or {})
         fields: dict[str, Any] = {
             "is_embedding_query": enable_dense,
@@ -234,7 +199,7 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         ranker_of(hybrid_ranker, params, tuple(schema.sides))
         place = Connection(fspath(uri), {"token": token, **connection}, client=client, aclient=aclient)
         if not overwrite:
-            schema = matching(schema, place.client, collection_name, dim)
+            schema = matching(schema, place, collection_name, dim)
         creation = {
             "consistency_level": consistency_level,
             "properties": dict(collection_properties or {}) or None,
@@ -254,278 +219,19 @@ class HybridMilvusVectorStore(BasePydanticVectorStore):
         )
         if self._collection.fields is None and (dim is not None or not enable_dense):
             self._collection.create(dim)
+        self._is_there = self._collection.fields is not None
+        if self._is_there and enable_dense:
+            self.similarity_metric = self._collection.dense_metric()
+            if similarity_metric is not None and metric != self.similarity_metric:
+                raise ValueError(
+                    f"similarity_metric must be {self.similarity_metric!r}, that of collection {collection_name!r}, "
+                    f"got {similarity_metric!r}. Leave it out, or take another collection_name."
+                )
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name in serialised form."""
         return "HybridMilvusVectorStore"
-
-    @property
-    def client(self) -> MilvusClient:
-        """The client."""
-        return self._collection.client
-
-    @property
-    def aclient(self) -> AsyncMilvusClient:
-        """The async client of the running event loop."""
-        return self._collection.aclient
-
-    def __deepcopy__(self, memo: Any = None) -> "HybridMilvusVectorStore":
-        return self.model_copy()  # clients and locks are made to be shared
-
-    # Adding
-
-    def add(  # type: ignore[override]  # here and below: unknown keywords are refused
-        self,
-        nodes: Sequence[BaseNode],
-        *,
-        milvus_partition_name: str | None = None,
-        force_flush: bool = False,
-        timeout: float | None = None,
-    ) -> list[str]:
-        """Encode nodes and write them, some hundreds at a time; replace those whose ids are there.
-
-        Args:
-            nodes: N nodes with their dense embeddings.
-            milvus_partition_name: The partition to write to.
-            force_flush: Whether to flush on a server as well; milvus-lite always does.
-            timeout: Seconds for each message.
-        Returns:
-            N ids.
-        Raises:
-            ValueError, TypeError: A node has no embedding, or holds what Milvus cannot store. The node and the key are
-                named, and nothing has been written.
-        """
-        nodes = list(nodes)
-        self._check_doc_id_field()
-        how = {"needs_embedding": self.enable_dense, "in_json": self._in_json}
-        rows = [row_of(node, self.doc_id_field, name=f"nodes[{place}]", **how) for place, node in enumerate(nodes)]
-        self._collection.check(rows)
-        ids = self._collection.ingest(
-            list(zip(nodes, rows, strict=True)),
-            self._encoded,
-            partition_name=milvus_partition_name,
-            batch_size=self.batch_size,
-            timeout=timeout,
-        )
-        if force_flush and nodes:
-            self._collection.flush()
-        return ids
-
-    async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Add as `add` does, in a thread."""
-        return await asyncio.to_thread(self.add, nodes, **add_kwargs)
-
-    def _encoded(self, chunk: Sequence[tuple[BaseNode, Row]]) -> list[Row]:
-        if self.sparse_embedding_function is None:
-            return [row for _, row in chunk]
-        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node, _ in chunk]
-        terms = self.sparse_embedding_function.encode_documents(texts)
-        return [
-            replace(row, sparse=document_terms(found, text))
-            for (_, row), found, text in zip(chunk, terms, texts, strict=True)
-        ]
-
-    @property
-    def _in_json(self) -> bool:
-        fields = self._collection.fields
-        return fields is None or fields.metadata is not None
-
-    @property
-    def _hidden(self) -> tuple[str, ...]:
-        """Keys of the metadata that LlamaIndex's own stores write the source document's id to."""
-        return () if self._in_json else SOURCE_KEYS
-
-    def _check_doc_id_field(self) -> None:
-        fields = self._collection.fields
-        if fields is not None and self.doc_id_field not in fields.columns:
-            raise ValueError(
-                f"collection {self.collection_name!r} must have a field for the source document's id, got none of the "
-                f"name {self.doc_id_field!r}. Name it by doc_id_field. If another package made the collection, it can "
-                "be searched and read here, and nodes can be deleted by id or filters; add through that package, or to "
-                "another collection_name."
-            )
-
-    # Deleting and reading
-
-    def delete(  # type: ignore[override]
-        self, ref_doc_id: str, *, milvus_partition_name: str | None = None
-    ) -> None:
-        """Delete the nodes of a document.
-
-        Args:
-            ref_doc_id: The document's id. Of one that has no nodes is no error.
-            milvus_partition_name: The partition to look in.
-        """
-        if not isinstance(ref_doc_id, str):
-            raise TypeError(
-                f"ref_doc_id must be a str, got {type(ref_doc_id).__name__} {ref_doc_id!r}. Delete one document a call."
-            )
-        self._check_doc_id_field()
-        of_document = Compare(self.doc_id_field, "eq", ref_doc_id, column=True)
-        found = self._collection.iterate(of_document, partition_names=_names(milvus_partition_name))
-        self._collection.delete(ids=[hit.id for hit in found if source_of(hit, self.doc_id_field) == ref_doc_id])
-
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete as `delete` does, in a thread."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
-
-    def delete_nodes(  # type: ignore[override]
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        *,
-        milvus_partition_name: str | None = None,
-    ) -> None:
-        """Delete nodes: those of these ids, those that match the filters, or of these ids those that match.
-
-        Args:
-            node_ids: Their ids; [] deletes nothing, and ids that are not there are no error.
-            filters: Which nodes. Each is read and judged once more here before it is deleted by its id.
-            milvus_partition_name: The partition to look in.
-        Raises:
-            ValueError: Neither is given, or a group of filters is empty. To delete all nodes call `clear`.
-        """
-        if filters is not None:
-            check_complete(filters)
-        _check_ids(node_ids)
-        self._collection.delete(
-            ids=node_ids,
-            filter=None if filters is None else from_metadata_filters(filters, self._hidden),
-            partition_names=_names(milvus_partition_name),
-        )
-
-    async def adelete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
-    ) -> None:
-        """Delete as `delete_nodes` does, in a thread."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
-
-    def get_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        *,
-        milvus_partition_names: list[str] | None = None,
-    ) -> list[BaseNode]:
-        """Return nodes with their embeddings: in the order of the ids, or by rising id.
-
-        Args:
-            node_ids: Their ids; those that are not there are left out.
-            filters: Which nodes. With ids: of these those that match.
-            milvus_partition_names: The partitions to look in.
-        Raises:
-            ValueError: Neither is given.
-        """
-        condition = _condition(node_ids, filters, self._hidden)
-        how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
-        if node_ids is None:
-            return [node_of(hit) for hit in self._collection.iterate(condition, **how)]
-        return [node_of(hit) for hit in self._collection.get(node_ids, **how) if _meets(hit, condition)]
-
-    async def aget_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        *,
-        milvus_partition_names: list[str] | None = None,
-    ) -> list[BaseNode]:
-        """Read as `get_nodes` does."""
-        if not self.use_async_client:
-            return await asyncio.to_thread(
-                self.get_nodes, node_ids, filters, milvus_partition_names=milvus_partition_names
-            )
-        condition = _condition(node_ids, filters, self._hidden)
-        how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
-        if node_ids is None:
-            return [node_of(hit) async for hit in self._collection.aiterate(condition, **how)]
-        return [node_of(hit) for hit in await self._collection.aget(node_ids, **how) if _meets(hit, condition)]
-
-    def clear(self) -> None:
-        """Delete all nodes. The collection stays, with its fields, alias and properties."""
-        self._collection.clear()
-
-    async def aclear(self) -> None:
-        """Delete all nodes, in a thread."""
-        await self._collection.aclear()
-
-    # Searching
-
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the best nodes, best first. What each mode does stands at the class.
-
-        Args:
-            query: The question, its embedding, mode, filters, and how many nodes. A blank question is answered by the
-                sides that can answer. `doc_ids` restricts the search to nodes of these documents ([] finds nothing),
-                `node_ids` to these nodes ([] is no restriction, as LlamaIndex's retrievers say it for that).
-            **kwargs: A retriever's `vector_store_kwargs`:
-                `string_expr`, a filter in Milvus's language, instead of filters;
-                `milvus_partition_names`;
-                `group_by`, a key of the metadata, or "doc_id" for the best node of each document;
-                `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
-                `mmr_threshold` (1: relevance alone, 0: novelty alone, default 0.5), `mmr_prefetch_k` or
-                `mmr_prefetch_factor` (default 4 times as many candidates as results);
-                `timeout` in seconds.
-        Raises:
-            TypeError: A keyword is unknown.
-            ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
-            TimeoutError: The server does not answer.
-        """
-        plan, ranker = self._plan(query, kwargs)
-        terms = None
-        if plan.needs_terms and self.sparse_embedding_function is not None:
-            [terms] = self.sparse_embedding_function.encode_queries([plan.text])
-        return plan.result(self._collection.search(plan.queries(terms), ranker=ranker, **plan.search()))
-
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Search as `query` does."""
-        if not self.use_async_client:
-            return await asyncio.to_thread(self.query, query, **kwargs)
-        plan, ranker = self._plan(query, kwargs)
-        terms = None
-        if plan.needs_terms and self.sparse_embedding_function is not None:
-            [terms] = await self.sparse_embedding_function.async_encode_queries([plan.text])
-        return plan.result(await self._collection.asearch(plan.queries(terms), ranker=ranker, **plan.search()))
-
-    def _plan(self, query: VectorStoreQuery, keywords: dict[str, Any]) -> tuple[Plan, Any]:
-        schema, fields = self._collection.schema, self._collection.fields
-        plan = plan_of(
-            query,
-            keywords,
-            sides=tuple(schema.sides),
-            primary_field=schema.primary_field if fields is None else fields.primary,
-            doc_id_field=self.doc_id_field,
-            metric=self.similarity_metric,
-            hidden=self._hidden,
-        )
-        if query.doc_ids is not None:
-            self._check_doc_id_field()
-        if len(plan.sides) == 1:
-            return plan, None
-        return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)
-
-
-def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None, hidden: Sequence[str]) -> Filter | None:
-    if node_ids is None and filters is None:
-        raise ValueError(
-            "node_ids or filters must be given, got neither. To read all nodes pass MetadataFilters(filters=[]); to "
-            "delete them call clear()."
-        )
-    _check_ids(node_ids)
-    return None if filters is None else from_metadata_filters(filters, hidden)
-
-
-def _check_ids(node_ids: Any) -> None:
-    if isinstance(node_ids, str):
-        raise TypeError(f"node_ids must be a list of str, got the str {node_ids!r}. Put it into a list.")
-
-
-def _meets(hit: Hit, condition: Filter | None) -> bool:
-    return condition is None or condition.matches(hit.metadata, hit.columns)
-
-
-def _names(partition_name: str | None) -> list[str] | None:
-    return None if partition_name is None else [partition_name]
 
 
 def _check_sides(enable_dense: bool, enable_sparse: bool, bm25: bool, function: Any) -> None:

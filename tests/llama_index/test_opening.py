@@ -246,8 +246,11 @@ def made_in_the_stock_layout(place, sparse, metric):
 @pytest.mark.parametrize("metric", ["IP", "COSINE"])
 def test_opens_the_stock_layout(sparse, place, metric):
     made_in_the_stock_layout(place, sparse, metric)
-    store = HybridMilvusVectorStore(**place, sparse_embedding_function=sparse, similarity_metric=metric)
+    store = HybridMilvusVectorStore(**place, sparse_embedding_function=sparse)
+    assert store.similarity_metric == metric
     assert_is_animals(store)
+    with pytest.raises(ValueError, match=f"similarity_metric must be '{metric}', that of collection .* got 'l2'"):
+        HybridMilvusVectorStore(**place, sparse_embedding_function=sparse, similarity_metric="l2")
     assert store.add(animals()) == list(ANIMALS)
     assert count(store) == 4
     assert_is_animals(store)
@@ -281,7 +284,7 @@ def test_shares_a_collection_with_the_stock_store(sparse, uri):
         uri, dim=DIM, enable_sparse=True, sparse_embedding_function=sparse, use_async_client=False
     )  # of metric IP
     theirs.add(animals())
-    ours = HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, similarity_metric="IP")
+    ours = HybridMilvusVectorStore(uri, sparse_embedding_function=sparse)
     assert_is_animals(ours)
     assert ours.query(ask("dogs bark", "default")) == theirs.query(ask("dogs bark", "default"))
     ours.add([node("ant", "Ants march.", {"legs": 6, "doc_id": "mine"}, ref_doc_id="ant-book")])
