@@ -1,6 +1,6 @@
-"""LlamaIndex: `SpladeSparseEmbedding` for its core and its Milvus store, and `HybridMilvusVectorStore`, our own store.
+"""LlamaIndex: its sparse embedding, and a hybrid vector store over a Milvus collection.
 
-Needs llama-index-core and pymilvus. If llama-index-vector-stores-milvus is installed as well, the embedding fits its
+`SpladeSparseEmbedding` and `HybridMilvusVectorStore`. Needs llama-index-core and pymilvus. If llama-index-vector-stores-milvus is installed as well, the embedding fits its
 `MilvusVectorStore`. Knows LlamaIndex; the maths is the encoder's.
 """
 
