@@ -217,10 +217,8 @@ def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, co
         fields: Of the collection.
         columns: Names of the caller's own columns, which may be dynamic keys here.
     """
-    if fields.metadata is not None:
-        # Of a key with a field of its own this is another copy, unless another store wrote the row.
-        metadata = {name: entity[name] for name in fields.typed if entity.get(name) is not None}
-        metadata |= entity.get(fields.metadata) or {}
+    if fields.metadata is not None:  # fields beside it are copies of its keys, or another face's own
+        metadata = dict(entity.get(fields.metadata) or {})
     else:
         others = {fields.primary, fields.text, *fields.sides.values(), *columns}
         metadata = {

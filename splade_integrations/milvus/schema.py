@@ -237,8 +237,7 @@ class Fields:
     def output(self, *, with_dense: bool) -> list[str]:
         """Return the fields that a document is read from."""
         names = [self.text, *self.columns]
-        names += [self.metadata] if self.metadata is not None else []
-        names += [name for name in self.typed if name not in names]
+        names += self.typed if self.metadata is None else [self.metadata]
         names += ["$meta"] if self.dynamic and (self.metadata is None or self.keys_of_columns) else []
         return names + ([self.sides["dense"]] if with_dense and "dense" in self.sides else [])
 
