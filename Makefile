@@ -1,21 +1,21 @@
-# make help says what there is. Every target sets itself up from a fresh clone.
+# `make help` lists the targets. Each one sets itself up from a fresh clone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Used as printed by `make demo Q="your question"`.
+# The question of `make demo Q="your question"`.
 Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-files test-server install-lanes test-lanes lint format evaluate evaluate-frameworks check-installs notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-server test-gpu install-lanes test-lanes lint format evaluate check-installs check-frameworks check-explanations check-quality notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## Make .venv with all that demo and tests need (again: nothing to do).
+install: $(INSTALLED)  ## Make .venv with everything that the demo and the tests need.
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed. Try: make PYTHON=python3.11 …")'
@@ -28,8 +28,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Hybrid search over Python's standard library. Your own question: make demo Q="…"
 	@$(BIN)/python examples/demo.py $(if $(Q),"$(Q)")
 
-# Lanes: other versions of Milvus's packages, each in an environment of its own, .venv-LANE. A lane's constraints file
-# holds where it differs from constraints.txt; it runs the tests that such a difference can touch.
+# Lanes: other versions of Milvus's packages, each in its own environment, .venv-LANE. A lane's constraints file holds
+# only what differs from constraints.txt. A lane runs the tests that such a difference can affect.
 LANES := pymilvus3 lite2
 LANE_INSTALLS_pymilvus3 := .[langchain,llama-index,langchain-milvus]
 LANE_INSTALLS_lite2 := .[langchain,llama-index,langchain-milvus,llama-index-milvus] setuptools
@@ -44,11 +44,14 @@ test: $(INSTALLED)  ## Run the tests: on files, on a server, and in each lane of
 	@$(MAKE) --no-print-directory -j2 test-files install-lanes
 	@$(MAKE) --no-print-directory test-server test-lanes
 
-test-files: $(INSTALLED)  ## Run the tests on files alone, the most of them.
+test-files: $(INSTALLED)  ## Run the tests on files alone: most of them.
 	@$(BIN)/python -m pytest --quiet
 
-test-server: $(INSTALLED)  ## Run the store suite on a server: MILVUS_URI's, or one of milvus-lite's.
+test-server: $(INSTALLED)  ## Run the store suite on the server at MILVUS_URI, or on milvus-lite's.
 	@$(BIN)/python -m tests.support.server
+
+test-gpu: $(INSTALLED)  ## Run the tests that need a GPU, which `make test` hides.
+	@$(BIN)/python -m pytest --quiet -m gpu
 
 install-lanes: $(LANES:%=$(VENV)-%/.installed)
 
@@ -75,30 +78,37 @@ lint: $(INSTALLED)  ## Check style and types.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(INSTALLED)  ## Mend style.
+format: $(INSTALLED)  ## Fix style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Folders of BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv; with a train split, if there is one, weights are tuned.
+# Folders in BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv. A train split, if there is one, tunes fusion weights.
 DATA ?= ../shared/data/scifact ../shared/data/cranfield
 evaluate: $(INSTALLED)  ## Retrieval quality and its cost: make evaluate DATA="folder …"
 	@$(BIN)/splade evaluate $(DATA) --search both
 
-evaluate-frameworks: $(INSTALLED) $(VENV)-pymilvus3/.installed  ## SciFact through LangChain and LlamaIndex, in both lanes.
-	@$(BIN)/python benchmarks/frameworks.py $(firstword $(DATA))
-	@$(VENV)-pymilvus3/bin/python benchmarks/frameworks.py $(firstword $(DATA))
+# Checks: checks/README.md says what each one requires. They fail by exit status and take minutes.
+check-installs:  ## Check in clean environments that pip resolves each extra, and that a search works there.
+	@$(PYTHON) -m checks.installs
 
-check-installs:  ## Clean environments: pip install each extra, and search in them.
-	@$(PYTHON) benchmarks/check_installs.py
+check-frameworks: $(INSTALLED) $(VENV)-pymilvus3/.installed  ## Check SciFact through both frameworks, with pymilvus 2 and 3.
+	@$(BIN)/python -m checks.frameworks $(firstword $(DATA))
+	@$(VENV)-pymilvus3/bin/python -m checks.frameworks $(firstword $(DATA))
 
-notebooks: $(INSTALLED)  ## Run the notebooks of examples/ and keep their outputs.
+check-explanations: $(INSTALLED)  ## Check that explanations add up to Milvus's scores.
+	@$(BIN)/python -m checks.explanations $(firstword $(DATA))
+
+check-quality: $(INSTALLED)  ## Check SciFact's nDCG@10, and print what each dtype and pruning costs.
+	@$(BIN)/python -m checks.quality $(firstword $(DATA))
+
+notebooks: $(INSTALLED)  ## Run the notebooks in examples/ and store their outputs.
 	@$(BIN)/python examples/run_notebooks.py
 
-# benchmarks/README.md says what each one answers, and its options. SCIFACT is their folder in BEIR layout.
+# benchmarks/README.md says what each one answers, and its options. SCIFACT is a folder in BEIR layout.
 SCIFACT ?= ../shared/data/scifact
 RESULTS ?= .cache/benchmarks/results
 BENCHMARK = @mkdir -p $(RESULTS) && $(PEERS)/bin/python -m benchmarks
-benchmark: $(PEERS)/.installed  ## Speed, memory and quality, beside peers, on a quiet machine: make benchmark SCIFACT=folder
+benchmark: $(PEERS)/.installed  ## Measure speed and memory beside peers, on a quiet machine: make benchmark SCIFACT=folder
 	$(BENCHMARK).throughput $(SCIFACT) --model tiny --json $(RESULTS)/throughput-tiny.json
 	$(BENCHMARK).throughput $(SCIFACT) --model tiny --short --json $(RESULTS)/throughput-tiny-short.json
 	$(BENCHMARK).throughput $(SCIFACT) --model base --only torch ONNX OpenVINO --json $(RESULTS)/throughput-base.json
@@ -107,9 +117,8 @@ benchmark: $(PEERS)/.installed  ## Speed, memory and quality, beside peers, on a
 	$(BENCHMARK).latency $(SCIFACT) --model base --json $(RESULTS)/latency-base.json
 	$(BENCHMARK).head $(SCIFACT) --json $(RESULTS)/head.json
 	$(BENCHMARK).memory $(SCIFACT) --json $(RESULTS)/memory.json
-	$(BENCHMARK).quality $(SCIFACT) --json $(RESULTS)/quality.json
 
-benchmark-peers: $(PEERS)/.installed  ## Make .venv-peers with what the benchmarks compare with.
+benchmark-peers: $(PEERS)/.installed  ## Make .venv-peers with the libraries that the benchmarks compare with.
 
 $(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/requirements-peers.txt
 	@echo "Installing into $(PEERS) (some minutes) …"

@@ -1,30 +1,27 @@
 """What every test and doctest may use: the real tiny model, and a small random one."""
 
+import importlib
 import os
 import string
 from pathlib import Path
 
 import pytest
 import torch
-from models import splade_model_path
 
 from splade_integrations import SpladeEncoder
-from splade_integrations import encoder as encoder_module
+from splade_integrations.models.offline import splade_model_path
 from tests.support.random_checkpoints import save_masked_lm
 
-# Read when Triton is first imported: without a GPU its kernels run in its interpreter.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
+def pytest_configure(config):
+    """Hide GPUs from CUDA, which reads this when it is first used, unless `-m gpu` asks for them.
 
-@pytest.fixture(scope="session", autouse=True)
-def auto_is_the_cpu():
-    """Also where there is a GPU: what is expected is float32's. Tests for a GPU name it."""
-    resolve = encoder_module.resolve_device
-    with pytest.MonkeyPatch.context() as patch:
-        on_cpu = {"auto": "cpu"}
-        patch.setattr(encoder_module, "resolve_device", lambda device, *how: resolve(on_cpu.get(device, device), *how))
-        yield
+    Device "auto" is then the CPU on every machine, where the results that most tests expect are float32's.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if not torch.cuda.is_available():  # Triton reads it when it is first imported
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +56,13 @@ def texts() -> list[str]:
     prose = [" ".join(words[start : start + length]) for start, length in enumerate(lengths)]
     odd = ["", "   ", "\n", "naïve café", "日本語のテキスト", "😀 emoji", "nul \x00 byte", "[SEP] [MASK] x", "a", "a"]
     return prose + odd
+
+
+@pytest.fixture
+def import_example(monkeypatch):
+    """Import a module of examples/ by its bare name, as the scripts there import each other."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "examples")
+    return importlib.import_module
 
 
 @pytest.fixture(autouse=True)

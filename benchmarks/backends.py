@@ -1,9 +1,9 @@
-"""sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, exported here, without a hub.
+"""Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint that is exported here, without a hub.
 
-sentence-transformers loads both by optimum, whose releases want transformers below 5 (optimum-onnx 0.1.0: below 4.58;
-optimum-intel 2.2.0: below 5.6), and which then calls the runtime with the model's inputs and hands on its logits.
-The two classes here do that one thing, at the place where sentence-transformers keeps its own: its tokenising,
-batching, pooling and conversion to sparse stay what they are. The runtimes get the settings that optimum gives them.
+sentence-transformers loads both through optimum, whose releases need an older transformers (optimum-onnx 0.1.0: below
+4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime with the model's inputs and passes on its logits. The
+two classes here do the same, and take the place of optimum's model. Everything else is sentence-transformers' own code:
+tokenising, batching, pooling and the conversion to sparse. The runtimes get the settings that optimum gives them.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class _Logits(nn.Module):
-    """A masked LM with a tensor for a result, and with positional inputs, as the exporter wants it."""
+    """A masked LM that takes positional inputs and returns a tensor, as the exporter requires."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -39,17 +39,18 @@ class _Logits(nn.Module):
 
 
 def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Path:
-    """The ONNX file of a BERT-like checkpoint, made once.
+    """Return the ONNX file of a BERT-like checkpoint, which is made once.
 
     Args:
         folder: The checkpoint.
-        fused: With attention, embeddings and normalisations as one operator each, which ONNX Runtime has for BERT and
-            puts in at its optimiser's call only, as sentence-transformers' `export_optimized_onnx_model` does.
-        int8: With the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for this processor,
-            "avx512_vnni" or "avx2": weights with a step for each output, signed or, as signed ones overflow where
-            products are added up in pairs, unsigned; activations with one step a batch, found as they come.
+        fused: Compute attention, embeddings and normalisations with one operator each. ONNX Runtime has these for BERT,
+            but only its optimiser inserts them, as in sentence-transformers' `export_optimized_onnx_model`.
+        int8: Quantise with the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for this
+            processor. Weights have one scale per output channel. They are signed for "avx512_vnni", and unsigned for
+            "avx2", which adds pairs of products and would overflow. Activations have one scale per batch, computed at
+            run time.
     Returns:
-        `model.onnx` in a folder of its own below `CACHE`, with the tokenizer and the configuration beside it.
+        `model.onnx` in its own folder below `CACHE`, with the tokenizer and the configuration beside it.
     """
     weights = next(Path(folder).glob("*.safetensors"), Path(folder))
     key = hashlib.sha256(f"{Path(folder).resolve()} {weights.stat().st_mtime_ns}".encode()).hexdigest()[:12]
@@ -60,12 +61,12 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name("unfinished.onnx")
-    logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs its advice to the root logger
+    logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs advice to the root logger
     if int8:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # The type of what fused operators return, which ONNX's own shape inference does not know.
+        # The type that fused operators return: ONNX's own shape inference does not know it.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
         weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8
@@ -83,14 +84,14 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
 
 
 def _export(folder: str, target: Path) -> None:
-    import onnx  # noqa: F401  # torch's exporter would say so in many more words
+    import onnx  # noqa: F401  # without it torch's exporter fails with a longer message
 
     model: Any = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     model.config.save_pretrained(target.parent)
     AutoTokenizer.from_pretrained(folder).save_pretrained(target.parent)
     ids = torch.ones(2, 8, dtype=torch.long)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of the tracing exporter's age, and of branches that do not vary here
+        warnings.simplefilter("ignore")  # that the tracing exporter is old, and that branches are traced once
         torch.onnx.export(
             _Logits(model.eval()),
             (ids, ids, torch.zeros_like(ids)),
@@ -104,12 +105,12 @@ def _export(folder: str, target: Path) -> None:
 
 
 class OnnxModel(nn.Module):
-    """ONNX Runtime in the place of a transformers model.
+    """ONNX Runtime in place of a transformers model.
 
     Args:
         file: An exported masked LM.
         config: The transformers configuration.
-        threads: None takes torch's number.
+        threads: None uses torch's number.
     """
 
     def __init__(self, file: Path, config: Any, threads: int | None) -> None:
@@ -125,19 +126,19 @@ class OnnxModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
     ) -> MaskedLMOutput:
-        """Logits of one batch. (B, L, V)."""
+        """Return the logits of one batch. (B, L, V)."""
         (logits,) = self._session.run(None, _arrays(input_ids, attention_mask, token_type_ids))
         return MaskedLMOutput(logits=torch.from_numpy(logits))
 
 
 class OpenVinoModel(nn.Module):
-    """OpenVINO in the place of a transformers model.
+    """OpenVINO in place of a transformers model.
 
     Args:
         file: An exported masked LM.
         config: The transformers configuration.
-        threads: None takes torch's number.
-        precision: "f32", or None for OpenVINO's choice: bf16 where the processor has it.
+        threads: None uses torch's number.
+        precision: "f32", or None for OpenVINO's choice: bf16 if the processor has it.
     """
 
     def __init__(self, file: Path, config: Any, threads: int | None, precision: str | None = None) -> None:
@@ -156,7 +157,7 @@ class OpenVinoModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
     ) -> MaskedLMOutput:
-        """Logits of one batch. (B, L, V)."""
+        """Return the logits of one batch. (B, L, V)."""
         results = self._compiled(_arrays(input_ids, attention_mask, token_type_ids))
         return MaskedLMOutput(logits=torch.from_numpy(results["logits"]))
 

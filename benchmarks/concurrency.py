@@ -1,25 +1,22 @@
-"""Many async queries at once against one at a time, and what a lone query pays for being able to wait with others.
+"""Time many async queries at once against one at a time, and what dynamic batching costs a lone query.
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
-The model is a random one of BERT-base's size, made in a temporary folder, unless one is named. Both sides of each
-comparison take turns in one process; figures are medians over the repeats.
+Unless a model is named, it is a random one of BERT-base's size. Both sides of each comparison take turns in one
+process. Figures are medians over the repeats.
 """
 
 import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.measuring import describe_environment, write_json
-from benchmarks.random_bert import queries, save_random_bert
+from benchmarks.workload import made_up_queries, random_bert_base
 from splade_integrations import SpladeEncoder
 from splade_integrations.langchain import SpladeSparseEmbedding
 
@@ -29,7 +26,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Seconds of `texts` at once and one at a time, and milliseconds of a lone query, each the median of `repeats`."""
+    """Return the seconds of `texts` at once and one by one, and a lone query's milliseconds: medians of `repeats`."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)
@@ -63,9 +60,9 @@ def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str,
 
 
 def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
-    """Median milliseconds of one query alone: by the sync method, async in a thread of its own, and micro-batched.
+    """Return the median milliseconds of a lone query: sync, async in a thread of its own, and dynamically batched.
 
-    The three take turns by blocks of calls: torch's threads of the call before go on spinning for a while.
+    The three take turns in blocks of calls, since torch's threads keep spinning for a while after a call.
     """
     plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
@@ -85,7 +82,7 @@ def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, fl
                     await one(name, text)
 
     asyncio.run(all_blocks())
-    # The first two calls of each block pay for the change.
+    # The first two calls of each block are slower, since the method has just changed.
     kept = {name: [t for n, t in enumerate(values) if n % _BLOCK >= 2] for name, values in times.items()}
     return {name: 1000 * statistics.median(values) for name, values in kept.items()}
 
@@ -107,7 +104,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def format_report(results: list[dict[str, Any]], count: int) -> str:
-    """The results as a table of at most 80 columns."""
+    """Return the results as a table of at most 80 columns."""
     lines = [f"{count} queries at once   one by one  ratio   one alone: sync  thread  batched"]
     lines += [
         f"{result['dtype']:<10}{result['seconds_together']:8.3f} s {result['seconds_one_by_one']:11.3f} s "
@@ -126,15 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="SPLADE checkpoint (default: a random one of BERT-base's size)")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: both)")
     parser.add_argument("--device", default="auto", help="where the model runs (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     options = parser.parse_args(arguments)
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        if options.model is None:
-            save_random_bert(Path(folder))
-        for dtype in options.dtypes:
-            encoder = SpladeEncoder(options.model or folder, dtype=dtype, device=options.device)
-            results.append(compare(encoder, queries(options.queries), options.repeats))
+    queries = made_up_queries(options.queries)
+    model = options.model or random_bert_base("queries", made_up_queries(40, seed=1))
+    for dtype in options.dtypes:
+        encoder = SpladeEncoder(model, dtype=dtype, device=options.device)
+        results.append(compare(encoder, queries, options.repeats))
     settings = {
         "device": options.device,
         "model": options.model or "random BERT-base",

@@ -1,6 +1,6 @@
-"""Which encoders are compared, each library in a process of its own, and what is made of their times.
+"""Choose which encoders compete, start each library in its own process, and compare their results and times.
 
-A peer that is not installed, or cannot run, is skipped by name with the reason. `benchmarks/peers.py` sets them up.
+A peer that is not installed or cannot run is skipped by name, with the reason. `benchmarks/peers.py` sets them up.
 """
 
 import argparse
@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 _TRIALS = 2
-# float32 results of other libraries, whose own products may be added up in another order.
+# For float32 results of other libraries, which may add up products in another order.
 _EXACT = 1e-3
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Who competes.
+    """The encoders that compete.
 
     Args:
         contestants: All that run here, ours in float32 first.
-        skipped: {name: why not} of the rest.
+        skipped: The others, as {name: reason}.
         ours: The process of ours in float32.
     """
 
@@ -50,36 +50,36 @@ class Contest:
     ours: Worker
 
     def matrix_product_rate(self, dtype: torch.dtype) -> float:
-        """FLOP/s of plain products in the process of ours."""
+        """Return the FLOP/s of plain matrix products in the process of ours."""
         rate: float = self.ours.call(matrix_product_rate, dtype)
         return rate
 
 
 def add_contestant_options(parser: argparse.ArgumentParser) -> None:
-    """FOLDER, `--model`, `--max-length`, `--dtypes` and `--only`."""
+    """Add FOLDER, `--model`, `--max-length`, `--dtypes` and `--only`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
     parser.add_argument(
         "--model", default="tiny", help="tiny (trained, 4.4 M), base (random, BERT-base) or a folder (default: tiny)"
     )
-    parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, default=256, help="longest text, in tokens (default: %(default)s)")
     parser.add_argument(
         "--dtypes", nargs="+", default=list(SETTINGS), help=f"ours, of {', '.join(SETTINGS)} (default: all)"
     )
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="only peers whose name has one of these in it")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="only peers whose name contains one of these")
 
 
 @contextmanager
 def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
-    """All encoders on the checkpoint in `folder`, each library in a process of its own.
+    """Start all encoders on the checkpoint in `folder`, each library in its own process, and end them afterwards.
 
-    So each runs as its users run it: it meets neither another's settings of the process nor what another has made of
-    the allocator, which changes torch's speed on a CPU by a quarter.
+    Each library then runs as its users run it. Another one cannot change its process-wide settings or the state of its
+    allocator, which changes torch's speed on a CPU by a quarter.
 
     Args:
         folder: A BERT-like checkpoint.
         options: `max_length`, `dtypes`, `threads` and `only`.
     Raises:
-        UnavailableError: Not even ours in float32 runs.
+        UnavailableError: Ours in float32 does not run.
     """
     mine = [f"ours {setting}" for setting in dict.fromkeys(["float32", *options.dtypes])]
     theirs = [name for name in PEERS if options.only is None or any(part in name for part in options.only)]
@@ -98,9 +98,9 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 
 
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
-    """The contestants without those whose backend is faster at another batch size, and each one's seconds in trials.
+    """Keep each backend's fastest batch size, and return it with the seconds of all trials.
 
-    Defaults stay, untried: few texts do not fill their batches.
+    A library's default batch size stays without a trial, since a few texts do not fill its batches.
     """
     by_backend: dict[str, list[Contestant]] = {}
     for contestant in found:
@@ -118,10 +118,10 @@ def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[lis
 
 
 def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str, float]:
-    """Largest weight difference of each from ours in float32. Warms each of them up, too.
+    """Return each encoder's largest weight difference from ours in float32. This also warms up each of them.
 
     Raises:
-        SystemExit: One that must be exact is not: times of unlike results are not compared.
+        SystemExit: One that must be exact is not. Times are compared only if results are equal.
     """
     reference = found[0].rows(texts)
     differences = {contestant.name: largest_difference(contestant.rows(texts), reference) for contestant in found}
@@ -135,18 +135,18 @@ def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str
 
 
 def largest_difference(found: csr_array, expected: csr_array) -> float:
-    """Largest absolute difference of two matrices' weights."""
+    """Return the largest absolute difference between the weights of two matrices."""
     return float(abs(found - expected).max())
 
 
 def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
-    """How many times as long as ours sentence-transformers takes: at equal results, at its default, and all out.
+    """Return how many times as long as ours sentence-transformers takes, at equal results and at its fastest.
 
     Args:
-        found: Those that were timed.
-        seconds: Of each of them, one a round.
+        found: The contestants that were timed.
+        seconds: For each of them, one figure per round.
     Returns:
-        {question: {"ours": name, "theirs": name, "ratio": Spread}}; without what cannot be answered.
+        {question: {"ours": name, "theirs": name, "ratio": Spread}}, without the questions that cannot be answered.
     """
 
     def fastest(rivals: Iterable[Contestant]) -> str | None:
@@ -171,6 +171,6 @@ def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]
 
 
 def format_headlines(lines: Mapping[str, Mapping[str, Any]]) -> str:
-    """`headlines` as a table."""
+    """Return the result of `headlines` as a table."""
     rows = [[question, line["ours"], line["theirs"], line["ratio"]] for question, line in lines.items()]
     return format_table(["ours against sentence-transformers'", "ours", "theirs", "times as long as ours"], rows)

@@ -1,4 +1,4 @@
-"""Peak memory of `splade encode` for 1 000, 10 000 and 100 000 short lines, as JSON lines, Parquet and .npz.
+"""Measure the peak memory of `splade encode` for 1 000, 10 000 and 100 000 short lines, to each output format.
 
 python -m benchmarks.encode_memory [--lines 100000] [--model MODEL] [--json OUT]
 """
@@ -20,11 +20,11 @@ _WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight
 
 
 def main() -> None:
-    """Write the lines, encode them in a process each, print its peak."""
+    """Write the lines, encode them in one process per format, and print each peak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=100_000, help="most lines (default: %(default)s)")
-    parser.add_argument("--model", default=splade_model_path(), help="default: the demo's small one")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+    parser.add_argument("--lines", type=int, default=100_000, help="largest number of lines (default: %(default)s)")
+    parser.add_argument("--model", default=splade_model_path(), help="default: the demo's small model")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
     options = parser.parse_args()
     most = options.lines
     generator = random.Random(0)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _encode(texts: Path, output: Path, model: str) -> tuple[float, float]:
-    """Seconds and peak resident MB of one run."""
+    """Return the seconds and the peak resident MB of one run."""
     command = "from splade_integrations.cli import main; main()"
     arguments = ["encode", str(texts), "-m", model, "-o", str(output)]
     start = time.perf_counter()

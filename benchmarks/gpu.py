@@ -1,11 +1,11 @@
-"""How near does the encoder come to a GPU's limit? Checks the Triton head, then times head, encoder and peer.
+"""How near does the encoder come to a GPU's limit? Check the Triton head, then time head, encoder and peer.
 
     python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
 
-A random BERT-base with its head, on FOLDER's documents that have 128 tokens or more, cut there, in 16 bits. Shares are
-of 8192 x 8192 x 8192 products in the same rounds, since a GPU's clock follows its load, and count real tokens and the
-full head. sentence-transformers is timed at the best of its types, batch sizes, chunk sizes, torch.compile and flash
-attention where that is installed.
+The model is a random BERT-base with its head, in 16 bits. The texts are FOLDER's documents of 128 tokens or more, cut
+at 128. A share is of the rate of 8192 x 8192 x 8192 products in the same rounds, since a GPU's clock follows its load.
+It counts real tokens and the full head. sentence-transformers is timed at its best number type, batch size, chunk size
+and torch.compile setting, and with flash attention if that is installed.
 """
 
 import argparse
@@ -34,11 +34,16 @@ from benchmarks.measuring import (
     timed,
     write_json,
 )
-from benchmarks.workload import load_collection, model_flops_per_token, model_path, quiet
+from benchmarks.workload import load_dataset, model_flops_per_token, model_path, quiet
 from splade_integrations import SpladeEncoder
-from splade_integrations.engine.heads.tiled import max_pool_head, splade_pool
-from splade_integrations.engine.heads.triton import fastest_max_pool_head, max_pool_head_triton
-from splade_integrations.engine.precision import exact_float32
+from splade_integrations.encoding.tokenizer import TextTokenizer
+from splade_integrations.engine.compute import resolve_compute
+from splade_integrations.engine.heads import Decoder, MaxPoolHead, TritonHead
+from splade_integrations.engine.heads.tiled import splade_pool
+from splade_integrations.engine.load import load_masked_lm
+from splade_integrations.engine.model import SpladeModel
+from splade_integrations.engine.process import exact_float32
+from splade_integrations.models.repository import Repository
 
 __all__ = ["check_head", "main", "measure_encoders", "measure_head", "peak_product"]
 
@@ -54,12 +59,12 @@ _CHUNK_SIZES = (None, 32)
 _TRIAL_TEXTS = 1024
 _FINALISTS = 3
 _PEER = "sentence-transformers"
-# Weights of 16-bit models differ by roundings in twelve layers; more than this is another model's.
+# The weights of 16-bit models differ by roundings in twelve layers. More than this is another model.
 _LARGEST_DIFFERENCE = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status: 2 where there is no GPU."""
+    """Run the command. Returns its exit status: 2 if there is no GPU."""
     options = _parser().parse_args(arguments)
     if not torch.cuda.is_available():
         print("benchmarks.gpu must have a CUDA device, got none. Run it on a machine with a GPU.", file=sys.stderr)
@@ -73,29 +78,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report["head"] = measure_head(options.rounds)
     _print_head(report["head"])
-    collection = load_collection(options.folder)
-    folder = model_path("base", collection)
-    report["encoders"] = measure_encoders(folder, collection.documents, options.texts, options.rounds)
+    dataset = load_dataset(options.folder)
+    folder = model_path("base", dataset)
+    report["encoders"] = measure_encoders(folder, dataset.documents, options.texts, options.rounds)
     _print_encoders(report["encoders"])
     write_json(options.json, report)
     return 0
 
 
 def check_head() -> dict[str, float]:
-    """Largest difference of the Triton head from the plain one in float32, as a share of the largest weight.
+    """Return the Triton head's largest difference from the plain head in float32, as a share of the largest weight.
 
     Raises:
-        SystemExit: The head is not used on this machine (its warning says why), or differs on ragged texts.
+        SystemExit: This machine does not use the head (its warning says why), or it differs on texts of unequal length.
     """
     differences = {}
     for dtype, lengths in itertools.product(_DTYPES, _RAGGED):
         hidden, weight = _random_states(lengths, dtype)
-        if fastest_max_pool_head(weight) is not max_pool_head_triton:
+        if not TritonHead.suits(weight):
             raise SystemExit(f"the Triton head must run in {dtype}, got the plain one. See the warning.")
         counts = torch.tensor(lengths, device="cuda")
         with exact_float32(hidden.device):
-            found = max_pool_head_triton(hidden, counts, weight, None)
-            expected = max_pool_head(hidden.float(), counts, weight.float(), None)
+            found = TritonHead(Decoder(weight))(hidden, counts)
+            expected = MaxPoolHead(Decoder(weight.float()))(hidden.float(), counts)
         difference = ((found - expected).abs().amax() / expected.amax()).item()
         if not difference < 1e-4:
             raise SystemExit(
@@ -106,7 +111,7 @@ def check_head() -> dict[str, float]:
 
 
 def peak_product(dtype: torch.dtype) -> Callable[[], None]:
-    """A call that multiplies two matrices of 8192 x 8192 as often as takes some tenths of a second."""
+    """Return a call that multiplies two matrices of 8192 x 8192 for some tenths of a second."""
     left, right = (torch.randn(_PEAK_SIDE, _PEAK_SIDE, device="cuda", dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
 
@@ -115,13 +120,13 @@ def peak_product(dtype: torch.dtype) -> Callable[[], None]:
 
 @torch.inference_mode()
 def measure_head(rounds: int) -> dict[str, Any]:
-    """Seconds and peak bytes of the heads on 32 texts of 128 tokens, float16, beside the bare product's."""
+    """Return the seconds and peak bytes of each head and of the bare product, on 32 texts of 128 tokens in float16."""
     hidden, weight = _random_states([_TOKENS] * _BATCH, torch.float16)
     lengths = torch.full((_BATCH,), _TOKENS, device="cuda")
     mask = torch.ones(_BATCH, _TOKENS, device="cuda", dtype=torch.long)
     heads: dict[str, Callable[[], object]] = {
-        "Triton": lambda: max_pool_head_triton(hidden, lengths, weight, None),
-        "plain tiles": lambda: max_pool_head(hidden, lengths, weight, None),
+        "Triton": lambda: TritonHead(Decoder(weight))(hidden, lengths),
+        "plain tiles": lambda: MaxPoolHead(Decoder(weight))(hidden, lengths),
         "logits written out": lambda: splade_pool(linear(hidden, weight), mask),
         "the bare product": lambda: linear(hidden, weight),
     }
@@ -134,7 +139,7 @@ def measure_head(rounds: int) -> dict[str, Any]:
 
 
 def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds: int) -> dict[str, Any]:
-    """Seconds of our encoder, from token ids and from texts, and of the peer at its best, on the same texts."""
+    """Return the seconds of our encoder, from token ids and from texts, and of the peer at its best, on equal texts."""
     encoders = {dtype: SpladeEncoder(folder, device="cuda", dtype=dtype, max_length=_TOKENS) for dtype in _DTYPES}
     tokenizer = encoders[torch.float16].tokenizer
     long = (text for text in documents if len(tokenizer(text, truncation=True, max_length=_TOKENS)["input_ids"]) == 128)
@@ -142,9 +147,15 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
     expected = encoders[torch.float16].encode_documents(texts[:256])
     calls: dict[str, Callable[[], object]] = {_peak_name(dtype): peak_product(dtype) for dtype in _DTYPES}
     for dtype, encoder in encoders.items():
-        side, name = encoder._side("document"), str(dtype).removeprefix("torch.")
-        token_ids = side.tokenize(texts)
-        calls[f"ours {name}, from token ids"] = partial(side.encode, token_ids, lambda _: None)
+        name = str(dtype).removeprefix("torch.")
+        model = SpladeModel(
+            load_masked_lm(Repository(folder), "", resolve_compute("cuda", dtype)),
+            pooling_strategy="max",
+            activation_function="relu",
+            padding_id=tokenizer.pad_token_id,
+        )
+        ids = TextTokenizer(tokenizer, _TOKENS)(texts).ids
+        calls[f"ours {name}, from token ids"] = partial(model.encode, ids, lambda _: None)
         calls[f"ours {name}, from texts"] = partial(encoder.encode_documents, texts)
     trials, skipped, best = _try_peers(folder, texts, expected)
     calls |= {f"{_PEER} {name}": call for name, call in best.items()}
@@ -163,9 +174,9 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
 def _try_peers(
     folder: str, texts: list[str], expected: csr_array
 ) -> tuple[dict[str, float], dict[str, str], dict[str, Callable[[], object]]]:
-    """Seconds that each setting of sentence-transformers takes for some of the texts, and why others do not run.
+    """Return the seconds of each sentence-transformers setting for some of the texts, and why others do not run.
 
-    And the fastest ones' calls for all texts: several, since a trial is short.
+    Also return the calls of the fastest settings for all texts. There are several, since a trial is short.
     """
     trials: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -176,7 +187,7 @@ def _try_peers(
             encoder = load()
             for chunk, size in itertools.product(_CHUNK_SIZES, _BATCH_SIZES):
                 name = f"{setting}, chunk size {chunk}, batch {size}"
-                rows = _rows(_encode_by_peer(encoder, some, chunk, size))  # also what it compiles
+                rows = _rows(_encode_by_peer(encoder, some, chunk, size))  # so that it compiles first
                 difference = largest_difference(rows[: expected.shape[0]], expected)
                 if not difference < _LARGEST_DIFFERENCE:
                     raise RuntimeError(f"its weights differ from ours by {difference:.2g}")
@@ -220,7 +231,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Hidden states (B, L, H), whose padding would win every maximum, and a decoder's weight (V, H)."""
+    """Return hidden states (B, L, H) whose padding would win every maximum, and a decoder's weight (V, H)."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):
@@ -230,7 +241,7 @@ def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, 
 
 
 def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
-    """So many calls, queued one after another, and waited for."""
+    """Queue this many calls one after another, and wait for all of them."""
 
     def calling() -> None:
         for _ in range(times):
@@ -241,7 +252,7 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def _peak_bytes(call: Callable[[], object]) -> int:
-    """Most bytes that a warmed call takes beyond what was there before."""
+    """Return the peak bytes that a warmed call takes beyond what was allocated before."""
     call()
     gc.collect()
     torch.cuda.synchronize()
@@ -284,7 +295,7 @@ def _print_encoders(found: dict[str, Any]) -> None:
             name,
             spread(found["texts"] / second for second in times),
             ratio(rates[name], peaks[torch.bfloat16 if "bfloat16" in name else torch.float16]),
-            # Whoever starts from token ids has less to do.
+            # Starting from token ids is less work, so it is not compared.
             "" if peer is None or "token ids" in name else ratio(peer, times),
         ]
         for name, times in seconds.items()
@@ -301,7 +312,7 @@ def _print_encoders(found: dict[str, Any]) -> None:
 
 
 def _rates(seconds: dict[str, list[float]], flops: float) -> dict[str, list[float]]:
-    """FLOP/s of each call in each round."""
+    """Return the FLOP/s of each call in each round."""
     return {
         name: [(_PEAK_FLOPS if name.startswith("peak") else flops) / second for second in times]
         for name, times in seconds.items()
@@ -313,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu", description="A GPU's limit, and the encoder's share of it."
     )
     parser.add_argument("folder", type=Path, help="a test collection in BEIR layout, such as SciFact")
-    parser.add_argument("--texts", type=int, default=8192, help="texts that are encoded (default: %(default)s)")
+    parser.add_argument("--texts", type=int, default=8192, help="number of texts to encode (default: %(default)s)")
     add_common_options(parser)
     return parser
 

@@ -1,10 +1,10 @@
-"""What does the vocabulary head cost alone? Two passes, the plain tiles, and the logits written out, side by side.
+"""What does the vocabulary head alone cost? Compare two passes, plain tiles, and written-out logits.
 
     python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
 
-The heads get the same hidden states, of FOLDER's documents cut at 256 tokens, in the encoder's own batches. Printed
-are time, peak memory beyond what was there before, the share of the float32 matrix-product peak, and how many terms
-the two-pass head computes for each active one: on the trained tiny model, and beside it on a random BERT-base.
+All heads get the same hidden states: FOLDER's documents, cut at 256 tokens, in the encoder's own batches. The tables
+show time, peak memory beyond what was there before, the share of the float32 matrix-product peak, and how many terms
+the two-pass head computes per active one. They are for the trained tiny model and for a random BERT-base.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from transformers import AutoTokenizer
 
 from benchmarks.measuring import (
     Spread,
@@ -31,11 +32,12 @@ from benchmarks.measuring import (
     write_json,
 )
 from benchmarks.resident import PeakMemory
-from benchmarks.workload import evenly_spaced, load_collection, model_path, quiet
-from splade_integrations.engine.batching import token_budget_batches
-from splade_integrations.engine.heads.tiled import max_pool_head, repeat_first_token, splade_pool
-from splade_integrations.engine.heads.two_pass import TwoPassHead
-from splade_integrations.engine.load import LoadedMaskedLM, load_masked_lm
+from benchmarks.workload import evenly_spaced, load_dataset, model_path, quiet
+from splade_integrations.engine.compute import resolve_compute
+from splade_integrations.engine.heads import Decoder, MaxPoolHead, TwoPassHead
+from splade_integrations.engine.heads.tiled import repeat_first_token, splade_pool
+from splade_integrations.engine.load import load_masked_lm
+from splade_integrations.engine.model import MaskedLM, token_budget_batches
 from splade_integrations.models.repository import Repository
 
 __all__ = ["main", "measure_head"]
@@ -53,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    texts = evenly_spaced(collection.documents, options.texts)
+    dataset = load_dataset(options.folder)
+    texts = evenly_spaced(dataset.documents, options.texts)
     print(describe_environment())
     reports = {}
     for name in options.models:
-        report = measure_head(model_path(name, collection), texts, options.max_length, options.rounds)
+        report = measure_head(model_path(name, dataset), texts, options.max_length, options.rounds)
         reports[name] = report
         print(f"\n{name}: {report['texts']} texts, {report['tokens']} tokens, H = {report['hidden']}")
         header = ["head", "ms", "× the two-pass head's", "of float32 peak", "peak MiB", "weight diff"]
@@ -84,13 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) -> dict[str, Any]:
-    """Times, peaks, shares and candidates of the three heads on one checkpoint's hidden states in float32."""
-    loaded = load_masked_lm(Repository(folder, {}), "", device=torch.device("cpu"), dtype=torch.float32)
-    weight, bias = loaded.weight, loaded.bias
-    if weight is None:
-        raise ValueError(f"{folder} must have a head that ends in a linear decoder, and has not. Use a BERT.")
-    batches = list(_hidden_states(loaded, texts, max_length))
-    two_pass = TwoPassHead(weight, bias, centre=loaded.usual_hidden_state())
+    """Return times, peaks, shares and candidates of the three heads on one checkpoint's hidden states in float32."""
+    loaded = load_masked_lm(Repository(folder), "", resolve_compute("cpu"))
+    if loaded.decoder is None:
+        raise ValueError(f"{folder} must have a head that ends in a linear decoder, got one that does not. Use a BERT.")
+    weight, bias, _ = loaded.decoder
+    batches = list(_hidden_states(loaded, folder, texts, max_length))
+    two_pass = TwoPassHead(loaded.decoder)
 
     def written_out(hidden: Tensor, lengths: Tensor) -> Tensor:
         mask = torch.arange(hidden.shape[1]) < lengths.unsqueeze(1)
@@ -98,7 +100,7 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
 
     heads: dict[str, Head] = {
         "two passes": two_pass,
-        "plain tiles": lambda hidden, lengths: max_pool_head(hidden, lengths, weight, bias),
+        "plain tiles": MaxPoolHead(Decoder(weight, bias)),
         "logits written out": written_out,
     }
     reference = [written_out(*batch) for batch in batches]
@@ -142,22 +144,22 @@ def _pool_all(head: Head, batches: list[Batch]) -> None:
         head(*batch)
 
 
-def _hidden_states(loaded: LoadedMaskedLM, texts: list[str], max_length: int) -> Iterator[Batch]:
-    """What enters the decoder, in batches as the encoder makes them."""
-    ids = loaded.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+def _hidden_states(model: MaskedLM, folder: str, texts: list[str], max_length: int) -> Iterator[Batch]:
+    """Yield the hidden states that enter the decoder, in batches as the encoder makes them."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     lengths = [len(text_ids) for text_ids in ids]
     for rows in token_budget_batches(lengths, max_batch_tokens=_MAX_BATCH_TOKENS, max_batch_texts=len(texts)):
-        inputs = loaded.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
-        hidden = loaded.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        yield hidden, torch.tensor([lengths[row] for row in rows])
+        inputs = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
+        yield model.hidden(inputs["input_ids"], inputs["attention_mask"]), torch.tensor([lengths[row] for row in rows])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="head", description="The vocabulary head alone: time, memory, candidates.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
     parser.add_argument("--models", nargs="+", default=["tiny", "base"], help="tiny, base or folders (default: both)")
-    parser.add_argument("--texts", type=int, default=_DEFAULT_TEXTS, help="how many (default: %(default)s)")
-    parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
+    parser.add_argument("--texts", type=int, default=_DEFAULT_TEXTS, help="number of texts (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, default=256, help="longest text, in tokens (default: %(default)s)")
     add_common_options(parser)
     return parser
 

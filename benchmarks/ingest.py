@@ -1,15 +1,16 @@
-"""What adding documents through a framework costs: memory, time beside doing it by hand, and stalls of the event loop.
+"""Measure what adding documents through a framework costs: memory, time, and stalls of the event loop.
 
     python -m benchmarks.ingest memory [--documents 50000] [--uri http://localhost:19530]
     python -m benchmarks.ingest time [--documents 1000] [--model MODEL]
 
-`memory`: peak of a process that adds 1 000 documents, and of one that adds many, for each framework's hybrid store on
-milvus-lite, which holds what it stores in that process's memory; so `MilvusClient` stands beside them, and `--uri`
-names a server (`milvus-lite server --data-dir FOLDER` is one), whose memory is its own. Rows are made up (120 terms of
-30522, 384 dense dimensions), so that no model's memory is in the way.
-`time`: seconds of adding to a collection that exists, against encoding the same texts in one call and inserting them by
-`MilvusClient`; how many calls of how many texts the encoder got; and the longest stalls of the event loop while an
-async add runs.
+`memory` compares the peak of a process that adds 1 000 documents with that of one that adds many, for each framework's
+hybrid store. milvus-lite holds what it stores in that process's memory, so the same is measured for `MilvusClient`
+alone. `--uri` names a server (`milvus-lite server --data-dir FOLDER` starts one), whose memory is its own. Rows are
+made up (120 terms of 30522, 384 dense dimensions), so that no model's memory is included.
+
+`time` compares adding to an existing collection with encoding the same texts in one call and inserting them through
+`MilvusClient`. It also prints how many calls the encoder got, of how many texts each, and the longest stalls of the
+event loop during an async add.
 """
 
 import argparse
@@ -26,14 +27,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from llama_index.core.schema import TextNode
-from models import splade_model_path
 from scipy.sparse import csr_array
 
 from benchmarks.measuring import describe_environment, write_json
@@ -43,13 +40,14 @@ from splade_integrations.langchain import HybridMilvus, hybrid_milvus
 from splade_integrations.langchain import SpladeSparseEmbedding as ForLangChain
 from splade_integrations.llama_index import HybridMilvusVectorStore
 from splade_integrations.llama_index import SpladeSparseEmbedding as ForLlamaIndex
+from splade_integrations.models.offline import splade_model_path
 
 __all__ = ["main", "measure_memory", "measure_time"]
 
 _DIM, _TERMS, _VOCABULARY = 384, 120, 30_522
 _FRAMEWORKS = ("LangChain", "LlamaIndex")
 _BY_HAND = "MilvusClient"
-_NODES_AT_ONCE = 2048  # as VectorStoreIndex hands them over
+_NODES_AT_ONCE = 2048  # as many as VectorStoreIndex passes at once
 _ROWS_AT_ONCE = 100
 
 
@@ -68,14 +66,14 @@ class MadeUpDense(Embeddings):
 
 
 class MadeUpSparse:
-    """Random rows of as many terms as SPLADE gives."""
+    """Random rows with as many terms as SPLADE's."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode texts. (len(texts), 30522)."""
-        chance = np.random.default_rng(len(texts))
-        ids = np.sort(np.argsort(chance.random((len(texts), 4 * _TERMS)))[:, :_TERMS] * 60, axis=1)
+        generator = np.random.default_rng(len(texts))
+        ids = np.sort(np.argsort(generator.random((len(texts), 4 * _TERMS)))[:, :_TERMS] * 60, axis=1)
         indptr = np.arange(len(texts) + 1) * _TERMS
-        weights = chance.random(ids.size, np.float32) + 0.01
+        weights = generator.random(ids.size, np.float32) + 0.01
         return csr_array((weights, ids.reshape(-1).astype(np.int32), indptr), (len(texts), _VOCABULARY))
 
     encode_queries = encode_documents
@@ -122,13 +120,13 @@ def _texts(count: int) -> Iterator[str]:
 
 
 def measure_memory(framework: str, documents: int, uri: str | None = None) -> float:
-    """Peak MiB of a new process that adds so many documents to a server, or to a file of its own."""
+    """Return the peak MiB of a new process that adds this many documents to a server, or to its own file."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (framework, documents, uri))
 
 
 def _peak(framework: str, documents: int, uri: str | None) -> float:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # milvus-lite may be writing there still
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # milvus-lite may still be writing there
         uri = uri or f"{folder}/ingest.db"
         texts = list(_texts(documents))
         ids = [str(number) for number in range(documents)]
@@ -148,7 +146,7 @@ def _peak(framework: str, documents: int, uri: str | None) -> float:
 
 
 def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
-    """For each framework: median seconds of `repeats`, calls of the encoder, and the loop's longest stall of all."""
+    """Return each framework's median seconds of `repeats`, the encoder's calls, and the event loop's longest stalls."""
     texts = list(_texts(documents))
     ids = [str(number) for number in range(documents)]
     nodes = _nodes(texts)
@@ -163,7 +161,7 @@ def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> li
                     store: Any = _langchain(counted, f"{folder}/ingest.db")
                     found = [Document(text, id=key) for text, key in zip(texts, ids, strict=True)]
                     add, aadd = partial(store.add_documents, found), partial(store.aadd_documents, found)
-                    store.add_documents([Document("first", id="first")])  # which makes the collection
+                    store.add_documents([Document("first", id="first")])  # creates the collection
                 else:
                     store = _llama_index(counted, f"{folder}/ingest.db")
                     add, aadd = partial(store.add, nodes), partial(store.async_add, nodes)
@@ -189,7 +187,7 @@ def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> li
 
 
 def _insert(store: Any, encoder: SparseTextEncoder, texts: list[str], ids: list[str]) -> None:
-    """Encode `texts` in one call and insert them into the store's collection by hand, some at a time; then flush."""
+    """Encode `texts` in one call, insert them into the store's collection without the framework, and flush."""
     client, name = store.client, store.collection_name
     fields = client.describe_collection(name)["fields"]
     by_type = {field["type"].name: field["name"] for field in fields}
@@ -206,9 +204,9 @@ def _insert(store: Any, encoder: SparseTextEncoder, texts: list[str], ids: list[
 
 
 async def _longest_stall(aadd: Callable[[], Any]) -> float:
-    """Seconds for which the loop did not run while documents are added to a collection that exists."""
+    """Return the longest time, in seconds, for which the loop did not run while documents were added."""
     gc.collect()
-    gc.freeze()  # what has been imported is in no later collection, as a server has it that cares for its latency
+    gc.freeze()  # leave imported objects out of later collections, as a server tuned for latency does
     longest, adding = 0.0, asyncio.ensure_future(aadd())
     while not adding.done():
         start = time.perf_counter()
@@ -229,11 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit status."""
     parser = argparse.ArgumentParser(prog="ingest", description="Measure adding through the frameworks.")
     parser.add_argument("what", choices=["memory", "time"])
-    parser.add_argument("--documents", type=int, help="how many (default: 50000 for memory, 1000 for time)")
+    parser.add_argument("--documents", type=int, help="number of documents (default: 50000 for memory, 1000 for time)")
     parser.add_argument("--uri", help="a server for `memory` (default: a milvus-lite file)")
-    parser.add_argument("--model", help="SPLADE checkpoint of `time` (default: the demo's small one)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of `time` (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file, too")
+    parser.add_argument("--model", help="SPLADE checkpoint for `time` (default: the demo's small model)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds for `time` (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     options = parser.parse_args(arguments)
     print(describe_environment())
     results: list[dict[str, Any]] = []

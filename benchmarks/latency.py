@@ -1,9 +1,9 @@
-"""How long does one short query take? This encoder beside its peers, one text at a time, in interleaved rounds.
+"""How long does one short query take? Time this encoder and its peers, one text at a time, in interleaved rounds.
 
     python -m benchmarks.latency FOLDER [--model tiny|base] [--query TEXT] [--only NAME …] [--json OUT]
 
-The query is FOLDER's of median length. A round calls each encoder some times in a row, as a server would, and its
-figure is their median; printed are the median, the least and the most of the rounds.
+The query is FOLDER's query of median length. In a round, each encoder is called several times in a row, as in a server,
+and the round's figure is their median. The table shows the median, the least and the most of the rounds.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.measuring import (
     write_json,
 )
 from benchmarks.peers import Contestant
-from benchmarks.workload import load_collection, model_path, quiet, token_lengths
+from benchmarks.workload import load_dataset, model_path, quiet, token_lengths
 
 __all__ = ["main"]
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    folder = model_path(options.model, collection)
-    queries = sorted(collection.queries, key=len)
+    dataset = load_dataset(options.folder)
+    folder = model_path(options.model, dataset)
+    queries = sorted(dataset.queries, key=len)
     query = options.query or queries[len(queries) // 2]
     tokens = token_lengths(folder, [query], options.max_length)[0]
     print(describe_environment())
@@ -89,14 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latency", description="The time of one short query, beside peers.")
     add_contestant_options(parser)
-    parser.add_argument("--query", metavar="TEXT", help="another query than the collection's of median length")
+    parser.add_argument(
+        "--query", metavar="TEXT", help="the query to time (default: the collection's query of median length)"
+    )
     parser.add_argument("--calls", type=int, default=10, help="calls in a row within a round (default: %(default)s)")
     add_common_options(parser, rounds=15)
     return parser
 
 
 def _at_one_batch_size(found: list[Contestant]) -> list[Contestant]:
-    """Each encoder once, named without its batch size: one text is a batch of one, whatever the most of a batch."""
+    """Keep each encoder once, named without its batch size, since one text is a batch of one anyway."""
     first: dict[str, Contestant] = {}
     for peer in found:
         first.setdefault(peer.name.partition(", batch")[0], peer)

@@ -1,7 +1,8 @@
-"""How the benchmarks measure: rounds that interleave, medians with their spread, the machine's own peak beside.
+"""Measure in interleaved rounds, report medians with their spread, and measure the machine's own peak.
 
-Knows neither models nor peers. Each contestant is a call that returns its seconds; a round makes each of them once, so
-that a slow minute of the machine hits all of them. Ratios are of medians, with the least and the most within a round.
+Nothing here depends on models or peers. Each contestant is a call that returns its seconds. A round makes each call
+once, so that a slow minute hits all of them. Ratios are of medians, with the least and the most of the ratios within a
+round.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splade_integrations.engine.int8_gemm import SEVEN_BITS, int8_weight_levels, multiply_int8, pack_int8
+from splade_integrations.engine.int8_gemm import QMAX_7BIT, int8_weight_qmax, multiply_int8, pack_int8
 
 __all__ = [
     "PEAK_SHAPES",
@@ -58,15 +59,15 @@ _PACKAGES = (
     "langchain-milvus",
     "llama-index-vector-stores-milvus",
 )
-# Rows, inner size and columns of the products whose better one is the peak: a square, and BERT-base's largest layer.
+# Rows, inner size and columns of two products, the faster of which is the peak: a square and BERT-base's largest layer.
 PEAK_SHAPES = ((2048, 2048, 2048), (512, 768, 3072))
-# A product is repeated for so long: what the machine sustains, not what it does for an instant.
+# A product is repeated for this long, so that its rate is one that the machine sustains.
 _PEAK_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and the least and the most beside it."""
+    """A median, with the least and the most value."""
 
     median: float
     least: float
@@ -78,7 +79,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Median, least and most.
+    """Return the median, the least and the most of some values.
 
     Example:
         >>> str(spread([1.0, 2.0, 9.0]))
@@ -89,11 +90,11 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Ratio of the medians, with the least and the most of the ratios within a round.
+    """Return the ratio of the medians, with the least and the most of the ratios within a round.
 
     Args:
-        numerators: One a round.
-        denominators: One a round, in the same order.
+        numerators: One per round.
+        denominators: One per round, in the same order.
 
     Example:
         >>> ratio([8.0, 6.0, 12.0], [2.0, 2.0, 2.0])
@@ -109,12 +110,12 @@ def interleave(
     *,
     before_round: Callable[[str], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round: A B C, A B C, ….
+    """Return the seconds of each contestant in each round: A B C, A B C, ….
 
     Args:
-        contestants: Each returns its seconds, as `timed` calls do.
-        rounds: How many.
-        before_round: Called untimed before each round, with "round 1 of 5".
+        contestants: Calls that return their seconds, as those of `timed` do.
+        rounds: Number of rounds.
+        before_round: Called before each round, untimed, with "round 1 of 5".
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
@@ -127,7 +128,7 @@ def interleave(
 
 
 def timed(call: Callable[[], object], calls: int = 1) -> Callable[[], float]:
-    """`call`, made to return the median seconds of so many calls in a row.
+    """Return a function that makes this many calls in a row and returns their median seconds.
 
     Example:
         >>> timed(lambda: "slow", calls=3)() < 1
@@ -143,7 +144,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of the better one of `PEAK_SHAPES`: the median product of some tenths of a second. int8 counts alike."""
+    """Return the FLOP/s of the faster of `PEAK_SHAPES`, from the median product. An int8 operation counts as a FLOP."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 
@@ -153,7 +154,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
     product: Callable[[], Tensor] = partial(torch.mm, left, right.T)
     if dtype == torch.int8:
         product = partial(torch._int_mm, left, right.T)
-        if int8_weight_levels() == SEVEN_BITS:  # that is slow there
+        if int8_weight_qmax() == QMAX_7BIT:  # `_int_mm` is slow on such a processor
             product = partial(
                 multiply_int8, left.to(torch.uint8), 0, pack_int8(right), torch.ones(columns, dtype=torch.float32)
             )
@@ -166,7 +167,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor, threads and load: what a figure cannot be read without."""
+    """Return versions, processor, threads and load, without which nobody can judge a figure."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -185,7 +186,7 @@ def environment() -> dict[str, Any]:
 
 
 def describe_environment() -> str:
-    """The same in a line."""
+    """Return the most important parts of `environment` in one line."""
     facts = environment()
     return f"{facts['processor']} ({facts['instructions']}), {facts['torch_threads']} threads of torch"
 
@@ -200,7 +201,7 @@ def _processor() -> str:
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns of text: the first one to the left, the others to the right.
+    """Align columns of text: the first one left, the others right.
 
     Example:
         >>> print(format_table(["encoder", "texts/s"], [["ours", 12], ["theirs", 3]]))
@@ -220,14 +221,14 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
 
 
 def add_common_options(parser: argparse.ArgumentParser, *, rounds: int = 5) -> None:
-    """`--json`, `--rounds` and `--threads`, which every benchmark has."""
-    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are timed (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="threads of every contestant (default: torch's own number)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+    """Add `--json`, `--rounds` and `--threads`."""
+    parser.add_argument("--rounds", type=int, default=rounds, help="number of timed rounds (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="threads per contestant (default: torch's own number)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
 
 
 def write_json(file: Path | None, report: Mapping[str, Any]) -> None:
-    """Write a report to `file`, unless that is None, with `environment()` and the command in front."""
+    """Write the command, `environment()` and a report to `file`, unless that is None."""
     if file is None:
         return
     written = {"command": sys.argv, "environment": environment(), **report}

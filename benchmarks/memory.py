@@ -1,12 +1,12 @@
-"""How much memory does a stream of long texts take? Peak over a warmed encoder, in a process of its own each.
+"""How much memory does a stream of long texts take? Measure the peak beyond a warmed encoder, one process per run.
 
     python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
     python -m benchmarks.memory FOLDER --mixed [--runs …]
 
-`stream_documents` reads that many texts of 512 tokens, made from FOLDER's documents by a generator, and each block is
-dropped when the next one comes. With --mixed they are FOLDER's documents as they are, over and over, cut at 512 tokens:
-many lengths leave more behind in an allocator. The encoder is warmed by a few long texts, the peak of resident memory
-is reset, and what it reaches beyond the resident memory of then is printed. Linux only: it is read from /proc.
+`stream_documents` reads this many texts of 512 tokens, which a generator makes from FOLDER's documents. Each block is
+dropped when the next one comes. With --mixed, the texts are FOLDER's documents at their real lengths, repeated, and cut
+at 512 tokens: an allocator keeps more memory after texts of many lengths. A few long texts warm up the encoder. Then
+the peak of resident memory is reset, and the table shows how far it rises. This reads /proc, so it needs Linux.
 """
 
 import argparse
@@ -24,12 +24,16 @@ import torch
 from benchmarks.measuring import describe_environment, format_table, write_json
 from benchmarks.peers import our_encoder
 from benchmarks.resident import PeakMemory
-from benchmarks.workload import load_collection, model_path, quiet, token_lengths
+from benchmarks.workload import load_dataset, model_path, quiet, token_lengths
+from splade_integrations.engine.compute import resolve_compute
+from splade_integrations.engine.heads import TwoPassHead
+from splade_integrations.engine.load import load_masked_lm
+from splade_integrations.models.repository import Repository
 
 __all__ = ["long_texts", "main", "measure_stream"]
 
 _MAX_LENGTH = 512
-_CHARACTERS = 4000  # English of so many has more than 512 tokens
+_CHARACTERS = 4000  # this many characters of English have more than 512 tokens
 _WARMING_TEXTS = 8
 _MIB = 2**20
 
@@ -44,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure_stream(options.folder, *_parsed(run), options.dtype, options.mixed)))
         return 0
     print(describe_environment())
-    collection = load_collection(options.folder)
+    dataset = load_dataset(options.folder)
     for model in {_parsed(run)[0] for run in options.runs}:
-        model_path(model, collection)  # made here, if need be, and not in the memory that is measured
+        model_path(model, dataset)  # made here if it is missing, outside the memory that is measured
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
     header = ["model", "texts", "peak MiB over warmed", "warmed MiB", "coarse head MiB", "texts/s"]
     rows = [
@@ -68,12 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool) -> dict[str, Any]:
-    """Bytes of resident memory that streaming `texts` texts takes beyond a warmed encoder, and what goes with it."""
+    """Return the bytes that streaming `texts` texts takes beyond a warmed encoder, with the circumstances."""
     quiet()
-    collection = load_collection(folder)
-    encoder = our_encoder(model_path(model, collection), dtype, _MAX_LENGTH)
-    warming = list(islice(long_texts(collection.documents), _WARMING_TEXTS))
-    lengths = token_lengths(model_path(model, collection), warming, _MAX_LENGTH)
+    dataset = load_dataset(folder)
+    encoder = our_encoder(model_path(model, dataset), dtype, _MAX_LENGTH)
+    warming = list(islice(long_texts(dataset.documents), _WARMING_TEXTS))
+    lengths = token_lengths(model_path(model, dataset), warming, _MAX_LENGTH)
     if min(lengths) != _MAX_LENGTH:
         raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a collection in English.")
     for _ in encoder.stream_documents(warming):
@@ -81,7 +85,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
     memory = PeakMemory()
     rows = terms = 0
     start = time.perf_counter()
-    source = cycle(collection.documents) if mixed else long_texts(collection.documents)
+    source = cycle(dataset.documents) if mixed else long_texts(dataset.documents)
     for block in encoder.stream_documents(islice(source, texts)):
         rows += block.shape[0]
         terms += block.nnz
@@ -95,14 +99,14 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
         "terms_a_text": terms / rows,
         "warmed": memory.start,
         "peak_over_warmed": memory.grown(),
-        "coarse_head_bytes": _coarse_head_bytes(encoder),
+        "coarse_head_bytes": _coarse_head_bytes(model_path(model, dataset)),
         "seconds": seconds,
         "texts_per_second": texts / seconds,
     }
 
 
 def long_texts(documents: Sequence[str]) -> Iterator[str]:
-    """Texts of more than 512 tokens without end, each from another place of the documents, each begun by its number.
+    """Yield endless texts of more than 512 tokens. Each starts with its number and comes from another place.
 
     Example:
         >>> next(long_texts(["a dog", "", "two cats"]))[:17]
@@ -117,13 +121,10 @@ def long_texts(documents: Sequence[str]) -> Iterator[str]:
         yield " ".join(parts)
 
 
-def _coarse_head_bytes(encoder: Any) -> int | None:
-    """Bytes of what the two-pass head keeps beside the decoder; None where the encoder does not show it."""
-    head = getattr(encoder._side("document"), "_two_pass", None)
-    if head is None:
-        return None
-    own = {name: value for name, value in vars(head).items() if name not in ("_weight", "_bias")}
-    return sum(value.nbytes for value in own.values() if isinstance(value, torch.Tensor))
+def _coarse_head_bytes(folder: str) -> int | None:
+    """Return the bytes that the two-pass head keeps beside the decoder; None if this machine does not use it."""
+    decoder = load_masked_lm(Repository(folder), "", resolve_compute("cpu")).decoder
+    return TwoPassHead(decoder).nbytes if decoder is not None and TwoPassHead.suits(decoder.weight) else None
 
 
 def _in_process_of_its_own(run: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -159,12 +160,12 @@ def _parser() -> argparse.ArgumentParser:
         default=["tiny:1000", "tiny:10000", "tiny:50000", "base:500"],
         metavar="MODEL:TEXTS",
     )
-    parser.add_argument("--mixed", action="store_true", help="FOLDER's documents as they are, over and over")
+    parser.add_argument("--mixed", action="store_true", help="FOLDER's documents at their real lengths, repeated")
     parser.add_argument(
-        "--dtype", default="float32", help="of the encoder, or openvino-int8, say (default: %(default)s)"
+        "--dtype", default="float32", help="the encoder's, or for instance openvino-int8 (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, help="threads of torch")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+    parser.add_argument("--threads", type=int, help="number of torch threads")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     return parser
 

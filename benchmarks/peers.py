@@ -1,6 +1,6 @@
-"""How each encoder is set up and called: ours in each dtype and backend, and its peers on the same weights.
+"""Set up each encoder: ours in each dtype and backend, and its peers on the same weights.
 
-`benchmarks/backends.py` has those of sentence-transformers that need exported files.
+`benchmarks/backends.py` has the sentence-transformers backends that need exported files.
 """
 
 import argparse
@@ -21,17 +21,17 @@ from splade_integrations import OptionalDependencyError, SpladeEncoder
 
 __all__ = ["PEERS", "SETTINGS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
 
-# Of ours: a dtype, behind the backend where it is not torch.
+# Settings of ours: a dtype, after the name of the backend unless that is torch.
 SETTINGS = ("float32", "bfloat16", "int8", "openvino-float32", "openvino-bfloat16", "openvino-int8")
 _BATCH_SIZES = (1, 4, 8)
 _DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
-_FASTEMBED_TERMS = 30522  # the vocabulary of the model whose name it is given
-# Threads of whoever ran before spin for a while before they sleep.
+_FASTEMBED_TERMS = 30522  # the vocabulary size of the model that it is told to be
+# The previous contestant's threads spin for a while before they sleep.
 _SETTLING_SECONDS = 0.05
 
 
 class UnavailableError(Exception):
-    """An encoder that cannot run here; the message says why."""
+    """An encoder cannot run here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Contestant:
 
     Args:
         name: As printed.
-        backend: Contestants of one backend differ in batch size, or in how its file is optimised, only.
-        dtype: What it computes in, as far as known: "float32", "bfloat16", "int8", or "" if its runtime decides.
-        seconds: Of the median of that many calls in a row on these texts.
-        rows: The texts' weights. Not timed.
-        exact: Whether it must give float32's weights.
-        keep: Whether it stays whatever its batch size, as the library's default.
+        backend: Contestants of one backend differ only in batch size, or in how their file is optimised.
+        dtype: The number type it computes in: "float32", "bfloat16", "int8", or "" if its runtime decides.
+        seconds: Called with texts and a number of calls in a row. Returns their median seconds.
+        rows: Called with texts. Returns their weights, untimed.
+        exact: Whether its weights must be float32's.
+        keep: Whether it stays in the contest whatever its batch size, as the library's default.
     """
 
     name: str
@@ -67,13 +67,13 @@ def in_this_process(
     exact: bool = False,
     keep: bool = False,
 ) -> Contestant:
-    """A contestant that runs here.
+    """Return a contestant that runs in this process.
 
     Args:
         name: As printed.
-        encode: Texts to whatever the encoder returns: this is timed.
-        to_csr: What it returns to a csr_array. Not timed.
-        backend: None takes the name.
+        encode: Returns whatever the encoder returns for texts. This is timed.
+        to_csr: Converts that to a csr_array. This is not timed.
+        backend: None uses the name.
         dtype: As `Contestant`.
         exact: As `Contestant`.
         keep: As `Contestant`.
@@ -88,19 +88,19 @@ def in_this_process(
 
 
 def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contestant]:
-    """The contestants of one library, in this process.
+    """Return the contestants of one library, in this process.
 
     Args:
         name: "ours " and one of `SETTINGS`, or one of `PEERS`.
         folder: A BERT-like checkpoint.
         options: `max_length` and `threads`.
     Raises:
-        UnavailableError: It cannot run here.
+        UnavailableError: The library cannot run here.
     """
     make = partial(_ours, setting=name.removeprefix("ours ")) if name.startswith("ours ") else PEERS[name]
     try:
         made = list(make(folder, options))
-        made[0].rows(["one text", "and another"])  # what cannot encode shows it here
+        made[0].rows(["one text", "and another"])  # an encoder that cannot encode fails here
         return made
     except UnavailableError:
         raise
@@ -114,10 +114,10 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
 
 
 def our_encoder(folder: str, setting: str, max_length: int, device: str = "cpu") -> SpladeEncoder:
-    """Ours, at a setting such as "int8" or "openvino-int8".
+    """Return our encoder at a setting such as "int8" or "openvino-int8".
 
     Raises:
-        UnavailableError: The encoder refuses it, or the device, or lacks the backend.
+        UnavailableError: The encoder refuses the setting or the device, or the backend is not installed.
     """
     backend, _, dtype = setting.rpartition("-")
     options: dict[str, Any] = {"backend": backend} if backend else {}
@@ -151,7 +151,7 @@ def _at_batch_sizes(
     exact: bool = False,
     default: int = 0,
 ) -> Iterator[Contestant]:
-    """A contestant for each batch size of one backend."""
+    """Yield a contestant for each batch size of one backend."""
 
     def at(size: int) -> Callable[[Sequence[str]], Any]:
         return lambda texts: encode(list(texts), size)
@@ -204,9 +204,10 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 
 
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Made to run: transformers 5 has no `batch_encode_plus`, of which its `__call__` is the successor.
+    """Yield milvus-model. transformers 5 lacks `batch_encode_plus`, so it is set to its successor, `__call__`.
 
-    It pads without a mask before its maximum, so its weights depend on the batch: not exact, whatever its type.
+    It takes the maximum without masking padding, so its weights depend on the batch. It is not exact in any number
+    type.
     """
     from transformers import PreTrainedTokenizerBase
 
@@ -237,7 +238,7 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Its SPLADE class on our exported file: it reads any folder that is laid out like its own model's."""
+    """Yield fastembed's SPLADE class on our exported file: it reads any folder with the layout of its own model."""
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(

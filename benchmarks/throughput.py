@@ -1,11 +1,11 @@
-"""How many texts a second? This encoder beside its peers on the same weights, texts and cut, in interleaved rounds.
+"""How many texts per second? Time this encoder and its peers on the same weights and texts, in interleaved rounds.
 
     python -m benchmarks.throughput FOLDER [--model tiny|base] [--short] [--texts N] [--only NAME …] [--json OUT]
 
-FOLDER is a test collection (BEIR layout): its documents, evenly spaced and of their real lengths, cut at 256 tokens;
-with --short its queries. First each peer's batch sizes are tried on some of the texts and its best is kept (beside
-the default where it is sentence-transformers' torch), then come the rounds. A peer's time ends with what it returns,
-ours with a csr_array. Results are checked before times are compared. Each library runs in a process of its own.
+FOLDER is a test collection in BEIR layout. The texts are its documents, evenly spaced, at their real lengths, cut at
+256 tokens; with --short they are its queries. First each peer's batch sizes are tried on some of the texts and the best
+one is kept, beside the library's default. Then come the rounds. A peer's time ends with what it returns, ours with a
+csr_array. Results are checked before times are compared. Each library runs in its own process.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from benchmarks.measuring import (
 from benchmarks.peers import Contestant
 from benchmarks.workload import (
     evenly_spaced,
-    load_collection,
+    load_dataset,
     model_flops_per_token,
     model_path,
     quiet,
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    folder = model_path(options.model, collection)
-    source = collection.queries if options.short else collection.documents
+    dataset = load_dataset(options.folder)
+    folder = model_path(options.model, dataset)
+    source = dataset.queries if options.short else dataset.documents
     texts = evenly_spaced(source, options.texts or _DEFAULT_TEXTS.get(options.model, 64))
     lengths = token_lengths(folder, texts, options.max_length)
     trials: dict[str, float] = {}
@@ -114,11 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="throughput", description="Texts a second, beside peers.")
+    parser = argparse.ArgumentParser(prog="throughput", description="Texts per second, beside peers.")
     add_contestant_options(parser)
-    parser.add_argument("--short", action="store_true", help="the collection's queries in place of its documents")
-    parser.add_argument("--texts", type=int, help=f"how many (default: {_DEFAULT_TEXTS})")
-    parser.add_argument("--all-batch-sizes", action="store_true", help="time every batch size, not the best only")
+    parser.add_argument("--short", action="store_true", help="the collection's queries instead of its documents")
+    parser.add_argument("--texts", type=int, help=f"number of texts (default: {_DEFAULT_TEXTS})")
+    parser.add_argument("--all-batch-sizes", action="store_true", help="time every batch size, not only the best")
     add_common_options(parser)
     return parser
 
@@ -136,7 +136,7 @@ def _describe(options: argparse.Namespace, texts: list[str], lengths: list[int],
 def _report(
     found: list[Contestant], seconds: dict[str, list[float]], differences: dict[str, float], texts: int
 ) -> dict[str, Any]:
-    """Texts/s of each, and how many times as fast ours is as each peer, in each of our dtypes."""
+    """Return the texts/s of each, and how many times as fast as each peer ours is, in each of our dtypes."""
     ours = [peer for peer in found if peer.name.startswith("ours")]
     return {
         "texts_per_second": {name: spread(texts / second for second in values) for name, values in seconds.items()},

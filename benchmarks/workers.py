@@ -1,4 +1,4 @@
-"""A library in a process of its own, that encodes when it is asked to."""
+"""Run a library in its own process, which encodes on request."""
 
 import argparse
 import multiprocessing
@@ -16,17 +16,17 @@ from benchmarks.workload import quiet
 __all__ = ["Worker"]
 
 _ENDED = "its process ended. See above for the reason."
-# For a process to end by itself.
+# How long a process may take to end by itself.
 _PATIENCE_SECONDS = 10
 
 
 class Worker:
-    """Starts the process; `close` ends it.
+    """A process that holds one library's contestants. It runs until `close`.
 
     Args:
-        name: As `set_up`.
+        name: As for `set_up`.
         folder: The checkpoint.
-        options: As `contest`.
+        options: As for `contest`.
     Raises:
         UnavailableError: The library cannot run here.
     """
@@ -48,7 +48,7 @@ class Worker:
         ]
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of a module there."""
+        """Call a module's function in that process."""
         return self._ask("call", function, *arguments)
 
     def close(self) -> None:
@@ -95,5 +95,5 @@ def _serve(connection: Connection, name: str, folder: str, options: argparse.Nam
 
 
 def _elsewhere(texts: Sequence[str], *_: Any) -> Any:
-    """In the place of what does not leave its process."""
+    """Stand in for a function that stays in its process."""
     raise NotImplementedError

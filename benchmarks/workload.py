@@ -1,112 +1,119 @@
-"""What the benchmarks encode, by which models, and how much arithmetic that is."""
+"""The texts and models of the benchmarks, and how much arithmetic a token takes."""
 
-import json
 import logging
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
-from models import splade_model_path
-
-from splade_integrations.evaluation.dataset import Collection, CollectionError
-from splade_integrations.evaluation.dataset import load_collection as read_collection
+from splade_integrations.evaluation.dataset import Dataset, DatasetError
+from splade_integrations.evaluation.dataset import load_dataset as read_collection
+from splade_integrations.models.offline import splade_model_path
+from tests.support.random_checkpoints import save_masked_lm
 
 __all__ = [
     "CACHE",
-    "Collection",
+    "Dataset",
     "evenly_spaced",
     "flops_per_token",
-    "load_collection",
+    "load_dataset",
+    "made_up_queries",
     "model_flops_per_token",
     "model_path",
     "quiet",
+    "random_bert_base",
     "token_lengths",
 ]
 
-# Models made here, and peers' exported files. Ignored by git, removed by `make clean`.
+# For models made here and peers' exported files. Git ignores it, `make clean` removes it.
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
 _ACTIVE_TERMS = 200
 _TEXTS_FOR_BIAS = 40
+_BERT_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.02,
+}
 
 
 def quiet() -> None:
-    """No progress bars for loading and no warnings of texts that are cut on purpose."""
+    """Switch off progress bars for loading, and warnings about texts that are cut on purpose."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     logging.getLogger("splade_integrations").setLevel(logging.ERROR)
 
 
-def load_collection(folder: str | Path) -> Collection:
-    """A test collection in BEIR layout.
+def load_dataset(folder: str | Path) -> Dataset:
+    """Load a test collection in BEIR layout.
 
     Raises:
-        SystemExit: It is none; the message says why.
+        SystemExit: It is not one; the message says why.
     """
     try:
         return read_collection(folder)
-    except CollectionError as err:
+    except DatasetError as err:
         raise SystemExit(str(err)) from err
 
 
-def model_path(name: str, collection: Collection) -> str:
-    """Folder of "tiny" (the demo's trained model) or "base" (`random_bert_base`); anything else is a folder itself."""
+def model_path(name: str, dataset: Dataset) -> str:
+    """Return the folder of "tiny" (the demo's model), of "base" (`random_bert_base`), or `name` if it is a folder."""
     if name == "tiny":
         return splade_model_path()
     if name == "base":
-        return str(random_bert_base(collection))
+        return str(random_bert_base(dataset.name, dataset.documents))
     if not (Path(name) / "config.json").is_file():
         raise SystemExit(f"A model must be tiny, base or a folder with a checkpoint, got {name!r}. Name one of them.")
     return name
 
 
-def random_bert_base(collection: Collection) -> Path:
-    """A checkpoint of BERT-base's size, of random weights, made once; no model of that size installs offline.
+def random_bert_base(name: str, texts: Sequence[str]) -> Path:
+    """Return the folder of a random checkpoint of BERT-base's size (110 M parameters), which is made once.
 
-    Its decoder bias is shifted so that about 200 terms a text are active on `collection`, as in a trained model:
-    the quantile of the texts' maxima over tokens that leaves so many above 0. The tokenizer is the tiny model's.
+    No trained model of that size installs offline. The tokenizer is the tiny model's. The decoder's bias is shifted so
+    that about 200 terms per text of `texts` are active, as in a trained model.
 
-    What it is good for: the time of a body and of a head of that size. What it is not: its term weights mean nothing,
-    so it says nothing of quality. Its active terms are nearly the same for each text and its maxima lie close together
-    around the threshold, unlike a trained model's, so a bound meets more terms that it cannot decide
-    (benchmarks/head.py prints how many). And errors of 8-bit weights differ from a trained model's, which has outliers.
+    The checkpoint is good for measuring time and memory. It says nothing of quality, since its weights mean nothing. It
+    also differs from a trained model in two ways that a figure can show. Its active terms are nearly the same for every
+    text and its maxima lie close around the threshold, so a bound leaves more terms undecided (benchmarks/head.py
+    prints how many). And it has no outliers, so the errors of 8-bit weights differ.
 
-    Returns:
-        The folder, below `CACHE`.
+    Args:
+        name: What `texts` are called, as a part of the folder's name below `CACHE`.
+        texts: Typical texts, of which 40 are used.
     """
-    folder = CACHE / f"random-bert-base-{collection.name}"
-    if (folder / "complete.json").is_file():
-        return folder
-    print(f"Making a random BERT-base in {folder} (once) …", file=sys.stderr, flush=True)
-    tokenizer = AutoTokenizer.from_pretrained(splade_model_path())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model: Any = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), architectures=["BertForMaskedLM"])).eval()
-    maxima = []
-    with torch.inference_mode():
-        for text in evenly_spaced(collection.documents, _TEXTS_FOR_BIAS):
-            inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
-            maxima.append(model(**inputs).logits[0].amax(dim=0).numpy())
-    threshold = float(np.quantile(np.stack(maxima), 1 - _ACTIVE_TERMS / len(tokenizer)))
-    with torch.no_grad():
-        model.cls.predictions.bias -= threshold
-        model.cls.predictions.decoder.bias = model.cls.predictions.bias
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    # Last: a folder without it was interrupted, and is made again.
-    (folder / "complete.json").write_text(json.dumps({"active_terms": _ACTIVE_TERMS, "threshold": threshold}) + "\n")
+    folder = CACHE / f"random-bert-base-{name}"
+    complete = folder / "complete"
+    if not complete.is_file():
+        print(f"Making a random BERT-base in {folder} (once) …", file=sys.stderr, flush=True)
+        save_masked_lm(
+            folder,
+            "bert",
+            seed=0,
+            tokenizer=AutoTokenizer.from_pretrained(splade_model_path()),
+            typical_texts=evenly_spaced(texts, _TEXTS_FOR_BIAS),
+            active_terms=_ACTIVE_TERMS,
+            **_BERT_BASE,
+        )
+        complete.touch()  # last: a folder without it was interrupted, and is made again
     return folder
 
 
+def made_up_queries(count: int, *, seed: int = 0) -> list[str]:
+    """Return `count` queries of 4 to 12 random words, each of which the tiny model's tokenizer knows."""
+    words = sorted(word for word in AutoTokenizer.from_pretrained(splade_model_path()).get_vocab() if word.isalpha())
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(words, k=generator.randint(4, 12))) for _ in range(count)]
+
+
 def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
-    """`number` texts (all, if there are fewer) from all over `texts`.
+    """Return `number` texts (all, if there are fewer), evenly spaced over `texts`.
 
     Example:
         >>> evenly_spaced(["a", "b", "c", "d", "e"], 2)
@@ -117,17 +124,18 @@ def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
 
 
 def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[int]:
-    """Tokens that the checkpoint in `folder` makes of each text, special ones included, cut at `max_length`."""
+    """Return each text's number of tokens, special ones included, cut at `max_length`."""
     ids = AutoTokenizer.from_pretrained(folder)(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [len(text_ids) for text_ids in ids]
 
 
 def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: int) -> int:
-    """Floating-point operations of one real token, two a multiplication: the matrix products with weights.
+    """Return the floating-point operations of one real token in the matrix products with weights.
 
-    2 · (layers · (4 H² + 2 H I) + H² + H V): attention's four projections and the two products between (12 H² a layer
-    where I = 4 H), the head's transform, and the full head, whatever it may be spared. The products between tokens
-    (4 · layers · L · H, about 3 % of BERT-base at 200 tokens) are left out, so shares of a peak are understated.
+    They are 2 · (layers · (4 H² + 2 H I) + H² + H V), two per multiplication. They cover attention's four projections
+    and the feed-forward layer's two products (12 H² per layer if I = 4 H), the head's transform, and the full head,
+    even if the encoder skips part of it. The products between tokens (4 · layers · L · H, about 3 % of BERT-base at 200
+    tokens) are left out, so shares of a peak are understated.
 
     Example:
         >>> flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522)
@@ -138,7 +146,7 @@ def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: 
 
 
 def model_flops_per_token(folder: str) -> int:
-    """`flops_per_token` of a BERT-like checkpoint, from its config.json."""
+    """Return `flops_per_token` of a BERT-like checkpoint, from its config.json."""
     config: Any = AutoConfig.from_pretrained(folder)
     return flops_per_token(
         layers=config.num_hidden_layers,

@@ -1,4 +1,4 @@
-"""Makes docs/explain.svg, the README's picture of a terminal, from a real run of the demo's model.
+"""Make docs/explain.svg, the README's picture of a terminal, from a real run of the demo's model.
 
 python docs/terminal_picture.py
 """
@@ -17,12 +17,12 @@ DOCUMENT = "Ending your membership: unsubscribe at any time; subscriptions are c
 
 
 def main() -> None:
-    """Explain, record what rich prints, write it."""
+    """Explain, record what rich prints, and write it as SVG."""
     console = Console(width=92, record=True, file=io.StringIO(), force_terminal=True)
     console.print(f'$ splade explain "{QUERY}" "$document" -m MODEL\n', highlight=False)
     console.print(SpladeEncoder(splade_model_path()).explain(QUERY, DOCUMENT))
     svg = console.export_svg(title="splade explain")
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # they would be fetched from elsewhere
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts would be fetched from elsewhere
     Path(__file__).with_name("explain.svg").write_text(svg, encoding="utf-8")
 
 

@@ -1,10 +1,10 @@
-"""Hybrid search over the docstrings of Python's own standard library: dense, SPLADE and both, side by side.
+"""Search the docstrings of Python's own standard library with dense vectors, SPLADE and both, side by side.
 
     make demo                                 a few questions, then 30 fixed ones with expected answers
     make demo Q="wait for several threads"    your own question
 
-The first run indexes, once through LangChain and once through LlamaIndex, into a milvus-lite file under .cache/ or on
-the server that MILVUS_URI (and MILVUS_TOKEN) names. A later run finds its index.
+The first run indexes through LangChain and through LlamaIndex, into a milvus-lite file under .cache/ or on the server
+at MILVUS_URI (with MILVUS_TOKEN). Later runs reuse the index.
 """
 
 import gc
@@ -16,15 +16,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dense import MiniLM
-from models import splade_model_path
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from stdlib_corpus import Entry, read_corpus_once
 from stdlib_questions import QUESTIONS
 from stdlib_search import Models, Search, Side, langchain_search, llama_index_search
+from transformers.utils import logging as transformers_logging
 
 from splade_integrations import SpladeEncoder
+from splade_integrations.models.offline import splade_model_path
 
 SHOWN = (
     "a temporary folder that deletes itself",
@@ -39,7 +40,8 @@ console = Console(highlight=False)
 
 def main(questions: Sequence[str]) -> None:
     started = time.perf_counter()
-    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # long docstrings are cut, as they should be here
+    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # long docstrings are cut on purpose
+    transformers_logging.disable_progress_bar()  # loading a local model takes no time
     entries = read_corpus_once(_cache_folder())
     console.print(
         f"{len(entries)} functions, methods and classes of Python {sys.version.split()[0]}'s standard library"
@@ -58,11 +60,11 @@ def main(questions: Sequence[str]) -> None:
             console.print(_side_by_side(framework, question, search, models, pages), "")
     if not questions:
         console.print(_hits("LangChain", searches["LangChain"]))
-    gc.freeze()  # else the end of the process walks, several times, every row that milvus-lite holds
+    gc.freeze()  # otherwise Python walks every row that milvus-lite holds several times at exit
 
 
 def _side_by_side(framework: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
-    """The best answers of each side, with the terms that the question and the answer share."""
+    """Return the best answers of each side, with the terms that the question and the answer share."""
     title = Text.assemble((question, "bold"), f"  ({framework})")
     table = Table(title=title, title_justify="left", title_style="", expand=True)
     for heading in SIDES.values():
@@ -82,20 +84,20 @@ def _side_by_side(framework: str, question: str, search: Search, models: Models,
 
 
 def _broken_at_dot(name: str) -> str:
-    """A dotted name on two lines if it is too long for its column."""
-    column = console.width // len(SIDES) - 4  # less the borders
+    """Break a dotted name into two lines if it is too long for its column."""
+    column = console.width // len(SIDES) - 4  # minus the borders
     head, _, tail = name.rpartition(".")
     return f"{head}\n.{tail}" if len(name) > column and head else name
 
 
 def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
-    """For each page the tokens that add most to its score: the products of both weights."""
+    """Return the tokens that add most to each page's score: the product of both weights is what a token adds."""
     contributions = models.encode_pages(pages).multiply(models.encode_queries([question]))
     return [[token for token, _ in terms] for terms in models.encoder.decode(contributions, top_k=most)]
 
 
 def _hits(framework: str, search: Search) -> Table:
-    """The rank of the first expected answer among the best five, for each question and side."""
+    """Return the rank of the first expected answer among the best five, for each question and side."""
     table = Table(title=f"30 fixed questions: rank of an expected answer in the top {TOP}", title_justify="left")
     table.add_column("question", overflow="fold")
     for heading in SIDES.values():
@@ -116,7 +118,7 @@ def _hits(framework: str, search: Search) -> Table:
 
 
 def _database_file() -> str:
-    """A milvus-lite file for this Python, whose standard library is the corpus."""
+    """Return the path of a milvus-lite file for this version of Python, whose standard library is the corpus."""
     return str(_cache_folder() / f"demo-python{sys.version_info.major}.{sys.version_info.minor}.db")
 
 

@@ -1,4 +1,4 @@
-"""LangChain: hybrid retrieval over a few of the standard library's docstrings, with the models of the demo.
+"""Hybrid retrieval with LangChain over some docstrings of the standard library, with the demo's models.
 
 python examples/langchain_hybrid.py ["your question"]
 """
@@ -8,21 +8,21 @@ import tempfile
 
 from langchain_core.documents import Document
 from langchain_huggingface import HuggingFaceEmbeddings
-from models import dense_model_path, splade_model_path
 from side_by_side import MODULES, read_slice
 
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 QUESTION = "decode Ascii85"
 
 
 def build_store(uri: str) -> HybridMilvus:
-    """A store over the slice of the corpus, filled."""
+    """Return a store that is filled with the slice of the corpus."""
     store = hybrid_milvus(
         HuggingFaceEmbeddings(model_name=dense_model_path()),  # or "sentence-transformers/all-MiniLM-L6-v2"
         SpladeSparseEmbedding(model_name=splade_model_path(), max_length=256),  # or "prithivida/Splade_PP_en_v2"
         uri=uri,  # a server: "http://localhost:19530", and token="user:password"
-        consistency_level="Strong",  # a server's reads then see every earlier write; milvus-lite's always do
+        consistency_level="Strong",  # so that a server's reads see every earlier write; milvus-lite's always do
     )
     store.add_documents(
         [Document(entry.page, id=entry.name, metadata={"module": entry.module}) for entry in read_slice()]
@@ -31,14 +31,14 @@ def build_store(uri: str) -> HybridMilvus:
 
 
 def main(question: str) -> None:
-    """Ask both sides, either one, and one module alone."""
+    """Search with dense vectors, with SPLADE and with both, then within one module."""
     with tempfile.TemporaryDirectory() as folder:
         store = build_store(f"{folder}/langchain.db")
         print(f"{question!r} among {', '.join(MODULES)}")
         for mode in ("dense", "sparse", "hybrid"):
             retriever = store.as_retriever(search_kwargs={"k": 3, "mode": mode})
             print(f"  {mode:7}", *(document.id for document in retriever.invoke(question)))
-        retriever = store.as_retriever(search_kwargs={"k": 3, "expr": 'module == "base64"'})  # binds both sides
+        retriever = store.as_retriever(search_kwargs={"k": 3, "expr": 'module == "base64"'})  # filters both sides
         print("  in base64 alone:", *(document.id for document in retriever.invoke(question)))
 
 

@@ -1,10 +1,10 @@
-"""Index a collection anew, with another model, and switch a running service over.
+"""Re-index a collection with another model, and switch a running service over to it.
 
     python examples/reindex_behind_alias.py
 
-A service opens its collection by an alias. A new collection is filled beside the old one; then the alias is switched,
-which Milvus does at once, and the old collection goes when no query uses it any more. Weights of two models never meet
-in one collection. Aliases work on servers and on milvus-lite 3.2.2, not on milvus-lite 2.5.1.
+The service opens its collection by an alias. A new collection is filled beside the old one. Then the alias is moved,
+which Milvus does in one step, and the old collection is dropped. One collection never holds the weights of two models.
+Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
 """
 
 import tempfile
@@ -14,11 +14,11 @@ from pathlib import Path
 from dense import MiniLM
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from models import splade_model_path
 from pymilvus import MilvusClient
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.models.offline import splade_model_path
 
 __all__ = ["reindex_behind_alias"]
 
@@ -26,14 +26,14 @@ __all__ = ["reindex_behind_alias"]
 def reindex_behind_alias(
     client: MilvusClient, alias: str, new_collection: str, fill: Callable[[str], object], *, drop_old: bool = True
 ) -> None:
-    """Fill a new collection, then let `alias` name it.
+    """Fill a new collection, then move `alias` to it.
 
     Args:
-        client: Of the database that holds both.
+        client: A client of the database.
         alias: The name that services open. It may be new.
-        new_collection: Name of the collection to make, such as `docs_2`.
-        fill: Given that name, makes the collection and adds all documents. If it raises, the alias stays where it is.
-        drop_old: Drop the collection that the alias named before. False keeps it, to switch back.
+        new_collection: Name of the collection to create, such as `docs_2`.
+        fill: Creates the collection of the given name and adds all documents. If it raises, the alias does not move.
+        drop_old: Drop the collection that the alias named before. False keeps it, so that you can switch back.
     Raises:
         ValueError: `new_collection` exists, or `alias` is the name of a collection.
     """
@@ -67,11 +67,11 @@ def _named_by(client: MilvusClient, alias: str) -> str | None:
 
 
 class Dense(MiniLM, Embeddings):
-    """The dense side, as LangChain wants it."""
+    """The dense model as one of LangChain's embeddings."""
 
 
 def main(uri: str) -> None:
-    """Index with a model that reads 16 tokens, then again with 256, while a service searches by the alias."""
+    """Index with a model that reads 16 tokens, then with one that reads 256, and search by the alias each time."""
     dense, name = Dense(), "docs"
     documents = [
         Document("Alan Turing broke the Enigma cipher.", id="turing"),
@@ -79,7 +79,7 @@ def main(uri: str) -> None:
     ]
 
     def store(collection: str, max_length: int) -> HybridMilvus:
-        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # another model in your case
+        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # yours may be another model
         return hybrid_milvus(dense, SpladeSparseEmbedding(encoder=encoder), uri=uri, collection_name=collection)
 
     def filler(max_length: int, texts: Iterable[Document]) -> Callable[[str], object]:

@@ -1,4 +1,4 @@
-"""Run the notebooks of this folder and keep their outputs in them.
+"""Run the notebooks in this folder and store their outputs in them.
 
 python examples/run_notebooks.py
 """
@@ -16,11 +16,11 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def run(file: Path, before: str = "") -> Any:
-    """A notebook with the outputs of a run of now.
+    """Run a notebook and return it with its new outputs.
 
     Args:
         file: The notebook.
-        before: Code to run before its first cell, such as what makes its texts fewer.
+        before: Code to run before its first cell, for instance to use fewer texts.
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """

@@ -1,6 +1,6 @@
-"""Tables for the notebooks: answers of each side, ranks of expected answers, terms that matched. And a small corpus.
+"""Tables for the notebooks (answers of each side, ranks of expected answers, matching terms) and a small corpus.
 
-Knows neither framework: a search is a function of question, side and k that returns names.
+It works with any framework: a search is a function of question, side and k that returns names.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ __all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms"]
 
 Search = Callable[[str, str, int], list[str]]
 
-# A small part of the corpus, which is quickly indexed and holds answers of which each side misses some.
+# A small part of the corpus: quick to index, with answers of which each side misses some.
 MODULES = (
     *("base64", "contextlib", "copy", "difflib", "email.utils", "functools", "hmac", "shlex", "shutil", "tempfile"),
     *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
@@ -25,26 +25,26 @@ SIDES = ("dense", "sparse", "hybrid")
 
 
 def read_slice() -> list[Entry]:
-    """The entries of `MODULES`."""
+    """Return the entries of `MODULES`."""
     kept = Path(__file__).resolve().parent.parent / ".cache"
     kept.mkdir(exist_ok=True)
     return [entry for entry in read_corpus_once(kept) if entry.module in MODULES]
 
 
 def questions_of(entries: Iterable[Entry]) -> list[Question]:
-    """Those of the demo's thirty questions whose expected answers are all among `entries`."""
+    """Return those of the demo's thirty questions whose expected answers are all among `entries`."""
     names = {entry.name for entry in entries}
     return [question for question in QUESTIONS if names.issuperset(question.expected)]
 
 
 def answers(question: str, search: Search, k: int = 3) -> pd.DataFrame:
-    """The best `k` of each side."""
+    """Return a table of the best `k` answers of each side."""
     table = pd.DataFrame({side: search(question, side, k) for side in SIDES}, index=range(1, k + 1))
     return table.rename_axis("rank").rename_axis(question, axis=1)
 
 
 def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.DataFrame:
-    """Rank of the first expected answer for each question and side, "–" below `depth`; the last row counts the hits."""
+    """Return the rank of the first expected answer per question and side, or "–"; the last row counts the hits."""
     rows: dict[str, list[str]] = {}
     for question in questions:
         found = (search(question.text, side, depth) for side in SIDES)
@@ -58,7 +58,7 @@ def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.D
 
 
 def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> pd.DataFrame:
-    """The terms that question and page share, by what they add to the score; the sparse score is the sum of all."""
+    """Return the terms that question and page share, heaviest first. The sparse score is the sum of their products."""
     asked, written = encoder.encode_queries([question]), encoder.encode_documents([page])
     products = dict(encoder.decode(asked.multiply(written).tocsr())[0])
     weights = [dict(encoder.decode(side)[0]) for side in (asked, written)]

@@ -1,7 +1,7 @@
-"""The corpus of the demo: the docstrings of Python's own standard library, which every reader has on disk and knows.
+"""The demo's corpus: the docstrings of Python's own standard library, which every reader knows and has on disk.
 
-The source files are parsed, never imported, so reading them runs no code. This module knows nothing of retrieval
-beyond the text that an entry offers to embed. Run it to see how many entries there are, and three of them:
+The source files are parsed and never imported, so reading them runs no code. Run this module to see how many entries
+there are, and three of them:
 
     python examples/stdlib_corpus.py
 """
@@ -24,18 +24,18 @@ __all__ = ["Entry", "read_corpus", "read_corpus_once"]
 Kind = Literal["function", "class", "method"]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
-MIN_WORDS = 7  # a shorter docstring ("Return the name.") says too little to be asked for
+MIN_WORDS = 7  # a shorter docstring ("Return the name.") says too little to search for
 MAX_SIGNATURE = 200  # characters
-MAX_TEXT = 1200  # characters: with the signature about the 256 tokens that the demo's models read
+MAX_TEXT = 1200  # characters: together with the signature about the 256 tokens that the demo's models read
 
 LEFT_OUT = {
-    *("test", "tests", "idlelib", "turtledemo"),  # programs, not library
+    *("test", "tests", "idlelib", "turtledemo"),  # programs, not libraries
     *("site-packages", "dist-packages", "ensurepip"),  # not Python's own
     *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # gone since Python 3.12 or 3.13
-    *("tkinter", "turtle"),  # an optional install that would be a sixth of the corpus
-    "ntpath",  # os.path once more, for Windows
+    *("tkinter", "turtle"),  # optional installs that would be a sixth of the corpus
+    "ntpath",  # os.path again, for Windows
 }
-KNOWN_AS = {  # modules that get their public name at run time, where no import statement tells
+KNOWN_AS = {  # modules that get their public name at run time, which no import statement shows
     "posixpath": "os.path",
     "genericpath": "os.path",
     "_collections_abc": "collections.abc",
@@ -52,7 +52,7 @@ class Entry:
 
     Args:
         name: Dotted name as a program would write it. Unique in the corpus.
-        kind: What is documented; a property counts as a method.
+        kind: What is documented. A property counts as a method.
         module: The module to import.
         signature: The parameters in parentheses, without `self`. Empty for a property, and for a class that has no
             constructor of its own.
@@ -67,7 +67,7 @@ class Entry:
 
     @property
     def page(self) -> str:
-        """The text to embed: name and signature, the words of a CamelCase name, and how the docstring begins.
+        """The text to embed: name and signature, the words of a CamelCase name, and the beginning of the docstring.
 
         Example:
             >>> print(Entry("queue.LifoQueue", "class", "queue", "(maxsize=0)", "Most recently added first.").page)
@@ -76,20 +76,20 @@ class Entry:
             Most recently added first.
         """
         signature = self.signature if len(self.signature) <= MAX_SIGNATURE else self.signature[:MAX_SIGNATURE] + "…)"
-        # BERT's tokenizer splits at dots and underscores but not in CamelCase, where it finds no whole words.
+        # BERT's tokenizer splits at dots and underscores, but not inside CamelCase, where it then finds no whole words.
         words = _HUMP.sub(" ", self.name)
         return "\n".join(dict.fromkeys([self.name + signature, words, _beginning(self.text, MAX_TEXT)]))
 
 
 @dataclass(frozen=True)
 class _Module:
-    """What is kept of one source file. Not its tree: holding all of them triples the time, which goes to the gc.
+    """What is kept of one source file. Its syntax tree is dropped: keeping all trees triples the time, through the gc.
 
     Args:
         name: Dotted name.
-        definitions: For each public function and class the entries of it and its methods, named without the module.
-        declared: The names in `__all__`, None where it is absent or computed.
-        imports: Each `from source import names`: the absolute name of the source, and the names.
+        definitions: For each public function or class, the entries of it and its methods, named without the module.
+        declared: The names in `__all__`; None if it is absent or computed.
+        imports: For each `from source import names`, the absolute name of the source, and the names.
     """
 
     name: str
@@ -101,13 +101,13 @@ class _Module:
 def read_corpus() -> list[Entry]:
     """Read the documented public functions, classes and methods of this Python's standard library.
 
-    Public is what has no leading underscore and is in its module's `__all__`, if there is one. Names are those that
-    programs use: `decimal.Decimal` though it is written in `_pydecimal`, `asyncio.wait_for` though in `asyncio.tasks`.
-    Not in the corpus: `LEFT_OUT`, modules that announce their removal, docstrings of fewer than `MIN_WORDS` words, and
-    whatever is written in C.
+    A name is public if it has no leading underscore and is in its module's `__all__`, if there is one. Names are the
+    ones that programs use: `decimal.Decimal`, although its source is in `_pydecimal`, and `asyncio.wait_for`, although
+    its source is in `asyncio.tasks`. The corpus leaves out `LEFT_OUT`, modules that announce their removal, docstrings
+    of fewer than `MIN_WORDS` words, and everything written in C.
 
     Returns:
-        About 3,200 entries, sorted by name. They differ a little from one Python to the next.
+        About 3,200 entries, sorted by name. They differ slightly between versions of Python.
 
     Raises:
         FileNotFoundError: This Python has no source files.
@@ -133,10 +133,10 @@ def read_corpus() -> list[Entry]:
 
 
 def read_corpus_once(folder: Path) -> list[Entry]:
-    """Read the corpus as `read_corpus` does, or what an earlier call has left in `folder`: parsing takes seconds.
+    """Return what `read_corpus` returns, from `folder` if an earlier call has left it there: parsing takes seconds.
 
     Args:
-        folder: Where the entries are kept, for this Python and this module.
+        folder: Keeps the entries, one file per version of Python and of this module.
     """
     version = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     file = folder / f"stdlib-{version}.json"
@@ -145,7 +145,7 @@ def read_corpus_once(folder: Path) -> list[Entry]:
     entries = read_corpus()
     unfinished = file.with_suffix(".part")
     unfinished.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
-    unfinished.replace(file)  # whole or not at all
+    unfinished.replace(file)  # so that a file is complete or absent
     return entries
 
 
@@ -158,9 +158,9 @@ def _read_modules(folder: Path) -> Iterator[_Module]:
             with tokenize.open(path) as file:  # in the encoding that the file declares
                 source = file.read()
             tree = ast.parse(source)
-        except (SyntaxError, ValueError):  # another Python's syntax, or bytes that are not of that encoding
+        except (SyntaxError, ValueError):  # syntax of another Python, or bytes that do not fit the encoding
             continue
-        if "warnings._deprecated(__name__" in source:  # announces its removal
+        if "warnings._deprecated(__name__" in source:  # the module announces its removal
             continue
         package = parts[:-1]
         name = ".".join(package if parts[-1] == "__init__" else parts)
@@ -189,11 +189,11 @@ def _imports(body: Sequence[ast.stmt], package: tuple[str, ...]) -> Iterator[tup
 
 
 def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
-    """Where each public definition belongs: (module it is written in, its name) -> module to import it from.
+    """Return where to import each public definition from: (module of its source, its name) -> module to import.
 
-    That is the module itself or one that passes it on: a package around it or, if the module is private, a neighbour
-    in its package, or one that takes all of it or lists the name in `__all__`. Of several the shortest path, then the
-    first in the alphabet.
+    That is the module itself, or one that re-exports it: a package around it or, if the module is private, a module of
+    the same package, or one that imports all of it or lists the name in `__all__`. If there are several, the shortest
+    path wins, then the first in the alphabet.
     """
     places: dict[tuple[str, str], set[str]] = {}
 
@@ -223,7 +223,7 @@ def _is_public(module: str) -> bool:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a body, with those under `if`, `try` and the like, but not those of functions and classes."""
+    """Yield the statements of a body, including those under `if` and `try`, but not those of functions and classes."""
     for node in body:
         yield node
         if not isinstance(node, Definition):

@@ -1,7 +1,7 @@
-"""Thirty questions to the corpus of stdlib_corpus.py, each with the entries that answer it.
+"""Thirty questions about the corpus of stdlib_corpus.py, each with the entries that answer it.
 
-The expected answers were written before any retrieval result was seen, and none was changed since. So the scores of
-the demo are a measurement, if a small one: a single question moves them by 3.3 %.
+The expected answers were written before any retrieval result was seen, and none has been changed since. So the demo's
+scores are a measurement, but a small one: one question moves them by 3.3 %.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ __all__ = ["QUESTIONS", "Question"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a Python programmer would ask.
+    """A question that a Python programmer might ask.
 
     Args:
         text: The question, in plain words.
-        expected: Names of the entries that answer it, one to three. Any of them counts.
+        expected: Names of the one to three entries that answer it. Any of them counts.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The demo's two stores: the same entries, encoder and dense model behind LangChain and behind LlamaIndex."""
+"""The demo's two stores: the same entries, SPLADE encoder and dense model, through LangChain and through LlamaIndex."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -28,15 +28,15 @@ Side = Literal["dense", "sparse", "hybrid"]
 
 
 class Search(Protocol):
-    """Asks one store."""
+    """Search one store."""
 
     def __call__(self, question: str, side: Side, k: int) -> list[str]:
-        """Names of the k best entries, best first."""
+        """Return the names of the k best entries, best first."""
         ...
 
 
 class EncodedOnce:
-    """Rows of the corpus, encoded when they are first wanted: two stores will ask for the same texts."""
+    """Rows of the corpus, encoded at the first call and then reused: two stores ask for the same texts."""
 
     def __init__(self, encode: Callable[..., Any], corpus: Sequence[str]) -> None:
         self._encode = encode
@@ -51,7 +51,9 @@ class EncodedOnce:
 
 
 class Models:
-    """One SPLADE encoder and one dense model, for both frameworks. Adapters take any object with these two methods.
+    """One SPLADE encoder and one dense model, for both frameworks.
+
+    The adapters take any object that has `encode_documents` and `encode_queries`.
 
     Args:
         encoder: The SPLADE encoder.
@@ -65,7 +67,7 @@ class Models:
         self.dense = dense
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
-        # Each question is asked of two stores and three sides.
+        # Each question goes to two stores and three sides.
         self._queries: dict[str, tuple[list[float], csr_array]] = {}
         self._encode_page = lru_cache(lambda page: encoder.encode_documents([page]))
 
@@ -74,7 +76,7 @@ class Models:
         return rows
 
     def encode_pages(self, pages: Sequence[str]) -> csr_array:
-        """Sparse rows of a few pages, without those of the whole corpus."""
+        """Return the sparse rows of a few pages, without encoding the whole corpus."""
         return concatenate([self._encode_page(page) for page in pages], self.encoder.dim)
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
@@ -86,7 +88,7 @@ class Models:
         return self._queries[text][0]
 
     def encode_queries_together(self, texts: Sequence[str]) -> None:
-        """Encode by both models the questions that are new, and keep them."""
+        """Encode the new ones of these questions with both models, and keep their rows."""
         new = [text for text in dict.fromkeys(texts) if text not in self._queries]
         if new:
             dense, sparse = self.dense.embed_documents(new), self.encoder.encode_queries(new)
@@ -94,7 +96,7 @@ class Models:
 
 
 class LangChainDense(Embeddings):
-    """The dense side, as LangChain wants it."""
+    """The dense model as one of LangChain's embeddings."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -108,7 +110,7 @@ class LangChainDense(Embeddings):
 
 
 class LlamaIndexDense(BaseEmbedding):
-    """The dense side, as LlamaIndex wants it. Only queries come here: the demo's nodes bring their embeddings."""
+    """The dense model as one of LlamaIndex's embeddings, for queries only: the demo's nodes bring their embeddings."""
 
     _models: Models = PrivateAttr()
 
@@ -127,7 +129,7 @@ class LlamaIndexDense(BaseEmbedding):
 
 
 def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LangChain's collection, fill it unless it holds the entries already, and return its search."""
+    """Open LangChain's collection, fill it unless it already holds the entries, and return its search."""
     name = "stdlib_langchain"
     sparse = LangChainSparse(encoder=models)
     store = hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
@@ -141,7 +143,7 @@ def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: 
 
 
 def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LlamaIndex's collection, fill it unless it holds the entries already, and return its search."""
+    """Open LlamaIndex's collection, fill it unless it already holds the entries, and return its search."""
     name = "stdlib_llama_index"
     sparse = LlamaIndexSparse(encoder=models)
     store = HybridMilvusVectorStore(
@@ -170,7 +172,7 @@ def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token
 
 
 def _count(client: MilvusClient, collection: str) -> int:
-    """Rows of a collection, 0 where there is none."""
+    """Return the number of rows in a collection, 0 if it does not exist."""
     if not client.has_collection(collection):
         return 0
     return int(client.query(collection, output_fields=["count(*)"])[0]["count(*)"])

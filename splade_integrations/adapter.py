@@ -1,33 +1,39 @@
-"""What every adapter stands on: the encoder that it is given or loads by name, and its rows as dicts, sync and async.
+"""The base of every adapter: holds an encoder, given or loaded by name, and returns rows as dicts, sync and async.
 
-Knows no framework, and torch only once a model is to be loaded.
+Knows no framework. Importing it loads no torch; loading a model does.
 """
 
 import asyncio
+import unicodedata
 from threading import Lock
-from typing import Any
+from typing import Any, Unpack
 
 from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
-from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
+from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
-__all__ = ["AdaptedEncoder", "resolve_encoder"]
+__all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
+
+# Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
+_EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
+EMPTY_QUERY = {2**32 - 3: 1e-6}
 
 
 def resolve_encoder(
-    encoder: SparseTextEncoder | None, model_name: str | None, options: dict[str, Any]
+    encoder: SparseTextEncoder | None = None, model_name: str | None = None, **options: Unpack[EncoderOptions]
 ) -> SparseTextEncoder:
     """Return `encoder`, or load the model of that name.
 
     Args:
         encoder: Any object with `encode_documents` and `encode_queries`.
-        model_name: What `SpladeEncoder` takes. Give this or `encoder`.
-        options: Further keywords of `SpladeEncoder`, which refuses those it does not know.
+        model_name: What `SpladeEncoder` takes. Give either this or `encoder`.
+        **options: With `model_name`: further options of `SpladeEncoder`, which refuses unknown ones.
     Raises:
-        TypeError: Neither or both are given, options come with an encoder, or it lacks a method.
+        TypeError: Neither or both are given, options come with an encoder, or the encoder lacks a method.
 
     Example:
-        >>> resolve_encoder(None, None, {})
+        >>> resolve_encoder()
         Traceback (most recent call last):
         TypeError: encoder or model_name must be given, got neither. Pass encoder=SpladeEncoder(…) or model_name='…'.
     """
@@ -36,7 +42,7 @@ def resolve_encoder(
             raise TypeError(
                 "encoder or model_name must be given, got neither. Pass encoder=SpladeEncoder(…) or model_name='…'."
             )
-        from splade_integrations.encoder import SpladeEncoder
+        from splade_integrations.encoder import SpladeEncoder  # loads torch
 
         return SpladeEncoder(model_name, **options)
     if model_name is not None or options:
@@ -55,21 +61,23 @@ def resolve_encoder(
 
 
 class AdaptedEncoder:
-    """An encoder as adapters use it. Any number of them, and threads, may share one encoder.
+    """An encoder as adapters use it. Any number of adapters, and threads, may share one encoder.
 
-    Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
-    `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
+    Made with `model_name`, it pickles as name and options, and loads the model again when it is next used. Made with an
+    `encoder`, it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
 
     Args:
-        encoder, model_name, options: As `resolve_encoder` takes them.
+        encoder: As `resolve_encoder` takes it.
+        model_name: As `resolve_encoder` takes it.
         dynamic_batching: Whether queries of the async method that wait at the same time are encoded together, with
             those of every other adapter over the same encoder. If not, each has a thread of its own.
+        **options: As `resolve_encoder` takes them.
 
     Raises:
         TypeError: As `resolve_encoder`.
 
     Example:
-        >>> adapted = AdaptedEncoder(None, model_folder, {"max_length": 64})
+        >>> adapted = AdaptedEncoder(model_name=model_folder, max_length=64)
         >>> rows = adapted.encode_documents(["Alan Turing was born in London."])
         >>> asyncio.run(adapted.aencode_documents(["Alan Turing was born in London."])) == rows
         True
@@ -77,13 +85,13 @@ class AdaptedEncoder:
 
     def __init__(
         self,
-        encoder: SparseTextEncoder | None,
-        model_name: str | None,
-        options: dict[str, Any],
+        encoder: SparseTextEncoder | None = None,
+        model_name: str | None = None,
         *,
         dynamic_batching: bool = True,
+        **options: Unpack[EncoderOptions],
     ) -> None:
-        self._encoder: SparseTextEncoder | None = resolve_encoder(encoder, model_name, options)
+        self._encoder: SparseTextEncoder | None = resolve_encoder(encoder, model_name, **options)
         self._source = (model_name, options) if encoder is None else None
         self._dynamic_batching = dynamic_batching
         self._start()
@@ -94,42 +102,46 @@ class AdaptedEncoder:
 
     @property
     def encoder(self) -> SparseTextEncoder:
-        """The encoder; after unpickling it is loaded here."""
+        """The encoder. After unpickling, this loads it."""
         with self._loading:
             if self._encoder is None:
-                assert self._source is not None  # else the encoder itself was pickled
-                self._encoder = resolve_encoder(None, *self._source)
+                assert self._source is not None  # otherwise the encoder itself was pickled
+                model_name, options = self._source
+                self._encoder = resolve_encoder(model_name=model_name, **options)
             return self._encoder
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """What decides the encoder's rows, where it says so: `SpladeEncoder.fingerprint`."""
-        return getattr(self.encoder, "fingerprint", None)
+        """What decides the encoder's rows, or None if the encoder does not state it."""
+        return fingerprint_of(self.encoder)
 
     def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """N texts, in one call of the encoder, as N dicts of {token id: weight}, plain Python numbers."""
+        """Encode N texts in one call of the encoder. Returns N dicts of {token id: weight}, plain Python numbers."""
         return to_dicts(self.encoder.encode_documents(texts))
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """As `encode_documents`, by the encoder's query side."""
+        """Encode as `encode_documents` does, with the encoder's query side."""
         return to_dicts(self.encoder.encode_queries(texts))
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """As `encode_documents`, in a thread."""
+        """Encode as `encode_documents` does, in a thread."""
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """As `encode_queries`, in a thread, together with queries that wait at the same time."""
+        """Encode as `encode_queries` does, in a thread, together with queries that wait at the same time."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
-        if self._batcher is None:  # kept, and its thread with it
-            # In a thread: after unpickling this loads the model.
+        if self._batcher is None:  # kept, which keeps the batcher's thread
+            # In a thread, because after unpickling this loads the model.
             self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_encoder": self._encoder if self._source is None else None}
-        return own | {name: getattr(self, name) for name in ("_source", "_dynamic_batching")}
+        return {
+            "_encoder": self._encoder if self._source is None else None,
+            "_source": self._source,
+            "_dynamic_batching": self._dynamic_batching,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -137,3 +149,32 @@ class AdaptedEncoder:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
         return self  # made to be shared
+
+
+def is_blank(text: str) -> bool:
+    r"""Return whether a text holds nothing but white space and control characters, so that no query should find it.
+
+    A model gives such a text weights all the same, from its special tokens: they would match many queries.
+
+    Example:
+        >>> is_blank(""), is_blank(" \t\u200b"), is_blank("?")
+        (True, True, False)
+    """
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
+
+
+def document_terms(terms: dict[int, float], text: str) -> dict[int, float]:
+    """Return a document's sparse row, or a placeholder that Milvus stores and no query finds.
+
+    milvus-lite 3 refuses a whole insert batch that holds an empty vector.
+
+    Args:
+        terms: {token id: weight}.
+        text: What was embedded. A blank one gets the placeholder whatever its terms.
+    """
+    return dict(_EMPTY_DOCUMENT) if is_blank(text) or not any(terms.values()) else terms
+
+
+def query_terms(terms: dict[int, float], text: str) -> dict[int, float]:
+    """Return a query's sparse row, or a placeholder that finds nothing. Arguments as `document_terms`."""
+    return dict(EMPTY_QUERY) if is_blank(text) or not any(terms.values()) else terms

@@ -1,10 +1,12 @@
-"""Queries that wait at the same time are encoded together. Knows an encoder and futures; no framework, no torch.
+"""Dynamic batching: queries that wait at the same time are encoded together, in one call.
 
-How it works. Each encoder has one `QueryBatcher`, shared by all adapters over it, and that has one thread and one
-queue. A request puts its texts into the queue and gives the thread one job: "encode whatever waits". The thread is
-either idle, and then a lone query starts at once, or busy, and then the texts that come meanwhile wait together and the
-next job takes them all in one call. The jobs of the texts that it took find nothing and end. So there is no timer and
-no batch size, and batches grow by themselves with the load. (The encoder bounds the memory of a call.)
+Knows an encoder and futures; knows neither a framework nor torch.
+
+How it works. Each encoder has one `QueryBatcher`, which all adapters over it share. A batcher has one thread and one
+queue. A request puts its texts into the queue and gives the thread one job: "encode whatever waits". If the thread is
+idle, a lone query starts at once. If it is busy, the texts that arrive meanwhile wait, and the next job takes them all
+in one call. The jobs of the texts that it took find nothing and end. So there is neither a timer nor a batch size:
+batches grow with the load. (The encoder bounds the memory of a call.)
 """
 
 import asyncio
@@ -27,10 +29,10 @@ _Request = tuple[list[str], _Rows]
 class QueryBatcher:
     """Encodes queries for any number of coroutines, event loops and threads; what waits is encoded in one call.
 
-    A request that is cancelled leaves the others alone: before its turn it is dropped, afterwards its rows are. Where a
-    call fails, each caller's texts are encoded apart, so that it gets its own rows or its own exception. A forked
-    process starts with an empty queue and a thread of its own. At the end of the process the thread finishes the call
-    that it is in and what then waits, and is joined.
+    Cancelling a request leaves the others alone: if it has not started it is dropped, otherwise its rows are discarded.
+    If a call fails, each caller's texts are encoded again on their own, so that each caller gets its own rows or its
+    own exception. A forked process starts with an empty queue and a thread of its own. When the process ends, the
+    thread finishes its current call and whatever waits then, and is joined.
 
     Args:
         encoder: Its `encode_queries` is called in one thread, with one or more texts.
@@ -53,7 +55,7 @@ class QueryBatcher:
         """Encode the queries of one caller, together with those of others.
 
         Args:
-            texts: N queries; mostly one.
+            texts: N queries, usually one.
         Returns:
             N dicts of {token id: weight}, plain Python numbers, as `to_dicts` gives them.
         Raises:
@@ -68,17 +70,17 @@ class QueryBatcher:
         return await asyncio.wrap_future(rows)
 
     def _start(self) -> None:
-        self._waiting: deque[_Request] = deque()  # its append and popleft are atomic: no lock that a fork could leave
+        self._waiting: deque[_Request] = deque()  # append and popleft are atomic: no lock to survive a fork
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # started by the first job
 
     def _encode_waiting(self) -> None:
-        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # only this thread takes
+        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # only this thread removes any
         requests = [request for request in requests if request[1].set_running_or_notify_cancel()]
         if requests:
             self._answer(requests)
 
     def _answer(self, requests: list[_Request]) -> None:
-        """Encode these in one call and hand each its rows, or its exception."""
+        """Encode these in one call and give each caller its rows or its exception."""
         try:
             rows = iter(to_dicts(self._encoder.encode_queries([text for texts, _ in requests for text in texts])))
         except BaseException as err:
@@ -93,14 +95,14 @@ class QueryBatcher:
 
 
 _batchers: WeakSet[QueryBatcher] = WeakSet()
-# By the encoder's id, which stays its own while its batcher holds it: an encoder need be neither hashable nor weakly
-# referable, and a batcher goes with the last adapter that holds it.
+# Keyed by the encoder's id, because an encoder need be neither hashable nor weakly referable. The id stays unique while
+# the batcher holds the encoder. A batcher is freed with the last adapter that holds it.
 _batcher_of: WeakValueDictionary[int, QueryBatcher] = WeakValueDictionary()
 _finding = Lock()
 
 
 def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
-    """The batcher of this encoder; the same for all who ask while one of them holds it."""
+    """Return the batcher of this encoder: the same one for every caller, while any of them holds it."""
     with _finding:
         batcher = _batcher_of.get(id(encoder))
         if batcher is None:
@@ -109,7 +111,7 @@ def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
 
 
 def _start_again_after_fork() -> None:
-    """Threads and locks do not survive a fork, and the requests that waited are the parent's."""
+    """Replace threads and locks, which do not survive a fork, and drop the requests, which are the parent's."""
     global _finding
     _finding = Lock()
     for batcher in list(_batchers):

@@ -1,43 +1,35 @@
-"""`SpladeEncoder`: texts in, term weights out. The one place where the parts meet.
+"""`SpladeEncoder`: texts in, term weights out. It connects models/, engine/ and encoding/.
 
 texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) -> csr_array.
-Knows nothing of Milvus or the frameworks.
+Knows nothing of Milvus or the frameworks. `reference.py` shows the same in twenty lines.
 """
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
 from splade_integrations.dependencies import check_tokenizers
 from splade_integrations.encoding.explain import EncodedText, Explanation, explain
-from splade_integrations.encoding.pipeline import ShowProgress, SideSettings, stream_rows
-from splade_integrations.encoding.sides import LazySides
-from splade_integrations.encoding.tokenizer import check_texts, iterate_texts
-from splade_integrations.encoding.transformer import EncodingSide
-from splade_integrations.engine.compute import Backend, resolve_device, resolve_dtype
-from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
+from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, stream_rows
+from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
+from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, token_names
+from splade_integrations.engine.compute import Backend, Device, Dtype, ResolvedDevice, ResolvedDtype, resolve_compute
+from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
-from splade_integrations.models.spec import (
-    ActivationFunction,
-    ModelDescription,
-    PoolingStrategy,
-    SpecialTerms,
-    override,
-)
+from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms, override
+from splade_integrations.options import LongDocuments
 from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 
 __all__ = ["SpladeEncoder"]
 
-LongDocuments = Literal["truncate", "max"]
-
-# Texts tokenised, sorted by length and encoded together: enough for batches of similar length, little to hold.
+# Texts that are tokenised, sorted by length and encoded together: enough for batches of similar length, and little to
+# hold in memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 
 
@@ -53,27 +45,27 @@ class SpladeEncoder:
             sentence-transformers 5 and 6, plain masked-LM checkpoints, OpenSearch's neural sparse models.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16", "float16", or "int8" on a
-            CPU that has the instructions for it: the body's linear layers then. docs/speed.md tells
-            what each costs in quality.
+            CPU that has the instructions for it, which quantises the linear layers. docs/speed.md tells what each costs
+            in quality.
         backend: "torch", or "openvino" for the layers of BERT, RoBERTa, DistilBERT and their kin on a CPU, which is
             fastest in int8. It needs the extra "openvino".
-        max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning a call.
+        max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning per call.
             None takes the model's own limit.
         revision: Branch, tag or commit of a hub repository.
-        long_documents: What becomes of a document of more than `max_length` tokens. "truncate" cuts it. "max" reads it
+        long_documents: What happens to a document of more than `max_length` tokens. "truncate" cuts it. "max" reads it
             in windows of `max_length`, each repeating an eighth of the one before, and takes each term's maximum.
-        max_windows: Most windows of a document; what follows is cut. The literature finds gains up to two or three,
-            and noise beyond (Nguyen et al., arXiv:2305.18494).
-        max_batch_tokens: Most tokens of a batch, padding included. Bounds memory. None suits the device.
+        max_windows: Most windows of a document; the rest is cut. The literature finds gains up to two or three
+            windows, and noise beyond (Nguyen et al., arXiv:2305.18494).
+        max_batch_tokens: Most tokens of a batch, padding included. It bounds memory. None suits the device.
         batch_size: Most texts of a batch. None leaves that to `max_batch_tokens`.
-        query_prompt: Put before each query. None takes the repository's.
-        document_prompt: Put before each document. None takes the repository's.
+        query_prompt: Text to put before each query. None takes the repository's.
+        document_prompt: Text to put before each document. None takes the repository's.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
         document_pruning: The same for documents.
         pooling_strategy: "max" or "sum". None takes the repository's.
         activation_function: "relu" or "log1p_relu". None takes the repository's.
-        special_terms: "keep" or "drop" the terms of special tokens, such as [SEP]. None does as the model's authors.
-        cache_dir: Where hub downloads lie.
+        special_terms: "keep" or "drop" the terms of special tokens, such as [SEP]. None follows the model's authors.
+        cache_dir: Where hub downloads are kept.
         token: Access token for gated hub repositories.
         local_files_only: Never ask the hub.
         trust_remote_code: Let the repository run code of its own. Its revision is then logged.
@@ -83,7 +75,7 @@ class SpladeEncoder:
         UnsupportedModelError: The model gives no SPLADE weights; the message says what was found.
         ValueError: An option is out of range, or the device is absent.
         TypeError: An option is unknown.
-        OptionalDependencyError: OpenVINO is wanted and not there, or too old; or long_documents is "max", and this
+        OptionalDependencyError: OpenVINO is asked for but missing or too old. Or long_documents is "max", and this
             version of tokenizers loses the windows.
 
     Example:
@@ -102,8 +94,8 @@ class SpladeEncoder:
         self,
         model_name: str | PathLike[str],
         *,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
+        device: Device = "auto",
+        dtype: Dtype = "auto",
         backend: Backend = "torch",
         max_length: int | None = None,
         long_documents: LongDocuments = "truncate",
@@ -123,10 +115,10 @@ class SpladeEncoder:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        _check_at_least_one(
-            max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length, max_windows=max_windows
-        )
-        if long_documents not in ("truncate", "max"):
+        _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length)
+        if not is_integer(max_windows) or max_windows < 1:
+            raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. Leave it out for 3.")
+        if long_documents not in get_args(LongDocuments):
             raise ValueError(
                 f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure."
             )
@@ -134,48 +126,52 @@ class SpladeEncoder:
         _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
-        self.device = resolve_device(device, backend)
-        self.dtype = resolve_dtype(dtype, self.device, backend)
-        self.backend = backend
+        self._compute = resolve_compute(device, dtype, backend)
         hub_options = {
             "revision": revision,
             "cache_dir": cache_dir,
             "token": token,
             "local_files_only": local_files_only,
         }
-        self.description: ModelDescription = override(
-            describe(Repository(self.model_name, hub_options)),
+        self.spec = override(
+            describe(Repository(self.model_name, hub_options, trust_remote_code)),
             query_prompt=query_prompt,
             document_prompt=document_prompt,
             pooling_strategy=pooling_strategy,
             activation_function=activation_function,
             special_terms=special_terms,
         )
-        stated = Pruning(max_active_dims=self.description.max_active_dims)
-        drops = self.description.special_terms == "drop"
+        stated = Pruning(max_active_dims=self.spec.max_active_dims)
+        drops = self.spec.special_terms == "drop"
         windows = int(max_windows) if long_documents == "max" else 1
-        self._settings = {
-            "query": SideSettings(self.description.query.prompt, 1, drops, query_pruning or stated),
-            "document": SideSettings(self.description.document.prompt, windows, drops, document_pruning or stated),
+        self._settings: dict[Role, RoleSettings] = {
+            "query": RoleSettings(self.spec.query.prompt, 1, drops, query_pruning or stated),
+            "document": RoleSettings(self.spec.document.prompt, windows, drops, document_pruning or stated),
         }
-        self._sides = LazySides(
-            self.model_name,
-            self.description,
-            device=self.device,
-            dtype=self.dtype,
-            backend=backend,
-            max_length=max_length,
-            max_batch_tokens=max_batch_tokens,
-            max_batch_texts=batch_size,
-            trust_remote_code=trust_remote_code,
-        )
-        # The transformer of the documents is left until it is wanted where queries do without one.
-        first = self._side("query")
-        if self.description.query.masked_lm is not None:
-            first = self._side("document")
+        limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
+        self._roles = RoleEncoders(self.model_name, self.spec, self._compute, max_length=max_length, limits=limits)
+        # Both roles load now, but a transformer that only documents need waits until they come.
+        first = self._roles["query"]
+        if self.spec.query.transformer is not None:
+            first = self._roles["document"]
         self.dim: int = first.dim
-        self.max_length: int = int(self._sides.max_length())
+        self.max_length: int = int(self._roles.max_length())
         self.tokenizer = first.tokenizer
+
+    @property
+    def device(self) -> ResolvedDevice:
+        """Where the model computes."""
+        return self._compute.device
+
+    @property
+    def dtype(self) -> ResolvedDtype:
+        """What the linear layers compute in; term weights are float32 in any case."""
+        return self._compute.dtype
+
+    @property
+    def backend(self) -> Backend:
+        """What computes the layers: "torch" or "openvino"."""
+        return self._compute.backend
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode documents.
@@ -191,7 +187,7 @@ class SpladeEncoder:
         return self._encode("document", check_texts(texts), show_progress)
 
     def encode_queries(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
-        """Encode queries: as `encode_documents`, by the model's query side."""
+        """Encode queries: as `encode_documents`, but the way the model encodes queries."""
         return self._encode("query", check_texts(texts), show_progress)
 
     def stream_documents(
@@ -202,8 +198,8 @@ class SpladeEncoder:
         Args:
             texts: Any iterable of str, such as a generator that reads a file.
             show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
-            block_rows: Rows of a block. Texts of similar length within it are encoded together: more pad less. None
-                is 2 048 on CUDA, where batches are larger, else 512.
+            block_rows: Rows of a block. Texts of similar length within a block are batched together, so larger blocks
+                waste less padding. None is 2 048 on CUDA, where batches are larger, and 512 elsewhere.
         Yields:
             Blocks of `block_rows` rows, the last one fewer, in input order, each like a result of `encode_documents`.
             Texts are drawn at most one block ahead.
@@ -218,7 +214,7 @@ class SpladeEncoder:
 
         Args:
             embeddings: Rows of term weights. (N, dim), or one row of (dim,).
-            top_k: Most terms a row. None gives all.
+            top_k: Most terms per row. None gives all.
         Returns:
             For each row (token, weight) by falling weight, ties by token id.
         Raises:
@@ -231,23 +227,23 @@ class SpladeEncoder:
         if rows.shape[1] != self.dim:
             raise ValueError(
                 f"embeddings must have {self.dim} columns, this model's vocabulary, got {rows.shape[1]}. Decode them "
-                "by the encoder that made them."
+                "with the encoder that made them."
             )
         decoded = []
         for start, end in pairwise(rows.indptr):
             ids, weights = rows.indices[start:end], rows.data[start:end]
             order = np.lexsort((ids, -weights))[:top_k]
-            tokens = self.tokenizer.convert_ids_to_tokens(ids[order].tolist())
+            tokens = token_names(self.tokenizer, ids[order].tolist())
             decoded.append(list(zip(tokens, weights[order].tolist(), strict=True)))
         return decoded
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What decides the rows of documents and which queries fit them; collections are kept to one such encoder."""
+        """What decides the rows of documents and which queries fit them. A collection takes only one fingerprint."""
         settings = self._settings["document"]
-        return fingerprint_of(
+        return compute_fingerprint(
             self.model_name,
-            self.description,
+            self.spec,
             document_pruning=settings.pruning,
             max_length=self.max_length,
             max_windows=settings.max_windows if settings.max_windows > 1 else None,
@@ -270,14 +266,10 @@ class SpladeEncoder:
             >>> [(term.label, term.in_document, term.document_place.word) for term in explanation.terms[:2]]
             [('enigma', True, 'Enigma'), ('broke', True, 'broke')]
         """
-        texts = []
-        for name, text in (("query", query), ("document", document)):
+        for name, text in {"query": query, "document": document}.items():
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
-            settings = self._settings[name]
-            row = self._encode(name, [text])
-            texts.append(EncodedText(text, settings.prompt, row, self._side(name), settings.max_windows))
-        return explain(*texts)
+        return explain(self._encoded("query", query), self._encoded("document", document))
 
     def __copy__(self) -> "SpladeEncoder":
         return self  # made to be shared
@@ -287,49 +279,49 @@ class SpladeEncoder:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "SpladeEncoder cannot be pickled, since its model is large. Pickle its model name and options, and load it "
-            "again where it is needed."
+            "SpladeEncoder cannot be pickled, because its model is large. Pickle its model name and options, and load "
+            "it again where it is needed."
         )
 
     def __repr__(self) -> str:
+        roles = {"documents": self.spec.document, "queries": self.spec.query}
+        if self.spec.document == self.spec.query:
+            roles = {"texts": self.spec.document}
         dtype = str(self.dtype).removeprefix("torch.")
-        sides = {"documents": self.description.document, "queries": self.description.query}
-        if self.description.document == self.description.query:
-            sides = {"texts": self.description.document}
-        settings = [
-            f"{self.model_name!r}",
-            f"device='{self.device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
-            + f", backend='{self.backend}'" * (self.backend != "torch"),
-            *(f"{name}: {side}" for name, side in sides.items()),
-        ]
-        if self.description.special_terms == "drop":
-            settings.append("terms of special tokens dropped")
-        for name, side_settings in self._settings.items():
-            if side_settings.pruning != Pruning():
-                settings.append(f"{name}_pruning={side_settings.pruning}")
+        computing = f"device='{self.device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
+        if self.backend != "torch":
+            computing += f", backend='{self.backend}'"
+        lines = [f"{self.model_name!r}", computing, *(f"{name}: {role}" for name, role in roles.items())]
+        if self.spec.special_terms == "drop":
+            lines.append("terms of special tokens dropped")
+        for role_name, settings in self._settings.items():
+            if settings.pruning != Pruning():
+                lines.append(f"{role_name}_pruning={settings.pruning}")
         if self._settings["document"].max_windows > 1:
-            settings.append(f"long documents in up to {self._settings['document'].max_windows} windows")
-        return "SpladeEncoder(\n  " + "\n  ".join(settings) + "\n)"
+            lines.append(f"long documents in up to {self._settings['document'].max_windows} windows")
+        return "SpladeEncoder(\n  " + "\n  ".join(lines) + "\n)"
 
-    def _side(self, name: str) -> EncodingSide:
-        return self._sides.side(name)
+    def _encode(self, role: Role, texts: list[str], show_progress: ShowProgress = False) -> csr_array:
+        return concatenate(list(self._stream(role, texts, show_progress, total=len(texts))), self.dim)
 
-    def _encode(self, name: str, texts: list[str], show_progress: ShowProgress = False) -> csr_array:
-        return concatenate(list(self._stream(name, texts, show_progress, total=len(texts))), self.dim)
+    def _encoded(self, role: Role, text: str) -> EncodedText:
+        settings = self._settings[role]
+        row = self._encode(role, [text])
+        return EncodedText(text, settings.prompt, row, self._roles[role], settings.max_windows)
 
     def _stream(
         self,
-        name: str,
+        role: Role,
         texts: Iterable[str],
         show_progress: ShowProgress,
         *,
         total: int | None = None,
         block_rows: int | None = None,
     ) -> Iterator[csr_array]:
-        # Not `return`: a side is loaded, which may take a download, when the first row is asked for.
-        yield from stream_rows(
-            self._side(name),
-            self._settings[name],
+        return stream_rows(
+            self._roles,
+            role,
+            self._settings[role],
             texts,
             block_rows=block_rows or _BLOCK_ROWS[self.device.type],
             show_progress=show_progress,

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     from os import PathLike
 
-    import torch
-
+    from splade_integrations.engine.compute import Backend, Device, Dtype
     from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms
     from splade_integrations.sparse import Pruning
 
-__all__ = ["Backend", "EncoderOptions", "LongDocuments"]
+__all__ = ["EncoderOptions", "LongDocuments"]
 
-Backend = Literal["torch", "openvino"]
 LongDocuments = Literal["truncate", "max"]
 
 
@@ -25,8 +23,8 @@ class EncoderOptions(TypedDict, total=False):
     type checker checks their values.
     """
 
-    device: str | torch.device
-    dtype: str | torch.dtype
+    device: Device
+    dtype: Dtype
     backend: Backend
     max_length: int | None
     long_documents: LongDocuments

@@ -1,6 +1,6 @@
-"""Texts with their ids out of files: JSON lines, CSV, Parquet, or plain lines. One text at a time, however many.
+"""Texts with their ids from files: JSON lines, CSV, Parquet, or plain lines. One text at a time is in memory.
 
-Whatever is wrong is one `RecordError` that names the file, the line, and what to do. Knows no model.
+Every fault raises `RecordError`, which names the file, the line, and what to do. Knows no model.
 """
 
 import csv
@@ -45,22 +45,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The texts of a file, read anew each time that they are iterated.
+    """The texts of a file, read again each time that they are iterated.
 
-    Memory does not grow with their number but for the ids, some 100 bytes a text, among which one that comes twice is
-    found; plain lines keep none.
+    Memory grows only by the ids (about 100 bytes per text), which are kept to detect duplicates; plain lines keep none.
 
     Args:
         path: The file, or "-" for standard input.
-        format: "jsonl": one JSON object a line. "csv", "tsv": with a header. "parquet". "lines": each line is a text,
-            and its number the id.
+        format: "jsonl": one JSON object per line. "csv", "tsv": with a header. "parquet". "lines": each line is a text,
+            and its number is the id.
         text_field: The field, or column, of the text.
-        title_field: A field to put before the text, with a space between, where there is one. None puts none.
-        id_field: The field of the id. None takes `_id` or `id`, and where there is none the number of the line or row.
+        title_field: A field to put before the text and a space, if a record has it. None puts none.
+        id_field: The field of the id. None takes `_id` or `id`, or the number of the line or row if there is neither.
         need_id: Whether a record without an id is an error.
 
     Raises:
-        RecordError: While iterating: the file is missing, empty or broken, or an id is not Unicode or comes twice.
+        RecordError: While iterating: the file is missing, empty or broken, or an id is invalid Unicode or repeated.
 
     Example:
         >>> import tempfile
@@ -86,12 +85,14 @@ class Records:
         for number, (place, row) in enumerate(self._rows(), start=1):
             record = self._record(place, row, number)
             if record.id in seen:
-                raise RecordError(f"{place}: id {record.id!r} must be unique, and is taken. Rename or drop one.")
+                raise RecordError(
+                    f"{place}: id {record.id!r} must be unique, but an earlier record has it. Rename or drop one."
+                )
             seen.add(record.id)
             yield record
 
     def count(self) -> int | None:
-        """How many records there are, about (lines count, quoted line breaks included); None for standard input."""
+        """Estimate how many records there are, by counting lines; None for standard input."""
         if self.path == "-":
             return None
         try:
@@ -117,13 +118,15 @@ class Records:
         if not isinstance(text, str):
             raise RecordError(
                 f"{place}: must have the text under {self.text_field!r}, {_found(row)}. "
-                "Name the right field with --text-field, or mend the line."
+                "Name the right field with --text-field, or fix the line."
             )
         fields = _ID_FIELDS if self.id_field is None else (self.id_field,)
         identifier = next((row[name] for name in fields if row.get(name) is not None), None)
         if identifier is None:
             if self.need_id or self.id_field is not None:
-                raise RecordError(f"{place}: must have an id under {' or '.join(map(repr, fields))}, {_found(row)}.")
+                raise RecordError(
+                    f"{place}: must have an id under {' or '.join(map(repr, fields))}, {_found(row)}. Add one."
+                )
             identifier = number
         title = (row.get(self.title_field) if self.title_field else None) or ""
         return Record(_unicode(place, str(identifier)), f"{title} {text}".strip() if title else text)
@@ -133,11 +136,11 @@ class Records:
             try:
                 yield place, json.loads(line)
             except (json.JSONDecodeError, RecursionError) as err:
-                raise RecordError(f"{place}: must be one JSON object, but {err}. Mend or drop the line.") from err
+                raise RecordError(f"{place}: must be one JSON object, but {err}. Fix or drop the line.") from err
 
     def _read_csv(self) -> Iterator[tuple[str, Any]]:
         csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KiB
-        lines = (f"{line}\n" for _, line in numbered_lines(self.path, blank=True))  # a quoted text may have some
+        lines = (f"{line}\n" for _, line in numbered_lines(self.path, blank=True))  # a quoted text may have blank lines
         reader = csv.DictReader(lines, delimiter="\t" if self.format == "tsv" else ",", strict=True)
         empty = True
         try:
@@ -148,14 +151,14 @@ class Records:
                 place = f"{self.path}, line {reader.line_num}"
                 if None in row or None in row.values():
                     raise RecordError(
-                        f"{place}: must have {len(reader.fieldnames or [])} columns as the header has, and has "
+                        f"{place}: must have {len(reader.fieldnames or [])} columns as the header has, but has "
                         f"{'more' if None in row else 'fewer'}. Quote texts that hold the separator."
                     )
                 yield place, row
         except csv.Error as err:
-            raise RecordError(f"{self.path}, line {reader.line_num}: must be CSV, but {err}. Mend the line.") from err
+            raise RecordError(f"{self.path}, line {reader.line_num}: must be CSV, but {err}. Fix the line.") from err
         if empty:
-            raise RecordError(f"{self.path} must have at least one row below its header, and has none.")
+            raise RecordError(f"{self.path} must have at least one row below its header, but has none. Add one.")
 
     def _read_parquet(self) -> Iterator[tuple[str, Any]]:
         file = self._open_parquet()
@@ -163,7 +166,7 @@ class Records:
         columns = [name for name in file.schema_arrow.names if name in wanted]
         if self.text_field not in columns:
             raise RecordError(
-                f"{self.path} must have a column {self.text_field!r}, and has {', '.join(file.schema_arrow.names)}. "
+                f"{self.path} must have a column {self.text_field!r}, but has {', '.join(file.schema_arrow.names)}. "
                 "Name the right one with --text-field."
             )
         number = 0
@@ -172,7 +175,7 @@ class Records:
                 number += 1
                 yield f"{self.path}, row {number}", row
         if not number:
-            raise RecordError(f"{self.path} must have at least one row, and is empty.")
+            raise RecordError(f"{self.path} must have at least one row, but is empty. Add one.")
 
     def _open_parquet(self) -> Any:
         with require_extra("cli", module="Reading Parquet"):
@@ -181,33 +184,33 @@ class Records:
         try:
             return pyarrow.parquet.ParquetFile(self.path)
         except pyarrow.ArrowInvalid as err:
-            raise RecordError(f"{self.path} must be a Parquet file, and is none. Name its --input-format.") from err
+            raise RecordError(f"{self.path} must be a Parquet file, but is not. State its --input-format.") from err
         except OSError as err:
             raise RecordError(_unreadable(self.path, err)) from err
 
 
 def format_of(path: str) -> Format:
-    """The format that a file's name says; plain lines for standard input, "-".
+    """Return the format that a file's name says; plain lines for standard input, "-".
 
     Raises:
-        RecordError: The name says nothing.
+        RecordError: The name has another ending.
     """
     suffix = Path(path).suffix.lower()
     if path == "-":
         return "lines"
     if suffix not in _FORMATS:
         raise RecordError(
-            f"{path} must end in {', '.join(_FORMATS)}, got {suffix or 'no such ending'}. Name its --input-format."
+            f"{path} must end in {', '.join(_FORMATS)}, got {suffix or 'no ending'}. State its --input-format."
         )
     return _FORMATS[suffix]
 
 
 def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str]]:
-    """(file and line number, line without its end) of a UTF-8 file.
+    """Yield (file and line number, line without its end) of a UTF-8 file.
 
     Args:
         path: The file, or "-" for standard input.
-        blank: Whether blank lines count.
+        blank: Whether to yield blank lines as well.
     Raises:
         RecordError: The file cannot be read, is empty, or a line is not UTF-8.
     """
@@ -221,8 +224,8 @@ def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str
                     line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as err:
                     raise RecordError(
-                        f"{place}: must be UTF-8, and has the byte 0x{raw[err.start]:02x} there. Convert the file, "
-                        "for instance by iconv; if most of it is UTF-8, this line came from elsewhere."
+                        f"{place}: must be UTF-8, but has the byte 0x{raw[err.start]:02x}. Convert the file, for "
+                        "instance with iconv. If most of it is UTF-8, this line came from elsewhere."
                     ) from err
                 if blank or line.strip():
                     empty = False
@@ -230,16 +233,16 @@ def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str
     except OSError as err:
         raise RecordError(_unreadable(path, err)) from err
     if empty:
-        raise RecordError(f"{name} must have at least one line, and is empty.")
+        raise RecordError(f"{name} must have at least one line, but is empty. Add one.")
 
 
 def _unicode(place: str, identifier: str) -> str:
-    """The id, unless it has half a surrogate pair, which JSON can spell and neither a file nor a store can hold."""
+    """Return the id; raise RecordError on a lone surrogate, which JSON allows but no file or store can hold."""
     try:
         identifier.encode()
     except UnicodeEncodeError as err:
         raise RecordError(
-            f"{place}: the id must be valid Unicode, got {identifier[err.start]!r} in it. Mend the line."
+            f"{place}: the id must be valid Unicode, got {identifier[err.start]!r} in it. Fix the line."
         ) from err
     return identifier
 

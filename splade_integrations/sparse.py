@@ -29,7 +29,7 @@ __all__ = [
 
 
 class SparseTextEncoder(Protocol):
-    """What an adapter needs of an encoder. `SpladeEncoder` is one; any object with these two methods will do."""
+    """What an adapter needs of an encoder. `SpladeEncoder` is one; any object with these two methods works."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode documents. (len(texts), vocabulary size)."""
@@ -42,9 +42,9 @@ class SparseTextEncoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """Which terms of a row are kept. Applied once, after pooling; pruned terms are never stored.
+    """Which terms of a row are kept. It is applied once, after pooling; pruned terms are never stored.
 
-    Each rule keeps the heaviest terms, ties falling to the lower token id; with several, a term must pass all.
+    Each rule keeps the heaviest terms, and of equal ones the lower token ids. With several rules, a term must pass all.
 
     Args:
         max_active_dims: Keep at most this many terms.
@@ -80,11 +80,11 @@ class Pruning:
         if not (self.mass is None or (_is_real(self.mass) and 0 < self.mass <= 1)):
             raise ValueError(f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all.")
         for name, plain in {"max_active_dims": int, "min_weight": float, "mass": float}.items():
-            if (value := getattr(self, name)) is not None:  # of numpy, say, which JSON does not take
+            if (value := getattr(self, name)) is not None:  # it may be a number of numpy, which JSON does not take
                 object.__setattr__(self, name, plain(value))
 
     def apply(self, matrix: csr_array) -> csr_array:
-        """Return `matrix` (N, V) without the terms to drop, itself where there are none."""
+        """Return `matrix` (N, V) without the terms to drop, or `matrix` itself if there are none."""
         counts = np.diff(matrix.indptr)
         limit = self.max_active_dims
         sorts = self.mass is not None or (limit is not None and matrix.nnz > 0 and counts.max() > limit)
@@ -118,7 +118,7 @@ def from_dense(weights: NDArray[np.float32]) -> csr_array:
 
 
 def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
-    """Build a matrix from all stored terms in row order: their rising token ids and weights, and how many a row has.
+    """Build a matrix from all stored terms in row order: ascending token ids, weights, and the number of terms per row.
 
     Returns:
         (len(counts), dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
@@ -135,7 +135,7 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], d
 
 
 def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim: int) -> csr_array:
-    """Build a matrix from (rising token ids, weights) of each row. (len(rows), dim) float32."""
+    """Build a matrix from (ascending token ids, weights) of each row. (len(rows), dim) float32."""
     if not rows:
         return concatenate([], dim)
     ids, weights = zip(*rows, strict=True)
@@ -154,7 +154,7 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
         matrix: (sum of sizes, V).
         sizes: Rows of each group, at least 1.
     Returns:
-        (len(sizes), V) float32; `matrix` itself where each group is one row.
+        (len(sizes), V) float32; `matrix` itself if each group is one row.
 
     Example:
         >>> max_over_groups(csr_array(np.array([[1, 0], [.5, 2], [0, 3]], np.float32)), [2, 1]).toarray()
@@ -175,7 +175,7 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
-    """Stack blocks of rows in order. Unlike `scipy.sparse.vstack` it takes no block at all: (0, dim).
+    """Stack blocks of rows in order. Unlike `scipy.sparse.vstack` it accepts an empty list, which gives (0, dim).
 
     Args:
         blocks: Matrices of (n_i, dim).
@@ -203,7 +203,7 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
     Args:
         matrix: Any scipy sparse matrix or array of (N, V), or one 1-D row of (V,).
     Returns:
-        One dict per row, by rising token id. A row without terms gives `{}`.
+        One dict per row, by ascending token id. A row without terms gives `{}`.
     Raises:
         TypeError: `matrix` is not a scipy sparse matrix.
 
@@ -218,7 +218,7 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
 
 
 def as_rows(matrix: Any) -> csr_array:
-    """`matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V).
+    """Return `matrix` as a 2-D csr_array: (N, V) as it is, one 1-D row of (V,) as (1, V).
 
     Raises:
         TypeError: It is not a scipy sparse matrix.
@@ -232,7 +232,7 @@ def as_rows(matrix: Any) -> csr_array:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether it is an integer, numpy's among them; True and False are none."""
+    """Return whether it is an integer, numpy's included; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -241,14 +241,14 @@ def _is_real(value: object) -> TypeGuard[float]:
 
 
 def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
-    """`matrix` with only these of its stored terms. kept: (nnz,)."""
+    """Return `matrix` with only these of its stored terms. kept: (nnz,)."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     counts = np.bincount(rows[kept], minlength=matrix.shape[0])
     return from_terms(matrix.indices[kept], matrix.data[kept], counts, matrix.shape[1])
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    """For stored terms in row order, the share of their row's mass that the terms before them in the row have."""
+    """Return, for stored terms in row order, which share of the row's mass the terms before them have."""
     running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]

@@ -1,4 +1,4 @@
-"""The splitter settings of docs/chunking.md fit: no chunk is truncated, where the defaults lose text."""
+"""The splitter settings of docs/chunking.md fit: no chunk is truncated, although the defaults lose text."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ def book():
 
 
 def warnings_of_ours(caplog):
-    """Without transformers' remark that a whole book is longer than the model reads, made where splitters count."""
+    """Return our warnings, without transformers' one about whole texts that are longer than the model reads."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("splade_integrations")]
 
 

@@ -1,8 +1,9 @@
-"""What every adapter's embedding does alike."""
+"""What every adapter's embedding does."""
 
 import asyncio
 import copy
 import pickle
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -29,7 +30,7 @@ def made(adapter, encoder, model_folder):
 
 
 def over(adapter, encoder):
-    """The adapter over an encoder of the test's own."""
+    """Return the adapter over an encoder that the test made."""
     if adapter.of_encoder is None:
         pytest.skip("made by name alone")
     return adapter.of_encoder(encoder=encoder)
@@ -139,22 +140,25 @@ def test_async_queries_that_arrive_together_are_encoded_together(adapter):
     assert found == [adapter.queries(adapters[0], [text]) for text in texts]
     batches = encoder.batches[: -len(texts)]
     assert sum(batches) == 40
-    assert len(batches) < 20, "the batches are as many as the queries: nothing waited together"
+    assert len(batches) < 20, "there are as many batches as queries: none waited together"
     apart = adapter.of_encoder(encoder=encoder, dynamic_batching=False)
     encoder.batches.clear()
     asyncio.run(adapter.aqueries(apart, ["a"]))
     assert encoder.batches == [1]
 
 
-def test_by_name_it_pickles_as_name_and_options_and_loads_again_when_used(adapter, model_folder):
-    named = adapter.by_name(model_name=model_folder, max_length=8)
+def test_by_name_it_pickles_as_name_and_options_and_loads_again_when_used(adapter, model_folder, tmp_path):
+    folder, away = tmp_path / "model", tmp_path / "away"
+    shutil.copytree(model_folder, folder)
+    named = adapter.by_name(model_name=str(folder), max_length=8)
     text = "Where was Alan Turing born, and when, and why there of all places?"
     rows = adapter.documents(named, [text])
     for _ in range(2):
         pickled = pickle.dumps(named)
         assert len(pickled) < 10_000
+        folder.rename(away)
         named = pickle.loads(pickled)
-        assert named._adapted._encoder is None
+        away.rename(folder)
         assert adapter.documents(named, [text]) == rows
         assert named.encoder.max_length == 8
 
@@ -165,7 +169,7 @@ def test_of_an_encoder_it_pickles_that_encoder(adapter, encoder):
     counting = over(adapter, WordCounts())
     rows = adapter.documents(counting, ["one two", "two"])
     if adapter.aqueries is not None:
-        asyncio.run(adapter.aqueries(counting, ["one"]))  # a thread of its own does not stand in the way
+        asyncio.run(adapter.aqueries(counting, ["one"]))  # its thread does not prevent pickling
     loaded = pickle.loads(pickle.dumps(counting))
     assert adapter.documents(loaded, ["one two", "two"]) == rows
     assert loaded.encoder is not counting.encoder
@@ -193,7 +197,7 @@ def test_takes_exactly_one_source_of_vectors(adapter, encoder, model_folder):
 def test_bad_texts_are_named(adapter, made):
     with pytest.raises(TypeError, match=r"texts\[1\] must be a str, got NoneType"):
         adapter.documents(made, ["a", None])
-    if adapter is not EMBEDDINGS.get("LlamaIndex core"):  # which takes it for its letters before it asks us
+    if adapter is not EMBEDDINGS.get("LlamaIndex core"):  # it splits a str into its letters before it calls us
         with pytest.raises(TypeError, match="got one str"):
             adapter.documents(made, "a bare string")
 
@@ -213,4 +217,4 @@ def test_an_encoder_says_what_decides_its_rows(model_folder, random_bert_folder)
         {"special_terms": "drop"},
     ]:
         assert of(**options) != plain, options
-    assert of(random_bert_folder)["weights"] != plain["weights"]
+    assert of(random_bert_folder).weights != plain.weights

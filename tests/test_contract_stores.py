@@ -9,7 +9,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
-from splade_integrations.milvus.settings import lite_version
+from splade_integrations.milvus.clients import lite_version
 from tests.support.adapters import STORES, WordCounts, count, server_options
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")

@@ -1,4 +1,4 @@
-"""Versions that are known to break are named before something fails; those that work pass."""
+"""Versions that are known to break are named before something fails. Versions that work pass."""
 
 import importlib.metadata
 import subprocess

@@ -18,7 +18,7 @@ from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
 
 
 class Gate:
-    """An encoder of one term a query, the number that its text is. It remembers its calls, and waits for leave."""
+    """An encoder whose rows have one term: the number that the text spells. It records calls, and waits for `leave`."""
 
     def __init__(self):
         self.calls, self.entered, self.leave = [], threading.Event(), threading.Event()
@@ -38,7 +38,7 @@ class Gate:
 
 
 def run(coroutine):
-    """In an event loop of its own; what never answers fails, and does not hang."""
+    """Run in a new event loop; a call that never answers fails instead of hanging."""
     return asyncio.run(asyncio.wait_for(coroutine, 30))
 
 
@@ -57,7 +57,7 @@ async def one(batcher, text):
 
 
 async def behind(gate, batcher, *texts):
-    """Tasks of `texts` that wait while the encoder is busy with "0", and that first task."""
+    """Return the task of "0", with which the encoder is busy, and the tasks of `texts`, which wait for it."""
     gate.leave.clear()
     gate.entered.clear()
     first = asyncio.create_task(one(batcher, "0"))
@@ -124,7 +124,7 @@ def test_cancelling_a_request_harms_no_other(gate):
         return await one(batcher, "3")
 
     assert run(ask()) == row(3)
-    assert gate.calls == [["0"], ["2"], ["3"]]  # the one cancelled in time was not encoded
+    assert gate.calls == [["0"], ["2"], ["3"]]  # "1" was cancelled in time, so it was not encoded
 
 
 def test_a_loop_that_ends_in_the_middle_harms_no_other(gate):
@@ -174,11 +174,13 @@ def test_all_adapters_over_an_encoder_share_a_batcher_which_goes_with_them():
         __hash__ = None
 
     encoder = Unhashable()
+    others = set(threading.enumerate())
     batcher = query_batcher(encoder)
     assert query_batcher(encoder) is batcher
     assert query_batcher(Gate()) is not batcher
     run(one(batcher, "1"))
-    thread, gone = next(iter(batcher._thread._threads)), weakref.ref(encoder)
+    [thread] = set(threading.enumerate()) - others
+    gone = weakref.ref(encoder)
     del batcher, encoder
     gc.collect()
     thread.join(20)
@@ -244,4 +246,4 @@ asyncio.run(leave_early())
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "1\n"  # the call that it was in; those that waited were cancelled with their loop
+    assert result.stdout == "1\n"  # its current call; those that waited were cancelled with their loop

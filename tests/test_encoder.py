@@ -18,21 +18,19 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from splade_integrations import Pruning, SpladeEncoder, to_dicts
+from splade_integrations import Pruning, SpladeEncoder, reference, to_dicts
+from splade_integrations.encoding.tokenizer import TextTokenizer
 from splade_integrations.engine.int8_gemm import int8_products_pay
+from tests.support.loading import loaded
 
 TOLERANCE = 1e-5
 
 
 def plain_formula(folder: str, texts: list[str], max_length: int) -> np.ndarray:
-    """One text at a time, no padding, the formula as the papers print it. (N, V)."""
+    """The reference's rows. (N, V)."""
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    rows = []
     with torch.inference_mode():
-        for text in texts:
-            inputs = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
-            rows.append(torch.log(1 + torch.relu(model(**inputs).logits)).amax(dim=1)[0].numpy())
-    return np.stack(rows)
+        return reference.encode(model, tokenizer, texts, max_length=max_length).toarray()
 
 
 @pytest.fixture(scope="module", params=["real", "random"])
@@ -114,9 +112,6 @@ def test_what_the_process_has_switched_on_changes_nothing(checked, surroundings)
         made_inside = inside.encode_documents(texts[:30]).toarray()
     np.testing.assert_allclose(made_outside, expected[:30], atol=TOLERANCE)
     np.testing.assert_allclose(made_inside, expected[:30], atol=TOLERANCE)
-    heads = [made._side("document")._two_pass for made in (encoder, inside)]
-    if all(heads):  # what a head is made of must be float32 too, or its bound is none
-        torch.testing.assert_close(heads[1]._constants, heads[0]._constants, rtol=0, atol=1e-4)
 
 
 def test_the_process_is_left_as_it_was_found_when_threads_overlap(encoder, texts):
@@ -193,9 +188,10 @@ def test_five_megabytes_in_one_string(encoder):
 def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder, caplog):
     short = SpladeEncoder(model_folder, max_length=12)
     text = "one two three four five six seven eight nine ten eleven twelve thirteen"
-    ids = short._side("query").tokenize([text]).ids[0]
-    assert len(ids) == 12
-    assert ids[-1] == short.tokenizer.sep_token_id
+    kept = encoder.encode_documents(["one two three four five six seven eight nine ten"])
+    found = short.encode_documents([text])
+    np.testing.assert_allclose(found.toarray(), kept.toarray(), atol=TOLERANCE)  # [SEP] is at the end of both
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         short.encode_documents(["short", text, text])
     assert len(caplog.records) == 1
@@ -209,7 +205,7 @@ def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder
     assert not caplog.records
 
 
-def test_prompts_and_pruning_belong_to_their_side(model_folder, encoder):
+def test_prompts_and_pruning_belong_to_their_role(model_folder, encoder):
     sided = SpladeEncoder(
         model_folder, max_length=256, query_prompt="query: ", document_pruning=Pruning(max_active_dims=5)
     )
@@ -241,7 +237,7 @@ def test_decode(encoder):
 def test_options_may_be_numbers_of_numpy(model_folder):
     limits = {"max_length": np.int64(64), "max_windows": np.int32(2), "batch_size": np.int64(8)}
     encoder = SpladeEncoder(model_folder, long_documents="max", **limits)
-    assert json.loads(json.dumps(encoder.fingerprint))["max_windows"] == 2  # as collections remember it
+    assert json.loads(encoder.fingerprint.to_json())["max_windows"] == 2  # as collections remember it
     assert type(encoder.max_length) is int
     assert encoder.encode_documents(["a text"]).nnz > 0
 
@@ -286,8 +282,8 @@ def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, r
         intermediate_size=32, intra_bottleneck_size=32, initializer_range=0.5,
     )  # fmt: skip
     MobileBertForMaskedLM(config).save_pretrained(tmp_path)
+    assert loaded(tmp_path).decoder is None
     encoder = SpladeEncoder(tmp_path, max_length=64)
-    assert encoder._side("query")._loaded.weight is None
     expected = plain_formula(str(tmp_path), texts[:40], max_length=64)
     np.testing.assert_allclose(encoder.encode_documents(texts[:40]).toarray(), expected, atol=1e-4, rtol=1e-5)
 
@@ -331,9 +327,9 @@ def test_repr_names_what_matters(encoder):
 
 
 def test_tokenising_some_texts_at_a_time_changes_nothing(encoder, texts, monkeypatch):
-    tokenize = encoder._side("document").tokenize
+    tokenize = TextTokenizer(encoder.tokenizer, 256)
     expected = tokenize(texts, max_windows=2)
-    monkeypatch.setattr("splade_integrations.encoding.tokenizer._TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("splade_integrations.encoding.tokenizer.TEXTS_AT_ONCE", 3)
     assert tokenize(texts, max_windows=2) == expected
 
 
@@ -430,7 +426,14 @@ def test_int8_is_close_to_float32_and_depends_on_no_neighbour(model_folder, enco
 
 
 @pytest.mark.parametrize(
-    "options", [{"long_documents": "split"}, {"max_windows": 0}, {"dtype": "int4"}, {"dtype": "int8", "device": "meta"}]
+    "options",
+    [
+        {"long_documents": "split"},
+        {"max_windows": 0},
+        {"max_windows": None},
+        {"dtype": "int4"},
+        {"dtype": "int8", "device": "meta"},
+    ],
 )
 def test_options_out_of_range(model_folder, options):
     with pytest.raises(ValueError, match=next(iter(options)) if "device" not in options else "device"):

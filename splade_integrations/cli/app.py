@@ -1,33 +1,61 @@
-"""The command's frame: which subcommands there are, and what becomes of their errors.
+"""The frame of the command: which subcommands there are, and what becomes of their errors.
 
-Knows no model. A subcommand raises; here it becomes one line and an exit code.
+Knows no model. A subcommand raises an exception; here it becomes one line and an exit code. Subcommands import what is
+heavy (torch, Milvus, even numpy) when they run, so that help, `--version` and mistakes are answered at once.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from splade_integrations import __version__
-from splade_integrations.cli import encode, evaluate, explain, index, info, search
+from splade_integrations.cli.encode import encode
+from splade_integrations.cli.evaluate import evaluate
+from splade_integrations.cli.explain import explain
+from splade_integrations.cli.index import index
+from splade_integrations.cli.info import info
+from splade_integrations.cli.options import with_groups
+from splade_integrations.cli.search import search
 from splade_integrations.cli.terminal import InterruptedRun, complain
 
 __all__ = ["app", "run"]
+
+
+class PanelCommand(TyperCommand):
+    """A command whose plain help has a section for each of its panels, as Typer's help by rich has."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections Arguments and Options, then one for each panel that an option names."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record is not None:
+                name, text = record
+                unescaped = text.replace(r"\[", "[")  # Typer 0.15 escapes for rich in plain help as well
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append((name, unescaped))
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
 
 app = typer.Typer(
     name="splade",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich's help takes 70 ms more, for frames and colours
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
 )
-for module in (info, encode, index, search, explain, evaluate):
-    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+for command in (info, encode, index, search, explain, evaluate):
+    app.command(cls=PanelCommand)(with_groups(command))
 
 
 def _version(wanted: bool) -> None:
@@ -55,35 +83,34 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: Without the program's name.
     Returns:
-        The exit code: 0; 1 for a fault of ours; 2 for bad input or a place that cannot be written; 130 for Ctrl-C.
+        The exit code: 0; 1 for our own fault; 2 for bad input or a place that cannot be written; 130 for Ctrl-C.
     """
-    arguments = list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # anywhere, not only before the command
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    _quieten()
+    _silence_libraries()
     try:
         code = int(app(arguments, standalone_mode=False, prog_name="splade") or 0)
-        if code == 130:  # what typer makes of a Ctrl-C that no command has caught
+        if code == 130:  # what typer returns for a Ctrl-C that no command has caught
             complain("interrupted; nothing was written.")
         return code
     except InterruptedRun as err:
         complain(str(err))
         return 130
-    except BrokenPipeError:  # whoever read our output, such as head, has enough
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; nothing was written.")
         return 130
-    except Exception as err:  # the frame of a command: everything ends here
+    except Exception as err:  # the outermost frame: every error ends here
         if debug:
             raise
         return _report(err)
 
 
 def _report(err: Exception) -> int:
-    usage = getattr(err, "format_message", None)  # click's own: a wrong option, a missing argument
+    usage = getattr(err, "format_message", None)  # click's own errors: a wrong option, a missing argument
     if usage is not None:
         complain(f"{usage()} Try: splade --help.")
         return int(getattr(err, "exit_code", 2))
@@ -91,7 +118,10 @@ def _report(err: Exception) -> int:
         place = f"{err.filename}: " if err.filename else ""
         complain(f"{place}{err.strerror}.")
         return 2
-    # What bad input raises; anything else is a fault of ours.
+    if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == "rich":
+        complain("the command needs rich. Install it with: pip install 'splade-integrations[cli]'.")
+        return 2
+    # These types mean bad input; any other is our own fault.
     milvus = type(err).__module__.startswith("pymilvus")
     if milvus or isinstance(err, ValueError | TypeError | OSError | ImportError):
         complain(("Milvus: " if milvus else "") + " ".join(str(getattr(err, "message", "") or err).split()))
@@ -100,15 +130,11 @@ def _report(err: Exception) -> int:
     return 1
 
 
-def _quieten() -> None:
-    """Libraries speak through our one line: Milvus's log the traceback of each error before they raise it."""
+def _silence_libraries() -> None:
+    """Keep libraries from logging what our one line says: Milvus's log a traceback of every error they raise."""
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)
-    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)  # it tells of each step
+    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)  # it logs every step
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    if not sys.stderr.isatty():
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()

@@ -5,20 +5,8 @@ from typing import Annotated
 
 import typer
 
-from splade_integrations.cli.options import (
-    Backend,
-    Device,
-    Dtype,
-    Json,
-    MaxActiveDims,
-    MaxLength,
-    Model,
-    load_encoder,
-    pruning_to,
-)
+from splade_integrations.cli.options import Json, Model, ModelOptions
 from splade_integrations.cli.terminal import note, print_json, stdout
-from splade_integrations.cli.writing import whole_file
-from splade_integrations.dependencies import require_extra
 
 __all__ = ["explain"]
 
@@ -29,34 +17,26 @@ def explain(
     model: Model,
     plot: Annotated[str | None, typer.Option(help="Draw it into a file: .png, .svg or .pdf.")] = None,
     html: Annotated[str | None, typer.Option(help="Write it as an HTML page.")] = None,
-    max_active_dims: MaxActiveDims = None,
-    max_length: MaxLength = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "torch",
+    *,
+    model_options: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Show which terms a query and a document share, what each adds to the score, and the words they come from.
+    """Show why a document matches a query.
 
-    [bold]Example[/bold]
+    Shows which terms they share, what each adds to the score, and the words that the terms come from.
 
-      splade explain "who cracked enigma" "Alan Turing broke the cipher." -m prithivida/Splade_PP_en_v2
+    Example:
+
+      splade explain "how do I cancel" @page.txt -m prithivida/Splade_PP_en_v2
     """
+    from splade_integrations.cli.loading import load_encoder
+    from splade_integrations.cli.pictures import picture_format, pyplot_for_files
+    from splade_integrations.cli.writing import whole_file
+
     if document.startswith("@"):
-        try:
-            document = Path(document[1:]).read_text(encoding="utf-8")
-        except UnicodeDecodeError as err:
-            raise ValueError(f"{document[1:]} must be UTF-8, and is not: {err}. Convert it.") from err
-    pruning = pruning_to(max_active_dims)
-    encoder = load_encoder(
-        model,
-        max_length=max_length,
-        device=device,
-        dtype=dtype,
-        backend=backend,
-        query_pruning=pruning,
-        document_pruning=pruning,
-    )
+        document = _read(Path(document[1:]))
+    pruning = model_options.pruning()
+    encoder = load_encoder(model, model_options.for_encoder(query_pruning=pruning, document_pruning=pruning))
     explanation = encoder.explain(query, document)
     if as_json:
         print_json(explanation.to_dict())
@@ -68,21 +48,14 @@ def explain(
             file.write(page.encode())
         note(f"Page in {html}.")
     if plot is not None:
-        with require_extra("evaluate", module="splade explain --plot"):
-            import matplotlib
-        matplotlib.use("agg")
+        pyplot_for_files()
         with whole_file(plot) as file:
             explanation.plot().figure.savefig(file, format=picture_format(plot), dpi=150)
         note(f"Picture in {plot}.")
 
 
-def picture_format(path: str) -> str:
-    """png, svg or pdf, as the name says.
-
-    Raises:
-        ValueError: It says none of them.
-    """
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in {"png", "svg", "pdf"}:
-        raise ValueError(f"--plot must end in .png, .svg or .pdf, got {path!r}. Rename it.")
-    return suffix
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise ValueError(f"{path} must be UTF-8, but {err}. Convert it.") from err

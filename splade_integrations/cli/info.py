@@ -1,16 +1,16 @@
 """`splade info`: what a model is, how it loads, and its licence, from its small files; no weights are loaded."""
 
 import re
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from splade_integrations.cli.options import Json
 from splade_integrations.cli.terminal import print_json, stdout
-from splade_integrations.models.layouts import describe, stated_positions
-from splade_integrations.models.repository import Repository, path_in
+
+if TYPE_CHECKING:
+    from splade_integrations.models.repository import Repository
 
 __all__ = ["info", "licence"]
 
@@ -20,27 +20,29 @@ def info(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a model is: architecture, vocabulary, both sides, prompts, pruning, licence. Loads no weights.
+    """Show what a model is, without loading its weights.
 
-    [bold]Example[/bold]
+    Shows its architecture, its vocabulary, how it encodes documents and queries, its prompts, pruning and licence.
+
+    Example:
 
       splade info prithivida/Splade_PP_en_v2
     """
-    repository = Repository(model, {"revision": revision})
-    found = _facts(repository)
+    from splade_integrations.cli.loading import silence_downloads
+    from splade_integrations.cli.tables import facts_table
+    from splade_integrations.models.repository import Repository
+
+    if not Path(model).is_dir():
+        silence_downloads()
+    found = _facts(Repository(model, {"revision": revision}))
     if as_json:
         print_json(found)
-        return
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in found.items():
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text("not stated" if value is None else str(value)))
-    stdout().print(table)
+    else:
+        stdout().print(facts_table(found))
 
 
-def licence(repository: Repository) -> str | None:
-    """The licence that a repository's model card states, or None."""
+def licence(repository: "Repository") -> str | None:
+    """Return the licence that a repository's model card states, or None."""
     card = repository.path("README.md")
     if card is None:
         return None
@@ -49,14 +51,16 @@ def licence(repository: Repository) -> str | None:
     return stated.group(1).strip() if stated else None
 
 
-def _facts(repository: Repository) -> dict[str, Any]:
+def _facts(repository: "Repository") -> dict[str, Any]:
+    from splade_integrations.models.layouts import describe, stated_positions
+    from splade_integrations.models.repository import path_in
+
     description = describe(repository)
     document, query = description.document, description.query
-    masked_lm = document.masked_lm or query.masked_lm
+    transformer = document.transformer or query.transformer
     config: dict[str, Any] = {}
-    if masked_lm is not None:
-        config = masked_lm.repository.json(path_in(masked_lm.folder, "config.json")) or {}
-    same = document == query
+    if transformer is not None:
+        config = transformer.repository.json(path_in(transformer.folder, "config.json")) or {}
     return {
         "model": repository.name,
         "licence": licence(repository),
@@ -65,9 +69,9 @@ def _facts(repository: Repository) -> dict[str, Any]:
         "hidden_size": config.get("hidden_size", config.get("dim")),
         "vocabulary": config.get("vocab_size"),
         "stored_as": config.get("dtype", config.get("torch_dtype")),
-        "max_length": (masked_lm.max_length if masked_lm else None) or stated_positions(config),
+        "max_length": (transformer.max_length if transformer else None) or stated_positions(config),
         "documents": str(document),
-        "queries": "as documents" if same else str(query),
+        "queries": "as documents" if document == query else str(query),
         "max_active_dims": description.max_active_dims or "all",
         "special_terms": "kept" if description.special_terms == "keep" else "dropped",
     }

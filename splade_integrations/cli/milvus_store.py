@@ -1,32 +1,25 @@
-"""A Milvus collection that `splade index` fills and `splade search` asks. Knows Milvus, no encoder and no terminal.
+"""The Milvus collection that `splade index` fills and `splade search` queries.
 
-Fields: pk, text, sparse and, if wanted, dense, as in LangChain's store, and the encoder's fingerprint as every adapter
-records it: that store opens what was indexed here with both sides.
+Its fields are pk, text, sparse and, if wanted, dense, as in LangChain's store, and it records the encoder's fingerprint
+as every adapter does: that store opens what was indexed here. Knows Milvus; knows no encoder and no terminal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.clients import open_client
-from splade_integrations.milvus.fingerprint import description_with, record, recorded
-from splade_integrations.milvus.settings import (
-    MAX_TEXT_BYTES,
-    cut_text,
-    dense_index,
-    hybrid_request,
-    insert_replaces,
-    is_lite,
-    searchable,
-    sparse_index,
-    storable,
-)
+from splade_integrations.milvus.defaults import cut_text, document_terms
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module="splade index and search"):
-    from pymilvus import DataType
     from pymilvus.exceptions import MilvusException as StoreError
+
+    from splade_integrations.milvus.clients import Connection
+    from splade_integrations.milvus.collection import Collection
+    from splade_integrations.milvus.fingerprint import recorded
+    from splade_integrations.milvus.rows import Row
+    from splade_integrations.milvus.schema import Schema
 
 __all__ = ["Hit", "Store", "StoreError"]
 
@@ -36,7 +29,7 @@ _DENSE = "splade.dense_model"
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found."""
+    """A document that a search found."""
 
     id: str
     score: float
@@ -44,131 +37,114 @@ class Hit:
 
 
 class Store:
-    """A collection.
+    """A collection of documents.
 
     Args:
         uri: A milvus-lite file or a server.
         name: Name of the collection.
-        token: Of a server.
+        token: Token of a server.
     Raises:
         OSError: The milvus-lite file cannot be opened.
     """
 
     def __init__(self, uri: str, name: str, token: str = "") -> None:
         self.uri, self.name = uri, name
-        self._client = open_client(uri=uri, token=token)
+        self._connection = Connection(uri, {"token": token})
+        self._collection: Collection | None = None
         if self.exists():
-            self._client.load_collection(name)  # milvus-lite opens a file with its collections released
+            fields = self._connection.client.describe_collection(name)["fields"]
+            dense = any(field["name"] == "dense" for field in fields)
+            self._collection = Collection(name, _schema(dense=dense), self._connection)
 
     def exists(self) -> bool:
-        """Whether the collection is there."""
-        return bool(self._client.has_collection(self.name))
+        """Whether the collection exists."""
+        return bool(self._connection.client.has_collection(self.name))
 
     def fingerprint(self) -> Fingerprint | None:
-        """Of the encoder that made its sparse vectors, if it says so."""
-        return recorded(self._client.describe_collection(self.name))
+        """Return the fingerprint of the encoder that made its sparse vectors, or None if it holds none."""
+        return recorded(self._opened().described())
 
     def dense_model(self) -> str | None:
-        """Name of the model that made its dense vectors, if it says so."""
-        return (self._client.describe_collection(self.name).get("properties") or {}).get(_DENSE) or None
+        """Return the name of the model that made its dense vectors, or None."""
+        return (self._opened().described().get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
-        """Names of its fields."""
-        return {field["name"] for field in self._client.describe_collection(self.name)["fields"]}
+        """Return the names of its fields."""
+        return {field["name"] for field in self._opened().described()["fields"]}
 
     def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
-        """Make the collection, replacing one of its name.
+        """Create the collection, and replace one of its name.
 
         Args:
-            fingerprint: Of the encoder that will fill its sparse side.
-            dense_model: Name of the model that will fill its dense side, or None for no such side.
-            dense_dim: That model's width.
+            fingerprint: Of the encoder of its sparse vectors.
+            dense_model: Name of the model of its dense vectors, or None for no dense vectors.
+            dense_dim: Width of that model, or None.
+        Raises:
+            ValueError: The name is an alias.
         """
-        client = self._client
-        if self.exists():
-            client.drop_collection(self.name)
-        schema = client.create_schema(
-            auto_id=False, enable_dynamic_field=True, description=description_with(fingerprint)
+        self._collection = Collection(
+            self.name,
+            _schema(dense=dense_dim is not None),
+            self._connection,
+            fingerprint=fingerprint,
+            drop_old=True,
+            create_options={"consistency_level": "Strong", "properties": {_DENSE: dense_model or ""}},
         )
-        schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=_ID_BYTES)
-        schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
-        schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
-        indexes = client.prepare_index_params()
-        indexes.add_index("sparse", **sparse_index(self.uri))
-        if dense_dim is not None:
-            schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dense_dim)
-            indexes.add_index("dense", **dense_index(self.uri))
-        properties = {_DENSE: dense_model or ""}
-        client.create_collection(self.name, schema=schema, consistency_level="Strong", properties=properties)
-        record(client, self.name, fingerprint)
-        client.create_index(self.name, indexes, sync=False)  # waiting asks milvus-lite for a call that it has not
-        client.load_collection(self.name)
+        self._collection.create(dense_dim)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids it has."""
-        rows = self._client.get(self.name, ids=list(ids), output_fields=["pk"]) if ids else []
-        return {row["pk"] for row in rows}
+        """Return those of the ids that the collection has."""
+        return {hit.id for hit in self._opened().get(ids)}
 
     def add(
-        self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Sequence[Any] | None
+        self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Iterable[Any] | None
     ) -> None:
-        """Store documents; those whose id is there are replaced.
+        """Store documents, and replace those that have the same id.
 
         Raises:
             ValueError: An id is too long.
         """
         for identifier in ids:
             if len(identifier.encode("utf-8", "replace")) > _ID_BYTES:
-                raise ValueError(f"an id must be of at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
-        rows: list[dict[str, Any]] = [
-            {"pk": identifier, "text": cut_text(text), "sparse": storable(terms)}
-            for identifier, text, terms in zip(ids, texts, sparse, strict=True)
+                raise ValueError(f"an id must have at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
+        vectors = [None] * len(ids) if dense is None else list(dense)
+        rows = [
+            Row(id=identifier, text=cut_text(text), sparse=document_terms(terms, text), dense=vector)
+            for identifier, text, terms, vector in zip(ids, texts, sparse, vectors, strict=True)
         ]
-        if dense is not None:
-            for row, vector in zip(rows, dense, strict=True):
-                row["dense"] = vector
-        write = self._client.insert if insert_replaces(self.uri) else self._client.upsert
-        write(self.name, rows)
+        self._opened().write(rows, flush=False)
 
     def finish(self) -> None:
-        """Make what was added quick to search, on milvus-lite; a server does so by itself."""
-        if is_lite(self.uri):
-            self._client.flush(self.name)
+        """Make the new documents quick to search on milvus-lite; a server does so by itself."""
+        if self._connection.lite:
+            self._opened().flush()
 
     def search(self, mode: str, sparse: dict[int, float] | None, dense: Any, k: int, expr: str) -> list[Hit]:
-        """The best `k` documents.
+        """Return the best `k` documents.
 
         Args:
             mode: "sparse", "dense", or "hybrid": both fused by reciprocal rank.
-            sparse: Terms of the query.
-            dense: Its dense embedding.
-            k: How many.
+            sparse: Sparse embedding of the query, {token id: weight}, or None.
+            dense: Dense embedding of the query, or None.
+            k: Most documents.
             expr: Milvus's filter expression, or "".
         """
-        sides: dict[str, Any] = {}
+        queries: dict[str, Any] = {}
         if mode != "dense":
-            sides["sparse"] = searchable(sparse or {})
+            queries["sparse"] = sparse or {}
         if mode != "sparse":
-            sides["dense"] = dense
-        metrics = {"sparse": sparse_index(self.uri)["metric_type"], "dense": dense_index(self.uri)["metric_type"]}
-        if mode == "hybrid":
-            both = [(side, query, {"metric_type": metrics[side], "params": {}}) for side, query in sides.items()]
-            found = self._client.hybrid_search(
-                self.name, **hybrid_request(both, k=k, expr=expr), output_fields=["text"]
-            )
-        else:
-            [(side, query)] = sides.items()
-            found = self._client.search(
-                self.name,
-                [query],
-                anns_field=side,
-                search_params={"metric_type": metrics[side], "params": {}},
-                limit=k,
-                filter=expr,
-                output_fields=["text"],
-            )
-        return [Hit(str(hit["pk"]), float(hit["distance"]), hit["entity"].get("text", "")) for hit in found[0]]
+            queries["dense"] = dense
+        found = self._opened().search(queries, k=k, filter=expr)
+        return [Hit(hit.id, hit.score, hit.text) for hit in found]
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._connection.client.close()
+
+    def _opened(self) -> Collection:
+        assert self._collection is not None  # the commands ask first whether it exists, or create it
+        return self._collection
+
+
+def _schema(*, dense: bool) -> Schema:
+    return Schema(dense_field="dense" if dense else None, primary_max_length=_ID_BYTES)

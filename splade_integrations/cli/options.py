@@ -1,67 +1,191 @@
-"""Options that several commands share, and the encoder that they make."""
+"""Options that several commands share, each declared once: single ones, and groups of them as dataclasses.
 
-from typing import Annotated, Any
+A command takes a group as one parameter; `with_groups` shows its fields to Typer as options of their own. Importing
+this module loads Typer alone, so that help is quick.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast, get_type_hints
 
 import typer
 
-from splade_integrations.encoder import SpladeEncoder
-from splade_integrations.sparse import Pruning
+from splade_integrations.options import EncoderOptions
+
+if TYPE_CHECKING:
+    from splade_integrations.engine.compute import Backend
+    from splade_integrations.records import Records
+    from splade_integrations.sparse import Pruning
 
 __all__ = [
-    "Backend",
+    "CollectionName",
+    "ComputeOptions",
     "DenseModel",
-    "Device",
-    "Dtype",
+    "Input",
+    "InputFormat",
+    "InputOptions",
     "Json",
-    "MaxActiveDims",
-    "MaxLength",
     "Model",
+    "ModelOptions",
     "Token",
     "Uri",
-    "load_encoder",
-    "pruning_to",
+    "with_groups",
 ]
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="SPLADE model: a folder, or a name on the hub.", show_default=False)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", rich_help_panel="Model")]
-Dtype = Annotated[
-    str, typer.Option(help="auto, float32, bfloat16, float16, or int8 on a CPU.", rich_help_panel="Model")
-]
-Backend = Annotated[
-    str, typer.Option(help="torch, or openvino on a CPU, fastest with --dtype int8.", rich_help_panel="Model")
-]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(
-        help="Most tokens of a text; longer ones are cut.", rich_help_panel="Model", show_default="the model's"
-    ),
-]
-MaxActiveDims = Annotated[
-    int | None,
-    typer.Option(help="Keep this many terms of a text, the heaviest.", rich_help_panel="Model", show_default="all"),
-]
 DenseModel = Annotated[
     str | None,
     typer.Option(
         "--dense",
-        help="Dense model for the other side: a folder or hub name that sentence-transformers loads.",
+        help="Dense model for hybrid search: a folder or hub name that sentence-transformers loads.",
         show_default="none",
     ),
 ]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet, or plain lines; - reads lines from stdin.")
+]
 Uri = Annotated[str, typer.Option(help="Milvus: a file that ends in .db, or http://host:19530.")]
 Token = Annotated[
-    str, typer.Option(help="Of a server: user:password, or a key.", envvar="MILVUS_TOKEN", show_default=False)
+    str, typer.Option(help="Token of a server: user:password, or a key.", envvar="MILVUS_TOKEN", show_default=False)
 ]
+CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def load_encoder(model: str, **options: Any) -> SpladeEncoder:
-    """The encoder of these options; those that are None are left to the model."""
-    return SpladeEncoder(model, **{name: value for name, value in options.items() if value is not None})
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How a model runs on this machine."""
+
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", rich_help_panel="Model")] = "auto"
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16, float16, or int8 on a CPU.", rich_help_panel="Model")
+    ] = "auto"
+    backend: Annotated[
+        str, typer.Option(help="torch, or openvino on a CPU, fastest with --dtype int8.", rich_help_panel="Model")
+    ] = "torch"
+
+    def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
+        """Return these options and `further` ones as `SpladeEncoder` takes them, which checks their values."""
+        return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
+
+    def check_dtype(self, dtype: str) -> None:
+        """Raise ValueError unless the device exists and the backend computes in this number type on it."""
+        from splade_integrations.engine.compute import resolve_compute
+
+        resolve_compute(self.device, dtype, cast("Backend", self.backend))
 
 
-def pruning_to(max_active_dims: int | None) -> Pruning | None:
-    """What keeps so many terms of a text; None leaves it to the model."""
-    return None if max_active_dims is None else Pruning(max_active_dims=max_active_dims)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ComputeOptions):
+    """How a model runs, and how texts are cut and pruned."""
+
+    max_active_dims: Annotated[
+        int | None,
+        typer.Option(help="Keep this many terms of a text, the heaviest.", rich_help_panel="Model", show_default="all"),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens of a text; longer ones are cut.", rich_help_panel="Model", show_default="the model's"
+        ),
+    ] = None
+
+    def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
+        """Return these options and `further` ones as `SpladeEncoder` takes them.
+
+        The pruning must be among `further`, since it is not always for queries and documents alike.
+        """
+        return {**super().for_encoder(**further), "max_length": self.max_length}
+
+    def pruning(self) -> "Pruning | None":
+        """Return the pruning of a text that `max_active_dims` asks for, or None for the model's own."""
+        from splade_integrations.sparse import Pruning
+
+        return None if self.max_active_dims is None else Pruning(max_active_dims=self.max_active_dims)
+
+
+class InputFormat(StrEnum):
+    """How an input file is written."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    tsv = "tsv"
+    parquet = "parquet"
+    lines = "lines"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """How an input file holds its texts."""
+
+    input_format: Annotated[
+        InputFormat | None, typer.Option(show_default="by the name's ending", rich_help_panel="Input")
+    ] = None
+    text_field: Annotated[str, typer.Option(help="Field, or column, of the text.", rich_help_panel="Input")] = "text"
+    title_field: Annotated[
+        str, typer.Option(help='Field put before the text, if there is one; "" puts none.', rich_help_panel="Input")
+    ] = "title"
+    id_field: Annotated[
+        str | None,
+        typer.Option(help="Field of the id.", show_default="_id or id, else the number", rich_help_panel="Input"),
+    ] = None
+
+    def records(self, path: str) -> "Records":
+        """Return the records of a file, read as these options say."""
+        from splade_integrations.records import Records, format_of
+
+        return Records(
+            path,
+            format_of(path) if self.input_format is None else self.input_format.value,
+            text_field=self.text_field,
+            title_field=self.title_field or None,
+            id_field=self.id_field,
+        )
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return `command` with each option group, a dataclass parameter, replaced by the options that are its fields.
+
+    Example:
+        >>> @dataclass
+        ... class Size:
+        ...     width: int = 2
+        ...     height: int = 3
+        >>> def area(name: str, size: Size) -> None:
+        ...     print(name, size.width * size.height)
+        >>> str(inspect.signature(with_groups(area)))
+        '(*, name: str, width: int = 2, height: int = 3)'
+        >>> with_groups(area)(name="area", width=4, height=3)
+        area 12
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    hints = get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        if not is_dataclass(hints[name]):
+            parameters.append(_keyword(name, hints[name], parameter.default))
+            continue
+        groups[name] = hints[name]
+        field_hints = get_type_hints(groups[name], include_extras=True)
+        for option in fields(groups[name]):
+            default = inspect.Parameter.empty if option.default is MISSING else option.default
+            parameters.append(_keyword(option.name, field_hints[option.name], default))
+
+    @wraps(command)
+    def flat(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{option.name: values.pop(option.name) for option in fields(group)})
+        command(**values)
+
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return flat
+
+
+def _keyword(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)

@@ -1,23 +1,25 @@
-"""`splade search`: ask a collection that `splade index` filled, by its dense side, by SPLADE, or by both."""
+"""`splade search`: query a collection that `splade index` filled, by its dense vectors, by SPLADE, or by both."""
 
-from dataclasses import fields
+from contextlib import closing
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from splade_integrations.cli.options import Backend, Device, Dtype, Json, Token, Uri, load_encoder
+from splade_integrations.cli.options import CollectionName, ComputeOptions, Json, Token, Uri
 from splade_integrations.cli.terminal import print_json, stdout
-from splade_integrations.models.fingerprint import Fingerprint, differences, name_of
-from splade_integrations.sparse import Pruning, to_dicts
+
+if TYPE_CHECKING:
+    from splade_integrations.cli.milvus_store import Store
+    from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.models.fingerprint import Fingerprint
 
 __all__ = ["search"]
 
 
 class Mode(StrEnum):
-    """Which side is asked."""
+    """Which vectors are searched."""
 
     hybrid = "hybrid"
     dense = "dense"
@@ -27,9 +29,10 @@ class Mode(StrEnum):
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
     uri: Uri = "./splade.db",
-    collection: Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")] = "splade",
+    collection: CollectionName = "splade",
     mode: Annotated[
-        Mode | None, typer.Option(help="hybrid fuses both sides by rank.", show_default="hybrid if it has a dense side")
+        Mode | None,
+        typer.Option(help="hybrid fuses dense and sparse by rank.", show_default="hybrid if it has dense vectors"),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many documents.")] = 5,
     expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as pk != "7".')] = "",
@@ -39,115 +42,89 @@ def search(
     ] = None,
     dense: Annotated[str | None, typer.Option(help="Dense model.", show_default="the collection's own")] = None,
     token: Token = "",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "torch",
+    *,
+    compute: ComputeOptions,
     as_json: Json = False,
 ) -> None:
-    """Search a collection: dense, sparse, or both fused by reciprocal rank.
+    """Search a collection: dense, sparse, or both fused by rank.
 
-    [bold]Examples[/bold]
+    Fusion is reciprocal rank fusion (k = 60).
+
+    Examples:
 
       splade search "how do I cancel" --uri corpus.db
 
       splade search "how do I cancel" --uri corpus.db --mode sparse --explain
     """
+    if "://" not in uri and not Path(uri).exists():
+        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make one with: splade index.")
+    from splade_integrations.cli.loading import load_dense_encoder
     from splade_integrations.cli.milvus_store import Store
+    from splade_integrations.cli.tables import hits_table, print_explained
+    from splade_integrations.sparse import to_dicts
 
-    if "://" not in uri and not _is_there(uri):
-        raise FileNotFoundError(f"{uri} must be a Milvus file, and is not there. Make one by: splade index.")
-    store = Store(uri, collection, token)
-    try:
+    with closing(Store(uri, collection, token)) as store:
         if not store.exists():
-            raise ValueError(f"the collection {collection!r} must be in {uri}, and is not. Make it by: splade index.")
-        kept = store.fingerprint() or {}
-        splade_name, dense_name = model or kept.get("model"), dense or store.dense_model()
-        has_dense = "dense" in store.fields() and dense_name is not None
-        chosen = mode or (Mode.hybrid if has_dense else Mode.sparse)
-        if chosen is not Mode.sparse and not has_dense:
-            raise ValueError(f"--mode {chosen} needs a dense side, and {collection!r} has none. Use --mode sparse.")
+            raise ValueError(
+                f"the collection {collection!r} must be in {uri}, but it is not. Make it with: splade index."
+            )
+        dense_name = dense or store.dense_model()
+        chosen = _choose_mode(store, mode, dense_name)
         encoder = None
         if chosen is not Mode.dense or why:
-            if splade_name is None:
-                raise ValueError(f"the collection {collection!r} does not say which model made it. Name it by --model.")
-            encoder = load_encoder(
-                splade_name,
-                max_length=kept.get("max_length"),
-                device=device,
-                dtype=dtype,
-                backend=backend,
-                document_pruning=_kept_pruning(kept),  # explanations then sum to the score
-            )
-            _check_query_side(kept, encoder.fingerprint)
-        terms = to_dicts(encoder.encode_queries([query]))[0] if encoder is not None else None
+            encoder = _load_encoder(store, model, compute)
+        terms = None if encoder is None else to_dicts(encoder.encode_queries([query]))[0]
         vector = None
-        if chosen is not Mode.sparse:
-            vector = _dense_query(dense_name or "", query, device)
+        if chosen is not Mode.sparse and dense_name is not None:
+            vector = load_dense_encoder(dense_name, device=compute.device).encode([query])[0]
         hits = store.search(chosen.value, terms, vector, k, expr)
-    finally:
-        store.close()
-    explanations = [encoder.explain(query, hit.text) if why and encoder is not None else None for hit in hits]
+    explanations = [encoder.explain(query, hit.text) for hit in hits] if why and encoder is not None else []
     if as_json:
-        print_json(
-            [
-                {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text}
-                | ({"explanation": explanation.to_dict()} if explanation is not None else {})
-                for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1)
-            ]
-        )
-        return
-    _show(hits, explanations, chosen)
+        found = [
+            {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text} for rank, hit in enumerate(hits, start=1)
+        ]
+        for entry, explanation in zip(found, explanations, strict=False):
+            entry["explanation"] = explanation.to_dict()
+        print_json(found)
+    elif not hits:
+        stdout().print("Nothing found.")
+    elif explanations:
+        print_explained(stdout(), hits, explanations, chosen.value)
+    else:
+        stdout().print(hits_table(hits, chosen.value))
 
 
-def _show(hits: list[Any], explanations: list[Any], mode: Mode) -> None:
-    screen = stdout()
-    if not hits:
-        screen.print("Nothing found.")
-        return
-    if any(explanation is not None for explanation in explanations):
-        for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
-            screen.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
-            screen.print(explanation)
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("", justify="right")
-    table.add_column(f"{mode} score", justify="right", no_wrap=True)
-    table.add_column("id", overflow="fold")
-    table.add_column("text", overflow="fold", ratio=1)
-    for rank, hit in enumerate(hits, start=1):
-        text = " ".join(hit.text.split())
-        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), Text(text if len(text) <= 160 else text[:159] + "…"))
-    screen.print(table)
+def _choose_mode(store: "Store", mode: Mode | None, dense_name: str | None) -> Mode:
+    has_dense = "dense" in store.fields() and dense_name is not None
+    chosen = mode or (Mode.hybrid if has_dense else Mode.sparse)
+    if chosen is not Mode.sparse and not has_dense:
+        raise ValueError(f"--mode {chosen} needs dense vectors, but {store.name!r} has none. Use --mode sparse.")
+    return chosen
 
 
-def _kept_pruning(kept: Fingerprint) -> Pruning | None:
-    """How the collection's documents were pruned; None where it does not say."""
-    rules = {
-        field.name: kept[f"document_{field.name}"] for field in fields(Pruning) if f"document_{field.name}" in kept
-    }
-    return Pruning(**rules) if rules else None
+def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
+    """Load the encoder that the collection was made with, or `model`, and refuse one whose queries do not fit."""
+    from splade_integrations.cli.loading import load_encoder
+
+    kept = store.fingerprint()
+    name = model or (kept.model if kept is not None else None)
+    if name is None:
+        raise ValueError(f"the collection {store.name!r} does not say which model made it. Name it with --model.")
+    if kept is None:
+        return load_encoder(name, compute.for_encoder())
+    # Documents are cut and pruned as those of the collection, so that the parts of an explanation sum to the score.
+    options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
+    encoder = load_encoder(name, options)
+    _check_queries(kept, encoder.fingerprint)
+    return encoder
 
 
-def _check_query_side(kept: Fingerprint, given: Fingerprint) -> None:
-    """Refuse an encoder whose queries do not fit; how documents were cut and pruned is no matter of a query."""
-    differing = [
-        key for key in differences(kept, given) if key in ("weights", "special_terms") or key.startswith("query_")
-    ]
-    if kept and differing:
+def _check_queries(kept: "Fingerprint", given: "Fingerprint") -> None:
+    """Raise ValueError if the queries of an encoder do not fit the collection's documents."""
+    differing = kept.query_differences(given)
+    if differing:
         advice = "Leave --model out" if "weights" in differing else "Search from Python with the same options"
         raise ValueError(
-            f"the query's encoder must be the one that the collection was made by, {name_of(kept, differing)}, got "
-            f"{name_of(given, differing)}. {advice}, or index anew."
+            f"the query's encoder must be the one that the collection was made with, {kept.describe(differing)}, got "
+            f"{given.describe(differing)}. {advice}, or index again."
         )
-
-
-def _dense_query(name: str, query: str, device: str) -> Any:
-    from splade_integrations.evaluation.retrievers import load_dense
-
-    return load_dense(name, device=device).encode([query])[0]
-
-
-def _is_there(uri: str) -> bool:
-    from pathlib import Path
-
-    return Path(uri).exists()

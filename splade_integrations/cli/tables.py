@@ -1,22 +1,59 @@
-"""Comparisons and sweeps as tables of at most 80 columns, wider where the terminal is. Knows results only."""
+"""Results as tables of at most 80 columns, or as wide as the terminal. Knows results only."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from splade_integrations.evaluation.compare import Comparison
-from splade_integrations.evaluation.sweep import SweepPoint
+if TYPE_CHECKING:
+    from splade_integrations.cli.milvus_store import Hit
+    from splade_integrations.encoding.explain import Explanation
+    from splade_integrations.evaluation.results import Comparison
+    from splade_integrations.evaluation.sweep import SweepPoint
 
-__all__ = ["comparison_tables", "sweep_table"]
+__all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
+
+_TEXT_SHOWN = 160  # characters of a document
 
 
-def comparison_tables(comparison: Comparison) -> Iterator[Any]:
-    """What rich prints: the collection, the systems, what they cost, and how to read it."""
+def facts_table(facts: dict[str, Any]) -> Table:
+    """Return one row per fact: its name and its value."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text("not stated" if value is None else str(value)))
+    return table
+
+
+def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
+    """Return one row per document that a search found."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", justify="right")
+    table.add_column(f"{mode} score", justify="right", no_wrap=True)
+    table.add_column("id", overflow="fold")
+    table.add_column("text", overflow="fold", ratio=1)
+    for rank, hit in enumerate(hits, start=1):
+        text = " ".join(hit.text.split())
+        shown = text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
+        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), Text(shown))
+    return table
+
+
+def print_explained(console: Console, hits: "Sequence[Hit]", explanations: "Sequence[Explanation]", mode: str) -> None:
+    """Print each document that a search found above the explanation of its score."""
+    for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
+        console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
+        console.print(explanation)
+
+
+def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
+    """Yield what rich prints: the dataset, the systems, what they cost, and how to read the tables."""
     yield Text(
-        f"\n{comparison.collection}, {comparison.search} search: {comparison.documents} documents "
+        f"\n{comparison.dataset}, {comparison.search} search: {comparison.documents} documents "
         f"({comparison.empty_documents} empty), {comparison.queries} judged queries, {comparison.judgments} judgments",
         style="bold",
     )
@@ -26,8 +63,8 @@ def comparison_tables(comparison: Comparison) -> Iterator[Any]:
     yield Text(_reading(comparison))
 
 
-def sweep_table(points: list[SweepPoint]) -> Table:
-    """One row for each setting."""
+def sweep_table(points: "Sequence[SweepPoint]") -> Table:
+    """Return one row for each setting."""
     measures = list(points[0].measures)
     table = Table(
         box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning and number types", title_justify="left"
@@ -50,7 +87,7 @@ def sweep_table(points: list[SweepPoint]) -> Table:
     return table
 
 
-def _systems(comparison: Comparison) -> Table:
+def _systems(comparison: "Comparison") -> Table:
     measures = list(comparison.systems[0].measures)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("system", overflow="fold", min_width=21)
@@ -59,9 +96,11 @@ def _systems(comparison: Comparison) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     best = max(system.measures[measures[0]] for system in comparison.systems)
     for system in comparison.systems:
-        values = [_digits(system.measures[name]) for name in measures]
+        values = [_digits(system.measures[measure]) for measure in measures]
+        name, _, fusion = system.name.partition(",")
         table.add_row(
-            *(part.strip() for part in f"{system.name}, ".split(",")[:2]),
+            name,
+            fusion.strip(),
             Text(values[0], style="bold underline" if system.measures[measures[0]] == best else ""),
             _interval(system.interval),
             *values[1:],
@@ -71,7 +110,7 @@ def _systems(comparison: Comparison) -> Table:
     return table
 
 
-def _costs(comparison: Comparison) -> Table:
+def _costs(comparison: "Comparison") -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
     table.add_column("cost of", min_width=21)
     for name in ("texts/s", "dims/document", "dims/query", "index MB"):
@@ -87,7 +126,7 @@ def _costs(comparison: Comparison) -> Table:
     return table
 
 
-def _reading(comparison: Comparison) -> str:
+def _reading(comparison: "Comparison") -> str:
     measure = next(iter(comparison.systems[0].measures))
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
@@ -99,16 +138,16 @@ def _reading(comparison: Comparison) -> str:
     if fused:
         most = max(system.queries_with_ties or 0 for system in fused)
         lines.append(
-            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates a side; {comparison.tie_rule} "
-            f"(matters in the first ten of up to {most} of {comparison.queries} queries)."
+            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; {comparison.tie_rule} "
+            f"(decides about the first ten of up to {most} of {comparison.queries} queries)."
         )
     if weighted:
         tuned = weighted[0].tuned_on
         lines.append(
-            "Weights: of scores scaled to 0..1 by query, "
-            + (f"chosen on {tuned}: " if tuned else "equal, for want of a train split: ")
+            "Weights: of scores scaled to 0..1 per query, "
+            + (f"chosen on {tuned}: " if tuned else "equal, because there is no train split: ")
             + "; ".join(
-                ", ".join(f"{side} {weight:.2g}" for side, weight in (system.weights or {}).items())
+                ", ".join(f"{name} {weight:.2g}" for name, weight in (system.weights or {}).items())
                 for system in weighted
             )
             + "."

@@ -1,6 +1,6 @@
 """Sparse rows into files: JSON lines and Parquet that Milvus takes, and .npz for scipy.
 
-A file appears under its name only once it is whole. Knows no model.
+A file appears under its name only once it is complete. Knows no model.
 """
 
 import json
@@ -9,50 +9,34 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
-from scipy.sparse import csr_array
 
+from splade_integrations.cli.blocks import Block
 from splade_integrations.dependencies import require_extra
 from splade_integrations.sparse import concatenate, to_dicts
 
-__all__ = ["WRITERS", "Block", "WriteError", "Writer", "whole_file", "writer_of"]
+__all__ = ["WRITERS", "WriteError", "Writer", "whole_file", "writer_of"]
 
 
 class Writer(Protocol):
-    """Writes blocks into a file, with their texts or without, and returns how many rows it wrote."""
+    """Writes blocks into a file, with or without their texts, and returns how many rows it wrote."""
 
-    def __call__(self, file: IO[bytes], blocks: Iterator["Block"], *, keep_text: bool = False) -> int: ...
+    def __call__(self, file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int: ...
 
 
 class WriteError(OSError):
-    """A file could not be written; the message says why, and that nothing of it was kept."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some rows.
-
-    Args:
-        ids: One a row.
-        texts: One a row.
-        weights: Term weights. (N, V).
-    """
-
-    ids: list[str]
-    texts: list[str]
-    weights: csr_array
+    """A file could not be written; the message says why, and that nothing was kept."""
 
 
 @contextmanager
 def whole_file(path: str) -> Iterator[IO[bytes]]:
-    """A file to write, which takes its name at the end; after an error nothing is left, nor an older file touched.
+    """Open a file that takes its name at the end. After an error nothing is left, and an older file stays as it was.
 
     Args:
-        path: Where it goes; "-" is standard output.
+        path: Where the file goes; "-" is standard output.
     Raises:
         WriteError: The folder is not writable, the disk is full, …
     """
@@ -64,8 +48,8 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
             return
         if target.exists() and not target.is_file():
             if target.is_dir():
-                raise WriteError(f"{path} must be a file, and is a folder. Name a file in it.")
-            with target.open("wb") as file:  # a device or a pipe: nothing to rename
+                raise WriteError(f"{path} must be a file, but it is a folder. Name a file in it.")
+            with target.open("wb") as file:  # a device or a pipe cannot be renamed
                 yield file
             return
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
@@ -86,20 +70,20 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
         if isinstance(err, WriteError) or err.errno is None:
             raise
         raise WriteError(
-            f"{path} cannot be written: {os.strerror(err.errno)}. Nothing of it was kept; make room or rights there, "
-            "or name another place with --output."
+            f"{path} cannot be written: {os.strerror(err.errno)}. Nothing was kept. Free some space, allow writing "
+            "there, or name another place with --output."
         ) from err
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """One object a line, {"id": …, "sparse": {token id: weight}} and "text" if kept; `MilvusClient.insert` takes it."""
+    """Write {"id": …, "text": …, "sparse": {token id: weight}} per line, which `MilvusClient.insert` takes."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
             row: dict[str, Any] = {"id": block.ids[position]}
             if keep_text:
                 row["text"] = block.texts[position]
-            # float32's own digits: 9 significant ones give it back exactly.
+            # 9 significant digits restore a float32 exactly.
             row["sparse"] = {str(term): float(f"{weight:.9g}") for term, weight in terms.items()}
             file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         count += len(block.ids)
@@ -107,7 +91,7 @@ def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = F
 
 
 def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Columns id, text (if kept) and sparse, a struct of indices and values, which Milvus's bulk import takes."""
+    """Write columns id, text and sparse, a struct of indices and values, which Milvus's bulk import takes."""
     with require_extra("cli", module="Writing Parquet"):
         import pyarrow
         import pyarrow.parquet
@@ -115,8 +99,8 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": terms}
     schema = pyarrow.schema(list(columns.items()))
     count = 0
-    # Weights hardly repeat, so a dictionary of them would only cost. Arrow's default pool grows from block to block
-    # where other threads allocate between them.
+    # Weights hardly ever repeat, so a dictionary of them would only cost time. Arrow's default pool grows from block to
+    # block if other threads allocate in between.
     pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
     with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
         for block in blocks:
@@ -137,9 +121,9 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
 
 
 def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """A scipy matrix, for `scipy.sparse.load_npz`, with the ids beside it as `numpy.load(…)["ids"]`. Held in memory."""
+    """Write a matrix for `scipy.sparse.load_npz`, with its ids as `numpy.load(…)["ids"]`. All is held in memory."""
     if keep_text:
-        raise ValueError(".npz holds no texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
+        raise ValueError(".npz cannot hold texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
     parts = []
     for block in blocks:
@@ -167,10 +151,10 @@ WRITERS: dict[str, Writer] = {
 
 
 def writer_of(path: str) -> Writer:
-    """The writer of the format that a name says; JSON lines for standard output, "-".
+    """Return the writer of the format that a name says; JSON lines for standard output, "-".
 
     Raises:
-        ValueError: The name says none.
+        ValueError: The name ends in none of `WRITERS`.
     """
     suffix = ".jsonl" if path == "-" else Path(path).suffix.lower()
     if suffix not in WRITERS:

@@ -1,34 +1,38 @@
-"""Texts through one side of a model, block by block: prompt, windows, special terms, pruning, progress, truncation.
+"""Texts through one encoder, block by block: prompt, tokenising ahead, windows, special terms, pruning, progress.
 
-Knows sides and rows; nothing of repositories, devices or adapters.
+Knows the encoder of a role and its rows; nothing of repositories, devices or adapters.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from typing import TypeVar
 
 from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
-from splade_integrations.encoding.prefetch import one_ahead
+from splade_integrations.encoding.roles import Role, RoleEncoder
 from splade_integrations.encoding.tokenizer import TokenIds
-from splade_integrations.encoding.transformer import EncodingSide
 from splade_integrations.sparse import Pruning, drop_terms, max_over_groups
 
-__all__ = ["ShowProgress", "SideSettings", "stream_rows"]
+__all__ = ["RoleSettings", "ShowProgress", "one_ahead", "stream_rows"]
 
 logger = logging.getLogger(__name__)
 
 ShowProgress = bool | Callable[[int], object]  # a function is told how many more texts are done
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
-class SideSettings:
-    """What is done to the texts of one side, and to their rows.
+class RoleSettings:
+    """What is done to the texts of one role, documents or queries, and to their rows.
 
     Args:
-        prompt: Put before each text.
+        prompt: Text to put before each text.
         max_windows: Most windows of a text; 1 cuts it at the model's length.
         drops_special_terms: Whether the terms of special tokens are left out.
         pruning: Which terms of a row are kept.
@@ -41,18 +45,20 @@ class SideSettings:
 
 
 def stream_rows(
-    side: EncodingSide,
-    settings: SideSettings,
+    encoders: Mapping[Role, RoleEncoder],
+    role: Role,
+    settings: RoleSettings,
     texts: Iterable[str],
     *,
     block_rows: int,
     show_progress: ShowProgress = False,
     total: int | None = None,
 ) -> Iterator[csr_array]:
-    """Encode texts as they come, the next block being tokenised while the model works on one.
+    """Encode texts as they come. The next block is tokenised while the model works on one.
 
     Args:
-        side: The side.
+        encoders: The encoder of each role. The one wanted may have to load when the first row is asked for.
+        role: "document" or "query".
         settings: What is done beside its own work.
         texts: The texts, drawn at most one block ahead.
         block_rows: Rows of a block.
@@ -62,32 +68,77 @@ def stream_rows(
         (block_rows, dim) float32, the last one shorter, in input order. At the end, or when the consumer stops, one
         warning says what truncation has cost.
     """
-    prompt = settings.prompt
+    encoder, prompt = encoders[role], settings.prompt
 
     def tokenize(block: list[str]) -> TokenIds:
-        return side.tokenize([prompt + text for text in block] if prompt else block, settings.max_windows)
+        return encoder.tokenize([prompt + text for text in block] if prompt else block, settings.max_windows)
 
-    truncation = _Truncation(side, settings.max_windows)
+    truncation = _Truncation(encoder, settings.max_windows)
     try:
         with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
             report = show_progress if callable(show_progress) else progress.update
             for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
                 truncation.count(token_ids)
-                rows = side.encode(token_ids, _counting_texts(report, token_ids))
+                rows = encoder.rows.encode(token_ids.ids, _counting_texts(report, token_ids))
                 rows = max_over_groups(rows, token_ids.windows)
                 if settings.drops_special_terms:
-                    rows = drop_terms(rows, side.tokenizer.all_special_ids)
+                    rows = drop_terms(rows, encoder.tokenizer.all_special_ids)
                 yield settings.pruning.apply(rows)
     finally:  # also when the consumer stops early
         truncation.warn()
 
 
+def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """Yield `function(item)` for each item, computed in a thread while the consumer works on the one before.
+
+    Items are drawn in the consumer's own thread, one more than has been asked for and no further. An exception from
+    the items is raised after everything before it has been yielded. A consumer that stops early waits for the step
+    under way. A single item is computed without a thread.
+
+    Args:
+        function: What to compute; it may not depend on its thread.
+        items: What to compute it of.
+
+    Example:
+        >>> list(one_ahead(len, ["a", "bc"]))
+        [1, 2]
+    """
+    drawn = iter(items)
+    first = list(islice(drawn, 1))
+    try:
+        second = list(islice(drawn, 1))
+    except Exception:
+        yield from map(function, first)
+        raise
+    if not second:
+        yield from map(function, first)
+        return
+    started: deque[Future[_Out]] = deque()
+    error: Exception | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="splade-prefetch") as thread:
+        remaining = chain(first, second, drawn)
+        while True:
+            try:
+                started.append(thread.submit(function, next(remaining)))
+            except StopIteration:
+                break
+            except Exception as err:  # raised below, after everything before it; Ctrl-C is raised at once
+                error = err
+                break
+            if len(started) > 1:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
+    if error is not None:
+        raise error
+
+
 class _Truncation:
     """What truncation has cost so far."""
 
-    def __init__(self, side: EncodingSide, max_windows: int) -> None:
-        self._max_length, self._max_windows = side.max_length, max_windows
-        self._room = side.tokenize.room
+    def __init__(self, encoder: RoleEncoder, max_windows: int) -> None:
+        self._max_length, self._max_windows = encoder.max_length, max_windows
+        self._max_content_tokens = encoder.tokenize.max_content_tokens
         self._texts = self._truncated = self._tokens = self._lost = 0
 
     def count(self, token_ids: TokenIds) -> None:
@@ -104,7 +155,7 @@ class _Truncation:
                 "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
                 "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows%s.",
                 self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
-                100 * self._lost / self._tokens, self._room, ", or max_windows" if windows else "",
+                100 * self._lost / self._tokens, self._max_content_tokens, ", or max_windows" if windows else "",
             )  # fmt: skip
 
 
@@ -115,7 +166,7 @@ def _blocks(texts: Iterable[str], rows: int) -> Iterator[list[str]]:
 
 
 def _counting_texts(report: Callable[[int], object], token_ids: TokenIds) -> Callable[[int], object]:
-    """`report` of whole texts, for one who counts windows."""
+    """Adapt `report`, which counts texts, to a caller that counts windows."""
     windows = texts = 0
 
     def count(more: int) -> None:

@@ -1,19 +1,17 @@
-"""An explanation for people: in a notebook (HTML), in a terminal (rich), and as a picture (matplotlib).
+"""Shows an explanation to people: in a notebook (HTML), in a terminal (rich), and as a picture (matplotlib).
 
-Knows explanations, no model and no maths. Text and fill tell words of the text from expansions, so that nothing is
-lost in black and white: solid bars and underlines for terms in the document, hatched and dotted ones for expansions.
+Knows terms, neither models nor maths. Text and fill tell the text's own words from expansions, so that nothing is lost
+in black and white: solid bars and underlines for terms in the document, hatched and dotted ones for expansions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from splade_integrations.dependencies import require_extra
+from splade_integrations.encoding.terms import Term
 
-if TYPE_CHECKING:
-    from splade_integrations.encoding.explain import Explanation, Term
-
-__all__ = ["highlights", "plot", "to_html", "to_rich"]
+__all__ = ["Rendered", "highlights", "plot", "to_html", "to_rich"]
 
 _SHOWN = 15
 # Characters of a document around its highlights that a terminal shows.
@@ -21,14 +19,53 @@ _CONTEXT = 300
 _LEGEND = {True: "in the document", False: "expansion of the document"}
 
 
-def highlights(explanation: "Explanation", *, query: bool = False) -> list[tuple[int, int, float, bool]]:
-    """The words that the score comes from: (start, end, contribution, whether a term there is the text's own).
+class Rendered:
+    """An explanation that shows itself: in a notebook, in a terminal through `rich.print`, and as a picture.
+
+    Attributes:
+        query: The query.
+        document: The document.
+        score: The sum of all contributions.
+        terms: The shared terms by falling contribution.
+        query_terms: How many terms the query has, shared or not.
+        document_terms: How many the document has.
+    """
+
+    query: str
+    document: str
+    score: float
+    terms: tuple[Term, ...]
+    query_terms: int
+    document_terms: int
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        return to_rich(self, options.max_width)
+
+    def plot(self, ax: Any = None, *, top_k: int = 15) -> Any:
+        """Draw a bar for each term with matplotlib.
+
+        Args:
+            ax: Axes to draw into. None makes a figure.
+            top_k: Most bars; the others are drawn as one.
+        Returns:
+            The axes.
+        Raises:
+            OptionalDependencyError: matplotlib is not installed.
+        """
+        return plot(self, ax, top_k=top_k)
+
+
+def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int, int, float, bool]]:
+    """Return the words that the score comes from: (start, end, contribution, whether a term there is the text's own).
 
     Args:
         explanation: The explanation.
-        query: Of the query, not of the document.
+        query: Highlight the query instead of the document.
     Returns:
-        By rising start, none overlapping.
+        By ascending start, without overlaps.
     """
     words: dict[tuple[int, int], tuple[float, bool]] = {}
     for term in explanation.terms:
@@ -45,8 +82,8 @@ def highlights(explanation: "Explanation", *, query: bool = False) -> list[tuple
     return kept
 
 
-def to_html(explanation: "Explanation", *, top_k: int = _SHOWN) -> str:
-    """Highlighted texts and a bar for each term, as an HTML fragment without scripts. All text is escaped."""
+def to_html(explanation: Rendered, *, top_k: int = _SHOWN) -> str:
+    """Return highlighted texts and a bar for each term, as an HTML fragment without scripts. All text is escaped."""
     largest = max((term.contribution for term in explanation.terms), default=1.0)
     rows = []
     for term in explanation.terms[:top_k]:
@@ -77,7 +114,7 @@ def to_html(explanation: "Explanation", *, top_k: int = _SHOWN) -> str:
     )
 
 
-def to_rich(explanation: "Explanation", width: int, *, top_k: int = _SHOWN) -> Iterator[Any]:
+def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterator[Any]:
     """Renderables of rich: both texts with their words marked, then a table with a bar for each term.
 
     Args:
@@ -87,7 +124,7 @@ def to_rich(explanation: "Explanation", width: int, *, top_k: int = _SHOWN) -> I
     Raises:
         OptionalDependencyError: rich is not installed.
     """
-    with require_extra("cli", module=__name__):
+    with require_extra("cli", module="Explanation.plot"):
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -120,9 +157,9 @@ def to_rich(explanation: "Explanation", width: int, *, top_k: int = _SHOWN) -> I
         yield Text("█ and bold: the term is in the document.  ░ and underlined: an expansion, from that word.", "dim")
 
 
-def plot(explanation: "Explanation", ax: Any = None, *, top_k: int = _SHOWN) -> Any:
+def plot(explanation: Rendered, ax: Any = None, *, top_k: int = _SHOWN) -> Any:
     """As `Explanation.plot`."""
-    with require_extra("evaluate", module=__name__):
+    with require_extra("evaluate", module="Explanation.plot"):
         from matplotlib import pyplot
         from matplotlib.patches import Patch
     shown, rest = explanation.terms[:top_k], explanation.terms[top_k:]
@@ -156,18 +193,18 @@ def plot(explanation: "Explanation", ax: Any = None, *, top_k: int = _SHOWN) -> 
     return ax
 
 
-def _summary(explanation: "Explanation", top_k: int) -> str:
+def _summary(explanation: Rendered, top_k: int) -> str:
     shared = len(explanation.terms)
     expansions = sum(not term.in_document for term in explanation.terms)
     line = (
         f"Score {explanation.score:.4f}: {shared} shared terms of {explanation.query_terms} in the query and "
-        f"{explanation.document_terms} in the document; {expansions} of them the document was expanded by."
+        f"{explanation.document_terms} in the document; {expansions} of them are expansions of the document."
     )
     rest = explanation.terms[top_k:]
     return line + (f" The {len(rest)} not shown add {sum(t.contribution for t in rest):.4f}." if rest else "")
 
 
-def _came_from(term: "Term") -> str:
+def _came_from(term: Term) -> str:
     place = term.document_place
     if place.word_start is None:
         words = f"{place.word}, no word"
@@ -176,7 +213,7 @@ def _came_from(term: "Term") -> str:
     return words + (f" ({100 * place.share:.0f} % of it)" if place.share < 1 else "")
 
 
-def _marked(explanation: "Explanation", *, query: bool) -> str:
+def _marked(explanation: Rendered, *, query: bool) -> str:
     text, parts, last = explanation.query if query else explanation.document, [], 0
     found = highlights(explanation, query=query)
     largest = max((contribution for _, _, contribution, _ in found), default=1.0)
@@ -191,8 +228,8 @@ def _marked(explanation: "Explanation", *, query: bool) -> str:
     return "".join(parts) + escape(text[last:])
 
 
-def _marked_text(explanation: "Explanation", *, query: bool) -> Any:
-    """The text for a terminal: a long one cut to what is around its heaviest words."""
+def _marked_text(explanation: Rendered, *, query: bool) -> Any:
+    """Return the text for a terminal. A long one is cut to what surrounds its heaviest word."""
     from rich.text import Text
 
     whole, found = explanation.query if query else explanation.document, highlights(explanation, query=query)

@@ -1,4 +1,4 @@
-"""Texts to token ids: checks the texts, truncates them keeping the closing special token, and counts what was lost.
+"""Texts to token ids: checks texts, truncates them but keeps the closing special token, and counts what is lost.
 
 Knows tokenizers, neither models nor tensors. Safe to call from several threads.
 """
@@ -11,26 +11,42 @@ from typing import Any
 
 from tokenizers import Encoding, normalizers
 
-__all__ = ["TextTokenizer", "TokenIds", "TokenPlaces", "check_text", "check_texts", "iterate_texts"]
+from splade_integrations.errors import first_line
+from splade_integrations.models.repository import Repository
+from splade_integrations.sparse import is_integer
 
-# Share of a window that the next one of the same text repeats, so that most phrases are whole in one of them.
+__all__ = [
+    "TextTokenizer",
+    "TokenIds",
+    "TokenOffsets",
+    "check_text",
+    "check_texts",
+    "iterate_texts",
+    "load_tokenizer",
+    "resolve_max_length",
+    "token_names",
+]
+
+# Share of a window that the next window of the same text repeats, so that most phrases are whole in one of them.
 _OVERLAP = 1 / 8
-# An encoding of `tokenizers` holds each token as a string, cut off or not: some 100 KB a long text.
-_TEXTS_AT_ONCE = 256
+# An encoding of `tokenizers` holds each token as a string, even those cut off: some 100 KB for a long text.
+TEXTS_AT_ONCE = 256
+# Tokenizers without a stated limit say 1e30.
+_NO_LIMIT = 10**6
 _NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
-    """Return `texts` as a list of str, or name the first item that is none.
+    """Return `texts` as a list of str, or name the first item that is not a str.
 
     Raises:
-        TypeError: Something that holds no texts in order, or an item that is not a str.
+        TypeError: `texts` does not hold texts in order, or an item is not a str.
     """
     return list(iterate_texts(texts))
 
 
 def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
-    """`check_texts` as the texts come: the container is checked at once, each item when it is reached.
+    """Check texts as they come: the container at once, each item when it is reached.
 
     Raises:
         TypeError: As `check_texts`.
@@ -49,7 +65,7 @@ def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
 
 
 def check_text(text: object, position: int) -> str:
-    """Return `text`, or name its position in the input if it is no str.
+    """Return `text`, or name its position in the input if it is not a str.
 
     Raises:
         TypeError: `text` is not a str.
@@ -64,7 +80,7 @@ class TokenIds:
     """Token ids of some texts, with what truncation cost.
 
     Args:
-        ids: One list of token ids a window, special tokens included. The windows of a text follow each other.
+        ids: One list of token ids per window, special tokens included. The windows of a text follow each other.
         windows: Windows of each text.
         truncated: Texts that were cut.
         tokens_lost: Tokens cut off.
@@ -79,38 +95,38 @@ class TokenIds:
 
 
 @dataclass(frozen=True)
-class TokenPlaces:
-    """The tokens of one window of a text, with where in the text they stand.
+class TokenOffsets:
+    """The tokens of one window of a text, with their places in the text.
 
     Args:
         ids: Token ids, special tokens included.
-        pieces: (start, end) of each token in `text`, in characters; (0, 0) for one that is not in it. None where the
+        offsets: (start, end) of each token in `text`, in characters; (0, 0) for one that is not in it. None if the
             tokenizer, written in Python, does not know.
-        words: (start, end) of the word that each token is a piece of; as `pieces`.
+        words: (start, end) of the word that each token is a piece of; as `offsets`.
         text: The text, lone surrogates replaced.
     """
 
     ids: list[int]
-    pieces: list[tuple[int, int]] | None
+    offsets: list[tuple[int, int]] | None
     words: list[tuple[int, int]] | None
     text: str
 
 
 class TextTokenizer:
-    """Token ids of at most `max_length`, from any Hugging Face tokenizer, in any thread.
+    """Tokenises with any Hugging Face tokenizer, in any thread, to at most `max_length` token ids.
 
     A fast tokenizer keeps its truncation setting inside itself, so threads that want different lengths spoil each
-    other's texts. This one works on its own copy, whose setting is made once. A tokenizer written in Python is
-    called under a lock.
+    other's texts. This class works on its own copy, whose setting is made once. It calls a tokenizer written in Python
+    under a lock.
 
     Args:
         tokenizer: A tokenizer of transformers.
         max_length: Most token ids of a text, special tokens included.
-        add_special_tokens: Whether the model's special tokens, such as [CLS] and [SEP], are put around a text.
-        lower_case: Whether texts are made lower case first, for a tokenizer that does not do so itself.
+        add_special_tokens: Whether to put the model's special tokens, such as [CLS] and [SEP], around a text.
+        lower_case: Whether to lower-case texts first, for a tokenizer that does not do so itself.
 
     Attributes:
-        room: Most tokens of a text's own.
+        max_content_tokens: Maximum number of a text's own tokens, special tokens excluded.
     """
 
     def __init__(
@@ -118,7 +134,7 @@ class TextTokenizer:
     ) -> None:
         self._python: Any = None
         self._specials = tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
-        self.room = max_length - self._specials
+        self.max_content_tokens = max_length - self._specials
         self._add_special_tokens = add_special_tokens
         self._overlap = int(_OVERLAP * max_length)
         if getattr(tokenizer, "is_fast", False):
@@ -129,7 +145,7 @@ class TextTokenizer:
                 self._rust.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
             self._rust.enable_truncation(max_length, stride=self._overlap, direction=tokenizer.truncation_side)
         else:
-            self._python = copy.deepcopy(tokenizer)
+            self._python, self._lower_case = copy.deepcopy(tokenizer), lower_case
             self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str], max_windows: int = 1) -> TokenIds:
@@ -137,16 +153,16 @@ class TextTokenizer:
 
         Args:
             texts: N texts. A lone surrogate, which no tokenizer takes, counts as U+FFFD.
-            max_windows: Most windows of `max_length` tokens that a longer text is cut into; what follows is lost.
+            max_windows: Most windows of `max_length` tokens that a longer text is cut into; the rest is lost.
         """
         texts = [_replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
-    def places(self, text: str, max_windows: int = 1) -> list[TokenPlaces]:
-        """The windows that a call gives for `text`, with the places of their tokens in it."""
+    def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
+        """Return the windows that a call gives for `text`, with the places of their tokens in it."""
         text = _replace_surrogates(text)
         if self._python:
-            return [TokenPlaces(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
+            return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
         encoding = self._rust.encode(text, add_special_tokens=self._add_special_tokens)
         windows = []
         for piece in [encoding, *encoding.overflowing][:max_windows]:
@@ -154,7 +170,7 @@ class TextTokenizer:
             for token, word in enumerate(piece.word_ids):
                 span = None if word is None else piece.word_to_chars(word)
                 words.append(span or piece.offsets[token])
-            windows.append(TokenPlaces(piece.ids, piece.offsets, words, text))
+            windows.append(TokenOffsets(piece.ids, piece.offsets, words, text))
         return windows
 
     def _call_rust(self, texts: list[str], max_windows: int) -> TokenIds:
@@ -164,7 +180,7 @@ class TextTokenizer:
         for encoding in self._encodings(texts):
             pieces = [encoding, *encoding.overflowing]
             kept = [piece.ids for piece in pieces[:max_windows]]
-            # What a later piece adds: neither the special tokens nor what it repeats.
+            # What a later window adds: neither the special tokens nor what it repeats.
             added = [len(piece) - sum(piece.special_tokens_mask) - self._overlap for piece in pieces[1:]]
             lost = sum(added[max_windows - 1 :])
             ids += kept
@@ -175,8 +191,8 @@ class TextTokenizer:
         return TokenIds(ids, windows, truncated, tokens_lost, tokens)
 
     def _encodings(self, texts: list[str]) -> Iterator[Encoding]:
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            some = texts[start : start + _TEXTS_AT_ONCE]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[start : start + TEXTS_AT_ONCE]
             yield from self._rust.encode_batch_fast(some, add_special_tokens=self._add_special_tokens)
 
     def _call_python(self, texts: list[str], max_windows: int) -> TokenIds:
@@ -185,12 +201,14 @@ class TextTokenizer:
         truncated = tokens_lost = tokens = 0
         with self._lock:
             for text in texts:
+                text = text.lower() if self._lower_case else text
                 content = self._python(text, add_special_tokens=False, verbose=False)["input_ids"]
-                starts = range(0, max(1, len(content) - self._overlap), self.room - self._overlap)[:max_windows]
-                kept = [content[start : start + self.room] for start in starts]
+                step = self.max_content_tokens - self._overlap
+                starts = range(0, max(1, len(content) - self._overlap), step)[:max_windows]
+                kept = [content[start : start + self.max_content_tokens] for start in starts]
                 if self._add_special_tokens:
                     kept = [self._python.build_inputs_with_special_tokens(window) for window in kept]
-                lost = max(0, len(content) - starts[-1] - self.room)
+                lost = max(0, len(content) - starts[-1] - self.max_content_tokens)
                 ids += kept
                 windows.append(len(kept))
                 truncated += lost > 0
@@ -200,12 +218,67 @@ class TextTokenizer:
 
 
 def _replace_surrogates(text: str) -> str:
-    """`text` with each lone surrogate replaced by U+FFFD; itself where there is none."""
+    """Return `text` with each lone surrogate replaced by U+FFFD."""
     if text.isascii():  # a flag of the string object: costs nothing
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        # utf-16 joins the surrogates that make a pair and replaces the others.
+        # utf-16 joins the surrogates that form a pair and replaces the others.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Return the vocabulary's entries of token ids. A model may have more columns than its tokenizer has tokens.
+
+    Example:
+        >>> from transformers import AutoTokenizer
+        >>> token_names(AutoTokenizer.from_pretrained(model_folder), [2000, 99_999])
+        ['to', '[unused99999]']
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    return [f"[unused{id}]" if token is None else token for id, token in zip(ids, tokens, strict=True)]
+
+
+def load_tokenizer(repository: Repository, folder: str) -> Any:
+    """Return the tokenizer in a repository's folder; "" is the root.
+
+    Raises:
+        FileNotFoundError: There is none that loads.
+    """
+    from transformers import AutoTokenizer  # takes a second to import
+
+    try:
+        return AutoTokenizer.from_pretrained(**repository.location(folder))
+    except (OSError, ValueError) as err:
+        raise FileNotFoundError(
+            f"{repository.name!r} has no tokenizer that loads: {first_line(err)} Complete it."
+        ) from err
+
+
+def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:
+    """Return the most token ids of a text, special tokens included: the wish, or the most that the model takes.
+
+    Args:
+        requested: The user's wish, or None.
+        stated: What the repository states beside the transformer, or None.
+        positions: How many tokens the model has positions for, or None.
+        tokenizer: The tokenizer.
+    Raises:
+        ValueError: The wish is more than the model has positions for, or leaves no room beside the special tokens.
+    """
+    if requested is None:
+        limits = [stated or tokenizer.model_max_length, positions]
+        return min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512)
+    least = tokenizer.num_special_tokens_to_add() + 1
+    if not is_integer(requested) or requested < least:
+        raise ValueError(
+            f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own."
+        )
+    if positions is not None and requested > positions:
+        raise ValueError(
+            f"max_length must be at most {positions}, the positions that the model has, got {requested}. "
+            "Use None for the model's own limit."
+        )
+    return int(requested)

@@ -1,42 +1,103 @@
-"""Where, by what and in which type the model runs: turns the user's words into torch's, or says what there is."""
+"""Where and how the model computes: the user's words for device, dtype and backend, resolved once."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 
-from splade_integrations.engine.int8_gemm import EIGHT_BITS, int8_products_pay, int8_weight_levels
+from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, int8_weight_qmax
 
-__all__ = ["Backend", "resolve_device", "resolve_dtype"]
+__all__ = ["Backend", "Compute", "Device", "Dtype", "Precision", "ResolvedDevice", "ResolvedDtype", "resolve_compute"]
 
 Backend = Literal["torch", "openvino"]
+# What a user may say, and what it resolves to.
+Device = str | torch.device
+Dtype = str | torch.dtype
+ResolvedDevice = torch.device
+ResolvedDtype = torch.dtype
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
-def resolve_device(device: str | torch.device, backend: Backend = "torch") -> torch.device:
-    """The torch device of "auto", "cpu", "cuda", "cuda:n" or "mps".
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a model computes.
 
+    Args:
+        device: Where the weights lie.
+        precision: What the products of the linear layers are computed in.
+        backend: What computes the layers: torch, or OpenVINO on a CPU.
+    """
+
+    device: torch.device
+    precision: Precision = "float32"
+    backend: Backend = "torch"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch's name of the precision."""
+        return _DTYPES[self.precision]
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """What the checkpoint is loaded in: float32 if the layers are quantised, or converted by OpenVINO."""
+        return torch.float32 if self.precision == "int8" or self.by_openvino else self.dtype
+
+    @property
+    def quantizes_linears(self) -> bool:
+        """Whether the linear layers are replaced by int8 ones of our own."""
+        return self.precision == "int8" and not self.by_openvino
+
+    @property
+    def by_openvino(self) -> bool:
+        """Whether OpenVINO computes the layers."""
+        return self.backend == "openvino"
+
+
+def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch") -> Compute:
+    """Resolve what the user asks for.
+
+    "auto" for the dtype is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose
+    three more bits of mantissa keep the weights closer to float32 than bfloat16. int8 is for processors that multiply
+    it fast, which OpenVINO does only with AVX-512's VNNI or AMX instructions.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:n" or "mps".
+        dtype: "auto", "float32", "bfloat16", "float16" or "int8", or torch's type.
+        backend: "torch" or "openvino".
     Raises:
-        ValueError: An unknown device or backend, or one that this machine or the backend does not have.
+        ValueError: A word is unknown, this machine or the backend does not have it, or int8 would not be faster.
+
+    Example:
+        >>> resolve_compute("cpu")
+        Compute(device=device(type='cpu'), precision='float32', backend='torch')
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if unsure.")
+    resolved = _resolve_device(device, backend)
+    return Compute(resolved, _resolve_precision(dtype, resolved, backend), backend)
+
+
+def _resolve_device(device: Device, backend: Backend) -> torch.device:
     if backend == "openvino" and device == "auto":
         device = "cpu"
-    there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]  # best first
-    there += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    present = [f"cuda:{n}" for n in range(torch.cuda.device_count())]  # best first
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    present.append("cpu")
     if device == "auto":
-        return torch.device(there[0])
+        return torch.device(present[0])
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as err:
         raise ValueError(
-            f"device must be auto, cpu, cuda, cuda:n or mps, got {device!r}. This machine has {', '.join(there)}."
+            f"device must be auto, cpu, cuda, cuda:n or mps, got {device!r}. This machine has {', '.join(present)}."
         ) from err
     name = f"cuda:{resolved.index or 0}" if resolved.type == "cuda" else resolved.type
-    if name not in there:
+    if name not in present:
         raise ValueError(
-            f"device must be one that this machine has ({', '.join(there)}), got {str(device)!r}. "
+            f"device must be one that this machine has ({', '.join(present)}), got {str(device)!r}. "
             "Use device='auto' for the best one."
         )
     if backend == "openvino" and resolved.type != "cpu":
@@ -44,31 +105,22 @@ def resolve_device(device: str | torch.device, backend: Backend = "torch") -> to
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device, backend: Backend = "torch") -> torch.dtype:
-    """The torch type of "auto", "float32", "bfloat16", "float16" or "int8".
-
-    "auto" is float32 on a CPU and on MPS, whatever the checkpoint says. On CUDA it is float16, whose three more bits
-    of mantissa keep the weights closer to float32 than bfloat16. int8 is for processors that multiply it fast, which
-    OpenVINO does with AVX-512's VNNI or AMX instructions only.
-
-    Raises:
-        ValueError: An unknown type, one that the backend does not have, or int8 where it would not be faster.
-    """
+def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> Precision:
     if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if resolved is None or resolved not in _DTYPES.values():
+        return "float16" if device.type == "cuda" else "float32"
+    precision: Precision | None = next((name for name in get_args(Precision) if dtype in (name, _DTYPES[name])), None)
+    if precision is None:
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
-    if resolved == torch.int8 and not int8_products_pay(device):
+    if precision == "int8" and not int8_products_pay(device):
         raise ValueError(
             f"dtype int8 must be on a CPU with AVX2 or wider instructions, got {str(device)!r} without. "
             "Use dtype='bfloat16', or 'float16' on CUDA."
         )
-    if resolved == torch.int8 and backend == "openvino" and int8_weight_levels() != EIGHT_BITS:
+    if precision == "int8" and backend == "openvino" and int8_weight_qmax() != QMAX_8BIT:
         raise ValueError(
             "dtype int8 must be on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got one "
             "without, where it may take as long as float32. Use backend='torch'."
         )
-    if resolved == torch.float16 and backend == "openvino":
+    if precision == "float16" and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")
-    return resolved
+    return precision

@@ -1,7 +1,8 @@
-"""The layers of BERT, RoBERTa, DistilBERT and their kin, in as few calls as they need. Knows their modules and torch.
+"""The layers of BERT, RoBERTa, DistilBERT and their kin in few calls, over weights laid out for the processor.
 
 transformers writes a layer as a tree of some twenty modules, whose calls are a fifth of a short query's time. Here a
-layer is one function, its three projections are one product, and what is large is changed in place.
+layer is one function, its three projections are one product, and large tensors are changed in place. Knows torch and
+transformers' modules.
 """
 
 from collections.abc import Callable
@@ -9,26 +10,83 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
-from splade_integrations.engine.packed_linear import rounded_up, with_rows
+__all__ = [
+    "FusedLayer",
+    "FusedLayers",
+    "InPlaceGelu",
+    "PackedLinear",
+    "fuse_layers",
+    "pad_rows",
+    "rounded_up",
+    "use_norm_kernel",
+]
 
-__all__ = ["FusedLayer", "FusedLayers", "InPlaceGelu", "fuse_layers", "use_norm_kernel"]
+
+def rounded_up(rows: int) -> int:
+    """Return one of the few numbers of rows that products are computed with, at most a sixteenth above `rows`.
+
+    oneDNN compiles a product for each number of rows and keeps it: half a millisecond and half a megabyte, and batches
+    of real texts have hundreds of different numbers.
+
+    Example:
+        >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
+        [25, 34, 1024, 6144]
+    """
+    step = 1 << max(0, rows.bit_length() - 5)  # sixteen numbers from each power of two to the next
+    return -(-rows // step) * step
+
+
+def pad_rows(tokens: Tensor, rows: int) -> Tensor:
+    """Pad (…, tokens, H) with zero rows up to `rows`. Return it unchanged if nothing is missing."""
+    missing = rows - tokens.shape[-2]
+    return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even when there is nothing to add
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight is laid out as oneDNN's kernels read it, so that no call has to rearrange it.
+
+    torch lays it out again in each call, or multiplies with a slower kernel, which costs most if there are few tokens.
+    The sums are the same, in another order.
+
+    Args:
+        linear: The layer that it replaces.
+
+    Example:
+        >>> linear = nn.Linear(64, 32).requires_grad_(False)
+        >>> inputs = torch.randn(2, 5, 64)
+        >>> torch.allclose(PackedLinear(linear)(inputs), linear(inputs), atol=1e-5)
+        True
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        # An opaque layout, which cannot be moved to other devices and types: so it is no buffer.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(…, K) to (…, N), of the weight's type."""
+        tokens = inputs.reshape(-1, inputs.shape[-1])
+        rows = pad_rows(tokens, rounded_up(len(tokens)))
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+        return outputs[: len(tokens)].view(*inputs.shape[:-1], outputs.shape[1])
 
 
 class FusedLayer(nn.Module):
-    """One layer: attention, then two linear layers, each added to what it read and normalised.
+    """One layer: attention, then two linear layers. Each part is added to its input and normalised.
 
     Args:
-        heads: Of attention.
+        heads: Number of attention heads.
         projections: To queries, keys and values, (H, H) each.
         attention_output: (H, H).
-        attention_norm: Of (…, H).
+        attention_norm: Over (…, H).
         intermediate: (H, I).
-        activation: Of (…, I).
+        activation: Over (…, I).
         output: (I, H).
-        output_norm: Of (…, H).
+        output_norm: Over (…, H).
     """
 
     def __init__(
@@ -53,10 +111,10 @@ class FusedLayer(nn.Module):
         self.output_norm: nn.Module = _AddedNorm(output_norm)
 
     def forward(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Hidden states to the next ones.
+        """Compute the next hidden states.
 
         Args:
-            hidden: Of all tokens, and maybe of some more that are none. (B L or more, H).
+            hidden: States of all tokens, possibly followed by padding rows. (B L or more, H).
             shape: (B, L, H).
             mask: Broadcasts to (B, heads, L, L); None hides nothing.
         """
@@ -65,29 +123,29 @@ class FusedLayer(nn.Module):
         return output
 
     def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """What attention gathers for each token. As `hidden`. A method, so that the projections are freed early."""
+        """Return what attention gathers for each token, as `hidden`. A method, so that projections are freed early."""
         batch, length, _ = shape
         tokens = batch * length
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = projected  # (B, heads, L, H / heads)
         attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2)
-        return with_rows(attended.flatten(2).flatten(0, 1), len(hidden))
+        return pad_rows(attended.flatten(2).flatten(0, 1), len(hidden))
 
 
 class _AddedNorm(nn.Module):
-    """Layer norm of a sum, which overwrites the first of its two terms."""
+    """Layer norm of a sum. It overwrites the first of its two terms."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norm  # its function, not its call: there are two a layer
+        norm = self.norm  # the function, not the module, whose call costs more: there are two in a layer
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class InPlaceGelu(nn.Module):
-    """GELU, which spares the widest activations a copy."""
+    """GELU that spares the widest activations a copy."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = torch.ops.aten.gelu_(inputs)
@@ -95,7 +153,7 @@ class InPlaceGelu(nn.Module):
 
 
 class FusedLayers(nn.Module):
-    """In the place of a transformers encoder, whose call it takes."""
+    """Replaces a transformers encoder and takes the same call."""
 
     def __init__(self, layers: list[FusedLayer]) -> None:
         super().__init__()
@@ -105,8 +163,8 @@ class FusedLayers(nn.Module):
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
-            # Once, and not in each product, which would do it (`PackedLinear`). These rows are thrown away at the end.
-            tokens = with_rows(tokens, rounded_up(len(tokens)))
+            # Once here, so that no product has to (`PackedLinear`). These rows are thrown away at the end.
+            tokens = pad_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)
         return EncoderOutput(last_hidden_state=tokens[: shape[0] * shape[1]].view(shape))
@@ -140,43 +198,46 @@ def _of_distilbert(layer: Any) -> FusedLayer:
     )
 
 
-# By model type: where the encoder is, and how a layer is read. Others may have modules of the same names that do more,
-# on long texts only, where no short probe would tell.
+# By model type: where the encoder is, and how a layer is read. Other types may have modules of the same names that do
+# more, and only on long texts, so that no short probe would tell.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
 }
 
 
-def fuse_layers(body: Any) -> Callable[[], None] | None:
-    """Put fused layers in the place of a body's own.
+def fuse_layers(backbone: Any) -> Callable[[], None] | None:
+    """Replace a backbone's own layers with fused ones.
 
     Args:
-        body: A transformers model without its head.
+        backbone: A transformers model without its head.
     Returns:
-        A function that puts its own back, or None where they are of a kind that is not known, a repository's own code
-        among them. A known kind may still compute something else, by its configuration: compare what comes out.
+        A function that restores the original layers, or None if the layers are not supported (custom code in the
+        repository included). A supported kind may still compute something else because of its configuration, so
+        compare the results.
     """
-    kind = _KINDS.get(body.config.model_type)
-    if kind is None or getattr(body.config, "is_decoder", False):
+    kind = _KINDS.get(backbone.config.model_type)
+    if kind is None or getattr(backbone.config, "is_decoder", False):
         return None
     place, read = kind
-    encoder = getattr(body, place)
+    encoder = getattr(backbone, place)
     if not all(type(module).__module__.startswith(("transformers.", "torch.")) for module in encoder.modules()):
         return None
-    setattr(body, place, FusedLayers([read(layer) for layer in encoder.layer]))
-    return lambda: setattr(body, place, encoder)
+    setattr(backbone, place, FusedLayers([read(layer) for layer in encoder.layer]))
+    return lambda: setattr(backbone, place, encoder)
 
 
-def use_norm_kernel(body: Any) -> Callable[[], None] | None:
-    """Have the fused layers of a body add and normalise by one Triton kernel.
+def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
+    """Let the fused layers of a backbone add and normalise with one Triton kernel.
 
+    Args:
+        backbone: A transformers model without its head.
     Returns:
-        A function that undoes it, or None where there are no such layers.
+        A function that undoes it, or None if there are no such layers.
     Raises:
-        Exception: The kernel does not compile here, or not to what torch gives: nothing has been changed then.
+        Exception: The kernel does not compile here, or gives something other than torch. Nothing is changed then.
     """
-    layers = [module for module in body.modules() if isinstance(module, FusedLayer)]
+    layers = [module for module in backbone.modules() if isinstance(module, FusedLayer)]
     if not layers:
         return None
     from splade_integrations.engine.kernels.added_norm import AddedNormKernel, check_kernel  # brings Triton
@@ -194,13 +255,13 @@ def use_norm_kernel(body: Any) -> Callable[[], None] | None:
 
 
 def _is_gelu(activation: nn.Module) -> bool:
-    from transformers.activations import GELUActivation  # brings Triton, a second that `import` should not take
+    from transformers.activations import GELUActivation  # brings Triton, which would add a second to every import
 
     return isinstance(activation, GELUActivation) and activation.act is gelu
 
 
 def _joined(linears: tuple[nn.Linear, ...]) -> nn.Linear:
-    """One linear layer whose outputs are those of several, one after the other."""
+    """Return one linear layer whose outputs are those of several, one after the other."""
     first = linears[0]
     joined = nn.Linear(first.in_features, sum(linear.out_features for linear in linears), device="meta")
     joined.weight = nn.Parameter(torch.cat([linear.weight for linear in linears]), requires_grad=False)

@@ -1,200 +1,102 @@
 """Loads a masked-LM checkpoint safely, or says why it has no SPLADE weights.
 
-Knows transformers and torch, nothing of texts, batches or pooling.
+Knows transformers' models and torch, nothing of texts, batches or pooling.
 """
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils import logging as transformers_logging
 
-from splade_integrations.engine.compute import Backend
-from splade_integrations.engine.memory import keep_freed_memory
-from splade_integrations.engine.optimize import rebuild
+from splade_integrations.engine.compute import Compute
+from splade_integrations.engine.heads import Decoder
+from splade_integrations.engine.model import MaskedLM
+from splade_integrations.engine.optimize import optimize
+from splade_integrations.engine.process import exact_float32, keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.models.repository import Repository
-from splade_integrations.sparse import is_integer
 
-__all__ = ["LoadedMaskedLM", "load_masked_lm", "load_tokenizer", "resolve_max_length"]
+__all__ = ["load_masked_lm", "mean_hidden", "read_torch_weight"]
 
 logger = logging.getLogger(__name__)
 
-# Tokenizers without a stated limit say 1e30.
-_NO_LIMIT = 10**6
-# More bring the mean hardly nearer to that of real texts.
-_USUAL_TOKENS = 64
+# Tokens of the text that estimates the mean. More tokens hardly bring it closer to the mean of real texts.
+_CENTRE_TOKENS = 64
 
 
-@dataclass(frozen=True)
-class LoadedMaskedLM:
-    """A masked-LM checkpoint, taken apart at its decoder where its head ends in one.
+def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> MaskedLM:
+    """Load a masked-LM checkpoint and make it fast.
+
+    Weights are read from safetensors, or from a `.bin` file with torch's weights-only loader, which runs no code.
 
     Args:
-        model: The transformers model. Where `weight` is given its decoder is the identity, so that its output is what
-            enters the decoder, (B, L, H); otherwise its output are the logits, (B, L, V).
-        weight: Decoder weight, (V, H), or None for a head that is more than a linear decoder at its end.
-        bias: Decoder bias, (V,), or None.
-        dim: Vocabulary size V: the decoder's rows, which the tokenizer's length can differ from.
-        tokenizer: The checkpoint's tokenizer.
-        positions: The most tokens that it has positions for, or None where there is no limit.
-        ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
-            Fourier transform do not.
+        repository: Where its files are, and whether its own code may run; the revision of such code is logged.
+        folder: Folder within the repository; "" is its root.
+        compute: Where and how it computes.
+    Raises:
+        FileNotFoundError: A file is missing.
+        UnsupportedModelError: There is no masked-LM head; weights are missing, contradict the configuration, are
+            damaged or not finite; or the backend does not support the layers.
     """
+    name = repository.name
+    config = _load_config(repository, folder)
+    if repository.trust_remote_code:
+        logger.warning("%s may run code of its own, at revision %s.", name, getattr(config, "_commit_hash", None))
+    with _quiet_if_local(repository):
+        model = _load_weights(repository, folder, config, compute.weights_dtype)
+    model.eval().requires_grad_(False).to(compute.device)
+    if compute.device.type == "cpu":
+        keep_freed_memory()
+    decoder, ignores_padding = optimize(name, model, compute)
+    positions = _positions(model)
+    if decoder is None:
+        return MaskedLM(model, None, config.vocab_size, positions, ignores_padding)
+    weight, bias = decoder.weight.detach(), None if decoder.bias is None else decoder.bias.detach()
+    loaded = MaskedLM(model, Decoder(weight, bias), len(weight), positions, ignores_padding)
+    return replace(loaded, decoder=Decoder(weight, bias, centre=mean_hidden(loaded)))
 
-    model: Any
-    weight: Tensor | None
-    bias: Tensor | None
-    dim: int
-    tokenizer: Any
-    positions: int | None
-    ignores_padding: bool
 
-    def usual_hidden_state(self) -> Tensor:
-        """About the mean of what enters the decoder: that of one text, whose tokens are spread over the vocabulary.
+def mean_hidden(model: MaskedLM) -> Tensor:
+    """Estimate the mean of what enters the decoder, from one text whose tokens are spread over the vocabulary.
 
-        Only where `weight` is given.
-
-        Returns:
-            (H,) float32; zeros where it is not finite.
-        """
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        tokens = min(_USUAL_TOKENS, self.positions or _USUAL_TOKENS)
-        ids = torch.arange(tokens, device=self.model.device).unsqueeze(0) * (rows - 1) // tokens
-        hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True).logits  # (1, L, H)
-        mean: Tensor = hidden[0].float().mean(dim=0)
+    Args:
+        model: A masked LM with a decoder.
+    Returns:
+        (H,) float32; zeros if the mean is not finite.
+    """
+    tokens = min(_CENTRE_TOKENS, model.positions or _CENTRE_TOKENS)
+    with exact_float32(model.device):
+        ids = torch.arange(tokens, device=model.device).unsqueeze(0) * (model.embedded_tokens - 1) // tokens
+        mean = model.hidden(ids, torch.ones_like(ids))[0].float().mean(dim=0)
         return mean if mean.isfinite().all() else torch.zeros_like(mean)
 
 
-def load_masked_lm(
-    repository: Repository,
-    folder: str,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    backend: Backend = "torch",
-    trust_remote_code: bool = False,
-) -> LoadedMaskedLM:
-    """Load a masked-LM checkpoint.
+def read_torch_weight(path: Path) -> NDArray[np.float32]:
+    """Read the tensor "weight" of a `.bin` file with torch's weights-only loader, which runs no code. float32."""
+    weight: NDArray[np.float32] = torch.load(path, weights_only=True)["weight"].float().numpy()
+    return weight
 
-    Weights are read from safetensors, or from a `.bin` file by torch's weights-only loader, which runs no code.
 
-    Args:
-        repository: Where its files lie.
-        folder: Folder within the repository; "" is its root.
-        device: Where the weights go.
-        dtype: Type of the weights. int8 is for the body's linear layers; the rest is float32 then.
-        backend: What computes the body's layers. "openvino" leaves the rest in float32, whatever the type.
-        trust_remote_code: Let the repository run code of its own; its revision is logged.
-    Raises:
-        FileNotFoundError: A file is missing.
-        UnsupportedModelError: No masked-LM head, weights that are missing, contradict the configuration, are damaged
-            or not finite, or layers that the backend does not know.
-    """
+def _load_config(repository: Repository, folder: str) -> Any:
+    """Return the checkpoint's configuration, once it is known to state a masked-LM head."""
     name = repository.name
-    arguments = {**_location(repository, folder), "trust_remote_code": trust_remote_code}
-    config = _load_config(name, arguments)
-    if trust_remote_code:
-        logger.warning("%s may run code of its own, at revision %s.", name, getattr(config, "_commit_hash", None))
-    with _quiet_if_local(repository):
-        try:
-            model, report = AutoModelForMaskedLM.from_pretrained(
-                config=config,
-                dtype=torch.float32 if dtype == torch.int8 or backend == "openvino" else dtype,
-                output_loading_info=True,
-                **arguments,
-            )
-        except SafetensorError as err:
-            raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch it again.") from err
-        except OSError as err:
-            raise FileNotFoundError(f"{name!r} lacks a file: {err} Complete it, or name another model.") from err
-        # Sizes that differ, a pickle cut short, or one that is more than tensors.
-        except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
-            raise UnsupportedModelError(
-                f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch it again, or "
-                "use a complete …ForMaskedLM checkpoint."
-            ) from err
-    _check_weights(name, model, report)
-    model.eval().requires_grad_(False).to(device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    tokenizer = load_tokenizer(repository, folder, trust_remote_code=trust_remote_code)
-    _check_vocabulary(name, model, tokenizer)
-    decoder, ignores_padding = rebuild(name, model, dtype, backend)
-    return LoadedMaskedLM(
-        model=model,
-        weight=None if decoder is None else decoder.weight.detach(),
-        bias=None if decoder is None or decoder.bias is None else decoder.bias.detach(),
-        dim=config.vocab_size if decoder is None else decoder.weight.shape[0],
-        tokenizer=tokenizer,
-        positions=_positions(model),
-        ignores_padding=ignores_padding,
-    )
-
-
-def load_tokenizer(repository: Repository, folder: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in a repository's folder.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
     try:
-        return AutoTokenizer.from_pretrained(**_location(repository, folder), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as err:
-        raise FileNotFoundError(
-            f"{repository.name!r} has no tokenizer that loads: {first_line(err)} Complete it."
-        ) from err
-
-
-def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:
-    """The most token ids of a text, special tokens included: what is asked for, or the most that the model takes.
-
-    Args:
-        requested: The user's wish, or None.
-        stated: What the repository states beside the transformer, or None.
-        positions: What the model has positions for, or None.
-        tokenizer: The tokenizer.
-    Raises:
-        ValueError: More than the model has positions for, or no room for a token beside the special ones.
-    """
-    if requested is None:
-        limits = [stated or tokenizer.model_max_length, positions]
-        return min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512)
-    least = tokenizer.num_special_tokens_to_add() + 1
-    if not is_integer(requested) or requested < least:
-        raise ValueError(
-            f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own."
-        )
-    if positions is not None and requested > positions:
-        raise ValueError(
-            f"max_length must be at most {positions}, the positions that the model has, got {requested}. "
-            "Use None for the model's own limit."
-        )
-    return int(requested)
-
-
-def _location(repository: Repository, folder: str) -> dict[str, Any]:
-    """How transformers is told of a folder of a repository."""
-    if repository.local_folder is not None:
-        return {"pretrained_model_name_or_path": str(repository.local_folder / folder), **repository.hub_options}
-    return {"pretrained_model_name_or_path": repository.name, "subfolder": folder, **repository.hub_options}
-
-
-def _load_config(name: str, arguments: dict[str, Any]) -> Any:
-    """The checkpoint's configuration, once it is known to state a masked-LM head."""
-    try:
-        config = AutoConfig.from_pretrained(**arguments)
+        config = AutoConfig.from_pretrained(**repository.location(folder))
     except (OSError, ValueError, KeyError) as err:
         if "trust_remote_code" in str(err):
             raise UnsupportedModelError(
-                f"{name!r} comes with code of its own, which is not run unasked. Read it, then pass "
+                f"{name!r} comes with code of its own, which does not run unless you allow it. Read it, then pass "
                 "trust_remote_code=True, and revision=… so that it stays what you have read."
             ) from err
         raise UnsupportedModelError(
@@ -211,7 +113,23 @@ def _load_config(name: str, arguments: dict[str, Any]) -> Any:
     return config
 
 
-def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
+def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch.dtype) -> Any:
+    """Return the model with its weights, all of which were in the checkpoint and are finite."""
+    name = repository.name
+    try:
+        model, report = AutoModelForMaskedLM.from_pretrained(
+            config=config, dtype=dtype, output_loading_info=True, **repository.location(folder)
+        )
+    except SafetensorError as err:
+        raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch it again.") from err
+    except OSError as err:
+        raise FileNotFoundError(f"{name!r} lacks a file: {err} Complete it, or name another model.") from err
+    # Sizes that differ, a pickle that is cut short, or one that holds more than tensors.
+    except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
+        raise UnsupportedModelError(
+            f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch it again, or "
+            "use a complete …ForMaskedLM checkpoint."
+        ) from err
     random = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if random:
         more = f" and {len(random) - 3} more" if len(random) > 3 else ""
@@ -222,21 +140,11 @@ def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
     for key, value in model.named_parameters():
         if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # one pass
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
-
-
-def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer that makes ids which the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if largest >= rows:
-        raise UnsupportedModelError(
-            f"{name!r} has a tokenizer that makes the id {largest} ({token!r}), but embeddings for {rows} tokens only. "
-            "Use the tokenizer that it was trained with."
-        )
+    return model
 
 
 def _positions(model: Any) -> int | None:
-    """The most tokens that a model has positions for. RoBERTa and its kin count them from their padding id."""
+    """Return the most tokens that a model has positions for. RoBERTa and its kin count them from their padding id."""
     positions: int | None = getattr(model.config, "max_position_embeddings", None)
     for path, module in model.named_modules():
         padding_id = getattr(module, "padding_idx", None)
@@ -247,7 +155,7 @@ def _positions(model: Any) -> int | None:
 
 @contextmanager
 def _quiet_if_local(repository: Repository) -> Iterator[None]:
-    """No progress bar for reading weights from a local folder; a download keeps its own."""
+    """Show no progress bar for reading weights from a local folder; a download keeps its own."""
     if repository.local_folder is None or not transformers_logging.is_progress_bar_enabled():
         yield
         return

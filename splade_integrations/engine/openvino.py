@@ -1,6 +1,6 @@
-"""BERT's layers by OpenVINO, which multiplies, rescales and rounds in one pass where torch takes several.
+"""BERT's layers computed by OpenVINO, which multiplies, rescales and rounds in one pass; torch takes several.
 
-Knows the layers of `fused_layers.py`, torch, and OpenVINO, which is imported when such layers are made.
+Knows the layers of `layers.py`, torch, and OpenVINO, which is imported when such layers are made.
 """
 
 from collections.abc import Sequence
@@ -13,76 +13,76 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
 from splade_integrations.dependencies import check_installed, require_extra
-from splade_integrations.engine.int8_gemm import to_int8_grid
-from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu
-from splade_integrations.engine.packed_linear import rounded_up, with_rows
+from splade_integrations.engine.compute import Precision
+from splade_integrations.engine.int8_gemm import quantize
+from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, pad_rows, rounded_up
 from splade_integrations.errors import UnsupportedModelError
 
 __all__ = ["OpenVinoLayers", "use_openvino"]
 
 
-def use_openvino(body: Any, dtype: torch.dtype) -> bool:
-    """Have the fused layers of a body computed by OpenVINO.
+def use_openvino(backbone: Any, precision: Precision) -> bool:
+    """Let OpenVINO compute the fused layers of a backbone.
 
     Args:
-        body: A transformers model without its head, on a CPU, in float32.
-        dtype: As `OpenVinoLayers`.
+        backbone: A transformers model without its head, on a CPU, in float32.
+        precision: As `OpenVinoLayers`.
     Returns:
         Whether there were any.
     """
-    for name, module in body.named_children():
+    for name, module in backbone.named_children():
         if isinstance(module, FusedLayers):
-            setattr(body, name, OpenVinoLayers([cast(FusedLayer, layer) for layer in module.layer], dtype))
+            setattr(backbone, name, OpenVinoLayers([cast(FusedLayer, layer) for layer in module.layer], precision))
             return True
     return False
 
 
 class OpenVinoLayers(nn.Module):
-    """In the place of a transformers encoder, whose call it takes, on a CPU.
+    """Replaces a transformers encoder on a CPU and takes the same call.
 
-    In int8 each token has steps of its own, one for each half of its width, so that a result depends on no other
-    token's range; what is between the products is bfloat16, where the processor has it. Threads are as many as torch
-    has when the layers are made.
+    In int8 each token has its own scales, one for each half of its width, so that a result depends on no other token's
+    range. Between the products it computes in bfloat16 if the processor has it. It uses as many threads as torch has
+    when the layers are made.
 
     Args:
-        layers: Their weights, in float32, are copied.
-        dtype: What products are computed in: float32, bfloat16 or int8.
+        layers: The layers, whose float32 weights are copied.
+        precision: What products are computed in: "float32", "bfloat16" or "int8".
     Raises:
-        OptionalDependencyError: OpenVINO is not installed, or one that is too old.
+        OptionalDependencyError: OpenVINO is not installed, or its version is too old.
         UnsupportedModelError: An activation is not GELU.
     """
 
-    def __init__(self, layers: Sequence[FusedLayer], dtype: torch.dtype) -> None:
+    def __init__(self, layers: Sequence[FusedLayer], precision: Precision) -> None:
         super().__init__()
         check_installed("openvino")
         with require_extra("openvino", module="backend='openvino'"):
             import openvino
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        if dtype == torch.int8:
-            # How many elements share a step: half of a token's, as time is the same and rounding a tenth less than with
-            # all. Where it is no multiple of 16, or left out, weights alone are int8, and products wider.
+        if precision == "int8":
+            # How many elements share a scale: half of a token's. That takes the same time as sharing one among all, and
+            # rounds a tenth less. If it is left out, or not a multiple of 16, only weights are int8 and products wider.
             widths = {linear.in_features for layer in layers for linear in (layer.intermediate, layer.output)}
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = gcd(*widths) // 2
         else:
-            settings["INFERENCE_PRECISION_HINT"] = "f32" if dtype == torch.float32 else "bf16"
-        graph = _GraphBuilder(int8=dtype == torch.int8).graph(layers)
+            settings["INFERENCE_PRECISION_HINT"] = "f32" if precision == "float32" else "bf16"
+        graph = _GraphBuilder(int8=precision == "int8").graph(layers)
         self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
         self._lock = Lock()  # a request serves one thread at a time, and uses all processors
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
-        """Hidden states, (B, L, H) float32, to the last ones. The mask: (B, 1, L or 1, L), or None to hide nothing."""
+        """Turn hidden states, (B, L, H) float32, into the last ones. The mask: (B, 1, L or 1, L), or None for none."""
         batch, length, _width = hidden_states.shape
-        # OpenVINO compiles kernels for each new shape, too: some milliseconds, and up to a megabyte.
+        # OpenVINO compiles kernels for each new shape: some milliseconds, and up to a megabyte.
         longest = rounded_up(length)
         seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
         with self._lock:
-            outputs = self._request.infer([with_rows(hidden_states, longest).numpy(), seen.numpy()])[0]
+            outputs = self._request.infer([pad_rows(hidden_states, longest).numpy(), seen.numpy()])[0]
         return EncoderOutput(last_hidden_state=torch.from_numpy(outputs)[:, :length])
 
 
 def _seen(mask: Tensor) -> Tensor:
-    """Which tokens are attended to, whoever asks. (B, 1, 1, L). A mask to add hides by large negative numbers."""
+    """Return which tokens every token attends to. (B, 1, 1, L). A mask to add hides with large negative numbers."""
     rows = mask[:, :1, :1]
     return rows if rows.dtype == torch.bool else rows >= 0
 
@@ -91,7 +91,7 @@ class _GraphBuilder:
     """Writes layers down as an OpenVINO model.
 
     Args:
-        int8: Whether linear layers hold their weights in int8, with a step for each output.
+        int8: Whether linear layers hold their weights in int8, with a scale for each output.
     """
 
     def __init__(self, *, int8: bool) -> None:
@@ -101,7 +101,7 @@ class _GraphBuilder:
         self._openvino, self._ops, self._int8 = openvino, opset13, int8
 
     def graph(self, layers: Sequence[FusedLayer]) -> Any:
-        """A model from hidden states, (B, L, H), and which tokens are seen, (B, 1, 1, L), to hidden states."""
+        """Return a model from hidden states, (B, L, H), and which tokens are seen, (B, 1, 1, L), to hidden states."""
         openvino, ops = self._openvino, self._ops
         shape = openvino.PartialShape([-1, -1, layers[0].output.out_features])
         hidden = inputs = ops.parameter(shape, openvino.Type.f32)
@@ -117,7 +117,7 @@ class _GraphBuilder:
         ops, width = self._ops, layer.output.out_features
         by_heads = ops.constant([0, 0, layer.heads, width // layer.heads])
         swapped = ops.constant([0, 2, 1, 3])  # tokens and heads
-        # One by one: a joint product's parts would have to be told apart, which takes longer here.
+        # One by one: splitting a joint product takes longer here.
         weights, biases = torch.split(layer.projections.weight, width), torch.split(layer.projections.bias, width)
         products = [self._product(hidden, *part) for part in zip(weights, biases, strict=True)]
         projected = [ops.transpose(ops.reshape(product, by_heads, True), swapped) for product in products]
@@ -131,8 +131,8 @@ class _GraphBuilder:
         ops = self._ops
         factor = self._constant(weight)
         if self._int8:
-            integers, step = to_int8_grid(weight.detach(), weight.detach().abs().amax(dim=1, keepdim=True))
-            factor = ops.multiply(ops.convert(self._constant(integers), "f32"), self._constant(step))
+            integers, scale = quantize(weight.detach(), weight.detach().abs().amax(dim=1, keepdim=True))
+            factor = ops.multiply(ops.convert(self._constant(integers), "f32"), self._constant(scale))
         return ops.add(ops.matmul(inputs, factor, False, True), self._constant(bias))
 
     def _normalise(self, inputs: Any, added_norm: Any) -> Any:

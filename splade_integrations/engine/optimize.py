@@ -1,69 +1,109 @@
-"""Rebuilds a loaded masked LM: takes off its decoder, and puts faster layers in the place of its own.
+"""Makes a loaded masked LM fast: it replaces layers by faster ones, and takes off the decoder for a head to compute.
 
-A model is known by what it does: a change stays only if a probe, two short texts of which one is padded, gives what it
-gave before; only what is asked to round (int8, and 16 bits in OpenVINO) is taken on trust. Knows transformers' models
-and torch, nothing of files, pooling or texts of users.
+A model is known by what it does. A change stays only if a probe, two short texts of which one is padded, gives what it
+gave before. Only intended rounding (int8, and 16 bits in OpenVINO) is not checked. Knows transformers' models and
+torch, nothing of files, pooling or users' texts.
 """
 
 import logging
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from splade_integrations.engine.compute import Backend
+from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.int8_linear import Int8Linear
 from splade_integrations.engine.kernels import kernels_run
-from splade_integrations.engine.layers import fuse_layers, use_norm_kernel
+from splade_integrations.engine.layers import PackedLinear, fuse_layers, use_norm_kernel
 from splade_integrations.engine.openvino import use_openvino
-from splade_integrations.engine.packed_linear import Linears, PackedLinear, packing_pays
-from splade_integrations.engine.precision import exact_float32
+from splade_integrations.engine.process import exact_float32
 from splade_integrations.errors import UnsupportedModelError
 
-__all__ = ["rebuild"]
+__all__ = ["Linears", "optimize", "packing_pays"]
 
 logger = logging.getLogger(__name__)
 
-# The probe's tokens, those of each text, and the second one's real ones.
+# The probe's tokens, those of each text, and the second text's real ones.
 _TOKENS, _PADDED_TO, _REAL = 16, 8, 5
 
 
-def rebuild(name: str, model: Any, dtype: torch.dtype, backend: Backend = "torch") -> tuple[nn.Linear | None, bool]:
+def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None, bool]:
     """Make a masked LM fast, and end it at what enters its decoder.
 
     Args:
-        name: What the model was asked for by, for messages.
+        name: The name under which the model was requested, for messages.
         model: The transformers model, which is changed. Its decoder becomes the identity.
-        dtype: int8 quantises the body's linear layers; other types are what the weights have, or what OpenVINO makes
-            of them.
-        backend: What computes the body's layers.
+        compute: Where and how it computes.
     Returns:
-        The decoder, or None where the head is more than a linear layer at its end: the model then gives logits still.
+        The decoder, or None if the head is more than a linear layer at its end: the model then still gives logits.
         And whether a padded text gives what it gives alone.
     Raises:
-        UnsupportedModelError: int8, and the model reads its linear layers' weights by hand; or OpenVINO, and its layers
-            are of another kind, have another activation than GELU, or give something else in float32.
-        OptionalDependencyError: OpenVINO is not installed, or one that is too old.
+        UnsupportedModelError: int8 is asked for, and the model reads the weights of its linear layers itself. Or
+            OpenVINO is, and the layers are not supported, have another activation than GELU, or give other results in
+            float32.
+        OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)
-    with exact_float32(model.device):
+    with exact_float32(compute.device):
         expected = probe()
         ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
         fused = _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
-        if fused and kernels_run(model.device):
+        if fused and kernels_run(compute.device):
             _keep_if_same(probe, expected, lambda: use_norm_kernel(model.base_model))
-        if backend == "openvino":
-            expected = _use_openvino(name, model, probe, expected, dtype)
-        quantize = dtype == torch.int8 and backend == "torch"
-        quantized = model.base_model.modules() if quantize else ()
-        if packing_pays(model.device, expected.dtype):
-            _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized])
-        decoder = _take_decoder(model, probe, probe())  # not `expected`, from which other sums may differ a little
-        if quantize:
+        if compute.by_openvino:
+            expected = _use_openvino(name, model, probe, expected, compute)
+        if packing_pays(compute.device, expected.dtype):
+            quantized_later = model.base_model.modules() if compute.quantizes_linears else ()
+            _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized_later])
+        decoder = _take_decoder(model, probe, probe())  # not `expected`: its sums may differ a little
+        if compute.quantizes_linears:
             _quantize(name, model, probe)
     return decoder, ignores_padding
+
+
+def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether this processor has kernels for packed weights of `dtype`."""
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    operations = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(operations, "_linear_pointwise")):  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(operations._is_mkldnn_bf16_supported()))
+
+
+class Linears:
+    """The linear layers of a model, to be replaced.
+
+    Args:
+        model: The model, or a part of it.
+        but: Layers to leave out.
+    """
+
+    def __init__(self, model: nn.Module, but: Iterable[nn.Module] = ()) -> None:
+        left_out = set(but)
+        self._places = [
+            (parent, name, child)
+            for parent in model.modules()
+            for name, child in parent.named_children()
+            if type(child) is nn.Linear and child not in left_out
+        ]
+
+    def replace(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """Replace each layer by what `make` makes of it. A layer with several places gets the same one in each."""
+        made: dict[nn.Linear, nn.Module] = {}
+        for _, _, child in self._places:
+            if child not in made:
+                made[child] = make(child)
+        for parent, name, child in self._places:
+            setattr(parent, name, made[child])
+
+    def put_back(self) -> None:
+        """Restore the original layers."""
+        for parent, name, child in self._places:
+            setattr(parent, name, child)
 
 
 class _Probe:
@@ -77,7 +117,11 @@ class _Probe:
         self._mask[1, _REAL:] = 0
 
     def __call__(self) -> Tensor:
-        """Of both together, then of the second alone, unmasked. (tokens, V), or what enters the decoder."""
+        """Return the outputs of both together, then of the second alone, unmasked: logits, or what enters the decoder.
+
+        Returns:
+            (2 · _PADDED_TO + _REAL, V or H).
+        """
         together = self._model(input_ids=self._ids, attention_mask=self._mask, return_dict=True).logits
         ids, mask = self._ids[1:, :_REAL], self._mask[1:, :_REAL]
         alone = self._model(input_ids=ids, attention_mask=mask, return_dict=True).logits
@@ -85,21 +129,29 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Whether two results differ by roundings only: of each layer, which are as large as the largest number's."""
+    """Return whether two results differ by rounding only. Each layer rounds by a share of the largest number."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps
-    return bool((found - expected).abs().max() <= share * expected.abs().max().clamp_min(1))  # not so for NaN
+    return bool((found - expected).abs().max() <= share * expected.abs().max().clamp_min(1))  # False for NaN
 
 
 def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable[[], None] | None]) -> bool:
-    """Make a change that returns how to undo it, or None where it made none; undo it where the probe tells it."""
+    """Apply a change, and undo it if the probe's output differs.
+
+    Args:
+        probe: The probe.
+        expected: Its output before the change.
+        change: Applies the change. It returns its undo function, or None if it changed nothing.
+    Returns:
+        Whether the change stays.
+    """
     undo, why = None, "it gives another result"
     try:
         undo = change()
         if undo is None or _same(probe(), expected):
             return undo is not None
-    except Exception as err:  # the model reads weights by hand, say, or shapes do not fit
+    except Exception as err:  # the model reads weights itself, for example, or shapes do not fit
         why = str(err)
     logger.info("A part stays as transformers made it, and is slower: %s.", why)
     if undo is not None:
@@ -107,25 +159,25 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
     return False
 
 
-def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, dtype: torch.dtype) -> Tensor:
-    """Have OpenVINO compute the body's layers. What the probe gives then: what it gave, where that is float32."""
-    if not use_openvino(model.base_model, dtype):
+def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, compute: Compute) -> Tensor:
+    """Let OpenVINO compute the backbone's layers. Return the probe's new output: in float32 the same as before."""
+    if not use_openvino(model.base_model, compute.precision):
         raise UnsupportedModelError(
-            f"{name!r} must have layers as transformers has them for BERT, RoBERTa, DistilBERT or their kin for "
+            f"{name!r} must have the layers that transformers has for BERT, RoBERTa, DistilBERT or their kin for "
             f"backend='openvino', got others, of model type {model.config.model_type!r}. Use backend='torch'."
         )
     found = probe()
-    right = _same(found, expected) if dtype == torch.float32 else found.isfinite().all()
-    if not right:
+    correct = _same(found, expected) if compute.precision == "float32" else found.isfinite().all()
+    if not correct:
         raise UnsupportedModelError(
-            f"{name!r} must give the same by OpenVINO, got logits that differ by up to "
+            f"{name!r} must give the same logits with OpenVINO, got logits that differ by up to "
             f"{(found - expected).abs().max():.1g}. Use backend='torch'."
         )
     return found
 
 
 def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> None:
-    """Lay out the weights of linear layers for the processor, but where the model reads them by hand, as heads may."""
+    """Lay out the weights of linear layers for the processor. Heads may read weights themselves: leave those alone."""
     for part in (model, model.base_model):
 
         def replace(part: nn.Module = part) -> Callable[[], None]:
@@ -138,10 +190,10 @@ def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> 
 
 
 def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | None:
-    """Replace the model's last linear layer by the identity and return it; None where that changes the maths.
+    """Replace the model's last linear layer by the identity and return it, or None if that changes the maths.
 
     Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
-    its weights by hand. So the claim is checked on a probe: decoder(what enters it) must be the model's own logits.
+    its weights themselves. So the claim is checked on a probe: decoder(its input) must be the model's own logits.
     """
     decoder = model.get_output_embeddings()
     if not isinstance(decoder, nn.Linear):
@@ -152,7 +204,7 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
     setattr(owner, child, nn.Identity())
     try:
         same = _same(linear(probe(), decoder.weight, decoder.bias), expected)
-    except Exception:  # the head reads the decoder's weights, say, or the shapes do not fit
+    except Exception:  # the head reads the decoder's weights, for example, or the shapes do not fit
         same = False
     if not same:
         setattr(owner, child, decoder)
@@ -161,9 +213,9 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
 
 
 def _quantize(name: str, model: Any, probe: _Probe) -> None:
-    """Make the body's linear layers int8, and see that it calls them as layers: some read their weights by hand.
+    """Make the backbone's linear layers int8, and check that it calls them as layers: some models read their weights.
 
-    The head's own layer stays float32: little work, and what it rounds goes straight into the weights.
+    The head's own layer stays float32: it is little work, and its rounding would go straight into the term weights.
     """
     Linears(model.base_model).replace(Int8Linear)
     try:

@@ -1,26 +1,23 @@
-"""Systems side by side on one collection: single retrievers, and their fusions by rank and by tuned weights.
+"""Systems side by side on one dataset: single retrievers, and their fusions by rank and by tuned weights.
 
-Knows collections, retrievers, rankings and measures; prints and draws nothing.
+Knows datasets, retrievers, rankings and measures; neither prints nor draws.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from itertools import product
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from splade_integrations.evaluation.dataset import Collection
+from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES, holm, interval, paired_test, per_query
-from splade_integrations.evaluation.ranking import RRF_K, Candidates, Ranking, fuse_rrf, has_tie
+from splade_integrations.evaluation.ranking import Candidates, Ranking, fuse_rrf, has_tie
+from splade_integrations.evaluation.results import Comparison, System
 from splade_integrations.evaluation.retrievers import Costs, Retriever
+from splade_integrations.milvus.defaults import RRF_K
 
 __all__ = [
     "DEPTH",
-    "Comparison",
-    "System",
     "check_baseline",
     "compare",
     "evaluate",
@@ -30,101 +27,14 @@ __all__ = [
     "system_names",
 ]
 
-# R@100 looks at so many hits.
+# R@100 looks at this many hits.
 DEPTH = 100
 _TIMED_QUERIES = 30
 _WEIGHT_STEP = 0.1
 
 
-@dataclass
-class System:
-    """One row of the comparison.
-
-    Args:
-        name: What it is.
-        measures: Means over the judged queries.
-        interval: 95 % bootstrap interval of the first measure.
-        difference: Of the first measure from the baseline's.
-        p_value: Of that difference, by a paired test, corrected for the number of systems. None for the baseline.
-        weights: Of a fusion by weights: {side: weight}.
-        tuned_on: The queries that the weights were chosen on, or "" for equal weights.
-        latency_ms: Median milliseconds of one query: encoding and search.
-        queries_with_ties: Of a fusion by rank: queries whose first ten the tie rule has a say in.
-        values: The first measure of each query. (Q,).
-    """
-
-    name: str
-    measures: dict[str, float]
-    interval: tuple[float, float]
-    difference: float = 0.0
-    p_value: float | None = None
-    weights: dict[str, float] | None = None
-    tuned_on: str = ""
-    latency_ms: float | None = None
-    queries_with_ties: int | None = None
-    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
-
-
-@dataclass
-class Comparison:
-    """What `evaluate` found. `to_dict` gives plain data for JSON.
-
-    Args:
-        collection: Name of the collection.
-        search: "exact" or "Milvus".
-        documents: How many.
-        empty_documents: How many of them are empty.
-        queries: Judged queries.
-        judgments: Judged pairs.
-        judged_but_absent: Judgments of documents that the corpus lacks; they count as missed.
-        candidates: Hits a side before fusion.
-        rrf_k: Of reciprocal rank fusion.
-        tie_rule: What decides between equal scores.
-        baseline: The system that the others are tested against.
-        systems: The rows.
-        costs: Of each retriever.
-        notes: What a reader should know.
-    """
-
-    collection: str
-    search: str
-    documents: int
-    empty_documents: int
-    queries: int
-    judgments: int
-    judged_but_absent: int
-    candidates: int
-    rrf_k: int
-    tie_rule: str
-    baseline: str
-    systems: list[System]
-    costs: dict[str, Costs]
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        whole = {name: value for name, value in vars(self).items() if name not in ("systems", "costs")}
-        systems = []
-        for system in self.systems:
-            row = vars(system).copy()
-            row.pop("values")
-            systems.append(row)
-        return whole | {"systems": systems, "costs": {name: asdict(cost) for name, cost in self.costs.items()}}
-
-    def system(self, name: str) -> System:
-        """The row of that name.
-
-        Raises:
-            ValueError: There is none.
-        """
-        for system in self.systems:
-            if system.name == name:
-                return system
-        raise ValueError(f"name must be one of {', '.join(system.name for system in self.systems)}, got {name!r}.")
-
-
 def evaluate(
-    collection: Collection,
+    dataset: Dataset,
     retrievers: Sequence[Retriever],
     *,
     candidates: int = 100,
@@ -133,37 +43,37 @@ def evaluate(
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
-    Fused are dense and the last BM25, dense and SPLADE, and all three. Weights are chosen on the train split by the
-    first measure, and are equal where there is none.
+    The fusions are those of `fusions`, by rank and by weights. Weights are chosen on the train split by the first
+    measure; without a train split they are equal.
 
     Args:
-        collection: The collection.
-        retrievers: Its documents, indexed.
-        candidates: Hits a side before fusion.
+        dataset: The dataset.
+        retrievers: Retrievers over its documents.
+        candidates: Hits of each retriever that fusion sees.
         measures: Names of ir_measures; the first one decides.
-        baseline: The system to test the others against. None takes the last BM25, or else the first retriever.
+        baseline: The system to test the others against. None is the last BM25, or the first retriever without one.
     Returns:
         Each retriever and fusion, with its measures, tests and costs.
     Raises:
-        ValueError: An unknown baseline or measure.
+        ValueError: The baseline or a measure is unknown.
     """
     names = [retriever.name for retriever in retrievers]
     check_baseline(baseline, system_names(names))
     depth = max(DEPTH, candidates)
-    encoded = {retriever.name: retriever.encode(collection.queries) for retriever in retrievers}
+    encoded = {retriever.name: retriever.encode(dataset.queries) for retriever in retrievers}
     found = {r.name: r.rank(encoded[r.name], depth) for r in retrievers}
     for retriever in retrievers:
         retriever.costs.dims_per_query = retriever.dims(encoded[retriever.name])
     train: dict[str, list[Ranking]] = {}
-    if collection.train is not None:
-        train = {r.name: r.rank(r.encode(collection.train.queries), candidates) for r in retrievers}
-    latency = {r.name: median_ms(lambda text, r=r: r.rank(r.encode([text]), depth), collection) for r in retrievers}  # type: ignore[misc]
+    if dataset.train is not None:
+        train = {r.name: r.rank(r.encode(dataset.train.queries), candidates) for r in retrievers}
+    latency = {retriever.name: _latency_ms(retriever, dataset, depth) for retriever in retrievers}
     return compare(
-        collection,
+        dataset,
         found,
         train,
         rrf={},
-        latency=latency | {rrf_name(sides): sum(latency[side] for side in sides) for sides in fusions(names)},
+        latency=latency | {rrf_name(parts): sum(latency[part] for part in parts) for parts in fusions(names)},
         candidates=candidates,
         measures=measures,
         baseline=baseline,
@@ -174,7 +84,7 @@ def evaluate(
 
 
 def compare(
-    collection: Collection,
+    dataset: Dataset,
     found: dict[str, list[Ranking]],
     train: dict[str, list[Ranking]],
     *,
@@ -187,41 +97,51 @@ def compare(
     costs: dict[str, Costs],
     notes: list[str],
 ) -> Comparison:
-    """Measure single and fused rankings. `rrf` holds fusions that a store has made; others are made here."""
-    systems = [_system(collection, name, rankings, measures, latency.get(name)) for name, rankings in found.items()]
-    for sides in fusions(list(found)):
-        lists = [tuple(r.cut(candidates) for r in query) for query in zip(*(found[s] for s in sides), strict=True)]
-        name = rrf_name(sides)
-        ours = [fuse_rrf(query, RRF_K) for query in lists]
-        fused = rrf.get(name) or [ranking.cut(DEPTH) for ranking in ours]
-        systems.append(_system(collection, name, fused, measures, latency.get(name)))
-        systems[-1].queries_with_ties = sum(has_tie(ranking, 10) for ranking in ours)
-        weights = [1 / len(sides)] * len(sides)
-        if collection.train is not None:
-            lists_of_train = list(zip(*(train[side] for side in sides), strict=True))
-            weights = _tune(collection.train, lists_of_train, measures[0])
-        weighted = [Candidates(query).fuse(weights, DEPTH) for query in lists]
-        systems.append(_system(collection, _weights_name(sides), weighted, measures, None))
-        systems[-1].weights = dict(zip(sides, weights, strict=True))
-        systems[-1].tuned_on = "" if collection.train is None else f"{len(collection.train.queries)} train queries"
+    """Measure single and fused rankings, and test them against the baseline.
+
+    Args:
+        dataset: The dataset.
+        found: {retriever: a ranking for each query}.
+        train: The same for the queries of the train split, or {} if there is none.
+        rrf: {fusion: a ranking for each query} of the fusions by rank that a store made; the others are made here.
+        latency: {system: median milliseconds of one query}.
+        candidates: As in `evaluate`.
+        measures: As in `evaluate`.
+        baseline: As in `evaluate`.
+        search: "exact" or "Milvus".
+        costs: {retriever: its costs}.
+        notes: What a reader should know.
+    """
+    systems = [_system(dataset, name, rankings, measures, latency.get(name)) for name, rankings in found.items()]
+    for parts in fusions(list(found)):
+        lists = [
+            tuple(ranking.cut(candidates) for ranking in query)
+            for query in zip(*(found[part] for part in parts), strict=True)
+        ]
+        by_rank = [fuse_rrf(query, RRF_K) for query in lists]
+        name = rrf_name(parts)
+        fused = rrf.get(name) or [ranking.cut(DEPTH) for ranking in by_rank]
+        system = _system(dataset, name, fused, measures, latency.get(name))
+        system.queries_with_ties = sum(has_tie(ranking, 10) for ranking in by_rank)
+        systems.append(system)
+        systems.append(_weighted_system(dataset, parts, lists, train, measures))
     names = [system.name for system in systems]
-    lexical = [name for name in found if name.startswith("BM25")]
     check_baseline(baseline, names)
-    against = baseline or (lexical or names)[-1 if lexical else 0]
+    against = baseline or _default_baseline(names)
     _test(systems, against)
     return Comparison(
-        collection=collection.name,
+        dataset=dataset.name,
         search=search,
-        documents=len(collection.documents),
-        empty_documents=sum(not text for text in collection.documents),
-        queries=len(collection.queries),
-        judgments=collection.judgments,
-        judged_but_absent=collection.judged_but_absent,
+        documents=len(dataset.documents),
+        empty_documents=sum(not text for text in dataset.documents),
+        queries=len(dataset.queries),
+        judgments=dataset.judgments,
+        judged_but_absent=dataset.judged_but_absent,
         candidates=candidates,
         rrf_k=RRF_K,
-        tie_rule="equal scores go by place in the corpus"
+        tie_rule="equal scores keep the order of the corpus"
         if search == "exact"
-        else "equal scores go as the store has it",
+        else "equal scores are in the store's order",
         baseline=against,
         systems=systems,
         costs=costs,
@@ -230,7 +150,7 @@ def compare(
 
 
 def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which retrievers are fused: dense + BM25, dense + SPLADE, and all three; BM25 is the last one named so.
+    """Return which retrievers are fused: dense + BM25, dense + SPLADE, and all three. BM25 is the last such one.
 
     Example:
         >>> fusions(["BM25 unstemmed", "BM25", "SPLADE"])
@@ -239,41 +159,42 @@ def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
     dense, splade = ([name] if name in names else [] for name in ("dense", "SPLADE"))
     lexical = [name for name in names if name.startswith("BM25")][-1:]
     wanted = [(*dense, *lexical), (*dense, *splade), (*dense, *lexical, *splade)]
-    return [sides for place, sides in enumerate(wanted) if len(sides) > 1 and sides not in wanted[:place]]
+    return [parts for place, parts in enumerate(wanted) if len(parts) > 1 and parts not in wanted[:place]]
 
 
 def system_names(retrievers: Sequence[str]) -> list[str]:
-    """Names of the systems that retrievers of these names make: each alone, then their fusions.
+    """Return the names of the systems that these retrievers make: each alone, then their fusions.
 
     Example:
         >>> system_names(["BM25", "SPLADE"])
         ['BM25', 'SPLADE', 'BM25 + SPLADE, RRF', 'BM25 + SPLADE, weights']
     """
-    return [*retrievers, *(name(sides) for sides in fusions(retrievers) for name in (rrf_name, _weights_name))]
+    return [*retrievers, *(name(parts) for parts in fusions(retrievers) for name in (rrf_name, _weights_name))]
 
 
 def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
-    """Refuse a baseline that is none of these systems; None, which leaves the choice to `compare`, is fine.
+    """Raise ValueError unless `baseline` is one of these systems, or None, which leaves the choice to `compare`.
 
     Raises:
-        ValueError: It is unknown.
+        ValueError: The baseline is unknown.
     """
     if baseline and baseline not in systems:
         raise ValueError(f"the baseline must be one of {'; '.join(systems)}, got {baseline!r}. Name one of them.")
 
 
-def rrf_name(sides: Sequence[str]) -> str:
-    return f"{' + '.join(sides)}, RRF"
+def rrf_name(parts: Sequence[str]) -> str:
+    """Return the name of a fusion by rank of these retrievers."""
+    return f"{' + '.join(parts)}, RRF"
 
 
-def _weights_name(sides: Sequence[str]) -> str:
-    return f"{' + '.join(sides)}, weights"
+def _weights_name(parts: Sequence[str]) -> str:
+    return f"{' + '.join(parts)}, weights"
 
 
 def _system(
-    collection: Collection, name: str, rankings: list[Ranking], measures: Sequence[str], latency: float | None
+    dataset: Dataset, name: str, rankings: list[Ranking], measures: Sequence[str], latency: float | None
 ) -> System:
-    values = per_query(collection, rankings, measures)
+    values = per_query(dataset, rankings, measures)
     first = values[measures[0]]
     return System(
         name=name,
@@ -284,7 +205,33 @@ def _system(
     )
 
 
+def _weighted_system(
+    dataset: Dataset,
+    parts: Sequence[str],
+    lists: Sequence[Sequence[Ranking]],
+    train: dict[str, list[Ranking]],
+    measures: Sequence[str],
+) -> System:
+    """Fuse by weights that are tuned on the train split, or equal if there is none."""
+    weights, tuned_on = [1 / len(parts)] * len(parts), ""
+    if dataset.train is not None:
+        train_lists = list(zip(*(train[part] for part in parts), strict=True))
+        weights = _tune(dataset.train, train_lists, measures[0])
+        tuned_on = f"{len(dataset.train.queries)} train queries"
+    fused = [Candidates(query).fuse(weights, DEPTH) for query in lists]
+    system = _system(dataset, _weights_name(parts), fused, measures, None)
+    system.weights, system.tuned_on = dict(zip(parts, weights, strict=True)), tuned_on
+    return system
+
+
+def _default_baseline(names: Sequence[str]) -> str:
+    """Return the last single BM25, or the first system if there is none."""
+    lexical = [name for name in names if name.startswith("BM25") and "+" not in name]
+    return lexical[-1] if lexical else names[0]
+
+
 def _test(systems: list[System], baseline: str) -> None:
+    """Compare each system's first measure with the baseline's."""
     reference = next(system for system in systems if system.name == baseline)
     others = [system for system in systems if system is not reference]
     corrected = holm([paired_test(system.values, reference.values) for system in others])
@@ -293,8 +240,8 @@ def _test(systems: list[System], baseline: str) -> None:
         system.p_value = p_value
 
 
-def _tune(train: Collection, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
-    """The weights, in steps of a tenth, that do best on the train split; of equal ones the most even."""
+def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
+    """Return the weights, in steps of a tenth, that do best on the train split; on a tie the most even ones."""
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)
     best: tuple[float, float, list[float]] = (-1.0, 0.0, [])
@@ -308,10 +255,14 @@ def _tune(train: Collection, lists: Sequence[Sequence[Ranking]], measure: str) -
     return best[2]
 
 
-def median_ms(search: Callable[[str], object], collection: Collection) -> float:
-    """Median milliseconds of one query alone, over the first ones of the collection."""
+def _latency_ms(retriever: Retriever, dataset: Dataset, depth: int) -> float:
+    return median_ms(lambda text: retriever.rank(retriever.encode([text]), depth), dataset)
+
+
+def median_ms(search: Callable[[str], object], dataset: Dataset) -> float:
+    """Return the median milliseconds of one query alone, over the first queries of the dataset."""
     times = []
-    for text in [collection.queries[0], *collection.queries[:_TIMED_QUERIES]]:  # the first one warms up
+    for text in [dataset.queries[0], *dataset.queries[:_TIMED_QUERIES]]:  # the first call warms up
         start = time.perf_counter()
         search(text)
         times.append(1000 * (time.perf_counter() - start))

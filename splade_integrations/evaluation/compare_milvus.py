@@ -1,6 +1,6 @@
-"""The comparison in a Milvus collection: the embeddings that exact search has, stored, searched and fused by Milvus.
+"""The comparison in a Milvus collection: Milvus stores, searches and fuses the embeddings that exact search has.
 
-Knows collections, retrievers and Milvus; its measures are those of `running.py`.
+Knows datasets, retrievers and Milvus; `compare.py` measures what they find.
 """
 
 import json
@@ -10,7 +10,6 @@ from typing import Any
 
 from splade_integrations.evaluation.compare import (
     DEPTH,
-    Comparison,
     check_baseline,
     compare,
     fusions,
@@ -18,9 +17,10 @@ from splade_integrations.evaluation.compare import (
     rrf_name,
     system_names,
 )
-from splade_integrations.evaluation.dataset import Collection
+from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES
-from splade_integrations.evaluation.milvus import MilvusCollection, bm25_analyzer
+from splade_integrations.evaluation.milvus import MilvusCollection
+from splade_integrations.evaluation.results import Comparison
 from splade_integrations.evaluation.retrievers import Retriever
 
 __all__ = ["evaluate_milvus", "milvus_system_names"]
@@ -29,78 +29,80 @@ _STORED = ("dense", "SPLADE")
 
 
 def evaluate_milvus(
-    collection: Collection,
+    dataset: Dataset,
     retrievers: Sequence[Retriever],
     *,
     uri: str,
     token: str = "",
-    name: str = "splade_evaluate",
+    collection: str = "splade_evaluate",
     candidates: int = 100,
     measures: Sequence[str] = MEASURES,
     baseline: str | None = None,
     report: Callable[[int], object] = lambda _: None,
 ) -> Comparison:
-    """The same in a Milvus collection, made for this and dropped afterwards; BM25 is then Milvus's own function.
+    """Compare as `evaluate` does, in a Milvus collection that is made for this and dropped afterwards.
+
+    BM25 is Milvus's own function.
 
     Args:
-        collection: The collection.
-        retrievers: Those of `evaluate`; the embeddings of the dense one and of SPLADE are stored.
+        dataset: The dataset.
+        retrievers: As in `evaluate`. The embeddings of the dense one and of SPLADE are stored.
         uri: A milvus-lite file, or a server.
-        token: Of a server.
-        name: Name of the collection. One of that name is replaced.
+        token: Token of a server.
+        collection: Name of the collection. A collection of that name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
-        baseline: As in `evaluate`. One that needs BM25, in a store without that function, is as None.
-        report: Told how many more documents are stored.
+        baseline: As in `evaluate`. If it needs BM25 and the store has no such function, it is as None.
+        report: Called with how many more documents are stored.
     Raises:
-        ValueError: An unknown baseline or measure.
+        ValueError: The baseline or a measure is unknown.
     """
     check_baseline(baseline, milvus_system_names([retriever.name for retriever in retrievers]))
     known = {retriever.name: retriever for retriever in retrievers if retriever.name in _STORED}
-    stored = {side: getattr(known[side], "documents", None) if side in known else None for side in _STORED}
+    stored = {name: getattr(known[name], "documents", None) if name in known else None for name in _STORED}
     start = time.perf_counter()
-    store = MilvusCollection(uri, name, collection.documents, stored["dense"], stored["SPLADE"], report, token=token)
+    store = MilvusCollection(uri, collection, dataset.documents, stored["dense"], stored["SPLADE"], report, token=token)
     seconds = time.perf_counter() - start
     try:
         depth = max(DEPTH, candidates)
 
-        def encode(side: str, texts: list[str]) -> Any:
-            return known[side].encode(texts) if side in known else texts
+        def encode(name: str, texts: list[str]) -> Any:
+            return known[name].encode(texts) if name in known else texts
 
-        encoded = {side: encode(side, collection.queries) for side in store.sides}
-        found = {side: store.search(side, encoded[side], depth) for side in store.sides}
+        encoded = {name: encode(name, dataset.queries) for name in store.retrievers}
+        found = {name: store.search(name, encoded[name], depth) for name in store.retrievers}
         train = {}
-        if collection.train is not None:
-            queries = collection.train.queries
-            train = {side: store.search(side, encode(side, queries), candidates) for side in store.sides}
-        sides_of = {rrf_name(sides): sides for sides in fusions(store.sides)}
+        if dataset.train is not None:
+            queries = dataset.train.queries
+            train = {name: store.search(name, encode(name, queries), candidates) for name in store.retrievers}
+        parts_of = {rrf_name(parts): parts for parts in fusions(store.retrievers)}
         rrf = {
-            fusion: store.fuse({side: encoded[side] for side in sides}, candidates, DEPTH)
-            for fusion, sides in sides_of.items()
+            fusion: store.fuse({part: encoded[part] for part in parts}, candidates, DEPTH)
+            for fusion, parts in parts_of.items()
         }
         latency = {
-            side: median_ms(lambda text, side=side: store.search(side, encode(side, [text]), 10), collection)  # type: ignore[misc]
-            for side in store.sides
+            name: median_ms(lambda text, name=name: store.search(name, encode(name, [text]), 10), dataset)  # type: ignore[misc]
+            for name in store.retrievers
         }
-        for fusion, sides in sides_of.items():
+        for fusion, parts in parts_of.items():
             latency[fusion] = median_ms(
-                lambda text, sides=sides: store.fuse({s: encode(s, [text]) for s in sides}, candidates, 10),  # type: ignore[misc]
-                collection,
+                lambda text, parts=parts: store.fuse({part: encode(part, [text]) for part in parts}, candidates, 10),  # type: ignore[misc]
+                dataset,
             )
-        notes = [f"Stored {len(collection.documents) / seconds:,.0f} documents/s, all fields together."]
+        notes = [f"Stored {len(dataset.documents) / seconds:,.0f} documents/s, all fields together."]
         if not store.bm25_refused:
-            notes.append(f"BM25: Milvus's own function, analyzer {json.dumps(bm25_analyzer(uri))}.")
+            notes.append(f"BM25: Milvus's own function, analyzer {json.dumps(store.analyzer)}.")
         else:
             notes.append(f"This store has no BM25 function: {store.bm25_refused}.")
         return compare(
-            collection,
+            dataset,
             found,
             train,
             rrf=rrf,
             latency=latency,
             candidates=candidates,
             measures=measures,
-            baseline=baseline if baseline in system_names(store.sides) else None,
+            baseline=baseline if baseline in system_names(store.retrievers) else None,
             search="Milvus",
             costs={},
             notes=notes,
@@ -110,10 +112,10 @@ def evaluate_milvus(
 
 
 def milvus_system_names(retrievers: Sequence[str]) -> list[str]:
-    """Names of the systems in Milvus: those of the retrievers that it stores, with Milvus's own BM25.
+    """Return the names of the systems in Milvus: of the retrievers that it stores, and of its own BM25.
 
     Example:
         >>> milvus_system_names(["BM25 unstemmed", "BM25", "SPLADE"])
         ['SPLADE', 'BM25', 'BM25 + SPLADE, RRF', 'BM25 + SPLADE, weights']
     """
-    return system_names([*(side for side in _STORED if side in retrievers), "BM25"])
+    return system_names([*(name for name in _STORED if name in retrievers), "BM25"])

@@ -1,6 +1,6 @@
 """Measures of rankings by ir_measures, and how far they can be trusted: bootstrap intervals and a paired test.
 
-Knows collections and rankings, no model.
+Knows datasets and rankings; knows no model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,55 +10,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.evaluation.dataset import Collection
+from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.ranking import Ranking, blocks
 
-__all__ = ["MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]
+__all__ = ["DRAWN_AT_ONCE", "MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
-# A p value near 0.05 then moves by some 0.002 with the seed, and the least that can come out is 0.0001.
+# With this many a p value near 0.05 moves by about 0.002 with the seed, and the smallest possible one is 0.0001.
 _SIGN_FLIPS = 10_000
-# The ends of an interval then move by some 1.5 % of its width with the seed.
+# With this many the ends of an interval move by about 1.5 % of its width with the seed.
 _BOOTSTRAPS = 2_000
 _SEED = 0  # the same figures each time
-# Numbers drawn at once, 16 bytes each: all of them would be 160 KB a query.
-_DRAWN_AT_ONCE = 2**20
+# Random numbers drawn at once, 16 bytes each. Drawing all at once would take 160 KB per query.
+DRAWN_AT_ONCE = 2**20
 
 
 def per_query(
-    collection: Collection, rankings: Sequence[Ranking], measures: Sequence[str] = MEASURES
+    dataset: Dataset, rankings: Sequence[Ranking], measures: Sequence[str] = MEASURES
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures as trec_eval defines them, for each judged query, found or not: {name: (Q,)}.
+    """Return measures as trec_eval defines them, for every judged query, even if nothing was found for it.
 
     Args:
-        collection: Where the judgments are.
-        rankings: One for each of the collection's queries, in their order.
+        dataset: It holds the judgments.
+        rankings: One for each of the dataset's queries, in their order.
         measures: Names of ir_measures, such as "nDCG@10", "R@100", "P@5", "AP"; "MRR@10" is its RR@10.
+    Returns:
+        {name: values of (Q,)}.
     Raises:
         ValueError: A measure is unknown.
         OptionalDependencyError: ir_measures is not installed.
     """
     parsed = check_measures(measures)
-    # Scores that fall by whole numbers: trec_eval would break ties of real ones by document id.
+    # Scores that fall by whole numbers, because trec_eval breaks ties of real scores by document id.
     run = {
-        query: {collection.document_ids[row]: float(-rank) for rank, row in enumerate(ranking.rows)}
-        for query, ranking in zip(collection.query_ids, rankings, strict=True)
+        query: {dataset.document_ids[row]: float(-rank) for rank, row in enumerate(ranking.rows)}
+        for query, ranking in zip(dataset.query_ids, rankings, strict=True)
     }
-    places = {query: place for place, query in enumerate(collection.query_ids)}
+    places = {query: place for place, query in enumerate(dataset.query_ids)}
     names = {measure: name for name, measure in parsed.items()}
     values = {name: np.zeros(len(places)) for name in parsed}
     with require_extra("evaluate", module="splade_integrations.evaluation"):
         import ir_measures
-    for metric in ir_measures.iter_calc(list(names), collection.qrels, run):
+    for metric in ir_measures.iter_calc(list(names), dataset.qrels, run):
         values[names[metric.measure]][places[metric.query_id]] = metric.value
     return values
 
 
 def check_measures(measures: Sequence[str]) -> dict[str, Any]:
-    """{name: ir_measures' measure}.
+    """Return {name: ir_measures' measure}.
 
     Raises:
-        ValueError: One is unknown.
+        ValueError: A measure is unknown.
     """
     with require_extra("evaluate", module="splade_integrations.evaluation"):
         import ir_measures
@@ -66,18 +68,18 @@ def check_measures(measures: Sequence[str]) -> dict[str, Any]:
     for name in measures:
         try:
             parsed[name] = ir_measures.parse_measure("RR" + name[3:] if name.startswith("MRR") else name)
-        except Exception as err:  # it has an error of its own for names and one for their form
+        except Exception as err:  # it raises one error for unknown names and another for malformed ones
             raise ValueError(
-                f"a measure must be one of ir_measures', such as nDCG@10, R@100 or P@5, got {name!r}. See its page."
+                f"a measure must be one of ir_measures', such as nDCG@10, R@100 or P@5, got {name!r}. See ir-measur.es."
             ) from err
     return parsed
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over queries: what other queries of the same kind could have given.
+    """Return the 95 % bootstrap interval of a mean over queries: what other queries of the same kind could have given.
 
     Args:
-        values: One for each query. (Q,).
+        values: One per query. (Q,).
     """
     generator = np.random.default_rng(_SEED)
     shapes = _shapes(_BOOTSTRAPS, len(values))
@@ -87,10 +89,10 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> float:
-    """Two-sided p value of a difference of means over the same queries, by random sign flips.
+    """Return the two-sided p value of a difference of means over the same queries, by random sign flips.
 
     Args:
-        values: One for each query. (Q,).
+        values: One per query. (Q,).
         baseline: The other system's. (Q,).
     Source:
         Smucker et al., A comparison of statistical significance tests for information retrieval evaluation, CIKM 2007.
@@ -104,13 +106,13 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
 
 
 def _shapes(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
-    """The shape (resamples, queries) in parts of a few rows, whose draws one after the other are those of the whole."""
-    for rows in blocks(resamples, max(1, _DRAWN_AT_ONCE // max(1, queries))):
+    """Split the shape (resamples, queries) into parts of a few rows; drawing them in turn equals drawing the whole."""
+    for rows in blocks(resamples, max(1, DRAWN_AT_ONCE // max(1, queries))):
         yield rows.stop - rows.start, queries
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for being several, by Holm's method.
+    """Return p values corrected for multiple tests, by Holm's method.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

@@ -1,13 +1,13 @@
-"""A comparison and a sweep as pictures. Knows results, nothing of how they came about.
+"""Plots of a comparison and of a sweep. Knows results; knows nothing about how they were computed.
 
-Readable in black and white: markers and line styles tell systems apart, colour only helps.
+The plots are readable in black and white: markers and line styles tell systems apart, colour only helps.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.evaluation.compare import Comparison
+from splade_integrations.evaluation.results import Comparison
 from splade_integrations.evaluation.sweep import SweepPoint
 
 __all__ = ["plot_comparison", "plot_sweep"]
@@ -17,7 +17,7 @@ _COLOURS = ("#1b5e9b", "#c25b00", "#2e7d32", "#7b1fa2")
 
 
 def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
-    """The first measure of each system with its 95 % interval; the baseline's mean as a line.
+    """Plot the first measure of each system with its 95 % interval, and the baseline's mean as a line.
 
     Args:
         comparison: What `evaluate` returned.
@@ -57,17 +57,17 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
     ax.set_yticks(range(len(systems)), [system.name for system in systems])
     ax.set_ylim(len(systems) - 0.4, -0.8)
     ax.set_xlabel(f"{measure} (0 to 1), mean over {comparison.queries} queries and its 95 % interval")
-    ax.set_title(f"{comparison.collection}, {comparison.search} search; dashed: {comparison.baseline}", fontsize=10)
+    ax.set_title(f"{comparison.dataset}, {comparison.search} search; dashed: {comparison.baseline}", fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
 def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = None, ax: Any = None) -> Any:
-    """Quality against the size of the index: a line for each number type, a point for each pruning.
+    """Plot quality against the size of the index: a line for each number type, a point for each pruning.
 
     Args:
         points: What `sweep` returned.
-        comparison: Of the same collection, to draw its BM25 and dense retriever as lines to compare with.
+        comparison: Of the same dataset, or None. Its BM25 and dense retrievers are drawn as lines to compare with.
         ax: Axes to draw into. None makes a figure.
     Returns:
         The axes.
@@ -78,7 +78,7 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
     measure = next(iter(points[0].measures))
     for place, dtype in enumerate(dict.fromkeys(point.dtype for point in points)):
         line = sorted((point for point in points if point.dtype == dtype), key=lambda point: point.index_bytes)
-        shift = 1.02**place  # so that equal points of two types are both seen
+        shift = 1.02**place  # so that equal points of two types are both visible
         x = [point.index_bytes / 1e6 * shift for point in line]
         y = [point.measures[measure] for point in line]
         errors = [

@@ -1,6 +1,6 @@
 """Exact rankings from all scores, and fusion of rankings: reciprocal rank and weighted sum.
 
-numpy and scipy; knows no model, no store and no collection.
+Uses numpy and scipy; knows no model, no store and no dataset.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 __all__ = [
-    "RRF_K",
     "Candidates",
     "Ranking",
     "blocks",
@@ -25,7 +24,6 @@ __all__ = [
     "unit_rows",
 ]
 
-RRF_K = 60  # as in the paper, and as our Milvus stores have it
 # Queries scored at once: a block of (64, N) float64 scores.
 _QUERIES_AT_ONCE = 64
 
@@ -43,20 +41,20 @@ class Ranking:
     scores: list[float]
 
     def cut(self, depth: int) -> "Ranking":
-        """The first `depth` of them."""
+        """Return the first `depth` hits."""
         return Ranking(self.rows[:depth], self.scores[:depth])
 
 
 def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> Ranking:
-    """The `depth` highest scores; ties by row.
+    """Return the `depth` highest scores, ties in the order of rows.
 
     Args:
-        scores: One for each document. (N,).
-        depth: Longest ranking.
+        scores: One per document. (N,).
+        depth: Most hits.
         positive: Leave out documents whose score is not above 0: those that share no term.
     """
     found = np.flatnonzero(scores > 0) if positive else np.arange(len(scores))
-    if len(found) > depth:  # all that tie with the last one stay, so that ties still go by row
+    if len(found) > depth:  # keep all that tie with the last one, so that ties stay in order
         least = np.partition(scores[found], len(found) - depth)[len(found) - depth]
         found = found[scores[found] >= least]
     order = found[np.argsort(-scores[found], kind="stable")][:depth]
@@ -64,12 +62,12 @@ def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> R
 
 
 def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], depth: int) -> list[Ranking]:
-    """The `depth` documents of highest cosine for each query, computed in float64; ties by row.
+    """Return the `depth` documents of highest cosine for each query, computed in float64, ties in the order of rows.
 
     Args:
         queries: Dense embeddings. (Q, H).
         documents: `unit_rows` of dense embeddings. (N, H).
-        depth: Longest ranking.
+        depth: Most hits.
     """
     unit_queries = unit_rows(queries)
     return [
@@ -80,7 +78,7 @@ def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], dep
 
 
 def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Rows divided by their length, in float64; a row of zeros stays."""
+    """Divide rows by their length, in float64; a row of zeros stays."""
     wide = matrix.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     unit: NDArray[np.float64] = wide / np.where(norms == 0, 1, norms)
@@ -88,14 +86,14 @@ def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rank_sparse(queries: csr_array, documents: csr_array, depth: int) -> list[Ranking]:
-    """The `depth` documents of highest inner product for each query, computed in float64; ties by row.
+    """Return the `depth` documents of highest inner product for each query, computed in float64.
 
-    A document that shares no term with the query is not ranked, as in Milvus.
+    Ties are in the order of rows. A document that shares no term with the query is not ranked, as in Milvus.
 
     Args:
         queries: Sparse embeddings. (Q, V).
         documents: `postings` of sparse embeddings. (V, N).
-        depth: Longest ranking.
+        depth: Most hits.
     """
     wide = queries.astype(np.float64)
     return [
@@ -106,15 +104,15 @@ def rank_sparse(queries: csr_array, documents: csr_array, depth: int) -> list[Ra
 
 
 def postings(documents: csr_array) -> csr_array:
-    """Sparse embeddings (N, V) as an inverted index (V, N) in float64."""
+    """Return sparse embeddings (N, V) as an inverted index (V, N) in float64."""
     inverted: csr_array = documents.astype(np.float64).T.tocsr()
     return inverted
 
 
 def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
-    """Reciprocal rank fusion: each ranking adds 1 / (k + rank). Equal scores go by row.
+    """Fuse rankings by reciprocal rank: each ranking adds 1 / (k + rank). Equal scores are in the order of rows.
 
-    That is the tie rule of milvus-lite 3.2 (`SortOp` with the primary key as its tie-break), for rows as primary keys.
+    milvus-lite 3.2 breaks ties the same way (`SortOp`, by primary key) if rows are the primary keys.
 
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
@@ -132,19 +130,19 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Whether equal scores are among the first `depth` + 1: then the tie rule has a say in the first `depth`."""
+    """Whether equal scores are among the first `depth` + 1, so that the tie rule decides about the first `depth`."""
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 
 
 class Candidates:
-    """Rankings of several retrievers for one query, their scores brought to one scale, to be summed by weights.
+    """The rankings of several retrievers for one query, with scores on one scale, so that weighted sums make sense.
 
-    Each retriever's scores are scaled to 0 for its lowest candidate and 1 for its highest; a document that it did not
+    Each retriever's scores are scaled to 0 for its lowest candidate and 1 for its highest. A document that it did not
     find has 0. The scale depends on how many candidates there are.
 
     Args:
-        rankings: One of each retriever.
+        rankings: One per retriever.
 
     Example:
         >>> found = Candidates([Ranking([4, 2], [9.0, 5.0]), Ranking([2, 7], [1.0, 0.5])])
@@ -163,12 +161,12 @@ class Candidates:
                 self.scaled[places, column] = (scores - scores.min()) / spread if spread > 0 else 1.0
 
     def fuse(self, weights: Sequence[float], depth: int | None = None) -> Ranking:
-        """The candidates by their weighted sum; ties by row."""
+        """Return the candidates by weighted sum, ties in the order of rows."""
         scores = self.scaled @ np.asarray(weights, np.float64)
         order = np.argsort(-scores, kind="stable")[:depth]
         return Ranking(self.rows[order].tolist(), scores[order].tolist())
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that cover `total`."""
+    """Return slices of at most `size` that cover `total`."""
     return (slice(start, min(start + size, total)) for start in range(0, total, size))

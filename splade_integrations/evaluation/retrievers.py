@@ -1,8 +1,9 @@
-"""The retrievers that are compared, by exact search: BM25, a dense model, SPLADE. Each tells what it cost.
+"""The retrievers that are compared by exact search: BM25, a dense model, SPLADE. Each says what it costs.
 
-Knows encoders and rankings, no collection, no measure and no Milvus.
+Knows encoders and rankings; knows no dataset, no measure and no Milvus.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from transformers.utils import logging as transformers_logging
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.engine.compute import resolve_device
 from splade_integrations.errors import first_line
 from splade_integrations.evaluation.ranking import (
     Ranking,
@@ -34,10 +33,10 @@ Report = Callable[[int], object]
 
 
 class DenseEncoder(Protocol):
-    """What the evaluation needs of a dense model; one of sentence-transformers is one, and any object with `encode`."""
+    """What the evaluation needs of a dense model: `encode`, which sentence-transformers' models have."""
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """Encode texts. (len(texts), H)."""
+        """Encode texts. Returns (len(texts), H)."""
         ...
 
 
@@ -46,10 +45,10 @@ class Costs:
     """What a retriever costs.
 
     Args:
-        texts_per_second: Documents encoded, or indexed, a second.
+        texts_per_second: Documents encoded, or indexed, per second.
         index_bytes: Bytes of the index in memory, as exact search holds it.
         dims_per_document: Stored values of a document on average.
-        dims_per_query: Those of a query; set by `evaluate`, which has queries.
+        dims_per_query: Stored values of a query on average; `evaluate` sets it, because it has the queries.
     """
 
     texts_per_second: float
@@ -59,30 +58,30 @@ class Costs:
 
 
 class Retriever(Protocol):
-    """Documents indexed, ready to rank."""
+    """An index of documents that ranks them for queries."""
 
     name: str
     costs: Costs
 
     def encode(self, queries: list[str]) -> Any:
-        """Queries in the form that `rank` takes; it can be sliced."""
+        """Return queries in the form that `rank` takes; it can be sliced."""
         ...
 
     def rank(self, queries: Any, depth: int) -> list[Ranking]:
-        """The best `depth` documents for each query."""
+        """Return the best `depth` documents for each query."""
         ...
 
     def dims(self, queries: Any) -> float:
-        """Stored values of an encoded query on average."""
+        """Return the stored values of an encoded query on average."""
         ...
 
 
 class Bm25:
-    """BM25 by bm25s: English stop words, Lucene's formula, k1 = 1.5, b = 0.75.
+    """BM25 of bm25s: English stop words, Lucene's formula, k1 = 1.5, b = 0.75.
 
     Args:
         documents: Texts.
-        stemmed: Whether words are stemmed by Snowball's English stemmer.
+        stemmed: Whether Snowball's English stemmer stems the words.
     Raises:
         OptionalDependencyError: bm25s or PyStemmer is not installed.
     """
@@ -107,20 +106,20 @@ class Bm25:
             self._index.index(words, show_progress=False)
         seconds = time.perf_counter() - start
         stored = sum(len(set(row)) for row in words)
-        # Scores in float32 and rows in int32, as an inverted index needs them.
+        # An inverted index needs a float32 score and an int32 row for each.
         self.costs = Costs(len(documents) / seconds, 8 * stored, stored / max(1, len(documents)))
         self._documents = len(documents)
 
     def encode(self, queries: list[str]) -> list[list[str]]:
-        """Words of queries."""
+        """Return the words of queries."""
         return self._tokenize(queries)
 
     def dims(self, queries: list[list[str]]) -> float:
-        """Distinct words of a query on average."""
+        """Return the distinct words of a query on average."""
         return float(np.mean([len(set(words)) for words in queries])) if queries else 0.0
 
     def rank(self, queries: list[list[str]], depth: int) -> list[Ranking]:
-        """The best documents by score; ties by row; a document that shares no word is not ranked."""
+        """Return the best documents by score, ties in the order of rows, without those that share no word."""
         rankings = []
         for words in queries:
             known = [word for word in words if not self._empty and word in self._index.vocab_dict]
@@ -130,7 +129,7 @@ class Bm25:
 
 
 def bm25_name(*, stemmed: bool) -> str:
-    """The name of such a `Bm25`, known before it is made."""
+    """Return the name that such a `Bm25` has, before it is made."""
     return "BM25" if stemmed else "BM25 unstemmed"
 
 
@@ -140,7 +139,7 @@ class Dense:
     Args:
         encoder: The model.
         documents: Texts.
-        report: Told how many more texts are done.
+        report: Called with how many more texts are done.
     """
 
     name = "dense"
@@ -148,7 +147,7 @@ class Dense:
     def __init__(self, encoder: DenseEncoder, documents: list[str], report: Report = lambda _: None) -> None:
         self._encoder = encoder
         start = time.perf_counter()
-        # By length, so that a batch has little padding; sentence-transformers does so within a call only.
+        # Sorted by length, so that a batch has little padding; sentence-transformers sorts within a call only.
         order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         parts = []
         for first in range(0, len(order), 64):
@@ -161,15 +160,15 @@ class Dense:
         self.costs = Costs(len(documents) / (time.perf_counter() - start), self.documents.nbytes, width)
 
     def encode(self, queries: list[str]) -> NDArray[np.float32]:
-        """Dense embeddings of queries. (Q, H)."""
+        """Return dense embeddings of queries. (Q, H)."""
         return np.asarray(self._encoder.encode(queries), np.float32)
 
     def dims(self, queries: NDArray[np.float32]) -> float:
-        """The model's width."""
+        """Return the model's width."""
         return float(queries.shape[1])
 
     def rank(self, queries: NDArray[np.float32], depth: int) -> list[Ranking]:
-        """The best documents by cosine; ties by row."""
+        """Return the best documents by cosine, ties in the order of rows."""
         return rank_dense(queries, self._unit, depth)
 
 
@@ -178,8 +177,8 @@ class Splade:
 
     Args:
         encoder: The model.
-        documents: Texts, or their embeddings, (N, V), which then cost nothing.
-        report: Told how many more texts are done.
+        documents: Texts, or their embeddings, (N, V), which then take no time.
+        report: Called with how many more texts are done.
         pruning: Which terms of a document are kept.
     """
 
@@ -207,36 +206,40 @@ class Splade:
         self.costs = Costs(count / max(seconds, 1e-9), stored, self.documents.nnz / max(1, count))
 
     def encode(self, queries: list[str]) -> csr_array:
-        """Sparse embeddings of queries. (Q, V)."""
+        """Return sparse embeddings of queries. (Q, V)."""
         return self._encoder.encode_queries(queries)
 
     def dims(self, queries: csr_array) -> float:
-        """Terms of a query on average."""
+        """Return the terms of a query on average."""
         return queries.nnz / max(1, queries.shape[0])
 
     def rank(self, queries: csr_array, depth: int) -> list[Ranking]:
-        """The best documents by inner product; ties by row; a document that shares no term is not ranked."""
+        """Return the best documents by inner product, ties in the order of rows, without those that share no term."""
         return rank_sparse(queries, self._postings, depth)
 
 
 def load_dense(name: str | PathLike[str], *, max_length: int | None = None, device: str = "auto") -> DenseEncoder:
-    """A dense model of sentence-transformers.
+    """Load a dense model of sentence-transformers.
 
     Args:
         name: A folder, or a name on the hub.
         max_length: Most tokens of a text; None is the model's own.
-        device: As `SpladeEncoder` has it.
+        device: As `SpladeEncoder` takes it.
     Raises:
         OptionalDependencyError: sentence-transformers is not installed.
-        FileNotFoundError: The model is not there.
+        FileNotFoundError: There is no such model.
     """
     with require_extra("evaluate", module="A dense model"):
         from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    from splade_integrations.engine.compute import resolve_compute
+
     local = Path(name).is_dir() and transformers_logging.is_progress_bar_enabled()
-    if local:  # reading a file is quick; a download keeps its bar
+    if local:  # reading files is quick; a download keeps its bar
         transformers_logging.disable_progress_bar()
     try:
-        model = SentenceTransformer(fspath(name), device=str(resolve_device(device)))
+        model = SentenceTransformer(fspath(name), device=str(resolve_compute(device).device))
     except OSError as err:
         raise FileNotFoundError(
             f"dense model {name!r} must be a folder, or a model on the hub that can be reached. Check the name and "
@@ -260,7 +263,5 @@ class _SentenceTransformer:
 
 
 def _reports(encoder: SparseTextEncoder) -> bool:
-    """Whether an encoder takes our progress; not every SparseTextEncoder does."""
-    import inspect
-
+    """Whether an encoder can report progress; not every `SparseTextEncoder` does."""
     return "show_progress" in inspect.signature(encoder.encode_documents).parameters

@@ -1,12 +1,12 @@
-"""What pruning and number types cost and save: one SPLADE model at several settings, as points of a trade-off.
+"""What pruning and number types cost and save: one SPLADE model measured at several settings.
 
-Knows retrievers, collections and measures; draws nothing.
+Knows retrievers, datasets and measures; draws nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from splade_integrations.evaluation.dataset import Collection
+from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES, interval, per_query
 from splade_integrations.evaluation.retrievers import Splade
 from splade_integrations.sparse import Pruning, SparseTextEncoder
@@ -16,14 +16,14 @@ __all__ = ["SweepPoint", "sweep"]
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One setting.
+    """One setting of a model, and what was measured with it.
 
     Args:
         dtype: Number type of the model.
         max_active_dims: Most terms of a document, or None for all.
         dims_per_document: Terms of a document on average.
-        index_bytes: Of the inverted index: 8 bytes a term.
-        texts_per_second: Documents encoded a second.
+        index_bytes: Size of the inverted index: 8 bytes per stored term.
+        texts_per_second: Documents encoded per second.
         measures: Means over the judged queries.
         interval: 95 % bootstrap interval of the first measure.
     """
@@ -38,7 +38,7 @@ class SweepPoint:
 
 
 def sweep(
-    collection: Collection,
+    dataset: Dataset,
     encoders: Mapping[str, Callable[[], SparseTextEncoder]],
     max_active_dims: Sequence[int | None] = (None,),
     *,
@@ -47,24 +47,24 @@ def sweep(
 ) -> list[SweepPoint]:
     """Measure a model at each number type and each pruning of its documents.
 
-    Documents are encoded once for each number type; pruning keeps the heaviest terms of the rows that there are.
+    Documents are encoded once for each number type. Pruning then keeps the heaviest terms of those rows.
 
     Args:
-        collection: The collection.
-        encoders: For each number type what loads the model in it.
+        dataset: The dataset.
+        encoders: {number type: function that loads the model in it}.
         max_active_dims: Most terms of a document; None keeps all.
         measures: Names of ir_measures.
-        report: Told how many more documents are encoded.
+        report: Called with how many more documents are encoded.
     """
     points = []
     for dtype, load in encoders.items():
         encoder = load()
-        whole = Splade(encoder, collection.documents, report)
-        queries = whole.encode(collection.queries)
+        whole = Splade(encoder, dataset.documents, report)
+        queries = whole.encode(dataset.queries)
         for limit in max_active_dims:
             pruning = None if limit is None else Pruning(max_active_dims=limit)
             pruned = Splade(encoder, whole.documents, pruning=pruning)
-            values = per_query(collection, pruned.rank(queries, 100), measures)
+            values = per_query(dataset, pruned.rank(queries, 100), measures)
             points.append(
                 SweepPoint(
                     dtype=dtype,

@@ -1,7 +1,7 @@
-"""LangChain: `hybrid_milvus`, a vector store over dense and SPLADE vectors, and `SpladeSparseEmbedding`.
+"""LangChain: `hybrid_milvus`, a vector store, and the sparse embedding that it uses.
 
-Needs langchain-core and pymilvus alone. The embedding also plugs into langchain-milvus's own store, if that is
-installed. Knows LangChain; the maths is the encoder's, and Milvus is `splade_integrations.milvus`'s.
+Needs langchain-core and pymilvus alone. `SpladeSparseEmbedding` also plugs into langchain-milvus's own store, if that
+is installed. Knows LangChain; the maths is the encoder's, and the collection is the Milvus room's.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

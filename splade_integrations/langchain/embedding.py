@@ -1,11 +1,11 @@
 """The encoder as LangChain's Milvus stores want it: lists of `{token id: weight}`. Knows no Milvus connection."""
 
-from typing import Any
+from typing import Unpack
 
-from splade_integrations.adapter import AdaptedEncoder
+from splade_integrations.adapter import AdaptedEncoder, document_terms, query_terms
 from splade_integrations.langchain.interface import BaseSparseEmbedding
-from splade_integrations.milvus.defaults import document_terms, query_terms
 from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
@@ -43,9 +43,9 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         encoder: SparseTextEncoder | None = None,
         model_name: str | None = None,
         dynamic_batching: bool = True,
-        **encoder_options: Any,
+        **encoder_options: Unpack[EncoderOptions],
     ) -> None:
-        self._adapted = AdaptedEncoder(encoder, model_name, encoder_options, dynamic_batching=dynamic_batching)
+        self._adapted = AdaptedEncoder(encoder, model_name, dynamic_batching=dynamic_batching, **encoder_options)
 
     @property
     def encoder(self) -> SparseTextEncoder:

@@ -1,7 +1,8 @@
 """LlamaIndex: its sparse embedding, and a hybrid vector store over a Milvus collection.
 
-`SpladeSparseEmbedding` and `HybridMilvusVectorStore`. Needs llama-index-core and pymilvus. If llama-index-vector-stores-milvus is installed as well, the embedding fits its
-`MilvusVectorStore`. Knows LlamaIndex; the maths is the encoder's.
+`SpladeSparseEmbedding` and `HybridMilvusVectorStore` need llama-index-core and pymilvus. If
+llama-index-vector-stores-milvus is installed as well, the embedding fits its `MilvusVectorStore`. Knows LlamaIndex; the
+maths is the encoder's.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

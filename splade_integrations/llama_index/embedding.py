@@ -69,7 +69,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         dynamic_batching: bool = True,
         **encoder_options: Unpack[EncoderOptions],
     ) -> None:
-        adapted = AdaptedEncoder(encoder, model_name, {**encoder_options}, dynamic_batching=dynamic_batching)
+        adapted = AdaptedEncoder(encoder, model_name, dynamic_batching=dynamic_batching, **encoder_options)
         name = str(model_name or getattr(encoder, "model_name", type(encoder).__name__))
         super().__init__(model_name=name, embed_batch_size=embed_batch_size, num_workers=num_workers)
         self._adapted = adapted

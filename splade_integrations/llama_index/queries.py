@@ -13,7 +13,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from splade_integrations.llama_index.filters import from_metadata_filters
 from splade_integrations.llama_index.nodes import node_of
 from splade_integrations.llama_index.options import search_params_of
-from splade_integrations.milvus.defaults import is_blank
+from splade_integrations.milvus.defaults import MOST_CANDIDATES, is_blank
 from splade_integrations.milvus.filters import And, Compare, Filter
 from splade_integrations.milvus.rows import Hit
 from splade_integrations.milvus.schema import Side
@@ -236,7 +236,7 @@ def _mmr(
         raise ValueError(f"mmr_threshold must be a number from 0 to 1, got {threshold}. 1 is relevance alone.")
     factor = keywords.get("mmr_prefetch_factor") or _MMR_PREFETCH_FACTOR
     candidates = keywords.get("mmr_prefetch_k") or factor * query.similarity_top_k
-    return threshold, max(int(candidates), query.similarity_top_k)
+    return threshold, max(min(int(candidates), MOST_CANDIDATES), query.similarity_top_k)
 
 
 def _filter_of(

@@ -14,10 +14,10 @@ from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from splade_integrations.dependencies import require_extra
+from splade_integrations.dependencies import check_installed, require_extra
+from splade_integrations.errors import OptionalDependencyError
 from splade_integrations.milvus.defaults import READ_TIMEOUT
 from splade_integrations.milvus.filters import Engine
-from splade_integrations.milvus.settings import is_lite, lite_version
 
 with require_extra("milvus", module=__name__):
     import grpc
@@ -25,10 +25,33 @@ with require_extra("milvus", module=__name__):
     from pymilvus.exceptions import ConnectionConfigException
     from pymilvus.orm.connections import connections
 
-__all__ = ["AsyncClients", "Connection", "open_client", "write_lock"]
+__all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client", "write_lock"]
 
 _write_locks: dict[str, Any] = {}
 _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
+
+
+def lite_version(uri: str) -> str:
+    """Return the version of milvus-lite if `uri` names one of its files, "" if it names a server.
+
+    Raises:
+        OptionalDependencyError: The milvus-lite installed is missing or known to score wrongly.
+    """
+    if "://" in uri and not uri.startswith("file:"):
+        return ""
+    try:
+        version = importlib.metadata.version("milvus-lite")
+    except importlib.metadata.PackageNotFoundError as err:
+        raise OptionalDependencyError(
+            f"The database file {uri!r} needs milvus-lite. Install it with: pip install 'splade-integrations[milvus]'."
+        ) from err
+    check_installed("milvus-lite")
+    return version
+
+
+def is_lite(uri: str) -> bool:
+    """Return whether `uri` names a milvus-lite file rather than a server. Raises as `lite_version`."""
+    return lite_version(uri) != ""
 
 
 def write_lock(uri: str) -> Any:

@@ -3,7 +3,7 @@
 Fusion, candidates a side, time-outs, placeholders for empty sparse rows, texts that fit a VARCHAR.
 """
 
-import unicodedata
+from splade_integrations.adapter import EMPTY_QUERY, document_terms, is_blank, query_terms
 
 __all__ = [
     "MAX_TEXT_BYTES",
@@ -21,19 +21,14 @@ __all__ = [
     "query_terms",
 ]
 
-RRF_K = 60
-MOST_CANDIDATES = 16_384  # more a server refuses
-# Bytes of UTF-8 that a text field holds: the most of a Milvus VARCHAR.
-MAX_TEXT_BYTES = 65_535
+RRF_K = 60  # of reciprocal rank fusion: each ranking adds 1 / (RRF_K + rank); 60 as in Cormack et al., SIGIR 2009
+MOST_CANDIDATES = 16_384  # hits of one search; a Milvus server refuses more
+MAX_TEXT_BYTES = 65_535  # bytes of UTF-8 that a text field holds: the most of a Milvus VARCHAR
 # Rows of one write: its message is built and sent in so little time that an event loop beside it is not held up.
 ROWS_PER_WRITE = 100
 # Seconds. Without a limit pymilvus tries 75 times, up to 3 s apart, before it says that a server is down.
 READ_TIMEOUT = 30.0
 WRITE_TIMEOUT = 120.0
-
-# Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
-_EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
-_EMPTY_QUERY = {2**32 - 3: 1e-6}
 
 
 def candidates(k: int) -> int:
@@ -48,38 +43,9 @@ def candidates(k: int) -> int:
     return max(k, min(max(100, 10 * k), MOST_CANDIDATES))
 
 
-def is_blank(text: str) -> bool:
-    r"""Return whether a text holds nothing but white space and control characters, so that no query should find it.
-
-    A model gives such a text weights all the same, from its special tokens: they would match many queries.
-
-    Example:
-        >>> is_blank(""), is_blank(" \t\u200b"), is_blank("?")
-        (True, True, False)
-    """
-    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
-
-
-def document_terms(terms: dict[int, float], text: str) -> dict[int, float]:
-    """Return a document's sparse row, or a placeholder that Milvus stores and no query finds.
-
-    milvus-lite 3 refuses a whole insert batch that holds an empty vector.
-
-    Args:
-        terms: {token id: weight}.
-        text: What was embedded. A blank one gets the placeholder whatever its terms.
-    """
-    return dict(_EMPTY_DOCUMENT) if is_blank(text) or not any(terms.values()) else terms
-
-
-def query_terms(terms: dict[int, float], text: str) -> dict[int, float]:
-    """Return a query's sparse row, or a placeholder that finds nothing. Arguments as `document_terms`."""
-    return dict(_EMPTY_QUERY) if is_blank(text) or not any(terms.values()) else terms
-
-
 def has_terms(terms: dict[int, float]) -> bool:
     """Return whether a query's sparse row can find anything: it is neither empty nor the placeholder."""
-    return any(weight != 0 and term not in _EMPTY_QUERY for term, weight in terms.items())
+    return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 
 
 def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", limit: int = MAX_TEXT_BYTES) -> None:

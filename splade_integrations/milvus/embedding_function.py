@@ -13,8 +13,8 @@ from scipy.sparse import csr_array
 from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.sparse import Pruning
 
-if TYPE_CHECKING:  # it brings torch
-    from splade_integrations.encoder import SpladeEncoder
+if TYPE_CHECKING:
+    from splade_integrations.encoder import SpladeEncoder  # loads torch
 
 __all__ = ["SparseRows", "SpladeEmbeddingFunction"]
 
@@ -79,7 +79,7 @@ class SpladeEmbeddingFunction:
         k_tokens_document: int | None = None,
         **encoder_options: Any,
     ) -> None:
-        options = {
+        options: dict[str, Any] = {
             "batch_size": batch_size,
             "query_prompt": query_instruction or None,  # none given: the model's own prompt, if it has one
             "document_prompt": doc_instruction or None,
@@ -87,7 +87,7 @@ class SpladeEmbeddingFunction:
             "query_pruning": None if k_tokens_query is None else Pruning(max_active_dims=k_tokens_query),
             "document_pruning": None if k_tokens_document is None else Pruning(max_active_dims=k_tokens_document),
         }
-        self._adapted = AdaptedEncoder(None, fspath(model_name), options | encoder_options)
+        self._adapted = AdaptedEncoder(model_name=fspath(model_name), **(options | encoder_options))
 
     @property
     def encoder(self) -> "SpladeEncoder":

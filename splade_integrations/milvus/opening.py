@@ -46,7 +46,7 @@ class Opening:
         self._fields: Fields | None = None
         self._partitions: set[str] = set()
         if drop_old:
-            self._drop()
+            self.drop()
         elif self.exists():
             self._learn()
 
@@ -150,18 +150,32 @@ class Opening:
         # Without a limit of its own: a server waits until the collection is in memory.
         self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Delete the collection, if it exists.
+
+        Raises:
+            ValueError: The name is an alias. Milvus would delete the collection behind it.
+        """
         with self.connection.lock:
             if not self.exists():
                 return
             name = self._do("describe_collection")["collection_name"]
             if name != self.name:
                 raise ValueError(
-                    f"drop_old must name a collection, got {self.name!r}, an alias of {name!r}, which would be deleted "
-                    "with it. Name the collection, or index anew behind the alias."
+                    f"the name of a collection to drop must be its own, got {self.name!r}, an alias of {name!r}, which "
+                    "would be deleted with it. Name the collection, or index again behind the alias."
                 )
             self._do("drop_collection", timeout=self._write_timeout())
             self._fields = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def described(self) -> dict[str, Any]:
+        """Return what Milvus says of the collection, as `MilvusClient.describe_collection` does."""
+        description: dict[str, Any] = self._do("describe_collection")
+        return description
 
     def _do(self, method: str, **arguments: Any) -> Any:
         how = {"collection_name": self.name, "timeout": self._read_timeout(), **arguments}

@@ -89,6 +89,7 @@ class Schema:
             can name a key as it is: `year > 2000`, not `metadata["year"] > 2000`.
         auto_id: Whether Milvus numbers the rows of a new collection.
         primary_max_length: Most bytes of an id.
+        number_ids: Whether the ids of a new collection are numbers, given as their digits.
         metric_type: Of the dense side: "COSINE", "IP" or "L2".
         index_params, search_params: {side: what takes the place of our defaults}.
         option_names: {name of a field's argument here: the option by which the user names that field}, for messages.
@@ -106,6 +107,7 @@ class Schema:
     dynamic: bool = True
     auto_id: bool = False
     primary_max_length: int = MAX_TEXT_BYTES
+    number_ids: bool = False
     metric_type: str = "COSINE"
     index_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     search_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -149,8 +151,8 @@ class Schema:
         schema = MilvusClient.create_schema(
             auto_id=self.auto_id, enable_dynamic_field=self.dynamic, description=description
         )
-        if self.auto_id:
-            schema.add_field(self.primary_field, DataType.INT64, is_primary=True, auto_id=True)
+        if self.auto_id or self.number_ids:
+            schema.add_field(self.primary_field, DataType.INT64, is_primary=True, auto_id=self.auto_id)
         else:
             schema.add_field(self.primary_field, DataType.VARCHAR, is_primary=True, max_length=self.primary_max_length)
         bm25 = {"enable_analyzer": True, "analyzer_params": bm25_analyzer(engine)} if self.bm25_field else {}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.defaults import MOST_CANDIDATES, RRF_K, candidates, has_terms, is_blank
-from splade_integrations.milvus.filters import Engine, Filter, Layout, from_dict, ids_expr, quote
+from splade_integrations.milvus.filters import Engine, Filter, Layout, from_dict, ids_expr, make_plan, quote
 from splade_integrations.milvus.rows import Hit, hit_of, key_of
 from splade_integrations.milvus.schema import Fields, Side
 
@@ -54,6 +54,7 @@ class Search:
             One without a value stands for itself.
         partition_names: Where to search.
         with_dense: Whether to return dense vectors as well.
+        ids_only: Whether to return ids and scores alone, without texts and metadata.
         timeout: Seconds.
         options: What else `MilvusClient.search` takes: see `check_search_options`.
     """
@@ -67,6 +68,7 @@ class Search:
     group_by: str | None = None
     partition_names: Sequence[str] | None = None
     with_dense: bool = False
+    ids_only: bool = False
     timeout: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -207,7 +209,7 @@ class Reader:
             return ""
         if isinstance(filter, str):
             return filter
-        plan = filter.plan(self.layout, self.engine)
+        plan = make_plan(filter, self.layout, self.engine)
         if plan.doubtful is None:
             return plan.expr
         rows = yield from self.all_of(plan.doubtful, partition_names=partition_names, timeout=timeout)
@@ -260,10 +262,12 @@ class Reader:
     def _found(
         self, asked: Search, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
     ) -> Conversation[list[Hit]]:
+        # Never none: milvus-lite's hybrid search would then return every field, vectors too.
+        fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
         common = {
             "collection_name": self.name,
             "limit": limit,
-            "output_fields": self.fields.output(with_dense=asked.with_dense),
+            "output_fields": fields,
             "timeout": asked.timeout,
             **({"partition_names": list(asked.partition_names)} if asked.partition_names else {}),
             **asked.options,

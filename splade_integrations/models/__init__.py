@@ -1,1 +1,1 @@
-"""What a checkpoint is: its layout, its description, its fingerprint. Knows neither torch nor weights."""
+"""What a checkpoint is: its files, its layout, its fingerprint. Knows neither torch nor weights."""

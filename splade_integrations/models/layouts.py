@@ -1,4 +1,4 @@
-"""What is in this model repository? Reads its small files into a description of the document and the query side.
+"""Reads the small files of a model repository into a spec: how its documents and its queries become term weights.
 
 Loads no weights. Knows the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch,
 and the few repositories whose files do not tell the whole story. Knows neither torch nor texts.
@@ -15,23 +15,23 @@ from splade_integrations.models.spec import (
     ACTIVATION_FUNCTIONS,
     POOLING_STRATEGIES,
     ActivationFunction,
-    MaskedLM,
-    ModelDescription,
-    Side,
+    ModelSpec,
+    RoleSpec,
     SpecialTerms,
-    TokenWeights,
+    TokenWeightsSpec,
+    TransformerSpec,
 )
 
 __all__ = ["describe", "stated_positions"]
 
 logger = logging.getLogger(__name__)
 
-# Kinds of model whose positions are counted from the one behind the padding id: the first ones are never used.
+# Model types that number positions from padding_idx + 1, so that the first positions are never used.
 _COUNT_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
     *("xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
-# Which prompt names sentence-transformers tries for documents, in this order.
+# The prompt names that sentence-transformers tries for documents, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
@@ -46,9 +46,9 @@ class _Fact:
 
 
 _OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
-# Used only where the repository has no modules.json. Sources: the model cards; for naver's also arXiv:2403.06789
+# Used only if the repository has no modules.json. Sources: the model cards; for naver's also arXiv:2403.06789
 # (splade-v3) and arXiv:2207.03834 (efficient-splade), for OpenSearch's arXiv:2411.04403 and arXiv:2504.14839 (v3).
-_KNOWN = {
+KNOWN = {
     "naver/splade-v3-doc": _Fact(query_from="ones"),
     "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
     "naver/efficient-splade-V-large-doc": _Fact(query_repository="naver/efficient-splade-V-large-query"),
@@ -64,14 +64,14 @@ _KNOWN = {
 }
 
 
-def describe(repository: Repository) -> ModelDescription:
+def describe(repository: Repository) -> ModelSpec:
     """Read what a repository is.
 
     Args:
         repository: A local folder or a hub repository.
     Raises:
-        FileNotFoundError: It is not there, or has no model in it.
-        UnsupportedModelError: Its configuration is damaged, or describes something that gives no SPLADE weights.
+        FileNotFoundError: The repository is not there, or holds no model.
+        UnsupportedModelError: Its configuration is damaged, or describes a model that gives no SPLADE weights.
     """
     if repository.path("modules.json") is None:
         return _describe_plain(repository)
@@ -81,7 +81,7 @@ def describe(repository: Repository) -> ModelDescription:
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise UnsupportedModelError(
             f"{repository.name!r} must state prompts as strings by name, got {prompts!r}. "
-            "Mend its config_sentence_transformers.json."
+            "Correct its config_sentence_transformers.json."
         )
     default = prompts.get(stated.get("default_prompt_name"), "")
     document_prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
@@ -89,17 +89,17 @@ def describe(repository: Repository) -> ModelDescription:
     if max_active_dims is not None and (not isinstance(max_active_dims, int) or max_active_dims < 1):
         raise UnsupportedModelError(
             f"{repository.name!r} must state max_active_dims as an int of at least 1, got {max_active_dims!r}. "
-            "Mend its config_sentence_transformers.json."
+            "Correct its config_sentence_transformers.json."
         )
-    return ModelDescription(
-        document=replace(_side(repository, routes["document"]), prompt=document_prompt or ""),
-        query=replace(_side(repository, routes["query"]), prompt=prompts.get("query", default) or ""),
+    return ModelSpec(
+        document=replace(_role(repository, routes["document"]), prompt=document_prompt or ""),
+        query=replace(_role(repository, routes["query"]), prompt=prompts.get("query", default) or ""),
         max_active_dims=max_active_dims,
     )
 
 
 def stated_positions(config: Mapping[str, Any]) -> int | None:
-    """The most tokens that a model has positions for, by its config.json; None where there is no limit."""
+    """Return how many tokens a model has positions for, from its config.json, or None if there is no limit."""
     positions: int | None = config.get("max_position_embeddings")
     if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
         padding_id = config.get("pad_token_id")
@@ -108,60 +108,60 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
 
 
 def _known(repository: Repository) -> _Fact | None:
-    """The fact about a known repository, or about a local folder that bears its name."""
+    """Return the fact about a known repository, or about a local folder of its name."""
     if repository.local_folder is None:
-        return _KNOWN.get(repository.name)
+        return KNOWN.get(repository.name)
     folder = repository.local_folder.resolve().name
-    for name, fact in _KNOWN.items():
+    for name, fact in KNOWN.items():
         if folder == name.rpartition("/")[2]:
-            logger.warning("%s is taken for a copy of %s. Options override what is known of it.", folder, name)
+            logger.warning("%s is treated as a copy of %s. Options override what is known of it.", folder, name)
             return fact
     return None
 
 
-def _describe_plain(repository: Repository) -> ModelDescription:
-    """A masked-LM checkpoint without sentence-transformers files, perhaps with OpenSearch's query weights beside it."""
+def _describe_plain(repository: Repository) -> ModelSpec:
+    """Read a masked-LM checkpoint without sentence-transformers files, perhaps with OpenSearch's query weights."""
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
             raise FileNotFoundError(
-                f"{repository.name!r} must be a model folder, but it has no config.json. Name the one that holds it."
+                f"{repository.name!r} must be a model folder, but it has no config.json. Name the folder that holds it."
             )
         raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
     weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
     unknown = _Fact(query_from="idf", special_terms="drop") if weight_files else _Fact()
     fact = _known(repository) or unknown
-    document = Side(MaskedLM(repository, activation_function=fact.activation_function))
+    document = RoleSpec(TransformerSpec(repository, activation_function=fact.activation_function))
     query = document
     if fact.query_repository:
-        query = Side(MaskedLM(_query_repository(repository, fact.query_repository)))
+        query = RoleSpec(TransformerSpec(query_repository(repository, fact.query_repository)))
     elif fact.query_from == "own tokens":
-        query = replace(document, token_weights=TokenWeights(repository))
+        query = replace(document, token_weights=TokenWeightsSpec(repository))
     elif fact.query_from:
         file = weight_files[0] if fact.query_from == "idf" and weight_files else None
         if fact.query_from == "idf" and file is None:
             raise UnsupportedModelError(
-                f"{repository.name!r} must have an idf.json or query_token_weights.txt, and has none. Fetch it again."
+                f"{repository.name!r} must have an idf.json or query_token_weights.txt, got neither. Fetch it again."
             )
-        query = Side(token_weights=TokenWeights(repository, file=file))
-    return ModelDescription(document, query, special_terms=fact.special_terms)
+        query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file))
+    return ModelSpec(document, query, special_terms=fact.special_terms)
 
 
-def _query_repository(repository: Repository, name: str) -> Repository:
-    """The repository of the query encoder: beside a local folder in a folder of its name, or at the hub."""
-    if repository.local_folder is None:  # a revision is one of the documents' repository
+def query_repository(repository: Repository, name: str) -> Repository:
+    """Return the repository of the query encoder: a folder of its name beside a local folder, or one at the hub."""
+    if repository.local_folder is None:  # a revision belongs to the documents' repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}
         return Repository(name, options)
     folder = repository.local_folder.resolve().parent / name.rpartition("/")[2]
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{repository.name!r} encodes documents, and queries are for {name} to encode, which must be in {folder}, "
-            "and is not. Fetch it there."
+            f"{repository.name!r} encodes documents only, so its query encoder {name} must be in {folder}, got no such "
+            "folder. Fetch it there."
         )
     return replace(repository, name=str(folder))
 
 
 def _modules(repository: Repository) -> list[tuple[str, str]]:
-    """The modules that modules.json lists, in order, as (type, folder)."""
+    """Return the modules that modules.json lists, in order, as (type, folder)."""
     modules = repository.json("modules.json")
     try:
         ordered = sorted(modules, key=lambda module: int(module.get("idx", 0)))
@@ -174,7 +174,7 @@ def _modules(repository: Repository) -> list[tuple[str, str]]:
 
 
 def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
-    """The modules that a document and a query go through, as (type, folder)."""
+    """Return the modules that a document and a query go through, as (type, folder)."""
     routes: dict[str, list[tuple[str, str]]] = {"document": [], "query": []}
     for kind, folder in chain:
         if kind not in ("Router", "Asym"):
@@ -193,35 +193,35 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
     return routes
 
 
-def _side(repository: Repository, chain: list[tuple[str, str]]) -> Side:
-    """One side, from its modules in order."""
-    modules = kinds = [kind for kind, _ in chain]
-    masked_lm = token_weights = None
+def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
+    """Read the spec of one role from its modules in order."""
+    kinds = modules = [kind for kind, _ in chain]
+    transformer, token_weights = None, None
     if kinds[:2] in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
-        masked_lm = _masked_lm(repository, folder=chain[0][1], pooling_folder=chain[1][1])
+        transformer = _transformer(repository, folder=chain[0][1], pooling_folder=chain[1][1])
         kinds, chain = kinds[2:], chain[2:]
     if kinds in (["SparseStaticEmbedding"], ["IDF"]):
         token_weights = _token_weights(repository, chain[0][1])
         kinds = []
-    if kinds or (masked_lm is None and token_weights is None):
+    if kinds or (transformer is None and token_weights is None):
         raise UnsupportedModelError(
             f"{repository.name!r} is not a masked-LM head with SpladePooling, nor a SparseStaticEmbedding, but "
             f"{', '.join(modules) or 'nothing'}, so it has no SPLADE weights. Use a SPLADE model, or a …ForMaskedLM "
             "checkpoint."
         )
-    return Side(masked_lm, token_weights)
+    return RoleSpec(transformer, token_weights)
 
 
-def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> MaskedLM:
+def _transformer(repository: Repository, folder: str, pooling_folder: str) -> TransformerSpec:
     pooling = _mapping(repository, path_in(pooling_folder, "config.json"))
     stated = _mapping(repository, path_in(folder, "sentence_bert_config.json"))
     max_length = stated.get("max_seq_length")
     if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
         raise UnsupportedModelError(
             f"{repository.name!r} must state max_seq_length as an int of at least 3, got {max_length!r}. "
-            "Mend its sentence_bert_config.json."
+            "Correct its sentence_bert_config.json."
         )
-    return MaskedLM(
+    return TransformerSpec(
         repository,
         folder,
         pooling_strategy=_one_of("pooling_strategy", pooling.get("pooling_strategy", "max"), POOLING_STRATEGIES),
@@ -233,18 +233,18 @@ def _masked_lm(repository: Repository, folder: str, pooling_folder: str) -> Mask
     )
 
 
-def _token_weights(repository: Repository, folder: str) -> TokenWeights:
+def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
     path = _mapping(repository, path_in(folder, "config.json")).get("path")
     if path is not None and str(path).endswith(".json"):
-        # Written relative to the module's folder, or to the root of the repository.
+        # The path is relative to the module's folder, or to the root of the repository.
         inside = path_in(folder, path)
-        return TokenWeights(repository, folder, inside if repository.path(inside) else path)
+        return TokenWeightsSpec(repository, folder, inside if repository.path(inside) else path)
     for name in ("model.safetensors", "pytorch_model.bin"):
         if repository.path(path_in(folder, name)) is not None:
-            return TokenWeights(repository, folder, path_in(folder, name))
+            return TokenWeightsSpec(repository, folder, path_in(folder, name))
     raise UnsupportedModelError(
-        f"{repository.name!r} lacks the token weights of {folder or 'its root'}: no model.safetensors, no JSON. "
-        "Fetch it again."
+        f"{repository.name!r} lacks the token weights of {folder or 'its root'}: no model.safetensors and no JSON is "
+        "there. Fetch it again."
     )
 
 
@@ -255,13 +255,15 @@ def _one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:
 
 
 def _mapping(repository: Repository, file: str) -> dict[str, Any]:
-    """A JSON object of the repository; {} where there is no such file."""
+    """Return a JSON object of the repository, or {} if there is no such file."""
     content = repository.json(file)
     if content is not None and not isinstance(content, dict):
-        raise UnsupportedModelError(f"{repository.name!r} has a {file} that is no JSON object. Fetch it again.")
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a {file} that is a JSON object, got another type. Fetch it again."
+        )
     return content or {}
 
 
 def _last_component(module_type: str) -> str:
-    """Class name of a module: its package has changed between releases of sentence-transformers."""
+    """Return the class name of a module; its package has changed between releases of sentence-transformers."""
     return str(module_type).rpartition(".")[2]

@@ -1,11 +1,11 @@
-"""Files of a model repository, local or on a hub. Knows where files lie, nothing of what is in them."""
+"""Files of a model repository, local or on a hub. Knows where files are, nothing of what they contain."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.errors import UnsupportedModelError, first_line
 
 __all__ = ["Repository", "not_reached", "path_in"]
 
@@ -16,15 +16,17 @@ class Repository:
 
     Args:
         name: A local folder, or `org/model`.
-        hub_options: `revision`, `cache_dir`, `token`, `local_files_only`: as in transformers.
+        hub_options: `revision`, `cache_dir`, `token`, `local_files_only`, as in transformers.
+        trust_remote_code: Whether code of the repository's own may run.
 
     Attributes:
-        local_folder: The folder, absolute, or None for a hub repository. Settled once: what is read later, such as
-            weights that are loaded when first wanted, comes from there whatever the working directory has become.
+        local_folder: The folder, absolute, or None for a hub repository. It is resolved once, so that files read later,
+            such as weights that load on first use, come from there whatever the working directory has become.
     """
 
     name: str
-    hub_options: dict[str, Any] = field(default_factory=dict)
+    hub_options: dict[str, Any] = field(default_factory=dict, repr=False)  # a token may be among them
+    trust_remote_code: bool = False
     local_folder: Path | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -32,7 +34,7 @@ class Repository:
         object.__setattr__(self, "local_folder", folder.absolute() if folder.is_dir() else None)
 
     def path(self, file: str) -> Path | None:
-        """Local path of a file, fetched if need be; None where the repository has no such file.
+        """Return the local path of a file, fetched if need be, or None if the repository has no such file.
 
         Raises:
             UnsupportedModelError: The path would leave the repository.
@@ -44,20 +46,19 @@ class Repository:
         if self.local_folder is not None:
             path = self.local_folder / file
             return path if path.is_file() else None
-        from transformers.utils import cached_file  # heavy, and a local folder does without it
+        from transformers.utils import cached_file  # slow to import, and a local folder does without it
 
         try:
             found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **self.hub_options)
         except OSError as err:
-            first_line = str(err).strip().split("\n", 1)[0]
-            raise FileNotFoundError(not_reached(self.name, first_line)) from err
+            raise FileNotFoundError(not_reached(self.name, first_line(err))) from err
         return None if found is None else Path(found)
 
     def json(self, file: str) -> Any:
-        """Content of a JSON file; None where the repository has no such file.
+        """Return the content of a JSON file, or None if the repository has no such file.
 
         Raises:
-            UnsupportedModelError: The file is no JSON.
+            UnsupportedModelError: The file is not valid JSON.
         """
         path = self.path(file)
         if path is None:
@@ -65,16 +66,25 @@ class Repository:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as err:
-            raise UnsupportedModelError(f"{self.name!r} has a {file} that is no JSON: {err}. Fetch it again.") from err
+            raise UnsupportedModelError(
+                f"{self.name!r} must have a {file} that is valid JSON, got an error: {err}. Fetch it again."
+            ) from err
+
+    def location(self, folder: str) -> dict[str, Any]:
+        """Return the arguments that make transformers read a folder of this repository; "" is its root."""
+        trust = {"trust_remote_code": self.trust_remote_code}
+        if self.local_folder is not None:
+            return {"pretrained_model_name_or_path": str(self.local_folder / folder), **self.hub_options, **trust}
+        return {"pretrained_model_name_or_path": self.name, "subfolder": folder, **self.hub_options, **trust}
 
 
 def path_in(folder: str, file: str) -> str:
-    """The path of a file in a folder of a repository, "" its root."""
+    """Return the path of a file in a folder of a repository; "" is its root."""
     return str(PurePosixPath(folder) / file)
 
 
 def not_reached(name: str, reason: str) -> str:
-    """The words for a name that is neither a folder nor a repository in reach."""
+    """Return the words for a name that is neither a folder nor a repository in reach."""
     return (
         f"{name!r} must be a folder, or a model repository that can be reached, and is neither. "
         f"Check the name, the network and, for a gated model, the token. ({reason})"

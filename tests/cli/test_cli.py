@@ -17,10 +17,10 @@ from scipy.sparse import csr_array, load_npz
 from splade_integrations import Pruning, to_dicts
 from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
-from splade_integrations.cli.encode import encode_blocks
+from splade_integrations.cli.blocks import encode_blocks
 from splade_integrations.cli.writing import WriteError, whole_file
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
-from splade_integrations.milvus.settings import cut_text
+from splade_integrations.milvus.defaults import cut_text
 from splade_integrations.models.offline import dense_model_path
 from splade_integrations.records import Record, RecordError, Records, format_of
 
@@ -49,7 +49,7 @@ def corpus(tmp_path):
 
 
 def write_as(path, rows=ROWS):
-    """The rows in the format that the name says."""
+    """Write the rows in the format that the name says."""
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
@@ -90,8 +90,8 @@ class TestRecords:
 BROKEN_ON_17 = b"".join(b'{"_id": "%d", "text": "a"}\n' % n for n in range(16)) + b'{"_id": "16", "text": \n'
 BAD_FILES = [
     ("texts.jsonl", None, "texts.jsonl cannot be read: No such file or directory"),
-    ("texts.jsonl", b"", "texts.jsonl must have at least one line, and is empty"),
-    ("texts.jsonl", b"\n\n", "texts.jsonl must have at least one line, and is empty"),
+    ("texts.jsonl", b"", "texts.jsonl must have at least one line, but is empty"),
+    ("texts.jsonl", b"\n\n", "texts.jsonl must have at least one line, but is empty"),
     ("texts.jsonl", BROKEN_ON_17, "texts.jsonl, line 17: must be one JSON object"),
     ("texts.jsonl", b'{"_id": "1", "body": "a"}', "line 1: must have the text under 'text', got the fields _id, body"),
     ("texts.jsonl", b'{"_id": "1", "text": null}', "line 1: must have the text under 'text'"),
@@ -102,15 +102,15 @@ BAD_FILES = [
         b'{"id": 1, "text": "a"}\n{"id": "b\\ud800", "text": "b"}',
         r"line 2: the id must be valid Unicode, got '\ud800'",
     ),
-    ("texts.jsonl", b'{"text": "caf\xc3\xa9"}\n{"text": "caf\xe9"}', "line 2: must be UTF-8, and has the byte 0xe9"),
-    ("texts.txt", "café".encode("utf-16"), "line 1: must be UTF-8, and has the byte 0xff"),
-    ("texts.txt", b"", "texts.txt must have at least one line, and is empty"),
+    ("texts.jsonl", b'{"text": "caf\xc3\xa9"}\n{"text": "caf\xe9"}', "line 2: must be UTF-8, but has the byte 0xe9"),
+    ("texts.txt", "café".encode("utf-16"), "line 1: must be UTF-8, but has the byte 0xff"),
+    ("texts.txt", b"", "texts.txt must have at least one line, but is empty"),
     ("texts.csv", b"id,body\n1,a\n", "line 2: must have the text under 'text', got the fields id, body"),
-    ("texts.csv", b"id,text\n1,a\n2,b,c\n", "line 3: must have 2 columns as the header has, and has more"),
-    ("texts.csv", b"id,text\n1\n", "line 2: must have 2 columns as the header has, and has fewer"),
+    ("texts.csv", b"id,text\n1,a\n2,b,c\n", "line 3: must have 2 columns as the header has, but has more"),
+    ("texts.csv", b"id,text\n1\n", "line 2: must have 2 columns as the header has, but has fewer"),
     ("texts.csv", b'id,text\n1,"a\n', "must be CSV, but unexpected end of data"),
     ("texts.csv", b"id,text\n", "texts.csv must have at least one row below its header"),
-    ("texts.parquet", b"PAR1 no", "texts.parquet must be a Parquet file, and is none"),
+    ("texts.parquet", b"PAR1 no", "texts.parquet must be a Parquet file, but is not"),
     ("texts.doc", b"a", "texts.doc must end in .jsonl"),
 ]
 
@@ -133,7 +133,7 @@ class TestBadInput:
     def test_a_parquet_file_of_other_columns(self, tmp_path, capsys, model_folder):
         path = write_as(tmp_path / "a.parquet", [{"body": "a"}])
         assert run(["encode", str(path), "-m", model_folder]) == 2
-        assert "must have a column 'text', and has body" in capsys.readouterr().err
+        assert "must have a column 'text', but has body" in capsys.readouterr().err
 
     @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "npz"])
     def test_a_full_disk(self, corpus, tmp_path, capsys, model_folder, suffix):
@@ -141,7 +141,7 @@ class TestBadInput:
         output.symlink_to("/dev/full")
         assert run(["encode", str(corpus), "-m", model_folder, "-o", str(output)]) == 2
         err = capsys.readouterr().err
-        assert f"{output} cannot be written: No space left on device. Nothing of it was kept" in err
+        assert f"{output} cannot be written: No space left on device. Nothing was kept" in err
         assert err.count("\n") == 1
 
     @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ class TestBadInput:
 
         with pytest.raises(KeyboardInterrupt):
             write_half()
-        with pytest.raises(WriteError, match="is a folder"), whole_file(str(tmp_path)):
+        with pytest.raises(WriteError, match="it is a folder"), whole_file(str(tmp_path)):
             pass
         assert list(tmp_path.iterdir()) == []
 
@@ -182,7 +182,7 @@ class TestBadInput:
         def interrupt(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("splade_integrations.cli.encode.load_encoder", interrupt)
+        monkeypatch.setattr("splade_integrations.cli.loading.load_encoder", interrupt)
         assert run(["encode", str(corpus), "-m", "any", "-o", str(tmp_path / "out.npz")]) == 130
         assert "splade: interrupted; nothing was written." in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
@@ -198,7 +198,7 @@ class TestBadInput:
             (["encode", "-", "--no-such"], "No such option"),
             (["nonsense"], "No such command"),
             (["info", "/no/such/model"], "'/no/such/model' must be a folder, or a model repository"),
-            (["search", "a", "--uri", "/no/such.db"], "/no/such.db must be a Milvus file, and is not there"),
+            (["search", "a", "--uri", "/no/such.db"], "/no/such.db must be a Milvus file, but it does not exist"),
         ],
     )
     def test_bad_arguments(self, capsys, arguments, message):
@@ -207,24 +207,27 @@ class TestBadInput:
         assert message in err
         assert err.count("\n") == 1
 
-    def test_a_missing_extra_names_the_pip_line(self):
-        code = """
+    @pytest.mark.parametrize("package", ["typer", "rich"])
+    def test_a_missing_extra_names_the_pip_line(self, package):
+        code = f"""
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "typer":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.split(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
+sys.argv = ["splade", "encode", "texts.txt", "-m", "a"]
 from splade_integrations.cli import main
 main()
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
-        assert done.stderr == "splade needs typer. Install it with: pip install 'splade-integrations[cli]'.\n"
+        [line] = done.stderr.splitlines()
+        assert line.endswith(f"needs {package}. Install it with: pip install 'splade-integrations[cli]'.")
 
 
 def read_vectors(path, dim):
-    """(ids, matrix) of a file that `splade encode` wrote."""
+    """Return (ids, matrix) of a file that `splade encode` wrote."""
     if path.suffix == ".npz":
         return np.load(path)["ids"].tolist(), load_npz(path)
     if path.suffix == ".parquet":
@@ -255,7 +258,7 @@ class TestEncode:
         assert (table["id"].to_pylist(), table["text"].to_pylist()) == ([row["_id"] for row in ROWS], TEXTS)
         capsys.readouterr()
         assert run(["encode", str(corpus), "-m", model_folder, "--keep-text", "-o", str(tmp_path / "a.npz")]) == 2
-        assert ".npz holds no texts. Leave --keep-text out" in capsys.readouterr().err
+        assert ".npz cannot hold texts. Leave --keep-text out" in capsys.readouterr().err
         assert not (tmp_path / "a.npz").exists()
 
     def test_options(self, corpus, tmp_path, encoder, capsys):
@@ -330,7 +333,7 @@ class TestIndexAndSearch:
     def test_ctrl_c_and_resume(self, tmp_path, model_folder, capsys, monkeypatch):
         corpus = tmp_path / "many.jsonl"
         corpus.write_text("".join(json.dumps({"_id": f"d{n}", "text": f"thing {n}"}) + "\n" for n in range(10)))
-        monkeypatch.setattr("splade_integrations.cli.index._CHUNK", 4)
+        monkeypatch.setattr("splade_integrations.cli.index.CHUNK_ROWS", 4)
         add, calls = milvus_store.Store.add, []
 
         def interrupted(self, *arguments):
@@ -346,19 +349,19 @@ class TestIndexAndSearch:
         assert run(command) == 130
         err = capsys.readouterr().err
         assert "8 documents are in 'splade'" in err
-        assert f"Go on with: splade index {corpus}" in err
+        assert f"Continue with: splade index {corpus}" in err
         assert err.rstrip().endswith("--resume, and its token")
         assert "secret" not in err
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run(["search", "thing 3", *uri, "--json", "-k", "20"]) == 0
         assert len(json.loads(capsys.readouterr().out)) == 8
         assert run(command) == 2
-        assert "must be new, and is in" in capsys.readouterr().err
+        assert "must be new, but" in capsys.readouterr().err
         assert run([*command, "--resume", "--json"]) == 0
         summary = json.loads(capsys.readouterr().out)
         assert (summary["added"], summary["already_there"]) == (2, 8)
         assert run([*command, "--resume", "--max-length", "32"]) == 2
-        assert "must go on with what it was made by" in capsys.readouterr().err
+        assert "must be continued with the models that it was made with" in capsys.readouterr().err
         assert run([*command, "--resume", "--max-active-dims", "8"]) == 2
         assert "document_max_active_dims 8" in capsys.readouterr().err
         assert run([*command, "--resume", "--dense", dense_model_path()]) == 2
@@ -383,7 +386,7 @@ class TestIndexAndSearch:
     def test_a_store_that_fails_part_way_says_what_it_kept(
         self, corpus, tmp_path, model_folder, capsys, monkeypatch, failure, message
     ):
-        monkeypatch.setattr("splade_integrations.cli.index._CHUNK", 2)
+        monkeypatch.setattr("splade_integrations.cli.index.CHUNK_ROWS", 2)
         add, calls = milvus_store.Store.add, []
 
         def failing(self, *arguments):
@@ -396,7 +399,7 @@ class TestIndexAndSearch:
         monkeypatch.setattr(milvus_store.Store, "add", failing)
         assert run(command) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("splade: ")]
-        assert line == f"splade: {message} 2 documents before it are stored; mend it and use --resume."
+        assert line == f"splade: {message} 2 documents before it are stored; fix it and use --resume."
         monkeypatch.setattr(milvus_store.Store, "add", add)
         assert run([*command, "--resume", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["added"] == 2
@@ -414,7 +417,7 @@ class TestIndexAndSearch:
             hybrid_milvus(DeterministicFakeEmbedding(size=384), other, uri=uri, collection_name="splade")
         capsys.readouterr()
         assert run(["search", "who barks", "--uri", uri, "-m", random_bert_folder]) == 2
-        assert "the query's encoder must be the one that the collection was made by" in capsys.readouterr().err
+        assert "the query's encoder must be the one that the collection was made with" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("options", "difference"),
@@ -431,7 +434,7 @@ class TestIndexAndSearch:
         assert run(["search", "who barks", "--uri", uri, "--mode", "sparse"]) == 2
         err = capsys.readouterr().err
         assert difference in err
-        assert "Search from Python with the same options, or index anew" in err
+        assert "Search from Python with the same options, or index again" in err
 
     def test_documents_cut_and_pruned_in_python_are_searched(self, tmp_path, model_folder, capsys):
         uri = str(tmp_path / "a.db")
@@ -446,7 +449,7 @@ class TestIndexAndSearch:
         uri = ["--uri", str(tmp_path / "a.db")]
         assert run(["index", str(corpus), "-m", model_folder, *uri]) == 0
         assert run(["search", "cats", *uri, "--mode", "dense"]) == 2
-        assert "needs a dense side" in capsys.readouterr().err
+        assert "needs dense vectors" in capsys.readouterr().err
         assert run(["search", "cats", *uri, "-c", "other"]) == 2
         assert "the collection 'other' must be in" in capsys.readouterr().err
 
@@ -479,7 +482,45 @@ class TestExplainAndInfo:
         assert run(["info", str(tmp_path)]) == 0
         assert "apache-2.0" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("command", ["", "encode", "index", "search", "explain", "evaluate", "info"])
-    def test_help(self, command, capsys):
+
+COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info"]
+MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-length"]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["", *COMMANDS])
+    def test_it_fits_80_columns(self, command, capsys):
         assert run([*command.split(), "--help"]) == 0
-        assert "Usage: splade" in capsys.readouterr().out
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"Usage: splade {command}")
+        assert max(map(len, lines)) <= 80
+        assert not any("..." in line or "[bold]" in line for line in lines[1:])  # nothing cut off, no markup
+
+    @pytest.mark.parametrize(
+        ("command", "options"),
+        [
+            ("encode", MODEL_OPTIONS),
+            ("index", MODEL_OPTIONS),
+            ("explain", MODEL_OPTIONS),
+            ("evaluate", MODEL_OPTIONS),
+            ("search", MODEL_OPTIONS[:3]),
+        ],
+    )
+    def test_model_options_have_a_section(self, command, options, capsys):
+        assert run([command, "--help"]) == 0
+        section = capsys.readouterr().out.partition("\nModel:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines() if line.startswith("  --")] == options
+
+    def test_help_version_and_mistakes_load_nothing_heavy(self):
+        code = f"""
+import sys
+from splade_integrations.cli.app import run
+for command in {COMMANDS}:
+    assert run([command, "--help"]) == 0
+assert run(["--help"]) == run(["--version"]) == 0
+assert run(["nonsense"]) == run(["encode", "--no-such"]) == run(["search", "a", "--uri", "/no/such.db"]) == 2
+heavy = {{"torch", "transformers", "numpy", "scipy", "pyarrow", "pymilvus", "rich"}}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+        assert done.stderr.splitlines()[-1] == "[]"

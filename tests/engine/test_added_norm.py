@@ -9,13 +9,17 @@ import torch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from splade_integrations.engine.layers import fuse_layers, use_norm_kernel
+from splade_integrations.engine.layers import FusedLayers, fuse_layers, use_norm_kernel
+from tests.support.loading import loaded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
+    ),
+]
 
 
 def layer_norm(width, seed=0):
@@ -94,24 +98,23 @@ def test_the_check_takes_the_kernel(dtype):
 def test_a_kernel_that_fails_or_differs_is_not_used(kernel, words, dtype, random_bert_folder, monkeypatch, caplog):
     """And nothing else is lost: the layers stay fused."""
     from splade_integrations.engine import optimize
+    from splade_integrations.engine.compute import Compute
     from splade_integrations.engine.kernels import added_norm
 
     monkeypatch.setattr(added_norm, "add_and_normalize_", kernel)
     monkeypatch.setattr(optimize, "kernels_run", lambda device: True)
     model = AutoModelForMaskedLM.from_pretrained(random_bert_folder, dtype=dtype).eval().requires_grad_(False)
     with caplog.at_level(logging.INFO):
-        optimize.rebuild("random", model, dtype)
+        optimize.optimize("random", model, Compute(model.device, str(dtype).removeprefix("torch.")))
     assert words in caplog.text
-    assert type(model.base_model.encoder).__module__.endswith("engine.layers")
+    assert isinstance(model.base_model.encoder, FusedLayers)
     assert not any(isinstance(module, added_norm.AddedNormKernel) for module in model.modules())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_gpu_takes_it(random_bert_folder, dtype):
-    from splade_integrations import SpladeEncoder
     from splade_integrations.engine.kernels.added_norm import AddedNormKernel
 
-    encoder = SpladeEncoder(random_bert_folder, device="cuda", dtype=dtype)
-    layer = encoder._side("document")._loaded.model.base_model.encoder.layer[0]
+    layer = loaded(random_bert_folder, device="cuda", dtype=dtype).network.base_model.encoder.layer[0]
     assert isinstance(layer.output_norm, AddedNormKernel)

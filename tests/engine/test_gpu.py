@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from splade_integrations import SpladeEncoder
-from splade_integrations.engine.heads.triton import max_pool_head_triton
+from splade_integrations.engine.heads import TritonHead, choose
 from splade_integrations.engine.kernels import kernels_run
+from tests.support.loading import loaded
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and -m gpu")]
 
 # Of a weight: roundings of two layers and of their tokens' vectors.
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.25}
@@ -28,9 +29,9 @@ def test_gives_what_the_cpu_gives(dtype, model_folder, encoder, texts):
 def test_auto_is_float16_with_the_kernel(model_folder):
     on_gpu = SpladeEncoder(model_folder, device="cuda")
     assert on_gpu.encode_queries(["alan turing"]).nnz
-    side = on_gpu._side("query")
-    assert side._loaded.model.dtype == torch.float16
-    assert (side._head is max_pool_head_triton) == kernels_run(torch.device("cuda"))
+    assert on_gpu.dtype == torch.float16
+    head = choose(loaded(model_folder, "cuda").decoder, "max", "relu")
+    assert isinstance(head, TritonHead) == kernels_run(torch.device("cuda"))
 
 
 def test_a_batch_that_does_not_fit_is_halved(model_folder, texts, caplog):

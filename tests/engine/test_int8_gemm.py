@@ -6,17 +6,17 @@ from torch.nn.functional import pad
 
 from splade_integrations.engine import int8_gemm as int8_products
 from splade_integrations.engine.int8_gemm import (
-    EIGHT_BITS,
-    SEVEN_BITS,
+    QMAX_7BIT,
+    QMAX_8BIT,
     int8_products_pay,
-    int8_weight_levels,
+    int8_weight_qmax,
     multiply_int8,
     pack_int8,
-    to_int8_grid,
+    quantize,
     to_unsigned,
 )
 
-LEVELS = int8_weight_levels()
+LEVELS = int8_weight_qmax()
 needs_int8 = pytest.mark.skipif(LEVELS is None, reason="this processor has no fast int8 product")
 
 
@@ -48,7 +48,7 @@ def wrong_at_the_end(left, zero, packed, steps):
 
 @needs_int8
 @pytest.mark.parametrize("width", [2, 7, 129, 768, 4096])
-@pytest.mark.parametrize("zero", [0, SEVEN_BITS, 128])
+@pytest.mark.parametrize("zero", [0, QMAX_7BIT, 128])
 def test_sums_are_exact(width, zero):
     tokens = some_integers(0, 255, (37, width)).to(torch.uint8)
     weights = some_integers(-LEVELS, LEVELS, (70, width)).to(torch.int8)
@@ -61,16 +61,16 @@ def test_sums_are_exact(width, zero):
 @needs_int8
 @pytest.mark.parametrize("width", [2, 7, 129, 768, 4096])
 def test_weights_on_the_left_are_exact(width):
-    weights = some_integers(-SEVEN_BITS, SEVEN_BITS, (70, width)).to(torch.int8)
-    tokens = some_integers(-EIGHT_BITS, EIGHT_BITS, (37, width)).to(torch.int8)
-    found = multiply_int8(to_unsigned(weights), SEVEN_BITS, pack_int8(tokens), torch.ones(37))
+    weights = some_integers(-QMAX_7BIT, QMAX_7BIT, (70, width)).to(torch.int8)
+    tokens = some_integers(-QMAX_8BIT, QMAX_8BIT, (37, width)).to(torch.int8)
+    found = multiply_int8(to_unsigned(weights), QMAX_7BIT, pack_int8(tokens), torch.ones(37))
     assert torch.equal(found, (weights.long() @ tokens.long().T).float())
 
 
 @pytest.mark.parametrize(
     ("product", "exact"),
     [
-        (saturating, [SEVEN_BITS]),
+        (saturating, [QMAX_7BIT]),
         (rounding, []),
         (ignoring_steps, []),
         (wrong_at_the_end, []),
@@ -79,17 +79,17 @@ def test_weights_on_the_left_are_exact(width):
 def test_products_that_are_not_exact_are_found(monkeypatch, product, exact):
     monkeypatch.setattr(int8_products, "multiply_int8", product)
     monkeypatch.setattr(int8_products, "pack_int8", lambda integers: integers)
-    assert [levels for levels in (SEVEN_BITS, SEVEN_BITS + 1, EIGHT_BITS) if int8_products._is_exact(levels)] == exact
+    assert [levels for levels in (QMAX_7BIT, QMAX_7BIT + 1, QMAX_8BIT) if int8_products.is_exact(levels)] == exact
 
 
 @needs_int8
 @pytest.mark.parametrize(
     ("vnni", "amx", "capability", "expected"),
     [
-        (True, False, "AVX512", EIGHT_BITS),
-        (False, True, "AVX512", EIGHT_BITS),
-        (False, False, "AVX512", SEVEN_BITS),
-        (False, False, "AVX2", SEVEN_BITS),
+        (True, False, "AVX512", QMAX_8BIT),
+        (False, True, "AVX512", QMAX_8BIT),
+        (False, False, "AVX512", QMAX_7BIT),
+        (False, False, "AVX2", QMAX_7BIT),
         (False, False, "DEFAULT", None),
     ],
 )
@@ -97,10 +97,10 @@ def test_a_processor_has_int8_where_its_sums_are_exact(monkeypatch, vnni, amx, c
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    asked = int8_weight_levels.__wrapped__  # not the answer that is remembered
-    monkeypatch.setattr(int8_products, "_is_exact", lambda levels: True)
+    asked = int8_weight_qmax.__wrapped__  # not the answer that is remembered
+    monkeypatch.setattr(int8_products, "is_exact", lambda levels: True)
     assert asked() == expected
-    monkeypatch.setattr(int8_products, "_is_exact", lambda levels: False)
+    monkeypatch.setattr(int8_products, "is_exact", lambda levels: False)
     monkeypatch.setattr(torch, "_int_mm", lambda left, right: torch.zeros(64, 64, dtype=torch.int32))
     assert asked() is None
 
@@ -111,7 +111,7 @@ def test_the_first_question_may_come_under_any_default():
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            assert int8_weight_levels.__wrapped__() == LEVELS
+            assert int8_weight_qmax.__wrapped__() == LEVELS
     finally:
         torch.set_default_dtype(default)
 
@@ -121,9 +121,9 @@ def test_int8_is_for_a_cpu():
     assert int8_products_pay(torch.device("cpu")) == (LEVELS is not None)
 
 
-@pytest.mark.parametrize("levels", [EIGHT_BITS, SEVEN_BITS])
+@pytest.mark.parametrize("levels", [QMAX_8BIT, QMAX_7BIT])
 def test_a_grid_reaches_from_end_to_end(levels):
     vectors = torch.tensor([[-3.0, 0.01, 3.0], [0.0, 0.0, 0.0], [1e-38, 0.0, 0.0]])
-    integers, step = to_int8_grid(vectors, vectors.abs().amax(dim=1, keepdim=True), levels)
+    integers, step = quantize(vectors, vectors.abs().amax(dim=1, keepdim=True), levels)
     assert integers[0].tolist() == [-levels, 0, levels]
     assert ((vectors - integers * step).abs() <= step / 2).all()

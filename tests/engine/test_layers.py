@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM
 
-from splade_integrations.engine.layers import fuse_layers
-from splade_integrations.engine.optimize import rebuild
+from splade_integrations.engine.compute import Compute
+from splade_integrations.engine.layers import FusedLayers, fuse_layers
+from splade_integrations.engine.optimize import optimize
 from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
 
 
@@ -24,7 +25,7 @@ def logits(model, batch=3, length=11, padded=4):
 
 
 def is_fused(model):
-    return any(type(module).__module__.endswith("engine.layers") for module in model.base_model.modules())
+    return any(isinstance(module, FusedLayers) for module in model.base_model.modules())
 
 
 @pytest.mark.parametrize("padded", [0, 4])
@@ -60,7 +61,7 @@ def test_fused_equals_transformers(tmp_path, architecture, config_options, padde
 def test_a_loaded_model_is_fused_where_it_can_be(tmp_path, architecture, dtype):
     model = load(tmp_path, architecture).to(dtype)
     expected = logits(model)
-    decoder, ignores_padding = rebuild("a model", model, dtype)
+    decoder, ignores_padding = optimize("a model", model, Compute(model.device, str(dtype).removeprefix("torch.")))
     assert is_fused(model) is (architecture != "modernbert")
     assert ignores_padding
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
@@ -72,7 +73,7 @@ def test_a_loaded_model_is_fused_where_it_can_be(tmp_path, architecture, dtype):
 def test_a_model_of_tokens_that_see_no_later_ones_keeps_its_layers(tmp_path, config_options):
     model = load(tmp_path, "bert", **config_options)
     expected = logits(model)
-    decoder, _ = rebuild("a model", model, torch.float32)
+    decoder, _ = optimize("a model", model, Compute(model.device, "float32"))
     assert not is_fused(model)
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -100,7 +101,7 @@ def test_a_probe_that_fails_in_any_way_undoes_the_change(tmp_path, monkeypatch):
         raise IndexError("of hidden states, say")
 
     monkeypatch.setattr("splade_integrations.engine.layers.FusedLayer.forward", wrong)
-    decoder, _ = rebuild("a model", model, torch.float32)
+    decoder, _ = optimize("a model", model, Compute(model.device, "float32"))
     assert not is_fused(model)
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

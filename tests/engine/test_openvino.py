@@ -11,19 +11,20 @@ from scipy.sparse import vstack
 
 from splade_integrations import OptionalDependencyError, SpladeEncoder, UnsupportedModelError
 from splade_integrations.engine import compute
-from splade_integrations.engine.int8_gemm import EIGHT_BITS, SEVEN_BITS, int8_weight_levels
+from splade_integrations.engine.int8_gemm import QMAX_7BIT, QMAX_8BIT, int8_weight_qmax
 from splade_integrations.engine.layers import FusedLayers
 from splade_integrations.engine.openvino import OpenVinoLayers
+from tests.support.loading import loaded
 from tests.support.random_checkpoints import save_masked_lm
 from tests.test_package import run_without
 
-DTYPES = ["float32", "bfloat16"] + ["int8"] * (int8_weight_levels() == EIGHT_BITS)
+DTYPES = ["float32", "bfloat16"] + ["int8"] * (int8_weight_qmax() == QMAX_8BIT)
 # Of each length up to some, so also of those that are rounded up.
 EVERY_LENGTH = ["a" * length for length in range(90)]
 
 
-def layers_of(encoder):
-    modules = encoder._side("document")._loaded.model.base_model.modules()
+def layers_of(folder, backend):
+    modules = loaded(folder, backend=backend).network.base_model.modules()
     return [type(module) for module in modules if isinstance(module, FusedLayers | OpenVinoLayers)]
 
 
@@ -48,7 +49,7 @@ def test_float32_equals_torch(tmp_path, architecture, config_options):
     save_masked_lm(tmp_path, architecture, **config_options)
     expected = SpladeEncoder(tmp_path).encode_documents(EVERY_LENGTH)
     encoder = SpladeEncoder(tmp_path, backend="openvino")
-    assert layers_of(encoder) == [OpenVinoLayers]
+    assert layers_of(tmp_path, "openvino") == [OpenVinoLayers]
     np.testing.assert_allclose(encoder.encode_documents(EVERY_LENGTH).toarray(), expected.toarray(), atol=1e-5)
     assert "backend='openvino'" in repr(encoder)
 
@@ -128,7 +129,7 @@ def test_other_results_are_refused(model_folder, monkeypatch, dtype, factor):
         return output
 
     monkeypatch.setattr(OpenVinoLayers, "forward", wrong)
-    with pytest.raises(UnsupportedModelError, match="must give the same by OpenVINO"):
+    with pytest.raises(UnsupportedModelError, match="must give the same logits with OpenVINO"):
         SpladeEncoder(model_folder, backend="openvino", dtype=dtype)
 
 
@@ -155,7 +156,7 @@ def test_options_that_do_not_go_together(model_folder, monkeypatch, options, mes
 
 
 def test_int8_is_refused_where_openvino_gains_nothing_by_it(model_folder, monkeypatch):
-    monkeypatch.setattr(compute, "int8_weight_levels", lambda: SEVEN_BITS)
+    monkeypatch.setattr(compute, "int8_weight_qmax", lambda: QMAX_7BIT)
     with pytest.raises(ValueError, match=r"VNNI or AMX instructions for backend='openvino'.* Use backend='torch'"):
         SpladeEncoder(model_folder, backend="openvino", dtype="int8")
 

@@ -9,7 +9,9 @@ from torch import nn
 from splade_integrations import SpladeEncoder
 from splade_integrations.engine.int8_gemm import int8_products_pay
 from splade_integrations.engine.int8_linear import Int8Linear
-from splade_integrations.engine.packed_linear import Linears, PackedLinear, packing_pays, rounded_up, with_rows
+from splade_integrations.engine.layers import PackedLinear, pad_rows, rounded_up
+from splade_integrations.engine.optimize import Linears, packing_pays
+from tests.support.loading import loaded
 
 CPU = torch.device("cpu")
 needs_packing = pytest.mark.skipif(not packing_pays(CPU, torch.float32), reason="this processor has no such kernels")
@@ -43,7 +45,7 @@ def test_few_numbers_of_rows_none_much_larger():
 def test_rows_are_rounded_up_within_a_layer_too(monkeypatch, kind):
     rows = []
     module = sys.modules[kind.__module__]
-    monkeypatch.setattr(module, "with_rows", lambda tokens, number: rows.append(number) or with_rows(tokens, number))
+    monkeypatch.setattr(module, "pad_rows", lambda tokens, number: rows.append(number) or pad_rows(tokens, number))
     layer = kind(nn.Linear(64, 40).requires_grad_(False))
     assert [layer(torch.ones(2, 50, 64)).shape, layer(torch.ones(25, 64)).shape] == [(2, 50, 40), (25, 40)]
     assert rows == [rounded_up(100), 25]
@@ -60,7 +62,7 @@ def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch
     forward, rows = kind.forward, []
 
     def recorded(self, inputs):
-        if inputs.dim() == 2:  # of the body; the head's own layer rounds by itself
+        if inputs.dim() == 2:  # of the backbone; the head's own layer rounds by itself
             rows.append(len(inputs))
         return forward(self, inputs)
 
@@ -74,7 +76,7 @@ def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch
 
 @needs_packing
 def test_an_encoders_layers_are_packed(model_folder):
-    model = SpladeEncoder(model_folder)._side("document")._loaded.model
+    model = loaded(model_folder).network
     kinds = {type(module) for module in model.modules()}
     assert PackedLinear in kinds
     assert nn.Linear not in kinds
@@ -82,8 +84,8 @@ def test_an_encoders_layers_are_packed(model_folder):
 
 @needs_packing
 @needs_int8
-def test_int8_is_for_the_body_and_its_head_is_packed(model_folder):
-    model = SpladeEncoder(model_folder, dtype="int8")._side("document")._loaded.model
+def test_int8_is_for_the_backbone_and_its_head_is_packed(model_folder):
+    model = loaded(model_folder, dtype="int8").network
     kinds = [{type(module) for module in part.modules()} for part in (model.base_model, model.cls)]
     assert [kind & {nn.Linear, PackedLinear, Int8Linear} for kind in kinds] == [{Int8Linear}, {PackedLinear}]
 

@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from splade_integrations.engine import heads
 from splade_integrations.engine.heads import tiled as head
-from splade_integrations.engine.heads.tiled import max_pool_head, splade_pool, sum_pool_head
+from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, SumPoolHead, splade_pool
 
 
 @pytest.mark.parametrize(("batch", "longest", "vocabulary"), [(1, 1, 3), (5, 7, 1000), (40, 33, 999), (3, 1100, 4099)])
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize(("pooling", "fast_head"), [("max", max_pool_head), ("sum", sum_pool_head)])
+@pytest.mark.parametrize(("pooling", "fast_head"), [("max", MaxPoolHead), ("sum", SumPoolHead)])
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fast_head, activation, monkeypatch):
-    monkeypatch.setattr(head, "_TILE_CELLS", dict.fromkeys(head._TILE_CELLS, 64 * 300))  # several tiles even here
-    monkeypatch.setattr(head, "_TILE_TOKENS", 700)
+    monkeypatch.setattr(head, "TILE_CELLS", dict.fromkeys(head.TILE_CELLS, 64 * 300))  # several tiles even here
+    monkeypatch.setattr(head, "TILE_TOKENS", 700)
     generator = torch.Generator().manual_seed(batch)
     hidden = torch.randn(batch, longest, 16, generator=generator)
     weight = torch.randn(vocabulary, 16, generator=generator)
@@ -23,7 +24,7 @@ def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fa
     mask = torch.arange(longest) < lengths.unsqueeze(1)
     expected = splade_pool(linear(hidden, weight, bias), mask.long(), pooling, activation)
     hidden[~mask] = 1e4  # padding would win every maximum
-    found = fast_head(hidden, lengths, weight, bias, activation)
+    found = fast_head(Decoder(weight, bias), activation)(hidden, lengths)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -31,7 +32,7 @@ def test_never_writes_the_logits():
     batch, longest, vocabulary = 8, 256, 30522
     hidden, weight = torch.randn(batch, longest, 8), torch.randn(vocabulary, 8)
     with torch.profiler.profile(profile_memory=True) as profile:
-        max_pool_head(hidden, torch.full((batch,), longest), weight, None)
+        MaxPoolHead(Decoder(weight))(hidden, torch.full((batch,), longest))
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest < batch * longest * vocabulary * 4 / 20
 
@@ -44,4 +45,9 @@ def test_mask_of_another_shape_is_refused():
 def test_half_precision_keeps_small_weights():
     """log(1 + x) in bfloat16 would lose every weight below 4e-3."""
     hidden, weight = torch.full((1, 1, 1), 1e-3, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bfloat16)
-    assert max_pool_head(hidden, torch.tensor([1]), weight, None).item() == pytest.approx(1e-3, rel=1e-2)
+    assert MaxPoolHead(Decoder(weight))(hidden, torch.tensor([1])).item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="pooling_strategy must be max or sum, got 'mean'"):
+        heads.choose(Decoder(torch.ones(3, 2)), "mean", "relu")

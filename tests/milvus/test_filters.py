@@ -21,8 +21,10 @@ from splade_integrations.milvus.filters import (
     Or,
     from_dict,
     ids_expr,
+    make_plan,
     matching_keys,
     quote,
+    to_expr,
 )
 from tests.support.predicate import satisfies
 from tests.support.server_rules import answer, is_nothing
@@ -200,14 +202,14 @@ class Store:
 
     def found(self, asked):
         """The keys that the filter finds, and whether rows had to be looked at."""
-        plan = from_dict(asked).plan(self.layout, self.engine)
+        plan = make_plan(from_dict(asked), self.layout, self.engine)
         if plan.doubtful is None:
             return self.keys(plan.expr), False
         looked_at = self.keys(plan.doubtful)
         return self.keys(plan.resolve((key, self.metadata(key), self.rows[key]) for key in looked_at)), True
 
     def reached(self, asked):
-        return self.keys(from_dict(asked).plan(self.layout, self.engine).reach)
+        return self.keys(make_plan(from_dict(asked), self.layout, self.engine).reach)
 
 
 def engine_of(client):
@@ -279,7 +281,7 @@ def test_a_server_says_what_the_law_says_by_the_rules_of_its_source(unknowns):
     def check(batch):
         for asked in batch:
             try:
-                expr = from_dict(asked).to_expr(Layout(), Engine.SERVER)
+                expr = to_expr(from_dict(asked), Layout(), Engine.SERVER)
             except FilterError as err:
                 refused[str(err).partition("exactly: ")[2]] += 1
                 continue
@@ -374,14 +376,14 @@ def test_a_deletion_looks_at_every_row_that_may_match(store):
 def test_fields_of_the_collection_are_asked_by_name(store):
     ids = ["row'1", "row'2", "row'77", "no such row"]
     asked = Compare("pk", "in", ids, column=True) & ~from_dict({"tenant": store.metadata("row'2")["tenant"]})
-    plan = asked.plan(store.layout, store.engine)
+    plan = make_plan(asked, store.layout, store.engine)
     rows = [(key, store.metadata(key)) for key in (store.keys(plan.doubtful) if plan.doubtful is not None else [])]
     assert store.keys(plan.expr if plan.doubtful is None else plan.resolve(rows)) == {"row'1", "row'77"}
     layout = Layout(own={"doc_id": DataType.VARCHAR})
-    assert Compare("doc_id", "eq", "a", column=True).to_expr(layout, store.engine) == 'doc_id in ["a"]'
-    assert Compare("doc_id", "eq", "a").to_expr(layout, store.engine) == 'metadata["doc_id"] == "a"'
+    assert to_expr(Compare("doc_id", "eq", "a", column=True), layout, store.engine) == 'doc_id in ["a"]'
+    assert to_expr(Compare("doc_id", "eq", "a"), layout, store.engine) == 'metadata["doc_id"] == "a"'
     with pytest.raises(FilterError, match="'nosuch', which eq asks for, must be one of the collection's: pk"):
-        Compare("nosuch", "eq", 1, column=True).plan(store.layout, store.engine)
+        make_plan(Compare("nosuch", "eq", 1, column=True), store.layout, store.engine)
 
 
 ODD_IDS = ["it's", "it''s", 'a"b', "C:\\new\\table", "\\", "tab\t", "漢字", "😀", "a%_b", "] or [", "\x01", "a", "b"]
@@ -400,8 +402,8 @@ def test_no_ids_match_no_row(store):
     assert store.keys(ids_expr("pk", [], store.engine)) == set()
     assert ids_expr("pk", [], negated=True) == ""
     assert ids_expr("id", [], is_text=False) == "(id == 0 and id == 1)"
-    assert store.keys(Or().to_expr(store.layout, store.engine)) == set()
-    assert And().to_expr(store.layout, store.engine) == ""
+    assert store.keys(to_expr(Or(), store.layout, store.engine)) == set()
+    assert to_expr(And(), store.layout, store.engine) == ""
 
 
 @pytest.mark.parametrize("wrong", [1.5, None, True, b"a"])
@@ -489,7 +491,7 @@ def test_malformed_filters_say_what_is_wrong(made, message):
 def test_a_server_refuses_what_it_cannot_say(asked, message):
     for wrapped in (asked, {"$not": asked}, {"$or": [{"tenant": "a"}, asked]}):
         with pytest.raises(FilterError, match=message):
-            from_dict(wrapped).plan(Layout(), Engine.SERVER)
+            make_plan(from_dict(wrapped), Layout(), Engine.SERVER)
 
 
 @pytest.mark.parametrize("operator", ["in", "nin"])
@@ -504,9 +506,9 @@ def test_long_lists_of_values(store, operator, values):
 
 
 def test_an_inexact_expression_is_not_given_out():
-    assert from_dict({"year": {"$gt": 1999}}).to_expr(Layout(), Engine.LITE3) == 'metadata["year"] > 1999'
+    assert to_expr(from_dict({"year": {"$gt": 1999}}), Layout(), Engine.LITE3) == 'metadata["year"] > 1999'
     with pytest.raises(FilterError, match="milvus-lite 3 cannot filter by lt on 'price' exactly"):
-        from_dict({"tenant": "a", "$not": {"price": {"$lt": 5}}}).to_expr(Layout(), Engine.LITE3)
+        to_expr(from_dict({"tenant": "a", "$not": {"price": {"$lt": 5}}}), Layout(), Engine.LITE3)
 
 
 def test_filters_are_values():

@@ -17,8 +17,9 @@ from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmb
 from sentence_transformers.sparse_encoder.modules import Transformer as MLMTransformer
 
 from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
-from splade_integrations.encoding import sides as loading_module
+from splade_integrations.encoding import roles
 from splade_integrations.models import layouts
+from tests.support.loading import loaded
 from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
 
 TOLERANCE = 1e-5
@@ -220,26 +221,28 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     from splade_integrations.models.repository import Repository
 
     repository = Repository(str(opensearch_root))
-    assert layouts.describe(repository).document.masked_lm.activation_function == "relu"
+    assert layouts.describe(repository).document.transformer.activation_function == "relu"
     name = f"org/{opensearch_root.name}"  # a local folder that bears a known repository's name is taken for its copy
-    fact = layouts._KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
-    monkeypatch.setitem(layouts._KNOWN, name, fact)
-    assert layouts.describe(repository).document.masked_lm.activation_function == "log1p_relu"
-    monkeypatch.setitem(layouts._KNOWN, name, layouts._KNOWN["naver/splade-v3-doc"])
+    fact = layouts.KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
+    monkeypatch.setitem(layouts.KNOWN, name, fact)
+    assert layouts.describe(repository).document.transformer.activation_function == "log1p_relu"
+    monkeypatch.setitem(layouts.KNOWN, name, layouts.KNOWN["naver/splade-v3-doc"])
     assert layouts.describe(repository).query.token_weights.file is None
-    monkeypatch.setitem(layouts._KNOWN, f"org/{opensearch_root.name}", layouts._KNOWN["naver/splade-v3-lexical"])
+    monkeypatch.setitem(layouts.KNOWN, f"org/{opensearch_root.name}", layouts.KNOWN["naver/splade-v3-lexical"])
     query = layouts.describe(repository).query
-    assert query.masked_lm is not None
+    assert query.transformer is not None
     assert query.token_weights.file is None
-    efficient = layouts._KNOWN["naver/efficient-splade-VI-BT-large-doc"]
-    monkeypatch.setitem(layouts._KNOWN, name, efficient)
-    with pytest.raises(FileNotFoundError, match="queries are for naver/efficient-splade-VI-BT-large-query to encode"):
+    efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
+    monkeypatch.setitem(layouts.KNOWN, name, efficient)
+    with pytest.raises(
+        FileNotFoundError, match="its query encoder naver/efficient-splade-VI-BT-large-query must be in"
+    ):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
     beside.mkdir()
-    assert layouts.describe(repository).query.masked_lm.repository.name == str(beside.resolve())
+    assert layouts.describe(repository).query.transformer.repository.name == str(beside.resolve())
     at_hub = Repository("naver/efficient-splade-VI-BT-large-doc", {"revision": "1234", "token": "t"})
-    assert layouts._query_repository(at_hub, efficient.query_repository) == Repository(
+    assert layouts.query_repository(at_hub, efficient.query_repository) == Repository(
         "naver/efficient-splade-VI-BT-large-query", {"token": "t"}
     )
 
@@ -250,7 +253,7 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a transformer was loaded")
 
-    monkeypatch.setattr("splade_integrations.encoding.sides.load_masked_lm", refuse)
+    monkeypatch.setattr("splade_integrations.encoding.roles.load_masked_lm", refuse)
     encoder = SpladeEncoder(tmp_path)
     weights = idf_weights(plain("bert"))
     ids = encoder.tokenizer.convert_tokens_to_ids(["a", "b", "c", "d"])
@@ -263,15 +266,19 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
         encoder.encode_documents(["a"])
 
 
-def test_one_transformer_serves_both_sides(encoder):
-    assert encoder._side("query") is encoder._side("document")
+def test_one_transformer_serves_both_roles(model_folder, monkeypatch):
+    loads, load = [], roles.load_masked_lm
+    monkeypatch.setattr(roles, "load_masked_lm", lambda *how: loads.append(how) or load(*how))
+    encoder = SpladeEncoder(model_folder)
+    assert encoder.encode_queries(["a"]).nnz == encoder.encode_documents(["a"]).nnz
+    assert len(loads) == 1
 
 
 def test_options_override_the_repository(plain, tmp_path):
     prompted(plain, "bert").save_pretrained(str(tmp_path))
     encoder = SpladeEncoder(tmp_path, query_prompt="", pooling_strategy="sum", activation_function="log1p_relu")
-    assert encoder.description.query.prompt == ""
-    assert encoder.description.document.prompt == "passage: "
+    assert encoder.spec.query.prompt == ""
+    assert encoder.spec.document.prompt == "passage: "
     oracle = symmetric(plain, "bert", pooling_strategy="sum", activation_function="log1p_relu")
     expected = oracle.encode_query(["some query"], convert_to_sparse_tensor=False, max_active_dims=20).numpy()
     np.testing.assert_allclose(encoder.encode_queries(["some query"]).toarray(), expected, atol=TOLERANCE)
@@ -370,17 +377,18 @@ def test_refuses_an_empty_pickle(saved):
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])
-def test_the_longest_text_is_known_before_the_documents_side_is_loaded(plain, tmp_path, architecture):
+def test_the_longest_text_is_known_before_the_documents_role_is_loaded(plain, tmp_path, architecture):
     folder = tmp_path / "model"
     inference_free(plain, architecture).save_pretrained(str(folder))
     rewrite(next(folder.glob("**/sentence_bert_config.json")), max_seq_length=None)
     encoder = SpladeEncoder(folder)
-    assert "document" not in encoder._sides._sides
-    side = encoder._side("document")
-    assert encoder.max_length == side.max_length
-    assert SpladeEncoder(folder, max_length=side._loaded.positions).max_length == side._loaded.positions
-    with pytest.raises(ValueError, match=f"max_length must be at most {side._loaded.positions}"):
-        SpladeEncoder(folder, max_length=side._loaded.positions + 1)
+    stated = encoder.max_length
+    assert encoder.encode_documents(["a " * 300]).nnz > 0  # loads the documents' transformer
+    assert encoder.max_length == stated
+    positions = loaded(next(folder.glob("**/sentence_bert_config.json")).parent).positions
+    assert SpladeEncoder(folder, max_length=positions).max_length == positions
+    with pytest.raises(ValueError, match=f"max_length must be at most {positions}"):
+        SpladeEncoder(folder, max_length=positions + 1)
 
 
 @pytest.mark.parametrize(("padding_id", "positions"), [(0, 513), (1, 512), (None, 512)])
@@ -395,20 +403,20 @@ def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, 
     encoder = SpladeEncoder("model")
     monkeypatch.chdir("/")
     assert encoder.encode_documents(["a"]).nnz > 0  # loaded now
-    assert encoder.fingerprint["weights"]
+    assert encoder.fingerprint.weights
 
 
-def test_queries_do_not_wait_for_the_documents_side(plain, tmp_path, monkeypatch):
+def test_queries_do_not_wait_for_the_documents_role(plain, tmp_path, monkeypatch):
     inference_free(plain, "bert").save_pretrained(str(tmp_path))
     encoder = SpladeEncoder(tmp_path)
-    asked, loading, load = threading.Event(), threading.Event(), loading_module.load_masked_lm
+    asked, loading, load = threading.Event(), threading.Event(), roles.load_masked_lm
 
     def slow(*args, **options):
         loading.set()
         assert asked.wait(30)
         return load(*args, **options)
 
-    monkeypatch.setattr(loading_module, "load_masked_lm", slow)
+    monkeypatch.setattr(roles, "load_masked_lm", slow)
     with ThreadPoolExecutor(1) as pool:
         documents = pool.submit(encoder.encode_documents, ["a"])
         assert loading.wait(30)
@@ -421,9 +429,17 @@ def test_queries_do_not_wait_for_the_documents_side(plain, tmp_path, monkeypatch
 def test_refuses_vocabularies_that_differ(plain, tmp_path):
     inference_free(plain, "bert").save_pretrained(str(tmp_path))
     [file] = tmp_path.glob("query*/model.safetensors")
-    save_file({"weight": torch.ones(99)}, file)
-    with pytest.raises(UnsupportedModelError, match="one vocabulary for documents and queries, got 99 and 141 terms"):
+    save_file({"weight": torch.ones(160)}, file)
+    with pytest.raises(UnsupportedModelError, match="one vocabulary for documents and queries, got 160 and 141 terms"):
         SpladeEncoder(tmp_path).encode_documents(["a"])
+    save_file({"weight": torch.ones(99)}, file)
+    with pytest.raises(UnsupportedModelError, match=r"a weight for each token, got 99 weights .* makes the id 140"):
+        SpladeEncoder(tmp_path)
+
+
+def test_a_token_is_not_shown(saved):
+    encoder = SpladeEncoder(saved, token="hf_secret")
+    assert "hf_secret" not in repr(encoder) + repr(encoder.spec)
 
 
 def test_refuses_unknown_pooling(saved):
@@ -443,7 +459,7 @@ def test_refuses_paths_that_leave_the_repository(plain, tmp_path):
 
 def test_refuses_json_that_is_damaged(saved):
     (saved / "modules.json").write_text("[{")
-    with pytest.raises(UnsupportedModelError, match=r"has a modules\.json that is no JSON"):
+    with pytest.raises(UnsupportedModelError, match=r"must have a modules\.json that is valid JSON, got"):
         SpladeEncoder(saved)
 
 
@@ -479,10 +495,10 @@ def test_no_remote_code_unless_trusted(saved, caplog):
         saved / "config.json", architectures=["OwnBertForMaskedLM"], auto_map={"AutoModelForMaskedLM": "own.OwnBert"}
     )
     SpladeEncoder(saved)  # transformers knows the model type, and the code is left alone
-    assert "OwnBert" not in str(type(SpladeEncoder(saved)._side("query")._loaded.model))
+    assert "OwnBert" not in str(type(loaded(saved).network))
     with caplog.at_level(logging.WARNING, "splade_integrations"):
-        trusted = SpladeEncoder(saved, trust_remote_code=True)
-    assert "OwnBert" in str(type(trusted._side("query")._loaded.model))
+        SpladeEncoder(saved, trust_remote_code=True)
+    assert "OwnBert" in str(type(loaded(saved, trust_remote_code=True).network))
     assert "may run code of its own, at revision" in caplog.text
 
 
@@ -562,5 +578,5 @@ def test_weights_beyond_the_range_of_float16_are_refused(plain, tmp_path):
 def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
     (saved / "own.py").write_text(REMOTE_CODE)
     rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
-    with pytest.raises(UnsupportedModelError, match="comes with code of its own, which is not run unasked"):
+    with pytest.raises(UnsupportedModelError, match="code of its own, which does not run unless you allow it"):
         SpladeEncoder(saved)

@@ -1,4 +1,4 @@
-"""Every adapter and both stores behind one face each, so that one suite runs over all of them."""
+"""One interface for every adapter and one for both stores, so that one suite runs over all of them."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ DIM = 16
 
 
 def unit_vector(text):
-    """One of length 1 that depends on the text alone and means nothing."""
+    """A vector of length 1 that depends on the text alone and has no meaning."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
     vector = np.random.default_rng(seed).normal(size=DIM)
     return (vector / np.linalg.norm(vector)).tolist()
@@ -34,7 +34,7 @@ class HashEmbeddings(Embeddings):
 
 
 class WordCounts:
-    """An encoder that is none of ours: one dimension a word, so that "" has no active term. Remembers its batches."""
+    """An encoder of another kind: one dimension per word, so "" has no active term. It remembers its batches."""
 
     def __init__(self):
         self.vocabulary, self.batches = {}, []
@@ -50,7 +50,7 @@ class WordCounts:
     encode_queries = encode_documents
 
 
-# Embeddings: `made` from an encoder or by name; rows as dicts.
+# Embeddings, made from an encoder or by name. They return rows as dicts.
 
 
 class LangChain:
@@ -78,13 +78,13 @@ class DropIn:
 EMBEDDINGS = {"LangChain": LangChain, "drop-in": DropIn}
 
 
-# Stores: opened over an encoder; documents are (id, text, metadata).
+# Stores, opened over an encoder. Documents are (id, text, metadata).
 
 
 class LangChainStore:
     @staticmethod
     def open(encoder, uri, collection_name="contract", **options):
-        # A word of the metadata is found where the store is told to embed it.
+        # So that a search for a word of the metadata finds the document.
         options = {"embed_metadata": ["author"]} | options
         sparse = LangChainEmbedding(encoder=encoder)
         return hybrid_milvus(HashEmbeddings(), sparse, uri=uri, collection_name=collection_name, **options)
@@ -128,7 +128,7 @@ try:
 
     from splade_integrations.llama_index import HybridMilvusVectorStore
     from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaIndexEmbedding
-except ImportError:  # an environment of the other lane, which LlamaIndex's store does not know yet
+except ImportError:  # the lane with pymilvus 3, which LlamaIndex's store does not support yet
     pass
 else:
 
@@ -209,10 +209,10 @@ def count(store):
 
 
 def server_options():
-    """How to open the server that MILVUS_URI and MILVUS_TOKEN name, with a collection of one's own."""
+    """Return options to open a new collection on the server at MILVUS_URI, with MILVUS_TOKEN."""
     return {
         "uri": os.environ["MILVUS_URI"],
         "token": os.environ.get("MILVUS_TOKEN", ""),
         "collection_name": f"splade_{uuid.uuid4().hex}",
-        "consistency_level": "Strong",  # the default, "Session", promises a client its own writes alone
+        "consistency_level": "Strong",  # the default, "Session", shows a client only its own writes
     }

@@ -1,8 +1,11 @@
-"""Small random checkpoints of every architecture, in memory or on disk. Nothing here knows our package."""
+"""Random masked LMs of every architecture and size, for tests and benchmarks. Nothing here knows our package."""
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoModelForMaskedLM,
@@ -12,6 +15,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
@@ -29,7 +33,7 @@ def wordpiece_tokenizer(folder: Path) -> BertTokenizer:
 
 
 def bpe_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with RoBERTa's special tokens, which care for a leading space."""
+    """A byte-level BPE tokenizer with RoBERTa's special tokens, which distinguish a leading space."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -49,13 +53,34 @@ def bpe_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def save_masked_lm(folder: Path, architecture: str, seed: int = 7, **config_options) -> None:
-    """Save a random masked LM and its tokenizer. Weights are large, so that padding has large logits."""
+def save_masked_lm(
+    folder: Path,
+    architecture: str,
+    seed: int = 7,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    typical_texts: Sequence[str] = (),
+    active_terms: int = 200,
+    **config_options: Any,
+) -> None:
+    """Save a random masked LM and its tokenizer: small by default, with weights so large that padding has large logits.
+
+    Args:
+        folder: Where to save it; made if it is missing.
+        architecture: One of `ARCHITECTURES`, "camembert" or "electra".
+        seed: Of the weights.
+        tokenizer: None makes a small one of the architecture's kind.
+        typical_texts: If there are any, the decoder's bias is set so that about `active_terms` terms of each are
+            active, as in a trained model. Without them the bias is random.
+        active_terms: See above.
+        config_options: Override the configuration, such as `hidden_size=768`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    is_bpe = "roberta" in architecture or architecture in ("camembert", "modernbert")
-    tokenizer = bpe_tokenizer() if is_bpe else wordpiece_tokenizer(folder)
+    if tokenizer is None:
+        is_bpe = "roberta" in architecture or architecture in ("camembert", "modernbert")
+        tokenizer = bpe_tokenizer() if is_bpe else wordpiece_tokenizer(folder)
     tokenizer.save_pretrained(folder)
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -65,7 +90,7 @@ def save_masked_lm(folder: Path, architecture: str, seed: int = 7, **config_opti
         "pad_token_id": tokenizer.pad_token_id,
     }
     if architecture == "bert":
-        config = BertConfig(**common | {"max_position_embeddings": 130} | config_options)
+        config: Any = BertConfig(**common | {"max_position_embeddings": 130} | config_options)
     elif architecture == "distilbert":
         config = DistilBertConfig(
             vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=2, hidden_dim=64, initializer_range=0.2,
@@ -87,9 +112,20 @@ def save_masked_lm(folder: Path, architecture: str, seed: int = 7, **config_opti
             **config_options,
         )
     torch.manual_seed(seed)
-    model = AutoModelForMaskedLM.from_config(config)
+    model: Any = AutoModelForMaskedLM.from_config(config).eval()
     with torch.no_grad():
         bias = model.get_output_embeddings().bias
-        if bias is not None:  # initialised to zeros, which would hide a bias that is forgotten or added twice
+        if typical_texts:
+            bias -= _threshold(model, tokenizer, typical_texts, active_terms)
+        elif bias is not None:  # zeros, its initial value, would hide a bias that is forgotten or added twice
             bias.normal_(std=0.5)
     model.save_pretrained(folder)
+
+
+def _threshold(model: Any, tokenizer: Any, texts: Sequence[str], active_terms: int) -> float:
+    """The logit that `active_terms` terms per text exceed on average: a quantile of the maxima over tokens."""
+    maxima = []
+    for text in texts:
+        inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+        maxima.append(model(**inputs).logits[0].amax(dim=0).numpy())
+    return float(np.quantile(np.stack(maxima), 1 - active_terms / len(tokenizer)))

@@ -1,6 +1,6 @@
-"""Run the store suite over the network: on the server that MILVUS_URI names, else on one of milvus-lite's made for it.
+"""Run the store suite over the network: on the server at MILVUS_URI, or else on milvus-lite's own, started for it.
 
-python tests/server.py [PYTEST ARGUMENT …]
+python -m tests.support.server [PYTEST ARGUMENT …]
 """
 
 import os
@@ -18,7 +18,7 @@ SECONDS_TO_START = 60
 
 @contextmanager
 def milvus_lite_server() -> Iterator[str]:
-    """A server in a process of its own, on a free port; its address."""
+    """Start a server in its own process, on a free port, and yield its address."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -40,11 +40,11 @@ def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
             if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise SystemExit("milvus-lite's server must start, and did not. Try by hand: milvus-lite server --data-dir folder")
+    raise SystemExit("milvus-lite's server must start, got none. Try by hand: milvus-lite server --data-dir folder")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests; returns pytest's exit status."""
+    """Run the tests. Returns pytest's exit status."""
     command = [sys.executable, "-m", "pytest", "-m", "server", *(arguments or ["--quiet", "tests"])]
     if os.environ.get("MILVUS_URI"):
         return subprocess.run(command).returncode

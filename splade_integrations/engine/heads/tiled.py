@@ -1,27 +1,43 @@
-"""Hidden states to term weights: the vocabulary head and its max pooling.
+"""The SPLADE formula from logits to term weights, and the plain heads that compute it without writing the logits.
 
-`splade_pool` is the formula, written to be read. `max_pool_head` and `sum_pool_head` are its fast twins: they never
-write the (B, L, V) logits, and a test holds them equal to it. Knows tensors only, nothing of checkpoints or tokenizers.
+`splade_pool` is the formula, written to be read. `MaxPoolHead` and `SumPoolHead` compute the same from hidden states,
+tile by tile of the vocabulary. Knows tensors only, nothing of checkpoints or tokenizers.
 """
 
 from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from splade_integrations.engine.int8_gemm import SEVEN_BITS, multiply_int8, pack_int8
+from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_int8
 
-__all__ = ["activate", "max_logits", "max_pool_head", "repeat_first_token", "splade_pool", "sum_pool_head"]
+__all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
 
-# One tile of logits, 4 bytes a cell, must stay in a cache while its product is computed and its maximum taken; larger
-# ones let the product read its factors less often, and keep a GPU busy for longer than a call takes.
-_TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
-# Of products of unsigned weights, made by processors with AVX2 alone, whose caches are smaller.
+# One tile of logits, 4 bytes a cell, must stay in a cache while its product is computed and its maximum taken. Larger
+# tiles let the product read its factors less often, and keep a GPU busy for longer than a call takes.
+TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
+# For products with unsigned weights, which processors with AVX2 alone compute: their caches are smaller.
 _UNSIGNED_TILE_CELLS = 2**20
-_TILE_TOKENS = 2048
-# Up to so many tokens an int8 product is faster with the weight on its right.
+TILE_TOKENS = 2048
+# Up to this many tokens an int8 product is faster with the weight as its right operand.
 _FEW_TOKENS = 64
+
+
+class Decoder(NamedTuple):
+    """The last linear layer of a masked LM's head, from hidden size H to vocabulary V.
+
+    Args:
+        weight: (V, H).
+        bias: (V,) or None.
+        centre: A vector near most that enter it, (H,) float32, or None for 0. It makes a head faster and changes no
+            result.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    centre: Tensor | None = None
 
 
 def splade_pool(
@@ -36,7 +52,7 @@ def splade_pool(
         logits: MLM scores, unitless. (B, L, V).
         attention_mask: 1 for real tokens, 0 for padding. (B, L).
         pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
-        activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as OpenSearch v3 has it.
+        activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as in OpenSearch v3.
     Returns:
         Term weights, 0 or more, natural log scale. (B, V) float32.
     Raises:
@@ -60,79 +76,97 @@ def splade_pool(
 
 
 def activate(logits: Tensor, activation_function: str) -> Tensor:
-    """log(1 + relu(x)), or with "log1p_relu" log(1 + log(1 + relu(x))). Monotone, 0 where x is not positive."""
+    """Return log(1 + relu(x)), or with "log1p_relu" log(1 + log(1 + relu(x))). Monotone; 0 if x is not positive."""
     weights = torch.log1p(torch.relu(logits))
     return torch.log1p(weights) if activation_function == "log1p_relu" else weights
 
 
-def max_pool_head(
-    hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None, activation_function: str = "relu"
-) -> Tensor:
-    """Term weights of `splade_pool(hidden @ weight.T + bias, mask)`, in the memory of one tile of logits.
+class MaxPoolHead:
+    """Max pooling in the memory of one tile of logits: `splade_pool(hidden @ weight.T + bias, mask)`.
 
     The bias and the activation are applied once, on (B, V): both are monotone, so the result is the same number.
 
     Args:
-        hidden: What enters the decoder, padded at the end. (B, L, H).
-        lengths: Real tokens of each text, at least 1. (B,).
-        weight: Decoder weight. (V, H), of hidden's type, or of one that is converted to it tile by tile.
-        bias: Decoder bias. (V,) or None.
+        decoder: Its weight is of hidden's type, or of one that is converted to it tile by tile.
         activation_function: As `splade_pool`.
-    Returns:
-        Term weights, 0 or more. (B, V) float32.
     """
-    scores = max_logits(repeat_first_token(hidden, lengths), weight).T.float()  # (B, V)
-    if bias is not None:
-        scores = scores + bias.float()
-    return activate(scores, activation_function)
+
+    pooling_strategy: ClassVar[str] = "max"
+
+    def __init__(self, decoder: Decoder, activation_function: str = "relu") -> None:
+        self._weight, self._bias, _ = decoder
+        self._activation_function = activation_function
+
+    @classmethod
+    def suits(cls, weight: Tensor) -> bool:
+        """Return True: it suits every decoder."""
+        return True
+
+    def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Pool one batch. (B, L, H) and (B,) to (B, V) float32."""
+        scores = max_logits(repeat_first_token(hidden, lengths), self._weight).T.float()  # (B, V)
+        if self._bias is not None:
+            scores = scores + self._bias.float()
+        return activate(scores, self._activation_function)
 
 
-def sum_pool_head(
-    hidden: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor | None, activation_function: str = "relu"
-) -> Tensor:
-    """As `max_pool_head`, for the sum over tokens: bias and activation then belong to each logit.
+class SumPoolHead:
+    """Sum pooling: bias and activation belong to each logit, so it activates every tile of logits.
 
-    Texts are taken one by one, so that no padding has to be told from tokens.
+    It takes the texts one by one, so that no padding has to be told from tokens.
 
     Args:
-        hidden: What enters the decoder, padded at the end. (B, L, H).
-        lengths: Real tokens of each text, at least 1. (B,).
-        weight: Decoder weight. (V, H), of hidden's type.
-        bias: Decoder bias. (V,) or None.
+        decoder: Its weight is of hidden's type.
         activation_function: As `splade_pool`.
-    Returns:
-        Term weights, 0 or more. (B, V) float32.
     """
-    vocabulary = weight.shape[0]
-    pooled = torch.zeros((hidden.shape[0], vocabulary), dtype=torch.float32, device=hidden.device)
-    for text, length in enumerate(lengths.tolist()):
-        for first in range(0, length, _TILE_TOKENS):
-            tokens = hidden[text, first : min(first + _TILE_TOKENS, length)]  # (l, H)
-            rows = max(256, _TILE_CELLS[hidden.device.type] // len(tokens))
-            for start in range(0, vocabulary, rows):
-                tile = slice(start, start + rows)
-                logits = linear(weight[tile], tokens).float()  # (tile, l)
-                if bias is not None:
-                    logits += bias[tile].float().unsqueeze(1)
-                pooled[text, tile] += activate(logits, activation_function).sum(dim=1)
-    return pooled
+
+    pooling_strategy: ClassVar[str] = "sum"
+
+    def __init__(self, decoder: Decoder, activation_function: str = "relu") -> None:
+        self._weight, self._bias, _ = decoder
+        self._activation_function = activation_function
+
+    @classmethod
+    def suits(cls, weight: Tensor) -> bool:
+        """Return True: it suits every decoder."""
+        return True
+
+    def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Pool one batch. (B, L, H) and (B,) to (B, V) float32."""
+        vocabulary = self._weight.shape[0]
+        pooled = torch.zeros((hidden.shape[0], vocabulary), dtype=torch.float32, device=hidden.device)
+        for text, length in enumerate(lengths.tolist()):
+            for first in range(0, length, TILE_TOKENS):
+                tokens = hidden[text, first : min(first + TILE_TOKENS, length)]  # (l, H)
+                rows = max(256, TILE_CELLS[hidden.device.type] // len(tokens))
+                for start in range(0, vocabulary, rows):
+                    tile = slice(start, start + rows)
+                    pooled[text, tile] += self._summed(tokens, tile)
+        return pooled
+
+    def _summed(self, tokens: Tensor, tile: slice) -> Tensor:
+        """Return the summed weights of the terms of one tile. (l, H) to (tile,)."""
+        logits = linear(self._weight[tile], tokens).float()  # (tile, l)
+        if self._bias is not None:
+            logits += self._bias[tile].float().unsqueeze(1)
+        return activate(logits, self._activation_function).sum(dim=1)
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Overwrite padding by its text's first token, so that a maximum over tokens needs no mask. (B, L, H)."""
+    """Overwrite padding with its text's first token, so that a maximum over tokens needs no mask. (B, L, H)."""
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
     return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
 
 
 def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Each term's largest product with a text's tokens, tile by tile of the vocabulary with a running maximum.
+    """Return each term's largest product with a text's tokens, tile by tile with a running maximum.
 
     Args:
-        hidden: Token vectors, all of them real. (B, L, H).
-        weight: Decoder weight. (V, H), of hidden's type, or converted to it tile by tile. Where hidden is int8, either
-            int8, or what `to_unsigned` makes of that.
+        hidden: Token vectors without padding. (B, L, H).
+        weight: Decoder weight. (V, H), of hidden's type, or converted to it tile by tile. If hidden is int8, it is
+            int8 as well, or what `to_unsigned` makes of that.
     Returns:
-        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; integers as int32, or float32 where weight is
+        max over t of weight[v] · hidden[b, t]. (V, B), of hidden's type; for integers int32, or float32 if weight is
         unsigned.
     """
     batch, longest, _ = hidden.shape
@@ -140,7 +174,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == torch.int8 and batch * longest <= _FEW_TOKENS:
         return torch._int_mm(hidden.flatten(0, 1), weight.T).view(batch, longest, vocabulary).amax(dim=1).T
     dtype = {torch.int8: torch.int32, torch.uint8: torch.float32}.get(weight.dtype, hidden.dtype)
-    cells = _UNSIGNED_TILE_CELLS if weight.dtype == torch.uint8 else _TILE_CELLS[hidden.device.type]
+    cells = _UNSIGNED_TILE_CELLS if weight.dtype == torch.uint8 else TILE_CELLS[hidden.device.type]
     pooled = torch.empty((vocabulary, batch), dtype=dtype, device=hidden.device)
     for texts, tokens in _token_groups(batch, longest):
         group = hidden[texts, tokens]  # (b, l, H)
@@ -158,20 +192,20 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function from a tile, (at most `rows`, H), to its products with tokens (n, H). Its results share memory."""
+    """Return a function from a tile, (at most `rows`, H), to its products with tokens (n, H). Results share memory."""
     if weight_dtype == torch.uint8:
         packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32, device=tokens.device)
-        return lambda tile: multiply_int8(tile, SEVEN_BITS, packed, ones)
+        return lambda tile: multiply_int8(tile, QMAX_7BIT, packed, ones)
     product, dtype = (torch._int_mm, torch.int32) if tokens.dtype == torch.int8 else (torch.mm, tokens.dtype)
     logits = torch.empty((rows, len(tokens)), dtype=dtype, device=tokens.device)
     return lambda tile: product(tile.to(dtype=tokens.dtype), tokens.T, out=logits[: len(tile)])
 
 
 def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
-    """Slices (texts, tokens) that cover (batch, longest) in groups of about `_TILE_TOKENS` tokens."""
-    texts_a_group = max(1, _TILE_TOKENS // longest)
+    """Return slices (texts, tokens) that cover (batch, longest) in groups of about `TILE_TOKENS` tokens."""
+    texts_a_group = max(1, TILE_TOKENS // longest)
     return [
-        (slice(first, min(first + texts_a_group, batch)), slice(token, min(token + _TILE_TOKENS, longest)))
+        (slice(first, min(first + texts_a_group, batch)), slice(token, min(token + TILE_TOKENS, longest)))
         for first in range(0, batch, texts_a_group)
-        for token in range(0, longest, _TILE_TOKENS)
+        for token in range(0, longest, TILE_TOKENS)
     ]

@@ -1,9 +1,9 @@
-"""Layer norm of a sum in one pass over memory, where torch takes two.
+"""Layer norm of a sum in one pass over memory; torch takes two.
 
-Knows tensors only. A program adds, normalises and writes one token, which stays in its registers meanwhile. Its twin in
-torch is `norm(outputs + residual)`, whose sum is rounded to the tensors' type where this one's is not. Small batches
-run it, too, though launching it takes the host longer than torch's two calls, some milliseconds for a hundred of them:
-a text must not be rounded otherwise alone than among others.
+Knows tensors only. A program adds, normalises and writes one token, which stays in its registers. Its reference in
+torch is `norm(outputs + residual)`, which rounds the sum to the tensors' type; this kernel does not. Small batches use
+it as well, although launching it takes the host longer than torch's two calls, some milliseconds for a hundred of them:
+a text must be rounded the same way alone and among others.
 """
 
 import torch
@@ -14,12 +14,12 @@ from torch.nn.functional import layer_norm
 
 __all__ = ["AddedNormKernel", "add_and_normalize_", "check_kernel"]
 
-# Of a warp's 32 threads each loads 8 numbers of 16 bits at a time, twice.
+# Each of a warp's 32 threads loads 8 numbers of 16 bits at a time, twice.
 _NUMBERS_PER_WARP = 512
 
 
 @triton.jit
-def _add_and_normalize(outputs, residual, weight, bias, width, eps, BLOCK: tl.constexpr):
+def add_and_normalize_kernel(outputs, residual, weight, bias, width, eps, BLOCK: tl.constexpr):
     column = tl.arange(0, BLOCK)
     inside = column < width
     place = tl.program_id(0).to(tl.int64) * width + column
@@ -34,7 +34,7 @@ def _add_and_normalize(outputs, residual, weight, bias, width, eps, BLOCK: tl.co
 
 
 def add_and_normalize_(outputs: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """`norm(outputs + residual)`, written in the place of `outputs` where that is contiguous.
+    """Compute `norm(outputs + residual)`, in place of `outputs` if that is contiguous.
 
     Args:
         outputs: (…, H).
@@ -44,7 +44,7 @@ def add_and_normalize_(outputs: Tensor, residual: Tensor, norm: nn.LayerNorm) ->
     outputs, residual, width = outputs.contiguous(), residual.contiguous(), outputs.shape[-1]
     block = triton.next_power_of_2(width)
     with torch.cuda.device_of(outputs):  # Triton launches on the current device
-        _add_and_normalize[(outputs.numel() // width,)](
+        add_and_normalize_kernel[(outputs.numel() // width,)](
             outputs,
             residual,
             norm.weight,
@@ -58,13 +58,13 @@ def add_and_normalize_(outputs: Tensor, residual: Tensor, norm: nn.LayerNorm) ->
 
 
 def check_kernel(norm: nn.LayerNorm) -> None:
-    """See that the kernel compiles here and gives what torch gives in float32.
+    """Check that the kernel compiles here and gives what torch gives in float32.
 
     Raises:
-        RuntimeError: It gives something else. What a compiler or a driver raises passes.
+        RuntimeError: It gives something else. Errors of a compiler or a driver pass through.
     """
-    chance = torch.Generator("cpu").manual_seed(0)
-    outputs, residual = torch.randn(2, 8, norm.weight.shape[0], generator=chance, device="cpu").to(norm.weight)
+    generator = torch.Generator("cpu").manual_seed(0)
+    outputs, residual = torch.randn(2, 8, norm.weight.shape[0], generator=generator, device="cpu").to(norm.weight)
     terms = outputs.float() + residual.float()
     expected = layer_norm(terms, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
     difference = (add_and_normalize_(outputs, residual, norm).float() - expected).abs().max().item()
@@ -85,5 +85,5 @@ class AddedNormKernel(nn.Module):
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        """(…, H) and (…, H) to the same. Overwrites `outputs`."""
+        """Take (…, H) and (…, H), return the same shape. Overwrites `outputs`."""
         return add_and_normalize_(outputs, residual, self.norm)

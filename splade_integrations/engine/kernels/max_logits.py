@@ -1,19 +1,19 @@
-"""The Triton kernel of `triton_head.py`: each term's largest logit over a text's tokens, logits never in memory.
+"""The Triton kernel of `heads/triton.py`: each term's largest logit over a text's tokens. Logits never reach memory.
 
-Knows tensors only. How the work is cut, and why:
+Knows tensors only. How the work is divided, and why:
 
 - A tile of logits, BLOCK_V terms by BLOCK_T tokens, is computed in registers, as the product of two slices that advance
   along the hidden size. When the product is complete, what is stored is the maximum over each text's tokens.
-- Terms lie along the rows of the tile and tokens along its columns. Where a tensor core's result is spread over warps
-  by rows, as on Hopper, a maximum over columns stays within four threads: no shared memory, no barrier.
+- Terms lie along the rows of the tile and tokens along its columns. If a tensor core's result is spread over warps by
+  rows, as on Hopper, a maximum over columns stays within four threads and needs neither shared memory nor a barrier.
 - Texts are ragged, and a tile of one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts, SPAN
-  tokens of each; `_span` picks the power of two that needs the fewest tiles. A longer text has a maximum for each SPAN
-  of its tokens, 32 or more, and the largest of those is taken afterwards, for some texts at a time.
+  tokens of each. `tokens_per_tile` picks the power of two that needs the fewest tiles. A longer text has a maximum for
+  each SPAN of its tokens, 32 or more. The largest of those is taken afterwards, for some texts at a time.
 - There is no mask. Positions beyond a text's end are read from its last token, positions beyond the vocabulary's end
   from its last term: a repetition changes no maximum. Only a hidden size that BLOCK_K does not divide is masked.
-- The kernel is persistent: as many programs as the GPU has multiprocessors, each of which takes tile after tile in one
-  flattened loop, so that the first slices of a tile are on their way while the one before is finished: a tenth of the
-  time on an H100.
+- The kernel is persistent: it runs as many programs as the GPU has multiprocessors, and each takes tile after tile in
+  one flattened loop. So the first slices of a tile are loading while the tile before is finished, which saves a tenth
+  of the time on an H100.
 - The order of tiles decides what the L2 cache holds. Some TOGETHER tiles of the vocabulary (1 to 2 MB) pass over all
   texts before the next ones are read: the decoder's weight comes from memory once, hidden states from cache.
 - One program writes each result, and sums in a fixed order: the same text gives the same bits in any batch.
@@ -31,18 +31,18 @@ from torch import Tensor
 
 __all__ = ["max_logits_ragged"]
 
-# In Triton's interpreter (TRITON_INTERPRET=1) small blocks are all the sooner done.
+# In Triton's interpreter (TRITON_INTERPRET=1) small blocks simply finish sooner.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
-# Shorter spans only for texts that fit one, since each has a maximum of its own.
-_LEAST_SPAN_OF_SEVERAL = 32
-# Most bytes of the maxima of several spans a text.
-_MAXIMA_BYTES = 64 * 2**20
+# Shorter spans are only for texts that fit one, because each span has its own maximum.
+LEAST_SPAN_OF_SEVERAL = 32
+# Most bytes of the maxima if texts have several spans.
+MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so that launches of two threads must not overlap.
 _interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()
 
 
 class _Blocks(NamedTuple):
-    """How a kernel is cut, and how many slices are on their way at a time."""
+    """How a kernel is tiled, and how many slices are loading at a time."""
 
     terms: int
     tokens: int
@@ -51,13 +51,14 @@ class _Blocks(NamedTuple):
     stages: int
 
     def bytes(self, item_size: int) -> int:
-        """Shared memory that the slices take, of numbers of so many bytes."""
+        """Return the bytes of shared memory that the slices take, with numbers of this many bytes."""
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# Large blocks read the least. The first fit an H100 and an A100 (measured on the former), the next GPUs with 99 KiB.
-_CHOICE = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
-_OF_INTERPRETER = _Blocks(32, 32, 32, 1, 1)
+# Large blocks read the least. The first ones fit an H100 and an A100 (measured on the former); the next ones fit GPUs
+# with 99 KiB of shared memory.
+BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
+INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 
 
 @triton.jit
@@ -66,9 +67,9 @@ def _larger(one, other):
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
-# Else compiled again for a batch of 1, for multiples of 16, and for lengths that begin elsewhere.
+# Otherwise Triton compiles again for a batch of 1, for multiples of 16, and for lengths that begin elsewhere.
 @triton.jit(do_not_specialize=["batch", "longest"], do_not_specialize_on_alignment=["lengths"])
-def _max_logits(
+def max_logits_kernel(
     hidden,
     lengths,
     weight,
@@ -122,7 +123,7 @@ def _max_logits(
 
 
 def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
-    """Each term's largest product with a text's tokens.
+    """Return each term's largest product with a text's tokens.
 
     Args:
         hidden: Token vectors, padded at the end. (B, L, H) of float16, bfloat16 or float32.
@@ -137,12 +138,12 @@ def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor
     hidden, weight = hidden.contiguous(), weight.contiguous()
     maxima = torch.empty((batch, vocabulary), dtype=torch.float32, device=hidden.device)
     blocks, _ = _cut(hidden.device, hidden.element_size())
-    span = _span(batch, longest, blocks.tokens)
+    span = tokens_per_tile(batch, longest, blocks.tokens)
     spans = triton.cdiv(longest, span)
     if spans == 1:
         _launch(hidden, lengths, weight, maxima.unsqueeze(1), span)
         return maxima
-    texts = max(1, _MAXIMA_BYTES // (4 * spans * vocabulary))
+    texts = max(1, MAXIMA_BYTES // (4 * spans * vocabulary))
     for first in range(0, batch, texts):
         some = slice(first, min(first + texts, batch))
         of_spans = maxima.new_empty((some.stop - first, spans, vocabulary))
@@ -152,13 +153,13 @@ def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor
 
 
 def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, span: int) -> None:
-    """Fill `maxima`, (B, spans, V), by the kernel."""
+    """Fill `maxima`, (B, spans, V), with the kernel."""
     batch, longest, width = hidden.shape
     _, spans, vocabulary = maxima.shape
     blocks, programs = _cut(hidden.device, hidden.element_size())
     tiles = triton.cdiv(vocabulary, blocks.terms) * triton.cdiv(batch, blocks.tokens // span) * spans
     with _interpreter_lock, torch.cuda.device_of(hidden):  # Triton launches on the current device
-        _max_logits[(min(programs, tiles),)](
+        max_logits_kernel[(min(programs, tiles),)](
             hidden,
             lengths,
             weight,
@@ -181,16 +182,16 @@ def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, spa
 
 @cache
 def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
-    """Blocks that suit a device and numbers of so many bytes, and how many programs take the tiles."""
+    """Return blocks that suit a device and numbers of this many bytes, and how many programs take the tiles."""
     if _INTERPRETED:
-        return _OF_INTERPRETER, 3
+        return INTERPRETER_BLOCKS, 3
     found = triton.runtime.driver.active.utils.get_device_properties(device.index)
-    fitting = (blocks for blocks in _CHOICE if blocks.bytes(item_size) <= found["max_shared_mem"])
-    return next(fitting, _CHOICE[-1]), found["multiprocessor_count"]
+    fitting = (blocks for blocks in BLOCKS if blocks.bytes(item_size) <= found["max_shared_mem"])
+    return next(fitting, BLOCKS[-1]), found["multiprocessor_count"]
 
 
-def _span(batch: int, longest: int, tokens: int) -> int:
-    """Tokens of a text in a tile of so many tokens: what needs the fewest tiles; the longest one of equals."""
+def tokens_per_tile(batch: int, longest: int, tokens: int) -> int:
+    """Choose the tokens per text and tile that need the fewest tiles; the longest on a tie."""
     spans = [tokens >> halvings for halvings in range(6)]
-    fitting = [span for span in spans if span >= min(longest, _LEAST_SPAN_OF_SEVERAL)]
+    fitting = [span for span in spans if span >= min(longest, LEAST_SPAN_OF_SEVERAL)]
     return min(fitting, key=lambda span: triton.cdiv(batch, tokens // span) * triton.cdiv(longest, span))

@@ -1,8 +1,8 @@
 """One filter language: what metadata must be, said once and asked of each of Milvus's engines. Knows no client."""
 
-from splade_integrations.milvus.filters.plan import Plan, matching_keys
-from splade_integrations.milvus.filters.text import Engine, Layout, ids_expr, quote
-from splade_integrations.milvus.filters.tree import OPERATORS, And, Compare, Filter, FilterError, Not, Or, from_dict
+from splade_integrations.milvus.filters.plan import Plan, make_plan, matching_keys, to_expr
+from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, quote
+from splade_integrations.milvus.filters.tree import OPERATORS, And, Compare, Filter, Not, Or, from_dict
 
 __all__ = [
     "OPERATORS",
@@ -17,6 +17,8 @@ __all__ = [
     "Plan",
     "from_dict",
     "ids_expr",
+    "make_plan",
     "matching_keys",
     "quote",
+    "to_expr",
 ]

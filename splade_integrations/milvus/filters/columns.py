@@ -8,8 +8,8 @@ from typing import Any
 from splade_integrations.milvus.filters.dialect import Dialect, escaped_pattern
 from splade_integrations.milvus.filters.lite3 import INVERSE, SIGNS, pattern_said
 from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said, either
-from splade_integrations.milvus.filters.text import Engine, Layout, literal, readable_by_lite2
-from splade_integrations.milvus.filters.tree import Compare, FilterError, kind
+from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
+from splade_integrations.milvus.filters.tree import Compare, kind
 
 # pymilvus's DataType: BOOL, INT8 to INT64, FLOAT and DOUBLE, STRING and VARCHAR. Others hold no single value.
 KINDS = {1: "bool", 2: "int", 3: "int", 4: "int", 5: "int", 10: "float", 11: "float", 20: "string", 21: "string"}

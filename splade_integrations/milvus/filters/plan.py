@@ -11,8 +11,8 @@ from splade_integrations.milvus.filters.dialect import Dialect
 from splade_integrations.milvus.filters.lite3 import Lite3
 from splade_integrations.milvus.filters.said import Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.strict import Lite2, Server
-from splade_integrations.milvus.filters.text import Engine, Layout, ids_expr, is_name
-from splade_integrations.milvus.filters.tree import And, Compare, Filter, FilterError, Not, Or
+from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, is_name
+from splade_integrations.milvus.filters.tree import And, Compare, Filter, Not, Or
 
 # A row to look at: its primary key, its metadata, and, where the filter asks for columns, their values by name.
 Row = tuple[Any, Mapping[str, Any]] | tuple[Any, Mapping[str, Any], Mapping[str, Any]]
@@ -27,7 +27,7 @@ class Plan:
 
     Example:
         >>> layout = Layout()
-        >>> plan = Compare("year", "lt", 2000).plan(layout, Engine.LITE3)
+        >>> plan = make_plan(Compare("year", "lt", 2000), layout, Engine.LITE3)
         >>> print(plan.doubtful)  # milvus-lite 3 takes true for 1
         (metadata["year"] == 0 or metadata["year"] == 1)
         >>> print(plan.resolve([("a", {"year": True}), ("b", {"year": 1})]))
@@ -105,7 +105,7 @@ def to_expr(filter: Filter, layout: Layout, engine: Engine) -> str:
     )
     raise FilterError(
         f"{engine.value} cannot filter by {compare.operator} on {compare.key!r} exactly, and the rows that it may be "
-        "wrong about have not been looked at. Use plan(layout, engine) and its resolve(rows)."
+        "wrong about have not been looked at. Use make_plan(filter, layout, engine) and its resolve(rows)."
     )
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from splade_integrations.milvus.filters.dialect import EXACT_FLOATS, Dialect, by_kind, escaped_pattern
 from splade_integrations.milvus.filters.lite3 import SIGNS
 from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said, all_of, any_of, both, either
-from splade_integrations.milvus.filters.text import Engine, Layout, literal, readable_by_lite2
-from splade_integrations.milvus.filters.tree import Compare, FilterError, kind
+from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
+from splade_integrations.milvus.filters.tree import Compare, kind
 
 
 class Strict(Dialect):

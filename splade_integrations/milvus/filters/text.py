@@ -9,11 +9,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from splade_integrations.milvus.filters.tree import FilterError
-
 # milvus-lite 2 knows the first two of these escapes alone: see readable_by_lite2. Tabs may stand as they are.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class FilterError(ValueError):
+    """A filter that is malformed, or that the engine cannot answer exactly; the message names key and operator."""
 
 
 class Engine(StrEnum):

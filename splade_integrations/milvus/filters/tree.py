@@ -15,11 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
-if TYPE_CHECKING:
-    from splade_integrations.milvus.filters.plan import Plan
-    from splade_integrations.milvus.filters.text import Engine, Layout
+from splade_integrations.milvus.filters.text import FilterError
 
 ORDERS = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 TAKES_A_LIST = frozenset({"in", "nin", "any", "all"})
@@ -29,10 +27,6 @@ OPERATORS = frozenset({"eq", "ne", "contains", *ORDERS, *TAKES_A_LIST, *TAKES_A_
 
 # Milvus's integers in expressions and in JSON.
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
-
-
-class FilterError(ValueError):
-    """A filter that is malformed, or that the engine cannot answer exactly; the message names key and operator."""
 
 
 class Filter(ABC):
@@ -52,26 +46,6 @@ class Filter(ABC):
             metadata: The document's metadata, JSON values by key.
             columns: Values of the collection's own fields, which `Compare(…, column=True)` asks for.
         """
-
-    def to_expr(self, layout: Layout, engine: Engine) -> str:
-        """Return Milvus's expression for the filter, "" if it holds for every document.
-
-        Raises:
-            FilterError: No expression of this engine is exact. Use `plan`, which also says how to make up for it.
-        """
-        from splade_integrations.milvus.filters.plan import to_expr
-
-        return to_expr(self, layout, engine)
-
-    def plan(self, layout: Layout, engine: Engine) -> Plan:
-        """Return an expression for the filter, and the rows on which the engine's answer has to be checked.
-
-        Raises:
-            FilterError: A server cannot answer it. milvus-lite is small enough to check rows, so it refuses nothing.
-        """
-        from splade_integrations.milvus.filters.plan import make_plan
-
-        return make_plan(self, layout, engine)
 
     def __and__(self, other: Filter) -> And:
         return And(self, other)

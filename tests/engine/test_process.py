@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from splade_integrations.engine.precision import exact_float32
+from splade_integrations.engine.process import exact_float32
 
 MATMUL = torch.backends.cuda.matmul
 SETTINGS = [

@@ -1,11 +1,11 @@
-"""Retrieval through LangChain and LlamaIndex, beside the encoder's own rankings: does anything get lost between?
+"""Check that retrieval through LangChain and LlamaIndex loses nothing: compare it with exact rankings.
 
-    python benchmarks/frameworks.py FOLDER [FOLDER …]
+    python -m checks.frameworks FOLDER [FOLDER …]
 
-A folder is a test collection in BEIR layout. Each text is encoded once, and its rows are kept under .cache/ for the
-next run and the next lane; both stores take them from there. For each framework that is installed, at k = 4 and k = 10:
-nDCG@10 of SPLADE alone and of the hybrid, and the same of exact rankings of the same rows, cut to k. The exit status
-is 1 where one is off by more than 0.002.
+A folder is a test collection in BEIR layout. Each text is encoded once. Its rows are kept under .cache/ for the next
+run and for the other lane, and both stores get them from there. For each installed framework, at k = 4 and k = 10, this
+prints nDCG@10 of SPLADE alone and of the hybrid, beside that of exact rankings of the same rows, cut to k. The exit
+status is 1 if one differs by more than 0.002.
 """
 
 import argparse
@@ -22,17 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, load_npz, save_npz
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
-from dense import MiniLM
-from models import splade_model_path
-
 from splade_integrations import OptionalDependencyError, SpladeEncoder
-from splade_integrations.evaluation import Collection, load_collection
+from splade_integrations.evaluation import Dataset, Dense, load_dataset, load_dense
 from splade_integrations.evaluation.measures import per_query
 from splade_integrations.evaluation.ranking import (
-    RRF_K,
     Ranking,
     fuse_rrf,
     postings,
@@ -40,6 +33,8 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
+from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 __all__ = ["Embeddings", "KeptRows", "compare"]
 
@@ -53,7 +48,7 @@ Search = Callable[[str, str, int], list[str]]  # question, "sparse" or "hybrid",
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Both sides of some texts.
+    """Dense and sparse embeddings of some texts.
 
     Args:
         dense: (N, H).
@@ -65,45 +60,45 @@ class Embeddings:
 
 
 class KeptRows:
-    """Both models at once, for texts whose rows are known: what the adapters take for an encoder.
+    """Stand in for both models, for texts whose rows are known. The adapters use it as an encoder.
 
     Args:
-        collection: The texts.
-        documents: Their rows.
-        queries: The queries' rows.
+        dataset: The texts.
+        documents: The embeddings of its documents.
+        queries: The embeddings of its queries.
     """
 
-    def __init__(self, collection: Collection, documents: Embeddings, queries: Embeddings) -> None:
-        self._documents = documents, {text: row for row, text in enumerate(collection.documents)}
-        self._queries = queries, {text: row for row, text in enumerate(collection.queries)}
+    def __init__(self, dataset: Dataset, documents: Embeddings, queries: Embeddings) -> None:
+        self._documents = documents, {text: row for row, text in enumerate(dataset.documents)}
+        self._queries = queries, {text: row for row, text in enumerate(dataset.queries)}
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
-        """SPLADE rows of documents."""
+        """Return the SPLADE rows of documents."""
         embeddings, row_of = self._documents
         rows: csr_array = embeddings.sparse[[row_of[text] for text in texts]]
         return rows
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        """SPLADE rows of queries."""
+        """Return the SPLADE rows of queries."""
         embeddings, row_of = self._queries
         rows: csr_array = embeddings.sparse[[row_of[text] for text in texts]]
         return rows
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Dense rows of documents, as LangChain calls them."""
+        """Return the dense rows of documents, under the name that LangChain calls."""
         embeddings, row_of = self._documents
         rows: list[list[float]] = embeddings.dense[[row_of[text] for text in texts]].tolist()
         return rows
 
     def embed_query(self, text: str) -> list[float]:
-        """The dense row of a query."""
+        """Return the dense row of a query."""
         embeddings, row_of = self._queries
         row: list[float] = embeddings.dense[row_of[text]].tolist()
         return row
 
 
-def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
-    """A collection of LangChain's, filled."""
+def langchain_search(dataset: Dataset, rows: KeptRows, uri: str) -> Search:
+    """Fill a LangChain store, and return its search."""
     from langchain_core.embeddings import Embeddings as LangChainEmbeddings
 
     from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
@@ -116,7 +111,7 @@ def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search
             return rows.embed_query(text)
 
     store = hybrid_milvus(Dense(), SpladeSparseEmbedding(encoder=rows), uri=uri)
-    store.add_texts(collection.documents, ids=_keys(collection))
+    store.add_texts(dataset.documents, ids=_keys(dataset))
 
     def search(question: str, side: str, k: int) -> list[str]:
         return [str(found.id) for found in store.similarity_search(question, k=k, mode=side)]
@@ -124,21 +119,21 @@ def langchain_search(collection: Collection, rows: KeptRows, uri: str) -> Search
     return search
 
 
-def llama_index_search(collection: Collection, rows: KeptRows, uri: str) -> Search:
-    """A collection of LlamaIndex's, filled."""
+def llama_index_search(dataset: Dataset, rows: KeptRows, uri: str) -> Search:
+    """Fill a LlamaIndex store, and return its search."""
     from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding  # isort: skip  # says if absent
 
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
-    dense = rows.embed_documents(collection.documents)
+    dense = rows.embed_documents(dataset.documents)
     store = HybridMilvusVectorStore(
         uri, dim=len(dense[0]), sparse_embedding_function=SpladeSparseEmbedding(encoder=rows)
     )
     store.add(
         [
             TextNode(id_=key, text=text, embedding=embedding)
-            for key, text, embedding in zip(_keys(collection), collection.documents, dense, strict=True)
+            for key, text, embedding in zip(_keys(dataset), dataset.documents, dense, strict=True)
         ]
     )
 
@@ -154,40 +149,40 @@ def llama_index_search(collection: Collection, rows: KeptRows, uri: str) -> Sear
     return search
 
 
-FRAMEWORKS: dict[str, Callable[[Collection, KeptRows, str], Search]] = {
+FRAMEWORKS: dict[str, Callable[[Dataset, KeptRows, str], Search]] = {
     "LangChain": langchain_search,
     "LlamaIndex": llama_index_search,
 }
 
 
 def compare(
-    collection: Collection, documents: Embeddings, queries: Embeddings
+    dataset: Dataset, documents: Embeddings, queries: Embeddings
 ) -> Iterator[tuple[str, str, int, float, float]]:
-    """Rows of (framework, side, k, nDCG@10 through it, nDCG@10 of exact rankings), for frameworks that are installed.
+    """Yield (framework, side, k, nDCG@10 through it, nDCG@10 of exact rankings), for each installed framework.
 
     Args:
-        collection: Texts and judgments.
-        documents: Rows of its documents.
-        queries: Rows of its queries.
+        dataset: Texts and judgments.
+        documents: The embeddings of its documents.
+        queries: The embeddings of its queries.
     """
-    rows = KeptRows(collection, documents, queries)
+    rows = KeptRows(dataset, documents, queries)
     dense = rank_dense(queries.dense, unit_rows(documents.dense), CANDIDATES)
     splade = rank_sparse(queries.sparse, postings(documents.sparse), CANDIDATES)
     exact = {"splade": splade, "hybrid": [fuse_rrf(sides, RRF_K) for sides in zip(dense, splade, strict=True)]}
     for framework, open_and_fill in FRAMEWORKS.items():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                search = open_and_fill(collection, rows, str(Path(folder) / "frameworks.db"))
+                search = open_and_fill(dataset, rows, str(Path(folder) / "frameworks.db"))
             except OptionalDependencyError as err:
                 print(f"{framework}: left out. {err}")
                 continue
             for side, method in (("sparse", "splade"), ("hybrid", "hybrid")):
                 for k in CUTS:
                     found: list[Ranking] = [
-                        Ranking([int(key) for key in search(question, side, k)], []) for question in collection.queries
+                        Ranking([int(key) for key in search(question, side, k)], []) for question in dataset.queries
                     ]
                     cut = [ranking.cut(k) for ranking in exact[method]]
-                    yield framework, side, k, _ndcg(collection, found), _ndcg(collection, cut)
+                    yield framework, side, k, _ndcg(dataset, found), _ndcg(dataset, cut)
 
 
 def main(folders: Sequence[Path]) -> int:
@@ -195,11 +190,11 @@ def main(folders: Sequence[Path]) -> int:
     print(", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     worst = 0.0
     for folder in folders:
-        collection = load_collection(folder)
-        documents, queries = _embeddings(collection)
-        print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries; nDCG@10")
+        dataset = load_dataset(folder)
+        documents, queries = _embeddings(dataset)
+        print(f"{dataset.name}: {len(dataset.documents)} documents, {len(dataset.queries)} queries; nDCG@10")
         print(f"  {'':12}{'':8}{'k':>4}{'store':>9}{'exact':>9}{'diff':>9}")
-        for framework, side, k, through, expected in compare(collection, documents, queries):
+        for framework, side, k, through, expected in compare(dataset, documents, queries):
             worst = max(worst, abs(through - expected))
             line = f"  {framework:12}{side:8}{k:4}{through:9.4f}{expected:9.4f}{through - expected:+9.4f}"
             print(line, flush=True)
@@ -207,19 +202,17 @@ def main(folders: Sequence[Path]) -> int:
     return int(worst > TOLERANCE)
 
 
-def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
-    """Rows of documents and queries: kept from an earlier run over the same texts, or encoded now."""
-    texts = "\0".join([splade_model_path(), *collection.documents, *collection.queries])
+def _embeddings(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
+    """Return the embeddings of documents and queries: kept from an earlier run on the same texts, or computed now."""
+    texts = "\0".join([splade_model_path(), *dataset.documents, *dataset.queries])
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
     sides = ("documents", "queries")
     if not (folder / "complete").is_file():
-        splade, dense = SpladeEncoder(splade_model_path(), max_length=256), MiniLM()
-        watched = sys.stderr.isatty()
+        splade = SpladeEncoder(splade_model_path(), max_length=256)
+        dense = Dense(load_dense(dense_model_path(), max_length=256), dataset.documents)
         encoded = (
-            Embeddings(
-                dense.encode(collection.documents, watched), splade.encode_documents(collection.documents, watched)
-            ),
-            Embeddings(dense.encode(collection.queries), splade.encode_queries(collection.queries)),
+            Embeddings(dense.documents, splade.encode_documents(dataset.documents, sys.stderr.isatty())),
+            Embeddings(dense.encode(dataset.queries), splade.encode_queries(dataset.queries)),
         )
         folder.mkdir(parents=True, exist_ok=True)
         for name, embeddings in zip(sides, encoded, strict=True):
@@ -233,13 +226,13 @@ def _embeddings(collection: Collection) -> tuple[Embeddings, Embeddings]:
     return documents, queries
 
 
-def _keys(collection: Collection) -> list[str]:
-    """Primary keys that sort as the corpus does: ties in the store then go as they do in exact fusion."""
-    return [f"{row:08}" for row in range(len(collection.documents))]
+def _keys(dataset: Dataset) -> list[str]:
+    """Return primary keys that sort as the corpus does, so that the store breaks ties as exact fusion does."""
+    return [f"{row:08}" for row in range(len(dataset.documents))]
 
 
-def _ndcg(collection: Collection, rankings: Sequence[Ranking]) -> float:
-    return float(per_query(collection, rankings, ["nDCG@10"])["nDCG@10"].mean())
+def _ndcg(dataset: Dataset, rankings: Sequence[Ranking]) -> float:
+    return float(per_query(dataset, rankings, ["nDCG@10"])["nDCG@10"].mean())
 
 
 def _version(name: str) -> str:
@@ -250,6 +243,8 @@ def _version(name: str) -> str:
 
 
 if __name__ == "__main__":
-    parser: Any = argparse.ArgumentParser(description="Retrieval through the frameworks beside exact rankings.")
+    parser: Any = argparse.ArgumentParser(
+        prog="python -m checks.frameworks", description="Compare retrieval through the frameworks with exact rankings."
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a folder in BEIR layout")
     sys.exit(main(parser.parse_args().folders))

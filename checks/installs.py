@@ -1,12 +1,14 @@
-"""What pip resolves works: clean environments, each extra and both, and a hybrid search in each.
+"""Check in clean environments that pip resolves each extra and both together, and that a hybrid search works there.
 
-    python benchmarks/check_installs.py [EXTRA …]
+    python -m checks.installs [EXTRA …]
 
-Each gets what the README's recipe for it installs besides. Nothing is held to a version but torch, whose CPU build this
-names, and the bounds of pyproject.toml. Then the bounds themselves: combinations that are known to break must not
-resolve. Standard library only, since it runs before any install. It downloads some 300 MB and takes minutes.
+Each environment also gets what the README's recipe for its extra installs. No version is pinned except torch's, so that
+pip takes the CPU build. Then the bounds of pyproject.toml are checked: combinations that are known to break must not
+resolve. This uses the standard library only, since it runs before anything is installed. It downloads some 300 MB and
+takes minutes.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,13 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
-# What the README's recipes install besides, for their dense models.
+# What the README's recipes also install, for their dense models.
 RECIPES = {
     "langchain": ("langchain-huggingface", "sentence-transformers"),
     "llama-index": ("llama-index-embeddings-huggingface",),
 }
 SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
-# An extra, and versions that must not go with it.
+# An extra, and versions that must not resolve with it.
 UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
@@ -33,7 +35,7 @@ UNRESOLVABLE = (
     ("llama-index", "pymilvus==3.0.2"),
     ("langchain,llama-index", "pymilvus==2.6.17"),
 )
-# Of no model: what is tried is that the packages go together.
+# Needs no model: the check is that the packages work together.
 SEARCH = """
 import importlib.metadata, sys, tempfile
 import numpy as np
@@ -77,7 +79,7 @@ print(", ".join(found), "found it")
 
 
 def main(extras: list[str]) -> int:
-    """Try each; returns the exit status."""
+    """Check each extra and all bounds. Returns the exit status."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, extra in enumerate(extras):
@@ -127,4 +129,11 @@ def _make(environment: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or list(EXTRAS)))
+    parser = argparse.ArgumentParser(
+        prog="python -m checks.installs", description="Check installs in clean environments."
+    )
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"some of: {' '.join(EXTRAS)} (default: all)")
+    extras = parser.parse_args().extras or list(EXTRAS)
+    if unknown := set(extras) - set(EXTRAS):
+        parser.error(f"EXTRA must be one of {' '.join(EXTRAS)}, got {' '.join(sorted(unknown))}.")
+    sys.exit(main(extras))

@@ -1,11 +1,11 @@
-"""What does each dtype, and each pruning, cost in quality? Retrieval figures and weights beside float32's.
+"""Check the tiny model's retrieval quality, and print what each dtype and each pruning costs compared with float32.
 
-    python -m benchmarks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
-    python -m benchmarks.quality FOLDER --device cuda --dtypes float16 bfloat16
+    python -m checks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
+    python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
-Search is exact, by inner products in float64. On SciFact the tiny model must give nDCG@10 .6436 in float32, within
-.002: printed is how far off it is, and the exit status is 1 where it is further. Weights are compared term by term
-with float32's; "top terms changed" is the share of a document's ten heaviest that are not among float32's ten.
+Search is exact, by inner products in float64. On SciFact the tiny model must reach nDCG@10 .6436 ± .002 in float32; the
+exit status is 1 if it does not. Weights are compared with float32's term by term. "Top terms changed" is the share of a
+document's ten heaviest terms that are not among float32's ten.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from benchmarks.measuring import describe_environment, format_table, write_json
 from benchmarks.peers import SETTINGS, UnavailableError, our_encoder
-from benchmarks.workload import Collection, load_collection, model_path, quiet
+from benchmarks.workload import Dataset, load_dataset, model_path, quiet
 from splade_integrations import Pruning
 from splade_integrations.evaluation.measures import per_query
 from splade_integrations.evaluation.ranking import postings, rank_sparse
@@ -29,7 +29,7 @@ __all__ = ["changed_top_terms", "main", "pruned", "weight_differences"]
 
 _TOP_TERMS = 10
 _DEPTH = 100
-# Of the tiny model's formula in plain float32: see the README of the test collections.
+# What the written-out formula gives for the tiny model in float32.
 _KNOWN = {("tiny", "scifact", 256): 0.6436}
 _TOLERANCE = 0.002
 _PRUNINGS = (
@@ -47,16 +47,16 @@ _PRUNINGS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status: 1 where float32 misses a figure that is known."""
+    """Run the command. Returns its exit status: 1 if float32 misses the known figure."""
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
-    collection = load_collection(options.folder)
-    folder = model_path(options.model, collection)
+    dataset = load_dataset(options.folder)
+    folder = model_path(options.model, dataset)
     print(describe_environment())
-    sizes = f"{len(collection.documents)} documents, {len(collection.queries)} queries"
-    print(f"{options.model} on {collection.name}, {options.device}: {sizes}")
+    sizes = f"{len(dataset.documents)} documents, {len(dataset.queries)} queries"
+    print(f"{options.model} on {dataset.name}, {options.device}: {sizes}")
     report: dict[str, Any] = {}
     exact: tuple[csr_array, csr_array] | None = None
     for setting in dict.fromkeys(["float32", *options.dtypes]):
@@ -66,35 +66,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  without {setting}: {err}")
             continue
         print(f"  {setting} …", file=sys.stderr, flush=True)
-        documents = encoder.encode_documents(collection.documents, show_progress=sys.stderr.isatty())
-        queries = encoder.encode_queries(collection.queries)
+        documents = encoder.encode_documents(dataset.documents, show_progress=sys.stderr.isatty())
+        queries = encoder.encode_queries(dataset.queries)
         del encoder
         exact = exact or (documents, queries)
         report[setting] = {
-            **_measured(collection, documents, queries),
+            **_measured(dataset, documents, queries),
             **weight_differences(documents, exact[0]),
             "top_terms_changed": changed_top_terms(documents, exact[0]),
         }
     assert exact is not None
     for pruning in options.prune:
-        report[pruning] = _measured(collection, *pruned(*exact, pruning))
+        report[pruning] = _measured(dataset, *pruned(*exact, pruning))
     _print(report)
     write_json(
         options.json,
         {
             "question": "what dtypes and pruning cost",
             "model": options.model,
-            "collection": collection.name,
+            "collection": dataset.name,
             "max_length": options.max_length,
             "device": options.device,
             "results": report,
         },
     )
-    return _check(options, collection, report)
+    return _check(options, dataset, report)
 
 
 def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float]:
-    """Largest and mean absolute difference over the terms that either has, and the mean weight beside them.
+    """Return the largest and the mean absolute difference over the terms that either has, and the mean weight.
 
     Example:
         >>> found, expected = csr_array([[1.0, 0.0, 2.5]]), csr_array([[1.0, 0.5, 2.0]])
@@ -105,13 +105,13 @@ def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float
     terms = max(1, (abs(found) + abs(expected)).count_nonzero())
     return {
         "largest_difference": float(difference.max()),
-        "mean_difference": float(difference.sum()) / terms,
+        "mean_difference": float(difference.sum() / terms),
         "mean_weight": float(expected.sum()) / max(1, expected.nnz),
     }
 
 
 def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TERMS) -> float:
-    """Share of the rows' `top` heaviest terms in `expected` that are not so in `found`.
+    """Return the share of each row's `top` heaviest terms in `expected` that are not among those of `found`.
 
     Example:
         >>> changed_top_terms(csr_array([[3.0, 0.0, 2.0]]), csr_array([[3.0, 2.0, 0.0]]), top=2)
@@ -124,7 +124,7 @@ def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TER
 
 
 def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_array, csr_array]:
-    """Both sides after pruning by a setting such as "document.max_active_dims=64,query.max_active_dims=16".
+    """Prune documents and queries as a setting says, such as "document.max_active_dims=64,query.max_active_dims=16".
 
     Raises:
         ValueError: The setting names no side, or no option of `Pruning`.
@@ -137,16 +137,16 @@ def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_
         if side not in options or option not in known or not value:
             raise ValueError(
                 f"--prune must be like document.max_active_dims=64 (of {', '.join(sorted(known))}), got {part!r}. "
-                "Join several by commas."
+                "Separate several with commas."
             )
         options[side][option] = float(value) if "." in value else int(value)
     return Pruning(**options["document"]).apply(documents), Pruning(**options["query"]).apply(queries)
 
 
-def _measured(collection: Collection, documents: csr_array, queries: csr_array) -> dict[str, float]:
+def _measured(dataset: Dataset, documents: csr_array, queries: csr_array) -> dict[str, float]:
     rankings = rank_sparse(queries, postings(documents), _DEPTH)
     return {
-        **{name: float(values.mean()) for name, values in per_query(collection, rankings).items()},
+        **{name: float(values.mean()) for name, values in per_query(dataset, rankings).items()},
         "terms_a_document": documents.nnz / documents.shape[0],
         "terms_a_query": queries.nnz / queries.shape[0],
     }
@@ -170,8 +170,8 @@ def _print(report: dict[str, Any]) -> None:
     print("\n" + format_table(["setting", *columns], rows))
 
 
-def _check(options: argparse.Namespace, collection: Collection, report: dict[str, Any]) -> int:
-    known = _KNOWN.get((options.model, collection.name, options.max_length))
+def _check(options: argparse.Namespace, dataset: Dataset, report: dict[str, Any]) -> int:
+    known = _KNOWN.get((options.model, dataset.name, options.max_length))
     if known is None:
         return 0
     found = report["float32"]["nDCG@10"]
@@ -181,15 +181,21 @@ def _check(options: argparse.Namespace, collection: Collection, report: dict[str
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="quality", description="What dtypes and pruning cost in retrieval quality.")
+    parser = argparse.ArgumentParser(
+        prog="python -m checks.quality", description="What dtypes and pruning cost in retrieval quality."
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a test collection in BEIR layout, such as SciFact")
     parser.add_argument("--model", default="tiny", help="tiny or a folder; base is random (default: %(default)s)")
-    parser.add_argument("--max-length", type=int, default=256, help="most tokens of a text (default: %(default)s)")
+    parser.add_argument(
+        "--max-length", type=int, default=256, help="maximum number of tokens per text (default: %(default)s)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--dtypes", nargs="+", default=list(SETTINGS), help="default: all, but those refused")
-    parser.add_argument("--prune", nargs="*", default=list(_PRUNINGS), metavar="SETTING", help="of float32's weights")
-    parser.add_argument("--threads", type=int, help="threads of torch")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file, too")
+    parser.add_argument("--dtypes", nargs="+", default=list(SETTINGS), help="default: all that this machine supports")
+    parser.add_argument(
+        "--prune", nargs="*", default=list(_PRUNINGS), metavar="SETTING", help="applied to float32's weights"
+    )
+    parser.add_argument("--threads", type=int, help="number of torch threads")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
     return parser
 
 

@@ -1,0 +1,1 @@
+"""Speed and memory: one command per question, run as `python -m benchmarks.NAME`. Nothing here asserts a speed."""

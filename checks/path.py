@@ -1,0 +1,65 @@
+"""Print a text's way through the package: which modules two texts pass when a LangChain adapter embeds them.
+
+    python -m checks.path [--verbose]
+
+The exit status is 1 if they pass more than 12 modules, or change the module more than 30 times.
+"""
+
+import argparse
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+import splade_integrations
+from splade_integrations.langchain import SpladeSparseEmbedding
+from splade_integrations.models.offline import splade_model_path
+
+__all__ = ["main", "way"]
+
+_PACKAGE = str(Path(splade_integrations.__file__).parent)
+_MOST_MODULES, _MOST_CHANGES = 12, 30
+_TEXTS = ["Alan Turing was born in London.", "The Enigma machine was a cipher device."]
+
+
+def main() -> int:
+    """Print the way. Return the exit status."""
+    parser = argparse.ArgumentParser(prog="path", description="A text's way through the package.")
+    parser.add_argument("--verbose", action="store_true", help="print each function")
+    options = parser.parse_args()
+    embedding = SpladeSparseEmbedding(model_name=splade_model_path(), device="cpu")
+    embedding.embed_documents(_TEXTS)  # what happens once is no part of the way
+    calls = way(embedding)
+    stations = [module for module, _ in calls]
+    changes = sum(before != after for before, after in pairwise(stations))
+    last = ""
+    for module, function in calls:
+        if module != last:
+            print(module)
+        if options.verbose:
+            print(f"    {function}")
+        last = module
+    print(f"{len(set(calls))} functions in {len(set(stations))} modules, with {changes} changes of module")
+    return int(len(set(stations)) > _MOST_MODULES or changes > _MOST_CHANGES)
+
+
+def way(embedding: SpladeSparseEmbedding) -> list[tuple[str, str]]:
+    """Return the module and name of each function of the package that embedding two texts calls, in order."""
+    calls: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(_PACKAGE):
+            module = Path(code.co_filename).relative_to(_PACKAGE).with_suffix("")
+            calls.append((str(module), code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        embedding.embed_documents(_TEXTS)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Records to blocks of sparse rows, in order and in bounded memory. Knows an encoder, no file format and no store."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from scipy.sparse import csr_array
+
+from splade_integrations.records import Record
+
+if TYPE_CHECKING:
+    from splade_integrations.encoder import SpladeEncoder
+
+__all__ = ["Block", "encode_blocks"]
+
+_QUERIES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows with their ids and texts.
+
+    Args:
+        ids: One per row.
+        texts: One per row.
+        weights: Term weights. (N, V).
+    """
+
+    ids: list[str]
+    texts: list[str]
+    weights: csr_array
+
+
+def encode_blocks(
+    encoder: "SpladeEncoder",
+    records: Iterator[Record],
+    *,
+    queries: bool = False,
+    advance: Callable[[int], object] = lambda _: None,
+    block_rows: int | None = None,
+) -> Iterator[Block]:
+    """Encode records as they come.
+
+    Args:
+        encoder: The encoder.
+        records: The texts.
+        queries: Whether they are queries.
+        advance: Called with how many more texts are done.
+        block_rows: Rows of a block. None leaves that to the encoder for documents, and is 512 for queries.
+    """
+    waiting: deque[Record] = deque()
+
+    def texts() -> Iterator[str]:
+        for record in records:
+            waiting.append(record)
+            yield record.text
+
+    if queries:
+        matrices = _stream_queries(encoder, texts(), advance, block_rows or _QUERIES_AT_ONCE)
+    else:
+        matrices = encoder.stream_documents(texts(), show_progress=advance, block_rows=block_rows)
+    for matrix in matrices:
+        taken = [waiting.popleft() for _ in range(matrix.shape[0])]
+        yield Block([record.id for record in taken], [record.text for record in taken], matrix)
+
+
+def _stream_queries(
+    encoder: "SpladeEncoder", texts: Iterator[str], advance: Callable[[int], object], block_rows: int
+) -> Iterator[csr_array]:
+    while block := list(islice(texts, block_rows)):
+        yield encoder.encode_queries(block, show_progress=advance)

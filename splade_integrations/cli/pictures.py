@@ -1,0 +1,34 @@
+"""Pictures into files: which format a name means, and matplotlib without a display."""
+
+from pathlib import Path
+from typing import Any
+
+from splade_integrations.dependencies import require_extra
+
+__all__ = ["picture_format", "pyplot_for_files"]
+
+
+def picture_format(path: str) -> str:
+    """Return png, svg or pdf, as the name says.
+
+    Raises:
+        ValueError: The name says none of them.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in {"png", "svg", "pdf"}:
+        raise ValueError(f"--plot must end in .png, .svg or .pdf, got {path!r}. Rename it.")
+    return suffix
+
+
+def pyplot_for_files() -> Any:
+    """Return matplotlib's pyplot, set up to draw without a display.
+
+    Raises:
+        OptionalDependencyError: matplotlib is not installed.
+    """
+    with require_extra("evaluate", module="--plot"):
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot
+    return pyplot

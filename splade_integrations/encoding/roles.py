@@ -1,0 +1,168 @@
+"""What encodes documents and what encodes queries: loaded on first use, each transformer once.
+
+Knows model specs and what they load as; nothing of texts, prompts or pruning.
+"""
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal
+
+from splade_integrations.encoding.lookup import LexicalRows, RowModel, load_token_weights
+from splade_integrations.encoding.tokenizer import TextTokenizer, load_tokenizer, resolve_max_length
+from splade_integrations.engine.compute import Compute
+from splade_integrations.engine.load import load_masked_lm
+from splade_integrations.engine.model import SpladeModel
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.layouts import stated_positions
+from splade_integrations.models.repository import Repository, path_in
+from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
+
+__all__ = ["BatchLimits", "Role", "RoleEncoder", "RoleEncoders"]
+
+Role = Literal["document", "query"]
+
+
+@dataclass(frozen=True)
+class RoleEncoder:
+    """What encodes the texts of one role, documents or queries.
+
+    Args:
+        tokenizer: The tokenizer of transformers.
+        tokenize: Texts to token ids.
+        max_length: Most tokens of a text.
+        rows: Token ids to rows.
+    """
+
+    tokenizer: Any
+    tokenize: TextTokenizer
+    max_length: int
+    rows: RowModel
+
+    @property
+    def dim(self) -> int:
+        """Vocabulary size."""
+        return self.rows.dim
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """Most tokens, padding included, and most texts of a batch. None leaves it to the model and the device."""
+
+    tokens: int | None = None
+    texts: int | None = None
+
+
+class RoleEncoders(dict[Role, RoleEncoder]):
+    """The document and the query encoder of a model, by role. Each loads when it is first looked up.
+
+    Args:
+        model_name: The name under which the model was requested, for messages.
+        spec: What the model is.
+        compute: Where and how it computes.
+        max_length: Most tokens of a text, or None for the model's own limit.
+        limits: Of batches.
+    """
+
+    def __init__(
+        self, model_name: str, spec: ModelSpec, compute: Compute, *, max_length: int | None, limits: BatchLimits
+    ) -> None:
+        super().__init__()
+        self._model_name = model_name
+        self._spec = spec
+        self._compute = compute
+        self._max_length = max_length
+        self._limits = limits
+        self._loading = Lock()
+        self._tokenizers: dict[tuple[str, str], Any] = {}
+        self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
+
+    def __missing__(self, role: Role) -> RoleEncoder:
+        """Load the encoder of a role. A role that is loaded never waits for the other, which may be downloading.
+
+        Raises:
+            UnsupportedModelError: It cannot be loaded, or the two roles differ in their vocabularies.
+        """
+        with self._loading:
+            if role not in self:
+                loaded = self._load(getattr(self._spec, role))
+                for other in self.values():
+                    _check_one_vocabulary(self._model_name, loaded, other)
+                self[role] = loaded
+            return self[role]
+
+    def max_length(self) -> int:
+        """Return the most tokens of a document, special ones included. It loads no transformer.
+
+        Raises:
+            ValueError: More was asked for than the model has positions for.
+        """
+        spec = self._spec.document.transformer
+        if spec is None or "document" in self:
+            return self["document"].max_length
+        config = spec.repository.json(path_in(spec.folder, "config.json")) or {}
+        tokenizer = self._tokenizer(spec.repository, spec.folder)
+        return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
+
+    def _tokenizer(self, repository: Repository, folder: str) -> Any:
+        place = (repository.name, folder)
+        if place not in self._tokenizers:
+            self._tokenizers[place] = load_tokenizer(repository, folder)
+        return self._tokenizers[place]
+
+    def _load(self, spec: RoleSpec) -> RoleEncoder:
+        transformer = None if spec.transformer is None else self._transformer(spec.transformer)
+        if spec.token_weights is None:
+            assert transformer is not None  # describe() gives a role at least one of them
+            return transformer
+        tokenizer = self._tokenizer(spec.token_weights.repository, spec.token_weights.folder)
+        lookup = load_token_weights(spec.token_weights, tokenizer)
+        if transformer is not None:
+            rows = LexicalRows(transformer.rows, lookup)
+            return RoleEncoder(transformer.tokenizer, transformer.tokenize, transformer.max_length, rows)
+        max_length = self._max_length or min(tokenizer.model_max_length, 10**6)
+        return RoleEncoder(
+            tokenizer, TextTokenizer(tokenizer, max_length, add_special_tokens=False), max_length, lookup
+        )
+
+    def _transformer(self, spec: TransformerSpec) -> RoleEncoder:
+        """Return a transformer, which both roles of a symmetric model share."""
+        for known, loaded in self._transformers:
+            if known == spec:
+                return loaded
+        model = load_masked_lm(spec.repository, spec.folder, self._compute)
+        tokenizer = self._tokenizer(spec.repository, spec.folder)
+        _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
+        max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
+        rows = SpladeModel(
+            model,
+            pooling_strategy=spec.pooling_strategy,
+            activation_function=spec.activation_function,
+            padding_id=tokenizer.pad_token_id or 0,
+            max_batch_tokens=self._limits.tokens,
+            max_batch_texts=self._limits.texts,
+        )
+        tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
+        loaded = RoleEncoder(tokenizer, tokenize, max_length, rows)
+        self._transformers.append((spec, loaded))
+        return loaded
+
+
+def _check_one_vocabulary(model_name: str, encoder: RoleEncoder, other: RoleEncoder) -> None:
+    same = encoder.dim == other.dim and (
+        encoder.tokenizer is other.tokenizer or encoder.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    )
+    if not same:
+        raise UnsupportedModelError(
+            f"{model_name!r} must have one vocabulary for documents and queries, got {other.dim} and {encoder.dim} "
+            "terms that are not the same. Use a complete SPLADE model."
+        )
+
+
+def _check_embeddings(name: str, tokenizer: Any, embedded_tokens: int) -> None:
+    """Raise UnsupportedModelError if the tokenizer makes ids that the model has no embedding for."""
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= embedded_tokens:
+        raise UnsupportedModelError(
+            f"{name!r} has a tokenizer that makes the id {largest} ({token!r}), but embeddings for {embedded_tokens} "
+            "tokens only. Use the tokenizer that it was trained with."
+        )

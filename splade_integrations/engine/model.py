@@ -1,0 +1,354 @@
+"""A masked LM at work: token ids to hidden states, logits and, batch by batch, rows of term weights.
+
+Knows tensors and token ids; nothing of texts, prompts, tokenizers or pruning.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn.functional import linear
+
+from splade_integrations.engine.heads import Decoder, choose
+from splade_integrations.engine.heads.tiled import activate, splade_pool
+from splade_integrations.engine.process import HeapTrimmer, exact_float32
+from splade_integrations.engine.transfer import CudaTransfer
+from splade_integrations.sparse import concatenate, from_dense, from_rows
+
+__all__ = ["MaskedLM", "PaddedBatch", "Progress", "SpladeModel", "token_budget_batches"]
+
+logger = logging.getLogger(__name__)
+
+# Tokens x hidden size of a batch. On a CPU activations stay in its caches (1 024 tokens of BERT-base); a GPU gets
+# enough work to fill it.
+_BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
+# Most bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
+_BLOCK_BYTES = 64 * 2**20
+_LOGITS_BYTES = 256 * 2**20
+# A few texts of many lengths are mostly padding in one batch. So a batch that fills an eighth of the budget, which is
+# enough for products at full speed, takes no text that is shorter than seven eighths of its longest.
+_LEAST_FILLED = 1 / 8
+_SIMILAR = 7 / 8
+
+_T = TypeVar("_T")
+Progress = Callable[[int], object]  # told how many more texts are done
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+    """A masked LM, taken apart at its decoder if its head ends in one.
+
+    Args:
+        network: The transformers model. If `decoder` is given, its own decoder is the identity.
+        decoder: The decoder, or None for a head that is more than a linear layer at its end.
+        dim: Vocabulary size V: the decoder's rows, which can differ from the tokenizer's length.
+        positions: The most tokens that it has positions for, or None if there is no limit.
+        ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
+            Fourier transform do not.
+    """
+
+    network: Any
+    decoder: Decoder | None
+    dim: int
+    positions: int | None
+    ignores_padding: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = self.network.device
+        return device
+
+    @property
+    def embedded_tokens(self) -> int:
+        """How many token ids it has embeddings for."""
+        return int(self.network.get_input_embeddings().weight.shape[0])
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return what enters the decoder, which must not be None. (B, L) and (B, L) to (B, L, H)."""
+        # transformers calls its output "logits"; without its decoder it is hidden states.
+        states: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
+        return states
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, terms: Tensor | None = None) -> Tensor:
+        """Return MLM scores.
+
+        Args:
+            input_ids: (B, L).
+            attention_mask: 1 for real tokens, 0 for padding. (B, L).
+            terms: The terms wanted, (K,), or None for all.
+        Returns:
+            (B, L, K or V) of the weights' type.
+        """
+        if self.decoder is None:
+            logits: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
+            return logits if terms is None else logits[..., terms]
+        weight, bias, _ = self.decoder
+        if terms is not None:
+            weight, bias = weight[terms], None if bias is None else bias[terms]
+        return linear(self.hidden(input_ids, attention_mask), weight, bias)
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Texts as one tensor.
+
+    Args:
+        input_ids: Token ids, padded at the end. (B, L).
+        attention_mask: 1 for real tokens, 0 for padding. (B, L).
+        lengths: Real tokens of each text. (B,).
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, ids: Sequence[Sequence[int]], device: torch.device, padding_id: int) -> "PaddedBatch":
+        """Pad B texts to the longest one and send them to a device."""
+        longest = max(map(len, ids))
+        padded = np.full((len(ids), longest), padding_id)
+        for row, text_ids in zip(padded, ids, strict=True):
+            row[: len(text_ids)] = text_ids
+        lengths = _to_device(device, np.array([len(text_ids) for text_ids in ids]))
+        mask = (torch.arange(longest, device=device) < lengths.unsqueeze(1)).long()
+        return cls(_to_device(device, padded), mask, lengths)
+
+
+class SpladeModel:
+    """A masked LM with SPLADE pooling: token ids in, rows of term weights out.
+
+    Args:
+        model: The masked LM.
+        pooling_strategy: "max" or "sum".
+        activation_function: "relu" or "log1p_relu".
+        padding_id: The token id that padding has; the mask hides it.
+        max_batch_tokens: Most tokens of a batch, padding included, or None for what suits device and model.
+        max_batch_texts: Most texts of a batch, or None.
+    """
+
+    def __init__(
+        self,
+        model: MaskedLM,
+        *,
+        pooling_strategy: str,
+        activation_function: str,
+        padding_id: int,
+        max_batch_tokens: int | None = None,
+        max_batch_texts: int | None = None,
+    ) -> None:
+        self.model = model
+        self.dim = model.dim
+        self._pooling_strategy, self._activation_function = pooling_strategy, activation_function
+        self._padding_id = padding_id
+        self._max_batch_texts = max(1, _BLOCK_BYTES // (4 * self.dim))
+        if max_batch_texts is not None:
+            self._max_batch_texts = min(self._max_batch_texts, max_batch_texts)
+        hidden_size = 768 if model.decoder is None else model.decoder.weight.shape[1]
+        self.max_batch_tokens = max_batch_tokens or max(256, _BATCH_CELLS[model.device.type] // hidden_size)
+        if model.decoder is None:
+            self.max_batch_tokens = max(1, min(self.max_batch_tokens, _LOGITS_BYTES // (4 * self.dim)))
+            self.head = None
+        else:
+            with exact_float32(model.device):
+                self.head = choose(model.decoder, pooling_strategy, activation_function)
+        self.transfer = CudaTransfer(model.device) if model.device.type == "cuda" else None
+        self._trimmer = HeapTrimmer() if model.device.type == "cpu" else None
+
+    def encode(self, ids: Sequence[list[int]], progress: Progress) -> csr_array:
+        """Encode texts in batches of similar length, and put the rows back in order.
+
+        Args:
+            ids: Token ids of N texts, special tokens included; a text may have none.
+            progress: Told how many more texts are done.
+        Returns:
+            (N, V) float32.
+        Raises:
+            ValueError: Term weights are not finite.
+            torch.OutOfMemoryError: One text alone does not fit the device.
+        """
+        rows: list[csr_array] = []
+        positions: list[int] = []
+        batches = deque(self._batches(ids))
+        while batches:  # again if the last batch's rows did not fit the device
+            for batch, finish in _one_behind(self._started(batches, ids)):
+                finished = self._unless_out_of_memory(finish, batch, ids)
+                del finish  # it keeps the batch's weights on the device
+                if finished is None:
+                    batches.appendleft(batch)
+                    continue
+                rows.append(_finite(finished))
+                positions += batch
+                if self._trimmer is not None:
+                    self._trimmer.after_batch()
+                progress(len(batch))
+        empty = [position for position, text_ids in enumerate(ids) if not text_ids]
+        if empty:
+            rows.append(from_rows([(np.empty(0, np.int32), np.empty(0, np.float32))] * len(empty), self.dim))
+            positions += empty
+            progress(len(empty))
+        return concatenate(rows, self.dim)[np.argsort(positions)]
+
+    def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the token with each term's largest logit, and that token's share of the weight.
+
+        Under max pooling the share is 1.
+
+        Args:
+            ids: Token ids of one text.
+            terms: K term ids.
+        Returns:
+            Positions in `ids` and shares. (K,) each.
+        """
+        device = self.model.device
+        with exact_float32(device):
+            batch = PaddedBatch.of([ids], device, self._padding_id)
+            wanted = torch.as_tensor(terms, dtype=torch.long, device=device)
+            logits = self.model.logits(batch.input_ids, batch.attention_mask, wanted)[0].float()  # (L, K)
+            tokens = logits.argmax(dim=0)
+            shares = torch.ones(len(wanted), device=device)
+            if self._pooling_strategy == "sum":
+                parts = activate(logits, self._activation_function)
+                shares = parts.amax(dim=0) / parts.sum(dim=0).clamp_min(torch.finfo(parts.dtype).tiny)
+        return tokens.cpu().numpy(), shares.cpu().numpy()
+
+    def _batches(self, ids: Sequence[list[int]]) -> Iterator[list[int]]:
+        """Yield the positions in `ids` of each batch, skipping texts without tokens (some tokenizers add none)."""
+        present = [position for position, text_ids in enumerate(ids) if text_ids]
+        for batch in token_budget_batches(
+            [len(ids[position]) for position in present],
+            max_batch_tokens=self.max_batch_tokens,
+            max_batch_texts=self._max_batch_texts,
+            equal_lengths=not self.model.ignores_padding,
+        ):
+            yield [present[place] for place in batch]
+
+    def _started(
+        self, batches: deque[list[int]], ids: Sequence[list[int]]
+    ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
+        """Take the batches, start each, and yield it with a function that waits for its rows.
+
+        A batch that does not fit the device's memory is halved until it does, and so is every later one.
+        """
+        while batches:
+            batch = batches.popleft()
+            if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self.max_batch_tokens:  # the first is the longest
+                half = (len(batch) + 1) // 2
+                batches.extendleft((batch[half:], batch[:half]))
+                continue
+
+            def start(batch: list[int] = batch) -> Callable[[], csr_array]:
+                weights = self._term_weights([ids[position] for position in batch])
+                if self.transfer is not None:
+                    return self.transfer.start(weights)
+                rows = from_dense(weights.cpu().numpy())
+                return lambda: rows
+
+            started = self._unless_out_of_memory(start, batch, ids)
+            if started is None:
+                batches.appendleft(batch)
+            else:
+                yield batch, started
+
+    def _term_weights(self, ids: list[list[int]]) -> Tensor:
+        """Run one batch through the model. (B, V) float32."""
+        device = self.model.device
+        with exact_float32(device):
+            batch = PaddedBatch.of(ids, device, self._padding_id)
+            if self.head is None:
+                logits = self.model.logits(batch.input_ids, batch.attention_mask)
+                return splade_pool(logits, batch.attention_mask, self._pooling_strategy, self._activation_function)
+            return self.head(self.model.hidden(batch.input_ids, batch.attention_mask), batch.lengths)
+
+    def _unless_out_of_memory(self, work: Callable[[], _T], batch: list[int], ids: Sequence[list[int]]) -> _T | None:
+        """Return what `work` makes of a batch, or None if memory ran out: batches are smaller from then on.
+
+        Raises:
+            torch.OutOfMemoryError: The batch is one text.
+        """
+        device, longest = self.model.device, len(ids[batch[0]])
+        try:
+            return work()
+        except torch.OutOfMemoryError as err:
+            if len(batch) == 1:
+                raise torch.OutOfMemoryError(
+                    f"a text must fit the memory of {device}, got one of {longest} tokens that does not, in a batch of "
+                    "its own, so a smaller max_batch_tokens cannot help. Use a smaller max_length, a 16-bit dtype, or "
+                    "free memory on the device."
+                ) from err
+        self.max_batch_tokens = min(self.max_batch_tokens, (len(batch) + 1) // 2 * longest)
+        logger.warning(
+            "Out of memory on %s with a batch of %d tokens: batches have at most %d from now on. To save the "
+            "failed attempt, set max_batch_tokens.",
+            device, len(batch) * longest, self.max_batch_tokens,
+        )  # fmt: skip
+        return None
+
+
+def token_budget_batches(
+    lengths: Sequence[int], *, max_batch_tokens: int, max_batch_texts: int, equal_lengths: bool = False
+) -> Iterator[list[int]]:
+    """Group texts of similar length so that a padded batch stays within a token budget.
+
+    Sorting by length, and a new batch once lengths have fallen by an eighth, leave little padding in large batches. The
+    longest come first, so memory peaks in the first batch and not an hour later.
+
+    Args:
+        lengths: Tokens of each text, special tokens included.
+        max_batch_tokens: Most tokens of a batch, padding included: texts x longest. A longer text goes alone.
+        max_batch_texts: Most texts of a batch.
+        equal_lengths: Never put texts of different lengths together, so that there is no padding at all.
+    Yields:
+        Positions in `lengths`; every position exactly once.
+
+    Example:
+        >>> list(token_budget_batches([8, 20, 7, 2], max_batch_tokens=40, max_batch_texts=8))
+        [[1], [0, 2], [3]]
+    """
+    batch: list[int] = []
+    longest = 0
+    for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
+        full = len(batch) >= max_batch_texts or (len(batch) + 1) * longest > max_batch_tokens
+        filled = equal_lengths or len(batch) * longest >= _LEAST_FILLED * max_batch_tokens
+        shorter = lengths[position] < longest * (1 if equal_lengths else _SIMILAR)
+        if batch and (full or (filled and shorter)):
+            yield batch
+            batch = []
+        if not batch:
+            longest = lengths[position]
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _to_device(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
+    """Send numbers to a device; to CUDA from page-locked memory, so that the host need not wait."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
+    """Yield each item when the next one has been started: a GPU then copies it while it computes the next one."""
+    started = deque(islice(items, 1))
+    for item in items:
+        started.append(item)
+        yield started.popleft()
+    yield from started
+
+
+def _finite(rows: csr_array) -> csr_array:
+    """Return `rows`, or raise ValueError if a weight is NaN or infinite."""
+    if not np.isfinite(rows.data).all():
+        raise ValueError(
+            "term weights must be finite, got NaN or infinity. Use dtype='float32', or 'bfloat16', whose "
+            "range is as wide, if float16 may be too narrow; with backend='openvino' try 'torch'."
+        )
+    return rows

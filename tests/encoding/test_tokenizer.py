@@ -1,0 +1,42 @@
+"""Tokenizing: a tokenizer written in Python does as a fast one, and ids without a token have a name."""
+
+import pytest
+
+from splade_integrations.encoding.tokenizer import TextTokenizer, token_names
+
+TEXTS = ["Alan Turing, London!", "", "a b c d e f g h i j k l m n o p", "UPPER lower"]
+
+
+class Python:
+    """The same tokenizer, without what makes it fast."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def num_special_tokens_to_add(self):
+        return self._tokenizer.num_special_tokens_to_add()
+
+    def build_inputs_with_special_tokens(self, ids):
+        return [self._tokenizer.cls_token_id, *ids, self._tokenizer.sep_token_id]
+
+    def __call__(self, text, **options):
+        return self._tokenizer(text, **options)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(random_encoder):
+    return random_encoder.tokenizer
+
+
+@pytest.mark.parametrize("max_windows", [1, 3])
+@pytest.mark.parametrize("lower_case", [False, True])
+def test_python_equals_fast(tokenizer, lower_case, max_windows):
+    fast = TextTokenizer(tokenizer, 10, lower_case=lower_case)
+    slow = TextTokenizer(Python(tokenizer), 10, lower_case=lower_case)
+    assert slow(TEXTS, max_windows) == fast(TEXTS, max_windows)
+
+
+def test_a_column_without_a_token_has_a_name(tokenizer):
+    assert token_names(tokenizer, [5, 10_000]) == [tokenizer.convert_ids_to_tokens(5), "[unused10000]"]

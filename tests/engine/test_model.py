@@ -1,0 +1,132 @@
+"""A model at work when the device's memory is short, and batches on their way."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from splade_integrations.engine import model as model_module
+from splade_integrations.engine.model import SpladeModel
+from splade_integrations.sparse import from_dense
+from tests.support.loading import loaded
+
+POOLING = {"pooling_strategy": "max", "activation_function": "relu", "padding_id": 0}
+
+
+class SmallDevice:
+    """A network on a device that holds this many tokens at once, once it has been told."""
+
+    def __init__(self, network):
+        self._network, self.tokens = network, float("inf")
+        self.device, self.dtype = network.device, network.dtype
+        self.tried = []
+
+    def __call__(self, input_ids, **arguments):
+        self.tried.append(input_ids.numel())
+        if input_ids.numel() > self.tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self._network(input_ids=input_ids, **arguments)
+
+
+@pytest.fixture(scope="module")
+def masked_lm(random_bert_folder):
+    return loaded(random_bert_folder)
+
+
+@pytest.fixture(scope="module")
+def ids(random_encoder, texts):
+    return random_encoder.tokenizer(texts[:90], truncation=True, max_length=256)["input_ids"]
+
+
+@pytest.fixture
+def model_on(masked_lm):
+    """Make a model whose device holds this many tokens."""
+
+    def make(tokens, max_batch_tokens=4096):
+        device = SmallDevice(masked_lm.network)
+        model = SpladeModel(replace(masked_lm, network=device), max_batch_tokens=max_batch_tokens, **POOLING)
+        device.tokens = tokens
+        device.tried.clear()  # what it took to make the model
+        return model, device
+
+    return make
+
+
+def expected_rows(masked_lm, ids):
+    return SpladeModel(masked_lm, **POOLING).encode(ids, lambda _: None).toarray()
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(model_on, masked_lm, ids, caplog):
+    model, device = model_on(tokens=600)
+    expected = expected_rows(masked_lm, ids)
+    done = []
+    np.testing.assert_allclose(model.encode(ids, done.append).toarray(), expected, atol=1e-5)
+    assert sum(done) == 90
+    failed = [size for size in device.tried if size > 600]
+    assert 1 <= len(failed) <= 4
+    assert len(caplog.records) == len(failed)
+    assert "set max_batch_tokens" in caplog.text
+    # All failures came first, but for batches of other lengths, and the next call has none.
+    assert max(device.tried[len(failed) :]) <= 600
+    device.tried.clear()
+    np.testing.assert_allclose(model.encode(ids, done.append).toarray(), expected, atol=1e-5)
+    assert max(device.tried) <= 600
+
+
+def test_a_text_that_does_not_fit_alone(model_on):
+    model, _ = model_on(tokens=50)
+    with pytest.raises(torch.OutOfMemoryError, match=r"got one of 256 tokens.* max_batch_tokens .* max_length"):
+        model.encode([[7] * 256, [7, 8]], lambda _: None)
+
+
+def test_rows_that_do_not_fit_are_made_of_smaller_batches(model_on, masked_lm, ids, caplog, monkeypatch):
+    """The weights fit the device, and what it takes to make rows of them does not."""
+    most = 3
+
+    def rows_of_few(weights):
+        if len(weights) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return from_dense(weights)
+
+    model, _ = model_on(tokens=10**6)
+    expected = expected_rows(masked_lm, ids[:40])
+    monkeypatch.setattr(model_module, "from_dense", rows_of_few)
+    done = []
+    np.testing.assert_allclose(model.encode(ids[:40], done.append).toarray(), expected, atol=1e-5)
+    assert sum(done) == 40
+    assert "batches have at most" in caplog.text
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError, match="a text must fit the memory"):
+        model.encode(ids[:40], lambda _: None)
+
+
+def test_texts_without_any_token_have_empty_rows(masked_lm):
+    model = SpladeModel(masked_lm, **POOLING)
+    alone = model.encode([[7, 8, 9]], lambda _: None)
+    done = []
+    rows = model.encode([[], [7, 8, 9], []], done.append)
+    assert sum(done) == 3
+    assert np.diff(rows.indptr).tolist() == [0, alone.nnz, 0]
+    np.testing.assert_allclose(rows[[1]].toarray(), alone.toarray(), atol=1e-5)
+    assert model.encode([[]], done.append).shape == (1, model.dim)
+
+
+def test_one_batch_is_in_flight(masked_lm, monkeypatch):
+    """The next batch is started before the rows of the one before are waited for: a GPU then copies beside its work."""
+    model, events = SpladeModel(masked_lm, max_batch_texts=1, **POOLING), []
+
+    class Transfer:
+        def start(self, weights):
+            number = len([event for event in events if event.startswith("start")])
+            events.append(f"start {number}")
+
+            def finish():
+                events.append(f"finish {number}")
+                return from_dense(weights.numpy())
+
+            return finish
+
+    monkeypatch.setattr(model, "transfer", Transfer())
+    model.encode([[7, 8], [7, 9], [8, 9]], lambda _: None)
+    assert events == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]

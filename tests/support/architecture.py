@@ -1,0 +1,186 @@
+"""The rooms of the package: which may import which, read from the imports themselves.
+
+`python -m tests.support.architecture` prints the picture that CONTRIBUTING.md shows.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "splade_integrations"
+
+# From the ground up. A room may import the rooms before it, and no other; those on one line do not know each other.
+ROOMS = [
+    ["errors", "sparse"],
+    ["dependencies"],
+    ["records"],
+    ["models"],
+    ["engine", "reference"],
+    ["options", "encoding"],
+    ["encoder"],
+    ["dynamic_batching"],
+    ["adapter"],
+    ["milvus"],
+    ["langchain", "llama_index", "evaluation"],
+    ["cli"],
+]
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+
+# Packages that only some rooms may import, whether at the top, in a function or for types alone.
+ONLY_IN = {
+    "torch": {"engine"},
+    "triton": {"engine"},
+    "openvino": {"engine"},
+    "transformers": {"engine", "models", "encoding", "evaluation", "cli"},
+    "pymilvus": {"milvus", "langchain", "llama_index", "evaluation", "cli"},
+    "langchain_core": {"langchain"},
+    "langchain_milvus": {"langchain"},
+    "llama_index": {"llama_index"},
+    "typer": {"cli"},
+    "rich": {"cli", "encoding"},
+    "sentence_transformers": {"evaluation"},
+    "matplotlib": {"encoding", "evaluation", "cli"},
+}
+# These may be imported at the top of a module in these rooms alone; elsewhere a function imports them when it must.
+AT_THE_TOP_ONLY_IN = {"transformers": {"engine"}, "rich": {"cli"}, "matplotlib": set(), "openvino": set()}
+
+
+class Import(NamedTuple):
+    """One import: who, what, which names of it, and whether it stands outside any function and TYPE_CHECKING."""
+
+    module: str
+    target: str
+    names: tuple[str, ...]
+    at_the_top: bool
+
+
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Every module of the package by its dotted name without the package's own."""
+    found = {}
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(root / PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def imports(root: Path = ROOT) -> list[Import]:
+    """All imports of the package, lazy ones and those for types among them."""
+    paths = modules(root)
+    return [one for module, path in paths.items() for one in _imports_of(module, path, paths)]
+
+
+def _imports_of(module: str, path: Path, paths: dict[str, Path]) -> Iterator[Import]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in _at_the_top(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, _ours(alias.name), (), id(node) in top)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            target, names = _ours(node.module or ""), tuple(alias.name for alias in node.names)
+            parts = [f"{target}.{name}".strip(".") for name in names] if (node.module or "").startswith(PACKAGE) else []
+            submodules = [part for part in parts if part in paths]
+            for submodule in submodules:
+                yield Import(module, submodule, names, id(node) in top)
+            if len(submodules) < len(names):
+                yield Import(module, target, names, id(node) in top)
+
+
+def _at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements that run on import, those in `with` and `try` among them; not those for types alone."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        yield node
+        if isinstance(node, ast.With | ast.Try):
+            pending += node.body
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            pending += node.body + node.orelse
+
+
+def _ours(name: str) -> str:
+    """A dotted name, that of our package marked by leaving the package out: "" is its root."""
+    if name == PACKAGE:
+        return ""
+    return name.removeprefix(f"{PACKAGE}.")
+
+
+def room_of(module: str) -> str:
+    """The room of a module: its first part."""
+    return module.partition(".")[0]
+
+
+def faults(root: Path = ROOT) -> list[str]:
+    """Whatever breaks the rules, one sentence each."""
+    paths, found = modules(root), []
+    for module in paths:
+        if module and room_of(module) not in LEVEL:
+            found.append(f"{module} is in no room of the picture: add it to ROOMS, or move it")
+    for room in LEVEL:
+        if room not in {room_of(module) for module in paths}:
+            found.append(f"{room} is in the picture and not in the package: take it out of ROOMS")
+    ours = [one for one in imports(root) if one.target in paths]
+    for one in ours:
+        below, above = LEVEL.get(room_of(one.target), 0), LEVEL.get(room_of(one.module), len(ROOMS))
+        same = room_of(one.module) == room_of(one.target)
+        if one.module and one.target and not same and below >= above:
+            found.append(f"{one.module} imports {one.target}: arrows point from {room_of(one.target)} upward")
+    for one in imports(root):
+        package, room = room_of(one.target), room_of(one.module)
+        if one.target in paths:
+            continue
+        if package in ONLY_IN and room not in ONLY_IN[package]:
+            found.append(f"{one.module} imports {package}: only {', '.join(sorted(ONLY_IN[package]))} may")
+        elif one.at_the_top and package in AT_THE_TOP_ONLY_IN and room not in AT_THE_TOP_ONLY_IN[package]:
+            found.append(f"{one.module} imports {package} at its top: import it in the function that needs it")
+        elif package == "transformers" and room != "engine" and any("Model" in name for name in one.names):
+            found.append(f"{one.module} imports a model of transformers: only engine may")
+    found += [f"circle: {' -> '.join(circle)}" for circle in _circles(ours)]
+    return found
+
+
+def _circles(ours: list[Import]) -> list[list[str]]:
+    """Modules that import each other, however long the way."""
+    targets: dict[str, set[str]] = {}
+    for one in ours:
+        if one.module and one.target:
+            targets.setdefault(one.module, set()).add(one.target)
+    found, done = [], set()
+
+    def visit(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+            return
+        if module in done:
+            return
+        for target in sorted(targets.get(module, ())):
+            visit(target, [*way, module])
+        done.add(module)
+
+    for module in sorted(targets):
+        visit(module, [])
+    return found
+
+
+def picture() -> str:
+    """The rooms from the top down, each with the first sentence of its docstring and what it imports."""
+    paths, known = modules(), {room: set() for room in LEVEL}
+    for one in imports():
+        if one.target in paths and one.module and one.target and room_of(one.module) != room_of(one.target):
+            known[room_of(one.module)].add(room_of(one.target))
+    lines = []
+    for rooms in reversed(ROOMS):
+        for room in rooms:
+            name = f"{room}/" if (ROOT / PACKAGE / room).is_dir() else f"{room}.py"
+            says = ast.get_docstring(ast.parse(paths[room].read_text(encoding="utf-8"))) or ""
+            lines.append(f"    {name:<20}{says.splitlines()[0]}")
+            imported = sorted(known[room], key=lambda other: -LEVEL[other])
+            lines.append(f"    {'':<20}  imports {', '.join(imported) or 'none of the others'}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(picture(), end="")
