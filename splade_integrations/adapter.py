@@ -5,6 +5,7 @@ torch. Loading a model does.
 """
 
 import asyncio
+import unicodedata
 from threading import Lock
 from typing import Any, Unpack
 
@@ -13,7 +14,11 @@ from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
-__all__ = ["AdaptedEncoder", "resolve_encoder"]
+__all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
+
+# Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
+_EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
+EMPTY_QUERY = {2**32 - 3: 1e-6}
 
 
 def resolve_encoder(
@@ -147,3 +152,32 @@ class AdaptedEncoder:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
         return self  # it is meant to be shared
+
+
+def is_blank(text: str) -> bool:
+    r"""Return whether a text has no word: nothing but white space, control characters and punctuation.
+
+    A model gives such a text weights all the same, from its special tokens, so that many queries would find it.
+
+    Example:
+        >>> is_blank(""), is_blank(" \t\u200b"), is_blank("..."), is_blank("C"), is_blank("→")
+        (True, True, True, False, False)
+    """
+    return all(char.isspace() or unicodedata.category(char)[0] in "CPZ" for char in text)
+
+
+def document_terms(terms: dict[int, float], text: str) -> dict[int, float]:
+    """Return a document's sparse row, or a placeholder that Milvus stores and no query finds.
+
+    milvus-lite 3 refuses a whole insert batch that holds an empty vector.
+
+    Args:
+        terms: {token id: weight}.
+        text: What was embedded. A blank one gets the placeholder whatever its terms.
+    """
+    return dict(_EMPTY_DOCUMENT) if is_blank(text) or not any(terms.values()) else terms
+
+
+def query_terms(terms: dict[int, float], text: str) -> dict[int, float]:
+    """Return a query's sparse row, or a placeholder that finds nothing. Arguments as `document_terms`."""
+    return dict(EMPTY_QUERY) if is_blank(text) or not any(terms.values()) else terms

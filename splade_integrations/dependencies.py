@@ -23,31 +23,14 @@ Installed = Mapping[str, str | None]
 MILVUS = ("pymilvus", "milvus-lite", "setuptools")
 
 _LITE = "milvus-lite"
-_LANGCHAIN = "langchain-milvus"
-_LLAMA_INDEX = "llama-index-vector-stores-milvus"
 
 # (first package, its versions, second package, its versions, what happens, which versions work). Each range of versions
 # is (from this version, below this version).
 _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release], str, str], ...] = (
     (
-        *(_LANGCHAIN, ((0,), (0, 4)), "pymilvus", ((2, 6, 8), (3,))),
-        "the store loses its connection",
-        "'pymilvus==2.6.7' 'langchain-milvus==0.3.3'",
-    ),
-    (
-        *(_LANGCHAIN, ((0,), (0, 4)), "pymilvus", ((3,), (99,))),
-        "langchain-milvus 0.3 is made for pymilvus 2",
-        "'langchain-milvus>=0.4,<0.5' 'pymilvus>=3,<4'",
-    ),
-    (
-        *(_LANGCHAIN, ((0, 4), (99,)), "pymilvus", ((0,), (3,))),
-        "langchain-milvus 0.4 is made for pymilvus 3",
-        "'langchain-milvus==0.3.3' 'pymilvus==2.6.7'",
-    ),
-    (
-        *(_LLAMA_INDEX, ((0,), (2,)), "pymilvus", ((3,), (99,))),
-        "LlamaIndex's Milvus store is made for pymilvus 2",
-        "'pymilvus>=2.6.7,<3'",
+        *("pymilvus", ((2, 6, 8), (2, 6, 10)), _LITE, ((3,), (4,))),
+        "pymilvus takes a file's path for the name of a database",
+        "'pymilvus>=2.6.7,!=2.6.8,!=2.6.9,<4'",
     ),
     (
         *(_LITE, ((0,), (3,)), "setuptools", ((82,), (999,))),
@@ -82,10 +65,10 @@ def known_problem(installed: Installed) -> str | None:
         installed: {distribution: version}. The version of a distribution that is not installed is None or absent.
 
     Example:
-        >>> print(known_problem({"langchain-milvus": "0.3.3", "pymilvus": "2.6.12"}))
-        langchain-milvus 0.3.3 and pymilvus 2.6.12 do not work together: the store loses its connection. Install a pair
-        that works: pip install 'pymilvus==2.6.7' 'langchain-milvus==0.3.3'.
-        >>> known_problem({"langchain-milvus": "0.4.0", "pymilvus": "3.0.2"}) is None
+        >>> print(known_problem({"pymilvus": "2.6.9", "milvus-lite": "3.2.2"}))
+        pymilvus 2.6.9 and milvus-lite 3.2.2 do not go together: pymilvus takes a file's path for the name of a
+        database. Install a pair that works: pip install 'pymilvus>=2.6.7,!=2.6.8,!=2.6.9,<4'.
+        >>> known_problem({"pymilvus": "3.0.2", "milvus-lite": "3.2.2"}) is None
         True
     """
     releases = {name: _release(version) for name, version in installed.items() if version}

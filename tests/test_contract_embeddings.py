@@ -48,6 +48,7 @@ def assert_close(rows, expected):
 
 
 def test_values_are_the_encoders_in_order_as_plain_numbers(adapter, made, encoder, some_texts):
+    some_texts = [text for text in some_texts if text.strip()]  # a blank one has no terms, or Milvus's placeholder
     for rows, matrix in [
         (adapter.documents(made, some_texts), encoder.encode_documents(some_texts)),
         (adapter.queries(made, some_texts), encoder.encode_queries(some_texts)),

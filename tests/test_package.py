@@ -45,10 +45,9 @@ def test_light_imports_bring_neither_torch_nor_a_framework():
 @pytest.mark.parametrize(
     ("module", "absent", "extra"),
     [
-        ("splade_integrations.langchain", "langchain_milvus", "langchain"),
         ("splade_integrations.langchain", "langchain_core", "langchain"),
         ("splade_integrations.llama_index", "llama_index", "llama-index"),
-        ("splade_integrations.milvus.settings", "pymilvus", "milvus"),
+        ("splade_integrations.milvus.clients", "pymilvus", "milvus"),
     ],
 )
 def test_missing_extra_names_the_pip_line(module, absent, extra):

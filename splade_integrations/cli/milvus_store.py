@@ -10,24 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.clients import open_client
-from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
-from splade_integrations.milvus.fingerprint import description_with, record, recorded
-from splade_integrations.milvus.settings import (
-    cut_text,
-    dense_index,
-    hybrid_request,
-    insert_replaces,
-    is_lite,
-    searchable,
-    sparse_index,
-    storable,
-)
+from splade_integrations.milvus.defaults import cut_text, document_terms
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module="splade index and search"):
-    from pymilvus import DataType
     from pymilvus.exceptions import MilvusException as StoreError
+
+    from splade_integrations.milvus.clients import Connection
+    from splade_integrations.milvus.collection import Collection
+    from splade_integrations.milvus.fingerprint import recorded
+    from splade_integrations.milvus.rows import Row
+    from splade_integrations.milvus.schema import Schema
 
 __all__ = ["Hit", "Store", "StoreError"]
 
@@ -57,58 +50,52 @@ class Store:
 
     def __init__(self, uri: str, name: str, token: str = "") -> None:
         self.uri, self.name = uri, name
-        self._client = open_client(uri=uri, token=token)
+        self._connection = Connection(uri, {"token": token})
+        self._collection: Collection | None = None
         if self.exists():
-            self._client.load_collection(name)  # after opening a file, milvus-lite has not loaded its collections
+            fields = self._connection.client.describe_collection(name)["fields"]
+            dense = any(field["name"] == "dense" for field in fields)
+            self._collection = Collection(name, _schema(dense=dense), self._connection)
 
     def exists(self) -> bool:
-        """Return whether the collection exists."""
-        return bool(self._client.has_collection(self.name))
+        """Whether the collection exists."""
+        return bool(self._connection.client.has_collection(self.name))
 
     def fingerprint(self) -> Fingerprint | None:
-        """Return the fingerprint of the encoder that made the sparse vectors, or None if none is recorded."""
-        return recorded(self._client.describe_collection(self.name))
+        """Return the fingerprint of the encoder that made its sparse vectors, or None if it holds none."""
+        return recorded(self._opened().described())
 
     def dense_model(self) -> str | None:
-        """Return the name of the model that made the dense vectors, or None if none is recorded."""
-        return (self._client.describe_collection(self.name).get("properties") or {}).get(_DENSE) or None
+        """Return the name of the model that made its dense vectors, or None."""
+        return (self._opened().described().get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
-        """Return the names of the collection's fields."""
-        return {field["name"] for field in self._client.describe_collection(self.name)["fields"]}
+        """Return the names of its fields."""
+        return {field["name"] for field in self._opened().described()["fields"]}
 
     def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
         """Create the collection. An existing collection of the same name is replaced.
 
         Args:
-            fingerprint: The fingerprint of the encoder that makes the sparse vectors.
-            dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
-            dense_dim: The width of the dense vectors, or None for no dense vectors.
+            fingerprint: Of the encoder of its sparse vectors.
+            dense_model: Name of the model of its dense vectors, or None for no dense vectors.
+            dense_dim: Width of that model, or None.
+        Raises:
+            ValueError: The name is an alias.
         """
-        client = self._client
-        if self.exists():
-            client.drop_collection(self.name)
-        schema = client.create_schema(
-            auto_id=False, enable_dynamic_field=True, description=description_with(fingerprint)
+        self._collection = Collection(
+            self.name,
+            _schema(dense=dense_dim is not None),
+            self._connection,
+            fingerprint=fingerprint,
+            drop_old=True,
+            create_options={"consistency_level": "Strong", "properties": {_DENSE: dense_model or ""}},
         )
-        schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=_ID_BYTES)
-        schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
-        schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
-        indexes = client.prepare_index_params()
-        indexes.add_index("sparse", **sparse_index(self.uri))
-        if dense_dim is not None:
-            schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dense_dim)
-            indexes.add_index("dense", **dense_index(self.uri))
-        properties = {_DENSE: dense_model or ""}
-        client.create_collection(self.name, schema=schema, consistency_level="Strong", properties=properties)
-        record(client, self.name, fingerprint)
-        client.create_index(self.name, indexes, sync=False)  # sync=True needs an RPC that milvus-lite lacks
-        client.load_collection(self.name)
+        self._collection.create(dense_dim)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Return the ids among `ids` that the collection already has."""
-        rows = self._client.get(self.name, ids=list(ids), output_fields=["pk"]) if ids else []
-        return {row["pk"] for row in rows}
+        """Return those of the ids that the collection has."""
+        return {hit.id for hit in self._opened().get(ids)}
 
     def add(
         self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Iterable[Any] | None
@@ -121,20 +108,17 @@ class Store:
         for identifier in ids:
             if len(identifier.encode("utf-8", "replace")) > _ID_BYTES:
                 raise ValueError(f"an id must have at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
-        rows: list[dict[str, Any]] = [
-            {"pk": identifier, "text": cut_text(text), "sparse": storable(terms)}
-            for identifier, text, terms in zip(ids, texts, sparse, strict=True)
+        vectors = [None] * len(ids) if dense is None else list(dense)
+        rows = [
+            Row(id=identifier, text=cut_text(text), sparse=document_terms(terms, text), dense=vector)
+            for identifier, text, terms, vector in zip(ids, texts, sparse, vectors, strict=True)
         ]
-        if dense is not None:
-            for row, vector in zip(rows, dense, strict=True):
-                row["dense"] = vector
-        write = self._client.insert if insert_replaces(self.uri) else self._client.upsert
-        write(self.name, rows)
+        self._opened().write(rows, flush=False)
 
     def finish(self) -> None:
-        """Make new documents fast to search on milvus-lite. A server does this without being asked."""
-        if is_lite(self.uri):
-            self._client.flush(self.name)
+        """Make the new documents quick to search on milvus-lite; a server does so by itself."""
+        if self._connection.lite:
+            self._opened().flush()
 
     def search(self, mode: str, sparse: dict[int, float] | None, dense: Any, k: int, expr: str) -> list[Hit]:
         """Return the best `k` documents.
@@ -148,28 +132,20 @@ class Store:
         """
         queries: dict[str, Any] = {}
         if mode != "dense":
-            queries["sparse"] = searchable(sparse or {})
+            queries["sparse"] = sparse or {}
         if mode != "sparse":
             queries["dense"] = dense
-        metrics = {"sparse": sparse_index(self.uri)["metric_type"], "dense": dense_index(self.uri)["metric_type"]}
-        if mode == "hybrid":
-            both = [(field, query, {"metric_type": metrics[field], "params": {}}) for field, query in queries.items()]
-            found = self._client.hybrid_search(
-                self.name, **hybrid_request(both, k=k, expr=expr), output_fields=["text"]
-            )
-        else:
-            [(field, query)] = queries.items()
-            found = self._client.search(
-                self.name,
-                [query],
-                anns_field=field,
-                search_params={"metric_type": metrics[field], "params": {}},
-                limit=k,
-                filter=expr,
-                output_fields=["text"],
-            )
-        return [Hit(str(hit["pk"]), float(hit["distance"]), hit["entity"].get("text", "")) for hit in found[0]]
+        found = self._opened().search(queries, k=k, filter=expr)
+        return [Hit(hit.id, hit.score, hit.text) for hit in found]
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._connection.client.close()
+
+    def _opened(self) -> Collection:
+        assert self._collection is not None  # the commands ask first whether it exists, or create it
+        return self._collection
+
+
+def _schema(*, dense: bool) -> Schema:
+    return Schema(dense_field="dense" if dense else None, primary_max_length=_ID_BYTES)

@@ -1,21 +1,17 @@
-"""Documents on their way into a hybrid store: embedded together, then written, in place of those of the same ids."""
+"""Documents on their way into a store: checked, embedded together, and made rows. Knows no client."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from splade_integrations.langchain.checks import check_ids_fit
-from splade_integrations.milvus.clients import write_lock
+from splade_integrations.milvus.defaults import document_terms
+from splade_integrations.milvus.rows import Row
+from splade_integrations.milvus.schema import Side
 
-if TYPE_CHECKING:
-    from splade_integrations.langchain.store import HybridMilvus
-
-__all__ = ["Row", "embedded_text", "write"]
-
-Row = tuple[str, dict[str, Any], str | None]  # text, metadata, id
+__all__ = ["embed_rows", "embedded_text", "make_rows", "with_vectors"]
 
 
-def embedded_text(text: str, metadata: dict[str, Any], keys: Sequence[str]) -> str:
-    """What both sides embed: the text, after the metadata that is to be found by, in LlamaIndex's form.
+def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return what the sides embed: the text, after the metadata that is to be found by, in LlamaIndex's form.
 
     Example:
         >>> print(embedded_text("On computable numbers", {"author": "Turing", "page": 1}, ["author"]))
@@ -27,43 +23,67 @@ def embedded_text(text: str, metadata: dict[str, Any], keys: Sequence[str]) -> s
     return "\n".join(lines) + "\n\n" + text if lines else text
 
 
-def write(store: "HybridMilvus", rows: Sequence[Row], **options: Any) -> list[str]:
-    """Embed rows, each side in one call, and write them; the first create the collection.
+def make_rows(
+    texts: list[str], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str | None] | None
+) -> list[Row]:
+    """Return a row, still without vectors, for each text.
+
+    Raises:
+        ValueError: There are more or fewer ids or metadatas.
+    """
+    metadatas = [{}] * len(texts) if metadatas is None else list(metadatas)
+    ids = [None] * len(texts) if ids is None else list(ids)
+    if len(metadatas) != len(texts):
+        raise ValueError(
+            f"metadatas must be as many as the texts, {len(texts)}, got {len(metadatas)}. Give a text without any {{}}."
+        )
+    if len(ids) != len(texts):
+        raise ValueError(
+            f"ids must be as many as the texts, {len(texts)}, got {len(ids)}. Give a text without one None."
+        )
+    return [
+        Row(text=text, id=key, metadata=metadata or {})
+        for text, metadata, key in zip(texts, metadatas, ids, strict=True)
+    ]
+
+
+def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequence[str]) -> list[Row]:
+    """Return rows with their vectors, each side's made in one call.
 
     Args:
-        store: Where to.
-        rows: Some hundreds; all have ids, or none.
-        **options: What the framework's `add_embeddings` takes.
-    Returns:
-        Their keys.
-    Raises:
-        ValueError: The collection has ids of the user's and these have none, or the reverse.
+        rows: Some hundreds.
+        embeddings: Of each side; one without an embedding, BM25, is Milvus's.
+        keys: Of the metadata that is embedded as well.
     """
-    texts = [text for text, _, _ in rows]
-    metadatas = [metadata for _, metadata, _ in rows]
-    ids = None if rows[0][2] is None else [cast(str, key) for _, _, key in rows]
-    exists = store.client.has_collection(store.collection_name)
-    if exists:
-        store.take_collection_as_it_is()
-        check_ids_fit(store, ids)
-    embedded = [embedded_text(text, metadata, store.embed_metadata) for text, metadata, _ in rows]
-    sides = [side.embed_documents(embedded) for side in store.embeddings]
-    if not exists:
-        with write_lock(store.uri):  # of threads that add first, one creates the collection
-            if not store.client.has_collection(store.collection_name):
-                store.create_collection(sides, metadatas, auto_id=ids is None)
-        store.take_collection_as_it_is()
-        check_ids_fit(store, ids)
-    if ids and not store.insert_replaces:
-        _upsert(store, store._prepare_insert_list(texts, sides, metadatas, ids, force_ids=True), **options)
-        return ids
-    embeddings = [list(pair) for pair in zip(*sides, strict=True)]
-    return cast(list[str], store.add_embeddings(texts, embeddings, metadatas, ids=ids, **options))
+    texts = [embedded_text(row.text, row.metadata, keys) for row in rows]
+    made = {side: embedding.embed_documents(texts) for side, embedding in embeddings.items() if embedding is not None}
+    return with_vectors(rows, texts, made)
 
 
-def _upsert(
-    store: "HybridMilvus", rows: list[dict[str, Any]], *, batch_size: int, timeout: float | None, **options: Any
-) -> None:
-    for start in range(0, len(rows), batch_size):
-        chunk = rows[start : start + batch_size]
-        store.client.upsert(store.collection_name, chunk, timeout=store.timeout or timeout, **options)
+def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, Sequence[Any]]) -> list[Row]:
+    """Return rows with these vectors.
+
+    Args:
+        rows: N rows.
+        texts: What was embedded. One without a word gets a placeholder for its sparse vector.
+        made: {side: N vectors}.
+    Raises:
+        ValueError: A side has more or fewer vectors.
+    """
+    for side, vectors in made.items():
+        if len(vectors) != len(rows):
+            raise ValueError(
+                f"the {side} embedding must give one vector for each text, {len(rows)}, got {len(vectors)}. Look at "
+                "its embed_documents."
+            )
+    none = [None] * len(rows)
+    return [
+        Row(
+            text=row.text,
+            id=row.id,
+            metadata=row.metadata,
+            dense=dense,
+            sparse=None if sparse is None else document_terms(sparse, text),
+        )
+        for row, text, dense, sparse in zip(rows, texts, made.get("dense", none), made.get("sparse", none), strict=True)
+    ]

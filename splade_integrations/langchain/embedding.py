@@ -1,11 +1,9 @@
-"""The encoder as LangChain's Milvus store wants it: lists of `{token id: weight}`. Knows no Milvus connection."""
+"""The encoder as LangChain's Milvus stores want it: lists of `{token id: weight}`. Knows no Milvus connection."""
 
 from typing import Unpack
 
-from langchain_milvus.utils.sparse import BaseSparseEmbedding
-
-from splade_integrations.adapter import AdaptedEncoder
-from splade_integrations.milvus.settings import searchable, storable
+from splade_integrations.adapter import AdaptedEncoder, document_terms, query_terms
+from splade_integrations.langchain.interface import BaseSparseEmbedding
 from splade_integrations.models.fingerprint import Fingerprint
 from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder
@@ -13,12 +11,13 @@ from splade_integrations.sparse import SparseTextEncoder
 __all__ = ["SpladeSparseEmbedding"]
 
 
-class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langchain_milvus is untyped
-    """SPLADE embeddings for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
+class SpladeSparseEmbedding(BaseSparseEmbedding):
+    """SPLADE embeddings for `hybrid_milvus`, and for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
 
     The async twins, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free; queries that
-    arrive together are encoded together. A text without any active term gets a placeholder that Milvus stores and no
-    query finds. Made by `model_name` it pickles as name and options, and loads the model again when it is next used.
+    arrive together are encoded together. A text without a word, or without any active term, gets a placeholder that
+    Milvus stores and no query finds; as a query it finds nothing. Made by `model_name` it pickles as name and options,
+    and loads the model again when it is next used.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
@@ -68,16 +67,18 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):  # type: ignore[misc]  # langc
         Raises:
             TypeError: A bare str, or an item that is not a str (its position is named).
         """
-        return [storable(row) for row in self._adapted.encode_documents(texts)]
+        rows = self._adapted.encode_documents(texts)
+        return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]
 
     def embed_query(self, query: str) -> dict[int, float]:
         """Embed one query as {token id: weight}, plain Python numbers."""
-        return searchable(self._adapted.encode_queries([query])[0])
+        return query_terms(self._adapted.encode_queries([query])[0], query)
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """As `embed_documents`, in a thread."""
-        return [storable(row) for row in await self._adapted.aencode_documents(texts)]
+        rows = await self._adapted.aencode_documents(texts)
+        return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]
 
     async def aembed_query(self, query: str) -> dict[int, float]:
         """As `embed_query`, in a thread, together with queries that wait at the same time."""
-        return searchable((await self._adapted.aencode_queries([query]))[0])
+        return query_terms((await self._adapted.aencode_queries([query]))[0], query)

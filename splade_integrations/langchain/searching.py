@@ -1,100 +1,253 @@
-"""One search of a hybrid store, both sides or one of them, ready but for the vectors of its query."""
+"""The searches that `VectorStore` offers, over a collection: each embeds its query and translates its keywords."""
 
-from typing import TYPE_CHECKING, Any, Literal
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
-from pymilvus import Function
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from splade_integrations.milvus.settings import hybrid_request
+from splade_integrations.langchain.requests import Asked, translate
+from splade_integrations.milvus.collection import Collection
+from splade_integrations.milvus.defaults import query_terms
+from splade_integrations.milvus.rows import Hit
+from splade_integrations.milvus.schema import Side
 
-if TYPE_CHECKING:
-    from splade_integrations.langchain.store import HybridMilvus
+__all__ = ["Scored", "Searching", "as_document"]
 
-__all__ = ["Mode", "Search"]
-
-Mode = Literal["hybrid", "dense", "sparse"]
-_SIDES: dict[str, tuple[int, ...]] = {"hybrid": (0, 1), "dense": (0,), "sparse": (1,)}
+Scored = list[tuple[Document, float]]
 
 
-class Search:
-    """A search of a `HybridMilvus`.
+class Searching(VectorStore):
+    """The searching half of a store."""
 
-    Args:
-        store: The store.
-        k: Most documents to return.
-        param: Search parameters of Milvus: a list for both sides, or a dict for the one searched.
-        expr: A filter of Milvus, such as `year > 2000`; it binds both sides.
-        timeout: Seconds.
-        mode: "hybrid", or one side alone: "dense" or "sparse".
-        fetch_k: Candidates of each side. None takes max(100, 10 k).
-        reranker: A rerank function of Milvus. None is reciprocal rank fusion, k = 60.
-        ranker_type: The framework's older way: "rrf" or "weighted", with its `ranker_params`.
-        **options: What `MilvusClient.search` and `hybrid_search` take, such as `partition_names`.
-    Raises:
-        ValueError: An unknown mode, or parameters of another number than the sides.
-    """
+    collection: Collection
+    _embeddings: dict[Side, Any]
 
-    def __init__(
-        self,
-        store: "HybridMilvus",
-        k: int = 4,
-        param: Any = None,
-        expr: str | None = None,
-        timeout: float | None = None,
-        *,
-        mode: Mode = "hybrid",
-        fetch_k: int | None = None,
-        reranker: Function | None = None,
-        ranker_type: str | None = None,
-        ranker_params: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        if mode not in _SIDES:
-            raise ValueError(f"mode must be 'hybrid', 'dense' or 'sparse', got {mode!r}. Use one of them.")
-        self._store, self._k, self._expr = store, k, expr or ""
-        sides = _SIDES[mode]
-        params = param or store.search_params
-        if isinstance(params, list) and len(params) == len(_SIDES["hybrid"]):
-            params = [params[side] for side in sides]
-        elif isinstance(params, list) or len(sides) > 1:
-            raise ValueError(
-                "param, or else the store's search_params, must be a list of search parameters for both sides, got "
-                f"{params!r}. Give two."
-            )
-        else:
-            params = [params]
-        self.embeddings = [store.embeddings[side] for side in sides]
-        self._sides = [(store.vector_fields[side], params) for side, params in zip(sides, params, strict=True)]
-        self._depth, self._ranker = fetch_k, reranker
-        if ranker_type is not None:
-            self._ranker = store._create_ranker(ranker_type=ranker_type, ranker_params=ranker_params or {})
-        self._options = {
-            "collection_name": store.collection_name,
-            "output_fields": ["*"],
-            "timeout": store.timeout or timeout,
-            **options,
-        }
-
-    def run(self, client: Any, vectors: list[Any]) -> Any:
-        """Ask Milvus.
+    def similarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
+        """Return the `k` best documents with scores: of fusion, or of the one side that `mode` names.
 
         Args:
-            client: A client, or an async one, whose answer is then to be awaited.
-            vectors: The query, embedded by each of `embeddings`.
+            query: The question.
+            k: Most documents.
+            *args: param, expr, timeout.
+            **kwargs: The same, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by, partition_names,
+                and consistency_level, offset, round_decimal, … of `MilvusClient.search`.
+        Raises:
+            TypeError: There is no such keyword.
         """
-        if len(vectors) == 1:
-            [(field, params)] = self._sides
-            return client.search(
-                data=vectors, anns_field=field, search_params=params, limit=self._k, filter=self._expr, **self._options
-            )
-        sides = [(field, vector, params) for (field, params), vector in zip(self._sides, vectors, strict=True)]
-        request = hybrid_request(sides, k=self._k, depth=self._depth, expr=self._expr, ranker=self._ranker)
-        return client.hybrid_search(**request, **self._options)
+        asked = self._asked(k, *args, **kwargs)
+        return _scored(self.collection.search(self._queries(query, asked.sides), **asked.how))
 
-    def documents(self, found: Any) -> list[tuple[Document, float]]:
-        """What was found, best first, with scores; documents carry their ids."""
-        hits: list[tuple[Document, float]] = self._store._parse_documents_from_search_results(found)
-        for document, _ in hits:
-            if self._store._primary_field in document.metadata:
-                document.id = str(document.metadata[self._store._primary_field])
-        return hits
+    async def asimilarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
+        """Return as `similarity_search_with_score`; the sides embed the query at the same time."""
+        asked = self._asked(k, *args, **kwargs)
+        return _scored(await self.collection.asearch(await self._aqueries(query, asked.sides), **asked.how))
+
+    def similarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
+        """Return the `k` best documents. Arguments as `similarity_search_with_score`."""
+        return _unscored(self.similarity_search_with_score(query, k, *args, **kwargs))
+
+    async def asimilarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
+        """Return as `similarity_search`."""
+        return _unscored(await self.asimilarity_search_with_score(query, k, *args, **kwargs))
+
+    def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
+        """Return the `k` best documents of one side, with scores.
+
+        Args:
+            embedding: A dense vector, or {token id: weight} for the sparse side.
+            k: Most documents.
+            *args: As `similarity_search_with_score`.
+            **kwargs: As `similarity_search_with_score`, but `mode`.
+        """
+        asked, queries = self._by_vector(embedding, k, *args, **kwargs)
+        return _scored(self.collection.search(queries, **asked.how))
+
+    async def asimilarity_search_with_score_by_vector(
+        self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any
+    ) -> Scored:
+        """Return as `similarity_search_with_score_by_vector`."""
+        asked, queries = self._by_vector(embedding, k, *args, **kwargs)
+        return _scored(await self.collection.asearch(queries, **asked.how))
+
+    def similarity_search_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
+        """Return the `k` best documents of one side. Arguments as `similarity_search_with_score_by_vector`."""
+        return _unscored(self.similarity_search_with_score_by_vector(embedding, k, *args, **kwargs))
+
+    async def asimilarity_search_by_vector(
+        self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any
+    ) -> list[Document]:
+        """Return as `similarity_search_by_vector`."""
+        return _unscored(await self.asimilarity_search_with_score_by_vector(embedding, k, *args, **kwargs))
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
+    ) -> list[Document]:
+        """Return documents that answer the query and differ from each other.
+
+        Args:
+            query: The question.
+            k: Most documents.
+            fetch_k: Of how many they are chosen: the best ones of the search that `mode` names, fused by default. They
+                are compared, with the query and with each other, by their dense vectors.
+            lambda_mult: From 0, most different, to 1, most relevant.
+            *args: As `similarity_search_with_score`.
+            **kwargs: As `similarity_search_with_score`.
+        Raises:
+            ValueError: The store has no dense side.
+        """
+        dense = self._dense("max_marginal_relevance_search")
+        asked = self._asked(max(fetch_k, k), *args, **kwargs)
+        vector = dense.embed_query(query)
+        hits = self.collection.search(self._queries(query, asked.sides, vector), with_dense=True, **asked.how)
+        return _diverse(vector, hits, k, lambda_mult)
+
+    async def amax_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
+    ) -> list[Document]:
+        """Return as `max_marginal_relevance_search`."""
+        dense = self._dense("max_marginal_relevance_search")
+        asked = self._asked(max(fetch_k, k), *args, **kwargs)
+        vector = await dense.aembed_query(query)
+        queries = await self._aqueries(query, asked.sides, vector)
+        return _diverse(vector, await self.collection.asearch(queries, with_dense=True, **asked.how), k, lambda_mult)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
+    ) -> list[Document]:
+        """Return as `max_marginal_relevance_search`, of the documents nearest to a dense vector."""
+        self._dense("max_marginal_relevance_search_by_vector")
+        asked, queries = self._by_vector(embedding, max(fetch_k, k), *args, **kwargs)
+        return _diverse(embedding, self.collection.search(queries, with_dense=True, **asked.how), k, lambda_mult)
+
+    async def amax_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
+    ) -> list[Document]:
+        """Return as `max_marginal_relevance_search_by_vector`."""
+        self._dense("max_marginal_relevance_search_by_vector")
+        asked, queries = self._by_vector(embedding, max(fetch_k, k), *args, **kwargs)
+        hits = await self.collection.asearch(queries, with_dense=True, **asked.how)
+        return _diverse(embedding, hits, k, lambda_mult)
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Return a retriever; `search_kwargs` may hold the keywords of the search that `search_type` names.
+
+        Args:
+            **kwargs: search_type ("similarity", "mmr" or "similarity_score_threshold"), search_kwargs, tags, ….
+        Raises:
+            ValueError: The store cannot search so: see `max_marginal_relevance_search`, and for a threshold
+                `_select_relevance_score_fn`.
+            TypeError: There is no such keyword of a search.
+        """
+        search_type = kwargs.get("search_type", "similarity")
+        search_kwargs = dict(kwargs.get("search_kwargs") or {})
+        if search_type == "mmr":
+            self._dense("search_type='mmr'")
+            search_kwargs.pop("lambda_mult", None)
+        elif search_type == "similarity_score_threshold":
+            search_kwargs.pop("score_threshold", None)
+            self._check_relevance(search_kwargs.get("mode", "hybrid"))
+        self._asked(**search_kwargs)
+        return super().as_retriever(**kwargs)
+
+    def _select_relevance_score_fn(self) -> Any:
+        """Return the function from a dense side's cosine to 0 … 1, or raise: nothing else has a scale.
+
+        Raises:
+            ValueError: The search is of another side, or fused, or its metric is another.
+        """
+        self._check_relevance("hybrid")
+        return _relevance
+
+    def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
+        self._check_relevance(kwargs.get("mode", "hybrid"))
+        found = self.similarity_search_with_score(query, k, **kwargs)
+        return [(document, _relevance(score)) for document, score in found]
+
+    async def _asimilarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
+        self._check_relevance(kwargs.get("mode", "hybrid"))
+        found = await self.asimilarity_search_with_score(query, k, **kwargs)
+        return [(document, _relevance(score)) for document, score in found]
+
+    def _check_relevance(self, mode: str) -> None:
+        sides = translate(tuple(self._embeddings), mode=mode).sides  # type: ignore[arg-type]  # it says what is wrong
+        metric = self.collection.dense_metric() if sides == ("dense",) else None
+        if metric == "COSINE":
+            return
+        why = {"sparse": "a SPLADE score has no upper end", "bm25": "a BM25 score has no upper end"}.get(
+            sides[0], f"distances by {metric} have no common scale"
+        )
+        if len(sides) > 1:
+            why = "fused ranks have no relevance scale"
+        way = (
+            "mode='dense'" if "dense" in self._embeddings and metric is None else "a store with dense vectors by cosine"
+        )
+        raise ValueError(
+            f"relevance scores and score_threshold must be asked of dense vectors by cosine, got {' + '.join(sides)}: "
+            f"{why}. Use {way}, or limit results by k."
+        )
+
+    # The way to the collection
+
+    def _asked(self, *args: Any, **kwargs: Any) -> Asked:
+        return translate(tuple(self._embeddings), *args, **kwargs)
+
+    def _by_vector(self, embedding: Any, *args: Any, **kwargs: Any) -> tuple[Asked, dict[Side, Any]]:
+        side: Side = "sparse" if isinstance(embedding, Mapping) else "dense"
+        asked = self._asked(*args, mode=side, **kwargs)
+        return asked, {side: embedding}
+
+    def _dense(self, what: str) -> Any:
+        if (dense := self._embeddings.get("dense")) is None:
+            raise ValueError(
+                f"{what} must have a dense side to compare documents by, got a store of {', '.join(self._embeddings)}. "
+                "Use similarity_search, or open the store with a dense embedding."
+            )
+        return dense
+
+    def _queries(self, query: str, sides: Sequence[Side], vector: Any = None) -> dict[Side, Any]:
+        return {side: self._query(query, side, vector) for side in sides}
+
+    def _query(self, query: str, side: Side, vector: Any) -> Any:
+        if side == "bm25" or (side == "dense" and vector is not None):
+            return vector if side == "dense" else query
+        made = self._embeddings[side].embed_query(query)
+        return query_terms(made, query) if side == "sparse" else made
+
+    async def _aqueries(self, query: str, sides: Sequence[Side], vector: Any = None) -> dict[Side, Any]:
+        async def made(side: Side) -> Any:
+            if side == "bm25" or (side == "dense" and vector is not None):
+                return vector if side == "dense" else query
+            embedded = await self._embeddings[side].aembed_query(query)
+            return query_terms(embedded, query) if side == "sparse" else embedded
+
+        return dict(zip(sides, await asyncio.gather(*map(made, sides)), strict=True))
+
+
+def as_document(hit: Hit) -> Document:
+    return Document(hit.text, id=hit.id, metadata=hit.metadata)
+
+
+def _documents(hits: Sequence[Hit]) -> list[Document]:
+    return [as_document(hit) for hit in hits]
+
+
+def _scored(hits: Sequence[Hit]) -> Scored:
+    return [(as_document(hit), hit.score) for hit in hits]
+
+
+def _unscored(found: Scored) -> list[Document]:
+    return [document for document, _ in found]
+
+
+def _diverse(vector: Any, hits: Sequence[Hit], k: int, lambda_mult: float) -> list[Document]:
+    vectors = [hit.dense or [] for hit in hits]
+    chosen = maximal_marginal_relevance(np.array(vector, np.float32), vectors, lambda_mult, k) if vectors else []
+    return [as_document(hits[place]) for place in chosen]
+
+
+def _relevance(cosine: float) -> float:
+    return min(1.0, max(0.0, (1 + cosine) / 2))

@@ -1,15 +1,17 @@
-"""LlamaIndex: `SpladeSparseEmbedding` for its core and its Milvus store, and `HybridMilvusVectorStore`, that store.
+"""LlamaIndex: its sparse embedding, and a hybrid vector store over a Milvus collection.
 
-Knows LlamaIndex; the maths is the encoder's.
+`SpladeSparseEmbedding` and `HybridMilvusVectorStore` need llama-index-core and pymilvus. If
+llama-index-vector-stores-milvus is installed as well, the embedding fits its `MilvusVectorStore`. Knows LlamaIndex; the
+maths is the encoder's.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra
 
-check_installed("llama-index-vector-stores-milvus", *MILVUS)
+check_installed(*MILVUS)
 
 with require_extra("llama-index", module=__name__):
-    import llama_index.core
-    import llama_index.vector_stores.milvus  # noqa: F401
+    import llama_index.core  # noqa: F401
+    import pymilvus  # noqa: F401
 
     from splade_integrations.llama_index.embedding import SpladeSparseEmbedding
     from splade_integrations.llama_index.store import HybridMilvusVectorStore

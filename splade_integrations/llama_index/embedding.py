@@ -1,5 +1,7 @@
 """The encoder as LlamaIndex wants it, by both of its interfaces: `{token id: weight}`. Knows no Milvus connection."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Unpack
@@ -8,10 +10,10 @@ from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding, Sp
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.embedding import SparseEmbeddingEndEvent, SparseEmbeddingStartEvent
-from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
 from splade_integrations.adapter import AdaptedEncoder
-from splade_integrations.milvus.settings import searchable, storable
+from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
+from splade_integrations.milvus.defaults import document_terms, is_blank, query_terms
 from splade_integrations.models.fingerprint import Fingerprint
 from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder
@@ -24,11 +26,13 @@ dispatcher = get_dispatcher(__name__)
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     """SPLADE embeddings, both LlamaIndex core's `BaseSparseEmbedding` and its Milvus store's function.
 
-    Core's methods (`get_text_embedding_batch`, `get_query_embedding`, …) give `{}` for a text without any active term.
-    Milvus's (`encode_documents`, `encode_queries`, …) give a placeholder there that Milvus stores and no query finds.
+    Core's methods (`get_text_embedding_batch`, `get_query_embedding`, …) give `{}` for a text without any term, and
+    for a blank one. Milvus's (`encode_documents`, `encode_queries`, …) give a placeholder there, which Milvus stores
+    and no query finds.
+
     Every call is one Start and one End event (core's batch methods: one for `embed_batch_size` texts) and encodes in
-    one batched call; async methods run in a thread and leave the event loop free, and queries that arrive together are
-    encoded together.
+    one batched call. Async methods run in a thread and leave the event loop free; queries that wait at the same time
+    are encoded together.
 
     Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
     `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
@@ -82,10 +86,10 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """What decides the encoder's rows; a collection remembers it. None where the encoder does not say."""
+        """What decides the encoder's rows; a collection remembers it. None if the encoder does not say."""
         return self._adapted.fingerprint
 
-    def __deepcopy__(self, memo: Any = None) -> "SpladeSparseEmbedding":
+    def __deepcopy__(self, memo: Any = None) -> SpladeSparseEmbedding:
         return self.model_copy()  # all fields are immutable; the model stays one
 
     def encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
@@ -99,44 +103,44 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
             TypeError: A bare str, or an item that is not a str (its position is named).
         """
         with self._events(documents) as rows:
-            rows += map(storable, self._get_text_embeddings(documents))
+            rows += map(document_terms, self._get_text_embeddings(documents), documents)
         return rows
 
     def encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """Encode queries for Milvus: as `encode_documents`, by the encoder's query side."""
+        """Encode queries for Milvus as `encode_documents` does, by the encoder's query side."""
         with self._events(queries) as rows:
-            rows += map(searchable, self._adapted.encode_queries(queries))
+            rows += map(query_terms, self._adapted.encode_queries(queries), queries)
         return rows
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
-        """As `encode_documents`, in a thread."""
+        """Encode as `encode_documents` does, in a thread."""
         with self._events(documents) as rows:
-            rows += map(storable, await self._aget_text_embeddings(documents))
+            rows += map(document_terms, await self._aget_text_embeddings(documents), documents)
         return rows
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """As `encode_queries`, in a thread, together with queries that wait at the same time."""
+        """Encode as `encode_queries` does, in a thread, together with queries that wait at the same time."""
         with self._events(queries) as rows:
-            rows += map(searchable, await self._adapted.aencode_queries(queries))
+            rows += map(query_terms, await self._adapted.aencode_queries(queries), queries)
         return rows
 
     def _get_text_embeddings(self, texts: list[str]) -> list[SparseEmbedding]:
-        return self._adapted.encode_documents(texts)
+        return _without_blanks(texts, self._adapted.encode_documents(texts))
 
     def _get_text_embedding(self, text: str) -> SparseEmbedding:
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> SparseEmbedding:
-        return self._adapted.encode_queries([query])[0]
+        return _without_blanks([query], self._adapted.encode_queries([query]))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[SparseEmbedding]:
-        return await self._adapted.aencode_documents(texts)
+        return _without_blanks(texts, await self._adapted.aencode_documents(texts))
 
     async def _aget_text_embedding(self, text: str) -> SparseEmbedding:
         return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_query_embedding(self, query: str) -> SparseEmbedding:
-        return (await self._adapted.aencode_queries([query]))[0]
+        return _without_blanks([query], await self._adapted.aencode_queries([query]))[0]
 
     @contextmanager
     def _events(self, texts: list[str]) -> Iterator[list[SparseEmbedding]]:
@@ -145,3 +149,8 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         dispatcher.event(SparseEmbeddingStartEvent(model_dict=self.to_payload()))
         yield rows
         dispatcher.event(SparseEmbeddingEndEvent(chunks=list(texts), embeddings=rows))
+
+
+def _without_blanks(texts: list[str], rows: list[SparseEmbedding]) -> list[SparseEmbedding]:
+    """Empty the rows of blank texts. A model has terms for them as well, which would match many queries."""
+    return [{} if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]

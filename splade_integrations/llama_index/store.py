@@ -1,64 +1,98 @@
-"""LlamaIndex's `MilvusVectorStore`, set up for hybrid retrieval: its defaults and a few of its methods put right.
+"""`HybridMilvusVectorStore`, LlamaIndex's face of a Milvus collection: its options, and how it is opened.
 
-Everything else is the framework's own. Knows no encoder: any sparse embedding function of the framework's will do.
+Knows no encoder: any sparse embedding function will do.
 """
 
-import asyncio
-from collections.abc import Sequence
-from functools import partial
+import inspect
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode, MetadataMode
-from llama_index.core.vector_stores.types import VectorStoreQuery
-from llama_index.vector_stores.milvus import MilvusVectorStore
-from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
-from pymilvus import AsyncMilvusClient, CollectionSchema
+from pymilvus import AsyncMilvusClient, MilvusClient
 
-from splade_integrations.llama_index.checks import check_existing, check_function, check_nodes
-from splade_integrations.llama_index.requests import Hits, hybrid_search, sparse_search, text_of
-from splade_integrations.llama_index.settings import Encoded, connection_args_of, with_defaults
-from splade_integrations.milvus.clients import AsyncClients, open_client, write_lock
-from splade_integrations.milvus.fingerprint import description_with, record
-from splade_integrations.milvus.ingest import ingest
-from splade_integrations.milvus.settings import insert_replaces, is_lite
-from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.llama_index.existing import OPTION_NAMES, matching
+from splade_integrations.llama_index.nodes import CONTENT_COLUMN
+from splade_integrations.llama_index.options import (
+    check_connection,
+    index_of,
+    metric_of,
+    ranker_of,
+    search_params_of,
+    typed_columns,
+)
+from splade_integrations.llama_index.searching import Searching
+from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
+from splade_integrations.llama_index.writing import Writing
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.collection import Collection
+from splade_integrations.milvus.defaults import ROWS_PER_WRITE
+from splade_integrations.milvus.schema import Column, Schema
 
 __all__ = ["HybridMilvusVectorStore"]
 
 
-class HybridMilvusVectorStore(MilvusVectorStore):
-    """`MilvusVectorStore` over a dense and a sparse field, right by default.
+class HybridMilvusVectorStore(Writing, Searching):
+    """A Milvus collection with a dense and a sparse side, or one of them, or BM25 beside.
 
-    - Mode `hybrid` fuses both sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side; a query's
-      `sparse_top_k` sets the candidates of both sides, `hybrid_top_k` the results, `filters` bind both sides. Ranks
-      have no weights, so `alpha` is ignored. `sparse` and `text_search` keep every term; `default` is dense.
-    - Adding encodes nodes some hundreds at a time, by the text that the dense side embeds, which includes metadata.
-      It replaces nodes whose ids are there. An error part-way leaves earlier chunks stored.
-    - Async methods leave the event loop free, work in any number of loops, and in a store made outside them.
-    - `clear` leaves an empty collection, ready to be added to.
-    - A collection remembers its encoder, and no other is taken.
-    - `consistency_level` is the framework's, "Session": a search sees what this client wrote. "Strong" sees what anyone
-      did; milvus-lite always does.
-    - Exact dense index, and a flush after adding, on milvus-lite only.
+    **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
+
+    - `default` searches the **dense side alone**, as in LlamaIndex's other stores; in a store with
+      `enable_dense=False` the sparse side. For hybrid retrieval say `hybrid`.
+    - `hybrid` fuses all sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side. A query's
+      `sparse_top_k` sets the candidates of each side, `hybrid_top_k` the results. `semantic_hybrid` fuses the dense and
+      the sparse side, which is the same in a store without `bm25`.
+    - `sparse` searches the sparse side alone, with every term; `text_search` does, too, unless there is `bm25`.
+    - `mmr` makes the hits of `hybrid` diverse by their dense vectors; its scores are those of MMR.
+    - Others (`svm`, …) are refused.
+
+    **Scores.** `default` gives the metric's value, `sparse` the inner product. Sums of reciprocal ranks are at most
+    2/61 = .033, so a `SimilarityPostprocessor(similarity_cutoff=0.5)` behind mode `hybrid` drops every node. Limit the
+    nodes by `similarity_top_k` there.
+
+    **Adding** replaces nodes whose ids are there. It encodes some hundreds of nodes at a time, by the text that the
+    dense side embeds, which includes metadata. An error part-way leaves earlier chunks stored. Nodes come back whole;
+    metadata that JSON cannot hold is refused.
+
+    **Async** methods leave the event loop free, work in any number of loops, and in a store made outside them.
 
     Args:
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: Of a server: `user:password`, or an API key.
-        collection_name: The collection; it is made where there is none.
-        sparse_embedding_function: A `SpladeSparseEmbedding`, also where the collection exists.
-        similarity_metric: "COSINE", "IP" or "L2". The framework's own default, IP, is the same for unit vectors alone.
-        upsert_mode: Whether adding replaces. milvus-lite 3 replaces in any case.
-        use_async_client: Whether async methods may be used. Their clients are made when first wanted.
+        collection_name: The collection. It is made if there is none.
+        sparse_embedding_function: A `SpladeSparseEmbedding`, for an existing collection as well.
+        dim: Length of the dense vectors. If it is not given, a new collection is made by the first `add`.
+        enable_dense, enable_sparse: Which sides there are; at least one side.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, a side of its own. milvus-lite's neither stems nor
+            keeps one IDF.
+        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances: the smallest comes first). None is
+            COSINE for a new collection, and an existing one's own.
+        text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: Names of the
+            collection's fields. In an existing collection the only field of its kind is taken, whatever its name.
+        metadata_fields: Keys of the metadata that get a typed column as well, for quick filters:
+            {"year": int, "tenant": str}.
+        scalar_field_names, scalar_field_types: The same in LlamaIndex's form.
+        partition_key_field: The key of the metadata by which Milvus partitions, such as the tenant's.
+        index_config, sparse_index_config: Indexes, such as {"index_type": "HNSW", "M": 8}. The default is exact on
+            milvus-lite and the server's choice on a server.
+        search_config: Search parameters of the dense side, such as {"ef": 64}.
+        hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
+            {"weights": [dense, sparse]}, which a query's `alpha` replaces; with `bm25` a third one follows.
+        overwrite: Whether to delete the collection first.
         allow_other_encoder: Open a collection that was made with another encoder.
-        **milvus_options: Any further keyword of `MilvusVectorStore`, such as `dim` (needed for a new collection),
-            `overwrite` or `index_config`, and of `MilvusClient`, such as `db_name`.
+        consistency_level: "Session" sees what this client wrote, "Strong" what anyone did. milvus-lite is strong.
+        collection_properties, num_shards, num_partitions, replica_number: Of a new collection.
+        batch_size: Rows of one write.
+        timeout: Seconds for a call of Milvus.
+        upsert_mode: True; adding always replaces.
+        use_async_client: Whether async methods use clients of their own, which are made when first wanted. If not,
+            they run the others in threads.
+        client, aclient: Clients to use instead of ones of our own; `uri` and `token` are of no account then.
+        **connection: What `MilvusClient` takes: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
 
     Raises:
-        TypeError: `sparse_embedding_function` is missing, or is none.
-        ValueError: The collection exists and has other fields or was made with another encoder, or `enable_sparse` is
-            False.
+        TypeError: `sparse_embedding_function` is missing or is none, or an option is unknown.
+        ValueError: The collection exists and lacks a field or was made with another encoder, or an option's value is
+            not supported.
         OSError: The milvus-lite file cannot be opened.
 
     Example:
@@ -79,11 +113,6 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         ['dog']
     """
 
-    sparse_embedding_function: BaseSparseEmbeddingFunction  # always there
-
-    _options: dict[str, Any] = PrivateAttr()
-    _async_clients: AsyncClients = PrivateAttr()
-
     def __init__(
         self,
         uri: str | PathLike[str] = "./milvus_llamaindex.db",
@@ -91,107 +120,139 @@ class HybridMilvusVectorStore(MilvusVectorStore):
         collection_name: str = "llamacollection",
         *,
         sparse_embedding_function: BaseSparseEmbeddingFunction | None = None,
-        similarity_metric: str = "COSINE",
+        dim: int | None = None,
+        enable_dense: bool = True,
+        enable_sparse: bool = True,
+        bm25: bool = False,
+        similarity_metric: str | None = None,
+        text_key: str = "text",
+        embedding_field: str = "embedding",
+        sparse_embedding_field: str = "sparse_embedding",
+        bm25_field: str = "bm25",
+        doc_id_field: str = "doc_id",
+        primary_field: str = "id",
+        metadata_field: str = "metadata",
+        metadata_fields: Mapping[str, Any] | None = None,
+        scalar_field_names: Sequence[str] | None = None,
+        scalar_field_types: Sequence[Any] | None = None,
+        partition_key_field: str | None = None,
+        index_config: Mapping[str, Any] | None = None,
+        sparse_index_config: Mapping[str, Any] | None = None,
+        search_config: Mapping[str, Any] | None = None,
+        hybrid_ranker: str = "RRFRanker",
+        hybrid_ranker_params: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        allow_other_encoder: bool = False,
+        consistency_level: str = "Session",
+        collection_properties: Mapping[str, Any] | None = None,
+        num_shards: int | None = None,
+        num_partitions: int | None = None,
+        replica_number: int = 1,
+        batch_size: int = ROWS_PER_WRITE,
+        timeout: float | None = None,
         upsert_mode: bool = True,
         use_async_client: bool = True,
-        allow_other_encoder: bool = False,
-        **milvus_options: Any,
+        client: MilvusClient | None = None,
+        aclient: AsyncMilvusClient | None = None,
+        **connection: Any,
     ) -> None:
-        check_function(sparse_embedding_function)
-        options = with_defaults(milvus_options, fspath(uri), similarity_metric) | {
-            "token": token,
+        check_connection(connection, _OPTIONS)
+        _check_sides(enable_dense, enable_sparse, bm25, sparse_embedding_function)
+        if not upsert_mode:
+            raise ValueError("upsert_mode must be True, as adding always replaces, got False. Leave it out.")
+        metric = metric_of(similarity_metric or "COSINE")
+        params = dict(hybrid_ranker_params or {})
+        fields: dict[str, Any] = {
+            "is_embedding_query": enable_dense,
+            "uri": fspath(uri),
             "collection_name": collection_name,
             "sparse_embedding_function": sparse_embedding_function,
-            "upsert_mode": upsert_mode,
+            "enable_dense": enable_dense,
+            "enable_sparse": enable_sparse,
+            "similarity_metric": metric,
+            "doc_id_field": doc_id_field,
+            "hybrid_ranker": hybrid_ranker,
+            "hybrid_ranker_params": params,
+            "batch_size": batch_size,
+            "use_async_client": use_async_client,
         }
-        connection_args = connection_args_of(options)
-        client = open_client(**connection_args)
-        exists = check_existing(client, options, allow_other_encoder=allow_other_encoder)
-        if exists:  # the framework looks among collections alone, and would make one of an alias's name
-            options["collection_name"] = client.describe_collection(collection_name)["collection_name"]
-        # The framework's own client, which creates the collection, does not take turns.
-        with write_lock(options["uri"]):
-            super().__init__(**options, use_async_client=False)
-            if not exists:
-                record(client, collection_name, _fingerprint(sparse_embedding_function))
-        if exists:  # milvus-lite 3 finds its collections released when a file is opened anew
-            client.load_collection(collection_name)
-        self._milvusclient, self.collection_name = client, collection_name
-        self._options = options | {"use_async_client": use_async_client}
-        self.use_async_client = use_async_client
-        self._async_clients = AsyncClients(client, **connection_args)
-        # The framework asks it only whether it is there, and works by `aclient`.
-        self._async_milvusclient = self._async_clients if use_async_client else None
+        super().__init__(**fields)
+        schema = Schema(
+            primary_field=primary_field,
+            text_field=text_key,
+            dense_field=embedding_field if enable_dense else None,
+            sparse_field=sparse_embedding_field if enable_sparse else None,
+            bm25_field=bm25_field if bm25 else None,
+            metadata_field=metadata_field,
+            metadata_fields=typed_columns(metadata_fields, scalar_field_names, scalar_field_types),
+            dynamic=True,
+            columns={doc_id_field: Column(index=True), CONTENT_COLUMN: Column()},
+            partition_key_field=partition_key_field,
+            metric_type=metric,
+            index_params={
+                "dense": index_of("index_config", index_config, metric),
+                "sparse": index_of("sparse_index_config", sparse_index_config, "IP"),
+            },
+            search_params={"dense": search_params_of("search_config", search_config, metric)},
+            option_names=OPTION_NAMES,
+        )
+        ranker_of(hybrid_ranker, params, tuple(schema.sides))
+        place = Connection(fspath(uri), {"token": token, **connection}, client=client, aclient=aclient)
+        if not overwrite:
+            schema = matching(schema, place, collection_name, dim)
+        creation = {
+            "consistency_level": consistency_level,
+            "properties": dict(collection_properties or {}) or None,
+            "num_shards": num_shards,
+            "num_partitions": num_partitions,
+        }
+        self._collection = Collection(
+            collection_name,
+            schema,
+            place,
+            fingerprint=getattr(sparse_embedding_function, "fingerprint", None),
+            allow_other_encoder=allow_other_encoder,
+            drop_old=overwrite,
+            timeout=timeout,
+            create_options={name: value for name, value in creation.items() if value is not None},
+            replica_number=replica_number,
+        )
+        if self._collection.fields is None and (dim is not None or not enable_dense):
+            self._collection.create(dim)
+        self._is_there = self._collection.fields is not None
+        if self._is_there and enable_dense:
+            self.similarity_metric = self._collection.dense_metric()
+            if similarity_metric is not None and metric != self.similarity_metric:
+                raise ValueError(
+                    f"similarity_metric must be {self.similarity_metric!r}, that of collection {collection_name!r}, "
+                    f"got {similarity_metric!r}. Leave it out, or take another collection_name."
+                )
 
-    @property
-    def aclient(self) -> AsyncMilvusClient:
-        """The async client of the running event loop. The framework's is lost with the first loop."""
-        return self._async_clients.current()
-
-    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Encode nodes and write them, some hundreds at a time; replace those whose ids are there.
-
-        Args:
-            nodes: N nodes with their dense embeddings.
-            **add_kwargs: The framework's: `milvus_partition_name`; `force_flush`, which milvus-lite always does.
-        Returns:
-            N ids.
-        Raises:
-            ValueError: A node has no embedding, or a text that Milvus cannot store. Nothing has been written then.
-        """
-        check_nodes(nodes, needs_embedding=self.enable_dense)
-        lite, forced = is_lite(self._options["uri"]), add_kwargs.pop("force_flush", False)
-        flush = partial(self.client.flush, self.collection_name) if lite or forced else None
-        return ingest(nodes, partial(self._write, **add_kwargs), flush, once=not lite)
-
-    def _write(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        encoded = Encoded(self.sparse_embedding_function.encode_documents(texts))
-        # The framework encodes node by node: a copy of the store, with the same client, hands it our rows. Its own
-        # async add builds all rows on the event loop, so ours is this one in a thread.
-        upsert_mode = self.upsert_mode and not insert_replaces(self._options["uri"])
-        copy = self.model_copy(update={"sparse_embedding_function": encoded, "upsert_mode": upsert_mode})
-        return MilvusVectorStore.add(copy, list(nodes), **add_kwargs)
-
-    async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Add as `add` does, in a thread."""
-        return await asyncio.to_thread(self.add, nodes, **add_kwargs)
-
-    def clear(self) -> None:
-        """Delete all nodes. The framework drops the collection, and the next add fails."""
-        type(self)(**(self._options | {"overwrite": True}))
-
-    async def aclear(self) -> None:
-        """Delete all nodes."""
-        await asyncio.to_thread(self.clear)
-
-    # The framework's `query` and `aquery` call the next four, by mode and with the filter that they made.
-
-    def _sparse_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = self.sparse_embedding_function.encode_queries([text_of(query)])
-        return self._parse_from_milvus_results(self.client.search(**sparse_search(self, rows, query, *args, **kwargs)))
-
-    async def _async_sparse_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = await self.sparse_embedding_function.async_encode_queries([text_of(query)])
-        found = await self.aclient.search(**sparse_search(self, rows, query, *args, **kwargs))
-        return self._parse_from_milvus_results(found)
-
-    def _hybrid_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = self.sparse_embedding_function.encode_queries([text_of(query)])
-        found = self.client.hybrid_search(**hybrid_search(self, rows, query, *args, **kwargs))
-        return self._parse_from_milvus_results(found)
-
-    async def _async_hybrid_search(self, query: VectorStoreQuery, *args: Any, **kwargs: Any) -> Hits:
-        rows = await self.sparse_embedding_function.async_encode_queries([text_of(query)])
-        found = await self.aclient.hybrid_search(**hybrid_search(self, rows, query, *args, **kwargs))
-        return self._parse_from_milvus_results(found)
-
-    def _add_fields_to_schema(self, schema: CollectionSchema) -> CollectionSchema:
-        """The framework's, on a schema as it made it but with a description."""
-        description = description_with(_fingerprint(self.sparse_embedding_function))
-        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=True, description=description)
-        return super()._add_fields_to_schema(schema)
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name in serialised form."""
+        return "HybridMilvusVectorStore"
 
 
-def _fingerprint(function: Any) -> Fingerprint | None:
-    return getattr(function, "fingerprint", None)
+def _check_sides(enable_dense: bool, enable_sparse: bool, bm25: bool, function: Any) -> None:
+    """Raise if there is no side, or what encodes for the sparse one is missing or of no use."""
+    if not (enable_dense or enable_sparse or bm25):
+        raise ValueError("enable_dense, enable_sparse or bm25 must be True, got False for all. Leave one out.")
+    if enable_sparse and not isinstance(function, BaseSparseEmbeddingFunction):
+        raise TypeError(
+            "sparse_embedding_function must be a SpladeSparseEmbedding, or another BaseSparseEmbeddingFunction, got "
+            f"{type(function).__name__}. Give the one that the collection is made with: "
+            "SpladeSparseEmbedding(encoder=…) or SpladeSparseEmbedding(model_name='…')."
+        )
+    if not enable_sparse and function is not None:
+        raise TypeError(
+            f"sparse_embedding_function must be None with enable_sparse=False, got {type(function).__name__}. Leave "
+            "one of the two out."
+        )
+
+
+_OPTIONS = [
+    name
+    for name, parameter in inspect.signature(HybridMilvusVectorStore.__init__).parameters.items()
+    if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+]

@@ -1,6 +1,7 @@
-"""Milvus: `SpladeEmbeddingFunction`, the drop-in for its own, and what both frameworks' stores need of a collection.
+"""Milvus: one collection of dense, SPLADE and BM25 vectors, and the drop-in encoder.
 
-The drop-in needs no pymilvus; `settings`, `clients`, `ingest` and `fingerprint`, which the adapters share, do.
+`SpladeEmbeddingFunction`, the drop-in for Milvus's own, needs no pymilvus; `collection`, which both stores, the
+evaluation and the command line use, does.
 """
 
 from splade_integrations.milvus.embedding_function import SparseRows, SpladeEmbeddingFunction

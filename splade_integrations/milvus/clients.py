@@ -7,24 +7,51 @@ import asyncio
 import importlib.metadata
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.settings import is_lite
+from splade_integrations.dependencies import check_installed, require_extra
+from splade_integrations.errors import OptionalDependencyError
+from splade_integrations.milvus.defaults import READ_TIMEOUT
+from splade_integrations.milvus.filters import Engine
 
 with require_extra("milvus", module=__name__):
+    import grpc
     from pymilvus import AsyncMilvusClient, MilvusClient
     from pymilvus.exceptions import ConnectionConfigException
     from pymilvus.orm.connections import connections
 
-__all__ = ["AsyncClients", "open_client", "write_lock"]
+__all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client", "write_lock"]
 
 _write_locks: dict[str, Any] = {}
+_client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
+
+
+def lite_version(uri: str) -> str:
+    """Return the version of milvus-lite if `uri` names one of its files, "" if it names a server.
+
+    Raises:
+        OptionalDependencyError: The milvus-lite installed is missing or known to score wrongly.
+    """
+    if "://" in uri and not uri.startswith("file:"):
+        return ""
+    try:
+        version = importlib.metadata.version("milvus-lite")
+    except importlib.metadata.PackageNotFoundError as err:
+        raise OptionalDependencyError(
+            f"The database file {uri!r} needs milvus-lite. Install it with: pip install 'splade-integrations[milvus]'."
+        ) from err
+    check_installed("milvus-lite")
+    return version
+
+
+def is_lite(uri: str) -> bool:
+    """Return whether `uri` names a milvus-lite file rather than a server. Raises as `lite_version`."""
+    return lite_version(uri) != ""
 
 
 def write_lock(uri: str) -> Any:
@@ -163,3 +190,66 @@ class AsyncClients:
             # Not by `remove_connection`, whose close needs the loop to run.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)
+
+
+class Connection:
+    """One place of Milvus: its clients, the engine that answers, and the lock of those who write there.
+
+    Args:
+        uri: A milvus-lite file or a server. Of no account if `client` is given.
+        connection_args: What else `MilvusClient` takes.
+        client: A client to use instead of one of our own.
+        aclient: An async client to use instead of one for each event loop.
+    Raises:
+        OSError: The milvus-lite file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        uri: str = "",
+        connection_args: Mapping[str, Any] | None = None,
+        *,
+        client: MilvusClient | None = None,
+        aclient: AsyncMilvusClient | None = None,
+    ) -> None:
+        self.uri = uri
+        arguments = {**(connection_args or {}), "uri": uri}
+        self.client = open_client(**arguments) if client is None else client
+        self.engine = _engine(self.client, "" if client is not None else uri)
+        self.lock = _lock_of(client) if client is not None else write_lock(uri)
+        self._aclient = aclient
+        # Another's client tells nothing of how to connect: async methods then run the sync ones in a thread.
+        self._aclients = AsyncClients(self.client, **arguments) if client is None else None
+
+    @property
+    def lite(self) -> bool:
+        """Whether milvus-lite answers, from a file or as a server."""
+        return self.engine is not Engine.SERVER
+
+    @property
+    def aclient(self) -> AsyncMilvusClient | None:
+        """The async client of the running event loop, or None if only another's sync client is known.
+
+        Raises:
+            RuntimeError: No event loop is running.
+        """
+        if self._aclient is not None or self._aclients is None:
+            return self._aclient
+        return self._aclients.current()
+
+
+def _engine(client: MilvusClient, uri: str) -> Engine:
+    """Return what answers. A file says so itself: milvus-lite 2 knows no question for its version."""
+    if uri and (version := lite_version(uri)):
+        return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
+    try:
+        version = client.get_server_version(timeout=READ_TIMEOUT)
+    except grpc.RpcError as err:
+        if err.code() is grpc.StatusCode.UNIMPLEMENTED:  # milvus-lite 2, by another's client
+            return Engine.LITE2
+        raise
+    return Engine.of(version)
+
+
+def _lock_of(client: MilvusClient) -> Any:
+    return _client_locks.setdefault(client, RLock())

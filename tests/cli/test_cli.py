@@ -20,7 +20,7 @@ from splade_integrations.cli.app import run
 from splade_integrations.cli.blocks import encode_blocks
 from splade_integrations.cli.writing import WriteError, whole_file
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
-from splade_integrations.milvus.settings import cut_text
+from splade_integrations.milvus.defaults import cut_text
 from splade_integrations.models.offline import dense_model_path
 from splade_integrations.records import Record, RecordError, Records, format_of
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from splade_integrations import Pruning, SpladeEncoder, to_dicts
 from splade_integrations.encoding.explain import readable_tokens
 from splade_integrations.encoding.render import highlights
-from splade_integrations.milvus.settings import sparse_index, storable
+from splade_integrations.milvus.defaults import document_terms
 from tests.support.random_checkpoints import save_masked_lm
 
 QUERIES = ["who cracked enigma", "how do I cancel my subscription", "", "naïve café 😀", "wild yeast"]
@@ -45,9 +45,9 @@ def test_contributions_sum_to_the_score_of_milvus(encoder, tmp_path):
     schema.add_field("row", DataType.INT64, is_primary=True)
     schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
     indexes = client.prepare_index_params()
-    indexes.add_index("sparse", **sparse_index(uri))
+    indexes.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
     client.create_collection("explain", schema=schema, index_params=indexes, consistency_level="Strong")
-    rows = map(storable, to_dicts(encoder.encode_documents(DOCUMENTS)))
+    rows = map(document_terms, to_dicts(encoder.encode_documents(DOCUMENTS)), DOCUMENTS)
     client.insert("explain", [{"row": row, "sparse": terms} for row, terms in enumerate(rows)])
     found = 0
     for query, terms in zip(QUERIES, to_dicts(encoder.encode_queries(QUERIES)), strict=True):

@@ -37,6 +37,7 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
+from splade_integrations.milvus import clients, schema
 from splade_integrations.milvus.defaults import RRF_K
 from splade_integrations.models.offline import dense_model_path, splade_model_path
 
@@ -364,10 +365,10 @@ class TestComparison:
             evaluate_milvus(dataset, retrievers, uri="/no/such/folder/a.db", baseline="BM25 unstemmed")
 
     def test_a_store_without_bm25_takes_another_baseline(self, dataset, retrievers, tmp_path, monkeypatch):
-        def refuse(**_):
+        def refuse(*_):
             raise milvus.MilvusException(message="unknown function type")
 
-        monkeypatch.setattr(milvus, "Function", refuse)
+        monkeypatch.setattr(schema, "Function", refuse)
         found = evaluate_milvus(dataset, retrievers, uri=str(tmp_path / "a.db"), baseline="dense + BM25, RRF")
         assert found.baseline == "dense"
         assert "This store has no BM25 function: unknown function type." in found.notes
@@ -409,8 +410,8 @@ class TestCommand:
 
     def test_a_token_reaches_the_store(self, folder, monkeypatch, capsys):
         opened = []
-        real = milvus.open_client
-        monkeypatch.setattr(milvus, "open_client", lambda **args: opened.append(args) or real(**args))
+        real = clients.open_client
+        monkeypatch.setattr(clients, "open_client", lambda **args: opened.append(args) or real(**args))
         command = ["evaluate", str(folder), "--search", "milvus", "--dense", "none", "--json", "-"]
         monkeypatch.setenv("MILVUS_TOKEN", "root:environment")
         for more in ([], ["--token", "root:given"]):

@@ -18,7 +18,7 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
-from splade_integrations.langchain.store import _with_defaults
+from splade_integrations.langchain.options import connection_arguments
 from tests.support.adapters import HashEmbeddings, WordCounts, count
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -137,7 +137,7 @@ def test_a_search_may_choose_its_candidates_and_fusion(prose_store):
     with pytest.raises(ValueError, match="mode must be 'hybrid', 'dense' or 'sparse', got 'bm25'"):
         prose_store.similarity_search(query, mode="bm25")
     for param, mode in [([{}], "dense"), ([{}, {}, {}], "hybrid"), ({"params": {}}, "hybrid")]:
-        with pytest.raises(ValueError, match="a list of search parameters for both sides"):
+        with pytest.raises(ValueError, match=r"param must be a list with one item for each side \(dense, sparse\)"):
             prose_store.similarity_search(query, mode=mode, param=param)
 
 
@@ -153,7 +153,7 @@ def test_found_documents_carry_text_metadata_and_id(animals):
         found = animals.similarity_search("sparrows sing at dawn", k=4, mode=mode)
         sparrow = next(document for document in found if document.id == "sparrow")
         assert sparrow.page_content == "Sparrows sing at dawn."
-        assert sparrow.metadata == {"pk": "sparrow", "legs": 2, "colour": "brown"}
+        assert sparrow.metadata == {"legs": 2, "colour": "brown"}
 
 
 def test_retriever(animals):
@@ -163,11 +163,8 @@ def test_retriever(animals):
     assert asyncio.run(retriever.ainvoke("barking dogs")) == found
     assert len(retriever.invoke("barking dogs", k=2)) == 2
     assert ids_of(animals.as_retriever(search_kwargs={"k": 1, "mode": "sparse"}).invoke("barking dogs")) == ["dog"]
-    with pytest.raises(ValueError, match="got 'similarity_score_threshold': fused ranks have no relevance scale"):
-        animals.similarity_search_with_relevance_scores("barking dogs", score_threshold=0.5)
-    for search_type in ("similarity_score_threshold", "mmr"):
-        with pytest.raises(ValueError, match=f"search_type must be 'similarity', got '{search_type}'"):
-            animals.as_retriever(search_type=search_type, search_kwargs={"score_threshold": 0.5})
+    with pytest.raises(TypeError, match=r"got 'fetchk'. There are: .*fetch_k"):
+        animals.as_retriever(search_kwargs={"fetchk": 3})
 
 
 class TestHybridRetriever(RetrieversIntegrationTests):
@@ -200,7 +197,7 @@ def test_adding_the_same_ids_again_replaces(store):
     store.add_documents([Document("Whales dive deep.", id="cat", metadata={"fins": 2})])
     assert count(store) == 4
     [whale] = store.similarity_search("diving whales", k=1, mode="sparse")
-    assert (whale.page_content, whale.metadata) == ("Whales dive deep.", {"pk": "cat", "fins": 2})
+    assert (whale.page_content, whale.metadata) == ("Whales dive deep.", {"fins": 2})
     assert "cat" not in ids_of(store.similarity_search("cats purr", expr="home == true"))
     store.add_texts(["Whales breach."], ids=["cat"])
     assert count(store) == 4
@@ -222,24 +219,16 @@ def test_upsert_is_adding_by_another_name(dense, sparse, uri, upsert):
     upsert(store, ["a"], [Document("About engines.", metadata={"author": "Lovelace"})])
     [found] = store.similarity_search("lovelace", mode="sparse")
     assert (found.id, found.page_content) == ("a", "About engines.")
-    assert found.metadata == {"pk": "a", "author": "Lovelace"}  # nothing of the first document is left
+    assert found.metadata == {"author": "Lovelace"}  # nothing of the first one
     with pytest.raises(ValueError, match=r"texts\[0\] must be at most 65535 bytes"):
         upsert(store, ["b"], [Document("x" * 70_000)])
     upsert(store, documents=[])
 
 
 def test_no_ids_are_not_ids_that_are_missing(store):
-    with pytest.raises(ValueError, match="ids must be as many as the texts, 1, got 0"):
+    with pytest.raises(ValueError, match=r"ids must be as many as the texts, 1, got 0"):
         store.add_texts(["a text"], ids=[])
     assert store.add_texts([], ids=[]) == []
-
-
-def test_a_server_is_sent_upserts(store):
-    store.add_documents(ANIMALS)
-    store.insert_replaces = False  # as a server's store does; milvus-lite accepts it as well
-    store.add_documents([Document("Whales dive deep.", id="cat"), Document("Ants march.", id="ant")])
-    assert count(store) == 5
-    assert ids_of(store.similarity_search("diving whales", k=1, mode="sparse")) == ["cat"]
 
 
 def test_what_was_found_can_be_changed_and_added_again(store):
@@ -251,19 +240,36 @@ def test_what_was_found_can_be_changed_and_added_again(store):
     assert ids_of(store.similarity_search("howling at the moon", k=1, mode="sparse")) == ["dog"]
 
 
-def test_without_ids_milvus_numbers_the_documents(store):
+def test_documents_without_ids_get_some(store):
+    documents = [Document("Cats purr."), Document("Dogs bark.", id="dog"), Document("Birds sing.")]
+    cat, dog, bird = store.add_documents(documents)
+    assert dog == "dog"
+    assert len({cat, bird, *store.add_documents(documents)}) == 5
+    assert {d.page_content for d in store.get_by_ids([cat, dog, bird])} == {d.page_content for d in documents}
+    assert count(store) == 5
+    assert documents[0].id is None  # the caller's own are left as they are
+
+
+def test_milvus_numbers_the_documents_if_asked(dense, sparse, uri):
+    store = hybrid_milvus(dense, sparse, uri=uri, auto_id=True)
     documents = [Document("Cats purr."), Document("Dogs bark.")]
+    with pytest.raises(ValueError, match="ids must not be given with auto_id=True"):
+        store.add_documents(documents, ids=["a", "b"])
     first, second = store.add_documents(documents), store.add_documents(documents)
-    assert len({*first, *second}) == 4
-    assert count(store) == 4
-    with pytest.raises(ValueError, match="numbers its documents itself, got some"):
+    assert all(isinstance(number, str) and number.isdigit() for number in first + second)
+    assert len({*first, *second}) == count(store) == 4
+    with pytest.raises(ValueError, match="numbers its rows itself, got 'a'"):
         store.add_documents(documents, ids=["a", "b"])
     assert store.delete(ids=first)
     assert count(store) == 2
+    [found] = store.similarity_search("bark", k=1, mode="sparse")
+    assert store.get_by_ids([found.id, "0", "none"]) == [found]
+    assert store.delete(ids=[found.id, "none"])
+    assert count(store) == 1
 
 
 def test_a_store_opened_before_the_collection_takes_it_as_it_is(dense, sparse, uri, model_folder):
-    first, second = hybrid_milvus(dense, sparse, uri=uri), hybrid_milvus(dense, sparse, uri=uri)
+    first, second = hybrid_milvus(dense, sparse, uri=uri, auto_id=True), hybrid_milvus(dense, sparse, uri=uri)
     first.add_texts(["Cats purr."])
     assert len(second.add_texts(["Dogs bark."])) == 1  # Milvus numbers documents, as the first store decided
     assert count(second) == 2
@@ -278,11 +284,22 @@ def test_a_store_opened_before_the_collection_takes_it_as_it_is(dense, sparse, u
     assert count(third) == 1
 
 
-def test_a_server_needs_no_uri():
-    options = _with_defaults({"connection_args": {"token": "root:Milvus"}})
-    assert options["connection_args"] == {"uri": "http://localhost:19530", "token": "root:Milvus"}
-    assert options["index_params"][0]["index_type"] == "AUTOINDEX"
-    assert _with_defaults({"connection_args": {"uri": ""}})["connection_args"]["uri"] == "http://localhost:19530"
+def test_where_a_store_is(uri):
+    for named, arguments, place in [
+        ({"token": "root:Milvus"}, None, {"uri": "http://localhost:19530", "token": "root:Milvus"}),
+        ({}, {"uri": ""}, {"uri": "http://localhost:19530"}),
+        ({"host": "db", "port": 80}, None, {"uri": "http://db:80"}),
+        (
+            {"db_name": "two"},
+            {"host": "db", "secure": True},
+            {"uri": "https://db:19530", "secure": True, "db_name": "two"},
+        ),
+        ({"uri": Path(uri)}, {"uri": uri}, {"uri": uri}),
+    ]:
+        given = {"uri": None, "host": None, "port": None} | named
+        assert connection_arguments(**given, arguments=arguments) == place
+    with pytest.raises(TypeError, match="uri must not be given beside host"):
+        connection_arguments(uri, "db", None, None)
 
 
 def test_after_unpickling_the_model_loads_off_the_event_loop(model_folder, monkeypatch):
@@ -307,13 +324,7 @@ def test_ids_are_checked_before_anything_is_written(store):
     ]:
         with pytest.raises(error, match=message):
             store.add_texts(["x", "y", "z"], ids=ids)
-    with pytest.raises(TypeError, match=r"ids\[1\] must be a str, got NoneType"):
-        store.add_documents([Document("x", id="a"), Document("y")])
     assert not store.client.has_collection(store.collection_name)
-    store.add_texts(["x"], ids=["a"])
-    with pytest.raises(ValueError, match="has ids of the user's, got none"):
-        store.add_texts(["y"])
-    assert count(store) == 1
 
 
 def test_texts_and_metadata_are_checked_before_anything_is_written(store):
@@ -327,8 +338,6 @@ def test_texts_and_metadata_are_checked_before_anything_is_written(store):
             store.add_texts([*good, bad])
     with pytest.raises(TypeError, match="got one str"):
         store.add_texts("a bare string")
-    with pytest.raises(ValueError, match=r"metadatas\[1\] must not use the collection's field names, got 'text'"):
-        store.add_texts(["x", "y"], [{}, {"text": "z"}])
     with pytest.raises(ValueError, match="as many as the texts, 2, got 1"):
         store.add_texts(["x", "y"], [{}])
     assert not store.client.has_collection(store.collection_name)
@@ -374,7 +383,7 @@ def test_what_was_added_is_flushed(store, uri):
 
 def test_reopened_collections_still_hold_their_documents(dense, sparse, uri, store):
     store.add_documents(ANIMALS)
-    numbered = hybrid_milvus(dense, sparse, uri=uri, collection_name="numbered")
+    numbered = hybrid_milvus(dense, sparse, uri=uri, collection_name="numbered", auto_id=True)
     numbered.add_texts(["Cats purr."])
     store.client.close()
     server_manager_instance.release_server(uri)  # the end of the process does this
@@ -403,7 +412,7 @@ def test_framework_classmethods(dense, sparse, uri):
     assert {d.id for d in store.similarity_search("a")} == {"1", "2"}
 
 
-def test_every_keyword_of_the_framework_passes_through(dense, sparse, uri):
+def test_options_reach_the_collection(dense, sparse, uri):
     index_params = [
         {"index_type": "FLAT", "metric_type": "IP", "params": {}},
         {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP", "params": {}},
@@ -416,24 +425,36 @@ def test_every_keyword_of_the_framework_passes_through(dense, sparse, uri):
         vector_field=["d", "s"],
         text_field="body",
         primary_field="key",
+        metadata_field="data",
+        enable_dynamic_field=False,
         metadata_schema={"year": {"dtype": DataType.INT64}},
+        metadata_fields={"place": str},
+        collection_properties={"owner": "tests"},
     )
-    store.add_texts(["Cats purr.", "Dogs bark."], [{"year": 1}, {"year": 2}], ids=["c", "d"])
+    store.add_texts(["Cats purr.", "Dogs bark."], [{"year": 1}, {"year": 2, "place": "x", "body": 1}], ids=["c", "d"])
     description = store.client.describe_collection(store.collection_name)
-    assert [field["name"] for field in description["fields"]] == ["body", "key", "d", "s", "year"]
+    names = [field["name"] for field in description["fields"]]
+    assert names == ["key", "body", "d", "s", "data", "year", "place"]
     assert not description["enable_dynamic_field"]
     assert store.client.describe_index(store.collection_name, "d")["metric_type"] == "IP"
     [found] = store.similarity_search("bark", expr="year == 2")
-    assert (found.id, found.metadata) == ("d", {"key": "d", "year": 2})
-    # An index with another metric is searched by that metric, although the store that opens it was not told.
-    plain = hybrid_milvus(dense, sparse, uri=uri, vector_field=["d", "s"], text_field="body", primary_field="key")
+    assert (found.id, found.metadata) == ("d", {"year": 2, "place": "x", "body": 1})
+    with pytest.raises(
+        TypeError, match=r"metadatas\[0\]\['year'\] must fit the collection's field of type INT64, got str"
+    ):
+        store.add_texts(["Ants march."], [{"year": "3"}])
+    # An index of another metric is searched by its own, though the store that opens it was not told.
+    names = {"vector_field": ["d", "s"], "text_field": "body", "metadata_field": "data"}
+    plain = hybrid_milvus(dense, sparse, uri=uri, **names)
     for mode in ("hybrid", "dense", "sparse"):
         found = plain.similarity_search_with_score("bark", mode=mode)
         assert found == store.similarity_search_with_score("bark", mode=mode)
     plain.add_texts(["Cows moo."], [{"year": 3, "unknown": 1}], ids=["m"])
-    assert count(plain) == 3
-    with pytest.raises(TypeError, match="no_such_option"):
+    assert plain.get_by_ids(["m"])[0].metadata == {"year": 3, "unknown": 1}
+    with pytest.raises(TypeError, match=r"got 'no_such_option'. There are: .*primary_field"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="new", no_such_option=1)
+    with pytest.raises(TypeError, match=r"got 'builtin_function'. For Milvus's BM25 use bm25=True"):
+        hybrid_milvus(dense, sparse, uri=uri, collection_name="new", builtin_function=1)
     with pytest.raises(TypeError, match="uri must be given once"):
         hybrid_milvus(dense, sparse, uri=uri, connection_args={"uri": "http://localhost:19530"})
 
@@ -443,7 +464,7 @@ def test_embeddings_in_the_wrong_place_are_named(dense, sparse, encoder, uri):
         ([sparse, dense], "got SpladeSparseEmbedding, HashEmbeddings. Swap them"),
         ([dense, dense], "got HashEmbeddings, HashEmbeddings"),
         ([dense, encoder], "got HashEmbeddings, SpladeEncoder. Wrap an encoder"),
-        ([dense], "got HashEmbeddings"),
+        ([], "got none"),
         (None, "got NoneType"),
     ]:
         with pytest.raises(TypeError, match=message):
@@ -455,13 +476,20 @@ def test_a_collection_with_other_fields_is_refused(dense, sparse, uri):
     client = MilvusClient(uri)
     client.create_collection("other", dimension=16)
     with pytest.raises(
-        ValueError, match=r"'other' must have the fields pk, text, dense, sparse, .* got id \(INT64\), v"
+        ValueError, match=r"'other' must have the field 'text', got the fields id \(INT64\), .*text_field"
     ):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
     hybrid_milvus(dense, sparse, uri=uri, collection_name="ours").add_documents(ANIMALS)
-    with pytest.raises(ValueError, match="the second vector sparse, got"):
+    with pytest.raises(ValueError, match=r"the field 'sparse', a dense vector, got .* Name its own by vector_field"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="ours", vector_field=["sparse", "dense"])
-    assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).col
+    assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).collection.exists()
+    client.create_alias("ours", "theirs")
+    with pytest.raises(ValueError, match="must be its own, got 'theirs', an alias of 'ours'"):
+        hybrid_milvus(dense, sparse, uri=uri, collection_name="theirs", drop_old=True)
+    one_side = hybrid_milvus(dense, None, uri=uri, collection_name="ours")
+    assert len(one_side.similarity_search("dogs")) == 4
+    with pytest.raises(ValueError, match="must be written with all its vectors, got none for 'sparse'"):
+        one_side.add_documents(ANIMALS)
 
 
 def test_a_database_that_does_not_open_says_why(dense, sparse, tmp_path):
@@ -485,7 +513,7 @@ def test_a_database_that_does_not_open_says_why(dense, sparse, tmp_path):
 def test_opening_a_store_logs_nothing(dense, sparse, uri, caplog):
     hybrid_milvus(dense, sparse, uri=uri).add_documents(ANIMALS)
     hybrid_milvus(dense, sparse, uri=uri)
-    assert [record for record in caplog.records if record.name.startswith("langchain")] == []
+    assert caplog.records == []
 
 
 # Async
@@ -536,7 +564,7 @@ def test_adding_leaves_the_event_loop_free(dense, uri):
 
 
 def test_without_langchain_the_import_names_the_pip_line():
-    script = "import sys; sys.modules['langchain_milvus'] = None; import splade_integrations.langchain"
+    script = "import sys; sys.modules['langchain_core'] = None; import splade_integrations.langchain"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "OptionalDependencyError: splade_integrations.langchain needs langchain_milvus" in result.stderr
+    assert "OptionalDependencyError: splade_integrations.langchain needs langchain_core" in result.stderr
     assert "pip install 'splade-integrations[langchain]'" in result.stderr

@@ -8,7 +8,7 @@ from pymilvus import AnnSearchRequest, DataType, MilvusClient, RRFRanker
 
 from splade_integrations import OptionalDependencyError, to_dicts
 from splade_integrations.milvus import SpladeEmbeddingFunction
-from splade_integrations.milvus.settings import dense_index, is_lite, sparse_index
+from splade_integrations.milvus.clients import is_lite
 
 DOCUMENTS = [
     "Artificial intelligence was founded as an academic discipline in 1956.",
@@ -32,8 +32,8 @@ def client(tmp_path):
     schema.add_field("dense", DataType.FLOAT_VECTOR, dim=3)
     schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
     index = client.prepare_index_params()
-    index.add_index("dense", **dense_index(uri))
-    index.add_index("sparse", **sparse_index(uri))
+    index.add_index("dense", index_type="FLAT", metric_type="COSINE")
+    index.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
     client.create_collection("documents", schema=schema, index_params=index)
     yield client
     client.drop_collection("documents")

@@ -1,0 +1,163 @@
+"""A store's options, translated: to a connection, to the fields of a collection, and to its sides.
+
+Their names are langchain-milvus's, so that a store can be changed for this one. Knows no client and no search.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from splade_integrations.langchain.interface import BaseSparseEmbedding
+from splade_integrations.milvus.schema import Schema, Side
+
+__all__ = ["by_side", "connection_arguments", "make_schema", "refuse", "sides_of"]
+
+_DEFAULT_URI = "http://localhost:19530"  # pymilvus's own
+
+_OPTION_NAMES = {
+    "text_field": "text_field",
+    "dense_field": "vector_field",
+    "sparse_field": "vector_field",
+    "bm25_field": "bm25_field",
+}
+_REFUSED = {
+    "builtin_function": "For Milvus's BM25 use bm25=True.",
+    "vector_schema": "The fields are float32 and sparse vectors; open a collection with others by vector_field.",
+}
+
+
+def sides_of(embeddings: Any) -> dict[Side, Any]:
+    """Return which embedding serves which side.
+
+    Args:
+        embeddings: One dense and one sparse embedding in this order, or one of them.
+    Raises:
+        TypeError: They are others.
+    """
+    given = list(embeddings) if isinstance(embeddings, list | tuple) else [embeddings]
+    sparse = [isinstance(one, BaseSparseEmbedding) for one in given]
+    dense = [not is_sparse and hasattr(one, "embed_query") for one, is_sparse in zip(given, sparse, strict=True)]
+    if (
+        len(given) in (1, 2)
+        and all(map(any, zip(dense, sparse, strict=True)))
+        and sparse in ([False, True], [False], [True])
+    ):
+        return {"sparse" if is_sparse else "dense": one for one, is_sparse in zip(given, sparse, strict=True)}
+    found = ", ".join(type(one).__name__ for one in given) or "none"
+    advice = "Swap them." if sparse == [True, False] else "Wrap an encoder: SpladeSparseEmbedding(encoder=…)."
+    raise TypeError(
+        "embeddings must be dense and sparse in this order, an Embeddings and a SpladeSparseEmbedding, or one of them, "
+        f"got {found}. {advice}"
+    )
+
+
+def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
+    """Return an option that has one value for each side, as {side: value}.
+
+    Args:
+        value: A list in the order of the sides, one value for a store of one side, or None.
+        sides: Of the store.
+        name: Of the option.
+    Raises:
+        ValueError: They are more or fewer.
+    """
+    if value is None:
+        return {}
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if len(values) != len(sides):
+        raise ValueError(
+            f"{name} must be a list with one item for each side ({', '.join(sides)}), got {value!r}. Give {len(sides)}."
+        )
+    return dict(zip(sides, values, strict=True))
+
+
+def connection_arguments(
+    uri: str | PathLike[str] | None,
+    host: str | None,
+    port: int | str | None,
+    arguments: Mapping[str, Any] | None,
+    **named: Any,
+) -> dict[str, Any]:
+    """Return what `MilvusClient` takes, its uri among it.
+
+    Args:
+        uri: A milvus-lite file or a server.
+        host: Of a server, instead of a uri.
+        port: Its port; 19530 if none is given.
+        arguments: connection_args.
+        **named: Such of them as have an option of their own.
+    Raises:
+        TypeError: One is given twice, with two values.
+    """
+    joined = {key: value for key, value in (arguments or {}).items() if value is not None}
+    for name, value in {"uri": uri, "host": host, "port": port, **named}.items():
+        if value is None:
+            continue
+        value = fspath(value) if name == "uri" else value
+        if joined.setdefault(name, value) != value:
+            raise TypeError(f"{name} must be given once, got another one in connection_args. Drop one of them.")
+    host, port, address = joined.pop("host", None), joined.pop("port", None), joined.pop("address", None)
+    if host is not None or port is not None:
+        address = f"{host or 'localhost'}:{port or 19530}"
+    if address is not None:
+        if joined.get("uri"):
+            raise TypeError(f"uri must not be given beside host, port or address, got {joined['uri']!r}. Drop one.")
+        joined["uri"] = f"{'https' if joined.get('secure') else 'http'}://{address}"
+    joined["uri"] = fspath(joined.get("uri") or _DEFAULT_URI)  # "" is pymilvus's default, and no file
+    return joined
+
+
+def make_schema(
+    sides: Sequence[Side],
+    *,
+    vector_field: str | Sequence[str] | None,
+    bm25_field: str | None,
+    index_params: Any,
+    search_params: Any,
+    metadata_fields: Mapping[str, Any] | None,
+    metadata_schema: Mapping[str, Any] | None,
+    **fields: Any,
+) -> Schema:
+    """Return the fields that a store wants of its collection.
+
+    Args:
+        sides: Dense, sparse, or both; BM25 comes by `bm25_field`.
+        vector_field: One for each side.
+        bm25_field: Of BM25's vectors, or None for no such side.
+        index_params: One for each side, BM25's last.
+        search_params: One for each side, BM25's last.
+        metadata_fields: Columns for keys of the metadata.
+        metadata_schema: The same by langchain-milvus's name.
+        **fields: What else `Schema` takes.
+    """
+    names = {"dense": "dense", "sparse": "sparse", **by_side(vector_field, sides, "vector_field")}
+    every: list[Side] = [*sides, *(["bm25"] if bm25_field else [])]  # type: ignore[list-item]  # it is a side
+    indexes = by_side(index_params, every, "index_params")
+    return Schema(
+        dense_field=names["dense"] if "dense" in sides else None,
+        sparse_field=names["sparse"] if "sparse" in sides else None,
+        bm25_field=bm25_field,
+        metadata_fields={**(metadata_schema or {}), **(metadata_fields or {})},
+        metric_type=indexes.get("dense", {}).get("metric_type", "COSINE"),
+        index_params={str(side): value for side, value in indexes.items()},
+        search_params={str(side): value for side, value in by_side(search_params, every, "search_params").items()},
+        option_names=_OPTION_NAMES,
+        **fields,
+    )
+
+
+def refuse(unknown: Mapping[str, Any], what: Callable[..., Any]) -> None:
+    """Raise a TypeError for options that there are not.
+
+    Args:
+        unknown: They.
+        what: The class or method that they were given to.
+    """
+    if not unknown:
+        return
+    name = min(unknown)
+    there = ", ".join(option for option in inspect.signature(what).parameters if option not in ("self", "unknown"))
+    raise TypeError(
+        f"{what.__name__} must be given options that it has, got {name!r}. {_REFUSED.get(name, f'There are: {there}.')}"
+    )

@@ -1,0 +1,70 @@
+"""What a store of LlamaIndex's is over a collection, whatever is done with it. Knows no queries."""
+
+from abc import ABC
+from typing import Any
+
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from pymilvus import AsyncMilvusClient, MilvusClient
+
+from splade_integrations.llama_index.nodes import SOURCE_KEYS
+from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
+from splade_integrations.milvus.collection import Collection
+
+__all__ = ["CollectionStore"]
+
+
+class CollectionStore(BasePydanticVectorStore, ABC):
+    """The fields of a store, its collection and its clients."""
+
+    stores_text: bool = True
+    stores_node: bool = True
+    is_embedding_query: bool = True
+
+    uri: str
+    collection_name: str
+    sparse_embedding_function: BaseSparseEmbeddingFunction | None = Field(exclude=True)
+    enable_dense: bool
+    enable_sparse: bool
+    similarity_metric: str
+    doc_id_field: str
+    hybrid_ranker: str
+    hybrid_ranker_params: dict[str, Any]
+    batch_size: int
+    use_async_client: bool
+
+    _collection: Collection = PrivateAttr()
+    _is_there: bool = PrivateAttr()  # if not, asking for its fields is a call of Milvus, for which a loop must not wait
+
+    @property
+    def client(self) -> MilvusClient:
+        """The client."""
+        return self._collection.client
+
+    @property
+    def aclient(self) -> AsyncMilvusClient:
+        """The async client of the running event loop."""
+        return self._collection.aclient
+
+    def __deepcopy__(self, memo: Any = None) -> "CollectionStore":
+        return self.model_copy()  # clients and locks are made to be shared
+
+    @property
+    def _in_json(self) -> bool:
+        fields = self._collection.fields
+        return fields is None or fields.metadata is not None
+
+    @property
+    def _hidden(self) -> tuple[str, ...]:
+        """Keys of the metadata that LlamaIndex's own stores write the source document's id to."""
+        return () if self._in_json else SOURCE_KEYS
+
+    def _check_doc_id_field(self) -> None:
+        fields = self._collection.fields
+        if fields is not None and self.doc_id_field not in fields.columns:
+            raise ValueError(
+                f"collection {self.collection_name!r} must have a field for the source document's id, got none of the "
+                f"name {self.doc_id_field!r}. Name it by doc_id_field. If another package made the collection, it can "
+                "be searched and read here, and nodes can be deleted by id or filters; add through that package, or to "
+                "another collection_name."
+            )

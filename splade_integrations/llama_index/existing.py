@@ -1,0 +1,80 @@
+"""The fields of a collection that exists, whoever made it, in place of the names that we would give. Knows no rows."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pymilvus import DataType
+
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.defaults import READ_TIMEOUT
+from splade_integrations.milvus.retries import perform
+from splade_integrations.milvus.schema import Schema
+from splade_integrations.milvus.searching import Call
+
+__all__ = ["OPTION_NAMES", "matching"]
+
+# {argument of Schema: the store's option}
+OPTION_NAMES = {
+    "primary_field": "primary_field",
+    "text_field": "text_key",
+    "dense_field": "embedding_field",
+    "sparse_field": "sparse_embedding_field",
+    "metadata_field": "metadata_field",
+}
+_DEFAULTS = {
+    "text_field": "text",
+    "dense_field": "embedding",
+    "sparse_field": "sparse_embedding",
+}
+_DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
+
+
+def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
+    """Return the schema with the names that an existing collection has, if it is clear which field is meant.
+
+    A name that the user gave is left alone. In place of a default name the collection's only field of that kind is
+    taken: LangChain's collections call their dense field `vector`, for example.
+
+    Args:
+        schema: What is wanted.
+        place: Where the collection is.
+        collection_name: Its name or an alias. If there is none, the schema is returned as it is.
+        dim: Length of the dense vectors, if the user says it.
+    Raises:
+        ValueError: Its dense vectors have another length, or Milvus itself fills its sparse field.
+        TimeoutError: The server does not answer.
+    """
+    how = {"collection_name": collection_name, "timeout": READ_TIMEOUT}
+    if not perform(place.client, Call("has_collection", how), place.uri):
+        return schema
+    description = perform(place.client, Call("describe_collection", how), place.uri)
+    fields = {field["name"]: field for field in description["fields"]}
+    filled = {name for function in description.get("functions", []) for name in function["output_field_names"]}
+    names: dict[str, Any] = {}
+    for argument, default in _DEFAULTS.items():
+        if getattr(schema, argument) == default and default not in fields:
+            fitting = [name for name, field in fields.items() if name not in filled and _fits(argument, field, schema)]
+            names |= {argument: fitting[0]} if len(fitting) == 1 else {}
+    found = replace(schema, **names)
+    if filled & {found.sparse_field}:
+        raise ValueError(
+            f"collection {collection_name!r} must have a sparse field for SPLADE, got {found.sparse_field!r}, which a "
+            "function of Milvus fills. Name another by sparse_embedding_field, or open the dense side alone: "
+            "enable_sparse=False."
+        )
+    dense = fields.get(found.dense_field or "")
+    if dense is not None and dim is not None and (width := int(dense["params"].get("dim", dim))) != dim:
+        raise ValueError(
+            f"collection {collection_name!r} must have dense vectors of {dim} dimensions, got {width}. Leave dim out, "
+            "load the model that it was made with, or take another collection_name."
+        )
+    return found
+
+
+def _fits(argument: str, field: Mapping[str, Any], schema: Schema) -> bool:
+    """Return whether a field may be what an argument of the schema names."""
+    if argument == "text_field":
+        own = field.get("is_primary") or field["name"] in schema.columns
+        return field["type"] == DataType.VARCHAR and not own
+    return field["type"] in (_DENSE if argument == "dense_field" else (DataType.SPARSE_FLOAT_VECTOR,))

@@ -1,0 +1,99 @@
+"""LlamaIndex's `MetadataFilters` as the filters of this package. Knows no collection."""
+
+from collections.abc import Collection
+
+from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
+
+from splade_integrations.milvus.filters import And, Compare, Filter, FilterError, Not, Or
+
+__all__ = ["check_complete", "from_metadata_filters"]
+
+_OPERATORS = {
+    FilterOperator.EQ: "eq",
+    FilterOperator.NE: "ne",
+    FilterOperator.GT: "gt",
+    FilterOperator.GTE: "gte",
+    FilterOperator.LT: "lt",
+    FilterOperator.LTE: "lte",
+    FilterOperator.IN: "in",
+    FilterOperator.NIN: "nin",
+    FilterOperator.ANY: "any",
+    FilterOperator.ALL: "all",
+    FilterOperator.CONTAINS: "contains",
+    FilterOperator.TEXT_MATCH: "text_match",
+    FilterOperator.TEXT_MATCH_INSENSITIVE: "text_match_insensitive",
+    FilterOperator.IS_EMPTY: "is_empty",
+}
+
+
+def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()) -> Filter:
+    """Return the filter that `MetadataFilters` mean, groups within groups included.
+
+    NOT is true if none of its filters is. AND without filters is always true; OR and NOT without filters are refused.
+
+    Args:
+        filters: With any operator and condition. No condition means AND.
+        hidden: Keys of the metadata under which the collection has something else.
+    Raises:
+        FilterError: A filter lacks its value or asks for a hidden key, or a group lacks its filters. The key, or the
+            place of the group, is named.
+
+    Example:
+        >>> tenant = MetadataFilter(key="tenant", value="a")
+        >>> new = MetadataFilter(key="year", value=2020, operator=FilterOperator.GTE)
+        >>> made = from_metadata_filters(MetadataFilters(filters=[tenant, new]))
+        >>> made.matches({"tenant": "a", "year": 2024}), made.matches({"tenant": "b", "year": 2024})
+        (True, False)
+    """
+    return _group(filters, "filters", hidden)
+
+
+def check_complete(filters: MetadataFilters, name: str = "filters") -> None:
+    """Refuse a group without filters, which may mean everything, for a deletion.
+
+    Raises:
+        ValueError: A group is empty. Its place is named.
+    """
+    if not filters.filters:
+        raise ValueError(
+            f"{name} must hold at least one filter, got none. Nothing has been deleted; to delete all nodes call "
+            "clear()."
+        )
+    for position, one in enumerate(filters.filters):
+        if isinstance(one, MetadataFilters):
+            check_complete(one, f"{name}.filters[{position}]")
+
+
+def _group(filters: MetadataFilters, name: str, hidden: Collection[str]) -> Filter:
+    parts = [
+        _group(one, f"{name}.filters[{position}]", hidden)
+        if isinstance(one, MetadataFilters)
+        else _compare(one, hidden)
+        for position, one in enumerate(filters.filters)
+    ]
+    condition = filters.condition or FilterCondition.AND
+    if condition == FilterCondition.AND:
+        return And(*parts)
+    if not parts:
+        raise FilterError(
+            f"{name} must hold at least one filter for condition {condition.value!r}, got none. Leave it out for a "
+            "search without filters."
+        )
+    return Or(*parts) if condition == FilterCondition.OR else Not(Or(*parts))
+
+
+def _compare(one: MetadataFilter, hidden: Collection[str]) -> Filter:
+    if one.key in hidden:
+        raise FilterError(
+            f"a filter must not ask for key {one.key!r} in this collection, which keeps the source document's id "
+            f"there, got operator {one.operator.value!r}. For source documents use doc_ids; for metadata of that name "
+            "add the nodes to a new collection."
+        )
+    if one.operator == FilterOperator.IS_EMPTY:  # its value says nothing, but LlamaIndex asks for one
+        return Compare(one.key, "is_empty")
+    if one.value is None:
+        raise FilterError(
+            f"the filter on key {one.key!r} must have a value for operator {one.operator.value!r}, got None. For nodes "
+            "without this key use FilterOperator.IS_EMPTY."
+        )
+    return Compare(one.key, _OPERATORS[one.operator], one.value)

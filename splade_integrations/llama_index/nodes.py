@@ -1,0 +1,112 @@
+"""A node as a row of a collection, and back: nothing of it is lost. Knows no client and no search."""
+
+import json
+from typing import Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    RelatedNodeInfo,
+    TextNode,
+)
+
+from splade_integrations.milvus.defaults import check_varchar
+from splade_integrations.milvus.rows import Hit, Row, check_metadata
+
+__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of"]
+
+# By the names that LlamaIndex's own stores give them.
+CONTENT_COLUMN = "_node_content"
+_TYPE_KEY = "_node_type"
+# What LlamaIndex's own stores write for a node that has no source document, and under which keys.
+NO_SOURCE = "None"
+SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
+
+_IN_OTHER_FIELDS: Any = {"embedding": True, "metadata": True, "text": True, "text_resource": {"text"}}
+
+_RESOURCES = ("text_resource", "image_resource", "audio_resource", "video_resource")
+_CLASSES: dict[str, type[BaseNode]] = {
+    kind.class_name(): kind for kind in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
+}
+
+
+def row_of(
+    node: BaseNode, doc_id_field: str, *, name: str = "node", needs_embedding: bool = True, in_json: bool = True
+) -> Row:
+    """Return a node as a row without its sparse embedding, or raise if it would not come back as it is.
+
+    Args:
+        node: The node.
+        doc_id_field: The column of the source document's id.
+        name: What a message calls it, such as "nodes[3]".
+        needs_embedding: Whether dense embeddings are stored.
+        in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key as a field of its
+            own, as the collections of LlamaIndex's `MilvusVectorStore` do, and the row is written as that store does.
+    Raises:
+        ValueError, TypeError: The node has no embedding, a text that is too long, or what JSON or a Milvus VARCHAR
+            cannot hold. The key is named.
+    """
+    name = f"{name} ({node.node_id!r})"
+    if needs_embedding and node.embedding is None:
+        raise ValueError(
+            f"{name} must have an embedding, got None. Add it through a VectorStoreIndex or an IngestionPipeline with "
+            "an embedding model, or set node.embedding."
+        )
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    check_varchar(text, name, "Split it: SentenceSplitter(chunk_size=256).")
+    metadata = check_metadata(node.metadata, f"{name}.metadata")
+    for relationship, related in node.relationships.items():
+        for one in [related] if isinstance(related, RelatedNodeInfo) else related:
+            if one.metadata:
+                check_metadata(one.metadata, f"{name}.relationships[{relationship.name.lower()!r}].metadata")
+    source = node.ref_doc_id or ""
+    try:
+        content = node.model_dump(mode="json", exclude=_IN_OTHER_FIELDS)
+    except ValueError as err:
+        raise ValueError(
+            f"{name} must hold what JSON can hold, got one that does not: {err}. Set the field to "
+            "None before adding the node."
+        ) from err
+    for field in _RESOURCES:  # whose bytes LlamaIndex leaves out
+        if (resource := getattr(node, field, None)) is not None and resource.data is not None:
+            content[field]["data"] = resource.data.decode()
+    if not in_json:
+        source, content["metadata"] = source or NO_SOURCE, metadata
+        metadata = {key: value for key, value in metadata.items() if key not in SOURCE_KEYS}
+        metadata |= {key: source for key in SOURCE_KEYS if key != doc_id_field}
+        metadata[_TYPE_KEY] = node.class_name()
+    kept = json.dumps(content, ensure_ascii=False)
+    check_varchar(kept, f"{name} without its text", "Keep images by path or url, and metadata short.")
+    return Row(
+        id=node.node_id,
+        text=text,
+        metadata=metadata,
+        dense=node.embedding,
+        columns={doc_id_field: source, CONTENT_COLUMN: kept},
+    )
+
+
+def node_of(hit: Hit) -> BaseNode:
+    """Return the node that a row was made of; one of another package's row is a `TextNode` of the row's id."""
+    content = hit.columns.get(CONTENT_COLUMN)
+    if not content:
+        return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
+    fields = {"metadata": hit.metadata} | json.loads(content) | {"id_": hit.id, "embedding": hit.dense}
+    if fields.get("text_resource") is not None:
+        fields["text_resource"] = fields["text_resource"] | {"text": hit.text}
+    elif "text_resource" not in fields:
+        fields["text"] = hit.text
+    return _CLASSES.get(fields.get("class_name", hit.metadata.get(_TYPE_KEY)), TextNode).from_dict(fields)
+
+
+def source_of(hit: Hit, doc_id_field: str) -> str | None:
+    """Return the id of the document that a row's node was made of, or None."""
+    source = hit.columns.get(doc_id_field)
+    if source == NO_SOURCE:  # of a document of that name, or of none
+        return node_of(hit).ref_doc_id
+    return str(source) if source else None

@@ -1,0 +1,194 @@
+"""The options of LlamaIndex's `MilvusVectorStore` in the terms of a collection. Knows no client and no search."""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.milvus.schema import SIDES, Side
+
+with require_extra("llama-index", module=__name__):
+    from pymilvus import RRFRanker, WeightedRanker
+
+__all__ = [
+    "CONNECTION",
+    "RANKERS",
+    "REFUSED",
+    "check_connection",
+    "check_metric",
+    "index_of",
+    "metric_of",
+    "ranker_of",
+    "search_params_of",
+    "typed_columns",
+]
+
+# Options of `MilvusVectorStore` that this store does not have, and why.
+REFUSED = {
+    "index_management": "a collection is always made with its indexes",
+    "output_fields": "a node always comes back whole",
+}
+# What `MilvusClient` takes beside uri, token and timeout.
+CONNECTION = (
+    "alias",
+    "ca_pem_path",
+    "client_key_path",
+    "client_pem_path",
+    "db_name",
+    "keep_alive",
+    "password",
+    "secure",
+    "server_name",
+    "server_pem_path",
+    "user",
+)
+RANKERS = ("RRFRanker", "WeightedRanker")
+
+_METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "euclidean": "L2"}
+
+
+def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise a TypeError for an option that is none of how to connect.
+
+    Args:
+        options: Given by name.
+        known: The store's own options, for the message.
+    """
+    for name in sorted(options.keys() - set(CONNECTION)):
+        if name in REFUSED:
+            raise TypeError(f"{name} must not be given, as {REFUSED[name]}, got {options[name]!r}. Leave it out.")
+        similar = get_close_matches(name, [*known, *CONNECTION], 1)
+        advice = (
+            f"Did you mean {similar[0]!r}?" if similar else f"There are: {', '.join(sorted([*known, *CONNECTION]))}."
+        )
+        raise TypeError(f"the store must be given options that it has, got {name!r}. {advice}")
+
+
+def typed_columns(
+    fields: Mapping[str, Any] | None, names: Sequence[str] | None, types: Sequence[Any] | None
+) -> dict[str, Any]:
+    """Return the metadata keys that get a column, of our option and of LlamaIndex's two.
+
+    Args:
+        fields: metadata_fields.
+        names: scalar_field_names.
+        types: scalar_field_types.
+    Raises:
+        ValueError: There are more names than types, or the other way round.
+    """
+    names, types = names or [], types or []
+    if len(names) != len(types):
+        raise ValueError(
+            f"scalar_field_types must be as many as scalar_field_names, {len(names)}, got {len(types)}. Give one for "
+            "each, or use metadata_fields={'year': int}."
+        )
+    return {**dict(zip(names, types, strict=True)), **(fields or {})}
+
+
+def metric_of(name: str) -> str:
+    """Return Milvus's name of a metric.
+
+    Raises:
+        ValueError: It is none of "COSINE", "IP", "L2" and "euclidean", in any case.
+    """
+    if name.lower() not in _METRICS:
+        raise ValueError(f"similarity_metric must be 'COSINE', 'IP' or 'L2', got {name!r}. Choose one of them.")
+    return _METRICS[name.lower()]
+
+
+def index_of(name: str, config: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
+    """Return an index in pymilvus's form: its parameters apart from its type.
+
+    Args:
+        name: Of the option, for messages.
+        config: LlamaIndex's flat form: {"index_type": "HNSW", "M": 8}. None or empty leaves the index to us.
+        metric: Of the field.
+    Raises:
+        ValueError: It names another metric, or a field.
+
+    Example:
+        >>> index_of("index_config", {"index_type": "HNSW", "M": 8}, "COSINE")
+        {'index_type': 'HNSW', 'params': {'M': 8}}
+    """
+    config = dict(config or {})
+    check_metric(name, config, metric)
+    if "field_name" in config:
+        raise ValueError(
+            f"{name} must not name a field, got {config['field_name']!r}. Name it by embedding_field or "
+            "sparse_embedding_field."
+        )
+    own = {key: config.pop(key) for key in ("index_type", "index_name") if key in config}
+    params = {**config.pop("params", {}), **config}
+    return own | ({"params": params} if own or params else {})
+
+
+def search_params_of(name: str, config: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
+    """Return search parameters in pymilvus's form.
+
+    Args:
+        name: Of the option, for messages.
+        config: {"nprobe": 10}, or in Milvus's form {"params": {"nprobe": 10}}; LlamaIndex's store takes the one in
+            some modes and the other in the rest.
+        metric: Of the field.
+    Raises:
+        ValueError: It names another metric.
+
+    Example:
+        >>> search_params_of("search_config", {"nprobe": 10}, "COSINE")
+        {'params': {'nprobe': 10}}
+    """
+    config = dict(config or {})
+    check_metric(name, config, metric)
+    params = {**config.pop("params", {}), **config}
+    return {"params": params} if params else {}
+
+
+def check_metric(name: str, config: dict[str, Any], metric: str) -> None:
+    """Take the metric out of `config`, or raise a ValueError if it is another."""
+    found = config.pop("metric_type", metric)
+    if found != metric:
+        raise ValueError(
+            f"the metric_type of {name} must be {metric!r}, that of its field, got {found!r}. Leave it out; the "
+            "dense field's is set by similarity_metric."
+        )
+
+
+def ranker_of(
+    name: str, params: Mapping[str, Any], sides: Sequence[Side], alpha: float | None = None
+) -> RRFRanker | WeightedRanker | None:
+    """Return the ranker that fuses the hits of some sides; None for the collection's default, RRF of k = 60.
+
+    Args:
+        name: "RRFRanker" or "WeightedRanker".
+        params: {"k": 60} of the one, {"weights": [dense, sparse, bm25]} of the other, whose last may be missing.
+        sides: Those that are fused.
+        alpha: A query's: the dense side's weight; the sparse side's is 1 - alpha.
+    Raises:
+        ValueError: Another name, another parameter, or an alpha for ranks, which have no weights, or for three sides.
+    """
+    if name not in RANKERS:
+        raise ValueError(f"hybrid_ranker must be 'RRFRanker' or 'WeightedRanker', got {name!r}. Choose one of them.")
+    known = "k" if name == "RRFRanker" else "weights"
+    if unknown := sorted(params.keys() - {known}):
+        raise ValueError(
+            f"hybrid_ranker_params must hold {known!r} alone for hybrid_ranker={name!r}, got {unknown[0]!r}. "
+            "Leave it out."
+        )
+    if name == "RRFRanker":
+        if alpha is not None:
+            raise ValueError(
+                f"alpha must be None with hybrid_ranker='RRFRanker', which fuses ranks and has no weights, got "
+                f"{alpha}. Open the store with hybrid_ranker='WeightedRanker', or leave alpha out."
+            )
+        return RRFRanker(params["k"]) if params.get("k", RRF_K) != RRF_K else None
+    if alpha is None:
+        weights = dict(zip(SIDES, params.get("weights", [1.0] * len(SIDES)), strict=False))
+    else:
+        weights = {"dense": alpha, "sparse": 1 - alpha}
+    if not all(side in weights and 0 <= weights[side] <= 1 for side in sides):
+        raise ValueError(
+            f"the weights of hybrid_ranker='WeightedRanker' must be one number from 0 to 1 for each side, "
+            f"{', '.join(sides)}, got {list(weights.values())}. Change hybrid_ranker_params or alpha."
+        )
+    return WeightedRanker(*(weights[side] for side in sides))

@@ -1,0 +1,263 @@
+"""A query of LlamaIndex's in the terms of a collection: sides, filter, depth, and what becomes of the hits.
+
+Knows no client and no encoder.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
+
+from splade_integrations.llama_index.filters import from_metadata_filters
+from splade_integrations.llama_index.nodes import node_of
+from splade_integrations.llama_index.options import search_params_of
+from splade_integrations.milvus.defaults import MOST_CANDIDATES, is_blank
+from splade_integrations.milvus.filters import And, Compare, Filter
+from splade_integrations.milvus.rows import Hit
+from splade_integrations.milvus.schema import Side
+
+__all__ = ["KEYWORDS", "Plan", "plan_of"]
+
+Mode = VectorStoreQueryMode
+
+# What `query` takes beside the query.
+KEYWORDS = (
+    "group_by",
+    "milvus_partition_names",
+    "milvus_search_config",
+    "mmr_prefetch_factor",
+    "mmr_prefetch_k",
+    "mmr_threshold",
+    "string_expr",
+    "timeout",
+)
+_FUSED = (Mode.HYBRID, Mode.SEMANTIC_HYBRID)
+_MMR_PREFETCH_FACTOR = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a query asks for.
+
+    Args:
+        sides: To search.
+        text: The question.
+        embedding: Its dense vector.
+        filter: Which nodes may be found; a str is an expression of Milvus.
+        k: Most nodes to return.
+        fetch_k: Most hits to ask for.
+        depth: Hits of each side before fusion. None leaves it to the collection.
+        mmr_threshold: How much relevance counts against novelty, 0 to 1, if the hits are to be made diverse.
+        keywords: What else the collection's search takes.
+    """
+
+    sides: tuple[Side, ...]
+    text: str
+    embedding: list[float] | None
+    filter: Filter | str | None
+    k: int
+    fetch_k: int
+    depth: int | None = None
+    mmr_threshold: float | None = None
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_terms(self) -> bool:
+        """Whether the question has to be encoded."""
+        return "sparse" in self.sides and not is_blank(self.text)
+
+    def queries(self, terms: dict[int, float] | None) -> dict[Side, Any]:
+        """Return what each side is asked."""
+        asked: dict[Side, Any] = {"dense": self.embedding, "sparse": terms, "bm25": self.text}
+        return {side: asked[side] for side in self.sides}
+
+    def search(self) -> dict[str, Any]:
+        """Return the keywords of `Collection.search`."""
+        return {
+            "k": self.fetch_k,
+            "depth": self.depth,
+            "filter": self.filter,
+            "with_dense": self.mmr_threshold is not None,
+            **self.keywords,
+        }
+
+    def result(self, hits: Sequence[Hit]) -> VectorStoreQueryResult:
+        """Return what was found in LlamaIndex's form."""
+        scores = [hit.score for hit in hits]
+        if self.mmr_threshold is not None and hits:
+            scores, places = get_top_k_mmr_embeddings(
+                self.embedding or [],
+                [hit.dense or [] for hit in hits],
+                similarity_top_k=self.k,
+                mmr_threshold=self.mmr_threshold,
+            )
+            hits = [hits[place] for place in places]
+        nodes = [node_of(replace(hit, dense=None)) for hit in hits]
+        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[hit.id for hit in hits])
+
+
+def plan_of(
+    query: VectorStoreQuery,
+    keywords: dict[str, Any],
+    *,
+    sides: Sequence[Side],
+    primary_field: str,
+    doc_id_field: str,
+    metric: str,
+    hidden: Collection[str] = (),
+) -> Plan:
+    """Return what a query asks for.
+
+    Args:
+        query: The query.
+        keywords: Given beside it: those of `KEYWORDS`.
+        sides: Those that the collection has.
+        primary_field: The column of the node's id.
+        doc_id_field: The column of its source document's id.
+        metric: Of the dense side.
+        hidden: Keys of the metadata that cannot be asked for.
+    Raises:
+        TypeError: A keyword is unknown.
+        ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
+    """
+    if unknown := sorted(keywords.keys() - set(KEYWORDS)):
+        raise TypeError(
+            f"a query must be given keywords that it has, got {unknown[0]!r}. There are: {', '.join(KEYWORDS)}."
+        )
+    mode = VectorStoreQueryMode(query.mode)
+    searched = _sides_of(mode, sides)
+    _check_fields(query, mode)
+    text, embedding = _question(query, mode, searched)
+    fused = mode in _FUSED
+    k = query.hybrid_top_k if fused and query.hybrid_top_k is not None else query.similarity_top_k
+    threshold, fetch_k = _mmr(query, mode, keywords)
+    config = keywords.get("milvus_search_config")
+    if config and "dense" not in searched:
+        raise ValueError(f"milvus_search_config must be given in a mode with the dense side, got it in {mode.value!r}.")
+    return Plan(
+        sides=searched,
+        text=text,
+        embedding=embedding,
+        filter=_filter_of(query, keywords.get("string_expr"), primary_field, doc_id_field, hidden),
+        k=k,
+        fetch_k=k if fetch_k is None else fetch_k,
+        depth=query.sparse_top_k,
+        mmr_threshold=threshold,
+        keywords={
+            "group_by": keywords.get("group_by"),
+            "partition_names": keywords.get("milvus_partition_names"),
+            "params": {"dense": search_params_of("milvus_search_config", config, metric)} if config else {},
+            "timeout": keywords.get("timeout"),
+        },
+    )
+
+
+def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side]) -> tuple[Side, ...]:
+    wanted: dict[VectorStoreQueryMode, tuple[Side, ...]] = {
+        Mode.DEFAULT: ("dense",) if "dense" in sides else ("sparse",) if "sparse" in sides else ("bm25",),
+        Mode.SPARSE: ("sparse",),
+        Mode.TEXT_SEARCH: ("bm25",) if "bm25" in sides else ("sparse",),
+        Mode.HYBRID: tuple(sides) if len(sides) > 1 else ("dense", "sparse"),
+        Mode.SEMANTIC_HYBRID: ("dense", "sparse"),
+        Mode.MMR: tuple(sides) if "dense" in sides else ("dense",),
+    }
+    if mode not in wanted:
+        raise ValueError(
+            f"mode must be one of {', '.join(repr(one.value) for one in wanted)}, got {mode.value!r}. Choose one."
+        )
+    if missing := [side for side in wanted[mode] if side not in sides]:
+        raise ValueError(
+            f"mode {mode.value!r} must be used with a store that has a {missing[0]} side, got one that has "
+            f"{' and '.join(sides)} alone. Use mode 'default'."
+        )
+    return wanted[mode]
+
+
+def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
+    """Refuse what a mode would ignore."""
+    if query.output_fields is not None:
+        raise ValueError(
+            f"output_fields must be None, as a node always comes back whole, got {query.output_fields}. Leave it out."
+        )
+    if query.embedding_field is not None:
+        raise ValueError(
+            f"embedding_field of a query must be None, got {query.embedding_field!r}. Name the field where the store "
+            "is opened."
+        )
+    for name in ("alpha", "sparse_top_k", "hybrid_top_k"):
+        if mode not in _FUSED and getattr(query, name) is not None:
+            raise ValueError(
+                f"{name} must be None in mode {mode.value!r}, which fuses nothing, got {getattr(query, name)}. Use "
+                "mode 'hybrid', or leave it out."
+            )
+
+
+def _question(
+    query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
+) -> tuple[str, list[float] | None]:
+    """Return text and dense vector; a blank text may lack its vector, as LlamaIndex's retrievers make none."""
+    if query.query_str is None and any(side != "dense" for side in sides) and mode != Mode.MMR:
+        raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it beside the embedding.")
+    text = query.query_str or ""
+    if query.query_embedding is None and "dense" in sides and (query.query_str is None or not is_blank(text)):
+        raise ValueError(
+            f"query_embedding must be given for mode {mode.value!r}, got None. Embed the question by the model that "
+            "the nodes were embedded by, or use mode 'sparse'."
+        )
+    return text, query.query_embedding
+
+
+def _mmr(
+    query: VectorStoreQuery, mode: VectorStoreQueryMode, keywords: Mapping[str, Any]
+) -> tuple[float | None, int | None]:
+    """Return the threshold and the number of candidates, or None twice in another mode."""
+    given = [name for name in KEYWORDS if name.startswith("mmr_") and keywords.get(name) is not None]
+    if query.mmr_threshold is not None:
+        given.append("mmr_threshold")
+    if mode != Mode.MMR:
+        if given:
+            raise ValueError(
+                f"{given[0]} must be given in mode 'mmr' alone, got it in mode {mode.value!r}. Leave it out."
+            )
+        return None, None
+    if given.count("mmr_threshold") > 1 and query.mmr_threshold != keywords["mmr_threshold"]:
+        raise ValueError(
+            f"mmr_threshold must be given once, got {query.mmr_threshold} in the query and {keywords['mmr_threshold']} "
+            "beside it. Drop one."
+        )
+    if {"mmr_prefetch_factor", "mmr_prefetch_k"} <= set(given):
+        raise ValueError("mmr_prefetch_k or mmr_prefetch_factor must be given, got both. Drop one.")
+    threshold = next(
+        (value for value in (query.mmr_threshold, keywords.get("mmr_threshold")) if value is not None), 0.5
+    )
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"mmr_threshold must be a number from 0 to 1, got {threshold}. 1 is relevance alone.")
+    factor = keywords.get("mmr_prefetch_factor") or _MMR_PREFETCH_FACTOR
+    candidates = keywords.get("mmr_prefetch_k") or factor * query.similarity_top_k
+    return threshold, max(min(int(candidates), MOST_CANDIDATES), query.similarity_top_k)
+
+
+def _filter_of(
+    query: VectorStoreQuery,
+    string_expr: str | None,
+    primary_field: str,
+    doc_id_field: str,
+    hidden: Collection[str],
+) -> Filter | str | None:
+    filters: list[Filter] = []
+    if query.node_ids:  # every retriever of an index over a store that keeps text says [], for no restriction
+        filters.append(Compare(primary_field, "in", list(query.node_ids), column=True))
+    if query.doc_ids is not None:
+        filters.append(Compare(doc_id_field, "in", list(query.doc_ids), column=True))
+    if query.filters is not None:
+        filters.append(from_metadata_filters(query.filters, hidden))
+    if string_expr:
+        if filters:
+            raise ValueError(
+                "string_expr must be given without filters, node_ids and doc_ids, got both. Say it all in string_expr, "
+                "or all in filters."
+            )
+        return string_expr
+    return And(*filters) if filters else None

@@ -1,0 +1,70 @@
+"""Queries to a collection: planned, encoded and asked, sync and async alike. Knows no writing."""
+
+import asyncio
+from abc import ABC
+from typing import Any
+
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryResult
+
+from splade_integrations.llama_index.base import CollectionStore
+from splade_integrations.llama_index.options import ranker_of
+from splade_integrations.llama_index.queries import Plan, plan_of
+
+__all__ = ["Searching"]
+
+
+class Searching(CollectionStore, ABC):
+    """The part of a store that answers queries."""
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Return the best nodes, best first. What each mode does stands at the class.
+
+        Args:
+            query: The question, its embedding, mode, filters, and how many nodes. A blank question is answered by the
+                sides that can answer. `doc_ids` restricts the search to nodes of these documents ([] finds nothing),
+                `node_ids` to these nodes ([] is no restriction, as LlamaIndex's retrievers say it for that).
+            **kwargs: A retriever's `vector_store_kwargs`:
+                `string_expr`, a filter in Milvus's language, instead of filters;
+                `milvus_partition_names`;
+                `group_by`, a key of the metadata, or "doc_id" for the best node of each document;
+                `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
+                `mmr_threshold` (1: relevance alone, 0: novelty alone, default 0.5), `mmr_prefetch_k` or
+                `mmr_prefetch_factor` (default 4 times as many candidates as results);
+                `timeout` in seconds.
+        Raises:
+            TypeError: A keyword is unknown.
+            ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
+            TimeoutError: The server does not answer.
+        """
+        plan, ranker = self._plan(query, kwargs)
+        terms = None
+        if plan.needs_terms and self.sparse_embedding_function is not None:
+            [terms] = self.sparse_embedding_function.encode_queries([plan.text])
+        return plan.result(self._collection.search(plan.queries(terms), ranker=ranker, **plan.search()))
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Search as `query` does."""
+        if not (self.use_async_client and self._is_there):
+            return await asyncio.to_thread(self.query, query, **kwargs)
+        plan, ranker = self._plan(query, kwargs)
+        terms = None
+        if plan.needs_terms and self.sparse_embedding_function is not None:
+            [terms] = await self.sparse_embedding_function.async_encode_queries([plan.text])
+        return plan.result(await self._collection.asearch(plan.queries(terms), ranker=ranker, **plan.search()))
+
+    def _plan(self, query: VectorStoreQuery, keywords: dict[str, Any]) -> tuple[Plan, Any]:
+        schema, fields = self._collection.schema, self._collection.fields
+        plan = plan_of(
+            query,
+            keywords,
+            sides=tuple(schema.sides),
+            primary_field=schema.primary_field if fields is None else fields.primary,
+            doc_id_field=self.doc_id_field,
+            metric=self.similarity_metric,
+            hidden=self._hidden,
+        )
+        if query.doc_ids is not None:
+            self._check_doc_id_field()
+        if len(plan.sides) == 1:
+            return plan, None
+        return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)

@@ -1,0 +1,102 @@
+"""What the engines' dialects share: every comparison comes down to eight questions. Knows no engine's words."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from splade_integrations.milvus.filters.said import Said
+from splade_integrations.milvus.filters.tree import LARGEST_INT, ORDERS, SMALLEST_INT, Compare, kind
+
+# Below this bound a float holds every integer.
+EXACT_FLOATS = 2**53
+
+
+class Dialect(ABC):
+    """How one engine asks for the value under one key. A question may be negated; it then holds for all other rows."""
+
+    def __init__(self, compare: Compare) -> None:
+        self.compare = compare
+
+    def said(self, negated: bool) -> Said:
+        """Return what the engine says for the comparison, or for its negation."""
+        operator, operand = self.compare.operator, self.compare.operand
+        if operator in ("ne", "nin"):
+            operator, negated = {"ne": "eq", "nin": "in"}[operator], not negated
+        if operator in ("exists", "is_empty"):
+            ask = self.exists if operator == "exists" else self.is_empty
+            return ask(negated is operand)
+        if operator in ORDERS:
+            if kind(operand) in ("string", "number"):
+                return self.ordered(operator, as_whole(operand), negated)
+            # null, lists and objects have no order; false comes before true.
+            members = [each for each in (False, True) if kind(operand) == "bool" and ORDERS[operator](each, operand)]
+            return self.one_of(members, negated)
+        if operator in ("eq", "in"):
+            members = [as_whole(each) for each in ([operand] if operator == "eq" else operand) if each is not None]
+            return self.one_of(members, negated)
+        if operator == "text_match":
+            return self.text(operand, negated)
+        if operator == "text_match_insensitive":
+            return self.text_in_any_case(operand, negated)
+        members = [as_whole(each) for each in ([operand] if operator == "contains" else operand)]
+        return self.holds_any(members, negated) if operator == "any" else self.holds_all(members, negated)
+
+    def one_of(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value equals one of the members, none of them null."""
+        return self.equals_one(members, negated) if members else Said(negated)
+
+    @abstractmethod
+    def equals_one(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value equals one of these (at least one) members."""
+
+    @abstractmethod
+    def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
+        """Return what says that the value is of the bound's kind and above or below it."""
+
+    @abstractmethod
+    def holds_any(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value is a list with at least one of the members."""
+
+    @abstractmethod
+    def holds_all(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value is a list with all members."""
+
+    @abstractmethod
+    def text(self, part: str, negated: bool) -> Said:
+        """Return what says that the value is a string with this part."""
+
+    @abstractmethod
+    def text_in_any_case(self, part: str, negated: bool) -> Said:
+        """Return what says that the value is a string with this part, in upper or lower case."""
+
+    @abstractmethod
+    def exists(self, negated: bool) -> Said:
+        """Return what says that the key is there and not null."""
+
+    @abstractmethod
+    def is_empty(self, negated: bool) -> Said:
+        """Return what says that the key is absent, or holds null, "" or []."""
+
+
+def as_whole(value: Any) -> Any:
+    """Return a whole float as the int that equals it, if 64 bits hold it: engines compare whole numbers exactly."""
+    if isinstance(value, float) and value.is_integer() and SMALLEST_INT <= value <= LARGEST_INT:
+        return int(value)
+    return value
+
+
+def by_kind(members: list[Any]) -> dict[str, list[Any]]:
+    """Return the members in groups that an engine takes in one list: ints, floats, strings, bools, others."""
+    groups: dict[str, list[Any]] = {}
+    for member in members:
+        name = type(member).__name__ if isinstance(member, (bool, int, float, str)) else "other"
+        groups.setdefault(name, []).append(member)
+    return groups
+
+
+def escaped_pattern(part: str) -> str:
+    """Return the `like` pattern for a text with this part, with like's wildcards % and _ escaped."""
+    for special in ("\\", "%", "_"):
+        part = part.replace(special, f"\\{special}")
+    return f"%{part}%"

@@ -1,0 +1,135 @@
+"""milvus-lite 3: an evaluator in Python. Comparisons are Python's, and unknown (None) for absent keys and other kinds.
+
+So true equals 1 and is below 2; `not` of an unknown answer is unknown, while `is null`, `like` and `json_contains`
+always answer; a string that reads as a JSON list counts as one in `json_contains`; `like` has no escape.
+Source: milvus_lite/search/filter of milvus-lite 3.2.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from splade_integrations.milvus.filters.dialect import Dialect
+from splade_integrations.milvus.filters.said import Expression, Said, all_of, any_of, both, either
+from splade_integrations.milvus.filters.text import Layout, is_name, literal, quote
+from splade_integrations.milvus.filters.tree import ORDERS, Compare, kind
+
+SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
+
+# Each comparison reads the row's JSON anew (some 5 microseconds): above this many, one pass in Python costs less.
+MOST_COMPARISONS = 16
+
+# Words that milvus-lite reads before it looks for a name.
+KEYWORDS = frozenset({"and", "or", "not", "in", "like", "is", "null", "exists", "true", "false", "iso", "interval"})
+
+
+class Lite3(Dialect):
+    """The value under a metadata key, asked of milvus-lite 3."""
+
+    def __init__(self, compare: Compare, layout: Layout) -> None:
+        super().__init__(compare)
+        self.value = f"{layout.document}[{quote(compare.key)}]"
+        # json_contains takes a JSON field's path or a dynamic key's bare name.
+        bare = is_name(compare.key) and compare.key.lower() not in KEYWORDS
+        self.listed = self.value if layout.metadata is not None else compare.key if bare else None
+        self.is_null = f"{self.value} is null"
+        self.is_text = f'{self.value} like "%"'
+        self.some_value = f"{self.value} is not null"
+
+    @property
+    def is_list(self) -> str | None:
+        """What a list matches, and no string that reads as one; None if this key cannot be asked."""
+        if self.listed is None:
+            return None
+        return f"(json_contains_all({self.listed}, []) and not ({self.is_text}))"
+
+    def equals_one(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value equals one of the members."""
+        if len(members) > MOST_COMPARISONS:
+            return Said(negated, self._about(members))
+        parts = [self._equals(member, negated) for member in members]
+        return all_of(parts) if negated else any_of(parts)
+
+    def _about(self, members: list[Any]) -> Expression:
+        """Return what rows match whose value lies between members of one kind; all with a value if kinds are mixed."""
+        if not (all(kind(each) == "string" for each in members) or all(kind(each) == "number" for each in members)):
+            return self.some_value
+        least, most = min(members), max(members)
+        return both(f"{self.value} >= {literal(least)}", f"{self.value} <= {literal(most)}")
+
+    def _equals(self, member: Any, negated: bool) -> Said:
+        if not isinstance(member, (bool, int, float, str)):
+            return Said(negated, self.some_value)
+        equal = f"{self.value} == {literal(member)}"
+        # The bool and the number that Python takes for the same.
+        doubt = not isinstance(member, str) and member in (0, 1) and equal
+        return Said(either(self.is_null, f"{self.value} != {literal(member)}") if negated else equal, doubt)
+
+    def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
+        """Return what says that the value is above or below the bound."""
+        other = f"{self.value} {INVERSE[operator]} {literal(bound)}"
+        if not negated:
+            bools: list[Expression] = (
+                []
+                if isinstance(bound, str)
+                else [f"{self.value} == {each}" for each in (0, 1) if ORDERS[operator](each, bound)]
+            )
+            return Said(f"{self.value} {SIGNS[operator]} {literal(bound)}", either(*bools))
+        if isinstance(bound, str):
+            return Said(either(self.is_null, f"not ({self.is_text})", other))
+        # An object answers neither the order nor any kind: it cannot be told from a number.
+        is_list = self.is_list or False
+        rest = both(self.some_value, f"not ({self.is_text})", is_list is False or f"not {is_list}")
+        return Said(either(self.is_null, self.is_text, is_list, other), rest)
+
+    def holds_any(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value is a list with one of the members."""
+        return self._holds("any", members, negated) if members else Said(negated)
+
+    def holds_all(self, members: list[Any], negated: bool) -> Said:
+        """Return what says that the value is a list with all members."""
+        return self._holds("all", members, negated)
+
+    def _holds(self, which: str, members: list[Any], negated: bool) -> Said:
+        if self.is_list is None:
+            return Said(negated, self.some_value)
+        if not all(isinstance(member, (bool, int, float, str)) for member in members):
+            return Said(negated, self.is_list)
+        held = f"json_contains_{which}({self.listed}, [{', '.join(map(literal, members))}])"
+        doubt = any(not isinstance(member, str) and member in (0, 1) for member in members) and held
+        if negated:
+            return Said(either(f"not {held}", self.is_text), doubt)
+        return Said(both(held, f"not ({self.is_text})"), doubt)
+
+    def text(self, part: str, negated: bool) -> Said:
+        """Return what says that the value is a string with this part."""
+        return pattern_said(self.value, part, negated)
+
+    def text_in_any_case(self, part: str, negated: bool) -> Said:
+        """Return what says that the value is a string with this part, in upper or lower case."""
+        return Said(negated, self.is_text)
+
+    def exists(self, negated: bool) -> Said:
+        """Return what says that the key is there and not null."""
+        return Said(self.is_null if negated else self.some_value)
+
+    def is_empty(self, negated: bool) -> Said:
+        """Return what says that the key is absent, or holds null, "" or []."""
+        no_text = f'{self.value} != ""' if negated else f'{self.value} == ""'
+        if self.is_list is None:
+            return Said(both(self.some_value, no_text) if negated else either(self.is_null, no_text), self.some_value)
+        # A list holds its first item, unless it has none.
+        holds_first = f"json_contains({self.listed}, {self.listed}[0])"
+        if negated:
+            return Said(both(self.some_value, no_text, f"(not {self.is_list} or {holds_first})"))
+        return Said(either(self.is_null, no_text, both(self.is_list, f"not {holds_first}")))
+
+
+def pattern_said(value: str, part: str, negated: bool) -> Said:
+    """Return what milvus-lite 3 says for a string with this part: _ stands for what its like cannot escape."""
+    wild = part
+    for special in ("%", "_", "\\"):
+        wild = wild.replace(special, "_")
+    like = f"{value} like {quote(f'%{wild}%')}"
+    return Said(either(f"{value} is null", f"not ({like})") if negated else like, "_" in wild and like)

@@ -1,0 +1,66 @@
+"""What an engine can say of a filter: an expression, and the rows for which the expression may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# An expression, or a constant: True for all rows, False for none.
+Expression = str | bool
+
+
+class Said(NamedTuple):
+    """An expression that is right except perhaps on the rows that match `doubt`."""
+
+    expr: Expression
+    doubt: Expression = False
+
+    @property
+    def reach(self) -> Expression:
+        """What every row matches that satisfies the filter."""
+        return either(self.expr, self.doubt)
+
+
+# The engine has no word for it: every row has to be looked at.
+UNSAYABLE = Said(False, True)
+
+
+def both(*expressions: Expression) -> Expression:
+    """Return the expression that holds where all of these do.
+
+    Example:
+        >>> both("a == 1", True, "b == 2"), both("a == 1", False), both()
+        ('(a == 1 and b == 2)', False, True)
+    """
+    return _joined("and", expressions, neutral=True)
+
+
+def either(*expressions: Expression) -> Expression:
+    """Return the expression that holds where one of these does.
+
+    Example:
+        >>> either("a == 1", False, "b == 2"), either("a == 1", True), either()
+        ('(a == 1 or b == 2)', True, False)
+    """
+    return _joined("or", expressions, neutral=False)
+
+
+def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expression:
+    kept = list(dict.fromkeys(each for each in expressions if each is not neutral))
+    if (not neutral) in [each for each in kept if isinstance(each, bool)]:
+        return not neutral
+    if not kept:
+        return neutral
+    return kept[0] if len(kept) == 1 else f"({f' {word} '.join(str(each) for each in kept)})"
+
+
+def all_of(parts: Sequence[Said]) -> Said:
+    """Return what holds where all parts do. Only rows that every part without doubt admits can be in doubt."""
+    doubts = either(*(part.doubt for part in parts))
+    certain = [part.expr for part in parts if part.doubt is False]
+    return Said(both(*(part.expr for part in parts)), both(doubts, *certain))
+
+
+def any_of(parts: Sequence[Said]) -> Said:
+    """Return what holds where one of the parts does."""
+    return Said(either(*(part.expr for part in parts)), either(*(part.doubt for part in parts)))

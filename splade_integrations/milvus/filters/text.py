@@ -1,0 +1,148 @@
+"""The words of Milvus's expressions: names, literals and lists of ids, quoted so that no value changes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+# milvus-lite 2 knows the first two of these escapes alone: see readable_by_lite2. Tabs may stand as they are.
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class FilterError(ValueError):
+    """A filter that is malformed, or that the engine cannot answer exactly; the message names key and operator."""
+
+
+class Engine(StrEnum):
+    """What answers: they differ in what their expressions can say, and in what the same expression means."""
+
+    LITE3 = "milvus-lite 3"
+    LITE2 = "milvus-lite 2"
+    SERVER = "server"
+
+    @classmethod
+    def of(cls, server_version: str | None) -> Engine:
+        """Return the engine that `get_server_version()` names; milvus-lite 2 has no such call, which None stands for.
+
+        Example:
+            >>> Engine.of("milvus_lite-3.2.2").value, Engine.of("2.6.4").value, Engine.of(None).value
+            ('milvus-lite 3', 'server', 'milvus-lite 2')
+        """
+        if server_version is None:
+            return cls.LITE2
+        lite = re.match(r"milvus[_-]lite\D*(\d+)", server_version, re.IGNORECASE)
+        if lite is None:
+            return cls.SERVER
+        return cls.LITE2 if int(lite[1]) < 3 else cls.LITE3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a collection holds what a filter asks for.
+
+    Args:
+        primary: The primary field's name.
+        primary_is_text: Whether primary keys are strings (else int64).
+        metadata: The JSON field with each document's metadata, not nullable; None if metadata are dynamic keys.
+        columns: Fields by name with their `DataType`, as an int: metadata keys that have a typed column.
+        own: Further fields, which are no metadata; `Compare(…, column=True)` alone asks for them.
+    """
+
+    primary: str = "pk"
+    primary_is_text: bool = True
+    metadata: str | None = "metadata"
+    columns: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep copies of the columns that nobody can change."""
+        for fields in ("columns", "own"):
+            kinds = {name: int(kind) for name, kind in getattr(self, fields).items()}
+            object.__setattr__(self, fields, MappingProxyType(kinds))
+
+    @property
+    def document(self) -> str:
+        """What the keys of the metadata are looked up in."""
+        return "$meta" if self.metadata is None else self.metadata
+
+
+def quote(text: str) -> str:
+    r"""Return a string literal of Milvus's expressions that stands for exactly this text.
+
+    Example:
+        >>> print(quote('C:\\new "draft"'))
+        "C:\\new \"draft\""
+    """
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def ids_expr(
+    field: str, ids: Iterable[str | int], engine: Engine | None = None, *, negated: bool = False, is_text: bool = True
+) -> str:
+    """Return the expression for the rows with one of these primary keys, or for all other rows if negated.
+
+    Args:
+        field: The primary field's name.
+        ids: Primary keys; none of them match no row.
+        engine: What answers, to refuse a key that it cannot read.
+        negated: Whether the rows with other keys are meant.
+        is_text: Whether the field holds strings (else int64), which tells where there are no ids.
+
+    Raises:
+        TypeError: An id is neither a str nor an int.
+        FilterError: The engine cannot read this key in an expression.
+
+    Example:
+        >>> print(ids_expr("pk", ["it's", "b"]))
+        pk in ["it's", "b"]
+        >>> print(ids_expr("pk", []))
+        (pk == "a" and pk == "b")
+    """
+    keys = list(ids)
+    for position, key in enumerate(keys):
+        if not isinstance(key, (str, int)) or isinstance(key, bool):
+            raise TypeError(f"ids[{position}] must be a str or an int, got {type(key).__name__}.")
+        if engine is Engine.LITE2 and isinstance(key, str) and not readable_by_lite2(key):
+            raise FilterError(
+                f"ids[{position}] must not hold a line break on milvus-lite 2, got {key!r}. Use milvus-lite 3."
+            )
+    if keys:
+        return f"{field} {'not in' if negated else 'in'} [{', '.join(literal(key, engine) for key in keys)}]"
+    if negated:
+        return ""
+    # An empty list is an error on milvus-lite 2, and a constant alone is no expression there.
+    one, other = ('"a"', '"b"') if is_text else ("0", "1")
+    return f"({field} == {one} and {field} == {other})"
+
+
+def literal(value: Any, engine: Engine | None = None) -> str:
+    """Return a string, number or bool as Milvus's expressions write it.
+
+    Example:
+        >>> literal(True), literal(-2), literal(1e300), literal("a")
+        ('true', '-2', '1e+300', '"a"')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return repr(value)
+    quoted = quote(value)
+    if engine is Engine.SERVER and not quoted.isascii():
+        # A server's parser rewrites Chinese characters as \\uXXXX, which cuts those beyond 16 bits off.
+        quoted = "".join(each if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in quoted)
+    return quoted
+
+
+def readable_by_lite2(text: str) -> bool:
+    """Return whether milvus-lite 2 reads a literal of this text: it knows no escape for a line break."""
+    return "\n" not in text and "\r" not in text and "\0" not in text
+
+
+def is_name(text: str) -> bool:
+    """Return whether the text can stand in an expression as a name, unquoted."""
+    return _NAME.fullmatch(text) is not None

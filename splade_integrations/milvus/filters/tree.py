@@ -1,0 +1,348 @@
+"""A filter as a tree of comparisons, its meaning as a Python predicate, and its form as a dict. Knows no engine.
+
+The meaning is the same on every engine:
+
+- A key that is absent, or holds null, never satisfies eq, in, gt, gte, lt, lte, contains, any, all or text_match, and
+  always satisfies ne, nin and is_empty. exists is true if it holds anything but null.
+- Values of different JSON kinds are unequal and unordered: true is not 1, while 1 is 1.0. false comes before true.
+- and, or and not are two-valued: not is true exactly if the filter below it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from typing import Any, TypeGuard
+
+from splade_integrations.milvus.filters.text import FilterError
+
+ORDERS = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
+TAKES_A_LIST = frozenset({"in", "nin", "any", "all"})
+TAKES_A_TEXT = frozenset({"text_match", "text_match_insensitive"})
+TAKES_YES_OR_NO = frozenset({"exists", "is_empty"})
+OPERATORS = frozenset({"eq", "ne", "contains", *ORDERS, *TAKES_A_LIST, *TAKES_A_TEXT, *TAKES_YES_OR_NO})
+
+# Milvus's integers in expressions and in JSON.
+SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
+
+
+class Filter(ABC):
+    """What a document must be to be found: comparisons, joined by `&`, `|` and `~`. Immutable, compared by value.
+
+    Example:
+        >>> recent = Compare("year", "gte", 2020) & ~Compare("tags", "contains", "draft")
+        >>> recent.matches({"year": 2024, "tags": ["final"]}), recent.matches({"year": 2024, "tags": ["draft"]})
+        (True, False)
+    """
+
+    @abstractmethod
+    def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
+        """Return whether a document satisfies the filter.
+
+        Args:
+            metadata: The document's metadata, JSON values by key.
+            columns: Values of the collection's own fields, which `Compare(…, column=True)` asks for.
+        """
+
+    def __and__(self, other: Filter) -> And:
+        return And(self, other)
+
+    def __or__(self, other: Filter) -> Or:
+        return Or(self, other)
+
+    def __invert__(self) -> Not:
+        return Not(self)
+
+
+@dataclass(frozen=True, init=False)
+class And(Filter):
+    """All of the filters hold; every document satisfies an empty one."""
+
+    filters: tuple[Filter, ...]
+
+    def __init__(self, *filters: Filter) -> None:
+        object.__setattr__(self, "filters", _checked(filters, "And"))
+
+    def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
+        """Return whether all of the filters hold."""
+        return all(each.matches(metadata, columns) for each in self.filters)
+
+
+@dataclass(frozen=True, init=False)
+class Or(Filter):
+    """At least one of the filters holds; no document satisfies an empty one."""
+
+    filters: tuple[Filter, ...]
+
+    def __init__(self, *filters: Filter) -> None:
+        object.__setattr__(self, "filters", _checked(filters, "Or"))
+
+    def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
+        """Return whether one of the filters holds."""
+        return any(each.matches(metadata, columns) for each in self.filters)
+
+
+@dataclass(frozen=True)
+class Not(Filter):
+    """The filter does not hold."""
+
+    filter: Filter
+
+    def __post_init__(self) -> None:
+        """Check that it negates a filter."""
+        _checked((self.filter,), "Not")
+
+    def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
+        """Return whether the filter does not hold."""
+        return not self.filter.matches(metadata, columns)
+
+
+@dataclass(frozen=True)
+class Compare(Filter):
+    """One key compared with one operand.
+
+    Operators: eq, ne; gt, gte, lt, lte (numbers, strings or bools, each among their kind); in, nin (a list); exists,
+    is_empty (True, the default, or False; is_empty holds for an absent key, null, "" and []); contains (a list under
+    the key holds the operand), any, all (it holds one, or all, of a list); text_match (a string under the key holds
+    the operand, case-sensitive), text_match_insensitive.
+
+    Args:
+        key: A metadata key, or the name of a field of the collection if `column` is true.
+        operator: One of `OPERATORS`.
+        operand: What to compare with: JSON values alone.
+        column: Whether `key` names a field of the collection, not a metadata key.
+
+    Raises:
+        FilterError: The operator is unknown, or the operand does not fit it.
+
+    Example:
+        >>> Compare("year", "in", [1999, 2001]).matches({"year": 1999.0})
+        True
+        >>> Compare("year", "gt", float("nan"))
+        Traceback (most recent call last):
+        splade_integrations.milvus.filters.tree.FilterError: The operand of gt on 'year' must be finite, got nan.
+    """
+
+    key: str
+    operator: str
+    operand: Any = None
+    column: bool = False
+
+    def __post_init__(self) -> None:
+        """Check key, operator and operand, and keep a copy that nobody can change."""
+        if not isinstance(self.key, str):
+            raise FilterError(
+                f"A filter's key must be a str, got {type(self.key).__name__}. Metadata keys are strings."
+            )
+        _check_text(self.key, f"The key {self.key!r} of a filter")
+        if self.operator not in OPERATORS:
+            raise FilterError(
+                f"The operator on {self.key!r} must be one of {', '.join(sorted(OPERATORS))}, got {self.operator!r}."
+            )
+        object.__setattr__(self, "operand", self._checked_operand())
+
+    def _checked_operand(self) -> Any:
+        what = f"The operand of {self.operator} on {self.key!r}"
+        operand = self.operand
+        if self.operator in TAKES_YES_OR_NO:
+            if operand not in (None, True, False) or (
+                isinstance(operand, (int, float)) and not isinstance(operand, bool)
+            ):
+                raise FilterError(f"{what} must be True or False, got {operand!r}.")
+            return operand is not False
+        if self.operator in TAKES_A_TEXT and not isinstance(operand, str):
+            raise FilterError(f"{what} must be a str, got {type(operand).__name__}. Numbers are compared by eq.")
+        if self.operator in TAKES_A_LIST:
+            if not isinstance(operand, (list, tuple, set, frozenset)):
+                raise FilterError(
+                    f"{what} must be a list, got {type(operand).__name__}. Wrap one value: [{operand!r}]."
+                )
+            operand = list(operand)
+        if (self.operator == "ne" and operand is None) or (self.operator == "nin" and None in operand):
+            raise FilterError(
+                f"{what} must not be None, which every document would satisfy. "
+                f"Use exists for documents that have the key: Compare({self.key!r}, 'exists')."
+            )
+        return _frozen(operand, what)
+
+    def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
+        """Return whether the value under the key satisfies the comparison."""
+        value = (columns or {}).get(self.key) if self.column else metadata.get(self.key)
+        return holds(value, self.operator, self.operand)
+
+
+def holds(value: Any, operator: str, operand: Any) -> bool:
+    """Return whether a metadata value (None for an absent one) satisfies the operator and its operand.
+
+    Example:
+        >>> holds(True, "eq", 1), holds(1, "eq", 1.0), holds(None, "ne", 1), holds([], "is_empty", True)
+        (False, True, True, True)
+    """
+    if operator == "ne":
+        return not holds(value, "eq", operand)
+    if operator == "nin":
+        return not holds(value, "in", operand)
+    if operator == "exists":
+        return (value is not None) is operand
+    if operator == "is_empty":
+        return (value is None or ((is_list(value) or isinstance(value, str)) and len(value) == 0)) is operand
+    if value is None:
+        return False
+    if operator == "eq":
+        return same(value, operand)
+    if operator == "in":
+        return any(same(value, member) for member in operand)
+    if operator in ORDERS:
+        return kind(value) == kind(operand) in ("string", "number", "bool") and ORDERS[operator](value, operand)
+    if operator in TAKES_A_TEXT:
+        if not isinstance(value, str):
+            return False
+        return operand in value if operator == "text_match" else operand.lower() in value.lower()
+    if not is_list(value):
+        return False
+    members = [operand] if operator == "contains" else operand
+    held = (any(same(item, member) for item in value) for member in members)
+    return any(held) if operator == "any" else all(held)
+
+
+def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Return whether the value is a list of JSON."""
+    return isinstance(value, (list, tuple))
+
+
+def kind(value: Any) -> str:
+    """Return the JSON kind of a value: null, bool, number, string, list or object."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "list" if is_list(value) else "object"
+
+
+def same(left: Any, right: Any) -> bool:
+    """Return whether two JSON values are equal, kind by kind: true is not 1, 1 is 1.0.
+
+    Example:
+        >>> same([1, {"a": True}], [1.0, {"a": True}]), same([1], [True])
+        (True, False)
+    """
+    if kind(left) != kind(right):
+        return False
+    if is_list(left):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return bool(left == right)
+
+
+def _checked(filters: tuple[Any, ...], what: str) -> tuple[Filter, ...]:
+    for position, each in enumerate(filters):
+        if not isinstance(each, Filter):
+            raise FilterError(f"{what} joins filters, got {type(each).__name__} at position {position}. See from_dict.")
+    return filters
+
+
+class _Object(dict[str, Any]):
+    """A JSON object as an operand, which can be hashed with the filter that holds it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self))
+
+
+def _frozen(operand: Any, what: str) -> Any:
+    """Return the operand with tuples for lists, checked to be JSON that Milvus can hold."""
+    if operand is None or isinstance(operand, bool):
+        return operand
+    if isinstance(operand, str):
+        _check_text(operand, what)
+        return operand
+    if isinstance(operand, int):
+        if not SMALLEST_INT <= operand <= LARGEST_INT:
+            raise FilterError(f"{what} must fit into 64 bits, got {operand}. Use a float or a str.")
+        return int(operand)
+    if isinstance(operand, float):
+        if not math.isfinite(operand):
+            raise FilterError(f"{what} must be finite, got {operand}. JSON has no such number: leave it out.")
+        return float(operand)
+    if is_list(operand):
+        return tuple(_frozen(member, what) for member in operand)
+    if isinstance(operand, Mapping) and all(isinstance(key, str) for key in operand):
+        return _Object((key, _frozen(value, what)) for key, value in operand.items())
+    raise FilterError(
+        f"{what} must be JSON (a str, number, bool, list or dict of them), got {type(operand).__name__}. "
+        "Convert it as you did when you stored it."
+    )
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise FilterError(
+            f"{what} must be valid Unicode, got a lone surrogate at {err.start}. Decode it first."
+        ) from err
+
+
+JOINS = {"$and": And, "$or": Or}
+
+
+def from_dict(conditions: Mapping[str, Any]) -> Filter:
+    """Return the filter that a dict in LangChain's usual form stands for.
+
+    A key stands with a value (`{"tenant": "a"}`) or with operators (`{"year": {"$gte": 2000, "$lt": 2010}}`). `$and`
+    and `$or` take a list of dicts, `$not` one dict, of conditions or, below a key, of operators. Several entries hold
+    together. Operators are those of `Compare` with a `$`, so $eq $ne $gt $gte $lt $lte $in $nin $exists and more.
+
+    Raises:
+        FilterError: A key or operator is not of this form; the message names it.
+
+    Example:
+        >>> from_dict({"tenant": "a", "year": {"$gte": 2000}}).matches({"tenant": "a", "year": 1999})
+        False
+        >>> from_dict({"$not": {"tenant": {"$in": ["a", "b"]}}})
+        Not(filter=Compare(key='tenant', operator='in', operand=('a', 'b'), column=False))
+    """
+    if not isinstance(conditions, Mapping):
+        raise FilterError(f"A filter must be a dict, got {type(conditions).__name__}. An expression is given as a str.")
+    return _all_of([_condition(key, value) for key, value in conditions.items()])
+
+
+def _condition(key: Any, value: Any) -> Filter:
+    if key in JOINS:
+        if not is_list(value) or not value:
+            raise FilterError(f"{key} must be given a list of one or more dicts, got {value!r}.")
+        return JOINS[key](*(from_dict(each) for each in value))
+    if key == "$not":
+        return Not(from_dict(value))
+    if isinstance(key, str) and key.startswith("$"):
+        raise FilterError(f"The operator {key!r} must stand below a key, or be $and, $or, $not. Write {{key: {{…}}}}.")
+    if not isinstance(value, Mapping):
+        return Compare(key, "eq", value)
+    if not value:
+        raise FilterError(f"The operators of {key!r} must not be empty, got {{}}. Write {{{key!r}: {{'$eq': value}}}}.")
+    return _all_of([_operation(key, name, operand) for name, operand in value.items()])
+
+
+def _operation(key: Any, name: Any, operand: Any) -> Filter:
+    if name == "$not":
+        if not isinstance(operand, Mapping):
+            raise FilterError(
+                f"$not on {key!r} must be given a dict of operators, got {operand!r}. Use $ne for a value."
+            )
+        return Not(_condition(key, operand))
+    operator = name.removeprefix("$") if isinstance(name, str) and name.startswith("$") else None
+    if operator not in OPERATORS:
+        known = ", ".join(f"${each}" for each in sorted(OPERATORS))
+        raise FilterError(f"The operator on {key!r} must be one of $not, {known}, got {name!r}.")
+    return Compare(key, operator, operand)
+
+
+def _all_of(filters: list[Filter]) -> Filter:
+    return filters[0] if len(filters) == 1 else And(*filters)

@@ -1,0 +1,199 @@
+"""A collection that is there, or will be: opened, created, dropped, and its fields learnt. Knows no rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.defaults import READ_TIMEOUT, WRITE_TIMEOUT
+from splade_integrations.milvus.filters import Engine, Layout
+from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
+from splade_integrations.milvus.retries import perform
+from splade_integrations.milvus.schema import Fields, Schema
+from splade_integrations.milvus.searching import Call
+from splade_integrations.models.fingerprint import Fingerprint
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import AsyncMilvusClient, MilvusClient
+
+__all__ = ["Opening", "layout_of"]
+
+
+class Opening:
+    """The first half of `Collection`, whose arguments it takes."""
+
+    def __init__(
+        self,
+        name: str,
+        schema: Schema,
+        connection: Connection,
+        *,
+        fingerprint: Fingerprint | None = None,
+        allow_other_encoder: bool = False,
+        drop_old: bool = False,
+        timeout: float | None = None,
+        partition_names: Sequence[str] | None = None,
+        create_options: Mapping[str, Any] | None = None,
+        description: str = "",
+        replica_number: int = 1,
+    ) -> None:
+        self.name, self.schema, self.connection = name, schema, connection
+        schema.typed()  # says what is wrong with it
+        self._fingerprint, self._allow_other_encoder = fingerprint, allow_other_encoder
+        self._timeout, self._partition_names = timeout, partition_names
+        self._create_options, self._description = dict(create_options or {}), description
+        self._replica_number = replica_number
+        self._fields: Fields | None = None
+        self._partitions: set[str] = set()
+        if drop_old:
+            self.drop()
+        elif self.exists():
+            self._learn()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Opening":
+        return self  # clients and locks are made to be shared
+
+    # What it is
+
+    @property
+    def client(self) -> MilvusClient:
+        """The client."""
+        return self.connection.client
+
+    @property
+    def aclient(self) -> AsyncMilvusClient | None:
+        """The async client of the running event loop; None if there is only another's sync client."""
+        return self.connection.aclient
+
+    @property
+    def engine(self) -> Engine:
+        """What answers."""
+        return self.connection.engine
+
+    @property
+    def fields(self) -> Fields | None:
+        """The fields that it has, or None if there is no collection yet."""
+        if self._fields is None and self.exists():
+            self._learn()
+        return self._fields
+
+    @property
+    def layout(self) -> Layout | None:
+        """Where its metadata are, as filters ask for it; None if there is no collection yet."""
+        fields = self.fields
+        return None if fields is None else layout_of(fields)
+
+    def dense_metric(self) -> str:
+        """Return the metric of the dense side: of its index if the collection is there, else of the one wanted."""
+        if (fields := self.fields) is None:
+            return self.schema.metric_type
+        found = self._do("describe_index", index_name=fields.sides["dense"]) or {}
+        return str(found.get("metric_type", self.schema.metric_type))
+
+    def exists(self, timeout: float | None = None) -> bool:
+        """Return whether there is such a collection.
+
+        Args:
+            timeout: Seconds.
+        Raises:
+            TimeoutError: The server does not answer.
+        """
+        return bool(self._do("has_collection", timeout=self._read_timeout(timeout)))
+
+    def count(self) -> int:
+        """Return how many documents there are."""
+        if self.fields is None:
+            return 0
+        how = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
+        rows = self._do("query", **how)
+        return int(rows[0]["count(*)"])
+
+    # Creating
+
+    def create(self, dense_dim: int | None = None) -> None:
+        """Create the collection, unless another has.
+
+        Args:
+            dense_dim: Width of the dense vectors, if there is a dense side.
+        Raises:
+            ValueError: There is one, and it has other fields or another encoder.
+        """
+        with self.connection.lock:  # of threads that add first, one creates the collection
+            if not self.exists():
+                self._create(dense_dim)
+            self._learn()
+
+    def _create(self, dense_dim: int | None) -> None:
+        text = description_with(self._fingerprint, self._description)
+        definition = self.schema.definition(self.engine, dense_dim, text)
+        how = {"schema": definition, **self._create_options}
+        self._do("create_collection", timeout=self._write_timeout(), **how)
+        record(self.client, self.name, self._fingerprint)
+        # Not waited for: milvus-lite has not the call by which pymilvus waits.
+        indexes = self.schema.indexes(self.engine)
+        self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
+        self.load()
+
+    def _learn(self) -> None:
+        description = self._do("describe_collection")
+        where = self.connection.uri or str(id(self.client))
+        check_encoder(description, where, self._fingerprint, allow_other_encoder=self._allow_other_encoder)
+        fields = Fields.of(description, self.schema)
+        self.load()  # milvus-lite opens a file with its collections released
+        self._fields = fields
+
+    def load(self) -> None:
+        """Make the collection ready to search."""
+        how: dict[str, Any] = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
+        if self._partition_names and self.engine is Engine.SERVER:
+            how["partition_names"] = list(self._partition_names)
+        # Without a limit of its own: a server waits until the collection is in memory.
+        self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
+
+    def drop(self) -> None:
+        """Delete the collection, if it exists.
+
+        Raises:
+            ValueError: The name is an alias. Milvus would delete the collection behind it.
+        """
+        with self.connection.lock:
+            if not self.exists():
+                return
+            name = self._do("describe_collection")["collection_name"]
+            if name != self.name:
+                raise ValueError(
+                    f"the name of a collection to drop must be its own, got {self.name!r}, an alias of {name!r}, which "
+                    "would be deleted with it. Name the collection, or index again behind the alias."
+                )
+            self._do("drop_collection", timeout=self._write_timeout())
+            self._fields = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def described(self) -> dict[str, Any]:
+        """Return what Milvus says of the collection, as `MilvusClient.describe_collection` does."""
+        description: dict[str, Any] = self._do("describe_collection")
+        return description
+
+    def _do(self, method: str, **arguments: Any) -> Any:
+        how = {"collection_name": self.name, "timeout": self._read_timeout(), **arguments}
+        return perform(self.client, Call(method, how), self.connection.uri)
+
+    def _read_timeout(self, timeout: float | None = None) -> float:
+        return timeout or self._timeout or READ_TIMEOUT
+
+    def _write_timeout(self, timeout: float | None = None) -> float:
+        return timeout or self._timeout or WRITE_TIMEOUT
+
+
+def layout_of(fields: Fields) -> Layout:
+    """Return the fields as filters ask for them."""
+    return Layout(
+        primary=fields.primary,
+        primary_is_text=not fields.primary_is_number,
+        metadata=fields.metadata,
+        columns={name: int(kind) for name, (kind, _) in fields.typed.items()},
+        own={name: int(kind) for name, (kind, _) in fields.columns.items()},
+    )

@@ -1,0 +1,125 @@
+"""A collection asked: searched, read by ids or by filter, sync and async by the same conversations."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from splade_integrations.milvus.filters import Filter
+from splade_integrations.milvus.opening import Opening, layout_of
+from splade_integrations.milvus.retries import aask, ask
+from splade_integrations.milvus.rows import Hit
+from splade_integrations.milvus.searching import Conversation, Reader, Search, as_filter
+
+__all__ = ["AnyFilter", "Reading"]
+
+T = TypeVar("T")
+AnyFilter = Filter | Mapping[str, Any] | str | None
+
+
+class Reading(Opening):
+    """The second half of `Collection`: what only reads."""
+
+    def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
+        """Return the best documents, best first.
+
+        One side gives its own scores; several are fused by reciprocal rank, also if only one can answer.
+
+        Args:
+            sides: {side: its query}, as `Search` takes them.
+            filter: A dict, a filter, or an expression of Milvus; it binds every side.
+            **how: What else `Search` takes.
+        Raises:
+            ValueError: An unknown side, partition or parameter.
+            TimeoutError: The server does not answer.
+        """
+        asked = self._asked(sides, filter, how)
+        reader = self._reader()
+        return [] if reader is None else self._ask(reader.search(asked))
+
+    async def asearch(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
+        """Search as `search` does."""
+        asked = self._asked(sides, filter, how)
+        reader = await self._areader()
+        return [] if reader is None else await self._aask(reader.search(asked))
+
+    def get(self, ids: Sequence[str], **how: Any) -> list[Hit]:
+        """Return the documents of these ids, in their order; ids that are not there are left out.
+
+        Args:
+            ids: Their ids.
+            **how: with_dense, partition_names, timeout.
+        """
+        reader = self._reader()
+        return [] if reader is None else self._ask(reader.get(ids, **self._where(how)))
+
+    async def aget(self, ids: Sequence[str], **how: Any) -> list[Hit]:
+        """Read as `get` does."""
+        reader = await self._areader()
+        return [] if reader is None else await self._aask(reader.get(ids, **self._where(how)))
+
+    def iterate(self, filter: AnyFilter = None, **how: Any) -> Iterator[Hit]:
+        """Yield all documents that match, by rising id.
+
+        Args:
+            filter: A dict, a filter, an expression of Milvus, or None for all.
+            **how: with_dense, partition_names, timeout.
+        """
+        condition, where = as_filter(filter), self._where(how)
+        if (reader := self._reader()) is None:
+            return
+        expr = self._ask(reader.expression(condition, where["partition_names"], where["timeout"]))
+        after: Any = None
+        while True:
+            hits, after = self._ask(reader.page(expr, after, **where))
+            yield from hits
+            if after is None:
+                return
+
+    async def aiterate(self, filter: AnyFilter = None, **how: Any) -> AsyncIterator[Hit]:
+        """Yield as `iterate` does."""
+        condition, where = as_filter(filter), self._where(how)
+        if (reader := await self._areader()) is None:
+            return
+        expr = await self._aask(reader.expression(condition, where["partition_names"], where["timeout"]))
+        after: Any = None
+        while True:
+            hits, after = await self._aask(reader.page(expr, after, **where))
+            for hit in hits:
+                yield hit
+            if after is None:
+                return
+
+    # The way to Milvus
+
+    def _asked(self, sides: Mapping[Any, Any], filter: AnyFilter, how: dict[str, Any]) -> Search:
+        return Search(sides=sides, filter=as_filter(filter), **{**how, **self._where(how)})
+
+    def _where(self, how: dict[str, Any]) -> dict[str, Any]:
+        names = how.get("partition_names") or self._partition_names
+        return {**how, "partition_names": names, "timeout": self._read_timeout(how.get("timeout"))}
+
+    def _reader(self) -> Reader | None:
+        if (fields := self.fields) is None:
+            return None
+        params: dict[str, Mapping[str, Any]] = {str(side): value for side, value in self.schema.search_params.items()}
+        return Reader(
+            name=self.name,
+            fields=fields,
+            layout=layout_of(fields),
+            engine=self.engine,
+            columns=tuple(self.schema.columns),
+            search_params=params,
+            partitions=self._partitions,
+        )
+
+    async def _areader(self) -> Reader | None:
+        return self._reader() if self._fields is not None else await asyncio.to_thread(self._reader)
+
+    def _ask(self, conversation: Conversation[T]) -> T:
+        return ask(self.client, self.name, conversation, self.connection.uri)
+
+    async def _aask(self, conversation: Conversation[T]) -> T:
+        client = self.aclient
+        if client is None:
+            return await asyncio.to_thread(self._ask, conversation)
+        return await aask(client, self.name, conversation, self.connection.uri)

@@ -1,0 +1,312 @@
+"""The fields of a collection: those that a new one gets, and those that an existing one has.
+
+A new collection keeps a document's metadata in one JSON field: any key, replaced whole, read back as given. Copies in
+dynamic keys are there for the expressions that users write themselves. Collections of LangChain's and LlamaIndex's own
+stores keep metadata in dynamic keys alone, or in a field for each key; they are taken as they are.
+Knows no rows and no search.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
+from splade_integrations.milvus.filters import Engine
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusClient
+
+__all__ = ["SIDES", "Column", "Fields", "Schema", "Side", "bm25_analyzer"]
+
+Side = Literal["dense", "sparse", "bm25"]
+SIDES: tuple[Side, ...] = ("dense", "sparse", "bm25")
+
+_DENSE_KINDS = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
+_VECTOR_KINDS = (*_DENSE_KINDS, DataType.BINARY_VECTOR, DataType.INT8_VECTOR, DataType.SPARSE_FLOAT_VECTOR)
+_KIND_OF_TYPE = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
+_INTEGER_KINDS = (DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field with a type of its own.
+
+    Args:
+        kind: What it holds.
+        index: Whether to index it, for quick filters.
+        options: What else `CollectionSchema.add_field` takes, such as `max_length`.
+    """
+
+    kind: DataType = DataType.VARCHAR
+    index: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(name: str, value: Any) -> "Column":
+        """Return the column that a user means.
+
+        Args:
+            name: Its name, for the message.
+            value: A column, str, int, float or bool, a kind of pymilvus, or a dict in the form of langchain-milvus:
+                {"dtype": DataType.INT64, "kwargs": {…}}, with "index": True for an index.
+        Raises:
+            TypeError: It is none of these.
+
+        Example:
+            >>> Column.of("year", int).kind.name, Column.of("tenant", {"dtype": DataType.VARCHAR, "index": True}).index
+            ('INT64', True)
+        """
+        if isinstance(value, Column):
+            return value
+        if isinstance(value, type) and value in _KIND_OF_TYPE:
+            return Column(_KIND_OF_TYPE[value])
+        if isinstance(value, DataType):
+            return Column(value)
+        if isinstance(value, Mapping) and "dtype" in value:
+            options = {key: item for key, item in value.items() if key not in ("dtype", "kwargs", "index")}
+            return Column(DataType(value["dtype"]), bool(value.get("index")), {**value.get("kwargs", {}), **options})
+        raise TypeError(
+            f"metadata_fields[{name!r}] must be str, int, float, bool, a DataType or a dict with a 'dtype', "
+            f"got {value!r}. Name its type."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """What a user wants of a collection: names of fields, sides, columns, indexes.
+
+    Args:
+        primary_field, text_field: Names of the fields of ids and texts.
+        dense_field, sparse_field, bm25_field: The name of each side's vectors, or None for no such side. BM25 is
+            Milvus's own function over the text field.
+        metadata_field: The JSON field that holds the metadata. None keeps it in dynamic keys alone, if `dynamic`, else
+            in `metadata_fields` alone.
+        metadata_fields: Keys of the metadata that get a column as well: {key: what `Column.of` takes}.
+        columns: Columns of the caller's own, which hold no metadata.
+        partition_key_field: The key of the metadata that Milvus partitions by.
+        dynamic: Whether a new collection copies the metadata to dynamic keys as well, so that an expression of Milvus's
+            can name a key as it is: `year > 2000`, not `metadata["year"] > 2000`.
+        auto_id: Whether Milvus numbers the rows of a new collection.
+        primary_max_length: Most bytes of an id.
+        number_ids: Whether the ids of a new collection are numbers, given as their digits.
+        metric_type: Of the dense side: "COSINE", "IP" or "L2".
+        index_params, search_params: {side: what takes the place of our defaults}.
+        option_names: {name of a field's argument here: the option by which the user names that field}, for messages.
+    """
+
+    primary_field: str = "pk"
+    text_field: str = "text"
+    dense_field: str | None = "dense"
+    sparse_field: str | None = "sparse"
+    bm25_field: str | None = None
+    metadata_field: str | None = "metadata"
+    metadata_fields: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    partition_key_field: str | None = None
+    dynamic: bool = True
+    auto_id: bool = False
+    primary_max_length: int = MAX_TEXT_BYTES
+    number_ids: bool = False
+    metric_type: str = "COSINE"
+    index_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    search_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    option_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sides(self) -> dict[Side, str]:
+        """The field of each side."""
+        named: dict[Side, str | None] = {
+            "dense": self.dense_field,
+            "sparse": self.sparse_field,
+            "bm25": self.bm25_field,
+        }
+        return {side: name for side, name in named.items() if name is not None}
+
+    def typed(self) -> dict[str, Column]:
+        """Return the columns that copy a key of the metadata, the partition key among them.
+
+        Raises:
+            ValueError: One is named like another field.
+        """
+        typed = {name: Column.of(name, value) for name, value in self.metadata_fields.items()}
+        if self.partition_key_field is not None:
+            typed.setdefault(self.partition_key_field, Column())
+        others = {self.primary_field, self.text_field, self.metadata_field, *self.sides.values(), *self.columns}
+        if taken := sorted(typed.keys() & others):
+            raise ValueError(
+                f"metadata_fields must not use the names of the collection's other fields, got {taken[0]!r}. Rename "
+                "the key, or that field."
+            )
+        return typed
+
+    def definition(self, engine: Engine, dense_dim: int | None, description: str) -> CollectionSchema:
+        """Return the new collection in pymilvus's form.
+
+        Args:
+            engine: That will hold it.
+            dense_dim: Width of the dense vectors.
+            description: Of the collection.
+        """
+        schema = MilvusClient.create_schema(
+            auto_id=self.auto_id, enable_dynamic_field=self.dynamic, description=description
+        )
+        if self.auto_id or self.number_ids:
+            schema.add_field(self.primary_field, DataType.INT64, is_primary=True, auto_id=self.auto_id)
+        else:
+            schema.add_field(self.primary_field, DataType.VARCHAR, is_primary=True, max_length=self.primary_max_length)
+        bm25 = {"enable_analyzer": True, "analyzer_params": bm25_analyzer(engine)} if self.bm25_field else {}
+        schema.add_field(self.text_field, DataType.VARCHAR, max_length=MAX_TEXT_BYTES, **bm25)
+        if self.dense_field is not None:
+            schema.add_field(self.dense_field, DataType.FLOAT_VECTOR, dim=dense_dim)
+        if self.sparse_field is not None:
+            schema.add_field(self.sparse_field, DataType.SPARSE_FLOAT_VECTOR)
+        if self.bm25_field is not None:
+            schema.add_field(self.bm25_field, DataType.SPARSE_FLOAT_VECTOR)
+            schema.add_function(Function(self.bm25_field, FunctionType.BM25, [self.text_field], [self.bm25_field]))
+        if self.metadata_field is not None:
+            schema.add_field(self.metadata_field, DataType.JSON)
+        for name, column in {**self.columns, **self.typed()}.items():
+            schema.add_field(name, column.kind, **self._column_options(name, column, engine))
+        return schema
+
+    def _column_options(self, name: str, column: Column, engine: Engine) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if column.kind == DataType.VARCHAR:
+            options["max_length"] = MAX_TEXT_BYTES
+        if name == self.partition_key_field:
+            options["is_partition_key"] = True
+        elif engine is not Engine.LITE2:  # which has no nullable fields
+            options["nullable"] = True
+        return {**options, **column.options}
+
+    def indexes(self, engine: Engine) -> Any:
+        """Return the indexes of a new collection, of its vectors and of the columns that ask for one."""
+        indexes = MilvusClient.prepare_index_params()
+        for side, name in self.sides.items():
+            indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
+        for name, column in {**self.columns, **self.typed()}.items():
+            if column.index:
+                indexes.add_index(name, index_type="INVERTED")
+        return indexes
+
+    def _index(self, side: Side, engine: Engine) -> dict[str, Any]:
+        if side == "dense":
+            # Exact on milvus-lite, whose collections are small; the server's own choice there.
+            index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
+            return {"index_type": index_type, "metric_type": self.metric_type, "params": {}}
+        # No inverted_index_algo: the server's default is the quickest that its index version has. (Milvus 3's for inner
+        # product keeps 16-bit postings, so that scores may differ by 5e-4 of themselves.)
+        metric = "IP" if side == "sparse" else "BM25"
+        return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": metric, "params": {}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """The fields of a collection that exists.
+
+    Args:
+        collection_name: Its own name, where it is known by an alias as well.
+        primary, text: Names of fields. The primary field is the collection's own, however it is named.
+        primary_is_number: Whether ids are integers there.
+        auto_id: Whether Milvus numbers the rows.
+        sides: The field of each side that is used.
+        metadata: The JSON field that holds the metadata, if there is one.
+        dynamic: Whether metadata keys without a field are kept in dynamic keys.
+        typed: {key of the metadata: (kind, whether it may be null)} of those that have a field of their own.
+        columns: {name: (kind, whether it may be null)} of the caller's own columns that are there.
+        keys_of_columns: Those that are not, and may be dynamic keys.
+        names: Of all fields.
+        other_vectors: Vector fields of no side that is used, which a row would have to fill.
+        max_lengths: {name of a VARCHAR: most bytes}.
+    """
+
+    collection_name: str
+    primary: str
+    primary_is_number: bool
+    auto_id: bool
+    text: str
+    sides: Mapping[Side, str]
+    metadata: str | None
+    dynamic: bool
+    typed: Mapping[str, tuple[DataType, bool]]
+    columns: Mapping[str, tuple[DataType, bool]]
+    keys_of_columns: tuple[str, ...]
+    names: frozenset[str]
+    other_vectors: tuple[str, ...]
+    max_lengths: Mapping[str, int]
+
+    def output(self, *, with_dense: bool) -> list[str]:
+        """Return the fields that a document is read from."""
+        names = [self.text, *self.columns]
+        names += self.typed if self.metadata is None else [self.metadata]
+        names += ["$meta"] if self.dynamic and (self.metadata is None or self.keys_of_columns) else []
+        return names + ([self.sides["dense"]] if with_dense and "dense" in self.sides else [])
+
+    @staticmethod
+    def of(description: Mapping[str, Any], schema: Schema) -> "Fields":
+        """Return the fields that a collection has.
+
+        Args:
+            description: As `MilvusClient.describe_collection` gives it.
+            schema: What is wanted of it.
+        Raises:
+            ValueError: It lacks a field, or has another kind of vector in it.
+        """
+        found = {one["name"]: one for one in description["fields"]}
+        kinds = {name: one["type"] for name, one in found.items()}
+        _check_kinds(description["collection_name"], kinds, schema)
+        metadata = schema.metadata_field
+        if kinds.get(metadata or "") != DataType.JSON:
+            metadata = None
+        primary = next(name for name, one in found.items() if one.get("is_primary"))
+        vectors = [name for name, kind in kinds.items() if kind in _VECTOR_KINDS]
+        made = {name for function in description.get("functions", ()) for name in function["output_field_names"]}
+        own = {primary, schema.text_field, metadata, *schema.columns, *vectors}
+        nullable = {name: bool(one.get("nullable") or one.get("default_value")) for name, one in found.items()}
+        return Fields(
+            collection_name=description["collection_name"],
+            primary=primary,
+            primary_is_number=kinds[primary] in _INTEGER_KINDS,
+            auto_id=bool(found[primary].get("auto_id")),
+            text=schema.text_field,
+            sides=schema.sides,
+            metadata=metadata,
+            dynamic=bool(description["enable_dynamic_field"]),
+            typed={name: (kinds[name], nullable[name]) for name in found if name not in own},
+            columns={name: (kinds[name], nullable[name]) for name in schema.columns if name in found},
+            keys_of_columns=tuple(name for name in schema.columns if name not in found),
+            names=frozenset(found),
+            other_vectors=tuple(name for name in vectors if name not in made and name not in schema.sides.values()),
+            max_lengths={
+                name: int(one["params"]["max_length"]) for name, one in found.items() if "max_length" in one["params"]
+            },
+        )
+
+
+def bm25_analyzer(engine: Engine) -> dict[str, Any]:
+    """Return how Milvus's BM25 function takes text apart.
+
+    A server's "english" analyzer stems and drops stop words. milvus-lite 3.2 splits at what is no word character and
+    makes lower case; filters other than literal stop words it ignores in silence.
+    """
+    return {"type": "english"} if engine is Engine.SERVER else {"tokenizer": "standard"}
+
+
+def _check_kinds(collection_name: str, kinds: Mapping[str, Any], schema: Schema) -> None:
+    sparse = (DataType.SPARSE_FLOAT_VECTOR,)
+    wanted = {
+        "text_field": ("", (DataType.VARCHAR,)),
+        "dense_field": (", a dense vector", _DENSE_KINDS),
+        "sparse_field": (", a sparse vector", sparse),
+        "bm25_field": (", a sparse vector", sparse),
+    }
+    for argument, (what, right) in wanted.items():
+        name = getattr(schema, argument)
+        if name is None or kinds.get(name) in right:
+            continue
+        found = ", ".join(f"{other} ({DataType(kind).name})" for other, kind in kinds.items())
+        raise ValueError(
+            f"collection {collection_name!r} must have the field {name!r}{what}, got the fields {found}. Name its own "
+            f"by {schema.option_names.get(argument, argument)}, or take another collection_name."
+        )

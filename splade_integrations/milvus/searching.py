@@ -1,0 +1,367 @@
+"""What a collection asks Milvus, as conversations: generators that yield calls and are sent the answers.
+
+So sync and async share every rule: which sides can answer, how deep each goes, how they are fused, what is grouped,
+which rows a filter means. Knows no client, no lock and no retry.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.defaults import MOST_CANDIDATES, RRF_K, candidates, has_terms, is_blank
+from splade_integrations.milvus.filters import Engine, Filter, Layout, from_dict, ids_expr, make_plan, quote
+from splade_integrations.milvus.rows import Hit, hit_of, key_of
+from splade_integrations.milvus.schema import Fields, Side
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import AnnSearchRequest, RRFRanker
+
+__all__ = ["Call", "Conversation", "Reader", "Search", "as_filter", "check_search_options"]
+
+T = TypeVar("T")
+
+_IDS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 1000
+_RANGES = ("radius", "range_filter")
+_OPTIONS = ("consistency_level", "guarantee_timestamp", "ignore_growing", "offset", "round_decimal")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a client: the name of a method of `MilvusClient`, and its keywords."""
+
+    method: str
+    arguments: Mapping[str, Any]
+
+
+Conversation = Generator[Call, Any, T]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """One search.
+
+    Args:
+        sides: {side: its query}: a dense vector, {token id: weight}, or a text for BM25. A side cannot answer if it is
+            None, has no terms, or is a blank text: the others do.
+        k: Most documents to return.
+        depth: Hits of each side before fusion. None takes `candidates(k)`.
+        filter: Which documents may be found.
+        params: {side: what goes before the collection's search parameters}.
+        ranker: A ranker, or a rerank function, of pymilvus. None is reciprocal rank fusion, k = 60.
+        group_by: A key of the metadata, or a column of the caller's own: the best document of each value is returned.
+            One without a value stands for itself.
+        partition_names: Where to search.
+        with_dense: Whether to return dense vectors as well.
+        ids_only: Whether to return ids and scores alone, without texts and metadata.
+        timeout: Seconds.
+        options: What else `MilvusClient.search` takes: see `check_search_options`.
+    """
+
+    sides: Mapping[Side, Any]
+    k: int = 4
+    depth: int | None = None
+    filter: Filter | str | None = None
+    params: Mapping[Side, Mapping[str, Any]] = field(default_factory=dict)
+    ranker: Any = None
+    group_by: str | None = None
+    partition_names: Sequence[str] | None = None
+    with_dense: bool = False
+    ids_only: bool = False
+    timeout: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise a TypeError for an option that no search has.
+
+    Args:
+        options: Given by name.
+        known: What the caller's search takes beside Milvus's own options.
+    """
+    if unknown := sorted(options.keys() - set(_OPTIONS)):
+        raise TypeError(
+            f"a search must be given options that it has, got {unknown[0]!r}. There are: "
+            f"{', '.join(sorted({*known, *_OPTIONS}))}."
+        )
+
+
+def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
+    """Return a filter as it is, a dict as the filter that it means, and None for one that says nothing.
+
+    Raises:
+        TypeError: It is no filter.
+        ValueError: The dict is not understood.
+    """
+    if isinstance(value, Mapping):
+        return from_dict(value) if value else None
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if value is None or isinstance(value, Filter):
+        return value
+    raise TypeError(
+        f"a filter must be a dict, an expression of Milvus or None, got {type(value).__name__}. Example: "
+        "{'tenant': 'a', 'year': {'$gte': 2000}}."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads from one collection.
+
+    Args:
+        name: Of the collection, or an alias.
+        fields: Its fields.
+        layout: The same, as filters take it.
+        engine: That holds it.
+        columns: Names of the caller's own columns.
+        search_params: {side: search parameters}.
+        partitions: Names that are known to be partitions; more are added as they are met.
+    """
+
+    name: str
+    fields: Fields
+    layout: Layout
+    engine: Engine
+    columns: Sequence[str]
+    search_params: Mapping[str, Mapping[str, Any]]
+    partitions: set[str]
+
+    def search(self, asked: Search) -> Conversation[list[Hit]]:
+        """Find the best documents, best first."""
+        self._check(asked)
+        answering = {side: query for side, query in asked.sides.items() if _can_answer(side, query)}
+        if not answering:
+            return []
+        expr = yield from self.expression(asked.filter, asked.partition_names, asked.timeout)
+        if asked.group_by is not None:
+            return (yield from self._grouped(asked, asked.group_by, answering, expr))
+        depth = asked.depth or candidates(asked.k + asked.options.get("offset", 0))
+        return (yield from self._found(asked, answering, expr, asked.k, depth))
+
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        with_dense: bool = False,
+        partition_names: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Conversation[list[Hit]]:
+        """Return the documents of these ids, in their order; ids that are not there are left out."""
+        yield from self._check_partitions(partition_names, timeout)
+        keys = [key for key in (key_of(value, self.fields) for value in ids) if key is not None]
+        found: dict[str, Hit] = {}
+        for start in range(0, len(keys), _IDS_AT_ONCE):
+            expr = ids_expr(self.fields.primary, keys[start : start + _IDS_AT_ONCE])
+            rows = yield self._query(expr, _IDS_AT_ONCE, with_dense, partition_names, timeout)
+            found |= {hit.id: hit for hit in self._read(rows)}
+        return [found[value] for value in dict.fromkeys(map(str, keys)) if value in found]
+
+    def page(
+        self,
+        expr: str,
+        after: Any,
+        *,
+        with_dense: bool = False,
+        partition_names: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Conversation[tuple[list[Hit], Any]]:
+        """Return a thousand documents by rising primary key, and the key to go on after, or None after the last.
+
+        pymilvus's own iterator writes keys unescaped into its cursor: after a backslash it gives page 1 for ever.
+
+        Args:
+            expr: Which documents, as `expression` gives it.
+            after: What the page before returned; None for the first.
+            with_dense: Whether to return dense vectors as well.
+            partition_names: Where to read.
+            timeout: Seconds.
+        """
+        if after is not None:
+            cursor = f"{self.fields.primary} > {quote(after) if isinstance(after, str) else after}"
+            expr = f"({expr}) and {cursor}" if expr else cursor
+        rows = yield self._query(expr, _ROWS_AT_ONCE, with_dense, partition_names, timeout, by_key=True)
+        return self._read(rows), rows[-1][self.fields.primary] if len(rows) == _ROWS_AT_ONCE else None
+
+    def all_of(self, expr: str, **how: Any) -> Conversation[list[Hit]]:
+        """Return all documents that match, by rising primary key. Arguments as `page`."""
+        found, after = yield from self.page(expr, None, **how)
+        while after is not None:
+            more, after = yield from self.page(expr, after, **how)
+            found += more
+        return found
+
+    def expression(
+        self, filter: Filter | str | None, partition_names: Sequence[str] | None, timeout: float | None
+    ) -> Conversation[str]:
+        """Return the expression of Milvus that a filter is here.
+
+        Where milvus-lite would read it otherwise for some rows, these are read and judged by the filter itself.
+
+        Args:
+            filter: The filter.
+            partition_names: Where it is asked; there must be such partitions.
+            timeout: Seconds.
+        """
+        yield from self._check_partitions(partition_names, timeout)
+        if filter is None:
+            return ""
+        if isinstance(filter, str):
+            return filter
+        plan = make_plan(filter, self.layout, self.engine)
+        if plan.doubtful is None:
+            return plan.expr
+        rows = yield from self.all_of(plan.doubtful, partition_names=partition_names, timeout=timeout)
+        return plan.resolve([(key_of(hit.id, self.fields), hit.metadata, self.judged(hit)) for hit in rows])
+
+    def judged(self, hit: Hit) -> dict[str, Any]:
+        """Return a document's columns as filters judge them, its primary key among them."""
+        return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
+
+    def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
+        """Raise a ValueError for a name that is no partition: milvus-lite finds nothing there, and says nothing."""
+        if not names or self.partitions.issuperset(names):
+            return
+        if self.engine is Engine.LITE2:
+            raise ValueError(
+                f"partition_names must not be given on milvus-lite 2, which has no partitions, got {list(names)}. "
+                "Filter by metadata, or install milvus-lite 3."
+            )
+        there = yield Call("list_partitions", {"collection_name": self.name, "timeout": timeout})
+        self.partitions.update(there)
+        if missing := [name for name in names if name not in there]:
+            raise ValueError(
+                f"partition_names must be partitions of collection {self.name!r} ({', '.join(there)}), got "
+                f"{missing[0]!r}. Correct the name, or create it by the client's create_partition."
+            )
+
+    def _check(self, asked: Search) -> None:
+        if isinstance(asked.k, bool) or not isinstance(asked.k, int) or not 1 <= asked.k <= MOST_CANDIDATES:
+            raise ValueError(
+                f"k must be an int from 1 to {MOST_CANDIDATES}, got {asked.k!r}. Ask for fewer, or read by filter."
+            )
+        if missing := [side for side in asked.sides if side not in self.fields.sides]:
+            raise ValueError(
+                f"a search must use the sides of collection {self.name!r} ({', '.join(self.fields.sides)}), got "
+                f"{missing[0]!r}. Use one of them."
+            )
+        if len(asked.sides) > 1 and self.engine is Engine.LITE3:
+            for side in asked.sides:
+                params = self._params(side, asked)
+                if used := [name for name in _RANGES if name in {**params, **params.get("params", {})}]:
+                    raise ValueError(
+                        f"{used[0]} must be given to a search of one side on milvus-lite 3, which ignores it when it "
+                        f"fuses, got it for {side!r} among {len(asked.sides)} sides. Search that side alone."
+                    )
+
+    def _params(self, side: Side, asked: Search) -> dict[str, Any]:
+        params = {**self.search_params.get(side, {}), **asked.params.get(side, {})}
+        return {"params": {}, **params}
+
+    def _found(
+        self, asked: Search, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
+    ) -> Conversation[list[Hit]]:
+        # Never none: milvus-lite's hybrid search would then return every field, vectors too.
+        fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
+        common = {
+            "collection_name": self.name,
+            "limit": limit,
+            "output_fields": fields,
+            "timeout": asked.timeout,
+            **({"partition_names": list(asked.partition_names)} if asked.partition_names else {}),
+            **asked.options,
+        }
+        if len(asked.sides) == 1:
+            [(side, query)] = answering.items()
+            answer = yield Call(
+                "search",
+                {
+                    "data": [query],
+                    "anns_field": self.fields.sides[side],
+                    "search_params": self._params(side, asked),
+                    "filter": expr,
+                    **common,
+                },
+            )
+            return self._ranked(answer[0], -1 if side == "bm25" and self.engine is Engine.LITE3 else 1)
+        requests = [
+            AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), depth, expr)
+            for side, query in answering.items()
+        ]
+        # A ranker may have a weight for each side.
+        ranker = asked.ranker if len(answering) == len(asked.sides) else None
+        answer = yield Call("hybrid_search", {"reqs": requests, "ranker": ranker or RRFRanker(RRF_K), **common})
+        return self._ranked(answer[0], 1)
+
+    def _grouped(self, asked: Search, key: str, answering: Mapping[Side, Any], expr: str) -> Conversation[list[Hit]]:
+        """Group by ourselves: milvus-lite groups the best 10 k rows alone, and no engine groups by any key."""
+        offset = asked.options.get("offset", 0)
+        options = {name: value for name, value in asked.options.items() if name != "offset"}
+        plain = Search(**{**vars(asked), "options": options})
+        wanted, limit = asked.k + offset, candidates(asked.k + offset)
+        while True:
+            hits = yield from self._found(plain, answering, expr, limit, max(limit, asked.depth or 0))
+            best: dict[Any, Hit] = {}
+            for hit in hits:
+                best.setdefault(self._group(hit, key), hit)
+            if len(best) >= wanted or len(hits) < limit or limit == MOST_CANDIDATES:
+                return list(best.values())[offset:wanted]
+            limit = min(4 * limit, MOST_CANDIDATES)
+
+    def _group(self, hit: Hit, key: str) -> Any:
+        own = key in self.columns
+        value = hit.columns.get(key) if own else hit.metadata.get(key)
+        # LlamaIndex's own store writes the word for a node without a document.
+        if value is None or (own and value in ("", "None")):
+            return "no value", hit.id
+        return type(value).__name__, repr(value)
+
+    def _query(
+        self,
+        expr: str,
+        limit: int,
+        with_dense: bool,
+        partition_names: Sequence[str] | None,
+        timeout: float | None,
+        *,
+        by_key: bool = False,
+    ) -> Call:
+        # The two by which pymilvus's own iterator asks for the smallest keys first.
+        order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
+        return Call(
+            "query",
+            {
+                "collection_name": self.name,
+                "filter": expr,
+                "output_fields": [self.fields.primary, *self.fields.output(with_dense=with_dense)],
+                "limit": limit,
+                "timeout": timeout,
+                **({"partition_names": list(partition_names)} if partition_names else {}),
+                **order,
+            },
+        )
+
+    def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[Hit]:
+        return [hit_of(row[self.fields.primary], 0.0, row, self.fields, self.columns) for row in rows]
+
+    def _ranked(self, hits: Any, sign: int) -> list[Hit]:
+        """`sign`: milvus-lite 3 gives BM25's scores with theirs turned."""
+        return [
+            hit_of(
+                hit["id"] if "id" in hit else hit[self.fields.primary],
+                sign * float(hit["distance"]),
+                hit["entity"],
+                self.fields,
+                self.columns,
+            )
+            for hit in hits
+        ]
+
+
+def _can_answer(side: Side, query: Any) -> bool:
+    if query is None:
+        return False
+    if side == "sparse":
+        return has_terms(query)
+    return not is_blank(query) if side == "bm25" else True

@@ -1,0 +1,25 @@
+"""Where the stores of these tests are: a milvus-lite file, and the server that MILVUS_URI names if there is one."""
+
+import os
+
+import pytest
+from pymilvus import MilvusClient
+
+from tests.support.adapters import server_options
+
+
+@pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+def place(request, tmp_path):
+    """Keywords of a store, with the uri and a collection of its own."""
+    if request.param == "milvus-lite":
+        yield {"uri": str(tmp_path / "place.db"), "collection_name": "place"}
+        return
+    if not os.environ.get("MILVUS_URI"):
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+    options = server_options()
+    yield dict(options)
+    client = MilvusClient(uri=options["uri"], token=options["token"])
+    for name in client.list_collections():
+        if name.startswith(options["collection_name"]):
+            client.drop_collection(name)
+    client.close()

@@ -1,0 +1,32 @@
+"""LangChain's standard suite for vector stores, over each choice of sides, on a milvus-lite file and on a server."""
+
+import pytest
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+
+from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
+
+
+class OverACollection(VectorStoreIntegrationTests):
+    """The suite as it is: no property is overridden, no test is left out."""
+
+    sides = ("dense", "sparse")
+
+    @pytest.fixture
+    def vectorstore(self, place, encoder):
+        dense = self.get_embeddings() if "dense" in self.sides else None
+        sparse = SpladeSparseEmbedding(encoder=encoder) if "sparse" in self.sides else None
+        store = hybrid_milvus(dense, sparse, **place)
+        assert not store.collection.exists()
+        return store
+
+
+class TestDense(OverACollection):
+    sides = ("dense",)
+
+
+class TestSparse(OverACollection):
+    sides = ("sparse",)
+
+
+class TestHybrid(OverACollection):
+    pass

@@ -1,0 +1,67 @@
+"""LlamaIndex's store on a milvus-lite file, and on the server that MILVUS_URI names if there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+collect_ignore_glob = []
+try:
+    import llama_index.core  # noqa: F401
+except ImportError:  # a lane without LlamaIndex
+    collect_ignore_glob = ["test_*.py"]
+else:
+    from pymilvus import MilvusClient
+
+    from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
+    from tests.llama_index.support import HashEmbedding
+    from tests.support.adapters import DIM, WordCounts, server_options
+
+    @pytest.fixture(scope="session")
+    def dense():
+        return HashEmbedding()
+
+    @pytest.fixture(scope="session")
+    def sparse(encoder):
+        return SpladeSparseEmbedding(encoder=encoder)
+
+    @pytest.fixture
+    def word_counts():
+        """A sparse embedding of one dimension a word."""
+        return SpladeSparseEmbedding(encoder=WordCounts())
+
+    @pytest.fixture
+    def uri(tmp_path):
+        return str(tmp_path / "test.db")
+
+    @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+    def place(request, tmp_path):
+        """Where to open a store: keywords with the uri."""
+        if request.param == "milvus-lite":
+            yield {"uri": str(tmp_path / "test.db")}
+            return
+        if not os.environ.get("MILVUS_URI"):
+            pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        options = server_options()
+        yield options
+        client = MilvusClient(uri=options["uri"], token=options["token"])
+        client.drop_collection(options["collection_name"])
+        client.close()
+
+    @pytest.fixture
+    def store(sparse, place):
+        """An empty store over the trained model."""
+        return HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=sparse)
+
+    @pytest.fixture
+    def words(word_counts, place):
+        """An empty store over counts of words."""
+        return HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=word_counts)
+
+    @pytest.fixture(scope="session")
+    def prose() -> list[str]:
+        """150 texts of nine words."""
+        import asyncio
+
+        found = Path(asyncio.__file__).with_name("base_events.py").read_text().split()
+        return [" ".join(found[start : start + 9]) for start in range(0, 9 * 150, 9)]

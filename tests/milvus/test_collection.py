@@ -1,0 +1,192 @@
+"""One collection without a framework: sides, ids, metadata. The contract suite has what both stores share."""
+
+import asyncio
+import gc
+import importlib.metadata
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pymilvus import AsyncMilvusClient, DataType, MilvusClient
+
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.collection import Collection
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
+from splade_integrations.milvus.filters import And, Compare, Engine
+from splade_integrations.milvus.rows import Row
+from splade_integrations.milvus.schema import Column, Schema
+
+LITE2 = importlib.metadata.version("milvus-lite").startswith("2.")
+ROWS = [
+    Row(id="a", text="apple", dense=[1.0, 0.0], sparse={1: 1.0, 9: 0.5}, metadata={"n": 1}, columns={"own": "x"}),
+    Row(id="b", text="banana", dense=[0.0, 1.0], sparse={2: 1.0, 9: 0.4}, metadata={"n": 2}, columns={"own": "x"}),
+    Row(id="c", text="cherry", dense=[0.6, 0.8], sparse={3: 1.0, 9: 0.3}, metadata={"n": 3}, columns={"own": "y"}),
+]
+OWN = {"own": Column(DataType.VARCHAR)}
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return str(tmp_path / "collection.db")
+
+
+@pytest.fixture
+def collection(uri):
+    made = Collection("fruit", Schema(columns=OWN), Connection(uri))
+    made.write(ROWS)
+    return made
+
+
+def ids_of(hits):
+    return [hit.id for hit in hits]
+
+
+def test_a_collection_that_is_not_there_is_empty(uri):
+    collection = Collection("none", Schema(), Connection(uri))
+    assert collection.search({"dense": [1.0, 0.0]}) == collection.get(["a"]) == list(collection.iterate()) == []
+    assert collection.write([]) == []
+    assert collection.count() == 0
+    collection.delete(ids=["a"])
+    collection.clear()
+    assert asyncio.run(collection.asearch({"dense": [1.0, 0.0]})) == []
+    assert not collection.exists()
+    assert collection.layout is None
+
+
+def test_own_columns_are_no_metadata(collection):
+    [found] = collection.get(["a"])
+    assert (found.metadata, found.columns) == ({"n": 1}, {"own": "x"})
+    assert ids_of(collection.iterate(Compare("own", "eq", "x", column=True))) == ["a", "b"]
+    assert ids_of(collection.iterate({"own": "x"})) == []  # no key of the metadata
+    collection.delete(filter=Compare("own", "eq", "x", column=True))
+    assert ids_of(collection.iterate()) == ["c"]
+    with pytest.raises(ValueError, match="a filter that says something"):
+        collection.delete(filter=And())
+
+
+def test_grouping_by_an_own_column_or_a_key(collection):
+    both = {"dense": [1.0, 0.2], "sparse": {9: 1.0}}
+    assert ids_of(collection.search(both, group_by="own")) == ["a", "c"]
+    assert len(collection.search(both, group_by="n")) == 3
+    assert len(collection.search(both, group_by="nosuch")) == 3
+    assert ids_of(collection.search(both, group_by="own", k=1, options={"offset": 1})) == ["c"]
+
+
+def test_a_side_that_cannot_answer_leaves_it_to_the_others(collection):
+    by_dense = ids_of(collection.search({"dense": [1.0, 0.0]}))
+    for empty in ({}, None, {2**32 - 3: 1e-6}):
+        fused = collection.search({"dense": [1.0, 0.0], "sparse": empty})
+        assert ids_of(fused) == by_dense
+        assert fused[0].score == pytest.approx(1 / 61)  # of fusion still
+        assert collection.search({"sparse": empty}) == []
+    assert ids_of(collection.search({"dense": None, "sparse": {2: 1.0}})) == ["b"]
+
+
+def test_ids_and_scores_alone(collection):
+    [best] = collection.search({"sparse": {1: 1.0}}, ids_only=True, k=1)
+    assert (best.id, best.score, best.text, best.metadata) == ("a", 1.0, "", {})
+
+
+def test_all_rows_are_read_by_pages(uri):
+    collection = Collection("many", Schema(dense_field=None), Connection(uri))
+    ids = [f"{'odd' if i % 2 else 'even'}-{i}" for i in range(2500)]
+    made = lambda chunk: [Row(id=key, text="x", sparse={1: 1.0}, metadata={"odd": key[0] == "o"}) for key in chunk]  # noqa: E731
+    assert collection.ingest(ids, made) == ids
+    assert ids_of(collection.iterate()) == sorted(ids)
+    assert len(list(collection.iterate({"odd": True}))) == 1250
+
+    async def keys():
+        return [hit.id async for hit in collection.aiterate({"odd": False})]
+
+    assert asyncio.run(keys()) == sorted(key for key in ids if key[0] == "e")
+    assert ids_of(collection.get(ids[::-1])) == ids[::-1]
+    collection.delete(filter={"odd": True})
+    assert collection.count() == 1250
+
+
+def test_what_cannot_be_written_leaves_no_collection(uri):
+    collection = Collection("none", Schema(dense_field=None), Connection(uri))
+    good = Row(id="a", text="x", sparse={1: 1.0})
+    for bad, message in [
+        (Row(id="a", text="x", sparse={1: 1.0}), "got 'a' 2 times"),
+        (Row(id="", text="x", sparse={1: 1.0}), r"ids\[1\] must not be empty"),
+        (Row(id="b", text="x" * (MAX_TEXT_BYTES + 1), sparse={1: 1.0}), r"texts\[1\] must be at most 65535 bytes"),
+        (Row(id="b", text="x", sparse={1: 1.0}, metadata={"a": {1}}), r"metadatas\[1\]\['a'\]"),
+    ]:
+        for write in (collection.write, collection.check):
+            with pytest.raises((ValueError, TypeError), match=message):
+                write([good, bad])
+    assert not collection.exists()
+
+
+@pytest.mark.skipif(not LITE2, reason="milvus-lite 3 takes them")
+def test_milvus_lite_2_is_given_no_id_that_its_queries_cannot_hold(uri):
+    collection = Collection("ids", Schema(dense_field=None), Connection(uri))
+    for key in ("it's", "a\\b", "a\nb"):
+        with pytest.raises(ValueError, match="must have no apostrophe, backslash or control character"):
+            collection.write([Row(id=key, text="x", sparse={1: 1.0})])
+    collection.write([Row(id="a", text="x", sparse={1: 1.0})])
+    collection.delete(ids=["it's", "x') or ('1'='1"])
+    assert collection.count() == 1
+
+
+def test_a_collection_dropped_by_another_is_made_anew(collection):
+    collection.client.drop_collection("fruit")
+    assert collection.write(ROWS[:1]) == ["a"]
+    assert collection.count() == 1
+
+
+def test_the_engine_is_known(uri):
+    assert Connection(uri).engine is (Engine.LITE2 if LITE2 else Engine.LITE3)
+
+
+# Clients
+
+
+def test_clients_of_the_users_own(uri):
+    client = MilvusClient(uri)
+    collection = Collection("fruit", Schema(columns=OWN), Connection(client=client))
+    collection.write(ROWS)
+    assert collection.client is client
+    assert collection.engine is (Engine.LITE2 if LITE2 else Engine.LITE3)
+    assert ids_of(asyncio.run(collection.asearch({"sparse": {2: 1.0}}))) == ["b"]  # by the sync client, in a thread
+
+    async def by_another():
+        aclient = AsyncMilvusClient(uri)
+        other = Collection("fruit", Schema(columns=OWN), Connection(client=client, aclient=aclient))
+        assert other.aclient is aclient
+        return await other.asearch({"sparse": {2: 1.0}})
+
+    assert ids_of(asyncio.run(by_another())) == ["b"]
+
+
+def test_each_loop_has_a_client_and_closed_loops_are_let_go(collection):
+    loops = []
+
+    async def use_it():
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        return await collection.asearch({"sparse": {2: 1.0}})
+
+    for _ in range(2):
+        assert ids_of(asyncio.run(use_it())) == ["b"]
+    gc.collect()
+    # The first loop's client went when the second asked. (gRPC itself keeps loops for as long as any channel is open.)
+    [held] = collection.connection._aclients._clients
+    assert held is not loops[0]()
+
+
+def test_threads_write_delete_and_search_at_once(collection):
+    start = threading.Barrier(8)
+
+    def work(number):
+        start.wait()
+        for turn in range(5):
+            keys = [f"{number}-{turn}-{i}" for i in range(10)]
+            collection.write([Row(id=key, text="x", dense=[1.0, 0.0], sparse={1: 1.0}) for key in keys])
+            collection.delete(ids=keys[:5])
+            collection.search({"dense": [1.0, 0.0], "sparse": {1: 1.0}})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert collection.count() == len(ROWS) + 8 * 5 * 5

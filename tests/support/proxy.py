@@ -1,0 +1,83 @@
+"""A gRPC proxy before a Milvus server: it records the requests that leave, and answers some itself, as told.
+
+So faults and full servers are met by the real client over a real connection.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+from pymilvus.grpc_gen import milvus_pb2
+
+__all__ = ["Proxy", "milvus_proxy"]
+
+_SERVICE = "/milvus.proto.milvus.MilvusService/"
+
+
+class Proxy:
+    """What a proxy has seen, and what it is to do.
+
+    Attributes:
+        uri: Its address.
+        seen: {name of a method: its requests, parsed}.
+        faults: {name of a method: status codes for its next calls}; None lets one through.
+        answers: {name of a method: what it answers instead of the server}.
+    """
+
+    def __init__(self, server_uri: str) -> None:
+        self.seen, self.faults, self.answers = defaultdict(list), defaultdict(list), {}
+        self._channel = grpc.insecure_channel(server_uri.removeprefix("http://"))
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        self._server.add_generic_rpc_handlers((_Handler(self),))
+        self.uri = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        """Answer no more: connections to it are refused from now on."""
+        self._server.stop(None).wait()
+        self._channel.close()
+
+    def pretend(self, version: str) -> None:
+        """Say that the server is of this version, such as "v2.6.5"."""
+        self.answers["GetVersion"] = milvus_pb2.GetVersionResponse(version=version)
+
+    def handle(self, method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """Answer one call."""
+        name = method.removeprefix(_SERVICE)
+        self.seen[name].append(_parsed(name, request))
+        if self.faults[name] and (code := self.faults[name].pop(0)) is not None:
+            context.abort(code, "injected")
+        if name in self.answers:
+            return self.answers[name].SerializeToString()
+        try:
+            return self._channel.unary_unary(method)(request, metadata=context.invocation_metadata(), timeout=60)
+        except grpc.RpcError as err:
+            context.abort(err.code(), err.details())
+
+
+class _Handler(grpc.GenericRpcHandler):
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, context: self.proxy.handle(details.method, request, context)
+        )
+
+
+def _parsed(name: str, request: bytes) -> object:
+    described = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name.get(name)
+    kind = getattr(milvus_pb2, described.input_type.name, None) if described else None
+    return request if kind is None else kind.FromString(request)
+
+
+@contextmanager
+def milvus_proxy(server_uri: str) -> Iterator[Proxy]:
+    """A proxy before a server, until it is left."""
+    proxy = Proxy(server_uri)
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
