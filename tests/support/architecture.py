@@ -186,7 +186,7 @@ def picture() -> str:
             name = f"{room}/" if (ROOT / PACKAGE / room).is_dir() else f"{room}.py"
             says = ast.get_docstring(ast.parse(paths[room].read_text(encoding="utf-8"))) or ""
             lines.append(f"    {name:<20}{says.splitlines()[0]}")
-            imported = sorted(known[room], key=lambda other: -LEVEL[other])
+            imported = sorted(known[room], key=lambda other: (-LEVEL[other], other))
             lines.append(f"    {'':<20}  imports {', '.join(imported) or 'none of the others'}")
     return "\n".join(lines) + "\n"
 
