@@ -1,6 +1,7 @@
 """The checks on small inputs: each passes on correct input, and what it computes is correct."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,15 @@ from checks.frameworks import Embeddings, compare
 from checks.quality import changed_top_terms, pruned, weight_differences
 from splade_integrations import SpladeEncoder
 from splade_integrations.evaluation import Dataset
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """A check silences the package's logs for its own process."""
+    logger = logging.getLogger("splade_integrations")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 def embeddings(rng, count):
