@@ -55,8 +55,8 @@ class Records:
         format: "jsonl" has one JSON object per line. "csv" and "tsv" have a header line. "parquet" is a Parquet file.
             With "lines" each line is a text, and the line's number is its id.
         text_field: The field, or column, that holds the text.
-        title_field: A field to put before the text, separated by a space, if the record has that field. None puts
-            nothing before the text.
+        title_field: A field to put before the text, separated by a space, if the record has that field. If
+            it is None, nothing is put before the text.
         id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither, its id is its number
             in the file.
         need_id: Whether a record without an id is an error.
@@ -140,7 +140,9 @@ class Records:
             try:
                 yield place, json.loads(line)
             except (json.JSONDecodeError, RecursionError) as err:
-                raise RecordError(f"{place}: must be one JSON object, but {err}. Fix or drop the line.") from err
+                raise RecordError(
+                    f"{place}: must be one JSON object, but does not parse ({err}). Fix or drop the line."
+                ) from err
 
     def _read_csv(self) -> Iterator[tuple[str, Any]]:
         csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KiB
@@ -155,7 +157,7 @@ class Records:
                 place = f"{self.path}, line {reader.line_num}"
                 if None in row or None in row.values():
                     raise RecordError(
-                        f"{place}: must have {len(reader.fieldnames or [])} columns as the header has, but has "
+                        f"{place}: must have {len(reader.fieldnames or [])} columns, like the header, but has "
                         f"{'more' if None in row else 'fewer'}. Quote texts that contain the separator."
                     )
                 yield place, row

@@ -130,16 +130,16 @@ def _reading(comparison: "Comparison") -> str:
     measure = next(iter(comparison.systems[0].measures))
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
-        f"95 %: bootstrap interval of {measure} over the queries. p: the probability of a difference from "
-        f"{comparison.baseline} this large by chance alone (paired sign flips, corrected for the number of systems by "
+        f"95 %: bootstrap interval of {measure} over the queries. p: the probability that chance alone makes a "
+        f"difference from {comparison.baseline} this large (paired sign flips, corrected for the number of systems by "
         "Holm's method). ms: the median time of one query alone, encoding and search.",
     ]
     fused = [system for system in comparison.systems if system.queries_with_ties is not None]
     if fused:
         most = max(system.queries_with_ties or 0 for system in fused)
         lines.append(
-            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; {comparison.tie_rule}, "
-            f"which affects the first ten hits of up to {most} of the {comparison.queries} queries."
+            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; {comparison.tie_rule}. "
+            f"This rule affects the first ten hits in up to {most} of the {comparison.queries} queries."
         )
     if weighted:
         tuned = weighted[0].tuned_on

@@ -177,7 +177,7 @@ def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
 
 
 def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return for each of K terms the window in which it weighs most. (K,)."""
+    """Return the window in which each of K terms has its largest weight. (K,)."""
     if len(windows) == 1:
         return np.zeros(len(terms), np.int64)
     weights = encoder.rows.encode([window.ids for window in windows], lambda _: None)[:, terms].toarray()  # (W, K)
@@ -195,7 +195,9 @@ def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
             places.append(Place(position, token, None, None, token, None, None, 1.0))
             continue
         word_start, word_end = found.words[position] if found.words is not None else (start, end)
-        while word_start < word_end and found.text[word_start].isspace():  # byte-level BPE words start with one
+        while (
+            word_start < word_end and found.text[word_start].isspace()
+        ):  # with byte-level BPE, a word starts with a space
             word_start += 1
         word = found.text[word_start:word_end] or token
         places.append(

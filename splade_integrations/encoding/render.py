@@ -59,14 +59,14 @@ class Rendered:
 
 
 def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int, int, float, bool]]:
-    """Return the words of a text that the score comes from.
+    """Return the words in a text that contribute to the score.
 
     Args:
         explanation: The explanation.
         query: Whether to return the words of the query instead of those of the document.
     Returns:
-        (start, end, contribution, own) of each word, by ascending start and without overlaps. `own` says whether the
-        text itself contains one of the terms that come from the word.
+        (start, end, contribution, own) of each word, by ascending start and without overlaps. `own` is True if
+        the text itself contains at least one of the word's terms, and False if all of them are expansions.
     """
     words: dict[tuple[int, int], tuple[float, bool]] = {}
     for term in explanation.terms:

@@ -34,7 +34,7 @@ _OVERLAP = 1 / 8
 TEXTS_AT_ONCE = 256
 # Tokenizers without a stated limit report 1e30.
 _NO_LIMIT = 10**6
-_NO_TEXTS = "texts must be a list (or another iterable in order) of str, got {}. Pass a list of str."
+_NO_TEXTS = "texts must be a list (or another ordered iterable) of str, got {}. Pass a list of str."
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
@@ -162,7 +162,7 @@ class TextTokenizer:
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
-        """Return the windows that calling the tokenizer gives for `text`, with the places of their tokens in it."""
+        """Return the windows of `text` as a call does, with the place of each token in `text`."""
         text = _replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
@@ -233,7 +233,7 @@ def _replace_surrogates(text: str) -> str:
 
 
 def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Return the vocabulary's entries of token ids. A model may have more columns than its tokenizer has tokens.
+    """Return the vocabulary entry of each token id. A model may have more columns than its tokenizer has tokens.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -284,7 +284,7 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
         )
     if positions is not None and requested > positions:
         raise ValueError(
-            f"max_length must be at most {positions}, the positions that the model has, got {requested}. "
+            f"max_length must be at most {positions}, the model's number of positions, got {requested}. "
             "Use None for the model's own limit."
         )
     return int(requested)

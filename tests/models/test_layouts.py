@@ -258,7 +258,7 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
     expected = {token: weights[token].item() for token in ids if weights[token] > 0}
     assert to_dicts(encoder.encode_queries(["a b c d"])) == [expected]
     assert encoder.max_length == 128
-    with pytest.raises(ValueError, match="max_length must be at most 130, the positions that the model has"):
+    with pytest.raises(ValueError, match="max_length must be at most 130, the model's number of positions"):
         SpladeEncoder(tmp_path, max_length=100_000)
     with pytest.raises(AssertionError, match="a transformer was loaded"):
         encoder.encode_documents(["a"])
