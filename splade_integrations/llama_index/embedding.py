@@ -11,9 +11,8 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.embedding import SparseEmbeddingEndEvent, SparseEmbeddingStartEvent
 
-from splade_integrations.adapter import AdaptedEncoder
+from splade_integrations.adapter import AdaptedEncoder, document_terms, is_blank, query_terms
 from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
-from splade_integrations.milvus.defaults import document_terms, is_blank, query_terms
 from splade_integrations.models.fingerprint import Fingerprint
 from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder

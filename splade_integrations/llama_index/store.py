@@ -27,6 +27,7 @@ from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
 from splade_integrations.milvus.defaults import ROWS_PER_WRITE
 from splade_integrations.milvus.schema import Column, Schema
+from splade_integrations.models.fingerprint import fingerprint_of
 
 __all__ = ["HybridMilvusVectorStore"]
 
@@ -210,7 +211,7 @@ class HybridMilvusVectorStore(Writing, Searching):
             collection_name,
             schema,
             place,
-            fingerprint=getattr(sparse_embedding_function, "fingerprint", None),
+            fingerprint=fingerprint_of(sparse_embedding_function),
             allow_other_encoder=allow_other_encoder,
             drop_old=overwrite,
             timeout=timeout,

@@ -9,10 +9,10 @@ from typing import Any
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import MetadataFilters
 
+from splade_integrations.adapter import document_terms
 from splade_integrations.llama_index.base import CollectionStore
 from splade_integrations.llama_index.filters import check_complete, from_metadata_filters
 from splade_integrations.llama_index.nodes import node_of, row_of, source_of
-from splade_integrations.milvus.defaults import document_terms
 from splade_integrations.milvus.filters import Compare, Filter
 from splade_integrations.milvus.rows import Hit, Row
 

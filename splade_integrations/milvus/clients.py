@@ -22,7 +22,7 @@ from splade_integrations.milvus.filters import Engine
 with require_extra("milvus", module=__name__):
     import grpc
     from pymilvus import AsyncMilvusClient, MilvusClient
-    from pymilvus.exceptions import ConnectionConfigException
+    from pymilvus.exceptions import ConnectionConfigException, MilvusException
     from pymilvus.orm.connections import connections
 
 __all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client", "write_lock"]
@@ -119,10 +119,24 @@ def open_client(**connection_args: Any) -> MilvusClient:
         **connection_args: What `MilvusClient` takes: uri, token, db_name, …
     Raises:
         OSError: The milvus-lite file cannot be opened; the message says why, which pymilvus does not.
+        TimeoutError: The server does not answer, which takes pymilvus's 10 seconds, twice.
     """
     uri = connection_args.get("uri", "")
     if not uri or not is_lite(uri):
-        return MilvusClient(**connection_args)
+        try:
+            return MilvusClient(**connection_args)
+        except MilvusException as err:
+            if "server unavailable" not in str(err):
+                raise
+        try:  # pymilvus 3 shares connections, and gives up one that a server has just closed
+            return MilvusClient(**connection_args)
+        except MilvusException as err:
+            if "server unavailable" not in str(err):
+                raise
+            raise TimeoutError(
+                f"Milvus at {uri or 'http://localhost:19530'} must answer, got no answer. Look whether the server runs "
+                "and can be reached, and whether user and token are right."
+            ) from err
     try:
         return LiteClient(**connection_args)
     except ConnectionConfigException as err:

@@ -46,9 +46,10 @@ def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: s
             try:
                 answer = method(**call.arguments)
             except MilvusException as err:
-                if err.code not in _NOT_LOADED:
+                if err.code in _NOT_LOADED:
+                    client.load_collection(name, timeout=call.arguments.get("timeout"))
+                elif not _disconnected(err):
                     raise
-                client.load_collection(name, timeout=call.arguments.get("timeout"))
                 answer = method(**call.arguments)
         except (grpc.RpcError, MilvusException) as err:
             _raise_if_silent(err, call, where)
@@ -81,9 +82,10 @@ async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[
             try:
                 answer = await _within(call, getattr(client, call.method)(**call.arguments))
             except MilvusException as err:
-                if err.code not in _NOT_LOADED:
+                if err.code in _NOT_LOADED:
+                    await client.load_collection(name, timeout=call.arguments.get("timeout"))
+                elif not _disconnected(err):
                     raise
-                await client.load_collection(name, timeout=call.arguments.get("timeout"))
                 answer = await _within(call, getattr(client, call.method)(**call.arguments))
         except (grpc.RpcError, MilvusException, TimeoutError) as err:
             _raise_if_silent(err, call, where)
@@ -102,9 +104,14 @@ def _raise_if_silent(err: BaseException, call: Call, where: str) -> None:
     pymilvus tries a server that is down again for as long as the call's timeout, and then says "Retry timeout".
     """
     silent = isinstance(err, grpc.RpcError) and getattr(err, "code", lambda: None)() in _SILENCE
-    if silent or isinstance(err, TimeoutError) or "Retry timeout" in str(err):
+    if silent or isinstance(err, TimeoutError) or _disconnected(err) or "Retry timeout" in str(err):
         seconds = call.arguments.get("timeout")
         raise TimeoutError(
             f"Milvus at {where or 'its address'} must answer within {seconds} s, got no answer to {call.method}. Look "
             "whether the server runs and can be reached, or give a longer timeout."
         ) from err
+
+
+def _disconnected(err: BaseException) -> bool:
+    """Return whether pymilvus 3 has lost a connection and not got another; that may be for a moment alone."""
+    return isinstance(err, MilvusException) and "server unavailable" in str(err)

@@ -161,3 +161,8 @@ def test_a_range_goes_to_a_full_server_for_every_side(full, proxy):
     assert "radius" not in dense["params"]
     assert json.loads(sparse["params"])["radius"] == 0.5
     assert all("tenant" in one.dsl for one in asked.requests)
+
+
+def test_a_server_that_is_not_there_is_a_clear_error():
+    with pytest.raises(TimeoutError, match="Milvus at http://127.0.0.1:9 must answer, got no answer"):
+        Connection("http://127.0.0.1:9", {"timeout": 0.5})
