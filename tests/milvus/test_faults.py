@@ -164,5 +164,5 @@ def test_a_range_goes_to_a_full_server_for_every_side(full, proxy):
 
 
 def test_a_server_that_is_not_there_is_a_clear_error():
-    with pytest.raises(TimeoutError, match="Milvus at http://127.0.0.1:9 must answer, got no answer"):
+    with pytest.raises(TimeoutError, match=r"Milvus at http://127\.0\.0\.1:9 must answer, got no answer"):
         Connection("http://127.0.0.1:9", {"timeout": 0.5})
