@@ -33,12 +33,12 @@ demo: $(INSTALLED)  ## Hybrid search over Python's standard library. Your own qu
 LANES := pymilvus3 lite2
 LANE_INSTALLS_pymilvus3 := .[langchain,llama-index,langchain-milvus]
 LANE_INSTALLS_lite2 := .[langchain,llama-index,langchain-milvus,llama-index-milvus] setuptools
-LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py \
+LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_store_options.py tests/test_filter_law.py \
 	tests/test_contract_embeddings.py tests/test_contract_stores.py \
 	tests/langchain tests/llama_index splade_integrations/langchain splade_integrations/llama_index \
 	splade_integrations/milvus
 LANE_TESTS_lite2 := tests/milvus tests/test_dependencies.py \
-	tests/test_adapters_smoke.py tests/test_contract_stores.py
+	tests/test_adapters_smoke.py tests/test_contract_stores.py tests/test_filter_law.py
 
 test: $(INSTALLED)  ## Run the tests: on files, on a server, and in each lane of other versions.
 	@$(MAKE) --no-print-directory -j2 test-files install-lanes

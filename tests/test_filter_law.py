@@ -19,7 +19,7 @@ from tests.support.adapters import DIM, HashEmbeddings, unit_vector
 from tests.support.predicate import satisfies
 
 CASES = int(os.environ.get("FILTER_CASES", "100"))
-IDS = [f"row'{number}" for number in range(len(DOCUMENTS))]
+IDS = [f"row{number}" for number in range(len(DOCUMENTS))]
 MOST_REFUSED = 0.05
 
 
