@@ -31,10 +31,11 @@ demo: $(INSTALLED)  ## Hybrid search over Python's standard library. Your own qu
 # Lanes: other versions of Milvus's packages, each in its own environment, .venv-LANE. A lane's constraints file holds
 # only what differs from constraints.txt. A lane runs the tests that such a difference can affect.
 LANES := pymilvus3 lite2
-LANE_INSTALLS_pymilvus3 := .[langchain,llama-index,langchain-milvus]
+LANE_INSTALLS_pymilvus3 := .[langchain,llama-index,langchain-milvus] langchain-huggingface llama-index-embeddings-huggingface \
+	sentence-transformers
 LANE_INSTALLS_lite2 := .[langchain,llama-index,langchain-milvus,llama-index-milvus] setuptools
-LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_store_options.py tests/test_filter_law.py \
-	tests/test_contract_embeddings.py tests/test_contract_stores.py \
+LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_readme.py tests/test_store_options.py \
+	tests/test_filter_law.py tests/test_contract_embeddings.py tests/test_contract_stores.py \
 	tests/langchain tests/llama_index splade_integrations/langchain splade_integrations/llama_index \
 	splade_integrations/milvus
 LANE_TESTS_lite2 := tests/milvus tests/test_dependencies.py \
