@@ -66,7 +66,7 @@ def known_problem(installed: Installed) -> str | None:
 
     Example:
         >>> print(known_problem({"pymilvus": "2.6.9", "milvus-lite": "3.2.2"}))
-        pymilvus 2.6.9 and milvus-lite 3.2.2 do not go together: pymilvus takes a file's path for the name of a
+        pymilvus 2.6.9 and milvus-lite 3.2.2 do not work together: pymilvus takes a file's path for the name of a
         database. Install a pair that works: pip install 'pymilvus>=2.6.7,!=2.6.8,!=2.6.9,<4'.
         >>> known_problem({"pymilvus": "3.0.2", "milvus-lite": "3.2.2"}) is None
         True

@@ -164,7 +164,7 @@ def test_by_name_it_pickles_as_name_and_options_and_loads_again_when_used(adapte
 
 
 def test_of_an_encoder_it_pickles_that_encoder(adapter, encoder):
-    with pytest.raises(TypeError, match="SpladeEncoder cannot be pickled, since its model is large"):
+    with pytest.raises(TypeError, match="SpladeEncoder cannot be pickled, because its model is large"):
         pickle.dumps(over(adapter, encoder))
     counting = over(adapter, WordCounts())
     rows = adapter.documents(counting, ["one two", "two"])
