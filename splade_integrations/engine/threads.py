@@ -68,12 +68,11 @@ def spread(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
     def work() -> None:
         try:
             result = None if stopped.is_set() else step()
+            done.put((result, None))  # before the next call, which may find nothing left and say so
             if result is not None:
                 workers.submit(work)
         except BaseException as err:
             done.put((None, err))
-        else:
-            done.put((result, None))
 
     for _ in range(threads):
         workers.submit(work)
