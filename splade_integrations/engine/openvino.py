@@ -3,6 +3,7 @@
 Knows the layers of `layers.py`, torch, and OpenVINO, which is imported when such layers are made.
 """
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from math import gcd
@@ -75,6 +76,7 @@ class OpenVinoLayers(nn.Module):
         compile_model = partial(openvino.Core().compile_model, graph, "CPU")
         self._together = _Requests(compile_model({**settings, "NUM_STREAMS": 1}))
         self._apart = self._together
+        self._process = os.getpid()
         if threads > 1:
             self._apart = _Requests(compile_model({**settings, "NUM_STREAMS": threads}))
             # OpenVINO 2026.4 gives other numbers with several streams in int8 at a hidden size of 32. With one stream
@@ -96,6 +98,10 @@ class OpenVinoLayers(nn.Module):
         longest = rounded_up(length)
         seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
+        if os.getpid() != self._process:
+            # A model of several streams waits for ever in a forked child. The other one computes in the calling
+            # thread there, one call at a time.
+            self._process, self._apart = os.getpid(), self._together
         requests = self._apart if torch.get_num_threads() == 1 else self._together
         outputs = requests.infer([pad_rows(hidden_states, longest).numpy(), seen.numpy()])
         return EncoderOutput(last_hidden_state=torch.from_numpy(outputs)[:, :length])
