@@ -35,8 +35,9 @@ def test_spread_computes_at_the_same_time():
     def step():
         if not work:
             return None
+        item = work.pop()
         both.wait(timeout=60)
-        return work.pop()
+        return item
 
     assert sorted(spread(step, 2)) == [1, 2]
 
@@ -54,14 +55,13 @@ def test_spread_raises_and_starts_nothing_more():
 
 
 def test_a_consumer_that_stops_early():
-    numbers = list(range(1000))
-    results = spread(lambda: numbers.pop() + 1 if numbers else None, 2)
+    numbers = count(1)  # without end
+    results = spread(lambda: next(numbers), 2)
     next(results)
     results.close()
-    threads_module._pools.workers.submit(int).result()  # what is under way ends
-    left = len(numbers)
-    threads_module._pools.workers.submit(int).result()
-    assert len(numbers) == left > 0
+    for _ in range(4):  # behind what is under way
+        threads_module._pools.workers.submit(int).result()
+    assert next(numbers) + 1 == next(numbers)
 
 
 def test_torch_threads_is_seen_by_this_thread_alone():
