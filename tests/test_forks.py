@@ -21,6 +21,8 @@ TEXTS = [f"Alan Turing was born in London {i}. " * (1 + i % 7) for i in range(64
 
 def child():
     faulthandler.dump_traceback_later(60, exit=True)  # instead of a hang
+    if "ENCODER" not in globals():  # a spawned child has nothing of its parent
+        load()
     rows = ENCODER.encode_documents(TEXTS)
     assert abs(rows - EXPECTED).max() < 0.3, abs(rows - EXPECTED).max()
     ENCODER.encode_queries(["a lone and long text " * 80])
@@ -66,15 +68,24 @@ if __name__ == "__main__":
 """
 
 
-def run(*arguments):
+@pytest.fixture
+def run(tmp_path):
+    """Run the parent, a file, which spawned children import."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    subprocess.run([sys.executable, "-c", PARENT, *arguments], check=True, timeout=300, env=environment)
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+
+    def call(*arguments):
+        subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=300, env=environment)
+
+    return call
 
 
 @pytest.mark.parametrize("busy", ["idle", "busy"])
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_a_forked_child_encodes(model_folder, dtype, backend, busy):
+def test_a_forked_child_encodes(run, model_folder, dtype, backend, busy):
     if backend == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
     try:
@@ -84,5 +95,6 @@ def test_a_forked_child_encodes(model_folder, dtype, backend, busy):
     run(model_folder, dtype, backend, "os", busy)
 
 
-def test_multiprocessings_fork(model_folder):
-    run(model_folder, "float32", "torch", "fork", "busy")
+@pytest.mark.parametrize("way", ["fork", "forkserver", "spawn"])
+def test_multiprocessings_ways(run, model_folder, way):
+    run(model_folder, "float32", "torch", way, "busy")
