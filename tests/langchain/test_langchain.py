@@ -258,7 +258,7 @@ def test_milvus_numbers_the_documents_if_asked(dense, sparse, uri):
     first, second = store.add_documents(documents), store.add_documents(documents)
     assert all(isinstance(number, str) and number.isdigit() for number in first + second)
     assert len({*first, *second}) == count(store) == 4
-    with pytest.raises(ValueError, match="numbers its rows itself, got 'a'"):
+    with pytest.raises(ValueError, match=r"Milvus numbers the rows of collection .*, got 'a'"):
         store.add_documents(documents, ids=["a", "b"])
     assert store.delete(ids=first)
     assert count(store) == 2
@@ -480,15 +480,17 @@ def test_a_collection_with_other_fields_is_refused(dense, sparse, uri):
     ):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
     hybrid_milvus(dense, sparse, uri=uri, collection_name="ours").add_documents(ANIMALS)
-    with pytest.raises(ValueError, match=r"the field 'sparse', a dense vector, got .* Name its own by vector_field"):
+    with pytest.raises(
+        ValueError, match=r"field 'sparse', a dense vector, got .* Name the right one with vector_field"
+    ):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="ours", vector_field=["sparse", "dense"])
     assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).collection.exists()
     client.create_alias("ours", "theirs")
-    with pytest.raises(ValueError, match="must be its own, got 'theirs', an alias of 'ours'"):
+    with pytest.raises(ValueError, match="must be named directly, got 'theirs', which is an alias of 'ours'"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="theirs", drop_old=True)
     one_side = hybrid_milvus(dense, None, uri=uri, collection_name="ours")
     assert len(one_side.similarity_search("dogs")) == 4
-    with pytest.raises(ValueError, match="must be written with all its vectors, got none for 'sparse'"):
+    with pytest.raises(ValueError, match="must get a vector for each vector field, got none for 'sparse'"):
         one_side.add_documents(ANIMALS)
 
 
@@ -497,7 +499,7 @@ def test_a_database_that_does_not_open_says_why(dense, sparse, tmp_path):
     for name, message in [
         ("missing/test.db", "got a folder that does not exist"),
         ("test.sqlite", "got another name"),
-        ("file.db", "got a file that is not milvus-lite 3's"),
+        ("file.db", "got a file, but milvus-lite 3 keeps"),
     ]:
         with pytest.raises(OSError, match=message):
             hybrid_milvus(dense, sparse, uri=tmp_path / name)

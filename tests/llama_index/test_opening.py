@@ -408,7 +408,7 @@ def test_a_database_that_does_not_open_says_why(sparse, tmp_path):
     for name, message in [
         ("missing/test.db", "got a folder that does not exist"),
         ("test.sqlite", "got another name"),
-        ("file.db", "got a file that is not milvus-lite 3's"),
+        ("file.db", "got a file, but milvus-lite 3 keeps"),
     ]:
         with pytest.raises(OSError, match=message):
             HybridMilvusVectorStore(tmp_path / name, dim=DIM, sparse_embedding_function=sparse)

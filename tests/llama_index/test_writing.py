@@ -86,14 +86,14 @@ REFUSED = [
     *(
         (
             TypeError,
-            rf"nodes\[600\] \('bad'\)\.metadata\['file'\] must be what JSON can hold .* got {type(value).__name__}",
+            rf"nodes\[600\] \('bad'\)\.metadata\['file'\] must be a value that JSON .* got {type(value).__name__}",
             {"metadata": {"file": value}},
         )
         for value in (Path("a.txt"), decimal.Decimal("1.5"), datetime.date(2020, 1, 2), {1, 2}, (1, 2), b"x")
     ),
     (TypeError, r"metadata\['a'\]\[1\]\['b'\] must be", {"metadata": {"a": [0, {"b": Path("x")}]}}),
-    (ValueError, r"metadata\['x'\] must be a number of JSON, got nan", {"metadata": {"x": float("nan")}}),
-    (ValueError, r"metadata\['x'\] must fit 64 bits", {"metadata": {"x": 2**70}}),
+    (ValueError, r"metadata\['x'\] must be a finite number, got nan", {"metadata": {"x": float("nan")}}),
+    (ValueError, r"metadata\['x'\] must fit into 64 bits", {"metadata": {"x": 2**70}}),
     (TypeError, r"the keys of .*metadata\['x'\] must be str, got int 1", {"metadata": {"x": {1: 2}}}),
 ]
 

@@ -61,7 +61,7 @@ def test_own_columns_are_no_metadata(collection):
     assert ids_of(collection.iterate({"own": "x"})) == []  # no key of the metadata
     collection.delete(filter=Compare("own", "eq", "x", column=True))
     assert ids_of(collection.iterate()) == ["c"]
-    with pytest.raises(ValueError, match="a filter that says something"):
+    with pytest.raises(ValueError, match="a filter with a condition"):
         collection.delete(filter=And())
 
 

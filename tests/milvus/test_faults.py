@@ -81,7 +81,7 @@ def test_a_server_that_is_down_is_a_clear_error(collection, proxy, way):
     assert search(collection, way) == ["a", "b"]
     proxy.stop()
     started = time.monotonic()
-    with pytest.raises(TimeoutError, match="Look whether the server runs"):
+    with pytest.raises(TimeoutError, match="Check that the server runs"):
         search(collection, way, timeout=2)
     assert time.monotonic() - started < 20  # today: five minutes
     for read in (lambda: collection.get(["a"], timeout=1), lambda: list(collection.iterate(timeout=1))):
