@@ -42,7 +42,7 @@ def test_the_alias_names_the_new_collection_when_it_is_full(tmp_path, import_exa
     assert sorted(client.list_collections()) == ["docs_1", "docs_2"]
     with pytest.raises(ValueError, match="docs_1"):
         reindex_behind_alias(client, "docs", "docs_1", filler(client, "again"))
-    with pytest.raises(ValueError, match="alias must not be a collection"):
+    with pytest.raises(ValueError, match="alias must not be the name of a collection"):
         reindex_behind_alias(client, "docs_1", "docs_3", filler(client, "again"))
     client.close()
 
