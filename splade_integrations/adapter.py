@@ -74,7 +74,7 @@ class AdaptedEncoder:
         encoder: See `resolve_encoder`.
         model_name: See `resolve_encoder`.
         dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together, across
-            all adapters that share the encoder. If False, each call runs in its own thread.
+            all adapters that share the encoder. If False, each call runs in a separate thread.
         **options: See `resolve_encoder`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Translate a store's options to a connection, to the fields of a collection, and to its sides.
 
-The options have the names of langchain-milvus's options, so that this store can replace its store.
+The options have the same names as in langchain-milvus, so our store can replace langchain-milvus's store.
 """
 
 import inspect

@@ -275,7 +275,7 @@ class HybridMilvus(Writing, Searching):
 
     @classmethod
     def from_documents(cls, documents: list[Document], embedding: Any, **kwargs: Any) -> "HybridMilvus":
-        """Open a store and add documents under `ids`, or else under their own ids. Keywords: see `from_texts`."""
+        """Open a store and add documents. Ids come from `ids=`, or else from `Document.id`. See `from_texts`."""
         kwargs.setdefault("ids", [document.id for document in documents])
         texts = [document.page_content for document in documents]
         return cls.from_texts(texts, embedding, [document.metadata for document in documents], **kwargs)

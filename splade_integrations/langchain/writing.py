@@ -71,7 +71,7 @@ class Writing(VectorStore):
         return await asyncio.to_thread(self.add_texts, texts, metadatas, *args, **kwargs)
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
-        """Add documents like `add_texts`, under `ids`, or else under their own ids."""
+        """Add documents like `add_texts`. Ids come from `ids=`, or else from `Document.id`."""
         kwargs.setdefault("ids", [document.id for document in documents])
         texts = [document.page_content for document in documents]
         return self.add_texts(texts, [document.metadata for document in documents], **kwargs)

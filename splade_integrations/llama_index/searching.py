@@ -22,8 +22,8 @@ class Searching(CollectionStore, ABC):
         Args:
             query: The question, its embedding, the mode, the filters and the number of nodes. For a blank question,
                 only the sides that can answer do so. `doc_ids` restricts the search to nodes of these documents ([]
-                finds nothing). `node_ids` restricts it to these nodes ([] is no restriction, because LlamaIndex's
-                retrievers pass [] if there is none).
+                finds nothing). `node_ids` restricts it to these nodes. `node_ids=[]` is no restriction, because
+                LlamaIndex's retrievers pass [] by default.
             **kwargs: A retriever's `vector_store_kwargs`:
                 `string_expr`, a Milvus expression, instead of filters;
                 `milvus_partition_names`;

@@ -79,7 +79,7 @@ class Opening:
 
     @property
     def layout(self) -> Layout | None:
-        """The place of each metadata key, in the form that filters need; None if there is no collection yet."""
+        """The fields in the form that filters need, or None if there is no collection yet."""
         fields = self.fields
         return None if fields is None else layout_of(fields)
 

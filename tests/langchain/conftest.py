@@ -15,7 +15,7 @@ def place(request, tmp_path):
         yield {"uri": str(tmp_path / "place.db"), "collection_name": "place"}
         return
     if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
     options = server_options()
     yield dict(options)
     client = MilvusClient(uri=options["uri"], token=options["token"])

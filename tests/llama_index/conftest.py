@@ -41,7 +41,7 @@ else:
             yield {"uri": str(tmp_path / "test.db")}
             return
         if not os.environ.get("MILVUS_URI"):
-            pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+            pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
         options = server_options()
         yield options
         client = MilvusClient(uri=options["uri"], token=options["token"])

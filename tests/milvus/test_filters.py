@@ -226,7 +226,7 @@ def client(request, tmp_path_factory):
     elif os.environ.get("MILVUS_URI"):
         made = MilvusClient(os.environ["MILVUS_URI"], token=os.environ.get("MILVUS_TOKEN", ""))
     else:
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
     yield made
     made.close()
 
