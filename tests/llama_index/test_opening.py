@@ -388,7 +388,7 @@ def test_a_collection_with_other_fields_is_refused(sparse, uri):
             HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, **options)
 
     HybridMilvusVectorStore(uri, collection_name="dense", dim=DIM, enable_sparse=False)
-    refused("'dense' must have the field 'sparse_embedding'.*by sparse_embedding_field", collection_name="dense")
+    refused("'dense' must have the field 'sparse_embedding'.*with sparse_embedding_field", collection_name="dense")
     MilvusClient(uri).create_collection("other", dimension=DIM)
     refused("'other' must have the field .*by (text_key|sparse_embedding_field)", collection_name="other")
     HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse)
