@@ -390,10 +390,10 @@ def test_a_collection_with_other_fields_is_refused(sparse, uri):
     HybridMilvusVectorStore(uri, collection_name="dense", dim=DIM, enable_sparse=False)
     refused("'dense' must have the field 'sparse_embedding'.*with sparse_embedding_field", collection_name="dense")
     MilvusClient(uri).create_collection("other", dimension=DIM)
-    refused("'other' must have the field .*by (text_key|sparse_embedding_field)", collection_name="other")
+    refused("'other' must have the field .*with (text_key|sparse_embedding_field)", collection_name="other")
     HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse)
     refused("must have dense vectors of 32 dimensions, got 16", dim=32)
-    refused("must have the field 'vec'.*by embedding_field", embedding_field="vec")
+    refused("must have the field 'vec'.*with embedding_field", embedding_field="vec")
     overwritten = HybridMilvusVectorStore(
         uri, collection_name="other", dim=DIM, overwrite=True, sparse_embedding_function=sparse
     )
