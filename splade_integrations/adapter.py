@@ -16,7 +16,8 @@ from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
-# Milvus takes ids up to 2^32 - 2, far above any vocabulary. Two, so that an empty query finds no empty document.
+# Placeholder rows. Milvus takes token ids up to 2^32 - 2, far above any vocabulary. The two placeholders differ, so an
+# empty query does not find an empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 EMPTY_QUERY = {2**32 - 3: 1e-6}
 
@@ -63,21 +64,21 @@ def resolve_encoder(
 
 
 class AdaptedEncoder:
-    """An encoder as adapters use it. Any number of adapters and threads may share one encoder.
+    """An encoder in the form that adapters use. Any number of adapters and threads may share one encoder.
 
     If it was made with `model_name`, its pickle holds the name and the options. After unpickling, the first use loads
     the model again. If it was made with `encoder`, its pickle holds that object, and a `SpladeEncoder` refuses to be
     pickled. Copies share the encoder.
 
     Args:
-        encoder: As `resolve_encoder` takes it.
-        model_name: As `resolve_encoder` takes it.
+        encoder: See `resolve_encoder`.
+        model_name: See `resolve_encoder`.
         dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together, across
-            all adapters that share the encoder. If False, each call runs in its own thread.
-        **options: As `resolve_encoder` takes them.
+            all adapters that share the encoder. If False, each call runs in a separate thread.
+        **options: See `resolve_encoder`.
 
     Raises:
-        TypeError: As `resolve_encoder`.
+        TypeError: See `resolve_encoder`.
 
     Example:
         >>> adapted = AdaptedEncoder(model_name=model_folder, max_length=64)
@@ -115,7 +116,7 @@ class AdaptedEncoder:
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, which says what decides its rows, or None if the encoder has none."""
+        """The encoder's fingerprint, or None if the encoder has no fingerprint."""
         return fingerprint_of(self.encoder)
 
     def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -134,7 +135,7 @@ class AdaptedEncoder:
         """Encode as `encode_queries` does, in a thread. Dynamic batching adds other queries that are waiting."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
-        if self._batcher is None:  # keeping the batcher keeps its thread
+        if self._batcher is None:  # while this object holds the batcher, the batcher's thread stays alive
             # This runs in a thread because the first use after unpickling loads the model.
             self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
@@ -151,13 +152,13 @@ class AdaptedEncoder:
         self._start()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
-        return self  # it is meant to be shared
+        return self  # adapters may share it
 
 
 def is_blank(text: str) -> bool:
-    r"""Return whether a text has no word: nothing but white space, control characters and punctuation.
+    r"""Return whether a text has no word, only white space, control characters and punctuation.
 
-    A model gives such a text weights all the same, from its special tokens, so that many queries would find it.
+    A model gives weights even to such a text, because of the special tokens, so many queries would find it.
 
     Example:
         >>> is_blank(""), is_blank(" \t\u200b"), is_blank("..."), is_blank("C"), is_blank("→")
@@ -173,11 +174,11 @@ def document_terms(terms: dict[int, float], text: str) -> dict[int, float]:
 
     Args:
         terms: {token id: weight}.
-        text: What was embedded. A blank one gets the placeholder whatever its terms.
+        text: The text that was embedded. A blank text gets the placeholder, whatever its terms are.
     """
     return dict(_EMPTY_DOCUMENT) if is_blank(text) or not any(terms.values()) else terms
 
 
 def query_terms(terms: dict[int, float], text: str) -> dict[int, float]:
-    """Return a query's sparse row, or a placeholder that finds nothing. Arguments as `document_terms`."""
+    """Return a query's sparse row, or a placeholder that finds nothing. See `document_terms` for the arguments."""
     return dict(EMPTY_QUERY) if is_blank(text) or not any(terms.values()) else terms

@@ -1,8 +1,8 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-As in LangChain's store, its fields are pk, text, sparse and, if wanted, dense. It records the encoder's fingerprint as
-every adapter does. So LangChain's store can open a collection that was indexed here. This module depends on Milvus, but
-not on an encoder or a terminal.
+The collection's fields are those of our LangChain store: pk, text, sparse and, if wanted, dense. The collection also
+holds the encoder's fingerprint. So our LangChain store can open it. This module depends on Milvus, but not on an
+encoder or a terminal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,8 +42,8 @@ class Store:
 
     Args:
         uri: A milvus-lite file or a server.
-        name: Name of the collection.
-        token: Token of a server.
+        name: The collection's name.
+        token: The server's token.
     Raises:
         OSError: The milvus-lite file cannot be opened.
     """
@@ -58,28 +58,28 @@ class Store:
             self._collection = Collection(name, _schema(dense=dense), self._connection)
 
     def exists(self) -> bool:
-        """Whether the collection exists."""
+        """Return whether the collection exists."""
         return bool(self._connection.client.has_collection(self.name))
 
     def fingerprint(self) -> Fingerprint | None:
-        """Return the fingerprint of the encoder that made its sparse vectors, or None if it holds none."""
+        """Return the fingerprint of the encoder that made the sparse vectors, or None if the collection has none."""
         return recorded(self._opened().described())
 
     def dense_model(self) -> str | None:
-        """Return the name of the model that made its dense vectors, or None."""
+        """Return the name of the model that made the dense vectors, or None."""
         return (self._opened().described().get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
-        """Return the names of its fields."""
+        """Return the names of the collection's fields."""
         return {field["name"] for field in self._opened().described()["fields"]}
 
     def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
-        """Create the collection. An existing collection of the same name is replaced.
+        """Create the collection, and replace an existing collection of the same name.
 
         Args:
-            fingerprint: Of the encoder of its sparse vectors.
-            dense_model: Name of the model of its dense vectors, or None for no dense vectors.
-            dense_dim: Width of that model, or None.
+            fingerprint: The fingerprint of the encoder that makes the sparse vectors.
+            dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
+            dense_dim: The dimension of the dense vectors, or None.
         Raises:
             ValueError: The name is an alias.
         """
@@ -94,13 +94,13 @@ class Store:
         self._collection.create(dense_dim)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that the collection has."""
+        """Return the ids that the collection already has."""
         return {hit.id for hit in self._opened().get(ids)}
 
     def add(
         self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Iterable[Any] | None
     ) -> None:
-        """Store documents. A stored document with the same id is replaced.
+        """Store documents, and replace stored documents with the same ids.
 
         Raises:
             ValueError: An id is too long.
@@ -116,7 +116,7 @@ class Store:
         self._opened().write(rows, flush=False)
 
     def finish(self) -> None:
-        """Make the new documents quick to search on milvus-lite; a server does so by itself."""
+        """Flush on milvus-lite, which makes new documents quick to search. A server flushes by itself."""
         if self._connection.lite:
             self._opened().flush()
 
@@ -125,8 +125,8 @@ class Store:
 
         Args:
             mode: "sparse", "dense", or "hybrid", which fuses both by reciprocal rank.
-            sparse: Sparse embedding of the query, {token id: weight}, or None.
-            dense: Dense embedding of the query, or None.
+            sparse: The query's sparse embedding, {token id: weight}, or None.
+            dense: The query's dense embedding, or None.
             k: The largest number of documents to return.
             expr: A Milvus filter expression, or "" for no filter.
         """
@@ -143,7 +143,7 @@ class Store:
         self._connection.client.close()
 
     def _opened(self) -> Collection:
-        assert self._collection is not None  # the commands ask first whether it exists, or create it
+        assert self._collection is not None  # the commands first check that the collection exists, or create it
         return self._collection
 
 

@@ -1,4 +1,4 @@
-"""A Milvus collection with dense embeddings, SPLADE embeddings and Milvus's own BM25, which it searches and fuses."""
+"""A Milvus collection that searches and fuses dense embeddings, SPLADE embeddings and Milvus's BM25 vectors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -103,16 +103,16 @@ class MilvusCollection:
 
     @property
     def analyzer(self) -> dict[str, Any]:
-        """How Milvus's BM25 function splits text into words."""
+        """The analyzer with which Milvus's BM25 function splits text into words."""
         return bm25_analyzer(self._connection.engine)
 
     @property
     def retrievers(self) -> list[str]:
-        """Names of what can be searched: dense, SPLADE, BM25."""
+        """The names of the retrievers that the collection has, among dense, SPLADE and BM25."""
         return [*self._has, *([] if self.bm25_refused else ["BM25"])]
 
     def search(self, retriever: str, queries: Any, depth: int) -> list[Ranking]:
-        """Return the rankings of one retriever. Queries are texts for BM25, embeddings for the others."""
+        """Return the rankings of one retriever. Queries are texts for BM25, and embeddings for the other retrievers."""
         return self.fuse({retriever: queries}, depth, depth)
 
     def fuse(self, queries: dict[str, Any], candidates: int, depth: int) -> list[Ranking]:
@@ -120,8 +120,8 @@ class MilvusCollection:
 
         Args:
             queries: {retriever: queries as `search` takes them}.
-            candidates: The number of each retriever's hits that are fused.
-            depth: The largest number of hits of a ranking.
+            candidates: The number of hits of each retriever to fuse.
+            depth: The largest number of hits in a ranking.
         """
         rows = {_side(retriever): _rows(retriever, encoded) for retriever, encoded in queries.items()}
         return [

@@ -1,7 +1,7 @@
 """LangChain: `hybrid_milvus`, a vector store, and the sparse embedding that it uses.
 
-Needs langchain-core and pymilvus alone. `SpladeSparseEmbedding` also plugs into langchain-milvus's own store, if that
-is installed. Knows LangChain; the maths is the encoder's, and the collection is the Milvus room's.
+This package needs only langchain-core and pymilvus. If langchain-milvus is installed, `SpladeSparseEmbedding` also
+works with its `Milvus` store. The encoder does the maths, and `splade_integrations.milvus` handles the collection.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

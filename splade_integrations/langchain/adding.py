@@ -1,4 +1,4 @@
-"""Documents on their way into a store: checked, embedded together, and made rows. Knows no client."""
+"""Turn documents into rows for a store: check them, embed them together, and attach the vectors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["embed_rows", "embedded_text", "make_rows", "with_vectors"]
 
 
 def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return what the sides embed: the text, after the metadata that is to be found by, in LlamaIndex's form.
+    """Return the text that the sides embed: the metadata under `keys`, in LlamaIndex's form, and then the text.
 
     Example:
         >>> print(embedded_text("On computable numbers", {"author": "Turing", "page": 1}, ["author"]))
@@ -29,17 +29,19 @@ def make_rows(
     """Return a row, still without vectors, for each text.
 
     Raises:
-        ValueError: There are more or fewer ids or metadatas.
+        ValueError: The number of ids or metadatas differs from the number of texts.
     """
     metadatas = [{}] * len(texts) if metadatas is None else list(metadatas)
     ids = [None] * len(texts) if ids is None else list(ids)
     if len(metadatas) != len(texts):
         raise ValueError(
-            f"metadatas must be as many as the texts, {len(texts)}, got {len(metadatas)}. Give a text without any {{}}."
+            f"metadatas must have one item for each of the {len(texts)} texts, got {len(metadatas)}. Give {{}} for a "
+            "text without metadata."
         )
     if len(ids) != len(texts):
         raise ValueError(
-            f"ids must be as many as the texts, {len(texts)}, got {len(ids)}. Give a text without one None."
+            f"ids must have one item for each of the {len(texts)} texts, got {len(ids)}. Give None for a text without "
+            "an id."
         )
     return [
         Row(text=text, id=key, metadata=metadata or {})
@@ -48,12 +50,12 @@ def make_rows(
 
 
 def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequence[str]) -> list[Row]:
-    """Return rows with their vectors, each side's made in one call.
+    """Return the rows with vectors. Each side embeds all rows in one call.
 
     Args:
-        rows: Some hundreds.
-        embeddings: Of each side; one without an embedding, BM25, is Milvus's.
-        keys: Of the metadata that is embedded as well.
+        rows: A chunk of a few hundred rows.
+        embeddings: {side: its embedding}. The embedding of BM25 is None, because Milvus makes its vectors.
+        keys: The keys of the metadata to embed as well.
     """
     texts = [embedded_text(row.text, row.metadata, keys) for row in rows]
     made = {side: embedding.embed_documents(texts) for side, embedding in embeddings.items() if embedding is not None}
@@ -61,20 +63,20 @@ def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequen
 
 
 def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, Sequence[Any]]) -> list[Row]:
-    """Return rows with these vectors.
+    """Return the rows with these vectors.
 
     Args:
         rows: N rows.
-        texts: What was embedded. One without a word gets a placeholder for its sparse vector.
+        texts: The N texts that were embedded. The sparse vector of a text without a word becomes a placeholder.
         made: {side: N vectors}.
     Raises:
-        ValueError: A side has more or fewer vectors.
+        ValueError: The number of a side's vectors is not N.
     """
     for side, vectors in made.items():
         if len(vectors) != len(rows):
             raise ValueError(
-                f"the {side} embedding must give one vector for each text, {len(rows)}, got {len(vectors)}. Look at "
-                "its embed_documents."
+                f"the {side} embedding must return one vector for each of the {len(rows)} texts, got {len(vectors)}. "
+                "Check its embed_documents."
             )
     none = [None] * len(rows)
     return [

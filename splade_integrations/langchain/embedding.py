@@ -1,4 +1,4 @@
-"""The encoder as LangChain's Milvus stores want it: lists of `{token id: weight}`. Knows no Milvus connection."""
+"""The encoder in the form that LangChain's Milvus stores need: it returns `{token id: weight}` dicts."""
 
 from typing import Unpack
 
@@ -14,17 +14,20 @@ __all__ = ["SpladeSparseEmbedding"]
 class SpladeSparseEmbedding(BaseSparseEmbedding):
     """SPLADE embeddings for `hybrid_milvus`, and for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
 
-    The async twins, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free; queries that
-    arrive together are encoded together. A text without a word, or without any active term, gets a placeholder that
-    Milvus stores and no query finds; as a query it finds nothing. Made by `model_name` it pickles as name and options,
-    and loads the model again when it is next used.
+    The async methods, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free. Queries
+    that wait at the same time are encoded together. A document without a word, or without any active term, gets a
+    placeholder that Milvus stores and no query finds. A query without a word or an active term finds nothing.
+
+    If the object was made with `model_name`, its pickle holds the name and the options. The first use after unpickling
+    loads the model again.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
             Any number of adapters and threads may share one.
-        model_name: Or the model to load: a folder, or `org/model` on the hub.
+        model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
-        **encoder_options: With `model_name`: further options of `SpladeEncoder`, such as `device` or `max_length`.
+        **encoder_options: Further options of `SpladeEncoder`, such as `device` or `max_length`. Allowed only with
+            `model_name`.
 
     Raises:
         TypeError: Neither or both of `encoder` and `model_name` are given, or an option is unknown.
@@ -49,12 +52,12 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
 
     @property
     def encoder(self) -> SparseTextEncoder:
-        """The encoder; after unpickling it is loaded here."""
+        """The encoder. The first access after unpickling loads the model."""
         return self._adapted.encoder
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """What decides the encoder's rows; a collection remembers it. None where the encoder does not say."""
+        """The encoder's fingerprint, which a collection stores, or None if the encoder has no fingerprint."""
         return self._adapted.fingerprint
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -63,22 +66,22 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         Args:
             texts: N texts.
         Returns:
-            N dicts of {token id: weight}, plain Python numbers.
+            N dicts of {token id: weight}, in plain Python numbers.
         Raises:
-            TypeError: A bare str, or an item that is not a str (its position is named).
+            TypeError: `texts` is a bare str, or an item is not a str. The message names the item's position.
         """
         rows = self._adapted.encode_documents(texts)
         return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]
 
     def embed_query(self, query: str) -> dict[int, float]:
-        """Embed one query as {token id: weight}, plain Python numbers."""
+        """Embed one query as {token id: weight}, in plain Python numbers."""
         return query_terms(self._adapted.encode_queries([query])[0], query)
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """As `embed_documents`, in a thread."""
+        """Embed documents like `embed_documents`, in a thread."""
         rows = await self._adapted.aencode_documents(texts)
         return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]
 
     async def aembed_query(self, query: str) -> dict[int, float]:
-        """As `embed_query`, in a thread, together with queries that wait at the same time."""
+        """Embed a query like `embed_query`, in a thread, together with queries that wait at the same time."""
         return query_terms((await self._adapted.aencode_queries([query]))[0], query)

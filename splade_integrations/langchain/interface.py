@@ -1,6 +1,7 @@
-"""The one seam to langchain-milvus: its abstract class of sparse embeddings if it is installed, else one like it.
+"""The abstract class of sparse embeddings: langchain-milvus's class if it is installed, or else an equal one.
 
-LangChain's own store takes an embedding for a sparse one by that class alone; langchain-core has no such class.
+The `Milvus` store of langchain-milvus recognises sparse embeddings only by that class, which langchain-core lacks.
+This is the only module that imports langchain-milvus.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ __all__ = ["BaseSparseEmbedding"]
 
 
 class LocalSparseEmbedding(ABC):
-    """Sparse embeddings, as langchain-milvus asks for them."""
+    """Sparse embeddings with the methods that langchain-milvus calls."""
 
     @abstractmethod
     def embed_query(self, query: str) -> dict[int, float]:
@@ -23,11 +24,11 @@ class LocalSparseEmbedding(ABC):
         """Embed N texts as N dicts of {token id: weight}."""
 
     async def aembed_query(self, query: str) -> dict[int, float]:
-        """Embed as `embed_query`, in a thread."""
+        """Embed like `embed_query`, in a thread."""
         return await run_in_executor(None, self.embed_query, query)
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Embed as `embed_documents`, in a thread."""
+        """Embed like `embed_documents`, in a thread."""
         return await run_in_executor(None, self.embed_documents, texts)
 
 

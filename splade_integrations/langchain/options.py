@@ -1,6 +1,6 @@
-"""A store's options, translated: to a connection, to the fields of a collection, and to its sides.
+"""Translate a store's options to a connection, to the fields of a collection, and to its sides.
 
-Their names are langchain-milvus's, so that a store can be changed for this one. Knows no client and no search.
+The options have the same names as in langchain-milvus, so our store can replace langchain-milvus's store.
 """
 
 import inspect
@@ -13,7 +13,7 @@ from splade_integrations.milvus.schema import Schema, Side
 
 __all__ = ["by_side", "connection_arguments", "make_schema", "refuse", "sides_of"]
 
-_DEFAULT_URI = "http://localhost:19530"  # pymilvus's own
+_DEFAULT_URI = "http://localhost:19530"  # pymilvus's default
 
 _OPTION_NAMES = {
     "text_field": "text_field",
@@ -23,17 +23,17 @@ _OPTION_NAMES = {
 }
 _REFUSED = {
     "builtin_function": "For Milvus's BM25 use bm25=True.",
-    "vector_schema": "The fields are float32 and sparse vectors; open a collection with others by vector_field.",
+    "vector_schema": "New fields hold float32 and sparse vectors. To open a collection with others, use vector_field.",
 }
 
 
 def sides_of(embeddings: Any) -> dict[Side, Any]:
-    """Return which embedding serves which side.
+    """Return the embedding of each side.
 
     Args:
         embeddings: One dense and one sparse embedding in this order, or one of them.
     Raises:
-        TypeError: They are others.
+        TypeError: The embeddings have other types, another number or another order.
     """
     given = list(embeddings) if isinstance(embeddings, list | tuple) else [embeddings]
     sparse = [isinstance(one, BaseSparseEmbedding) for one in given]
@@ -57,17 +57,18 @@ def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
 
     Args:
         value: A list in the order of the sides, one value for a store of one side, or None.
-        sides: Of the store.
-        name: Of the option.
+        sides: The store's sides.
+        name: The option's name.
     Raises:
-        ValueError: They are more or fewer.
+        ValueError: The number of values differs from the number of sides.
     """
     if value is None:
         return {}
     values = list(value) if isinstance(value, list | tuple) else [value]
     if len(values) != len(sides):
         raise ValueError(
-            f"{name} must be a list with one item for each side ({', '.join(sides)}), got {value!r}. Give {len(sides)}."
+            f"{name} must be a list with one item for each side ({', '.join(sides)}), got {value!r}. Give a list of "
+            f"{len(sides)}."
         )
     return dict(zip(sides, values, strict=True))
 
@@ -79,16 +80,16 @@ def connection_arguments(
     arguments: Mapping[str, Any] | None,
     **named: Any,
 ) -> dict[str, Any]:
-    """Return what `MilvusClient` takes, its uri among it.
+    """Return the arguments of `MilvusClient`, including the uri.
 
     Args:
         uri: A milvus-lite file or a server.
-        host: Of a server, instead of a uri.
-        port: Its port; 19530 if none is given.
-        arguments: connection_args.
-        **named: Such of them as have an option of their own.
+        host: The server's host, instead of a uri.
+        port: The server's port; 19530 by default.
+        arguments: The option `connection_args`.
+        **named: Connection arguments that are options of the store, such as `token`.
     Raises:
-        TypeError: One is given twice, with two values.
+        TypeError: An argument is given twice, with different values.
     """
     joined = {key: value for key, value in (arguments or {}).items() if value is not None}
     for name, value in {"uri": uri, "host": host, "port": port, **named}.items():
@@ -96,15 +97,15 @@ def connection_arguments(
             continue
         value = fspath(value) if name == "uri" else value
         if joined.setdefault(name, value) != value:
-            raise TypeError(f"{name} must be given once, got another one in connection_args. Drop one of them.")
+            raise TypeError(f"{name} must be given once, got another value in connection_args. Drop one of them.")
     host, port, address = joined.pop("host", None), joined.pop("port", None), joined.pop("address", None)
     if host is not None or port is not None:
         address = f"{host or 'localhost'}:{port or 19530}"
     if address is not None:
         if joined.get("uri"):
-            raise TypeError(f"uri must not be given beside host, port or address, got {joined['uri']!r}. Drop one.")
+            raise TypeError(f"uri must be given without host, port and address, got {joined['uri']!r}. Drop one.")
         joined["uri"] = f"{'https' if joined.get('secure') else 'http'}://{address}"
-    joined["uri"] = fspath(joined.get("uri") or _DEFAULT_URI)  # "" is pymilvus's default, and no file
+    joined["uri"] = fspath(joined.get("uri") or _DEFAULT_URI)  # "" means pymilvus's default, not a file
     return joined
 
 
@@ -119,17 +120,17 @@ def make_schema(
     metadata_schema: Mapping[str, Any] | None,
     **fields: Any,
 ) -> Schema:
-    """Return the fields that a store wants of its collection.
+    """Return the schema that a store wants for its collection.
 
     Args:
-        sides: Dense, sparse, or both; BM25 comes by `bm25_field`.
-        vector_field: One for each side.
-        bm25_field: Of BM25's vectors, or None for no such side.
-        index_params: One for each side, BM25's last.
-        search_params: One for each side, BM25's last.
-        metadata_fields: Columns for keys of the metadata.
-        metadata_schema: The same by langchain-milvus's name.
-        **fields: What else `Schema` takes.
+        sides: Dense, sparse, or both. `bm25_field` adds a BM25 side.
+        vector_field: The name of each side's vector field.
+        bm25_field: The name of the field for BM25's vectors, or None for no BM25 side.
+        index_params: The index parameters of each side, with BM25's last.
+        search_params: The search parameters of each side, with BM25's last.
+        metadata_fields: The columns for metadata keys.
+        metadata_schema: The same option under langchain-milvus's name.
+        **fields: Further arguments of `Schema`.
     """
     names = {"dense": "dense", "sparse": "sparse", **by_side(vector_field, sides, "vector_field")}
     every: list[Side] = [*sides, *(["bm25"] if bm25_field else [])]  # type: ignore[list-item]  # it is a side
@@ -148,16 +149,17 @@ def make_schema(
 
 
 def refuse(unknown: Mapping[str, Any], what: Callable[..., Any]) -> None:
-    """Raise a TypeError for options that there are not.
+    """Raise a TypeError if there are unknown options.
 
     Args:
-        unknown: They.
-        what: The class or method that they were given to.
+        unknown: The unknown options.
+        what: The class or method that got them.
     """
     if not unknown:
         return
     name = min(unknown)
     there = ", ".join(option for option in inspect.signature(what).parameters if option not in ("self", "unknown"))
     raise TypeError(
-        f"{what.__name__} must be given options that it has, got {name!r}. {_REFUSED.get(name, f'There are: {there}.')}"
+        f"{what.__name__} must be given known options, got {name!r}. "
+        f"{_REFUSED.get(name, f'Use one of these: {there}.')}"
     )

@@ -1,4 +1,4 @@
-"""A search's keywords, checked and translated to those of a collection. Knows no client and no embedding."""
+"""Check a search's keywords, and translate them to the keywords of a collection's search."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Asked:
-    """A search: which sides it uses, and the keywords of `Collection.search` beside their queries."""
+    """A search: the sides that it uses, and the keywords of `Collection.search` apart from the queries."""
 
     sides: tuple[Side, ...]
     how: Mapping[str, Any]
@@ -46,26 +46,26 @@ def translate(
     partition_names: Sequence[str] | None = None,
     **options: Any,
 ) -> Asked:
-    """Return a search as a collection takes it.
+    """Return a search in the form that a collection takes.
 
     Args:
-        store_sides: Of the store.
-        k: Most documents to return.
-        param: Search parameters of Milvus: a list with a dict for each side, or a dict for the one side searched.
-        expr: An expression of Milvus, such as `year > 2000`; it binds every side.
-        timeout: Seconds.
-        filter: A dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or an expression.
-        mode: "hybrid", all sides fused, or one side alone: "dense", "sparse", "bm25".
-        fetch_k: Candidates of each side. None takes max(100, 10 k).
-        reranker: A ranker or rerank function of pymilvus. None is reciprocal rank fusion, k = 60.
-        ranker_type: Or its name, "rrf" or "weighted", with its `ranker_params`, {"k": 60} or {"weights": [.7, .3]}.
-        ranker_params: See there.
-        group_by: A key of the metadata: the best document of each value alone is returned.
-        partition_names: Where to search.
+        store_sides: The store's sides.
+        k: The largest number of documents to return.
+        param: Search parameters of Milvus: a list with a dict for each side, or one dict for a search of one side.
+        expr: A Milvus expression, such as `year > 2000`. It applies to every side.
+        timeout: Seconds for each call.
+        filter: A dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or a Milvus expression.
+        mode: "hybrid" for all sides, fused, or "dense", "sparse" or "bm25" for one side alone.
+        fetch_k: The number of candidates of each side. None means max(100, 10 k).
+        reranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with k = 60.
+        ranker_type: A ranker's name, "rrf" or "weighted", instead of `reranker`.
+        ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", {"weights": [.7, .3]} for "weighted".
+        group_by: A metadata key. Only the best document of each value is returned.
+        partition_names: The partitions to search.
         **options: consistency_level, offset, round_decimal, … of `MilvusClient.search`.
     Raises:
-        TypeError: There is no such option, or both `filter` and `expr` are given.
-        ValueError: An unknown mode or ranker, or parameters of another number than the sides.
+        TypeError: An option is unknown, or both `filter` and `expr` are given.
+        ValueError: The mode or the ranker is unknown, or the number of parameters differs from the number of sides.
     """
     check_search_options(options, _KNOWN)
     modes: dict[str, tuple[Side, ...]] = {"hybrid": tuple(store_sides), **{side: (side,) for side in store_sides}}
@@ -94,10 +94,10 @@ def translate(
 
 
 def one_filter(filter: Any, expr: Any) -> Any:
-    """Return the one filter that was given by either name.
+    """Return the filter, which may be given under either name.
 
     Raises:
-        TypeError: Both are.
+        TypeError: Both are given.
     """
     if filter and expr:
         raise TypeError(

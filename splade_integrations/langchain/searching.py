@@ -1,4 +1,4 @@
-"""The searches that `VectorStore` offers, over a collection: each embeds its query and translates its keywords."""
+"""The search methods of LangChain's `VectorStore`, over a collection."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,47 +21,49 @@ Scored = list[tuple[Document, float]]
 
 
 class Searching(VectorStore):
-    """The searching half of a store."""
+    """The part of a store that searches."""
 
     collection: Collection
     _embeddings: dict[Side, Any]
 
     def similarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
-        """Return the `k` best documents with scores: of fusion, or of the one side that `mode` names.
+        """Return the `k` best documents with their scores.
+
+        The scores are those of fusion, or of the one side that `mode` names.
 
         Args:
             query: The question.
-            k: Most documents.
-            *args: param, expr, timeout.
-            **kwargs: The same, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by, partition_names,
-                and consistency_level, offset, round_decimal, … of `MilvusClient.search`.
+            k: The largest number of documents to return.
+            *args: param, expr and timeout, by position.
+            **kwargs: param, expr, timeout, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by,
+                partition_names, and consistency_level, offset, round_decimal, … of `MilvusClient.search`.
         Raises:
-            TypeError: There is no such keyword.
+            TypeError: A keyword is unknown.
         """
         asked = self._asked(k, *args, **kwargs)
         return _scored(self.collection.search(self._queries(query, asked.sides), **asked.how))
 
     async def asimilarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
-        """Return as `similarity_search_with_score`; the sides embed the query at the same time."""
+        """Search like `similarity_search_with_score`; the sides embed the query at the same time."""
         asked = self._asked(k, *args, **kwargs)
         return _scored(await self.collection.asearch(await self._aqueries(query, asked.sides), **asked.how))
 
     def similarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
-        """Return the `k` best documents. Arguments as `similarity_search_with_score`."""
+        """Return the `k` best documents. The arguments are those of `similarity_search_with_score`."""
         return _unscored(self.similarity_search_with_score(query, k, *args, **kwargs))
 
     async def asimilarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
-        """Return as `similarity_search`."""
+        """Search like `similarity_search`."""
         return _unscored(await self.asimilarity_search_with_score(query, k, *args, **kwargs))
 
     def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
-        """Return the `k` best documents of one side, with scores.
+        """Return the `k` best documents of one side, with their scores.
 
         Args:
             embedding: A dense vector, or {token id: weight} for the sparse side.
-            k: Most documents.
-            *args: As `similarity_search_with_score`.
-            **kwargs: As `similarity_search_with_score`, but `mode`.
+            k: The largest number of documents to return.
+            *args: Those of `similarity_search_with_score`.
+            **kwargs: Those of `similarity_search_with_score`, except `mode`.
         """
         asked, queries = self._by_vector(embedding, k, *args, **kwargs)
         return _scored(self.collection.search(queries, **asked.how))
@@ -69,18 +71,18 @@ class Searching(VectorStore):
     async def asimilarity_search_with_score_by_vector(
         self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any
     ) -> Scored:
-        """Return as `similarity_search_with_score_by_vector`."""
+        """Search like `similarity_search_with_score_by_vector`."""
         asked, queries = self._by_vector(embedding, k, *args, **kwargs)
         return _scored(await self.collection.asearch(queries, **asked.how))
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
-        """Return the `k` best documents of one side. Arguments as `similarity_search_with_score_by_vector`."""
+        """Return the `k` best documents of one side. See `similarity_search_with_score_by_vector` for the arguments."""
         return _unscored(self.similarity_search_with_score_by_vector(embedding, k, *args, **kwargs))
 
     async def asimilarity_search_by_vector(
         self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any
     ) -> list[Document]:
-        """Return as `similarity_search_by_vector`."""
+        """Search like `similarity_search_by_vector`."""
         return _unscored(await self.asimilarity_search_with_score_by_vector(embedding, k, *args, **kwargs))
 
     def max_marginal_relevance_search(
@@ -90,12 +92,12 @@ class Searching(VectorStore):
 
         Args:
             query: The question.
-            k: Most documents.
-            fetch_k: Of how many they are chosen: the best ones of the search that `mode` names, fused by default. They
-                are compared, with the query and with each other, by their dense vectors.
-            lambda_mult: From 0, most different, to 1, most relevant.
-            *args: As `similarity_search_with_score`.
-            **kwargs: As `similarity_search_with_score`.
+            k: The largest number of documents to return.
+            fetch_k: The number of candidates to choose from. They are the best hits of the search that `mode` names, by
+                default the fused search. Their dense vectors are compared with the query and with each other.
+            lambda_mult: A number from 0 (most different) to 1 (most relevant).
+            *args: Those of `similarity_search_with_score`.
+            **kwargs: Those of `similarity_search_with_score`.
         Raises:
             ValueError: The store has no dense side.
         """
@@ -108,7 +110,7 @@ class Searching(VectorStore):
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
     ) -> list[Document]:
-        """Return as `max_marginal_relevance_search`."""
+        """Search like `max_marginal_relevance_search`."""
         dense = self._dense("max_marginal_relevance_search")
         asked = self._asked(max(fetch_k, k), *args, **kwargs)
         vector = await dense.aembed_query(query)
@@ -118,7 +120,7 @@ class Searching(VectorStore):
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
     ) -> list[Document]:
-        """Return as `max_marginal_relevance_search`, of the documents nearest to a dense vector."""
+        """Search like `max_marginal_relevance_search`, among the documents nearest to a dense vector."""
         self._dense("max_marginal_relevance_search_by_vector")
         asked, queries = self._by_vector(embedding, max(fetch_k, k), *args, **kwargs)
         return _diverse(embedding, self.collection.search(queries, with_dense=True, **asked.how), k, lambda_mult)
@@ -126,7 +128,7 @@ class Searching(VectorStore):
     async def amax_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *args: Any, **kwargs: Any
     ) -> list[Document]:
-        """Return as `max_marginal_relevance_search_by_vector`."""
+        """Search like `max_marginal_relevance_search_by_vector`."""
         self._dense("max_marginal_relevance_search_by_vector")
         asked, queries = self._by_vector(embedding, max(fetch_k, k), *args, **kwargs)
         hits = await self.collection.asearch(queries, with_dense=True, **asked.how)
@@ -136,11 +138,11 @@ class Searching(VectorStore):
         """Return a retriever; `search_kwargs` may hold the keywords of the search that `search_type` names.
 
         Args:
-            **kwargs: search_type ("similarity", "mmr" or "similarity_score_threshold"), search_kwargs, tags, ….
+            **kwargs: search_type ("similarity", "mmr" or "similarity_score_threshold"), search_kwargs, tags, …
         Raises:
-            ValueError: The store cannot search so: see `max_marginal_relevance_search`, and for a threshold
-                `_select_relevance_score_fn`.
-            TypeError: There is no such keyword of a search.
+            ValueError: The store does not support the search type. "mmr" needs a dense side, and
+                "similarity_score_threshold" needs a search of dense vectors alone, by cosine.
+            TypeError: `search_kwargs` holds an unknown keyword.
         """
         search_type = kwargs.get("search_type", "similarity")
         search_kwargs = dict(kwargs.get("search_kwargs") or {})
@@ -154,10 +156,10 @@ class Searching(VectorStore):
         return super().as_retriever(**kwargs)
 
     def _select_relevance_score_fn(self) -> Any:
-        """Return the function from a dense side's cosine to 0 … 1, or raise: nothing else has a scale.
+        """Return the function that maps a dense side's cosine to 0 … 1. No other score has a fixed scale.
 
         Raises:
-            ValueError: The search is of another side, or fused, or its metric is another.
+            ValueError: The search uses another side, or fusion, or another metric.
         """
         self._check_relevance("hybrid")
         return _relevance
@@ -173,7 +175,7 @@ class Searching(VectorStore):
         return [(document, _relevance(score)) for document, score in found]
 
     def _check_relevance(self, mode: str) -> None:
-        sides = translate(tuple(self._embeddings), mode=mode).sides  # type: ignore[arg-type]  # it says what is wrong
+        sides = translate(tuple(self._embeddings), mode=mode).sides  # type: ignore[arg-type]  # raises for a wrong mode
         metric = self.collection.dense_metric() if sides == ("dense",) else None
         if metric == "COSINE":
             return
@@ -183,11 +185,11 @@ class Searching(VectorStore):
         if len(sides) > 1:
             why = "fused ranks have no relevance scale"
         way = (
-            "mode='dense'" if "dense" in self._embeddings and metric is None else "a store with dense vectors by cosine"
+            "mode='dense'" if "dense" in self._embeddings and metric is None else "a dense store with the cosine metric"
         )
         raise ValueError(
-            f"relevance scores and score_threshold must be asked of dense vectors by cosine, got {' + '.join(sides)}: "
-            f"{why}. Use {way}, or limit results by k."
+            "relevance scores and score_threshold must be used with dense vectors and the cosine metric, got "
+            f"{' + '.join(sides)}: {why}. Use {way}, or limit the number of results by k."
         )
 
     # The way to the collection
@@ -203,8 +205,8 @@ class Searching(VectorStore):
     def _dense(self, what: str) -> Any:
         if (dense := self._embeddings.get("dense")) is None:
             raise ValueError(
-                f"{what} must have a dense side to compare documents by, got a store of {', '.join(self._embeddings)}. "
-                "Use similarity_search, or open the store with a dense embedding."
+                f"{what} must have a store with a dense side, whose vectors it compares, got a store with "
+                f"{', '.join(self._embeddings)} alone. Use similarity_search, or open the store with a dense embedding."
             )
         return dense
 

@@ -1,6 +1,6 @@
-"""`HybridMilvus`, LangChain's face of a Milvus collection: its options, and how it is opened.
+"""`HybridMilvus`, a LangChain vector store over a Milvus collection: its options and constructors.
 
-Knows no encoder: any dense and any sparse embedding of LangChain's will do.
+The store works with any dense and any sparse embedding of LangChain.
 """
 
 import asyncio
@@ -34,21 +34,21 @@ def hybrid_milvus(
     connection_args: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> "HybridMilvus":
-    """Open a Milvus collection, or the place for one, for hybrid retrieval.
+    """Open a store for hybrid retrieval over a Milvus collection, which may or may not exist yet.
 
     Args:
-        dense: Dense embeddings of LangChain's, or None for sparse search alone.
-        sparse: Sparse embeddings: a `SpladeSparseEmbedding`, or None for dense search alone.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, a side of its own.
+        dense: A LangChain `Embeddings`, or None for sparse search alone.
+        sparse: A `SpladeSparseEmbedding`, or None for dense search alone.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, which is searched as one more side.
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
-        token: Of a server: `user:password`, or an API key.
-        collection_name: The collection; the first documents added create it.
-        connection_args: What else `MilvusClient` takes, such as `db_name`; may hold `uri` and `token` instead.
-        **options: What else `HybridMilvus` takes, such as `drop_old`, `metadata_fields` or `partition_key_field`.
+        token: A server's token: `user:password`, or an API key.
+        collection_name: The collection's name. The first documents added create the collection.
+        connection_args: Further arguments of `MilvusClient`, such as `db_name`. May also hold `uri` and `token`.
+        **options: Further options of `HybridMilvus`, such as `drop_old`, `metadata_fields` or `partition_key_field`.
     Returns:
-        The store. It searches as `HybridMilvus` says.
+        The store. `HybridMilvus` describes its searches.
     Raises:
-        TypeError: `dense` and `sparse` are no such embeddings or in the wrong order, or an option is unknown.
+        TypeError: `dense` or `sparse` has the wrong type, they are in the wrong order, or an option is unknown.
         ValueError: The collection exists and has other fields, or was made with another encoder.
         OSError: The milvus-lite file cannot be opened.
 
@@ -78,51 +78,54 @@ def hybrid_milvus(
 
 
 class HybridMilvus(Writing, Searching):
-    """A vector store of LangChain's over a Milvus collection with dense vectors, SPLADE vectors, or both.
+    """A LangChain vector store over a Milvus collection with dense vectors, SPLADE vectors, or both.
 
-    - Search fuses the sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side. A search's own
-      `fetch_k`, `reranker` or `ranker_type` go first; `filter` (a dict in LangChain's usual form, or an expression of
-      Milvus; also called `expr`) binds every side; `mode="dense"` or `mode="sparse"` searches one side alone.
-      `group_by="source"` returns the best chunk alone of each source. An unknown keyword is a TypeError.
-    - Documents found carry their id, and their metadata as it was given. What JSON cannot hold is refused.
-    - Adding takes ids from `ids=` or else from `Document.id`, and replaces what is there under them; a document without
-      one gets one. An error part-way leaves earlier chunks stored.
-    - All sides embed the same text: `page_content`, after the metadata that `embed_metadata` names. A text without
-      a word is stored and never found by sparse search. An empty query is answered by the dense side.
-    - Async methods work in any number of event loops. Adding runs in a thread, by the embeddings' sync methods.
-    - A collection remembers its encoder, and no other is taken. Collections made by `langchain_milvus.Milvus` are taken
-      with their own fields.
-    - A server that does not answer within `timeout` is a TimeoutError. A collection that was released is loaded.
-    - `consistency_level` is "Session": a search sees what this client wrote. "Strong" sees what anyone did; milvus-lite
-      always does.
-    - Exact dense index, and a flush after adding, on milvus-lite only.
+    - A search fuses the sides by reciprocal rank (k = 60) from max(100, 10 k) candidates of each side. The keywords
+      `fetch_k`, `reranker` and `ranker_type` of a search override this. `filter` (a dict in LangChain's usual form, or
+      a Milvus expression; also called `expr`) applies to every side. `mode="dense"` or `mode="sparse"` searches one
+      side alone. `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
+    - A document that is found has its id, and its metadata exactly as it was given. Metadata that JSON cannot hold is
+      refused.
+    - Adding takes ids from `ids=`, or else from `Document.id`, and replaces stored documents with the same ids. A
+      document without an id gets one. If an error occurs, earlier chunks stay stored.
+    - All sides embed the same text: the metadata that `embed_metadata` names, and then `page_content`. A text without
+      a word is stored, but sparse search never finds it. The dense side answers an empty query.
+    - Async methods work in any number of event loops. Adding runs in a thread and calls the embeddings' sync methods.
+    - A collection remembers its encoder and refuses others. Collections made by `langchain_milvus.Milvus` work, with
+      the fields that they have.
+    - A server that does not answer within `timeout` causes a TimeoutError. A released collection is loaded again.
+    - `consistency_level` is "Session": a search sees everything that this client wrote. With "Strong", a search sees
+      everything that any client wrote; on milvus-lite, it always does.
+    - On milvus-lite only, the dense index is exact, and adding ends with a flush.
 
     Args:
         embedding_function: [dense, sparse], or one of them.
-        collection_name: The collection, or an alias of one.
-        uri, token, user, password, db_name, host, port: Where it is. Without any: http://localhost:19530.
-        connection_args: What else `MilvusClient` takes, TLS for one; may hold the former.
-        client, aclient: Clients to use instead of ones of our own.
-        bm25: Whether Milvus also keeps a BM25 index of the texts. milvus-lite's neither stems nor keeps one IDF.
-        embed_metadata: Keys of metadata whose values are to be found by: "key: value" goes before the text embedded.
-        allow_other_encoder: Open a collection that was made with another encoder.
-        drop_old: Delete a collection of that name, with its documents.
-        auto_id: Whether Milvus numbers the documents of a new collection; ids are the numbers' digits then.
-        primary_field, text_field, vector_field, bm25_field: Names of fields; vector_field is a list for two sides.
+        collection_name: The collection's name, or an alias of an existing collection.
+        uri, token, user, password, db_name, host, port: The server or file, and the credentials. The default is
+            http://localhost:19530.
+        connection_args: Further arguments of `MilvusClient`, such as those for TLS. May also hold the options above.
+        client, aclient: Clients to use instead of opening new ones.
+        bm25: Whether Milvus also keeps a BM25 index of the texts. milvus-lite's index does not stem, and does not keep
+            one IDF for the whole collection.
+        embed_metadata: The metadata keys to embed with the text, each as "key: value" in front of it.
+        allow_other_encoder: Whether to open a collection that was made with another encoder.
+        drop_old: Whether to delete an existing collection of this name, with its documents.
+        auto_id: Whether Milvus numbers the documents of a new collection. An id then holds the number's digits.
+        primary_field, text_field, vector_field, bm25_field: The names of fields. vector_field is a list for two sides.
         metadata_field: The JSON field that holds the metadata. None keeps it in dynamic keys, as langchain-milvus does.
-        enable_dynamic_field: Whether keys of the metadata can be named as they are in an expression: `year > 2000`;
-            else `metadata["year"] > 2000`. A dict as filter never needs it.
-        metadata_fields: {key: type}: keys of the metadata that get a column with a type, and an index if asked for:
+        enable_dynamic_field: Whether a Milvus expression can use a metadata key's bare name, as in `year > 2000`. If
+            not, it must use `metadata["year"] > 2000`. A dict as filter works in both cases.
+        metadata_fields: {key: type} for the metadata keys that get a typed column, and an index if asked for:
             {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. Also called metadata_schema.
-        partition_key_field: The key of the metadata that Milvus partitions by; each document needs it.
-        index_params, search_params: One for each side; they go before our defaults.
-        partition_names: Where to search.
-        collection_description, collection_properties, consistency_level, num_partitions, num_shards, replica_number: Of
-            a new collection.
-        timeout: Seconds for each call of Milvus. None is 30 for one that reads, 120 for one that writes.
+        partition_key_field: The metadata key that Milvus partitions by. Each document needs a value for it.
+        index_params, search_params: One dict for each side. They override our defaults.
+        partition_names: The partitions to search.
+        collection_description, collection_properties, consistency_level, num_partitions, num_shards, replica_number:
+            The settings of a new collection.
+        timeout: Seconds for each call of Milvus. None means 30 for a call that reads and 120 for one that writes.
 
     Raises:
-        TypeError, ValueError, OSError: As `hybrid_milvus`.
+        TypeError, ValueError, OSError: See `hybrid_milvus`.
     """
 
     def __init__(
@@ -209,16 +212,16 @@ class HybridMilvus(Writing, Searching):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HybridMilvus":
-        return copy.copy(self)  # the collection, its client and the models are made to be shared
+        return copy.copy(self)  # the collection, its client and the models may be shared
 
     @property
     def collection_name(self) -> str:
-        """Name of the collection."""
+        """The collection's name."""
         return self.collection.name
 
     @property
     def client(self) -> MilvusClient:
-        """The client."""
+        """The sync client."""
         return self.collection.client
 
     @property
@@ -255,9 +258,9 @@ class HybridMilvus(Writing, Searching):
             texts: N texts.
             embedding: [dense, sparse], or one of them.
             metadatas: N dicts, or None.
-            collection_name: The collection.
+            collection_name: The collection's name.
             ids: N ids, or None.
-            **options: What else `HybridMilvus` takes: uri, db_name, host, port, drop_old, ….
+            **options: Further options of `HybridMilvus`: uri, db_name, host, port, drop_old, …
         """
         store = cls(embedding, collection_name, **options)
         store.add_texts(texts, metadatas, ids=ids)
@@ -267,17 +270,17 @@ class HybridMilvus(Writing, Searching):
     async def afrom_texts(
         cls, texts: list[str], embedding: Any, metadatas: list[dict[str, Any]] | None = None, *args: Any, **kwargs: Any
     ) -> "HybridMilvus":
-        """Open as `from_texts`, in a thread."""
+        """Open a store like `from_texts`, in a thread."""
         return await asyncio.to_thread(cls.from_texts, texts, embedding, metadatas, *args, **kwargs)
 
     @classmethod
     def from_documents(cls, documents: list[Document], embedding: Any, **kwargs: Any) -> "HybridMilvus":
-        """Open a store and add documents, with their own ids unless `ids` are given. Keywords as `from_texts`."""
+        """Open a store and add documents. Ids come from `ids=`, or else from `Document.id`. See `from_texts`."""
         kwargs.setdefault("ids", [document.id for document in documents])
         texts = [document.page_content for document in documents]
         return cls.from_texts(texts, embedding, [document.metadata for document in documents], **kwargs)
 
     @classmethod
     async def afrom_documents(cls, documents: list[Document], embedding: Any, **kwargs: Any) -> "HybridMilvus":
-        """Open as `from_documents`, in a thread."""
+        """Open a store like `from_documents`, in a thread."""
         return await asyncio.to_thread(cls.from_documents, documents, embedding, **kwargs)

@@ -1,4 +1,4 @@
-"""What a store writes, reads by id and deletes, over a collection: documents translated to rows and back."""
+"""Write, read and delete documents of a collection: translate documents to rows and back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ __all__ = ["Writing"]
 
 
 class Writing(VectorStore):
-    """The writing half of a store."""
+    """The part of a store that writes."""
 
     collection: Collection
     embed_metadata: Sequence[str]
@@ -38,22 +38,23 @@ class Writing(VectorStore):
         partition_name: str | None = None,
         **unknown: Any,
     ) -> list[str]:
-        """Encode texts and write them, some hundreds at a time; replace those whose ids are there.
+        """Encode and write texts, a few hundred at a time; replace stored texts with the same ids.
 
         Args:
             texts: N texts.
-            metadatas: N dicts of what JSON can hold, or None.
+            metadatas: N dicts of values that JSON can hold, or None.
             timeout: Seconds for each write.
-            batch_size: Most rows of a write.
-            ids: N ids, None for one that is made, or None for all. Milvus numbers them if the collection is so.
-            partition_name: Where to.
+            batch_size: The largest number of rows in a write.
+            ids: N ids, or None. A text whose id is None gets an id. If the collection was made with `auto_id`, all ids
+                must be None, because Milvus numbers the texts.
+            partition_name: The partition to write to.
             **unknown: Refused.
         Returns:
             N ids.
         Raises:
-            TypeError: A text or an id is not a str, or metadata is none of JSON's.
-            ValueError: Ids that repeat or do not fit the collection, metadata that does not fit it, or a text that
-                Milvus cannot store. Nothing has been written then.
+            TypeError: A text or an id is not a str, or JSON cannot hold the metadata.
+            ValueError: Ids repeat, ids or metadata do not fit the collection, or Milvus cannot store a text. Nothing
+                has been written.
         """
         refuse(unknown, self.add_texts)
         rows = make_rows(check_texts(texts), metadatas, ids)
@@ -66,27 +67,27 @@ class Writing(VectorStore):
     async def aadd_texts(
         self, texts: Iterable[str], metadatas: list[dict[str, Any]] | None = None, *args: Any, **kwargs: Any
     ) -> list[str]:
-        """Add as `add_texts`, in a thread."""
+        """Add texts like `add_texts`, in a thread."""
         return await asyncio.to_thread(self.add_texts, texts, metadatas, *args, **kwargs)
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
-        """Add documents as `add_texts` does, with their own ids unless `ids` are given."""
+        """Add documents like `add_texts`. Ids come from `ids=`, or else from `Document.id`."""
         kwargs.setdefault("ids", [document.id for document in documents])
         texts = [document.page_content for document in documents]
         return self.add_texts(texts, [document.metadata for document in documents], **kwargs)
 
     async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
-        """Add as `add_documents`, in a thread."""
+        """Add documents like `add_documents`, in a thread."""
         return await asyncio.to_thread(self.add_documents, documents, **kwargs)
 
     def upsert(self, ids: list[str] | None = None, documents: list[Document] | None = None, **kwargs: Any) -> list[str]:
-        """Add documents in place of those of the same ids: `add_documents` by another name."""
+        """Add documents, and replace those with the same ids. `add_documents` does the same."""
         return self.add_documents(documents or [], **({} if ids is None else {"ids": ids}), **kwargs)
 
     async def aupsert(
         self, ids: list[str] | None = None, documents: list[Document] | None = None, **kwargs: Any
     ) -> list[str]:
-        """Add as `upsert`, in a thread."""
+        """Add documents like `upsert`, in a thread."""
         return await asyncio.to_thread(self.upsert, ids, documents, **kwargs)
 
     def add_embeddings(
@@ -104,16 +105,16 @@ class Writing(VectorStore):
 
         Args:
             texts: N texts.
-            embeddings: N vectors for a store of one side, N pairs [dense, sparse] for one of both.
-            metadatas: As `add_texts` takes them.
+            embeddings: N vectors for a store with one side, or N pairs [dense, sparse] for a store with both.
+            metadatas: See `add_texts`.
             timeout: Seconds for each write.
-            batch_size: Most rows of a write.
-            ids: As `add_texts` takes them.
-            partition_name: Where to.
+            batch_size: The largest number of rows in a write.
+            ids: See `add_texts`.
+            partition_name: The partition to write to.
         Returns:
             N ids.
         Raises:
-            TypeError, ValueError: As `add_texts`.
+            TypeError, ValueError: See `add_texts`.
         """
         rows = make_rows(check_texts(texts), metadatas, ids)
         sides: list[Side] = [side for side, embedding in self._embeddings.items() if embedding is not None]
@@ -125,31 +126,31 @@ class Writing(VectorStore):
         )
 
     async def aadd_embeddings(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Add as `add_embeddings`, in a thread."""
+        """Add texts like `add_embeddings`, in a thread."""
         return await asyncio.to_thread(self.add_embeddings, *args, **kwargs)
 
     # Reading and deleting
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return the documents of these ids, in their order; ids that are not there are left out."""
+        """Return the documents with these ids, in the order of the ids; leave out unknown ids."""
         return [as_document(hit) for hit in self.collection.get(ids)]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return as `get_by_ids`."""
+        """Return documents like `get_by_ids`."""
         return [as_document(hit) for hit in await self.collection.aget(ids)]
 
     def iterate(self, filter: Any = None, *, expr: str | None = None, **kwargs: Any) -> Iterator[Document]:
-        """Yield all documents that match a filter, by rising id; None for all.
+        """Yield all documents that match a filter, in ascending order of their ids.
 
         Args:
-            filter: As for a search.
-            expr: The same by its other name.
+            filter: A dict, a Milvus expression, or None for all documents.
+            expr: The same filter under its other name.
             **kwargs: partition_names, timeout.
         """
         return map(as_document, self.collection.iterate(one_filter(filter, expr), **kwargs))
 
     async def aiterate(self, filter: Any = None, *, expr: str | None = None, **kwargs: Any) -> AsyncIterator[Document]:
-        """Yield as `iterate`."""
+        """Yield documents like `iterate`."""
         async for hit in self.collection.aiterate(one_filter(filter, expr), **kwargs):
             yield as_document(hit)
 
@@ -163,19 +164,19 @@ class Writing(VectorStore):
         timeout: float | None = None,
         **unknown: Any,
     ) -> bool:
-        """Delete documents: those of these ids, those that match a filter, or those of these ids that match it.
+        """Delete documents by id, by filter, or by both: then a document must have one of the ids and match the filter.
 
         Args:
-            ids: Ids; [] deletes nothing, and one that is not there is no error.
-            expr: An expression of Milvus.
-            filter: A dict, or an expression.
-            partition_names: Where to look.
+            ids: The documents' ids. [] deletes nothing, and unknown ids are not an error.
+            expr: A Milvus expression, the same as `filter`.
+            filter: A dict, or a Milvus expression.
+            partition_names: The partitions to delete from.
             timeout: Seconds for each call.
             **unknown: Refused.
         Returns:
             True.
         Raises:
-            ValueError: Neither is given, or the filter is empty. To delete all there is `clear`.
+            ValueError: Neither ids nor a filter is given, or the filter is empty. To delete all documents, use `clear`.
         """
         refuse(unknown, self.delete)
         condition = one_filter(filter, expr)
@@ -183,13 +184,13 @@ class Writing(VectorStore):
         return True
 
     async def adelete(self, ids: list[str] | None = None, expr: str | None = None, **kwargs: Any) -> bool:
-        """Delete as `delete`, in a thread."""
+        """Delete documents like `delete`, in a thread."""
         return await asyncio.to_thread(self.delete, ids, expr, **kwargs)
 
     def clear(self) -> None:
-        """Delete all documents; the collection stays."""
+        """Delete all documents, and keep the collection."""
         self.collection.clear()
 
     async def aclear(self) -> None:
-        """Delete as `clear`, in a thread."""
+        """Delete all documents like `clear`, in a thread."""
         await asyncio.to_thread(self.clear)

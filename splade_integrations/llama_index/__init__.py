@@ -1,8 +1,8 @@
 """LlamaIndex: its sparse embedding, and a hybrid vector store over a Milvus collection.
 
-`SpladeSparseEmbedding` and `HybridMilvusVectorStore` need llama-index-core and pymilvus. If
-llama-index-vector-stores-milvus is installed as well, the embedding fits its `MilvusVectorStore`. Knows LlamaIndex; the
-maths is the encoder's.
+This package needs only llama-index-core and pymilvus. If llama-index-vector-stores-milvus is installed,
+`SpladeSparseEmbedding` also works with its `MilvusVectorStore`. The encoder does the maths, and
+`splade_integrations.milvus` handles the collection.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

@@ -1,4 +1,4 @@
-"""What a store of LlamaIndex's is over a collection, whatever is done with it. Knows no queries."""
+"""The base of the LlamaIndex store, which its reading and its writing part share."""
 
 from abc import ABC
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["CollectionStore"]
 
 
 class CollectionStore(BasePydanticVectorStore, ABC):
-    """The fields of a store, its collection and its clients."""
+    """The store's fields, its collection and its clients."""
 
     stores_text: bool = True
     stores_node: bool = True
@@ -34,11 +34,11 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     use_async_client: bool
 
     _collection: Collection = PrivateAttr()
-    _is_there: bool = PrivateAttr()  # if not, asking for its fields is a call of Milvus, for which a loop must not wait
+    _is_there: bool = PrivateAttr()  # if False, asking for the fields calls Milvus, and must not block an event loop
 
     @property
     def client(self) -> MilvusClient:
-        """The client."""
+        """The sync client."""
         return self._collection.client
 
     @property
@@ -47,7 +47,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
         return self._collection.aclient
 
     def __deepcopy__(self, memo: Any = None) -> "CollectionStore":
-        return self.model_copy()  # clients and locks are made to be shared
+        return self.model_copy()  # clients and locks may be shared
 
     @property
     def _in_json(self) -> bool:
@@ -56,7 +56,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
 
     @property
     def _hidden(self) -> tuple[str, ...]:
-        """Keys of the metadata that LlamaIndex's own stores write the source document's id to."""
+        """The metadata keys in which the stores of LlamaIndex keep the source document's id."""
         return () if self._in_json else SOURCE_KEYS
 
     def _check_doc_id_field(self) -> None:
@@ -64,7 +64,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
         if fields is not None and self.doc_id_field not in fields.columns:
             raise ValueError(
                 f"collection {self.collection_name!r} must have a field for the source document's id, got none of the "
-                f"name {self.doc_id_field!r}. Name it by doc_id_field. If another package made the collection, it can "
-                "be searched and read here, and nodes can be deleted by id or filters; add through that package, or to "
-                "another collection_name."
+                f"name {self.doc_id_field!r}. Name it with doc_id_field. If another package made the collection, this "
+                "store can search and read it, and can delete nodes by id or filters. Add nodes through that package, "
+                "or to another collection_name."
             )

@@ -1,4 +1,4 @@
-"""The encoder as LlamaIndex wants it, by both of its interfaces: `{token id: weight}`. Knows no Milvus connection."""
+"""The encoder with both of LlamaIndex's interfaces for sparse embeddings, which use `{token id: weight}` dicts."""
 
 from __future__ import annotations
 
@@ -23,27 +23,32 @@ dispatcher = get_dispatcher(__name__)
 
 
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
-    """SPLADE embeddings, both LlamaIndex core's `BaseSparseEmbedding` and its Milvus store's function.
+    """SPLADE embeddings with the interfaces of LlamaIndex core and of its Milvus store.
 
-    Core's methods (`get_text_embedding_batch`, `get_query_embedding`, …) give `{}` for a text without any term, and
-    for a blank one. Milvus's (`encode_documents`, `encode_queries`, …) give a placeholder there, which Milvus stores
-    and no query finds.
+    For a text without any term, and for a blank text, the methods of core's `BaseSparseEmbedding`
+    (`get_text_embedding_batch`, `get_query_embedding`, …) return `{}`. The methods of the Milvus store's sparse
+    embedding function (`encode_documents`, `encode_queries`, …) return a placeholder instead, which Milvus stores and
+    no query finds.
 
-    Every call is one Start and one End event (core's batch methods: one for `embed_batch_size` texts) and encodes in
-    one batched call. Async methods run in a thread and leave the event loop free; queries that wait at the same time
-    are encoded together.
+    Every call sends one Start and one End event, and encodes in one batched call. Core's batch methods do so for each
+    group of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free. Queries that wait at
+    the same time are encoded together.
 
-    Made by `model_name` it pickles as name and options, and loads the model again when it is next used. Made from an
-    `encoder` it pickles that object, which a `SpladeEncoder` refuses. Copies share the encoder.
+    If the object was made with `model_name`, its pickle holds the name and the options. The first use after unpickling
+    loads the model again. If it was made with `encoder`, its pickle holds that object, and a `SpladeEncoder` refuses to
+    be pickled. Copies share the encoder.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
             Any number of adapters and threads may share one.
-        model_name: Or the model to load: a folder, or `org/model` on the hub.
-        embed_batch_size: Texts of one batch of core's methods, at most 2 048. The encoder bounds its own memory.
-        num_workers: Batches that core's async method encodes at a time. None leaves it to the thread pool.
+        model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
+        embed_batch_size: The number of texts in one batch of core's methods, at most 2 048. The encoder limits its
+            memory in any case.
+        num_workers: The number of batches that core's async method encodes at a time. None means as many as the thread
+            pool allows.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
-        **encoder_options: With `model_name`: further options of `SpladeEncoder`, such as `device` or `max_length`.
+        **encoder_options: Further options of `SpladeEncoder`, such as `device` or `max_length`. Allowed only with
+            `model_name`.
 
     Raises:
         TypeError: Neither or both of `encoder` and `model_name` are given, or an option is unknown.
@@ -75,21 +80,21 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form and in events."""
+        """Return the class's name in serialised form and in events."""
         return "SpladeSparseEmbedding"
 
     @property
     def encoder(self) -> SparseTextEncoder:
-        """The encoder; after unpickling it is loaded here."""
+        """The encoder. The first access after unpickling loads the model."""
         return self._adapted.encoder
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """What decides the encoder's rows; a collection remembers it. None if the encoder does not say."""
+        """The encoder's fingerprint, which a collection stores, or None if the encoder has no fingerprint."""
         return self._adapted.fingerprint
 
     def __deepcopy__(self, memo: Any = None) -> SpladeSparseEmbedding:
-        return self.model_copy()  # all fields are immutable; the model stays one
+        return self.model_copy()  # all fields are immutable, and copies share the model
 
     def encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
         """Encode documents for Milvus, all in one call of the encoder.
@@ -97,28 +102,28 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         Args:
             documents: N texts.
         Returns:
-            N dicts of {token id: weight}, plain Python numbers.
+            N dicts of {token id: weight}, in plain Python numbers.
         Raises:
-            TypeError: A bare str, or an item that is not a str (its position is named).
+            TypeError: `documents` is a bare str, or an item is not a str. The message names the item's position.
         """
         with self._events(documents) as rows:
             rows += map(document_terms, self._get_text_embeddings(documents), documents)
         return rows
 
     def encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """Encode queries for Milvus as `encode_documents` does, by the encoder's query side."""
+        """Encode queries for Milvus like `encode_documents`, but with the encoder's `encode_queries`."""
         with self._events(queries) as rows:
             rows += map(query_terms, self._adapted.encode_queries(queries), queries)
         return rows
 
     async def async_encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
-        """Encode as `encode_documents` does, in a thread."""
+        """Encode documents like `encode_documents`, in a thread."""
         with self._events(documents) as rows:
             rows += map(document_terms, await self._aget_text_embeddings(documents), documents)
         return rows
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """Encode as `encode_queries` does, in a thread, together with queries that wait at the same time."""
+        """Encode queries like `encode_queries`, in a thread, together with queries that wait at the same time."""
         with self._events(queries) as rows:
             rows += map(query_terms, await self._adapted.aencode_queries(queries), queries)
         return rows
@@ -143,7 +148,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @contextmanager
     def _events(self, texts: list[str]) -> Iterator[list[SparseEmbedding]]:
-        """Announce a call that fills the list it is given, as core announces its own."""
+        """Send core's Start and End events around a call that fills the yielded list."""
         rows: list[SparseEmbedding] = []
         dispatcher.event(SparseEmbeddingStartEvent(model_dict=self.to_payload()))
         yield rows
@@ -151,5 +156,5 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
 
 def _without_blanks(texts: list[str], rows: list[SparseEmbedding]) -> list[SparseEmbedding]:
-    """Empty the rows of blank texts. A model has terms for them as well, which would match many queries."""
+    """Empty the rows of blank texts. A model gives terms even to a blank text, and many queries would match them."""
     return [{} if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""The fields of a collection that exists, whoever made it, in place of the names that we would give. Knows no rows."""
+"""Find the fields of an existing collection, whichever package made it, if they do not have our default names."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,18 +31,21 @@ _DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECT
 
 
 def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
-    """Return the schema with the names that an existing collection has, if it is clear which field is meant.
+    """Return the schema with the field names of an existing collection, if it is clear which field is which.
 
-    A name that the user gave is left alone. In place of a default name the collection's only field of that kind is
-    taken: LangChain's collections call their dense field `vector`, for example.
+    A name that the user gave is kept. If the collection has no field with a default name, but exactly one field of the
+    right kind, that field's name replaces the default. For example, LangChain's collections call their dense field
+    `vector`.
 
     Args:
-        schema: What is wanted.
-        place: Where the collection is.
-        collection_name: Its name or an alias. If there is none, the schema is returned as it is.
-        dim: Length of the dense vectors, if the user says it.
+        schema: The fields wanted.
+        place: The server or file.
+        collection_name: The collection's name or an alias. If there is no such collection, the schema is returned
+            unchanged.
+        dim: The dimension of the dense vectors, if the user gave one.
     Raises:
-        ValueError: Its dense vectors have another length, or Milvus itself fills its sparse field.
+        ValueError: The collection's dense vectors have another dimension, or a function of Milvus fills its sparse
+            field.
         TimeoutError: The server does not answer.
     """
     how = {"collection_name": collection_name, "timeout": READ_TIMEOUT}
@@ -60,20 +63,20 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
     if filled & {found.sparse_field}:
         raise ValueError(
             f"collection {collection_name!r} must have a sparse field for SPLADE, got {found.sparse_field!r}, which a "
-            "function of Milvus fills. Name another by sparse_embedding_field, or open the dense side alone: "
+            "function of Milvus fills. Name another field with sparse_embedding_field, or open the dense side alone: "
             "enable_sparse=False."
         )
     dense = fields.get(found.dense_field or "")
     if dense is not None and dim is not None and (width := int(dense["params"].get("dim", dim))) != dim:
         raise ValueError(
             f"collection {collection_name!r} must have dense vectors of {dim} dimensions, got {width}. Leave dim out, "
-            "load the model that it was made with, or take another collection_name."
+            "load the model that the collection was made with, or use another collection_name."
         )
     return found
 
 
 def _fits(argument: str, field: Mapping[str, Any], schema: Schema) -> bool:
-    """Return whether a field may be what an argument of the schema names."""
+    """Return whether a field has the right type for an argument of the schema."""
     if argument == "text_field":
         own = field.get("is_primary") or field["name"] in schema.columns
         return field["type"] == DataType.VARCHAR and not own

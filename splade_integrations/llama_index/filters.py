@@ -1,4 +1,4 @@
-"""LlamaIndex's `MetadataFilters` as the filters of this package. Knows no collection."""
+"""Translate LlamaIndex's `MetadataFilters` to the filters of this package."""
 
 from collections.abc import Collection
 
@@ -27,16 +27,17 @@ _OPERATORS = {
 
 
 def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()) -> Filter:
-    """Return the filter that `MetadataFilters` mean, groups within groups included.
+    """Return the filter for `MetadataFilters`, including nested groups.
 
-    NOT is true if none of its filters is. AND without filters is always true; OR and NOT without filters are refused.
+    NOT is true if none of its filters is true. AND without filters is always true. OR and NOT without filters are
+    refused.
 
     Args:
-        filters: With any operator and condition. No condition means AND.
-        hidden: Keys of the metadata under which the collection has something else.
+        filters: Filters with any operator and condition. No condition means AND.
+        hidden: The metadata keys under which the collection keeps other values.
     Raises:
-        FilterError: A filter lacks its value or asks for a hidden key, or a group lacks its filters. The key, or the
-            place of the group, is named.
+        FilterError: A filter has no value or asks for a hidden key, or a group has no filters. The message names the
+            key, or the position of the group.
 
     Example:
         >>> tenant = MetadataFilter(key="tenant", value="a")
@@ -49,14 +50,14 @@ def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()
 
 
 def check_complete(filters: MetadataFilters, name: str = "filters") -> None:
-    """Refuse a group without filters, which may mean everything, for a deletion.
+    """Raise if a group has no filters: in a deletion, an empty group could match every node.
 
     Raises:
-        ValueError: A group is empty. Its place is named.
+        ValueError: A group is empty. The message names its position.
     """
     if not filters.filters:
         raise ValueError(
-            f"{name} must hold at least one filter, got none. Nothing has been deleted; to delete all nodes call "
+            f"{name} must hold at least one filter, got none. Nothing has been deleted. To delete all nodes call "
             "clear()."
         )
     for position, one in enumerate(filters.filters):
@@ -76,8 +77,8 @@ def _group(filters: MetadataFilters, name: str, hidden: Collection[str]) -> Filt
         return And(*parts)
     if not parts:
         raise FilterError(
-            f"{name} must hold at least one filter for condition {condition.value!r}, got none. Leave it out for a "
-            "search without filters."
+            f"{name} must hold at least one filter for condition {condition.value!r}, got none. Leave the group out "
+            "for a search without filters."
         )
     return Or(*parts) if condition == FilterCondition.OR else Not(Or(*parts))
 
@@ -86,14 +87,14 @@ def _compare(one: MetadataFilter, hidden: Collection[str]) -> Filter:
     if one.key in hidden:
         raise FilterError(
             f"a filter must not ask for key {one.key!r} in this collection, which keeps the source document's id "
-            f"there, got operator {one.operator.value!r}. For source documents use doc_ids; for metadata of that name "
-            "add the nodes to a new collection."
+            f"under it, got operator {one.operator.value!r}. To filter by source documents use doc_ids. To filter by "
+            "metadata of that name add the nodes to a new collection."
         )
-    if one.operator == FilterOperator.IS_EMPTY:  # its value says nothing, but LlamaIndex asks for one
+    if one.operator == FilterOperator.IS_EMPTY:  # LlamaIndex requires a value, but the value has no meaning
         return Compare(one.key, "is_empty")
     if one.value is None:
         raise FilterError(
-            f"the filter on key {one.key!r} must have a value for operator {one.operator.value!r}, got None. For nodes "
-            "without this key use FilterOperator.IS_EMPTY."
+            f"the filter on key {one.key!r} must have a value for operator {one.operator.value!r}, got None. To find "
+            "nodes without this key use FilterOperator.IS_EMPTY."
         )
     return Compare(one.key, _OPERATORS[one.operator], one.value)

@@ -1,4 +1,4 @@
-"""A node as a row of a collection, and back: nothing of it is lost. Knows no client and no search."""
+"""Turn a node into a row of a collection and back, without loss."""
 
 import json
 from typing import Any
@@ -20,10 +20,10 @@ from splade_integrations.milvus.rows import Hit, Row, check_metadata
 
 __all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of"]
 
-# By the names that LlamaIndex's own stores give them.
+# These names are those that the stores of LlamaIndex use.
 CONTENT_COLUMN = "_node_content"
 _TYPE_KEY = "_node_type"
-# What LlamaIndex's own stores write for a node that has no source document, and under which keys.
+# For a node without a source document, the stores of LlamaIndex write "None" under these keys.
 NO_SOURCE = "None"
 SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
 
@@ -38,18 +38,18 @@ _CLASSES: dict[str, type[BaseNode]] = {
 def row_of(
     node: BaseNode, doc_id_field: str, *, name: str = "node", needs_embedding: bool = True, in_json: bool = True
 ) -> Row:
-    """Return a node as a row without its sparse embedding, or raise if it would not come back as it is.
+    """Return a node as a row without a sparse embedding, or raise if the row would not give the same node back.
 
     Args:
         node: The node.
-        doc_id_field: The column of the source document's id.
-        name: What a message calls it, such as "nodes[3]".
+        doc_id_field: The column that holds the source document's id.
+        name: The node's name in messages, such as "nodes[3]".
         needs_embedding: Whether dense embeddings are stored.
-        in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key as a field of its
-            own, as the collections of LlamaIndex's `MilvusVectorStore` do, and the row is written as that store does.
+        in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key in a separate field,
+            like the collections of LlamaIndex's `MilvusVectorStore`. The row then has the form that that store writes.
     Raises:
-        ValueError, TypeError: The node has no embedding, a text that is too long, or what JSON or a Milvus VARCHAR
-            cannot hold. The key is named.
+        ValueError, TypeError: The node has no embedding, its text is too long, or it holds a value that JSON or a
+            Milvus VARCHAR cannot hold. The message names the key.
     """
     name = f"{name} ({node.node_id!r})"
     if needs_embedding and node.embedding is None:
@@ -69,10 +69,10 @@ def row_of(
         content = node.model_dump(mode="json", exclude=_IN_OTHER_FIELDS)
     except ValueError as err:
         raise ValueError(
-            f"{name} must hold what JSON can hold, got one that does not: {err}. Set the field to "
-            "None before adding the node."
+            f"{name} must hold only values that JSON can hold, got a field that cannot be written: {err}. Set the "
+            "field to None before adding the node."
         ) from err
-    for field in _RESOURCES:  # whose bytes LlamaIndex leaves out
+    for field in _RESOURCES:  # LlamaIndex leaves out their bytes
         if (resource := getattr(node, field, None)) is not None and resource.data is not None:
             content[field]["data"] = resource.data.decode()
     if not in_json:
@@ -81,7 +81,7 @@ def row_of(
         metadata |= {key: source for key in SOURCE_KEYS if key != doc_id_field}
         metadata[_TYPE_KEY] = node.class_name()
     kept = json.dumps(content, ensure_ascii=False)
-    check_varchar(kept, f"{name} without its text", "Keep images by path or url, and metadata short.")
+    check_varchar(kept, f"{name} without its text", "Store images by path or URL, and shorten the metadata.")
     return Row(
         id=node.node_id,
         text=text,
@@ -92,7 +92,7 @@ def row_of(
 
 
 def node_of(hit: Hit) -> BaseNode:
-    """Return the node that a row was made of; one of another package's row is a `TextNode` of the row's id."""
+    """Return the node that a row was made from. A row of another package gives a `TextNode` with the row's id."""
     content = hit.columns.get(CONTENT_COLUMN)
     if not content:
         return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
@@ -105,8 +105,8 @@ def node_of(hit: Hit) -> BaseNode:
 
 
 def source_of(hit: Hit, doc_id_field: str) -> str | None:
-    """Return the id of the document that a row's node was made of, or None."""
+    """Return the id of the source document of a row's node, or None."""
     source = hit.columns.get(doc_id_field)
-    if source == NO_SOURCE:  # of a document of that name, or of none
+    if source == NO_SOURCE:  # a document with the id "None", or no document
         return node_of(hit).ref_doc_id
     return str(source) if source else None

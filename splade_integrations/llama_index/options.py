@@ -1,4 +1,4 @@
-"""The options of LlamaIndex's `MilvusVectorStore` in the terms of a collection. Knows no client and no search."""
+"""Translate the options of LlamaIndex's `MilvusVectorStore` to those of a collection."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -24,12 +24,12 @@ __all__ = [
     "typed_columns",
 ]
 
-# Options of `MilvusVectorStore` that this store does not have, and why.
+# Options of `MilvusVectorStore` that this store does not have, with the reasons.
 REFUSED = {
     "index_management": "a collection is always made with its indexes",
-    "output_fields": "a node always comes back whole",
+    "output_fields": "a node is always returned whole",
 }
-# What `MilvusClient` takes beside uri, token and timeout.
+# The arguments of `MilvusClient` other than uri, token and timeout.
 CONNECTION = (
     "alias",
     "ca_pem_path",
@@ -49,39 +49,41 @@ _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "euclidean": "L2"}
 
 
 def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise a TypeError for an option that is none of how to connect.
+    """Raise a TypeError if an option is not an argument for the connection.
 
     Args:
-        options: Given by name.
-        known: The store's own options, for the message.
+        options: The options given in addition to the store's.
+        known: The names of the store's options, for the message.
     """
     for name in sorted(options.keys() - set(CONNECTION)):
         if name in REFUSED:
             raise TypeError(f"{name} must not be given, as {REFUSED[name]}, got {options[name]!r}. Leave it out.")
         similar = get_close_matches(name, [*known, *CONNECTION], 1)
         advice = (
-            f"Did you mean {similar[0]!r}?" if similar else f"There are: {', '.join(sorted([*known, *CONNECTION]))}."
+            f"Did you mean {similar[0]!r}?"
+            if similar
+            else f"Use one of these: {', '.join(sorted([*known, *CONNECTION]))}."
         )
-        raise TypeError(f"the store must be given options that it has, got {name!r}. {advice}")
+        raise TypeError(f"the store must be given known options, got {name!r}. {advice}")
 
 
 def typed_columns(
     fields: Mapping[str, Any] | None, names: Sequence[str] | None, types: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """Return the metadata keys that get a column, of our option and of LlamaIndex's two.
+    """Return the metadata keys that get a column, from our option and from LlamaIndex's two options.
 
     Args:
-        fields: metadata_fields.
-        names: scalar_field_names.
-        types: scalar_field_types.
+        fields: The option `metadata_fields`.
+        names: The option `scalar_field_names`.
+        types: The option `scalar_field_types`.
     Raises:
-        ValueError: There are more names than types, or the other way round.
+        ValueError: The number of names differs from the number of types.
     """
     names, types = names or [], types or []
     if len(names) != len(types):
         raise ValueError(
-            f"scalar_field_types must be as many as scalar_field_names, {len(names)}, got {len(types)}. Give one for "
-            "each, or use metadata_fields={'year': int}."
+            f"scalar_field_types must have one type for each of {len(names)} scalar_field_names, got {len(types)}. "
+            "Give one for each name, or use metadata_fields={'year': int}."
         )
     return {**dict(zip(names, types, strict=True)), **(fields or {})}
 
@@ -90,7 +92,7 @@ def metric_of(name: str) -> str:
     """Return Milvus's name of a metric.
 
     Raises:
-        ValueError: It is none of "COSINE", "IP", "L2" and "euclidean", in any case.
+        ValueError: The name is none of "COSINE", "IP", "L2" and "euclidean", in upper or lower case.
     """
     if name.lower() not in _METRICS:
         raise ValueError(f"similarity_metric must be 'COSINE', 'IP' or 'L2', got {name!r}. Choose one of them.")
@@ -98,14 +100,15 @@ def metric_of(name: str) -> str:
 
 
 def index_of(name: str, config: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
-    """Return an index in pymilvus's form: its parameters apart from its type.
+    """Return an index in pymilvus's form, which separates the parameters from the type.
 
     Args:
-        name: Of the option, for messages.
-        config: LlamaIndex's flat form: {"index_type": "HNSW", "M": 8}. None or empty leaves the index to us.
-        metric: Of the field.
+        name: The option's name, for messages.
+        config: An index in LlamaIndex's flat form: {"index_type": "HNSW", "M": 8}. None or an empty dict means our
+            default index.
+        metric: The field's metric.
     Raises:
-        ValueError: It names another metric, or a field.
+        ValueError: `config` names another metric, or a field.
 
     Example:
         >>> index_of("index_config", {"index_type": "HNSW", "M": 8}, "COSINE")
@@ -115,7 +118,7 @@ def index_of(name: str, config: Mapping[str, Any] | None, metric: str) -> dict[s
     check_metric(name, config, metric)
     if "field_name" in config:
         raise ValueError(
-            f"{name} must not name a field, got {config['field_name']!r}. Name it by embedding_field or "
+            f"{name} must not name a field, got {config['field_name']!r}. Name the field with embedding_field or "
             "sparse_embedding_field."
         )
     own = {key: config.pop(key) for key in ("index_type", "index_name") if key in config}
@@ -127,12 +130,12 @@ def search_params_of(name: str, config: Mapping[str, Any] | None, metric: str) -
     """Return search parameters in pymilvus's form.
 
     Args:
-        name: Of the option, for messages.
-        config: {"nprobe": 10}, or in Milvus's form {"params": {"nprobe": 10}}; LlamaIndex's store takes the one in
-            some modes and the other in the rest.
-        metric: Of the field.
+        name: The option's name, for messages.
+        config: The flat form {"nprobe": 10}, or Milvus's form {"params": {"nprobe": 10}}. LlamaIndex's store takes the
+            flat form in some modes and Milvus's form in the others.
+        metric: The field's metric.
     Raises:
-        ValueError: It names another metric.
+        ValueError: `config` names another metric.
 
     Example:
         >>> search_params_of("search_config", {"nprobe": 10}, "COSINE")
@@ -145,27 +148,29 @@ def search_params_of(name: str, config: Mapping[str, Any] | None, metric: str) -
 
 
 def check_metric(name: str, config: dict[str, Any], metric: str) -> None:
-    """Take the metric out of `config`, or raise a ValueError if it is another."""
+    """Remove the metric from `config`, or raise a ValueError if it is not the field's metric."""
     found = config.pop("metric_type", metric)
     if found != metric:
         raise ValueError(
-            f"the metric_type of {name} must be {metric!r}, that of its field, got {found!r}. Leave it out; the "
-            "dense field's is set by similarity_metric."
+            f"the metric_type of {name} must be {metric!r}, the metric of its field, got {found!r}. Leave it out, and "
+            "set the dense field's metric with similarity_metric."
         )
 
 
 def ranker_of(
     name: str, params: Mapping[str, Any], sides: Sequence[Side], alpha: float | None = None
 ) -> RRFRanker | WeightedRanker | None:
-    """Return the ranker that fuses the hits of some sides; None for the collection's default, RRF of k = 60.
+    """Return the ranker that fuses the hits of some sides; None for the collection's default, RRF with k = 60.
 
     Args:
         name: "RRFRanker" or "WeightedRanker".
-        params: {"k": 60} of the one, {"weights": [dense, sparse, bm25]} of the other, whose last may be missing.
-        sides: Those that are fused.
-        alpha: A query's: the dense side's weight; the sparse side's is 1 - alpha.
+        params: {"k": 60} for "RRFRanker", or {"weights": [dense, sparse, bm25]} for "WeightedRanker". The last weight
+            may be missing.
+        sides: The sides to fuse.
+        alpha: The query's alpha, or None. The dense side's weight is alpha, and the sparse side's is 1 - alpha.
     Raises:
-        ValueError: Another name, another parameter, or an alpha for ranks, which have no weights, or for three sides.
+        ValueError: The name or a parameter is unknown, or alpha is given for "RRFRanker", which has no weights, or for
+            three sides.
     """
     if name not in RANKERS:
         raise ValueError(f"hybrid_ranker must be 'RRFRanker' or 'WeightedRanker', got {name!r}. Choose one of them.")

@@ -1,6 +1,6 @@
-"""A query of LlamaIndex's in the terms of a collection: sides, filter, depth, and what becomes of the hits.
+"""Translate a LlamaIndex query to a search of a collection (sides, filter, depth), and the hits to a result.
 
-Knows no client and no encoder.
+This module needs no client and no encoder.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ __all__ = ["KEYWORDS", "Plan", "plan_of"]
 
 Mode = VectorStoreQueryMode
 
-# What `query` takes beside the query.
+# The keywords of `query`.
 KEYWORDS = (
     "group_by",
     "milvus_partition_names",
@@ -39,18 +39,18 @@ _MMR_PREFETCH_FACTOR = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a query asks for.
+    """The search that a query asks for.
 
     Args:
-        sides: To search.
+        sides: The sides to search.
         text: The question.
-        embedding: Its dense vector.
-        filter: Which nodes may be found; a str is an expression of Milvus.
-        k: Most nodes to return.
-        fetch_k: Most hits to ask for.
-        depth: Hits of each side before fusion. None leaves it to the collection.
-        mmr_threshold: How much relevance counts against novelty, 0 to 1, if the hits are to be made diverse.
-        keywords: What else the collection's search takes.
+        embedding: The question's dense vector.
+        filter: The condition that nodes must satisfy. A str is a Milvus expression.
+        k: The largest number of nodes to return.
+        fetch_k: The largest number of hits to ask for.
+        depth: The number of hits of each side before fusion. None means the collection's default.
+        mmr_threshold: The weight of relevance against novelty, from 0 to 1, or None for a search without MMR.
+        keywords: Further keywords of the collection's search.
     """
 
     sides: tuple[Side, ...]
@@ -65,11 +65,11 @@ class Plan:
 
     @property
     def needs_terms(self) -> bool:
-        """Whether the question has to be encoded."""
+        """Whether the question must be encoded."""
         return "sparse" in self.sides and not is_blank(self.text)
 
     def queries(self, terms: dict[int, float] | None) -> dict[Side, Any]:
-        """Return what each side is asked."""
+        """Return the query of each side."""
         asked: dict[Side, Any] = {"dense": self.embedding, "sparse": terms, "bm25": self.text}
         return {side: asked[side] for side in self.sides}
 
@@ -84,7 +84,7 @@ class Plan:
         }
 
     def result(self, hits: Sequence[Hit]) -> VectorStoreQueryResult:
-        """Return what was found in LlamaIndex's form."""
+        """Return the hits as a LlamaIndex result."""
         scores = [hit.score for hit in hits]
         if self.mmr_threshold is not None and hits:
             scores, places = get_top_k_mmr_embeddings(
@@ -108,23 +108,24 @@ def plan_of(
     metric: str,
     hidden: Collection[str] = (),
 ) -> Plan:
-    """Return what a query asks for.
+    """Return the search that a query asks for.
 
     Args:
         query: The query.
-        keywords: Given beside it: those of `KEYWORDS`.
-        sides: Those that the collection has.
-        primary_field: The column of the node's id.
-        doc_id_field: The column of its source document's id.
-        metric: Of the dense side.
-        hidden: Keys of the metadata that cannot be asked for.
+        keywords: The keywords given with the query, which must be in `KEYWORDS`.
+        sides: The collection's sides.
+        primary_field: The column that holds the node's id.
+        doc_id_field: The column that holds the source document's id.
+        metric: The dense side's metric.
+        hidden: The metadata keys that filters cannot ask for.
     Raises:
         TypeError: A keyword is unknown.
-        ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
+        ValueError: The mode is not supported, or the query lacks a value that the mode needs, or has a value that the
+            mode cannot use.
     """
     if unknown := sorted(keywords.keys() - set(KEYWORDS)):
         raise TypeError(
-            f"a query must be given keywords that it has, got {unknown[0]!r}. There are: {', '.join(KEYWORDS)}."
+            f"a query must be given known keywords, got {unknown[0]!r}. Use one of these: {', '.join(KEYWORDS)}."
         )
     mode = VectorStoreQueryMode(query.mode)
     searched = _sides_of(mode, sides)
@@ -135,7 +136,10 @@ def plan_of(
     threshold, fetch_k = _mmr(query, mode, keywords)
     config = keywords.get("milvus_search_config")
     if config and "dense" not in searched:
-        raise ValueError(f"milvus_search_config must be given in a mode with the dense side, got it in {mode.value!r}.")
+        raise ValueError(
+            f"milvus_search_config must be given in a mode that searches the dense side, got it in {mode.value!r}. "
+            "Leave it out."
+        )
     return Plan(
         sides=searched,
         text=text,
@@ -169,42 +173,43 @@ def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side]) -> tuple[Side, 
         )
     if missing := [side for side in wanted[mode] if side not in sides]:
         raise ValueError(
-            f"mode {mode.value!r} must be used with a store that has a {missing[0]} side, got one that has "
+            f"mode {mode.value!r} must be used with a store that has a {missing[0]} side, got a store with "
             f"{' and '.join(sides)} alone. Use mode 'default'."
         )
     return wanted[mode]
 
 
 def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
-    """Refuse what a mode would ignore."""
+    """Raise if the query has a value that the mode would ignore."""
     if query.output_fields is not None:
         raise ValueError(
-            f"output_fields must be None, as a node always comes back whole, got {query.output_fields}. Leave it out."
+            f"output_fields must be None, because a node is always returned whole, got {query.output_fields}. Leave it "
+            "out."
         )
     if query.embedding_field is not None:
         raise ValueError(
-            f"embedding_field of a query must be None, got {query.embedding_field!r}. Name the field where the store "
-            "is opened."
+            f"embedding_field of a query must be None, got {query.embedding_field!r}. Name the field when "
+            "you open the store."
         )
     for name in ("alpha", "sparse_top_k", "hybrid_top_k"):
         if mode not in _FUSED and getattr(query, name) is not None:
             raise ValueError(
-                f"{name} must be None in mode {mode.value!r}, which fuses nothing, got {getattr(query, name)}. Use "
-                "mode 'hybrid', or leave it out."
+                f"{name} must be None in mode {mode.value!r}, which does not fuse, got {getattr(query, name)}. Use "
+                f"mode 'hybrid', or leave {name} out."
             )
 
 
 def _question(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
 ) -> tuple[str, list[float] | None]:
-    """Return text and dense vector; a blank text may lack its vector, as LlamaIndex's retrievers make none."""
+    """Return the text and its dense vector. LlamaIndex's retrievers make no vector for a blank text."""
     if query.query_str is None and any(side != "dense" for side in sides) and mode != Mode.MMR:
-        raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it beside the embedding.")
+        raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it in the query.")
     text = query.query_str or ""
     if query.query_embedding is None and "dense" in sides and (query.query_str is None or not is_blank(text)):
         raise ValueError(
-            f"query_embedding must be given for mode {mode.value!r}, got None. Embed the question by the model that "
-            "the nodes were embedded by, or use mode 'sparse'."
+            f"query_embedding must be given for mode {mode.value!r}, got None. Embed the question with the model "
+            "that embedded the nodes, or use mode 'sparse'."
         )
     return text, query.query_embedding
 
@@ -212,7 +217,7 @@ def _question(
 def _mmr(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, keywords: Mapping[str, Any]
 ) -> tuple[float | None, int | None]:
-    """Return the threshold and the number of candidates, or None twice in another mode."""
+    """Return the threshold and the number of candidates in mode 'mmr', and (None, None) in other modes."""
     given = [name for name in KEYWORDS if name.startswith("mmr_") and keywords.get(name) is not None]
     if query.mmr_threshold is not None:
         given.append("mmr_threshold")
@@ -225,7 +230,7 @@ def _mmr(
     if given.count("mmr_threshold") > 1 and query.mmr_threshold != keywords["mmr_threshold"]:
         raise ValueError(
             f"mmr_threshold must be given once, got {query.mmr_threshold} in the query and {keywords['mmr_threshold']} "
-            "beside it. Drop one."
+            "as a keyword. Drop one."
         )
     if {"mmr_prefetch_factor", "mmr_prefetch_k"} <= set(given):
         raise ValueError("mmr_prefetch_k or mmr_prefetch_factor must be given, got both. Drop one.")
@@ -233,7 +238,7 @@ def _mmr(
         (value for value in (query.mmr_threshold, keywords.get("mmr_threshold")) if value is not None), 0.5
     )
     if not 0 <= threshold <= 1:
-        raise ValueError(f"mmr_threshold must be a number from 0 to 1, got {threshold}. 1 is relevance alone.")
+        raise ValueError(f"mmr_threshold must be a number from 0 to 1, got {threshold}. Give 1 for relevance alone.")
     factor = keywords.get("mmr_prefetch_factor") or _MMR_PREFETCH_FACTOR
     candidates = keywords.get("mmr_prefetch_k") or factor * query.similarity_top_k
     return threshold, max(min(int(candidates), MOST_CANDIDATES), query.similarity_top_k)
@@ -247,7 +252,7 @@ def _filter_of(
     hidden: Collection[str],
 ) -> Filter | str | None:
     filters: list[Filter] = []
-    if query.node_ids:  # every retriever of an index over a store that keeps text says [], for no restriction
+    if query.node_ids:  # [] means no restriction: every index retriever over a store that keeps text passes []
         filters.append(Compare(primary_field, "in", list(query.node_ids), column=True))
     if query.doc_ids is not None:
         filters.append(Compare(doc_id_field, "in", list(query.doc_ids), column=True))
@@ -256,8 +261,8 @@ def _filter_of(
     if string_expr:
         if filters:
             raise ValueError(
-                "string_expr must be given without filters, node_ids and doc_ids, got both. Say it all in string_expr, "
-                "or all in filters."
+                "string_expr must be given without filters, node_ids and doc_ids, got both. Put all conditions in "
+                "string_expr, or all in filters."
             )
         return string_expr
     return And(*filters) if filters else None

@@ -1,4 +1,4 @@
-"""Queries to a collection: planned, encoded and asked, sync and async alike. Knows no writing."""
+"""Answer queries over a collection: plan the search, encode the question, and search."""
 
 import asyncio
 from abc import ABC
@@ -17,23 +17,26 @@ class Searching(CollectionStore, ABC):
     """The part of a store that answers queries."""
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the best nodes, best first. What each mode does stands at the class.
+        """Return the best nodes, best first. The docstring of the class describes the modes.
 
         Args:
-            query: The question, its embedding, mode, filters, and how many nodes. A blank question is answered by the
-                sides that can answer. `doc_ids` restricts the search to nodes of these documents ([] finds nothing),
-                `node_ids` to these nodes ([] is no restriction, as LlamaIndex's retrievers say it for that).
+            query: The question, its embedding, the mode, the filters and the number of nodes. For a blank question,
+                only the sides that can answer do so. `doc_ids` restricts the search to nodes of these documents ([]
+                finds nothing). `node_ids` restricts it to these nodes. `node_ids=[]` is no restriction, because
+                LlamaIndex's retrievers pass [] by default.
             **kwargs: A retriever's `vector_store_kwargs`:
-                `string_expr`, a filter in Milvus's language, instead of filters;
+                `string_expr`, a Milvus expression, instead of filters;
                 `milvus_partition_names`;
-                `group_by`, a key of the metadata, or "doc_id" for the best node of each document;
+                `group_by`, a metadata key, or "doc_id" for the best node of each document;
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
-                `mmr_threshold` (1: relevance alone, 0: novelty alone, default 0.5), `mmr_prefetch_k` or
-                `mmr_prefetch_factor` (default 4 times as many candidates as results);
+                `mmr_threshold`, from 0 (novelty alone) to 1 (relevance alone), 0.5 by default;
+                `mmr_prefetch_k`, the number of candidates for MMR, or `mmr_prefetch_factor`, the number of candidates
+                for each result, 4 by default;
                 `timeout` in seconds.
         Raises:
             TypeError: A keyword is unknown.
-            ValueError: The mode is not supported, or the query lacks what its mode needs, or has what it cannot use.
+            ValueError: The mode is not supported, or the query lacks a value that the mode needs, or has a value that
+                the mode cannot use.
             TimeoutError: The server does not answer.
         """
         plan, ranker = self._plan(query, kwargs)
@@ -43,7 +46,7 @@ class Searching(CollectionStore, ABC):
         return plan.result(self._collection.search(plan.queries(terms), ranker=ranker, **plan.search()))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Search as `query` does."""
+        """Search like `query`."""
         if not (self.use_async_client and self._is_there):
             return await asyncio.to_thread(self.query, query, **kwargs)
         plan, ranker = self._plan(query, kwargs)

@@ -1,6 +1,6 @@
-"""The abstract class that LlamaIndex's Milvus store asks of a sparse embedding, if that store is installed.
+"""The abstract class of sparse embeddings that LlamaIndex's Milvus store requires, or an equal one without that store.
 
-Knows no encoder and no Milvus.
+This module needs no encoder and no Milvus.
 """
 
 from abc import ABC, abstractmethod
@@ -11,10 +11,10 @@ __all__ = ["BaseSparseEmbeddingFunction"]
 
 
 class BaseSparseEmbeddingFunction(ABC):
-    """What a Milvus store asks of a sparse embedding: rows as `{token id: weight}`.
+    """The methods that a Milvus store calls on a sparse embedding. They return `{token id: weight}` dicts.
 
-    If llama-index-vector-stores-milvus is installed, this name is that package's class, because its store tests
-    `isinstance`. Both classes have the same methods.
+    If llama-index-vector-stores-milvus is installed, this name refers to the class of that package, because its store
+    checks `isinstance`. Both classes have the same methods.
     """
 
     @abstractmethod

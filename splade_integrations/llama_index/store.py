@@ -1,6 +1,6 @@
-"""`HybridMilvusVectorStore`, LlamaIndex's face of a Milvus collection: its options, and how it is opened.
+"""`HybridMilvusVectorStore`, a LlamaIndex vector store over a Milvus collection: its options and constructor.
 
-Knows no encoder: any sparse embedding function will do.
+The store works with any sparse embedding function.
 """
 
 import inspect
@@ -33,65 +33,70 @@ __all__ = ["HybridMilvusVectorStore"]
 
 
 class HybridMilvusVectorStore(Writing, Searching):
-    """A Milvus collection with a dense and a sparse side, or one of them, or BM25 beside.
+    """A LlamaIndex vector store over a Milvus collection with any of the sides dense, sparse and BM25.
 
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
 
-    - `default` searches the **dense side alone**, as in LlamaIndex's other stores; in a store with
-      `enable_dense=False` the sparse side. For hybrid retrieval say `hybrid`.
-    - `hybrid` fuses all sides by reciprocal rank (k = 60) from max(100, 10 k) candidates a side. A query's
-      `sparse_top_k` sets the candidates of each side, `hybrid_top_k` the results. `semantic_hybrid` fuses the dense and
-      the sparse side, which is the same in a store without `bm25`.
-    - `sparse` searches the sparse side alone, with every term; `text_search` does, too, unless there is `bm25`.
-    - `mmr` makes the hits of `hybrid` diverse by their dense vectors; its scores are those of MMR.
-    - Others (`svm`, …) are refused.
+    - `default` searches the **dense side alone**, as in LlamaIndex's other stores. In a store with
+      `enable_dense=False`, it searches the sparse side. For hybrid retrieval use `hybrid`.
+    - `hybrid` fuses all sides by reciprocal rank (k = 60) from max(100, 10 k) candidates of each side. A query's
+      `sparse_top_k` sets the number of candidates of each side, and `hybrid_top_k` the number of results.
+    - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
+    - `sparse` searches the sparse side alone, with every term.
+    - `text_search` searches the BM25 side if the store has `bm25`, or else the sparse side.
+    - `mmr` selects diverse nodes among the hits of `hybrid`, by their dense vectors. The scores are those of MMR.
+    - Other modes (`svm`, …) are refused.
 
-    **Scores.** `default` gives the metric's value, `sparse` the inner product. Sums of reciprocal ranks are at most
-    2/61 = .033, so a `SimilarityPostprocessor(similarity_cutoff=0.5)` behind mode `hybrid` drops every node. Limit the
-    nodes by `similarity_top_k` there.
+    **Scores.** In mode `default`, a score is the metric's value. In mode `sparse`, it is the inner product. In mode
+    `hybrid` with two sides, it is a sum of reciprocal ranks, at most 2/61 = .033. A
+    `SimilarityPostprocessor(similarity_cutoff=0.5)` would then drop every node, so limit the nodes by
+    `similarity_top_k`.
 
-    **Adding** replaces nodes whose ids are there. It encodes some hundreds of nodes at a time, by the text that the
-    dense side embeds, which includes metadata. An error part-way leaves earlier chunks stored. Nodes come back whole;
-    metadata that JSON cannot hold is refused.
+    **Adding** replaces stored nodes with the same ids. It encodes a few hundred nodes at a time. The sparse side embeds
+    the same text as the dense side, which includes metadata. If an error occurs, earlier chunks stay stored. Nodes are
+    read back whole, and metadata that JSON cannot hold is refused.
 
-    **Async** methods leave the event loop free, work in any number of loops, and in a store made outside them.
+    **Async** methods leave the event loop free. They work in any number of loops, also if the store was made outside
+    them.
 
     Args:
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
-        token: Of a server: `user:password`, or an API key.
-        collection_name: The collection. It is made if there is none.
-        sparse_embedding_function: A `SpladeSparseEmbedding`, for an existing collection as well.
-        dim: Length of the dense vectors. If it is not given, a new collection is made by the first `add`.
-        enable_dense, enable_sparse: Which sides there are; at least one side.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, a side of its own. milvus-lite's neither stems nor
-            keeps one IDF.
-        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances: the smallest comes first). None is
-            COSINE for a new collection, and an existing one's own.
-        text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: Names of the
-            collection's fields. In an existing collection the only field of its kind is taken, whatever its name.
-        metadata_fields: Keys of the metadata that get a typed column as well, for quick filters:
+        token: A server's token: `user:password`, or an API key.
+        collection_name: The collection's name. A missing collection is created.
+        sparse_embedding_function: A `SpladeSparseEmbedding`. An existing collection needs it as well.
+        dim: The dimension of the dense vectors. Without it, the first `add` creates a new collection.
+        enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. It needs at least one side.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, which is searched as one more side. milvus-lite's
+            index does not stem, and does not keep one IDF for the whole collection.
+        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances, with the smallest first). None means
+            COSINE for a new collection, and an existing collection's metric for that collection.
+        text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: The names of the
+            collection's fields. If an existing collection has only one field that fits, its name need not be given.
+        metadata_fields: The metadata keys that get a typed column as well, for quick filters:
             {"year": int, "tenant": str}.
-        scalar_field_names, scalar_field_types: The same in LlamaIndex's form.
-        partition_key_field: The key of the metadata by which Milvus partitions, such as the tenant's.
-        index_config, sparse_index_config: Indexes, such as {"index_type": "HNSW", "M": 8}. The default is exact on
-            milvus-lite and the server's choice on a server.
+        scalar_field_names, scalar_field_types: The same option in LlamaIndex's form.
+        partition_key_field: The metadata key that Milvus partitions by, such as the tenant.
+        index_config, sparse_index_config: Indexes, such as {"index_type": "HNSW", "M": 8}. By default the index is
+            exact on milvus-lite, and a server chooses its index itself.
         search_config: Search parameters of the dense side, such as {"ef": 64}.
         hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
-            {"weights": [dense, sparse]}, which a query's `alpha` replaces; with `bm25` a third one follows.
-        overwrite: Whether to delete the collection first.
-        allow_other_encoder: Open a collection that was made with another encoder.
-        consistency_level: "Session" sees what this client wrote, "Strong" what anyone did. milvus-lite is strong.
-        collection_properties, num_shards, num_partitions, replica_number: Of a new collection.
-        batch_size: Rows of one write.
-        timeout: Seconds for a call of Milvus.
-        upsert_mode: True; adding always replaces.
-        use_async_client: Whether async methods use clients of their own, which are made when first wanted. If not,
-            they run the others in threads.
-        client, aclient: Clients to use instead of ones of our own; `uri` and `token` are of no account then.
-        **connection: What `MilvusClient` takes: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
+            {"weights": [dense, sparse]}, with a third weight if there is `bm25`. A query's `alpha` replaces the
+            weights.
+        overwrite: Whether to delete an existing collection first.
+        allow_other_encoder: Whether to open a collection that was made with another encoder.
+        consistency_level: With "Session", a search sees everything that this client wrote. With "Strong", it sees
+            everything that any client wrote; on milvus-lite, it always does.
+        collection_properties, num_shards, num_partitions, replica_number: The settings of a new collection.
+        batch_size: The number of rows in one write.
+        timeout: Seconds for each call of Milvus.
+        upsert_mode: Must be True, because adding always replaces.
+        use_async_client: Whether async methods use async clients, which are made when first needed. If not, async
+            methods run the sync methods in threads.
+        client, aclient: Clients to use instead of opening new ones. `uri` and `token` then have no effect.
+        **connection: Arguments of `MilvusClient`: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
 
     Raises:
-        TypeError: `sparse_embedding_function` is missing or is none, or an option is unknown.
+        TypeError: `sparse_embedding_function` is missing or has the wrong type, or an option is unknown.
         ValueError: The collection exists and lacks a field or was made with another encoder, or an option's value is
             not supported.
         OSError: The milvus-lite file cannot be opened.
@@ -160,7 +165,7 @@ class HybridMilvusVectorStore(Writing, Searching):
         check_connection(connection, _OPTIONS)
         _check_sides(enable_dense, enable_sparse, bm25, sparse_embedding_function)
         if not upsert_mode:
-            raise ValueError("upsert_mode must be True, as adding always replaces, got False. Leave it out.")
+            raise ValueError("upsert_mode must be True, because adding always replaces, got False. Leave it out.")
         metric = metric_of(similarity_metric or "COSINE")
         params = dict(hybrid_ranker_params or {})
         fields: dict[str, Any] = {
@@ -225,30 +230,32 @@ class HybridMilvusVectorStore(Writing, Searching):
             self.similarity_metric = self._collection.dense_metric()
             if similarity_metric is not None and metric != self.similarity_metric:
                 raise ValueError(
-                    f"similarity_metric must be {self.similarity_metric!r}, that of collection {collection_name!r}, "
-                    f"got {similarity_metric!r}. Leave it out, or take another collection_name."
+                    f"similarity_metric must be {self.similarity_metric!r}, the metric of collection "
+                    f"{collection_name!r}, got {similarity_metric!r}. Leave it out, or use another collection_name."
                 )
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name in serialised form."""
+        """Return the class's name in serialised form."""
         return "HybridMilvusVectorStore"
 
 
 def _check_sides(enable_dense: bool, enable_sparse: bool, bm25: bool, function: Any) -> None:
-    """Raise if there is no side, or what encodes for the sparse one is missing or of no use."""
+    """Raise if there is no side, or if the sparse embedding function is missing, wrong or not needed."""
     if not (enable_dense or enable_sparse or bm25):
-        raise ValueError("enable_dense, enable_sparse or bm25 must be True, got False for all. Leave one out.")
+        raise ValueError(
+            "enable_dense, enable_sparse or bm25 must be True, got False for all. Set one of them to True."
+        )
     if enable_sparse and not isinstance(function, BaseSparseEmbeddingFunction):
         raise TypeError(
             "sparse_embedding_function must be a SpladeSparseEmbedding, or another BaseSparseEmbeddingFunction, got "
-            f"{type(function).__name__}. Give the one that the collection is made with: "
+            f"{type(function).__name__}. Give the function that the collection is made with: "
             "SpladeSparseEmbedding(encoder=…) or SpladeSparseEmbedding(model_name='…')."
         )
     if not enable_sparse and function is not None:
         raise TypeError(
             f"sparse_embedding_function must be None with enable_sparse=False, got {type(function).__name__}. Leave "
-            "one of the two out."
+            "one of the two options out."
         )
 
 

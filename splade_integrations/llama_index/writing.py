@@ -1,4 +1,4 @@
-"""Nodes into a collection, out of it by id or filters, and away. Knows no search."""
+"""Add nodes to a collection, read them by id or filters, and delete them."""
 
 import asyncio
 from abc import ABC
@@ -30,7 +30,7 @@ class Writing(CollectionStore, ABC):
         force_flush: bool = False,
         timeout: float | None = None,
     ) -> list[str]:
-        """Encode nodes and write them, some hundreds at a time; replace those whose ids are there.
+        """Encode and write nodes, a few hundred at a time; replace stored nodes with the same ids.
 
         Args:
             nodes: N nodes with their dense embeddings.
@@ -40,8 +40,8 @@ class Writing(CollectionStore, ABC):
         Returns:
             N ids.
         Raises:
-            ValueError, TypeError: A node has no embedding, or holds what Milvus cannot store. The node and the key are
-                named, and nothing has been written.
+            ValueError, TypeError: A node has no embedding, or holds a value that Milvus cannot store. The message names
+                the node and the key. Nothing has been written.
         """
         nodes = list(nodes)
         self._check_doc_id_field()
@@ -61,7 +61,7 @@ class Writing(CollectionStore, ABC):
         return ids
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Add as `add` does, in a thread."""
+        """Add nodes like `add`, in a thread."""
         return await asyncio.to_thread(self.add, nodes, **add_kwargs)
 
     def _encoded(self, chunk: Sequence[tuple[BaseNode, Row]]) -> list[Row]:
@@ -82,12 +82,12 @@ class Writing(CollectionStore, ABC):
         """Delete the nodes of a document.
 
         Args:
-            ref_doc_id: The document's id. Of one that has no nodes is no error.
-            milvus_partition_name: The partition to look in.
+            ref_doc_id: The document's id. A document without nodes is not an error.
+            milvus_partition_name: The partition to delete from.
         """
         if not isinstance(ref_doc_id, str):
             raise TypeError(
-                f"ref_doc_id must be a str, got {type(ref_doc_id).__name__} {ref_doc_id!r}. Delete one document a call."
+                f"ref_doc_id must be a str, got {type(ref_doc_id).__name__} {ref_doc_id!r}. Give one document's id."
             )
         self._check_doc_id_field()
         of_document = Compare(self.doc_id_field, "eq", ref_doc_id, column=True)
@@ -95,7 +95,7 @@ class Writing(CollectionStore, ABC):
         self._collection.delete(ids=[hit.id for hit in found if source_of(hit, self.doc_id_field) == ref_doc_id])
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete as `delete` does, in a thread."""
+        """Delete nodes like `delete`, in a thread."""
         await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
 
     def delete_nodes(  # type: ignore[override]
@@ -105,12 +105,13 @@ class Writing(CollectionStore, ABC):
         *,
         milvus_partition_name: str | None = None,
     ) -> None:
-        """Delete nodes: those of these ids, those that match the filters, or of these ids those that match.
+        """Delete nodes by id, by filters, or by both: then a node must have one of the ids and match the filters.
 
         Args:
-            node_ids: Their ids; [] deletes nothing, and ids that are not there are no error.
-            filters: Which nodes. Each is read and judged once more here before it is deleted by its id.
-            milvus_partition_name: The partition to look in.
+            node_ids: The nodes' ids. [] deletes nothing, and unknown ids are not an error.
+            filters: The condition that nodes must satisfy. Each node that Milvus finds is checked again here, and then
+                deleted by its id.
+            milvus_partition_name: The partition to delete from.
         Raises:
             ValueError: Neither is given, or a group of filters is empty. To delete all nodes call `clear`.
         """
@@ -126,7 +127,7 @@ class Writing(CollectionStore, ABC):
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete as `delete_nodes` does, in a thread."""
+        """Delete nodes like `delete_nodes`, in a thread."""
         await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     def get_nodes(
@@ -136,12 +137,12 @@ class Writing(CollectionStore, ABC):
         *,
         milvus_partition_names: list[str] | None = None,
     ) -> list[BaseNode]:
-        """Return nodes with their embeddings: in the order of the ids, or by rising id.
+        """Return nodes with their embeddings, in the order of `node_ids`, or else in ascending order of their ids.
 
         Args:
-            node_ids: Their ids; those that are not there are left out.
-            filters: Which nodes. With ids: of these those that match.
-            milvus_partition_names: The partitions to look in.
+            node_ids: The nodes' ids. Unknown ids are left out.
+            filters: The condition that nodes must satisfy, in addition to `node_ids` if both are given.
+            milvus_partition_names: The partitions to read.
         Raises:
             ValueError: Neither is given.
         """
@@ -158,7 +159,7 @@ class Writing(CollectionStore, ABC):
         *,
         milvus_partition_names: list[str] | None = None,
     ) -> list[BaseNode]:
-        """Read as `get_nodes` does."""
+        """Read nodes like `get_nodes`."""
         if not (self.use_async_client and self._is_there):
             return await asyncio.to_thread(
                 self.get_nodes, node_ids, filters, milvus_partition_names=milvus_partition_names
@@ -170,7 +171,7 @@ class Writing(CollectionStore, ABC):
         return [node_of(hit) for hit in await self._collection.aget(node_ids, **how) if _meets(hit, condition)]
 
     def clear(self) -> None:
-        """Delete all nodes. The collection stays, with its fields, alias and properties."""
+        """Delete all nodes. Keep the collection, with its fields, alias and properties."""
         self._collection.clear()
 
     async def aclear(self) -> None:
@@ -181,8 +182,8 @@ class Writing(CollectionStore, ABC):
 def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None, hidden: Sequence[str]) -> Filter | None:
     if node_ids is None and filters is None:
         raise ValueError(
-            "node_ids or filters must be given, got neither. To read all nodes pass MetadataFilters(filters=[]); to "
-            "delete them call clear()."
+            "node_ids or filters must be given, got neither. To read all nodes pass MetadataFilters(filters=[]). To "
+            "delete all nodes call clear()."
         )
     _check_ids(node_ids)
     return None if filters is None else from_metadata_filters(filters, hidden)

@@ -1,6 +1,6 @@
-"""Clients of Milvus that say why a file does not open, write to it in turn, and outlive an event loop.
+"""Clients of Milvus that explain why a file does not open, take turns to write to it, and outlive an event loop.
 
-Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
+This module needs pymilvus, but neither LangChain, nor LlamaIndex, nor an encoder.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def lite_version(uri: str) -> str:
     """Return the version of milvus-lite if `uri` names one of its files, "" if it names a server.
 
     Raises:
-        OptionalDependencyError: The milvus-lite installed is missing or known to score wrongly.
+        OptionalDependencyError: milvus-lite is not installed, or the installed version is known to score wrongly.
     """
     if "://" in uri and not uri.startswith("file:"):
         return ""
@@ -55,10 +55,10 @@ def is_lite(uri: str) -> bool:
 
 
 def write_lock(uri: str) -> Any:
-    """The lock, reentrant, of those who write to this milvus-lite file, or create collections at this server.
+    """Return the reentrant lock to hold while writing to this milvus-lite file or creating collections on this server.
 
-    milvus-lite numbers its rows without a lock of its own, and its flush fails beside another write. One process alone
-    can open a file, so a lock of this process will do, whatever the number of stores and clients.
+    milvus-lite numbers its rows without a lock, and its flush fails during another write. Only one process can open a
+    file, so a lock inside this process is enough for any number of stores and clients.
     """
     key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
     return _write_locks.setdefault(key, RLock())
@@ -83,10 +83,10 @@ def _in_thread(name: str) -> Callable[..., Any]:
 
 
 class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
-    """A `MilvusClient` of a milvus-lite file that writes when no other does.
+    """A `MilvusClient` of a milvus-lite file that waits for its turn to write.
 
     Args:
-        **connection_args: What `MilvusClient` takes.
+        **connection_args: The arguments of `MilvusClient`.
     """
 
     def __init__(self, **connection_args: Any) -> None:
@@ -98,11 +98,11 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
 
 
 class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is untyped
-    """An `AsyncMilvusClient` of a milvus-lite file that writes in a thread, when no other does.
+    """An `AsyncMilvusClient` of a milvus-lite file that writes in a thread and waits for its turn.
 
     Args:
-        in_turn: What it writes by.
-        **connection_args: What `AsyncMilvusClient` takes.
+        in_turn: The sync client that does the writing.
+        **connection_args: The arguments of `AsyncMilvusClient`.
     """
 
     def __init__(self, in_turn: LiteClient, **connection_args: Any) -> None:
@@ -113,13 +113,13 @@ class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is u
 
 
 def open_client(**connection_args: Any) -> MilvusClient:
-    """A `MilvusClient`, one that takes turns for a milvus-lite file.
+    """Return a `MilvusClient`; for a milvus-lite file, one that takes turns to write.
 
     Args:
-        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
+        **connection_args: The arguments of `MilvusClient`: uri, token, db_name, …
     Raises:
-        OSError: The milvus-lite file cannot be opened; the message says why, which pymilvus does not.
-        TimeoutError: The server does not answer, which takes pymilvus's 10 seconds, twice.
+        OSError: The milvus-lite file cannot be opened. The message says why; pymilvus's message does not.
+        TimeoutError: The server does not answer. This takes two attempts of pymilvus, 10 seconds each.
     """
     uri = connection_args.get("uri", "")
     if not uri or not is_lite(uri):
@@ -128,14 +128,14 @@ def open_client(**connection_args: Any) -> MilvusClient:
         except MilvusException as err:
             if "server unavailable" not in str(err):
                 raise
-        try:  # pymilvus 3 shares connections, and gives up one that a server has just closed
+        try:  # pymilvus 3 shares connections, and fails once if the server has just closed the shared one
             return MilvusClient(**connection_args)
         except MilvusException as err:
             if "server unavailable" not in str(err):
                 raise
             raise TimeoutError(
-                f"Milvus at {uri or 'http://localhost:19530'} must answer, got no answer. Look whether the server runs "
-                "and can be reached, and whether user and token are right."
+                f"Milvus at {uri or 'http://localhost:19530'} must answer, got no answer. Check that the server runs "
+                "and can be reached, and that user and token are right."
             ) from err
     try:
         return LiteClient(**connection_args)
@@ -146,37 +146,37 @@ def open_client(**connection_args: Any) -> MilvusClient:
         elif not path.parent.is_dir():
             found = "a folder that does not exist"
         elif path.is_file():
-            found = "a file that is not milvus-lite 3's, which keeps a folder of that name"
+            found = "a file, but milvus-lite 3 keeps its database in a folder of that name"
         elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
             found = "a folder that is not writable"
         else:
             found = "one that cannot be opened, most likely because another process has it open"
         raise OSError(
-            f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, open in no other "
-            f"process, got {found}. Name another path, end the other process, or share one Milvus server."
+            f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, and not open in "
+            f"another process, got {found}. Name another path, end the other process, or share one Milvus server."
         ) from err
 
 
 class AsyncClients:
     """One `AsyncMilvusClient` for each event loop that asks.
 
-    A client belongs to the loop that it was made in, and pymilvus finds its connections by the loop's address, which
-    the next `asyncio.run` may use again: then the call fails with "Event loop is closed". So each loop gets a
-    connection of its own, made when it is first wanted, and dropped by the next loop that asks after it has closed.
+    A client belongs to the loop that it was made in. pymilvus finds its connections by the loop's memory address, which
+    the next `asyncio.run` may reuse; the call then fails with "Event loop is closed". So each loop gets a separate
+    connection, made when the loop first asks. After a loop has closed, the next new loop drops its connection.
 
     Args:
-        client: What milvus-lite is written to by.
-        **connection_args: What `MilvusClient` takes: uri, token, db_name, …
+        client: The sync client; it does the writing if it is a milvus-lite client.
+        **connection_args: The arguments of `MilvusClient`: uri, token, db_name, …
     """
 
     def __init__(self, client: MilvusClient, **connection_args: Any) -> None:
         self._client = client
         self._connection_args = {key: value for key, value in connection_args.items() if key != "alias"}
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncMilvusClient, str]] = WeakKeyDictionary()
-        self._connecting = Lock()  # loops may run in threads of their own
+        self._connecting = Lock()  # loops may run in different threads
 
     def current(self) -> AsyncMilvusClient:
-        """The client of the running loop.
+        """Return the client of the running loop.
 
         Raises:
             RuntimeError: No event loop is running.
@@ -191,29 +191,29 @@ class AsyncClients:
     def _connect(self) -> tuple[AsyncMilvusClient, str]:
         alias = f"splade-{uuid.uuid4().hex}"
         arguments = self._connection_args | {"alias": alias}
-        if not importlib.metadata.version("pymilvus").startswith("2."):  # which goes by the alias alone
+        if not importlib.metadata.version("pymilvus").startswith("2."):  # pymilvus 2 needs the alias alone
             arguments = self._connection_args | {"dedicated": True}
         if isinstance(self._client, LiteClient):
             return AsyncLiteClient(self._client, **arguments), alias
         return AsyncMilvusClient(**arguments), alias
 
     def _drop_closed(self) -> None:
-        """Let go of loops that are closed: a client, and pymilvus's list of connections, hold theirs."""
+        """Drop the clients of closed loops: each client, and pymilvus's list of connections, keeps its loop alive."""
         for loop in [loop for loop in self._clients if loop.is_closed()]:
             _, alias = self._clients.pop(loop)
-            # Not by `remove_connection`, whose close needs the loop to run.
+            # `remove_connection` will not do: it closes the connection, and that needs a running loop.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)
 
 
 class Connection:
-    """One place of Milvus: its clients, the engine that answers, and the lock of those who write there.
+    """A Milvus server or file: its clients, the engine that answers, and the lock for writers.
 
     Args:
-        uri: A milvus-lite file or a server. Of no account if `client` is given.
-        connection_args: What else `MilvusClient` takes.
-        client: A client to use instead of one of our own.
-        aclient: An async client to use instead of one for each event loop.
+        uri: A milvus-lite file or a server. Has no effect if `client` is given.
+        connection_args: Further arguments of `MilvusClient`.
+        client: A client to use instead of opening one.
+        aclient: An async client to use instead of opening one for each event loop.
     Raises:
         OSError: The milvus-lite file cannot be opened.
     """
@@ -232,7 +232,7 @@ class Connection:
         self.engine = _engine(self.client, "" if client is not None else uri)
         self.lock = _lock_of(client) if client is not None else write_lock(uri)
         self._aclient = aclient
-        # Another's client tells nothing of how to connect: async methods then run the sync ones in a thread.
+        # A client that the caller made does not show how to connect, so async methods run sync ones in a thread.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None
 
     @property
@@ -242,7 +242,7 @@ class Connection:
 
     @property
     def aclient(self) -> AsyncMilvusClient | None:
-        """The async client of the running event loop, or None if only another's sync client is known.
+        """The async client of the running event loop, or None if the caller gave a sync client alone.
 
         Raises:
             RuntimeError: No event loop is running.
@@ -253,13 +253,13 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return what answers. A file says so itself: milvus-lite 2 knows no question for its version."""
+    """Return the engine that answers. For a file, ask the package: milvus-lite 2 has no call that gives its version."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:
         version = client.get_server_version(timeout=READ_TIMEOUT)
     except grpc.RpcError as err:
-        if err.code() is grpc.StatusCode.UNIMPLEMENTED:  # milvus-lite 2, by another's client
+        if err.code() is grpc.StatusCode.UNIMPLEMENTED:  # milvus-lite 2, behind a client that the caller made
             return Engine.LITE2
         raise
     return Engine.of(version)

@@ -1,7 +1,7 @@
-"""One Milvus collection of any sides (dense, SPLADE, BM25), for both stores, the evaluation and the command line.
+"""One Milvus collection with any of the sides dense, SPLADE and BM25.
 
-Everything that makes it right lives here and in the modules beside: fields, indexes and search parameters, fusion,
-empty texts, locks, flushes, fingerprints and retries. Knows no framework and no encoder.
+Both stores, the evaluation and the command line use it. This package decides on fields, indexes, search parameters,
+fusion, empty texts, locks, flushes, fingerprints and retries. This module needs no framework and no encoder.
 """
 
 import asyncio
@@ -28,23 +28,24 @@ _UNFIT_FOR_LITE2 = re.compile(r"['\\\x00-\x1f]")
 class Collection(Reading):
     """A collection of documents: text, metadata, and one vector for each side.
 
-    The first write creates it. One that exists is taken as it is, with its own fields, and loaded.
+    The first write creates the collection. An existing collection is loaded and keeps its fields.
 
     Args:
-        name: Its name, or an alias of one that exists.
+        name: The collection's name, or an alias of an existing collection.
         schema: The fields wanted.
-        connection: Where it is.
-        fingerprint: Of the encoder that fills its sparse side; the collection remembers it, and refuses another.
-        allow_other_encoder: Open one that was made with another encoder.
-        drop_old: Delete one of that name, with its documents.
-        timeout: Seconds for each call of Milvus. None is 30 for one that reads and 120 for one that writes. After that
-            time the server counts as down, and a TimeoutError says so.
-        partition_names: Where to search and read, if a call does not say. None is everywhere.
-        create_options: What else `MilvusClient.create_collection` takes: `properties`, `consistency_level`, …
-        description: Of a new collection.
-        replica_number: Copies of it that a server loads.
+        connection: The server or file.
+        fingerprint: The fingerprint of the encoder that fills the sparse side. The collection stores it and refuses
+            other encoders.
+        allow_other_encoder: Whether to open a collection that was made with another encoder.
+        drop_old: Whether to delete an existing collection of this name, with its documents.
+        timeout: Seconds for each call of Milvus. None means 30 for a call that reads and 120 for one that writes. A
+            server that takes longer counts as down and causes a TimeoutError.
+        partition_names: The partitions to search and read, unless a call names others. None means all partitions.
+        create_options: Further arguments of `MilvusClient.create_collection`: `properties`, `consistency_level`, …
+        description: The description of a new collection.
+        replica_number: The number of copies of the collection that a server loads.
     Raises:
-        ValueError: It has other fields or another encoder, or `drop_old` is asked for an alias.
+        ValueError: The collection has other fields or another encoder, or `drop_old` is given with an alias.
 
     Example:
         >>> import tempfile
@@ -64,10 +65,10 @@ class Collection(Reading):
     """
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise if rows, whose vectors may still lack, could not be written.
+        """Raise if rows could not be written; they need no vectors yet.
 
         Raises:
-            TypeError, ValueError: An id, a text or a value of the metadata; its position is named.
+            TypeError, ValueError: An id, a text or a metadata value is wrong. The message names its position.
         """
         fields = self.fields
         check_rows(rows, metadata=fields is None)
@@ -75,8 +76,8 @@ class Collection(Reading):
             self._entities(rows, fields)
         elif self.schema.auto_id and (given := [row.id for row in rows if row.id is not None]):
             raise ValueError(
-                f"ids must not be given with auto_id=True, by which Milvus numbers the documents, got {given[0]!r}. "
-                "Add without ids, or make the collection without auto_id."
+                f"ids must not be given with auto_id=True, because Milvus then numbers the documents, got "
+                f"{given[0]!r}. Add without ids, or make the collection without auto_id."
             )
 
     def write(
@@ -88,22 +89,23 @@ class Collection(Reading):
         timeout: float | None = None,
         flush: bool = True,
     ) -> list[str]:
-        """Write rows in place of those of the same ids; metadata is replaced whole.
+        """Write rows, and replace stored rows that have the same ids, with all their metadata.
 
         Args:
             rows: N documents.
-            partition_name: Where to. None is the default, or what the partition key says.
-            batch_size: Rows of one message.
+            partition_name: The partition to write to. None means the default one, or the one the partition key selects.
+            batch_size: The number of rows in one message.
             timeout: Seconds for each message.
-            flush: Whether to make them quick to search, on milvus-lite. A server does so by itself.
+            flush: Whether milvus-lite flushes afterwards, which makes the rows quick to search. A server flushes by
+                itself.
         Returns:
             N ids.
         Raises:
-            TypeError, ValueError: As `check`. Nothing has been written then.
+            TypeError, ValueError: The rows do not pass `check`. Nothing has been written.
         """
         if not rows:
             return []
-        if self._fields is not None and not self.exists(timeout):  # dropped since
+        if self._fields is not None and not self.exists(timeout):  # someone has dropped it
             self._fields = None
         fields = self.fields
         check_rows(rows, metadata=fields is None)
@@ -134,8 +136,8 @@ class Collection(Reading):
     def _send(
         self, entities: list[dict[str, Any]], fields: Fields, partition_name: str | None, timeout: float | None
     ) -> list[str]:
-        # milvus-lite 3's insert replaces the row that has the same key; its upsert keeps that row's dynamic keys, and
-        # filters go on finding it by them. A server's insert would keep both rows.
+        # milvus-lite 3's insert replaces the row that has the same key. Its upsert keeps that row's old dynamic keys,
+        # so filters would still find the row by them. A server's insert would keep both rows.
         replaces = fields.auto_id or self.engine is Engine.LITE3
         how: dict[str, Any] = {"data": entities, "timeout": self._write_timeout(timeout)}
         if partition_name is not None:
@@ -145,12 +147,12 @@ class Collection(Reading):
         return [str(key) for key in (answer["ids"] if fields.auto_id else [row[fields.primary] for row in entities])]
 
     def ingest(self, items: Sequence[T], rows_of: Callable[[Sequence[T]], Sequence[Row]], **how: Any) -> list[str]:
-        """Encode and write many documents in bounded memory, some hundreds at a time.
+        """Encode and write many documents in bounded memory, a few hundred at a time.
 
         Args:
-            items: N of what `rows_of` takes, checked beforehand: an error part-way leaves earlier chunks written.
-            rows_of: Makes the rows of a chunk.
-            **how: As `write`.
+            items: N items for `rows_of`. Check them first: after an error, earlier chunks stay written.
+            rows_of: Makes the rows of one chunk of items.
+            **how: The keyword arguments of `write`.
         Returns:
             N ids.
         """
@@ -162,7 +164,7 @@ class Collection(Reading):
         )
 
     def flush(self) -> None:
-        """Make what was written quick to search, and lasting."""
+        """Make written rows durable and quick to search."""
         with self.connection.lock:
             self._do("flush", timeout=self._write_timeout())
 
@@ -178,23 +180,23 @@ class Collection(Reading):
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Delete documents: those of these ids, those that match a filter, or those of these ids that match it.
+        """Delete documents by id, by filter, or by both: then a document must have one of the ids and match the filter.
 
-        A filter's matches are read, judged once more here, and deleted by id. Ids that are not there are no error.
+        The rows that match a filter are read, checked again here, and deleted by id. Unknown ids are not an error.
 
         Args:
-            ids: Their ids; [] deletes nothing.
-            filter: A dict, a filter, or an expression of Milvus.
-            partition_names: Where to look.
+            ids: The documents' ids; [] deletes nothing.
+            filter: A dict, a filter, or a Milvus expression.
+            partition_names: The partitions to delete from.
             timeout: Seconds for each call.
         Raises:
-            ValueError: Neither is given, or the filter says nothing.
+            ValueError: Neither ids nor a filter is given, or the filter has no condition.
         """
         condition = as_filter(filter)
         if condition == And() or (ids is None and condition is None) or (filter is not None and condition is None):
             raise ValueError(
-                f"delete must be given ids, or a filter that says something, got {filter!r}. To delete all documents "
-                "call clear()."
+                f"delete must be given ids, or a filter with a condition, got filter={filter!r}. To delete all "
+                "documents call clear()."
             )
         fields = self.fields
         if fields is None or (ids is not None and not len(ids)):
@@ -211,7 +213,7 @@ class Collection(Reading):
                 if (only is None or hit.id in only)
                 and (not isinstance(condition, Filter) or condition.matches(hit.metadata, reader.judged(hit)))
             ]
-        if self.engine is Engine.LITE2:  # it has no such ids, and would run them as SQL
+        if self.engine is Engine.LITE2:  # it stores no such ids, and would run them as SQL
             keys = [key for key in keys if not _UNFIT_FOR_LITE2.search(str(key))]
         for start in range(0, len(keys), _IDS_AT_ONCE):
             expr = ids_expr(fields.primary, keys[start : start + _IDS_AT_ONCE])
@@ -219,7 +221,7 @@ class Collection(Reading):
                 self._do("delete", filter=expr, timeout=self._write_timeout(timeout))
 
     def clear(self) -> None:
-        """Delete all documents. Fields, alias and properties stay."""
+        """Delete all documents. The fields, alias and properties stay."""
         if (fields := self.fields) is None:
             return
         every = f"{fields.primary} >= {-(2**63)}" if fields.primary_is_number else f'{fields.primary} >= ""'
@@ -227,7 +229,7 @@ class Collection(Reading):
             self._do("delete", filter=every, timeout=self._write_timeout())
             self._flush_lite()
 
-    # Writing builds rows and messages, which would hold an event loop up: a thread does it.
+    # Writing builds rows and messages. That would block the event loop, so a thread does it.
 
     async def awrite(self, rows: Sequence[Row], **how: Any) -> list[str]:
         """Write as `write` does, in a thread."""

@@ -1,6 +1,7 @@
-"""The numbers that make hybrid retrieval right, and what Milvus's fields can hold. Knows no pymilvus.
+"""Defaults for hybrid retrieval, and the limits of Milvus's fields. This module needs no pymilvus.
 
-Fusion, candidates a side, time-outs, placeholders for empty sparse rows, texts that fit a VARCHAR.
+The defaults cover fusion, the candidates of each side, timeouts, placeholders for empty sparse rows, and texts that fit
+a VARCHAR.
 """
 
 from splade_integrations.adapter import EMPTY_QUERY, document_terms, is_blank, query_terms
@@ -21,20 +22,20 @@ __all__ = [
     "query_terms",
 ]
 
-RRF_K = 60  # of reciprocal rank fusion: each ranking adds 1 / (RRF_K + rank); 60 as in Cormack et al., SIGIR 2009
-MOST_CANDIDATES = 16_384  # hits of one search; a Milvus server refuses more
-MAX_TEXT_BYTES = 65_535  # bytes of UTF-8 that a text field holds: the most of a Milvus VARCHAR
-# Rows of one write: its message is built and sent in so little time that an event loop beside it is not held up.
+RRF_K = 60  # reciprocal rank fusion: each ranking adds 1 / (RRF_K + rank). Source: Cormack et al., SIGIR 2009
+MOST_CANDIDATES = 16_384  # the largest number of hits of one search; a Milvus server refuses more
+MAX_TEXT_BYTES = 65_535  # the largest size of a text field, in bytes of UTF-8: the limit of a Milvus VARCHAR
+# Rows of one write. Few enough that building and sending the message does not hold up an event loop.
 ROWS_PER_WRITE = 100
-# Seconds. Without a limit pymilvus tries 75 times, up to 3 s apart, before it says that a server is down.
+# Seconds. Without a limit, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is down.
 READ_TIMEOUT = 30.0
 WRITE_TIMEOUT = 120.0
 
 
 def candidates(k: int) -> int:
-    """Return how many hits to fetch from each side before fusion, for `k` results.
+    """Return the number of hits to fetch from each side before fusion, for `k` results.
 
-    Fewer than 100 costs quality: on Cranfield nDCG@10 is .4104 with 20 a side, .4224 with 100 and with 1000.
+    Fewer than 100 cost quality: on Cranfield, nDCG@10 is .4104 with 20 hits a side, and .4224 with 100 or 1000.
 
     Example:
         >>> candidates(4), candidates(50)
@@ -44,7 +45,7 @@ def candidates(k: int) -> int:
 
 
 def has_terms(terms: dict[int, float]) -> bool:
-    """Return whether a query's sparse row can find anything: it is neither empty nor the placeholder."""
+    """Return whether a query's sparse row can find anything. An empty row or the placeholder cannot."""
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 
 
@@ -53,11 +54,11 @@ def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", l
 
     Args:
         text: The text.
-        name: What the message calls it, such as `texts[3]`.
-        advice: What to do with one that is too long.
-        limit: The most bytes of UTF-8.
+        name: The text's name in the message, such as `texts[3]`.
+        advice: What the message tells the user to do if the text is too long.
+        limit: The largest number of bytes in UTF-8.
     Raises:
-        ValueError: It is too long, or not valid Unicode.
+        ValueError: The text is too long, or not valid Unicode.
     """
     try:
         size = len(text.encode())
@@ -68,10 +69,10 @@ def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", l
         ) from err
     if size > limit:
         raise ValueError(
-            f"{name} must be at most {limit} bytes of UTF-8, what a Milvus VARCHAR holds, got {size}. {advice}"
+            f"{name} must be at most {limit} bytes of UTF-8, the limit of a Milvus VARCHAR, got {size}. {advice}"
         )
 
 
 def cut_text(text: str) -> str:
-    """Return `text` as a Milvus VARCHAR holds it: valid UTF-8, cut after the last whole character that fits."""
+    """Return `text` in a form that a Milvus VARCHAR can hold: valid UTF-8, cut after the last character that fits."""
     return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode(errors="ignore")

@@ -1,6 +1,6 @@
-"""The drop-in for Milvus's own `SpladeEmbeddingFunction`: its parameters and its results, over our encoder.
+"""A drop-in for Milvus's `SpladeEmbeddingFunction`, with the same parameters and results, over our encoder.
 
-Knows the encoder and what `MilvusClient` takes; holds no maths and needs no pymilvus itself.
+This module adapts the encoder to what `MilvusClient` takes. It needs no pymilvus.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ __all__ = ["SparseRows", "SpladeEmbeddingFunction"]
 class SparseRows(csr_array):
     """A `csr_array` whose rows stay 2-D: iterating it, or `rows[i]`, gives matrices of shape (1, dim).
 
-    Those go straight into `MilvusClient.insert` and `search`; pymilvus refuses the 1-D rows of a plain `csr_array`.
-    Slices and fancy indexing keep this property. `scipy.sparse.vstack` and `load_npz` give a plain `csr_array`,
-    which loses it: wrap the result, `SparseRows(matrix)`, or use `splade_integrations.to_dicts`, which always works.
+    `MilvusClient.insert` and `search` take these 2-D rows, but refuse the 1-D rows of a plain `csr_array`.
+    Slices and fancy indexing return `SparseRows`. `scipy.sparse.vstack` and `load_npz` return a plain `csr_array`:
+    wrap the result, `SparseRows(matrix)`, or use `splade_integrations.to_dicts`, which always works.
 
     Example:
         >>> rows = SparseRows(csr_array([[0.0, 1.5], [0.5, 0.0]]))
@@ -37,22 +37,22 @@ class SparseRows(csr_array):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, int | np.integer):
-            row = range(self.shape[0])[key]  # negative indices and IndexError, as a list has them
+            row = range(self.shape[0])[key]  # handles negative indices and raises IndexError, like a list
             key = slice(row, row + 1)
         return super().__getitem__(key)
 
 
 class SpladeEmbeddingFunction:
-    """Milvus's `model.sparse.SpladeEmbeddingFunction`, with padding masked and on today's transformers.
+    """Milvus's `model.sparse.SpladeEmbeddingFunction`, but with masked padding, and for current transformers versions.
 
-    It pickles as name and options, and loads the model again when it is next used.
+    Pickling stores the model's name and the options. The first use after unpickling loads the model again.
 
     Args:
-        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the hub. The default is Milvus's own; its
-            licence (CC BY-NC-SA 4.0) forbids commercial use.
-        batch_size: Most texts of a batch; the encoder's token budget can make it fewer.
-        query_instruction: Put before each query.
-        doc_instruction: Put before each document.
+        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the hub. The default is the same as
+            Milvus's; its licence (CC BY-NC-SA 4.0) forbids commercial use.
+        batch_size: The largest number of texts in a batch. The encoder's token budget can make a batch smaller.
+        query_instruction: The text to put before each query.
+        doc_instruction: The text to put before each document.
         device: "cpu", "cuda", "cuda:n", "mps" or "auto".
         k_tokens_query: Keep at most this many terms of a query, the heaviest. None keeps all.
         k_tokens_document: The same for a document.
@@ -81,7 +81,7 @@ class SpladeEmbeddingFunction:
     ) -> None:
         options: dict[str, Any] = {
             "batch_size": batch_size,
-            "query_prompt": query_instruction or None,  # none given: the model's own prompt, if it has one
+            "query_prompt": query_instruction or None,  # None: the prompt that the model defines, if any
             "document_prompt": doc_instruction or None,
             "device": device,
             "query_pruning": None if k_tokens_query is None else Pruning(max_active_dims=k_tokens_query),
@@ -91,22 +91,22 @@ class SpladeEmbeddingFunction:
 
     @property
     def encoder(self) -> "SpladeEncoder":
-        """The encoder; after unpickling it is loaded here."""
+        """The encoder. The first access after unpickling loads the model."""
         return cast("SpladeEncoder", self._adapted.encoder)
 
     @property
     def dim(self) -> int:
-        """Vocabulary size."""
+        """The size of the vocabulary."""
         return self.encoder.dim
 
     def encode_documents(self, documents: Iterable[str]) -> SparseRows:
-        """Encode documents. (len(documents), dim) float32, rows of shape (1, dim)."""
+        """Encode documents. Return (len(documents), dim) float32, with rows of shape (1, dim)."""
         return SparseRows(self.encoder.encode_documents(documents))
 
     def encode_queries(self, queries: Iterable[str]) -> SparseRows:
-        """Encode queries. (len(queries), dim) float32, rows of shape (1, dim)."""
+        """Encode queries. Return (len(queries), dim) float32, with rows of shape (1, dim)."""
         return SparseRows(self.encoder.encode_queries(queries))
 
     def __call__(self, texts: Iterable[str]) -> SparseRows:
-        """Encode texts as documents, instruction and pruning included (which Milvus's own class leaves out here)."""
+        """Encode texts as documents, with instruction and pruning. (Milvus's class leaves both out here.)"""
         return self.encode_documents(texts)

@@ -1,7 +1,7 @@
-"""A Milvus collection remembers the encoder that fills it, so that another encoder is refused there.
+"""Store an encoder's fingerprint in the Milvus collection that it fills, and refuse other encoders for it.
 
-Milvus checks a dense field's dimension. A sparse field has none, so the rows of two encoders would mix in silence.
-Needs pymilvus; knows neither LangChain, nor LlamaIndex, nor an encoder.
+Milvus checks a dense field's dimension. A sparse field has no dimension, so Milvus would mix the rows of two encoders
+without an error. This module needs pymilvus, but neither LangChain, nor LlamaIndex, nor an encoder.
 """
 
 import logging
@@ -17,22 +17,23 @@ __all__ = ["check_encoder", "description_with", "record", "recorded"]
 
 logger = logging.getLogger(__name__)
 
-# Stored in collections of users: it must never change.
+# Users' collections hold this key, so it must never change.
 _KEY = "splade_integrations.encoder"
 _warned: set[tuple[str, str]] = set()
 
 
 def description_with(fingerprint: Fingerprint | None, description: str = "") -> str:
-    """Return a description to create a collection with: `description`, and a last line that holds the fingerprint."""
+    """Return the description for a new collection: `description`, and a last line that holds the fingerprint."""
     if fingerprint is None:
         return description
     return f"{description}\n{_KEY}={fingerprint.to_json()}".lstrip("\n")
 
 
 def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint | None) -> None:
-    """Set the fingerprint as a property of a new collection whose description was not kept.
+    """Set the fingerprint as a property of a new collection if Milvus did not keep the description.
 
-    milvus-lite 3 keeps no description, neither as a file nor as a server; milvus-lite 2 cannot alter properties.
+    milvus-lite 3 keeps no description, either as a file or as a server. milvus-lite 2 keeps it, but cannot alter
+    properties.
     """
     if fingerprint is not None and recorded(client.describe_collection(collection_name)) is None:
         client.alter_collection_properties(collection_name, properties={_KEY: fingerprint.to_json()})
@@ -41,15 +42,15 @@ def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint 
 def check_encoder(
     description: dict[str, Any], uri: str, fingerprint: Fingerprint | None, *, allow_other_encoder: bool
 ) -> None:
-    """Refuse an encoder other than the one that the collection was made with.
+    """Raise if the encoder is not the one that the collection was made with.
 
     Args:
-        description: Of the collection, as `MilvusClient.describe_collection` returns it.
-        uri: Where the collection is. One without a fingerprint causes one warning a process.
-        fingerprint: The encoder's. None, of an encoder that does not state any, fits every collection.
-        allow_other_encoder: Accept another encoder.
+        description: The collection's description, as `MilvusClient.describe_collection` returns it.
+        uri: The server or file. A collection without a fingerprint causes one warning in each process.
+        fingerprint: The encoder's fingerprint. None, for an encoder without a fingerprint, fits every collection.
+        allow_other_encoder: Whether to accept another encoder.
     Raises:
-        ValueError: The encoders differ. The message names both, and what they differ in.
+        ValueError: The encoders differ. The message names both encoders and their differences.
     """
     if fingerprint is None or allow_other_encoder:
         return
@@ -59,23 +60,23 @@ def check_encoder(
         if (uri, name) not in _warned:
             _warned.add((uri, name))
             logger.warning(
-                "Collection %r does not say which encoder it was made with, so that %s cannot be checked against it. "
-                "Collections made by this package do.", name, fingerprint.describe(["weights"]),
+                "Collection %r does not say which encoder it was made with, so %s cannot be checked against it. "
+                "Collections made by this package record their encoder.", name, fingerprint.describe(["weights"]),
             )  # fmt: skip
         return
     if differing := kept.differences(fingerprint):
         raise ValueError(
             f"collection {name!r} must be used with the encoder that it was made with, "
-            f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load that one, index again into "
-            "another collection_name, or pass allow_other_encoder=True if their rows fit together."
+            f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load the first encoder, index again "
+            "into another collection_name, or pass allow_other_encoder=True if both encoders' rows are compatible."
         )
 
 
 def recorded(description: dict[str, Any]) -> Fingerprint | None:
-    """Return the fingerprint that a collection carries, or None.
+    """Return the fingerprint that a collection holds, or None.
 
     Args:
-        description: Of the collection, as `MilvusClient.describe_collection` returns it.
+        description: The collection's description, as `MilvusClient.describe_collection` returns it.
     """
     text = description.get("properties", {}).get(_KEY)
     if text is None:

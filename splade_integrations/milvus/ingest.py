@@ -1,6 +1,6 @@
-"""Many documents into Milvus in bounded memory: some are encoded, written and let go, then the next.
+"""Write many documents to Milvus in bounded memory: encode, write and release one chunk, then take the next.
 
-Knows neither a framework, nor an encoder, nor pymilvus.
+This module needs no framework, no encoder and no pymilvus.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ __all__ = ["ROWS_PER_WRITE", "ingest"]
 
 T = TypeVar("T")
 
-# Documents encoded together: enough for full batches. As dicts a chunk's sparse rows take some 10 MB.
+# Documents encoded together: enough for full batches. As dicts, a chunk's sparse rows take about 10 MB.
 _CHUNK = 512
-# Rows of one write: its message is built and sent in so little time that an event loop beside it is not held up.
+# Rows of one write. Few enough that building and sending the message does not hold up an event loop.
 ROWS_PER_WRITE = 100
-# milvus-lite holds what is not flushed in memory, twice, and indexes it anew for each query. Each flush is a file, and
-# of four of a size it makes one, in memory: 50 000 rows peaked at 990 MiB by flushes of 2 048, 1 060 by 4 096, 1 340
-# by 1 024 and 1 300 by 25 600.
+# milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file, and
+# milvus-lite merges four files of one size in memory. The peak memory for 50 000 rows was 990 MiB if a flush came after
+# every 2 048 rows, 1 060 MiB after 4 096, 1 340 MiB after 1 024, and 1 300 MiB after 25 600.
 _ROWS_PER_FLUSH = 4 * _CHUNK
 
 
@@ -27,13 +27,13 @@ def ingest(
     *,
     once: bool = False,
 ) -> list[str]:
-    """Write items, some hundreds at a time.
+    """Write items, a few hundred at a time.
 
     Args:
-        items: N of what `write` takes, checked beforehand: an error part-way leaves earlier chunks written.
+        items: N items for `write`. Check them first: after an error, earlier chunks stay written.
         write: Encodes and writes one chunk, and returns its keys.
-        flush: What makes written rows quick to search and frees their memory, or None. Called now and then.
-        once: Call it only at the end.
+        flush: Makes written rows quick to search and frees their memory, or None. Called every few chunks.
+        once: Whether to call `flush` only at the end.
     Returns:
         N keys.
 

@@ -1,4 +1,4 @@
-"""A collection that is there, or will be: opened, created, dropped, and its fields learnt. Knows no rows."""
+"""Open, create or drop a collection, and learn its fields. This module does not handle rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = ["Opening", "layout_of"]
 
 
 class Opening:
-    """The first half of `Collection`, whose arguments it takes."""
+    """The part of `Collection` that opens it. The arguments are those of `Collection`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Opening:
         replica_number: int = 1,
     ) -> None:
         self.name, self.schema, self.connection = name, schema, connection
-        schema.typed()  # says what is wrong with it
+        schema.typed()  # raises if the schema is wrong
         self._fingerprint, self._allow_other_encoder = fingerprint, allow_other_encoder
         self._timeout, self._partition_names = timeout, partition_names
         self._create_options, self._description = dict(create_options or {}), description
@@ -62,36 +62,36 @@ class Opening:
 
     @property
     def aclient(self) -> AsyncMilvusClient | None:
-        """The async client of the running event loop; None if there is only another's sync client."""
+        """The async client of the running event loop, or None if the caller gave a sync client alone."""
         return self.connection.aclient
 
     @property
     def engine(self) -> Engine:
-        """What answers."""
+        """The engine that answers."""
         return self.connection.engine
 
     @property
     def fields(self) -> Fields | None:
-        """The fields that it has, or None if there is no collection yet."""
+        """The collection's fields, or None if there is no collection yet."""
         if self._fields is None and self.exists():
             self._learn()
         return self._fields
 
     @property
     def layout(self) -> Layout | None:
-        """Where its metadata are, as filters ask for it; None if there is no collection yet."""
+        """The fields in the form that filters need, or None if there is no collection yet."""
         fields = self.fields
         return None if fields is None else layout_of(fields)
 
     def dense_metric(self) -> str:
-        """Return the metric of the dense side: of its index if the collection is there, else of the one wanted."""
+        """Return the metric of the dense side's index, or the metric wanted if there is no collection yet."""
         if (fields := self.fields) is None:
             return self.schema.metric_type
         found = self._do("describe_index", index_name=fields.sides["dense"]) or {}
         return str(found.get("metric_type", self.schema.metric_type))
 
     def exists(self, timeout: float | None = None) -> bool:
-        """Return whether there is such a collection.
+        """Return whether the collection exists.
 
         Args:
             timeout: Seconds.
@@ -101,7 +101,7 @@ class Opening:
         return bool(self._do("has_collection", timeout=self._read_timeout(timeout)))
 
     def count(self) -> int:
-        """Return how many documents there are."""
+        """Return the number of documents."""
         if self.fields is None:
             return 0
         how = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
@@ -111,14 +111,14 @@ class Opening:
     # Creating
 
     def create(self, dense_dim: int | None = None) -> None:
-        """Create the collection, unless another has.
+        """Create the collection, unless another thread or process has done so.
 
         Args:
-            dense_dim: Width of the dense vectors, if there is a dense side.
+            dense_dim: The dimension of the dense vectors, if there is a dense side.
         Raises:
-            ValueError: There is one, and it has other fields or another encoder.
+            ValueError: The collection exists, and has other fields or another encoder.
         """
-        with self.connection.lock:  # of threads that add first, one creates the collection
+        with self.connection.lock:  # if several threads write first, only one creates the collection
             if not self.exists():
                 self._create(dense_dim)
             self._learn()
@@ -129,7 +129,7 @@ class Opening:
         how = {"schema": definition, **self._create_options}
         self._do("create_collection", timeout=self._write_timeout(), **how)
         record(self.client, self.name, self._fingerprint)
-        # Not waited for: milvus-lite has not the call by which pymilvus waits.
+        # sync=False, because milvus-lite lacks the call that pymilvus uses to wait.
         indexes = self.schema.indexes(self.engine)
         self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
         self.load()
@@ -147,14 +147,14 @@ class Opening:
         how: dict[str, Any] = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
         if self._partition_names and self.engine is Engine.SERVER:
             how["partition_names"] = list(self._partition_names)
-        # Without a limit of its own: a server waits until the collection is in memory.
+        # No default timeout: a server answers only once the collection is in memory.
         self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
     def drop(self) -> None:
         """Delete the collection, if it exists.
 
         Raises:
-            ValueError: The name is an alias. Milvus would delete the collection behind it.
+            ValueError: The name is an alias. Milvus would delete the collection that the alias names.
         """
         with self.connection.lock:
             if not self.exists():
@@ -162,8 +162,8 @@ class Opening:
             name = self._do("describe_collection")["collection_name"]
             if name != self.name:
                 raise ValueError(
-                    f"the name of a collection to drop must be its own, got {self.name!r}, an alias of {name!r}, which "
-                    "would be deleted with it. Name the collection, or index again behind the alias."
+                    f"a collection to drop must be named directly, got {self.name!r}, which is an alias of {name!r}. "
+                    f"Name {name!r} to delete it, or index into a new collection and move the alias to it."
                 )
             self._do("drop_collection", timeout=self._write_timeout())
             self._fields = None
@@ -173,7 +173,7 @@ class Opening:
         self.client.close()
 
     def described(self) -> dict[str, Any]:
-        """Return what Milvus says of the collection, as `MilvusClient.describe_collection` does."""
+        """Return the answer of `MilvusClient.describe_collection` for the collection."""
         description: dict[str, Any] = self._do("describe_collection")
         return description
 
@@ -189,7 +189,7 @@ class Opening:
 
 
 def layout_of(fields: Fields) -> Layout:
-    """Return the fields as filters ask for them."""
+    """Return the fields in the form that filters need."""
     return Layout(
         primary=fields.primary,
         primary_is_text=not fields.primary_is_number,

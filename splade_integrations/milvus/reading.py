@@ -1,4 +1,4 @@
-"""A collection asked: searched, read by ids or by filter, sync and async by the same conversations."""
+"""Search a collection, and read it by ids or by filter. Sync and async methods share the same conversations."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -17,19 +17,20 @@ AnyFilter = Filter | Mapping[str, Any] | str | None
 
 
 class Reading(Opening):
-    """The second half of `Collection`: what only reads."""
+    """The part of `Collection` that only reads."""
 
     def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Return the best documents, best first.
 
-        One side gives its own scores; several are fused by reciprocal rank, also if only one can answer.
+        A search of one side returns that side's scores. A search of several sides returns scores of reciprocal rank
+        fusion, even if only one of the sides can answer.
 
         Args:
             sides: {side: its query}, as `Search` takes them.
-            filter: A dict, a filter, or an expression of Milvus; it binds every side.
-            **how: What else `Search` takes.
+            filter: A dict, a filter, or a Milvus expression. It applies to every side.
+            **how: Further arguments of `Search`.
         Raises:
-            ValueError: An unknown side, partition or parameter.
+            ValueError: A side, partition or parameter is unknown.
             TimeoutError: The server does not answer.
         """
         asked = self._asked(sides, filter, how)
@@ -37,31 +38,31 @@ class Reading(Opening):
         return [] if reader is None else self._ask(reader.search(asked))
 
     async def asearch(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
-        """Search as `search` does."""
+        """Search like `search`."""
         asked = self._asked(sides, filter, how)
         reader = await self._areader()
         return [] if reader is None else await self._aask(reader.search(asked))
 
     def get(self, ids: Sequence[str], **how: Any) -> list[Hit]:
-        """Return the documents of these ids, in their order; ids that are not there are left out.
+        """Return the documents with these ids, in the order of the ids; leave out unknown ids.
 
         Args:
-            ids: Their ids.
+            ids: The documents' ids.
             **how: with_dense, partition_names, timeout.
         """
         reader = self._reader()
         return [] if reader is None else self._ask(reader.get(ids, **self._where(how)))
 
     async def aget(self, ids: Sequence[str], **how: Any) -> list[Hit]:
-        """Read as `get` does."""
+        """Read like `get`."""
         reader = await self._areader()
         return [] if reader is None else await self._aask(reader.get(ids, **self._where(how)))
 
     def iterate(self, filter: AnyFilter = None, **how: Any) -> Iterator[Hit]:
-        """Yield all documents that match, by rising id.
+        """Yield all documents that match, in ascending order of their ids.
 
         Args:
-            filter: A dict, a filter, an expression of Milvus, or None for all.
+            filter: A dict, a filter, a Milvus expression, or None for all documents.
             **how: with_dense, partition_names, timeout.
         """
         condition, where = as_filter(filter), self._where(how)
@@ -76,7 +77,7 @@ class Reading(Opening):
                 return
 
     async def aiterate(self, filter: AnyFilter = None, **how: Any) -> AsyncIterator[Hit]:
-        """Yield as `iterate` does."""
+        """Yield like `iterate`."""
         condition, where = as_filter(filter), self._where(how)
         if (reader := await self._areader()) is None:
             return

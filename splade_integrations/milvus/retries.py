@@ -1,6 +1,6 @@
-"""Holding a conversation with Milvus: a released collection is loaded, and a server that is down is called so.
+"""Hold a conversation with Milvus: load a released collection, and report a server that is down.
 
-Knows no collection but its name, and nothing of what is asked.
+This module does not know what the calls ask for.
 """
 
 import asyncio
@@ -19,20 +19,22 @@ __all__ = ["aask", "ask", "perform"]
 
 T = TypeVar("T")
 
-_NOT_LOADED = (101, 201)  # a collection, a partition
+_NOT_LOADED = (101, 201)  # Milvus's error codes for a collection and for a partition
 _SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: str) -> T:
-    """Return what a conversation comes to.
+    """Hold a conversation with Milvus and return its result.
+
+    If the collection is not loaded, as after a restart of milvus-lite, load it and repeat the call once.
 
     Args:
-        client: Who is asked. A collection that is not loaded, as after a restart of milvus-lite, is loaded once.
-        name: The collection.
-        conversation: What is asked.
+        client: The client that makes the calls.
+        name: The collection's name.
+        conversation: The calls to make.
         where: The server's address, for messages.
     Raises:
-        TimeoutError: It does not answer within the call's own time.
+        TimeoutError: The server does not answer within the call's timeout.
     """
     answer: Any = None
     while True:
@@ -57,10 +59,10 @@ def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: s
 
 
 def perform(client: MilvusClient, call: Call, where: str) -> Any:
-    """Return what one call answers. Arguments as `ask`.
+    """Make one call and return the answer. `client` and `where` are those of `ask`.
 
     Raises:
-        TimeoutError: The server does not answer within the call's time.
+        TimeoutError: The server does not answer within the call's timeout.
     """
     try:
         return getattr(client, call.method)(**call.arguments)
@@ -70,7 +72,7 @@ def perform(client: MilvusClient, call: Call, where: str) -> Any:
 
 
 async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[T], where: str) -> T:
-    """Return what a conversation comes to. As `ask`."""
+    """Hold a conversation like `ask`, with an async client."""
     answer: Any = None
     while True:
         try:
@@ -93,25 +95,25 @@ async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[
 
 
 async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
-    """Wait no longer than the call's timeout: pymilvus's async client waits for its first connection for ever."""
+    """Wait no longer than the call's timeout: pymilvus's async client would wait for ever for its first connection."""
     async with asyncio.timeout(call.arguments.get("timeout")):
         return await waiting
 
 
 def _raise_if_silent(err: BaseException, call: Call, where: str) -> None:
-    """Raise a TimeoutError if an error says that the server does not answer.
+    """Raise a TimeoutError if an error means that the server does not answer.
 
-    pymilvus tries a server that is down again for as long as the call's timeout, and then says "Retry timeout".
+    If a server is down, pymilvus retries until the call's timeout has passed, and then raises "Retry timeout".
     """
     silent = isinstance(err, grpc.RpcError) and getattr(err, "code", lambda: None)() in _SILENCE
     if silent or isinstance(err, TimeoutError) or _disconnected(err) or "Retry timeout" in str(err):
         seconds = call.arguments.get("timeout")
         raise TimeoutError(
-            f"Milvus at {where or 'its address'} must answer within {seconds} s, got no answer to {call.method}. Look "
-            "whether the server runs and can be reached, or give a longer timeout."
+            f"Milvus at {where or 'its address'} must answer within {seconds} s, got no answer to {call.method}. Check "
+            "that the server runs and can be reached, or give a longer timeout."
         ) from err
 
 
 def _disconnected(err: BaseException) -> bool:
-    """Return whether pymilvus 3 has lost a connection and not got another; that may be for a moment alone."""
+    """Return whether pymilvus 3 has lost its connection and could not reconnect, perhaps only for a moment."""
     return isinstance(err, MilvusException) and "server unavailable" in str(err)

@@ -1,6 +1,7 @@
-"""A document as Milvus's row and back: ids, text, metadata, vectors, checked before anything is sent.
+"""Turn documents into Milvus rows and back, and check ids, texts and metadata before anything is sent.
 
-Metadata comes back as it was given, or is refused with the document and the key named. Knows no client.
+Metadata is read back exactly as it was given. Metadata for which this is impossible is refused, and the message names
+the document and the key. This module needs no client.
 """
 
 import math
@@ -30,11 +31,11 @@ class Row:
     """A document to write.
 
     Args:
-        text: Its text.
-        id: Its id, or None for one that is made, or numbered by Milvus.
-        metadata: What JSON can hold.
-        dense, sparse: Its vectors: floats, and {token id: weight}.
-        columns: Values of the caller's own columns.
+        text: The document's text.
+        id: The document's id. None means that this package makes one, or Milvus if it numbers the rows.
+        metadata: Any values that JSON can hold.
+        dense, sparse: The document's vectors: floats, and {token id: weight}.
+        columns: The values of the columns that the caller has added to the schema.
     """
 
     text: str
@@ -47,15 +48,15 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A document found.
+    """A document that Milvus returned.
 
     Args:
-        id: Its id; a number's digits where Milvus numbers the rows.
-        score: Of the search; 0.0 if it was not found by one.
-        text: Its text.
-        metadata: As given.
-        columns: Values of the caller's own columns.
-        dense: Its dense vector, if asked for.
+        id: The document's id. It holds a number's digits if the collection's ids are numbers.
+        score: The score in the search; 0.0 if the document was read without a search.
+        text: The document's text.
+        metadata: The metadata as it was given.
+        columns: The values of the columns that the caller has added to the schema.
+        dense: The dense vector, if it was asked for.
     """
 
     id: str
@@ -67,22 +68,22 @@ class Hit:
 
 
 def check_ids(ids: Sequence[str | None]) -> None:
-    """Raise if these cannot be the ids of one call.
+    """Raise if these ids cannot be written in one call.
 
     Raises:
-        TypeError: One is neither a str nor None.
-        ValueError: One is empty, no valid Unicode, or there twice.
+        TypeError: An id is neither a str nor None.
+        ValueError: An id is empty, is not valid Unicode, is too long, or occurs twice.
     """
     for position, value in enumerate(ids):
         if value is None:
             continue
         if not isinstance(value, str):
             raise TypeError(
-                f"ids[{position}] must be a str, got {type(value).__name__}. Give each document a str, or none."
+                f"ids[{position}] must be a str, got {type(value).__name__}. Give each document a str, or None."
             )
         check_varchar(value, f"ids[{position}]", "Shorten it.")
         if not value:
-            raise ValueError(f"ids[{position}] must not be empty, got ''. Give the document another id, or none.")
+            raise ValueError(f"ids[{position}] must not be empty, got ''. Give the document another id, or None.")
     given = Counter(value for value in ids if value is not None)
     value, times = max(given.items(), key=lambda item: item[1], default=("", 0))
     if times > 1:
@@ -90,13 +91,13 @@ def check_ids(ids: Sequence[str | None]) -> None:
 
 
 def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
-    """Raise if rows cannot be written to any collection. `entity_of` checks what depends on the collection.
+    """Raise if rows cannot be written to any collection. `entity_of` checks the rules of the particular collection.
 
     Args:
         rows: The rows.
-        metadata: Whether to check their metadata; `entity_of` does as well.
+        metadata: Whether to check the metadata. `entity_of` checks it anyway.
     Raises:
-        TypeError, ValueError: An id, a text or a value of the metadata; its position is named.
+        TypeError, ValueError: An id, a text or a metadata value is wrong. The message names its position.
     """
     check_ids([row.id for row in rows])
     for position, row in enumerate(rows):
@@ -106,34 +107,35 @@ def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a copy of metadata as JSON holds it, or raise for what it cannot hold.
+    """Return a copy of the metadata in plain JSON types, or raise if JSON cannot hold a value.
 
-    Numbers of numpy become Python's. A tuple or a datetime is refused, as it would come back as something else.
+    NumPy numbers become Python numbers. A tuple or a datetime is refused, because it would be read back as another
+    type.
 
     Args:
         metadata: The metadata.
-        name: What the message calls it, such as `metadatas[3]`.
+        name: The metadata's name in the message, such as `metadatas[3]`.
     Raises:
-        TypeError, ValueError: A value is none of JSON's; its keys are named.
+        TypeError, ValueError: JSON cannot hold a value. The message names the keys that lead to it.
 
     Example:
         >>> check_metadata({"year": 1936, "tags": ["logic"]}, "metadatas[0]")
         {'year': 1936, 'tags': ['logic']}
         >>> check_metadata({"path": {1, 2}}, "metadatas[0]")
         Traceback (most recent call last):
-        TypeError: metadatas[0]['path'] must be what JSON can hold (…), got set {1, 2}. …
+        TypeError: metadatas[0]['path'] must be a value that JSON can hold (…), got set {1, 2}. …
     """
     if not isinstance(metadata, Mapping):
-        raise TypeError(f"{name} must be a dict, got {type(metadata).__name__}. Give {{}} for none.")
+        raise TypeError(f"{name} must be a dict, got {type(metadata).__name__}. Give {{}} if there is no metadata.")
     plain: dict[str, Any] = _plain(metadata, (name,))
     return plain
 
 
 def key_of(value: str, fields: Fields) -> Any:
-    """Return an id as the collection has it, or None if it can have no such id.
+    """Return an id in the collection's type, or None if the collection cannot hold such an id.
 
     Raises:
-        TypeError: It is not a str.
+        TypeError: The id is not a str.
     """
     if not isinstance(value, str):
         raise TypeError(f"an id must be a str, got {type(value).__name__} {value!r}. Give the id that was returned.")
@@ -143,21 +145,21 @@ def key_of(value: str, fields: Fields) -> Any:
 
 
 def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
-    """Return a row as `MilvusClient.insert` takes it.
+    """Return a row in the form that `MilvusClient.insert` takes.
 
     Args:
-        row: The row. Without an id it gets one, unless Milvus numbers the rows.
-        position: Its place in the call, for messages.
-        fields: Of the collection.
+        row: The row. A row without an id gets one, unless Milvus numbers the rows.
+        position: The row's position in the call, for messages.
+        fields: The collection's fields.
     Raises:
-        TypeError, ValueError: Its metadata or its id do not fit the collection.
+        TypeError, ValueError: The metadata or the id does not fit the collection.
     """
     metadata = check_metadata(row.metadata, f"metadatas[{position}]")
     entity: dict[str, Any] = {fields.text: row.text}
     if fields.other_vectors:
         raise ValueError(
-            f"collection {fields.collection_name!r} must be written with all its vectors, got none for "
-            f"{fields.other_vectors[0]!r}. Open it with that side as well, or take another collection_name."
+            f"collection {fields.collection_name!r} must get a vector for each vector field, got none for "
+            f"{fields.other_vectors[0]!r}. Open it with that side as well, or use another collection_name."
         )
     if "dense" in fields.sides and row.dense is not None:
         entity[fields.sides["dense"]] = row.dense
@@ -167,8 +169,8 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
         entity[fields.primary] = _primary(row.id, position, fields)
     elif row.id is not None:
         raise ValueError(
-            f"ids[{position}] must be None, as collection {fields.collection_name!r} numbers its rows itself, "
-            f"got {row.id!r}. Add without ids, or take another collection_name."
+            f"ids[{position}] must be None, because Milvus numbers the rows of collection {fields.collection_name!r}, "
+            f"got {row.id!r}. Add without ids, or use another collection_name."
         )
     for name, (_, nullable) in fields.columns.items():
         entity[name] = row.columns.get(name, None if nullable else "")
@@ -177,15 +179,15 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             continue
         if not fields.dynamic:
             raise ValueError(
-                f"collection {fields.collection_name!r} must have the field {name!r}, which documents are kept in, got "
-                "neither it nor a dynamic field. Take another collection_name."
+                f"collection {fields.collection_name!r} must have the field {name!r} or a dynamic field, which the "
+                "store needs for documents, got neither. Use another collection_name."
             )
         entity[name] = value
     for name, (kind, nullable) in fields.typed.items():
         entity[name] = _typed(metadata, name, kind, nullable, position, fields)
     if fields.metadata is not None:
         entity[fields.metadata] = metadata
-        if fields.dynamic:  # copies, so that an expression of Milvus's may name a key as it is: year > 2000
+        if fields.dynamic:  # copies, so that a Milvus expression can use a key's bare name: year > 2000
             entity |= {key: value for key, value in metadata.items() if key not in fields.names and key[:1] != "$"}
         return entity
     for key, value in metadata.items():
@@ -195,12 +197,12 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             known = ", ".join(fields.typed) or "none"
             raise ValueError(
                 f"metadatas[{position}] must use the keys that collection {fields.collection_name!r} has fields for "
-                f"({known}), got {key!r}. Drop it, or take another collection_name."
+                f"({known}), got {key!r}. Drop it, or use another collection_name."
             )
         if key in fields.names or key in row.columns or key.startswith("$"):
             raise ValueError(
-                f"metadatas[{position}] must not use the collection's field names, got {key!r}, as collection "
-                f"{fields.collection_name!r} keeps metadata beside them. Rename the key, or take another "
+                f"metadatas[{position}] must not use a field name or a key that starts with $, got {key!r}. Collection "
+                f"{fields.collection_name!r} keeps metadata keys next to its fields. Rename the key, or use another "
                 "collection_name: a new collection takes any key."
             )
         entity[key] = value
@@ -208,16 +210,16 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
 
 
 def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, columns: Sequence[str]) -> Hit:
-    """Return what was found as a document.
+    """Return a row that Milvus returned as a document.
 
     Args:
-        key: Its primary key.
-        score: Its score.
+        key: The primary key.
+        score: The score.
         entity: {field or dynamic key: value}.
-        fields: Of the collection.
-        columns: Names of the caller's own columns, which may be dynamic keys here.
+        fields: The collection's fields.
+        columns: The names of the caller's additional columns. In this collection they may be dynamic keys.
     """
-    if fields.metadata is not None:  # fields beside it are copies of its keys, or another face's own
+    if fields.metadata is not None:  # the other fields are copies of its keys, or belong to the other framework
         metadata = dict(entity.get(fields.metadata) or {})
     else:
         others = {fields.primary, fields.text, *fields.sides.values(), *columns}
@@ -241,15 +243,15 @@ def _primary(value: str | None, position: int, fields: Fields) -> Any:
     if value is None:
         if fields.primary_is_number:
             raise ValueError(
-                f"ids[{position}] must be given, as collection {fields.collection_name!r} has numbers of the user's "
-                "for ids, got None. Give each document an id."
+                f"ids[{position}] must be given, because the ids of collection {fields.collection_name!r} are numbers "
+                "that the user chooses, got None. Give each document an id."
             )
         return str(uuid.uuid4())
     key = key_of(value, fields)
     if key is None:
         raise ValueError(
-            f"ids[{position}] must be the digits of a number, as collection {fields.collection_name!r} has INT64 ids, "
-            f"got {value!r}. Rename it, or take another collection_name."
+            f"ids[{position}] must be the digits of a number, because collection {fields.collection_name!r} has INT64 "
+            f"ids, got {value!r}. Rename it, or use another collection_name."
         )
     if not fields.primary_is_number:
         check_varchar(value, f"ids[{position}]", "Shorten it.", fields.max_lengths.get(fields.primary, 65_535))
@@ -263,8 +265,8 @@ def _typed(
     if value is None:
         if not nullable:
             raise ValueError(
-                f"metadatas[{position}] must have a value under {name!r}, which collection {fields.collection_name!r} "
-                "has a field for that takes no null, got none. Give it one."
+                f"metadatas[{position}] must have a value under {name!r}, because that field of collection "
+                f"{fields.collection_name!r} takes no null, got none. Add a value."
             )
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -288,7 +290,7 @@ def _typed(
 
 
 def _plain(value: Any, path: tuple[Any, ...]) -> Any:
-    """Return a copy of what JSON can hold, numbers of numpy as Python's; raise for what it cannot."""
+    """Return a copy of a value in plain JSON types, NumPy numbers among them; raise if JSON cannot hold the value."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):
@@ -304,11 +306,11 @@ def _plain(value: Any, path: tuple[Any, ...]) -> Any:
         return str.__str__(value)
     if isinstance(value, int):
         if value not in _INT64:
-            raise ValueError(f"{_place(path)} must fit 64 bits, got {value}. Make it a str.")
+            raise ValueError(f"{_place(path)} must fit into 64 bits, got {value}. Make it a str.")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{_place(path)} must be a number of JSON, got {value}. Drop it, or use None.")
+            raise ValueError(f"{_place(path)} must be a finite number, got {value}. Drop it, or use None.")
         return float(value)
     if isinstance(value, list):
         return [_plain(item, (*path, index)) for index, item in enumerate(value)]
@@ -321,8 +323,8 @@ def _plain(value: Any, path: tuple[Any, ...]) -> Any:
             _plain(key, (*path, key))
         return {str.__str__(key): _plain(item, (*path, key)) for key, item in value.items()}
     raise TypeError(
-        f"{_place(path)} must be what JSON can hold (str, int, float, bool, None, list, dict), got "
-        f"{type(value).__name__} {value!r:.80}. Convert it, to a str or a list."
+        f"{_place(path)} must be a value that JSON can hold (str, int, float, bool, None, list, dict), got "
+        f"{type(value).__name__} {value!r:.80}. Convert it to a str or a list."
     )
 
 

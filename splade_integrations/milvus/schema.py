@@ -1,9 +1,9 @@
-"""The fields of a collection: those that a new one gets, and those that an existing one has.
+"""The fields that a new collection gets, and the fields that an existing collection has.
 
-A new collection keeps a document's metadata in one JSON field: any key, replaced whole, read back as given. Copies in
-dynamic keys are there for the expressions that users write themselves. Collections of LangChain's and LlamaIndex's own
-stores keep metadata in dynamic keys alone, or in a field for each key; they are taken as they are.
-Knows no rows and no search.
+A new collection keeps a document's metadata in one JSON field. That field takes any key, is replaced as a whole, and is
+read back as it was given. Dynamic keys hold copies, for Milvus expressions that users write. The stores of LangChain
+and LlamaIndex keep metadata in dynamic keys alone, or in a field for each key; such collections work unchanged.
+This module handles neither rows nor searches.
 """
 
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ _INTEGER_KINDS = (DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64)
 
 @dataclass(frozen=True)
 class Column:
-    """A field with a type of its own.
+    """A typed field.
 
     Args:
-        kind: What it holds.
+        kind: The type of its values.
         index: Whether to index it, for quick filters.
-        options: What else `CollectionSchema.add_field` takes, such as `max_length`.
+        options: Further arguments of `CollectionSchema.add_field`, such as `max_length`.
     """
 
     kind: DataType = DataType.VARCHAR
@@ -44,14 +44,14 @@ class Column:
 
     @staticmethod
     def of(name: str, value: Any) -> "Column":
-        """Return the column that a user means.
+        """Return the column that a user's value describes.
 
         Args:
-            name: Its name, for the message.
-            value: A column, str, int, float or bool, a kind of pymilvus, or a dict in the form of langchain-milvus:
+            name: The column's name, for the message.
+            value: A `Column`, str, int, float or bool, a `DataType`, or a dict in the form of langchain-milvus:
                 {"dtype": DataType.INT64, "kwargs": {…}}, with "index": True for an index.
         Raises:
-            TypeError: It is none of these.
+            TypeError: The value is none of these.
 
         Example:
             >>> Column.of("year", int).kind.name, Column.of("tenant", {"dtype": DataType.VARCHAR, "index": True}).index
@@ -68,31 +68,31 @@ class Column:
             return Column(DataType(value["dtype"]), bool(value.get("index")), {**value.get("kwargs", {}), **options})
         raise TypeError(
             f"metadata_fields[{name!r}] must be str, int, float, bool, a DataType or a dict with a 'dtype', "
-            f"got {value!r}. Name its type."
+            f"got {value!r}. Give the type of its values."
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """What a user wants of a collection: names of fields, sides, columns, indexes.
+    """The fields, sides, columns and indexes that a user wants in a collection.
 
     Args:
-        primary_field, text_field: Names of the fields of ids and texts.
-        dense_field, sparse_field, bm25_field: The name of each side's vectors, or None for no such side. BM25 is
-            Milvus's own function over the text field.
-        metadata_field: The JSON field that holds the metadata. None keeps it in dynamic keys alone, if `dynamic`, else
-            in `metadata_fields` alone.
-        metadata_fields: Keys of the metadata that get a column as well: {key: what `Column.of` takes}.
-        columns: Columns of the caller's own, which hold no metadata.
-        partition_key_field: The key of the metadata that Milvus partitions by.
-        dynamic: Whether a new collection copies the metadata to dynamic keys as well, so that an expression of Milvus's
-            can name a key as it is: `year > 2000`, not `metadata["year"] > 2000`.
+        primary_field, text_field: The names of the fields that hold ids and texts.
+        dense_field, sparse_field, bm25_field: The name of each side's vector field, or None for no such side. BM25 is
+            a Milvus function over the text field.
+        metadata_field: The JSON field that holds the metadata. None keeps the metadata in dynamic keys alone if
+            `dynamic` is true, and in `metadata_fields` alone if it is false.
+        metadata_fields: The metadata keys that get a column as well: {key: an argument of `Column.of`}.
+        columns: The caller's additional columns, which hold no metadata.
+        partition_key_field: The metadata key that Milvus partitions by.
+        dynamic: Whether a new collection copies the metadata to dynamic keys as well, so that a Milvus expression can
+            use a key's bare name: `year > 2000`, not `metadata["year"] > 2000`.
         auto_id: Whether Milvus numbers the rows of a new collection.
-        primary_max_length: Most bytes of an id.
-        number_ids: Whether the ids of a new collection are numbers, given as their digits.
-        metric_type: Of the dense side: "COSINE", "IP" or "L2".
-        index_params, search_params: {side: what takes the place of our defaults}.
-        option_names: {name of a field's argument here: the option by which the user names that field}, for messages.
+        primary_max_length: The largest size of an id, in bytes.
+        number_ids: Whether the ids of a new collection are numbers, given as strings of digits.
+        metric_type: The dense side's metric: "COSINE", "IP" or "L2".
+        index_params, search_params: {side: parameters that replace our defaults}.
+        option_names: {an argument's name here: the user's option for the same field}, for messages.
     """
 
     primary_field: str = "pk"
@@ -115,7 +115,7 @@ class Schema:
 
     @property
     def sides(self) -> dict[Side, str]:
-        """The field of each side."""
+        """The vector field of each side."""
         named: dict[Side, str | None] = {
             "dense": self.dense_field,
             "sparse": self.sparse_field,
@@ -124,10 +124,10 @@ class Schema:
         return {side: name for side, name in named.items() if name is not None}
 
     def typed(self) -> dict[str, Column]:
-        """Return the columns that copy a key of the metadata, the partition key among them.
+        """Return the columns that copy a metadata key, including the partition key.
 
         Raises:
-            ValueError: One is named like another field.
+            ValueError: A column has the same name as another field.
         """
         typed = {name: Column.of(name, value) for name, value in self.metadata_fields.items()}
         if self.partition_key_field is not None:
@@ -141,12 +141,12 @@ class Schema:
         return typed
 
     def definition(self, engine: Engine, dense_dim: int | None, description: str) -> CollectionSchema:
-        """Return the new collection in pymilvus's form.
+        """Return the pymilvus schema of a new collection.
 
         Args:
-            engine: That will hold it.
-            dense_dim: Width of the dense vectors.
-            description: Of the collection.
+            engine: The engine that will hold the collection.
+            dense_dim: The dimension of the dense vectors.
+            description: The description of the collection.
         """
         schema = MilvusClient.create_schema(
             auto_id=self.auto_id, enable_dynamic_field=self.dynamic, description=description
@@ -176,12 +176,12 @@ class Schema:
             options["max_length"] = MAX_TEXT_BYTES
         if name == self.partition_key_field:
             options["is_partition_key"] = True
-        elif engine is not Engine.LITE2:  # which has no nullable fields
+        elif engine is not Engine.LITE2:  # milvus-lite 2 has no nullable fields
             options["nullable"] = True
         return {**options, **column.options}
 
     def indexes(self, engine: Engine) -> Any:
-        """Return the indexes of a new collection, of its vectors and of the columns that ask for one."""
+        """Return the indexes of a new collection: one for each side, and one for each column with `index`."""
         indexes = MilvusClient.prepare_index_params()
         for side, name in self.sides.items():
             indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
@@ -192,11 +192,11 @@ class Schema:
 
     def _index(self, side: Side, engine: Engine) -> dict[str, Any]:
         if side == "dense":
-            # Exact on milvus-lite, whose collections are small; the server's own choice there.
+            # milvus-lite's collections are small, so its index is exact. A server chooses its index itself.
             index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
             return {"index_type": index_type, "metric_type": self.metric_type, "params": {}}
-        # No inverted_index_algo: the server's default is the quickest that its index version has. (Milvus 3's for inner
-        # product keeps 16-bit postings, so that scores may differ by 5e-4 of themselves.)
+        # No inverted_index_algo: the server's default is the fastest algorithm of its index version. (For the inner
+        # product, Milvus 3's default keeps 16-bit postings, so a score may be off by a relative error of 5e-4.)
         metric = "IP" if side == "sparse" else "BM25"
         return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": metric, "params": {}}
 
@@ -206,19 +206,20 @@ class Fields:
     """The fields of a collection that exists.
 
     Args:
-        collection_name: Its own name, where it is known by an alias as well.
-        primary, text: Names of fields. The primary field is the collection's own, however it is named.
-        primary_is_number: Whether ids are integers there.
+        collection_name: The collection's name, even if the user gave an alias.
+        primary, text: The names of the primary field and the text field. The primary field is the one that the
+            collection has, whatever name the user gave.
+        primary_is_number: Whether ids are integers.
         auto_id: Whether Milvus numbers the rows.
-        sides: The field of each side that is used.
+        sides: The vector field of each side in use.
         metadata: The JSON field that holds the metadata, if there is one.
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
-        typed: {key of the metadata: (kind, whether it may be null)} of those that have a field of their own.
-        columns: {name: (kind, whether it may be null)} of the caller's own columns that are there.
-        keys_of_columns: Those that are not, and may be dynamic keys.
-        names: Of all fields.
-        other_vectors: Vector fields of no side that is used, which a row would have to fill.
-        max_lengths: {name of a VARCHAR: most bytes}.
+        typed: {metadata key: (kind, whether it may be null)} for each metadata key that has a field.
+        columns: {name: (kind, whether it may be null)} for each of the caller's additional columns that has a field.
+        keys_of_columns: The names of the caller's additional columns that have no field. They may be dynamic keys.
+        names: The names of all fields.
+        other_vectors: The vector fields that belong to no side in use. Milvus would need a value in each row.
+        max_lengths: {name of a VARCHAR field: its largest size in bytes}.
     """
 
     collection_name: str
@@ -237,7 +238,7 @@ class Fields:
     max_lengths: Mapping[str, int]
 
     def output(self, *, with_dense: bool) -> list[str]:
-        """Return the fields that a document is read from."""
+        """Return the names of the fields to read for a document."""
         names = [self.text, *self.columns]
         names += self.typed if self.metadata is None else [self.metadata]
         names += ["$meta"] if self.dynamic and (self.metadata is None or self.keys_of_columns) else []
@@ -248,10 +249,10 @@ class Fields:
         """Return the fields that a collection has.
 
         Args:
-            description: As `MilvusClient.describe_collection` gives it.
-            schema: What is wanted of it.
+            description: The collection's description, as `MilvusClient.describe_collection` returns it.
+            schema: The fields wanted.
         Raises:
-            ValueError: It lacks a field, or has another kind of vector in it.
+            ValueError: The collection lacks a field, or a field has the wrong type.
         """
         found = {one["name"]: one for one in description["fields"]}
         kinds = {name: one["type"] for name, one in found.items()}
@@ -285,10 +286,10 @@ class Fields:
 
 
 def bm25_analyzer(engine: Engine) -> dict[str, Any]:
-    """Return how Milvus's BM25 function takes text apart.
+    """Return the analyzer with which Milvus's BM25 function splits text into words.
 
-    A server's "english" analyzer stems and drops stop words. milvus-lite 3.2 splits at what is no word character and
-    makes lower case; filters other than literal stop words it ignores in silence.
+    A server's "english" analyzer stems, and drops stop words. milvus-lite 3.2 splits at every character that is not a
+    word character, and lowercases. It silently ignores filters other than literal stop words.
     """
     return {"type": "english"} if engine is Engine.SERVER else {"tokenizer": "standard"}
 
@@ -307,6 +308,6 @@ def _check_kinds(collection_name: str, kinds: Mapping[str, Any], schema: Schema)
             continue
         found = ", ".join(f"{other} ({DataType(kind).name})" for other, kind in kinds.items())
         raise ValueError(
-            f"collection {collection_name!r} must have the field {name!r}{what}, got the fields {found}. Name its own "
-            f"by {schema.option_names.get(argument, argument)}, or take another collection_name."
+            f"collection {collection_name!r} must have the field {name!r}{what}, got the fields {found}. Name the "
+            f"right one with {schema.option_names.get(argument, argument)}, or use another collection_name."
         )

@@ -1,7 +1,7 @@
-"""What a collection asks Milvus, as conversations: generators that yield calls and are sent the answers.
+"""Search and read a collection in conversations: generators that yield calls and are sent the answers.
 
-So sync and async share every rule: which sides can answer, how deep each goes, how they are fused, what is grouped,
-which rows a filter means. Knows no client, no lock and no retry.
+So the sync and async methods share every rule: which sides can answer, how many candidates each side gives, how sides
+are fused, how hits are grouped, and which rows match a filter. This module needs no client, no lock and no retry.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -29,7 +29,7 @@ _OPTIONS = ("consistency_level", "guarantee_timestamp", "ignore_growing", "offse
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a client: the name of a method of `MilvusClient`, and its keywords."""
+    """One call of a client: the name of a `MilvusClient` method, and the keyword arguments."""
 
     method: str
     arguments: Mapping[str, Any]
@@ -43,20 +43,20 @@ class Search:
     """One search.
 
     Args:
-        sides: {side: its query}: a dense vector, {token id: weight}, or a text for BM25. A side cannot answer if it is
-            None, has no terms, or is a blank text: the others do.
-        k: Most documents to return.
-        depth: Hits of each side before fusion. None takes `candidates(k)`.
-        filter: Which documents may be found.
-        params: {side: what goes before the collection's search parameters}.
-        ranker: A ranker, or a rerank function, of pymilvus. None is reciprocal rank fusion, k = 60.
-        group_by: A key of the metadata, or a column of the caller's own: the best document of each value is returned.
-            One without a value stands for itself.
-        partition_names: Where to search.
+        sides: {side: its query}. A query is a dense vector, {token id: weight}, or a text for BM25. A side whose query
+            is None, has no terms, or is a blank text cannot answer; the other sides then answer.
+        k: The largest number of documents to return.
+        depth: The number of hits of each side before fusion. None means `candidates(k)`.
+        filter: The condition that documents must satisfy.
+        params: {side: search parameters that override the collection's}.
+        ranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with k = 60.
+        group_by: A metadata key, or one of the caller's additional columns. Only the best document of each value is
+            returned. A document without a value forms a separate group.
+        partition_names: The partitions to search.
         with_dense: Whether to return dense vectors as well.
-        ids_only: Whether to return ids and scores alone, without texts and metadata.
-        timeout: Seconds.
-        options: What else `MilvusClient.search` takes: see `check_search_options`.
+        ids_only: Whether to return only ids and scores, without texts and metadata.
+        timeout: Seconds for each call.
+        options: Further arguments of `MilvusClient.search`: see `check_search_options`.
     """
 
     sides: Mapping[Side, Any]
@@ -77,22 +77,22 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
     """Raise a TypeError for an option that no search has.
 
     Args:
-        options: Given by name.
-        known: What the caller's search takes beside Milvus's own options.
+        options: The options that the user gave, by name.
+        known: The options that the caller's search has in addition to Milvus's.
     """
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(
-            f"a search must be given options that it has, got {unknown[0]!r}. There are: "
+            f"a search must be given known options, got {unknown[0]!r}. Use one of these: "
             f"{', '.join(sorted({*known, *_OPTIONS}))}."
         )
 
 
 def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
-    """Return a filter as it is, a dict as the filter that it means, and None for one that says nothing.
+    """Return a filter unchanged, a dict as a `Filter`, and None for an empty one.
 
     Raises:
-        TypeError: It is no filter.
-        ValueError: The dict is not understood.
+        TypeError: The value is not a filter.
+        ValueError: The dict does not have the form of a filter.
     """
     if isinstance(value, Mapping):
         return from_dict(value) if value else None
@@ -101,7 +101,7 @@ def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | 
     if value is None or isinstance(value, Filter):
         return value
     raise TypeError(
-        f"a filter must be a dict, an expression of Milvus or None, got {type(value).__name__}. Example: "
+        f"a filter must be a dict, a Milvus expression or None, got {type(value).__name__}. Give one such as "
         "{'tenant': 'a', 'year': {'$gte': 2000}}."
     )
 
@@ -111,13 +111,13 @@ class Reader:
     """Reads from one collection.
 
     Args:
-        name: Of the collection, or an alias.
-        fields: Its fields.
-        layout: The same, as filters take it.
-        engine: That holds it.
-        columns: Names of the caller's own columns.
+        name: The collection's name, or an alias.
+        fields: The collection's fields.
+        layout: The same fields in the form that filters need.
+        engine: The engine that holds the collection.
+        columns: The names of the caller's additional columns.
         search_params: {side: search parameters}.
-        partitions: Names that are known to be partitions; more are added as they are met.
+        partitions: The names of partitions that are known to exist. The reader adds those that it learns about.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Reader:
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[list[Hit]]:
-        """Return the documents of these ids, in their order; ids that are not there are left out."""
+        """Return the documents with these ids, in the order of the ids; leave out unknown ids."""
         yield from self._check_partitions(partition_names, timeout)
         keys = [key for key in (key_of(value, self.fields) for value in ids) if key is not None]
         found: dict[str, Hit] = {}
@@ -167,15 +167,16 @@ class Reader:
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[tuple[list[Hit], Any]]:
-        """Return a thousand documents by rising primary key, and the key to go on after, or None after the last.
+        """Return up to a thousand documents in ascending order of primary keys, and the key to continue after.
 
-        pymilvus's own iterator writes keys unescaped into its cursor: after a backslash it gives page 1 for ever.
+        That key is None on the last page. pymilvus's iterator would not do: it writes keys unescaped into its cursor,
+        so after a key with a backslash it returns page 1 for ever.
 
         Args:
-            expr: Which documents, as `expression` gives it.
-            after: What the page before returned; None for the first.
+            expr: The documents to read, an expression from `expression`.
+            after: The key that the previous page returned; None for the first page.
             with_dense: Whether to return dense vectors as well.
-            partition_names: Where to read.
+            partition_names: The partitions to read.
             timeout: Seconds.
         """
         if after is not None:
@@ -185,7 +186,7 @@ class Reader:
         return self._read(rows), rows[-1][self.fields.primary] if len(rows) == _ROWS_AT_ONCE else None
 
     def all_of(self, expr: str, **how: Any) -> Conversation[list[Hit]]:
-        """Return all documents that match, by rising primary key. Arguments as `page`."""
+        """Return all documents that match, in ascending order of primary keys. The arguments are those of `page`."""
         found, after = yield from self.page(expr, None, **how)
         while after is not None:
             more, after = yield from self.page(expr, after, **how)
@@ -195,14 +196,15 @@ class Reader:
     def expression(
         self, filter: Filter | str | None, partition_names: Sequence[str] | None, timeout: float | None
     ) -> Conversation[str]:
-        """Return the expression of Milvus that a filter is here.
+        """Return the Milvus expression that stands for a filter in this collection.
 
-        Where milvus-lite would read it otherwise for some rows, these are read and judged by the filter itself.
+        milvus-lite may judge some rows in another way than the filter. Those rows are read, and the filter judges them
+        in Python.
 
         Args:
             filter: The filter.
-            partition_names: Where it is asked; there must be such partitions.
-            timeout: Seconds.
+            partition_names: The partitions to filter. They must exist.
+            timeout: Seconds for each call.
         """
         yield from self._check_partitions(partition_names, timeout)
         if filter is None:
@@ -216,11 +218,11 @@ class Reader:
         return plan.resolve([(key_of(hit.id, self.fields), hit.metadata, self.judged(hit)) for hit in rows])
 
     def judged(self, hit: Hit) -> dict[str, Any]:
-        """Return a document's columns as filters judge them, its primary key among them."""
+        """Return the columns that filters can ask for, including the primary key."""
         return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
-        """Raise a ValueError for a name that is no partition: milvus-lite finds nothing there, and says nothing."""
+        """Raise a ValueError if a name is not a partition. milvus-lite would find nothing and raise no error."""
         if not names or self.partitions.issuperset(names):
             return
         if self.engine is Engine.LITE2:
@@ -233,7 +235,7 @@ class Reader:
         if missing := [name for name in names if name not in there]:
             raise ValueError(
                 f"partition_names must be partitions of collection {self.name!r} ({', '.join(there)}), got "
-                f"{missing[0]!r}. Correct the name, or create it by the client's create_partition."
+                f"{missing[0]!r}. Correct the name, or create the partition with the client's create_partition."
             )
 
     def _check(self, asked: Search) -> None:
@@ -251,8 +253,9 @@ class Reader:
                 params = self._params(side, asked)
                 if used := [name for name in _RANGES if name in {**params, **params.get("params", {})}]:
                     raise ValueError(
-                        f"{used[0]} must be given to a search of one side on milvus-lite 3, which ignores it when it "
-                        f"fuses, got it for {side!r} among {len(asked.sides)} sides. Search that side alone."
+                        f"{used[0]} must be given to a search of one side alone, because milvus-lite 3 ignores it "
+                        f"in a fused search, got it for {side!r} in a search of {len(asked.sides)} sides. Search that "
+                        "side alone."
                     )
 
     def _params(self, side: Side, asked: Search) -> dict[str, Any]:
@@ -262,7 +265,7 @@ class Reader:
     def _found(
         self, asked: Search, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
     ) -> Conversation[list[Hit]]:
-        # Never none: milvus-lite's hybrid search would then return every field, vectors too.
+        # Never an empty list: milvus-lite's hybrid search would then return every field, even the vectors.
         fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
         common = {
             "collection_name": self.name,
@@ -289,13 +292,13 @@ class Reader:
             AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), depth, expr)
             for side, query in answering.items()
         ]
-        # A ranker may have a weight for each side.
+        # A ranker may have a weight for each side, so it needs them all.
         ranker = asked.ranker if len(answering) == len(asked.sides) else None
         answer = yield Call("hybrid_search", {"reqs": requests, "ranker": ranker or RRFRanker(RRF_K), **common})
         return self._ranked(answer[0], 1)
 
     def _grouped(self, asked: Search, key: str, answering: Mapping[Side, Any], expr: str) -> Conversation[list[Hit]]:
-        """Group by ourselves: milvus-lite groups the best 10 k rows alone, and no engine groups by any key."""
+        """Group in Python: milvus-lite groups only the best 10 k rows, and no engine can group by an arbitrary key."""
         offset = asked.options.get("offset", 0)
         options = {name: value for name, value in asked.options.items() if name != "offset"}
         plain = Search(**{**vars(asked), "options": options})
@@ -312,7 +315,7 @@ class Reader:
     def _group(self, hit: Hit, key: str) -> Any:
         own = key in self.columns
         value = hit.columns.get(key) if own else hit.metadata.get(key)
-        # LlamaIndex's own store writes the word for a node without a document.
+        # The Milvus store of LlamaIndex writes "None" for a node without a document.
         if value is None or (own and value in ("", "None")):
             return "no value", hit.id
         return type(value).__name__, repr(value)
@@ -327,7 +330,7 @@ class Reader:
         *,
         by_key: bool = False,
     ) -> Call:
-        # The two by which pymilvus's own iterator asks for the smallest keys first.
+        # pymilvus's iterator asks for the smallest keys first with these two parameters.
         order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
         return Call(
             "query",
@@ -346,7 +349,7 @@ class Reader:
         return [hit_of(row[self.fields.primary], 0.0, row, self.fields, self.columns) for row in rows]
 
     def _ranked(self, hits: Any, sign: int) -> list[Hit]:
-        """`sign`: milvus-lite 3 gives BM25's scores with theirs turned."""
+        """Return the hits in order. `sign` is -1 for BM25 on milvus-lite 3, which returns negated scores."""
         return [
             hit_of(
                 hit["id"] if "id" in hit else hit[self.fields.primary],

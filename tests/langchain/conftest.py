@@ -1,4 +1,4 @@
-"""Where the stores of these tests are: a milvus-lite file, and the server that MILVUS_URI names if there is one."""
+"""Fixtures for the stores, on a milvus-lite file and, if MILVUS_URI is set, on a server."""
 
 import os
 
@@ -10,12 +10,12 @@ from tests.support.adapters import server_options
 
 @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
 def place(request, tmp_path):
-    """Keywords of a store, with the uri and a collection of its own."""
+    """Return the keywords of a store, with the uri and a new collection's name."""
     if request.param == "milvus-lite":
         yield {"uri": str(tmp_path / "place.db"), "collection_name": "place"}
         return
     if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
     options = server_options()
     yield dict(options)
     client = MilvusClient(uri=options["uri"], token=options["token"])

@@ -1,4 +1,4 @@
-"""LangChain: the embedding and the hybrid store, over real milvus-lite files."""
+"""Tests of LangChain's embedding and hybrid store, over real milvus-lite files."""
 
 import asyncio
 import fcntl
@@ -163,12 +163,12 @@ def test_retriever(animals):
     assert asyncio.run(retriever.ainvoke("barking dogs")) == found
     assert len(retriever.invoke("barking dogs", k=2)) == 2
     assert ids_of(animals.as_retriever(search_kwargs={"k": 1, "mode": "sparse"}).invoke("barking dogs")) == ["dog"]
-    with pytest.raises(TypeError, match=r"got 'fetchk'. There are: .*fetch_k"):
+    with pytest.raises(TypeError, match=r"got 'fetchk'. Use one of these: .*fetch_k"):
         animals.as_retriever(search_kwargs={"fetchk": 3})
 
 
 class TestHybridRetriever(RetrieversIntegrationTests):
-    """Runs the framework's own suite on a store of at least three documents."""
+    """Run the framework's suite on a store of at least three documents."""
 
     @pytest.fixture(autouse=True)
     def _store(self, animals):
@@ -219,14 +219,14 @@ def test_upsert_is_adding_by_another_name(dense, sparse, uri, upsert):
     upsert(store, ["a"], [Document("About engines.", metadata={"author": "Lovelace"})])
     [found] = store.similarity_search("lovelace", mode="sparse")
     assert (found.id, found.page_content) == ("a", "About engines.")
-    assert found.metadata == {"author": "Lovelace"}  # nothing of the first one
+    assert found.metadata == {"author": "Lovelace"}  # nothing remains of the first document's metadata
     with pytest.raises(ValueError, match=r"texts\[0\] must be at most 65535 bytes"):
         upsert(store, ["b"], [Document("x" * 70_000)])
     upsert(store, documents=[])
 
 
 def test_no_ids_are_not_ids_that_are_missing(store):
-    with pytest.raises(ValueError, match=r"ids must be as many as the texts, 1, got 0"):
+    with pytest.raises(ValueError, match=r"ids must have one item for each of the 1 texts, got 0"):
         store.add_texts(["a text"], ids=[])
     assert store.add_texts([], ids=[]) == []
 
@@ -247,7 +247,7 @@ def test_documents_without_ids_get_some(store):
     assert len({cat, bird, *store.add_documents(documents)}) == 5
     assert {d.page_content for d in store.get_by_ids([cat, dog, bird])} == {d.page_content for d in documents}
     assert count(store) == 5
-    assert documents[0].id is None  # the caller's own are left as they are
+    assert documents[0].id is None  # the caller's documents are not changed
 
 
 def test_milvus_numbers_the_documents_if_asked(dense, sparse, uri):
@@ -258,7 +258,7 @@ def test_milvus_numbers_the_documents_if_asked(dense, sparse, uri):
     first, second = store.add_documents(documents), store.add_documents(documents)
     assert all(isinstance(number, str) and number.isdigit() for number in first + second)
     assert len({*first, *second}) == count(store) == 4
-    with pytest.raises(ValueError, match="numbers its rows itself, got 'a'"):
+    with pytest.raises(ValueError, match=r"Milvus numbers the rows of collection .*, got 'a'"):
         store.add_documents(documents, ids=["a", "b"])
     assert store.delete(ids=first)
     assert count(store) == 2
@@ -298,7 +298,7 @@ def test_where_a_store_is(uri):
     ]:
         given = {"uri": None, "host": None, "port": None} | named
         assert connection_arguments(**given, arguments=arguments) == place
-    with pytest.raises(TypeError, match="uri must not be given beside host"):
+    with pytest.raises(TypeError, match="uri must be given without host"):
         connection_arguments(uri, "db", None, None)
 
 
@@ -319,7 +319,7 @@ def test_after_unpickling_the_model_loads_off_the_event_loop(model_folder, monke
 def test_ids_are_checked_before_anything_is_written(store):
     for error, message, ids in [
         (ValueError, "got 'a' 2 times", ["a", "b", "a"]),
-        (ValueError, "as many as the texts, 3, got 2", ["a", "b"]),
+        (ValueError, "one item for each of the 3 texts, got 2", ["a", "b"]),
         (TypeError, r"ids\[1\] must be a str, got int", ["a", 1, "b"]),
     ]:
         with pytest.raises(error, match=message):
@@ -338,7 +338,7 @@ def test_texts_and_metadata_are_checked_before_anything_is_written(store):
             store.add_texts([*good, bad])
     with pytest.raises(TypeError, match="got one str"):
         store.add_texts("a bare string")
-    with pytest.raises(ValueError, match="as many as the texts, 2, got 1"):
+    with pytest.raises(ValueError, match="one item for each of the 2 texts, got 1"):
         store.add_texts(["x", "y"], [{}])
     assert not store.client.has_collection(store.collection_name)
 
@@ -443,7 +443,7 @@ def test_options_reach_the_collection(dense, sparse, uri):
         TypeError, match=r"metadatas\[0\]\['year'\] must fit the collection's field of type INT64, got str"
     ):
         store.add_texts(["Ants march."], [{"year": "3"}])
-    # An index of another metric is searched by its own, though the store that opens it was not told.
+    # An index with another metric is searched by that metric, although the store that opens it was not told.
     names = {"vector_field": ["d", "s"], "text_field": "body", "metadata_field": "data"}
     plain = hybrid_milvus(dense, sparse, uri=uri, **names)
     for mode in ("hybrid", "dense", "sparse"):
@@ -451,7 +451,7 @@ def test_options_reach_the_collection(dense, sparse, uri):
         assert found == store.similarity_search_with_score("bark", mode=mode)
     plain.add_texts(["Cows moo."], [{"year": 3, "unknown": 1}], ids=["m"])
     assert plain.get_by_ids(["m"])[0].metadata == {"year": 3, "unknown": 1}
-    with pytest.raises(TypeError, match=r"got 'no_such_option'. There are: .*primary_field"):
+    with pytest.raises(TypeError, match=r"got 'no_such_option'. Use one of these: .*primary_field"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="new", no_such_option=1)
     with pytest.raises(TypeError, match=r"got 'builtin_function'. For Milvus's BM25 use bm25=True"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="new", builtin_function=1)
@@ -480,15 +480,17 @@ def test_a_collection_with_other_fields_is_refused(dense, sparse, uri):
     ):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
     hybrid_milvus(dense, sparse, uri=uri, collection_name="ours").add_documents(ANIMALS)
-    with pytest.raises(ValueError, match=r"the field 'sparse', a dense vector, got .* Name its own by vector_field"):
+    with pytest.raises(
+        ValueError, match=r"field 'sparse', a dense vector, got .* Name the right one with vector_field"
+    ):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="ours", vector_field=["sparse", "dense"])
     assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).collection.exists()
     client.create_alias("ours", "theirs")
-    with pytest.raises(ValueError, match="must be its own, got 'theirs', an alias of 'ours'"):
+    with pytest.raises(ValueError, match="must be named directly, got 'theirs', which is an alias of 'ours'"):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="theirs", drop_old=True)
     one_side = hybrid_milvus(dense, None, uri=uri, collection_name="ours")
     assert len(one_side.similarity_search("dogs")) == 4
-    with pytest.raises(ValueError, match="must be written with all its vectors, got none for 'sparse'"):
+    with pytest.raises(ValueError, match="must get a vector for each vector field, got none for 'sparse'"):
         one_side.add_documents(ANIMALS)
 
 
@@ -497,7 +499,7 @@ def test_a_database_that_does_not_open_says_why(dense, sparse, tmp_path):
     for name, message in [
         ("missing/test.db", "got a folder that does not exist"),
         ("test.sqlite", "got another name"),
-        ("file.db", "got a file that is not milvus-lite 3's"),
+        ("file.db", "got a file, but milvus-lite 3 keeps"),
     ]:
         with pytest.raises(OSError, match=message):
             hybrid_milvus(dense, sparse, uri=tmp_path / name)

@@ -1,4 +1,4 @@
-"""What a user of a vector store takes for granted, each seen to fail once: on a milvus-lite file and on a server."""
+"""Tests of what users take for granted but some store once got wrong, on a milvus-lite file and on a server."""
 
 import asyncio
 import copy
@@ -81,7 +81,7 @@ def test_filter_and_expr_together_are_refused(filled):
 
 @pytest.mark.parametrize("unknown", [{"exprs": "year > 1"}, {"where": {}}, {"score_threshold": 0.9}])
 def test_an_unknown_keyword_names_what_there_is(filled, unknown):
-    message = f"got '{next(iter(unknown))}'. There are: .*expr.*filter.*group_by"
+    message = f"got '{next(iter(unknown))}'. Use one of these: .*expr.*filter.*group_by"
     for method in (filled.similarity_search, filled.similarity_search_with_score, filled.max_marginal_relevance_search):
         with pytest.raises(TypeError, match=message):
             method("dogs", **unknown)
@@ -89,7 +89,7 @@ def test_an_unknown_keyword_names_what_there_is(filled, unknown):
         asyncio.run(filled.asimilarity_search("dogs", **unknown))
     with pytest.raises(TypeError, match=message):
         filled.as_retriever(search_kwargs=unknown)
-    with pytest.raises(TypeError, match="add_texts must be given options that it has, got 'partition'"):
+    with pytest.raises(TypeError, match="add_texts must be given known options, got 'partition'"):
         filled.add_documents(TENANTS, partition="x")
 
 
@@ -223,7 +223,7 @@ def test_replacing_replaces_metadata_whole(filled):
 
 def test_maximal_marginal_relevance_chooses_among_fused_candidates(place):
     store = hybrid_milvus(HashEmbeddings(), SpladeSparseEmbedding(encoder=WordCounts()), **place)
-    # Twins have one dense vector: of two that are alike the second adds nothing.
+    # Twins have the same dense vector, so the second twin adds nothing.
     store.add_texts(["apple", "apple", "apple", "pear"], ids=["a1", "a2", "a3", "p"])
     best = ids_of(store.similarity_search("apple", k=2))
     assert set(best) < {"a1", "a2", "a3"}
@@ -261,7 +261,9 @@ def test_a_store_without_dense_vectors_says_why_it_cannot_compare(sparse, place)
         lambda: store.as_retriever(search_type="mmr"),
         lambda: asyncio.run(store.amax_marginal_relevance_search("dogs")),
     ):
-        with pytest.raises(ValueError, match="must have a dense side to compare documents by, got a store of sparse"):
+        with pytest.raises(
+            ValueError, match="must have a store with a dense side, whose vectors it compares, got a store with sparse"
+        ):
             call()
 
 
@@ -276,7 +278,7 @@ def test_relevance_scores_where_they_mean_something(filled, sparse, place):
     assert ids_of(asyncio.run(retriever.ainvoke(TENANTS[1].page_content))) == ["dog"]
     for mode, why in (("hybrid", "fused ranks have no relevance scale"), ("sparse", "a SPLADE score has no upper end")):
         keywords = {"mode": mode, "score_threshold": 0.5}
-        message = f"{why}. Use mode='dense', or limit results by k"
+        message = f"{why}. Use mode='dense', or limit the number of results by k"
         with pytest.raises(ValueError, match=message):
             filled.similarity_search_with_relevance_scores("dogs", **keywords)
         with pytest.raises(ValueError, match=message):
@@ -315,7 +317,7 @@ def test_one_hit_a_document_of_several_chunks(place, mode):
     sources = [document.metadata.get("source") for document in found]
     assert len(found) == 8
     assert sources.count("long") == 1
-    assert sources.count(None) == 2  # without a source each stands for itself
+    assert sources.count(None) == 2  # each document without a source forms a separate group
     assert asyncio.run(store.asimilarity_search("apple", k=8, mode=mode, group_by="source")) == found
     assert ids_of(store.similarity_search("apple", k=2, mode=mode, group_by="source")) == ids_of(found)[:2]
     best = store.similarity_search("apple", k=1, mode=mode, filter={"source": "long"})
@@ -333,7 +335,7 @@ def test_a_range_is_obeyed_or_refused(filled):
     param = [{"params": {}}, {"params": {"radius": 1e6}}]
     if not filled.collection.connection.lite:
         return
-    with pytest.raises(ValueError, match="radius must be given to a search of one side on milvus-lite 3"):
+    with pytest.raises(ValueError, match="radius must be given to a search of one side alone, because milvus-lite 3"):
         filled.similarity_search("dogs", param=param)
 
 
@@ -415,7 +417,7 @@ def test_vectors_made_elsewhere(filled, sparse):
     pairs = list(zip(HashEmbeddings().embed_documents(texts), sparse.embed_documents(texts), strict=True))
     assert filled.add_embeddings(texts, pairs, [{"n": 1}, {}], ids=["ant", "empty"]) == ["ant", "empty"]
     assert ids_of(filled.similarity_search("ants", k=1, mode="sparse")) == ["ant"]
-    with pytest.raises(ValueError, match="ids must be as many as the texts, 2, got 1"):
+    with pytest.raises(ValueError, match="ids must have one item for each of the 2 texts, got 1"):
         filled.add_embeddings(texts, pairs, ids=["ant"])
 
 

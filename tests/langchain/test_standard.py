@@ -1,4 +1,4 @@
-"""LangChain's standard suite for vector stores, over each choice of sides, on a milvus-lite file and on a server."""
+"""Runs LangChain's standard suite for vector stores, with each set of sides, on a milvus-lite file and on a server."""
 
 import pytest
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
@@ -7,7 +7,7 @@ from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
 
 
 class OverACollection(VectorStoreIntegrationTests):
-    """The suite as it is: no property is overridden, no test is left out."""
+    """The whole suite. No property is overridden, and no test is left out."""
 
     sides = ("dense", "sparse")
 

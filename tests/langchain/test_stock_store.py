@@ -1,4 +1,4 @@
-"""LangChain's own Milvus store: our embedding in it, and its collections in ours."""
+"""Tests with langchain-milvus's store: it uses our embedding, and our store opens its collections."""
 
 import asyncio
 import pickle
@@ -19,7 +19,7 @@ ANIMALS = [
     Document("Dogs bark at strangers.", id="dog", metadata={"legs": 4, "home": False, "note": {}}),
     Document("Sparrows sing at dawn.", id="sparrow", metadata={"legs": 2, "home": False, "note": {"b": 1.5}}),
 ]
-# What works on milvus-lite 3 and on servers; the store's own defaults would drop terms.
+# These parameters work on milvus-lite 3 and on servers. The defaults of langchain-milvus's store would drop terms.
 FIELDS = {
     "vector_field": ["dense", "sparse"],
     "index_params": [
@@ -42,7 +42,7 @@ def sparse(encoder):
 
 @pytest.fixture
 def stock(sparse, place):
-    """Makes LangChain's own store, filled."""
+    """Return a function that makes a filled store of langchain-milvus."""
     module = pytest.importorskip("langchain_milvus", reason="langchain-milvus is not installed in this lane")
 
     def make(**options):
@@ -111,7 +111,7 @@ def test_dynamic_keys_may_not_be_named_like_fields(stock, sparse, place):
     ours.add_texts(["x"], [{"new": [1, "a"]}], ids=["x"])
     assert ours.get_by_ids(["x"])[0].metadata == {"new": [1, "a"]}
     for key in ("pk", "text", "dense", "sparse", "$meta"):
-        message = re.escape(f"metadatas[0] must not use the collection's field names, got {key!r}")
+        message = re.escape(f"metadatas[0] must not use a field name or a key that starts with $, got {key!r}")
         with pytest.raises(ValueError, match=message):
             ours.add_texts(["x"], [{key: 1}])
     ours.add_documents([Document("Whales dive.", id="cat", metadata={"fins": 2})])
@@ -150,7 +150,7 @@ print(any(name.startswith("langchain_milvus.") for name in sys.modules))
 """
     )
     assert run(script, str(pickled), str(tmp_path / "without.db")).split() == ["['dog']", "False"]
-    # And the other way round: made without it, loaded with it.
+    # The other way round, the pickle is made without the package and loaded with it.
     script = (
         WITHOUT
         + """

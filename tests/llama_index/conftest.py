@@ -1,4 +1,4 @@
-"""LlamaIndex's store on a milvus-lite file, and on the server that MILVUS_URI names if there is one."""
+"""Fixtures for LlamaIndex's store, on a milvus-lite file and, if MILVUS_URI is set, on a server."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ else:
 
     @pytest.fixture
     def word_counts():
-        """A sparse embedding of one dimension a word."""
+        """A sparse embedding with one dimension for each word."""
         return SpladeSparseEmbedding(encoder=WordCounts())
 
     @pytest.fixture
@@ -36,12 +36,12 @@ else:
 
     @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
     def place(request, tmp_path):
-        """Where to open a store: keywords with the uri."""
+        """Return the keywords that open a store, with the uri."""
         if request.param == "milvus-lite":
             yield {"uri": str(tmp_path / "test.db")}
             return
         if not os.environ.get("MILVUS_URI"):
-            pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+            pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
         options = server_options()
         yield options
         client = MilvusClient(uri=options["uri"], token=options["token"])
@@ -50,17 +50,17 @@ else:
 
     @pytest.fixture
     def store(sparse, place):
-        """An empty store over the trained model."""
+        """Return an empty store that uses the trained model."""
         return HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=sparse)
 
     @pytest.fixture
     def words(word_counts, place):
-        """An empty store over counts of words."""
+        """Return an empty store that uses counts of words."""
         return HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=word_counts)
 
     @pytest.fixture(scope="session")
     def prose() -> list[str]:
-        """150 texts of nine words."""
+        """Return 150 texts of nine words each."""
         import asyncio
 
         found = Path(asyncio.__file__).with_name("base_events.py").read_text().split()

@@ -1,4 +1,4 @@
-"""Nodes, queries and a dense model that means nothing, for the tests of LlamaIndex's store."""
+"""Nodes, queries and a meaningless dense model, for the tests of LlamaIndex's store."""
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
@@ -23,7 +23,7 @@ ANIMALS = {
 
 
 class HashEmbedding(BaseEmbedding):
-    """Unit vectors that depend on the text alone and mean nothing."""
+    """Return unit vectors that depend only on the text and have no meaning."""
 
     def _get_text_embedding(self, text):
         return unit_vector(text)
@@ -35,7 +35,7 @@ class HashEmbedding(BaseEmbedding):
 
 
 def embedded(made):
-    """The node with its embedding set."""
+    """Return the node with its embedding set."""
     made.embedding = unit_vector(made.get_content(metadata_mode=MetadataMode.EMBED))
     return made
 

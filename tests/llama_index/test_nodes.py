@@ -1,4 +1,4 @@
-"""Nodes come back whole, whatever their class and their metadata."""
+"""Nodes of every class, with any metadata, are read back whole."""
 
 import asyncio
 import json
@@ -123,7 +123,7 @@ def test_rows_and_nodes_agree_in_both_layouts(in_json):
 def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
     bad = embedded(IndexNode(id_="bad", text="x", index_id="y"))
     bad.obj = object()
-    with pytest.raises(ValueError, match=r"nodes\[0\] \('bad'\) must hold what JSON can hold, got one that does not"):
+    with pytest.raises(ValueError, match=r"nodes\[0\] \('bad'\) must hold only values that JSON can hold, got a field"):
         store.add([bad])
     source = embedded(TextNode(id_="bad", text="x"))
     source.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="s", metadata={"path": {1}})
@@ -131,6 +131,6 @@ def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
         store.add([source])
     picture = embedded(ImageNode(id_="picture", text="x", image="x" * 70_000))
     with pytest.raises(
-        ValueError, match=r"nodes\[0\] \('picture'\) without its text must be at most 65535 bytes .* by path or url"
+        ValueError, match=r"nodes\[0\] \('picture'\) without its text must be at most 65535 bytes .* by path or URL"
     ):
         store.add([picture])

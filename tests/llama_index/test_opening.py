@@ -1,4 +1,4 @@
-"""Opening a store: options, collections of every maker, encoders, and what is refused."""
+"""Tests of opening a store: options, collections that each package made, encoders, and refusals."""
 
 import asyncio
 import copy
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 @contextmanager
 def reopened(uri, sparse, store, **options):
     store.client.close()
-    server_manager_instance.release_server(uri)  # what the process's end does
+    server_manager_instance.release_server(uri)  # as the end of the process does
     yield HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, **options)
 
 
@@ -82,8 +82,8 @@ def test_an_option_that_there_is_not_is_refused(sparse, uri):
             HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse, **options)
 
     refused("got 'colection_name'. Did you mean 'collection_name'?", colection_name="x")
-    refused("got 'xyzzy'. There are: aclient, alias, allow_other_encoder, batch_size", xyzzy=1)
-    refused("output_fields must not be given, as a node always comes back whole", output_fields=["x"])
+    refused("got 'xyzzy'. Use one of these: aclient, alias, allow_other_encoder, batch_size", xyzzy=1)
+    refused("output_fields must not be given, as a node is always returned whole", output_fields=["x"])
 
 
 def test_a_store_without_a_function_says_what_to_give(uri, encoder):
@@ -100,13 +100,16 @@ def test_a_store_without_a_function_says_what_to_give(uri, encoder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"upsert_mode": False}, "upsert_mode must be True, as adding always replaces, got False"),
+        ({"upsert_mode": False}, "upsert_mode must be True, because adding always replaces, got False"),
         ({"similarity_metric": "hamming"}, "must be 'COSINE', 'IP' or 'L2', got 'hamming'"),
         ({"index_config": {"metric_type": "IP"}}, "the metric_type of index_config must be 'COSINE'.* got 'IP'"),
         ({"sparse_index_config": {"metric_type": "BM25"}}, "the metric_type of sparse_index_config must be 'IP'"),
         ({"search_config": {"metric_type": "L2"}}, "the metric_type of search_config must be 'COSINE'"),
         ({"index_config": {"field_name": "x"}}, "index_config must not name a field"),
-        ({"scalar_field_names": ["x"]}, "scalar_field_types must be as many as scalar_field_names, 1, got 0"),
+        (
+            {"scalar_field_names": ["x"]},
+            "scalar_field_types must have one type for each of 1 scalar_field_names, got 0",
+        ),
         ({"metadata_fields": {"text": str}}, "must not use the names of the collection's other fields, got 'text'"),
     ],
 )
@@ -208,7 +211,7 @@ def test_partitions(sparse, place):
 
 
 def assert_is_animals(store):
-    """Every value of a collection of `animals()` that another store has made."""
+    """Return all values of a collection of `animals()` that another store has made."""
     found = store.query(ask("dogs bark"))
     assert set(found.ids) == set(ANIMALS)
     assert asyncio.run(store.aquery(ask("dogs bark"))) == found
@@ -222,7 +225,7 @@ def assert_is_animals(store):
 
 
 def made_in_the_stock_layout(place, sparse, metric):
-    """A collection as LlamaIndex's `MilvusVectorStore`, and the previous version of ours, make it."""
+    """Make a collection like LlamaIndex's `MilvusVectorStore` and the previous version of our store."""
     client, name = MilvusClient(uri=place["uri"]), place.get("collection_name", "llamacollection")
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=65_535)
@@ -249,7 +252,7 @@ def test_opens_the_stock_layout(sparse, place, metric):
     store = HybridMilvusVectorStore(**place, sparse_embedding_function=sparse)
     assert store.similarity_metric == metric
     assert_is_animals(store)
-    with pytest.raises(ValueError, match=f"similarity_metric must be '{metric}', that of collection .* got 'l2'"):
+    with pytest.raises(ValueError, match=f"similarity_metric must be '{metric}', the metric of collection .* got 'l2'"):
         HybridMilvusVectorStore(**place, sparse_embedding_function=sparse, similarity_metric="l2")
     assert store.add(animals()) == list(ANIMALS)
     assert count(store) == 4
@@ -282,7 +285,7 @@ def stock_store():
 def test_shares_a_collection_with_the_stock_store(sparse, uri):
     theirs = stock_store()(
         uri, dim=DIM, enable_sparse=True, sparse_embedding_function=sparse, use_async_client=False
-    )  # of metric IP
+    )  # with metric IP
     theirs.add(animals())
     ours = HybridMilvusVectorStore(uri, sparse_embedding_function=sparse)
     assert_is_animals(ours)
@@ -327,7 +330,7 @@ def test_opens_what_langchain_milvus_made(sparse, place, dynamic):
         lambda: store.query(ask("dogs", doc_ids=["x"])),
     ):
         with pytest.raises(
-            ValueError, match=r"must have a field for the source document's id.* Name it by doc_id_field"
+            ValueError, match=r"must have a field for the source document's id.* Name it with doc_id_field"
         ):
             refused()
     store.delete_nodes(["cat"])
@@ -385,12 +388,12 @@ def test_a_collection_with_other_fields_is_refused(sparse, uri):
             HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, **options)
 
     HybridMilvusVectorStore(uri, collection_name="dense", dim=DIM, enable_sparse=False)
-    refused("'dense' must have the field 'sparse_embedding'.*by sparse_embedding_field", collection_name="dense")
+    refused("'dense' must have the field 'sparse_embedding'.*with sparse_embedding_field", collection_name="dense")
     MilvusClient(uri).create_collection("other", dimension=DIM)
-    refused("'other' must have the field .*by (text_key|sparse_embedding_field)", collection_name="other")
+    refused("'other' must have the field .*with (text_key|sparse_embedding_field)", collection_name="other")
     HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=sparse)
     refused("must have dense vectors of 32 dimensions, got 16", dim=32)
-    refused("must have the field 'vec'.*by embedding_field", embedding_field="vec")
+    refused("must have the field 'vec'.*with embedding_field", embedding_field="vec")
     overwritten = HybridMilvusVectorStore(
         uri, collection_name="other", dim=DIM, overwrite=True, sparse_embedding_function=sparse
     )
@@ -408,7 +411,7 @@ def test_a_database_that_does_not_open_says_why(sparse, tmp_path):
     for name, message in [
         ("missing/test.db", "got a folder that does not exist"),
         ("test.sqlite", "got another name"),
-        ("file.db", "got a file that is not milvus-lite 3's"),
+        ("file.db", "got a file, but milvus-lite 3 keeps"),
     ]:
         with pytest.raises(OSError, match=message):
             HybridMilvusVectorStore(tmp_path / name, dim=DIM, sparse_embedding_function=sparse)

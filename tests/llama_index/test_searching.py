@@ -1,4 +1,4 @@
-"""Queries: every mode held to exact rankings, filters, empty questions, and what is refused."""
+"""Tests of queries: every mode against exact rankings, filters, empty questions, and refusals."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ QUERIES = ["run the event loop until complete", "a socket that is closed", "tran
 
 
 def both(store, query, **kwargs):
-    """What is found, by the sync and by the async method, which must agree."""
+    """Return what a query finds. The sync and the async method must agree."""
     found = store.query(query, **kwargs)
     assert asyncio.run(store.aquery(query, **kwargs)) == found
     return found
@@ -34,7 +34,7 @@ def prose_store(sparse, prose, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exact(dense, encoder, prose):
-    """Scores of a query against all prose, by numpy and scipy alone: (dense, sparse)."""
+    """Return the (dense, sparse) scores of a query against all prose, computed by numpy and scipy alone."""
     vectors, weights = np.array(dense.get_text_embedding_batch(prose)), encoder.encode_documents(prose)
 
     def scores(query):
@@ -54,7 +54,7 @@ def test_hybrid_is_reciprocal_rank_fusion_of_both_exact_rankings(prose_store, ex
             if side[position] != 0:
                 fused[position] += 1 / (60 + rank)
     found = both(prose_store, ask(text, mode, k=k))
-    # Ties may fall either way, so the scores are compared: the best k, each on the node that earned it.
+    # Ties may be in any order. So this compares the best k scores, and each node's score with its exact score.
     np.testing.assert_allclose(found.similarities, sorted(fused.values(), reverse=True)[:k], atol=1e-7)
     np.testing.assert_allclose(found.similarities, [fused[int(id_)] for id_ in found.ids], atol=1e-7)
 
@@ -177,7 +177,7 @@ def test_an_expression_of_milvus(store):
 
 
 def test_a_filter_without_its_value_is_refused(store):
-    """It was dropped: all tenants came back."""
+    """The filter was once ignored, so the nodes of all tenants were found."""
     store.add([node("a", "alpha", {"tenant": "a"}), node("b", "alpha", {"tenant": "b"}), node("c", "alpha")])
     for operator in ("==", "!=", ">", "in", "contains", "text_match"):
         with pytest.raises(ValueError, match=f"the filter on key 'tenant' must have a value for operator '{operator}'"):
@@ -226,7 +226,7 @@ def test_a_key_that_is_named_like_a_field_is_a_key_like_any_other(store, key):
 
 
 def test_a_list_under_a_key_breaks_no_filter_on_it(store):
-    """milvus-lite ended every `in` on the key in "unhashable type: 'list'"."""
+    """milvus-lite once failed for every `in` on the key, with "unhashable type: 'list'"."""
     store.add([node("a", "alpha", {"tag": "a"}), node("both", "alpha", {"tag": ["a", "b"]}), node("c", "alpha")])
 
     def found(value, operator):
@@ -261,7 +261,7 @@ def test_a_blank_question_is_answered_by_the_sides_that_can(store):
         assert set(by_dense) == {"cat", "dog", "sparrow", "spider"}
         assert both(store, ask(text)).ids == by_dense
         assert both(store, ask(text, "sparse")).ids == []
-        # What a retriever makes of an empty question: it has no embedding.
+        # A retriever makes such a query from an empty question: the query has no embedding.
         for mode in [*MODES, "mmr"]:
             assert both(store, ask(text, mode, query_embedding=None)).ids == []
 
@@ -306,7 +306,9 @@ def test_what_a_query_cannot_use_is_refused(store):
             store.query(ask("x", **fields))
     store.add(animals())
     for keyword in ("milvus_partition_name", "filter", "milvus_scalar_filters"):
-        with pytest.raises(TypeError, match=f"keywords that it has, got '{keyword}'. There are: group_by, milvus_part"):
+        with pytest.raises(
+            TypeError, match=f"known keywords, got '{keyword}'. Use one of these: group_by, milvus_part"
+        ):
             store.query(ask("x"), **{keyword: "x"})
     with pytest.raises(ValueError, match="mmr_prefetch_k or mmr_prefetch_factor must be given, got both"):
         store.query(ask("x", "mmr"), mmr_prefetch_k=5, mmr_prefetch_factor=2)
@@ -332,7 +334,7 @@ def test_bm25_is_a_third_side(word_counts, place):
     store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=word_counts, bm25=True)
     store.add([node("a", "alpha beta"), node("b", "beta gamma"), node("c", "gamma delta")])
     assert both(store, ask("alpha", "text_search", query_embedding=None)).ids == ["a"]
-    # BM25's words are in lower case; those of the sparse side are as they stand.
+    # BM25 lowercases words; the sparse side does not.
     assert both(store, ask("ALPHA", "text_search")).ids == ["a"]
     assert both(store, ask("ALPHA", "sparse")).ids == []
     scores = [both(store, ask("alpha", mode)).similarities[0] for mode in ("hybrid", "semantic_hybrid")]

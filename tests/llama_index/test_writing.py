@@ -1,4 +1,4 @@
-"""Adding, replacing, deleting and reading nodes, on a file and on a server."""
+"""Tests of adding, replacing, deleting and reading nodes, on a file and on a server."""
 
 import asyncio
 import datetime
@@ -86,21 +86,21 @@ REFUSED = [
     *(
         (
             TypeError,
-            rf"nodes\[600\] \('bad'\)\.metadata\['file'\] must be what JSON can hold .* got {type(value).__name__}",
+            rf"nodes\[600\] \('bad'\)\.metadata\['file'\] must be a value that JSON .* got {type(value).__name__}",
             {"metadata": {"file": value}},
         )
         for value in (Path("a.txt"), decimal.Decimal("1.5"), datetime.date(2020, 1, 2), {1, 2}, (1, 2), b"x")
     ),
     (TypeError, r"metadata\['a'\]\[1\]\['b'\] must be", {"metadata": {"a": [0, {"b": Path("x")}]}}),
-    (ValueError, r"metadata\['x'\] must be a number of JSON, got nan", {"metadata": {"x": float("nan")}}),
-    (ValueError, r"metadata\['x'\] must fit 64 bits", {"metadata": {"x": 2**70}}),
+    (ValueError, r"metadata\['x'\] must be a finite number, got nan", {"metadata": {"x": float("nan")}}),
+    (ValueError, r"metadata\['x'\] must fit into 64 bits", {"metadata": {"x": 2**70}}),
     (TypeError, r"the keys of .*metadata\['x'\] must be str, got int 1", {"metadata": {"x": {1: 2}}}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "message", "fields"), REFUSED)
 def test_nodes_are_checked_before_anything_is_written(words, kind, message, fields):
-    good = [node(str(i), "x") for i in range(600)]  # more than a chunk
+    good = [node(str(i), "x") for i in range(600)]  # more than one chunk
     bad = TextNode(**{"id_": "bad", "text": "x", "embedding": [1.0] * DIM} | fields)
     for add in (words.add, lambda nodes: asyncio.run(words.async_add(nodes))):
         with pytest.raises(kind, match=message):
@@ -147,7 +147,7 @@ def test_deleting_and_getting(store):
 
 
 def test_ids_and_filters_mean_those_that_match_both(store):
-    """It deleted by either."""
+    """The store once deleted nodes that met only one of the two conditions."""
     filters = any_of(where("legs", 8), where("colour", "brown"))
     store.add(animals())
     assert {one.node_id for one in store.get_nodes(["cat", "spider", "no"], filters)} == {"spider"}
@@ -210,7 +210,7 @@ def test_nothing_is_deleted_by_omission(store):
 
 @pytest.mark.parametrize("name", ODD_IDS)
 def test_an_id_with_quotes_or_backslashes_is_that_one(store, name):
-    """The old version stayed, or a parse error came, or nothing was found."""
+    """Before the fix, the old version stayed, a parse error was raised, or nothing was found."""
     store.add([node(other, "alpha", ref_doc_id=f"of {other}") for other in [*ODD_IDS, "docs/new.txt"]])
     assert [one.node_id for one in store.get_nodes([name])] == [name]
     assert [one.node_id for one in asyncio.run(store.aget_nodes([name, "it's"]))] == list(dict.fromkeys([name, "it's"]))
@@ -286,7 +286,7 @@ def test_async_equals_sync_in_two_event_loops(store):
 
 @pytest.fixture
 def impatient_threads():
-    """Threads take turns every microsecond, so that one that needs a lock and has none goes wrong."""
+    """Let threads take turns every microsecond, so that code without a lock that it needs fails."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -315,7 +315,7 @@ def test_adding_leaves_the_event_loop_free(store, prose):
         assert len(await adding) == 300
         return turns
 
-    assert asyncio.run(turns_of_the_loop()) > 20  # one or two, if it were done on the loop
+    assert asyncio.run(turns_of_the_loop()) > 20  # it would be one or two if the work blocked the loop
 
 
 def test_without_async_clients_async_methods_run_in_threads(sparse, place):

@@ -1,4 +1,4 @@
-"""The drop-in: the code of Milvus's page runs unchanged, and the rows go straight into a real milvus-lite file."""
+"""Tests of the drop-in: the code of Milvus's page runs unchanged, and a real milvus-lite file takes the rows."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ def client(tmp_path):
 def test_the_page_of_milvus_runs(splade_ef, capsys):
     docs_embeddings = splade_ef.encode_documents(DOCUMENTS)
     print("Embeddings:", docs_embeddings)
-    print("Sparse dim:", splade_ef.dim, list(docs_embeddings)[0].shape)  # noqa: RUF015, this is the page's own code
+    print("Sparse dim:", splade_ef.dim, list(docs_embeddings)[0].shape)  # noqa: RUF015, this is the code of Milvus's page
     queries_embeddings = splade_ef.encode_queries(QUERIES)
     print("Sparse dim:", splade_ef.dim, list(queries_embeddings)[0].shape)  # noqa: RUF015
     printed = capsys.readouterr().out

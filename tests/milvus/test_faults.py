@@ -1,4 +1,4 @@
-"""A server that goes, comes back, or is a full Milvus: by a gRPC proxy before milvus-lite's server."""
+"""Tests with a server that goes down, comes back, or claims to be a full Milvus: a gRPC proxy plays these roles."""
 
 import asyncio
 import importlib.metadata
@@ -81,9 +81,9 @@ def test_a_server_that_is_down_is_a_clear_error(collection, proxy, way):
     assert search(collection, way) == ["a", "b"]
     proxy.stop()
     started = time.monotonic()
-    with pytest.raises(TimeoutError, match="Look whether the server runs"):
+    with pytest.raises(TimeoutError, match="Check that the server runs"):
         search(collection, way, timeout=2)
-    assert time.monotonic() - started < 20  # today: five minutes
+    assert time.monotonic() - started < 20  # it once took five minutes
     for read in (lambda: collection.get(["a"], timeout=1), lambda: list(collection.iterate(timeout=1))):
         with pytest.raises(TimeoutError, match="got no answer to query"):
             read()
@@ -121,7 +121,7 @@ def test_other_errors_are_passed_on_at_once(collection, proxy):
     assert len(proxy.seen["Search"]) == 1
 
 
-# What a full Milvus is sent. Not run on a server: the requests alone are looked at.
+# The requests that a full Milvus gets. These tests check the requests alone; they do not run on a full server.
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_full_server_is_recognised_and_gets_its_own_indexes(full, proxy):
     assert "inverted_index_algo" not in json.dumps(indexes)
     assert "drop_ratio" not in json.dumps(indexes)
     assert proxy.seen["LoadCollection"][-1].replica_number == 2
-    # Its insert would keep both rows of one id, and it flushes by itself.
+    # A full Milvus's insert would keep both rows with the same id, and the server flushes by itself.
     assert len(proxy.seen["Upsert"]) == 1
     assert not proxy.seen["Insert"]
     assert not proxy.seen["Flush"]

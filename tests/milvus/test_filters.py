@@ -1,4 +1,4 @@
-"""Filters: their meaning in Python, and what each engine finds by their expressions, against the law of filters."""
+"""Tests of filters against the law of filters: their meaning in Python, and the rows that each engine finds."""
 
 import collections
 import os
@@ -29,11 +29,11 @@ from splade_integrations.milvus.filters import (
 from tests.support.predicate import satisfies
 from tests.support.server_rules import answer, is_nothing
 
-# Random filters asked of each engine in each layout, some 5 000 in all of `make test`. FILTER_CASES=5000 asks each of
-# them so many (some three minutes an engine).
+# The number of random filters for each engine and layout, about 5 000 in all of `make test`. FILTER_CASES=5000 tests
+# 5 000 on each (about three minutes an engine).
 CASES = int(os.environ.get("FILTER_CASES", "300"))
 PURE_CASES = 1500
-# Filters of one example: hypothesis's own work is by the example.
+# The number of filters in one example. Hypothesis's overhead is per example.
 BATCH = 10
 
 PLAIN_KEYS = ["tenant", "year", "tags", "a b", "a/b", "a~b", "a.b", "0", "é", "漢字", "k$", "not", "text", "metadata"]
@@ -134,7 +134,7 @@ batches = st.lists(conditions, min_size=BATCH, max_size=BATCH)
 
 
 def documents(many=120, keys_of=(*PLAIN_KEYS, *ODD_KEYS)):
-    """Metadata of many documents; every value stands under some of the keys, and every key is absent from some."""
+    """Return metadata of many documents. Every value occurs under some keys, and some documents lack each key."""
     chance = random.Random(7)
     made = [{}]
     for number in range(many - 1):
@@ -167,7 +167,7 @@ def test_the_law_holds_in_python():
 
 
 class Store:
-    """A collection that holds DOCUMENTS, and what it takes to ask for them by a filter."""
+    """A collection that holds DOCUMENTS, with methods that find them by a filter."""
 
     def __init__(self, client, layout, fields, documents=None):
         self.engine = engine_of(client)
@@ -189,7 +189,7 @@ class Store:
         self.rows = {key: fields(metadata) for key, metadata in documents.items()}
         rows = [{"pk": key, "dense": [1.0, 0.0], **row} for key, row in self.rows.items()]
         client.insert(self.name, rows[: len(rows) // 2])
-        client.flush(self.name)  # rows on disk and in memory go different ways
+        client.flush(self.name)  # Milvus filters rows on disk and in memory by different code
         client.insert(self.name, rows[len(rows) // 2 :])
         client.load_collection(self.name)
 
@@ -201,7 +201,7 @@ class Store:
         return {row["pk"] for row in self.client.query(self.name, filter=expr, output_fields=["pk"], limit=1000)}
 
     def found(self, asked):
-        """The keys that the filter finds, and whether rows had to be looked at."""
+        """Return the keys that the filter finds, and whether rows had to be checked."""
         plan = make_plan(from_dict(asked), self.layout, self.engine)
         if plan.doubtful is None:
             return self.keys(plan.expr), False
@@ -226,7 +226,7 @@ def client(request, tmp_path_factory):
     elif os.environ.get("MILVUS_URI"):
         made = MilvusClient(os.environ["MILVUS_URI"], token=os.environ.get("MILVUS_TOKEN", ""))
     else:
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
     yield made
     made.close()
 
@@ -237,7 +237,7 @@ def store(client):
 
 
 def check_against_the_law(store, asked_for=batches, share_refused=0.05):
-    """Ask random filters: the rows found are those of the law, or the filter is refused, which few are."""
+    """Random filters find the rows that the law says, or are refused, which happens to few."""
     refused, counts = collections.Counter(), collections.Counter()
 
     @seed(2)
@@ -266,7 +266,7 @@ def test_each_engine_finds_what_the_law_says(store):
 
 @pytest.mark.parametrize("unknowns", [False, True], ids=["up to 2.6", "with unknowns"])
 def test_a_server_says_what_the_law_says_by_the_rules_of_its_source(unknowns):
-    """Not run on a server. With unknowns no expression tells an object from an absent key: none is stored here."""
+    """With unknowns, no expression tells an object from an absent key, so no objects are stored."""
     refused = collections.Counter()
 
     def told_apart(value):
@@ -297,7 +297,7 @@ def test_a_server_says_what_the_law_says_by_the_rules_of_its_source(unknowns):
 
 
 def test_dynamic_keys_are_asked_by_the_same_law(client):
-    """The layout of collections that the frameworks' own stores make."""
+    """Test the layout of the collections that the frameworks' stores make."""
     check_against_the_law(Store(client, Layout(metadata=None), dict))
 
 
@@ -312,7 +312,10 @@ COLUMNS = {"text": DataType.VARCHAR, "year": DataType.INT64, "score": DataType.D
 
 @pytest.fixture(scope="module")
 def store_with_columns(client):
-    chance, absent = random.Random(9), [None] * (engine_of(client) is not Engine.LITE2)  # which has no nulls in columns
+    chance, absent = (
+        random.Random(9),
+        [None] * (engine_of(client) is not Engine.LITE2),
+    )  # milvus-lite 2 has no nulls in columns
 
     def fields(metadata):
         typed = {name: chance.choice(values + absent) for name, values in COLUMN_VALUES.items()}
@@ -343,7 +346,7 @@ column_conditions = st.recursive(
 
 
 def test_dynamic_keys_of_one_kind_each_are_asked_by_the_same_law(client):
-    """milvus-lite 3 makes columns of them, which have rules of their own."""
+    """milvus-lite 3 turns them into columns, which have different rules."""
     documents = {
         f"row{number}": {key: values[number % len(values)] for key, values in COLUMN_VALUES.items() if number % 7}
         for number in range(60)
@@ -357,7 +360,7 @@ def test_typed_columns_are_asked_by_the_same_law(store_with_columns):
 
 
 def test_a_deletion_looks_at_every_row_that_may_match(store):
-    """The rows within reach of a filter, each looked at in Python, are those of the law."""
+    """The rows that match a filter's `reach`, each checked in Python, are those that the law says."""
     for asked in [
         {"tenant": {"$lt": 5}},
         {"$not": {"year": {"$gt": 1}}},
@@ -458,15 +461,18 @@ def test_operands_that_are_no_json_are_refused(operator, operand):
         (lambda: Compare("k", "text_match", 1), "The operand of text_match on 'k' must be a str, got int"),
         (lambda: Compare("k", "exists", 1), "The operand of exists on 'k' must be True or False, got 1"),
         (lambda: Compare("k", "is_empty", "no"), "The operand of is_empty on 'k' must be True or False, got 'no'"),
-        (lambda: Compare("k", "ne"), "The operand of ne on 'k' must not be None, which every document would satisfy"),
-        (lambda: Compare("k", "nin", ["a", None]), "The operand of nin on 'k' must not be None"),
+        (
+            lambda: Compare("k", "ne"),
+            "The operand of ne on 'k' must not be or hold None, got None, which no value equals",
+        ),
+        (lambda: Compare("k", "nin", ["a", None]), "The operand of nin on 'k' must not be or hold None"),
         (lambda: And({"k": 1}), "And joins filters, got dict at position 0"),
         (lambda: Not("k == 1"), "Not joins filters, got str"),
         (lambda: from_dict("k == 1"), "A filter must be a dict, got str"),
         (lambda: from_dict({"k": {"$regex": "a"}}), "The operator on 'k' must be one of .*, got '\\$regex'"),
         (lambda: from_dict({"k": {"gt": 1}}), "The operator on 'k' must be one of .*, got 'gt'"),
         (lambda: from_dict({"k": {}}), "The operators of 'k' must not be empty"),
-        (lambda: from_dict({"$gt": 1}), "The operator '\\$gt' must stand below a key"),
+        (lambda: from_dict({"$gt": 1}), "The operator '\\$gt' must be \\$and, \\$or or \\$not"),
         (lambda: from_dict({"$and": []}), "\\$and must be given a list of one or more dicts"),
         (lambda: from_dict({"$or": {"k": 1}}), "\\$or must be given a list of one or more dicts"),
         (lambda: from_dict({"k": {"$not": 1}}), "\\$not on 'k' must be given a dict of operators, got 1"),

@@ -1,4 +1,4 @@
-"""The drop-in with pymilvus's own client, without a framework. Every lane runs these tests."""
+"""Tests of the drop-in with pymilvus's `MilvusClient`, without a framework. Every lane runs these tests."""
 
 import importlib.metadata
 

@@ -1,10 +1,10 @@
-"""The law of filters: which metadata satisfies a dict of conditions. It shares no code with what it judges."""
+"""The law of filters: it decides which metadata satisfies a dict of conditions. It shares no code with the package."""
 
 import json
 
 
 def satisfies(conditions, metadata):
-    """and, or and not are two-valued; several entries of a dict hold together."""
+    """Return whether metadata satisfies conditions. and, or and not are two-valued; all entries of a dict must hold."""
     return all(_entry(name, value, metadata) for name, value in conditions.items())
 
 
@@ -21,7 +21,10 @@ def _entry(name, value, metadata):
 
 
 def _operation(operator, operand, held):
-    """Absent and null are `None`: they satisfy ne, nin and is_empty always, exists never, and nothing else."""
+    """Return whether a value satisfies an operator.
+
+    None stands for an absent key and for null. It satisfies ne, nin and is_empty, and no other operator.
+    """
     match operator:
         case "$not":
             return not all(_operation(inner, value, held) for inner, value in operand.items())
@@ -73,7 +76,7 @@ def kind(value):
 
 
 def equal(left, right):
-    """Equal as JSON, number by number: true is not 1, 1 is 1.0."""
+    """Return whether two values are equal in JSON: true is not 1, but 1 is 1.0."""
     return _canonical(left) == _canonical(right)
 
 

@@ -1,6 +1,6 @@
-"""A gRPC proxy before a Milvus server: it records the requests that leave, and answers some itself, as told.
+"""A gRPC proxy in front of a Milvus server. It records requests, and answers some of them itself if told to.
 
-So faults and full servers are met by the real client over a real connection.
+So the real client meets faults and full servers over a real connection.
 """
 
 from collections import defaultdict
@@ -17,13 +17,13 @@ _SERVICE = "/milvus.proto.milvus.MilvusService/"
 
 
 class Proxy:
-    """What a proxy has seen, and what it is to do.
+    """The requests that the proxy has recorded, and its instructions.
 
     Attributes:
-        uri: Its address.
-        seen: {name of a method: its requests, parsed}.
-        faults: {name of a method: status codes for its next calls}; None lets one through.
-        answers: {name of a method: what it answers instead of the server}.
+        uri: The proxy's address.
+        seen: {method's name: its requests, parsed}.
+        faults: {method's name: status codes for its next calls}. None lets a call through.
+        answers: {method's name: the answer to give instead of the server's}.
     """
 
     def __init__(self, server_uri: str) -> None:
@@ -35,12 +35,12 @@ class Proxy:
         self._server.start()
 
     def stop(self) -> None:
-        """Answer no more: connections to it are refused from now on."""
+        """Stop answering: refuse all further connections."""
         self._server.stop(None).wait()
         self._channel.close()
 
     def pretend(self, version: str) -> None:
-        """Say that the server is of this version, such as "v2.6.5"."""
+        """Report this server version, such as "v2.6.5"."""
         self.answers["GetVersion"] = milvus_pb2.GetVersionResponse(version=version)
 
     def handle(self, method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -75,7 +75,7 @@ def _parsed(name: str, request: bytes) -> object:
 
 @contextmanager
 def milvus_proxy(server_uri: str) -> Iterator[Proxy]:
-    """A proxy before a server, until it is left."""
+    """Yield a proxy in front of a server, and stop it afterwards."""
     proxy = Proxy(server_uri)
     try:
         yield proxy

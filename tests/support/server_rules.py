@@ -1,7 +1,8 @@
-"""How a Milvus server answers an expression, as far as filters use it: its grammar's precedence and its rules for JSON.
+"""A model of a Milvus server that evaluates the expressions of filters, with its precedence and its rules for JSON.
 
-Written from Plan.g4 and the C++ sources (UnaryExpr, TermExpr, JsonContainsExpr, ExistsExpr), not run on a server.
-Up to 2.6.x a comparison with an absent key or another kind is false, and != true; later it is unknown (None).
+The model follows Plan.g4 and the C++ sources (UnaryExpr, TermExpr, JsonContainsExpr, ExistsExpr). It has not been
+compared with a server. Up to 2.6.x, a comparison with an absent key or another kind is false, and `!=` is true. In
+later versions both are unknown (None).
 """
 
 import re
@@ -14,7 +15,7 @@ ESCAPES = re.compile(r"\\(U[0-9a-f]{8}|.)", re.DOTALL)
 
 
 def answer(expr, metadata, unknowns):
-    """Return True, False or None (unknown) for a row with this metadata; `unknowns` says which rule holds."""
+    """Return True, False or None (unknown) for a row with this metadata; `unknowns` selects the later rule."""
     tokens, end = [], 0
     while end < len(expr):
         match = TOKENS.match(expr, end)
@@ -152,7 +153,7 @@ def _kind(value):
 
 
 def is_nothing(value):
-    """Json::exist takes null and containers of nothing for absent."""
+    """Return whether Json::exist takes a value for absent: null, or a list or object that holds nothing else."""
     if isinstance(value, (list, dict)):
         return all(is_nothing(each) for each in (value.values() if isinstance(value, dict) else value))
     return value is None

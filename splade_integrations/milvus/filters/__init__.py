@@ -1,4 +1,4 @@
-"""One filter language: what metadata must be, said once and asked of each of Milvus's engines. Knows no client."""
+"""One filter language over metadata, translated for each of Milvus's engines. This package needs no client."""
 
 from splade_integrations.milvus.filters.plan import Plan, make_plan, matching_keys, to_expr
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, quote

@@ -1,4 +1,4 @@
-"""Fields of the collection with a type of their own: their kind is known, so every engine can say nearly everything."""
+"""Filters on typed fields. The type of each value is known, so every engine can express nearly every condition."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said,
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare, kind
 
-# pymilvus's DataType: BOOL, INT8 to INT64, FLOAT and DOUBLE, STRING and VARCHAR. Others hold no single value.
+# pymilvus's DataType: BOOL, INT8 to INT64, FLOAT and DOUBLE, STRING and VARCHAR. Other types hold no single value.
 KINDS = {1: "bool", 2: "int", 3: "int", 4: "int", 5: "int", 10: "float", 11: "float", 20: "string", 21: "string"}
 
 
 class Column(Dialect):
-    """The value of a typed field, asked of any engine."""
+    """A comparison with the value of a typed field, for any engine."""
 
     def __init__(self, compare: Compare, layout: Layout, engine: Engine) -> None:
         super().__init__(compare)
@@ -25,23 +25,23 @@ class Column(Dialect):
             self.kind: str | None = "string" if layout.primary_is_text else "int"
         else:
             self.kind = KINDS.get({**layout.columns, **layout.own}.get(compare.key, 0))
-        # milvus-lite 2 has neither nulls nor a word for them.
+        # milvus-lite 2 has neither nulls nor a syntax for them.
         nulls = compare.key != layout.primary and engine is not Engine.LITE2
         self.is_null: Expression = nulls and f"{self.value} is null"
         self.some_value: Expression = not nulls or f"{self.value} is not null"
 
     def said(self, negated: bool) -> Said:
-        """Return what the engine says, if the field holds a bool, a number or a string.
+        """Return the engine's expression, if the field holds a bool, a number or a string.
 
         Raises:
-            FilterError: A server's field holds lists or objects.
+            FilterError: The engine is a server, and the field holds lists or objects.
         """
         if self.kind is not None:
             return super().said(negated)
         return self.unsayable("a field of this type")
 
     def unsayable(self, what: str) -> Said:
-        """Return that all rows are in doubt, or raise on a server."""
+        """Return that all rows are doubtful, or raise on a server."""
         if self.engine is not Engine.SERVER:
             return UNSAYABLE
         compare = self.compare
@@ -51,7 +51,7 @@ class Column(Dialect):
         )
 
     def equals_one(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the field equals one of the members of its type; others equal nothing."""
+        """Return the condition that the field equals one of the members. Members of other types equal nothing."""
         typed = [each for each in map(self._typed, members) if each is not None]
         if not typed:
             return Said(negated)
@@ -75,13 +75,13 @@ class Column(Dialect):
         )
 
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return what says that the field is above or below the bound."""
+        """Return the condition that the field is above or below the bound."""
         if kind(bound) != ("number" if self.kind in ("int", "float") else self.kind):
             return Said(negated)
         if not self._readable([bound]):
             return UNSAYABLE
         if self.kind == "int" and isinstance(bound, float):
-            # No integer equals the bound, so it may be moved to its neighbour: above for < and >=.
+            # No integer equals the bound, so it can move to the next integer: up for < and >=, down for > and <=.
             bound = math.ceil(bound) if operator in ("lt", "gte") else math.floor(bound)
         elif self.kind == "float":
             bound = float(bound)
@@ -90,15 +90,15 @@ class Column(Dialect):
         return Said(either(self.is_null, expr) if negated else expr)
 
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Return that no field of one value is a list."""
+        """Return that no row matches, because a field of one value is never a list."""
         return Said(negated)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Return that no field of one value is a list."""
+        """Return that no row matches, because a field of one value is never a list."""
         return Said(negated)
 
     def text(self, part: str, negated: bool) -> Said:
-        """Return what says that the field is a string with this part."""
+        """Return the condition that the field is a string that contains this part."""
         if self.kind != "string":
             return Said(negated)
         if not part:
@@ -111,17 +111,17 @@ class Column(Dialect):
         return Said(either(self.is_null, f"not ({like})") if negated else like)
 
     def text_in_any_case(self, part: str, negated: bool) -> Said:
-        """Return what says that the field is a string with this part, in upper or lower case."""
+        """Return the condition that the field is a string that contains this part, ignoring case."""
         if self.kind != "string":
             return Said(negated)
-        return self.unsayable("upper and lower case alike")
+        return self.unsayable("text matched regardless of case")
 
     def exists(self, negated: bool) -> Said:
-        """Return what says that the field is not null."""
+        """Return the condition that the field is not null."""
         return Said(self.is_null if negated else self.some_value)
 
     def is_empty(self, negated: bool) -> Said:
-        """Return what says that the field is null or ""."""
+        """Return the condition that the field is null or ""."""
         if self.kind != "string":
             return self.exists(not negated)
         return Said(f'{self.value} > ""' if negated else either(self.is_null, f'{self.value} == ""'))

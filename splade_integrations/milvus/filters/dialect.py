@@ -1,4 +1,4 @@
-"""What the engines' dialects share: every comparison comes down to eight questions. Knows no engine's words."""
+"""The base of the engines' dialects: every comparison comes down to eight questions, in no particular syntax."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EXACT_FLOATS = 2**53
 
 
 class Dialect(ABC):
-    """How one engine asks for the value under one key. A question may be negated; it then holds for all other rows."""
+    """One engine's conditions on the value under one key. A negated condition holds for exactly the other rows."""
 
     def __init__(self, compare: Compare) -> None:
         self.compare = compare
 
     def said(self, negated: bool) -> Said:
-        """Return what the engine says for the comparison, or for its negation."""
+        """Return the engine's expression for the comparison, or for its negation."""
         operator, operand = self.compare.operator, self.compare.operand
         if operator in ("ne", "nin"):
             operator, negated = {"ne": "eq", "nin": "in"}[operator], not negated
@@ -29,7 +29,7 @@ class Dialect(ABC):
         if operator in ORDERS:
             if kind(operand) in ("string", "number"):
                 return self.ordered(operator, as_whole(operand), negated)
-            # null, lists and objects have no order; false comes before true.
+            # null, lists and objects have no order. false comes before true.
             members = [each for each in (False, True) if kind(operand) == "bool" and ORDERS[operator](each, operand)]
             return self.one_of(members, negated)
         if operator in ("eq", "in"):
@@ -43,51 +43,51 @@ class Dialect(ABC):
         return self.holds_any(members, negated) if operator == "any" else self.holds_all(members, negated)
 
     def one_of(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value equals one of the members, none of them null."""
+        """Return the condition that the value equals one of the members, none of which is null."""
         return self.equals_one(members, negated) if members else Said(negated)
 
     @abstractmethod
     def equals_one(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value equals one of these (at least one) members."""
+        """Return the condition that the value equals one of the members, of which there is at least one."""
 
     @abstractmethod
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return what says that the value is of the bound's kind and above or below it."""
+        """Return the condition that the value has the bound's kind and is above or below the bound."""
 
     @abstractmethod
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value is a list with at least one of the members."""
+        """Return the condition that the value is a list with at least one of the members."""
 
     @abstractmethod
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value is a list with all members."""
+        """Return the condition that the value is a list with all members."""
 
     @abstractmethod
     def text(self, part: str, negated: bool) -> Said:
-        """Return what says that the value is a string with this part."""
+        """Return the condition that the value is a string that contains this part."""
 
     @abstractmethod
     def text_in_any_case(self, part: str, negated: bool) -> Said:
-        """Return what says that the value is a string with this part, in upper or lower case."""
+        """Return the condition that the value is a string that contains this part, ignoring case."""
 
     @abstractmethod
     def exists(self, negated: bool) -> Said:
-        """Return what says that the key is there and not null."""
+        """Return the condition that the key is present and not null."""
 
     @abstractmethod
     def is_empty(self, negated: bool) -> Said:
-        """Return what says that the key is absent, or holds null, "" or []."""
+        """Return the condition that the key is absent, or holds null, "" or []."""
 
 
 def as_whole(value: Any) -> Any:
-    """Return a whole float as the int that equals it, if 64 bits hold it: engines compare whole numbers exactly."""
+    """Return a whole float as an int, if it fits into 64 bits: engines compare whole numbers exactly."""
     if isinstance(value, float) and value.is_integer() and SMALLEST_INT <= value <= LARGEST_INT:
         return int(value)
     return value
 
 
 def by_kind(members: list[Any]) -> dict[str, list[Any]]:
-    """Return the members in groups that an engine takes in one list: ints, floats, strings, bools, others."""
+    """Return the members in groups that an engine accepts in one list: ints, floats, strings, bools, others."""
     groups: dict[str, list[Any]] = {}
     for member in members:
         name = type(member).__name__ if isinstance(member, (bool, int, float, str)) else "other"
@@ -96,7 +96,7 @@ def by_kind(members: list[Any]) -> dict[str, list[Any]]:
 
 
 def escaped_pattern(part: str) -> str:
-    """Return the `like` pattern for a text with this part, with like's wildcards % and _ escaped."""
+    """Return the `like` pattern for a text that contains this part, with the wildcards % and _ escaped."""
     for special in ("\\", "%", "_"):
         part = part.replace(special, f"\\{special}")
     return f"%{part}%"

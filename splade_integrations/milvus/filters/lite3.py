@@ -1,7 +1,8 @@
-"""milvus-lite 3: an evaluator in Python. Comparisons are Python's, and unknown (None) for absent keys and other kinds.
+"""Filters for milvus-lite 3, which evaluates expressions in Python.
 
-So true equals 1 and is below 2; `not` of an unknown answer is unknown, while `is null`, `like` and `json_contains`
-always answer; a string that reads as a JSON list counts as one in `json_contains`; `like` has no escape.
+Comparisons follow Python's rules: true equals 1 and is below 2. A comparison with an absent key, or with a value of
+another kind, is unknown (None), and so is `not` of it. `is null`, `like` and `json_contains` are always true or false.
+`json_contains` takes a string that parses as a JSON list for a list. `like` has no escape.
 Source: milvus_lite/search/filter of milvus-lite 3.2.2.
 """
 
@@ -17,15 +18,16 @@ from splade_integrations.milvus.filters.tree import ORDERS, Compare, kind
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
 
-# Each comparison reads the row's JSON anew (some 5 microseconds): above this many, one pass in Python costs less.
+# Each comparison parses the row's JSON again (about 5 microseconds). With more comparisons than this, it is cheaper to
+# read the rows and compare in Python.
 MOST_COMPARISONS = 16
 
-# Words that milvus-lite reads before it looks for a name.
+# milvus-lite's parser takes these words for keywords, never for names.
 KEYWORDS = frozenset({"and", "or", "not", "in", "like", "is", "null", "exists", "true", "false", "iso", "interval"})
 
 
 class Lite3(Dialect):
-    """The value under a metadata key, asked of milvus-lite 3."""
+    """A comparison with the value under a metadata key, for milvus-lite 3."""
 
     def __init__(self, compare: Compare, layout: Layout) -> None:
         super().__init__(compare)
@@ -39,20 +41,24 @@ class Lite3(Dialect):
 
     @property
     def is_list(self) -> str | None:
-        """What a list matches, and no string that reads as one; None if this key cannot be asked."""
+        """The condition that the value is a list, not a string that parses as one; None if it cannot be expressed."""
         if self.listed is None:
             return None
         return f"(json_contains_all({self.listed}, []) and not ({self.is_text}))"
 
     def equals_one(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value equals one of the members."""
+        """Return the condition that the value equals one of the members."""
         if len(members) > MOST_COMPARISONS:
             return Said(negated, self._about(members))
         parts = [self._equals(member, negated) for member in members]
         return all_of(parts) if negated else any_of(parts)
 
     def _about(self, members: list[Any]) -> Expression:
-        """Return what rows match whose value lies between members of one kind; all with a value if kinds are mixed."""
+        """Return a condition that holds for every row that may match.
+
+        For strings alone or numbers alone: the value lies between the least and the greatest member. For other members:
+        there is a value.
+        """
         if not (all(kind(each) == "string" for each in members) or all(kind(each) == "number" for each in members)):
             return self.some_value
         least, most = min(members), max(members)
@@ -62,12 +68,12 @@ class Lite3(Dialect):
         if not isinstance(member, (bool, int, float, str)):
             return Said(negated, self.some_value)
         equal = f"{self.value} == {literal(member)}"
-        # The bool and the number that Python takes for the same.
+        # Python takes true for 1 and false for 0, so rows with either are doubtful.
         doubt = not isinstance(member, str) and member in (0, 1) and equal
         return Said(either(self.is_null, f"{self.value} != {literal(member)}") if negated else equal, doubt)
 
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return what says that the value is above or below the bound."""
+        """Return the condition that the value is above or below the bound."""
         other = f"{self.value} {INVERSE[operator]} {literal(bound)}"
         if not negated:
             bools: list[Expression] = (
@@ -78,17 +84,17 @@ class Lite3(Dialect):
             return Said(f"{self.value} {SIGNS[operator]} {literal(bound)}", either(*bools))
         if isinstance(bound, str):
             return Said(either(self.is_null, f"not ({self.is_text})", other))
-        # An object answers neither the order nor any kind: it cannot be told from a number.
+        # No condition tells an object from a number: it has no order, and no test for its kind.
         is_list = self.is_list or False
         rest = both(self.some_value, f"not ({self.is_text})", is_list is False or f"not {is_list}")
         return Said(either(self.is_null, self.is_text, is_list, other), rest)
 
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value is a list with one of the members."""
+        """Return the condition that the value is a list with at least one of the members."""
         return self._holds("any", members, negated) if members else Said(negated)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value is a list with all members."""
+        """Return the condition that the value is a list with all members."""
         return self._holds("all", members, negated)
 
     def _holds(self, which: str, members: list[Any], negated: bool) -> Said:
@@ -103,23 +109,23 @@ class Lite3(Dialect):
         return Said(both(held, f"not ({self.is_text})"), doubt)
 
     def text(self, part: str, negated: bool) -> Said:
-        """Return what says that the value is a string with this part."""
+        """Return the condition that the value is a string that contains this part."""
         return pattern_said(self.value, part, negated)
 
     def text_in_any_case(self, part: str, negated: bool) -> Said:
-        """Return what says that the value is a string with this part, in upper or lower case."""
+        """Return the condition that the value is a string that contains this part, ignoring case."""
         return Said(negated, self.is_text)
 
     def exists(self, negated: bool) -> Said:
-        """Return what says that the key is there and not null."""
+        """Return the condition that the key is present and not null."""
         return Said(self.is_null if negated else self.some_value)
 
     def is_empty(self, negated: bool) -> Said:
-        """Return what says that the key is absent, or holds null, "" or []."""
+        """Return the condition that the key is absent, or holds null, "" or []."""
         no_text = f'{self.value} != ""' if negated else f'{self.value} == ""'
         if self.is_list is None:
             return Said(both(self.some_value, no_text) if negated else either(self.is_null, no_text), self.some_value)
-        # A list holds its first item, unless it has none.
+        # A list that is not empty contains its first item.
         holds_first = f"json_contains({self.listed}, {self.listed}[0])"
         if negated:
             return Said(both(self.some_value, no_text, f"(not {self.is_list} or {holds_first})"))
@@ -127,7 +133,10 @@ class Lite3(Dialect):
 
 
 def pattern_said(value: str, part: str, negated: bool) -> Said:
-    """Return what milvus-lite 3 says for a string with this part: _ stands for what its like cannot escape."""
+    """Return milvus-lite 3's condition that a string contains this part.
+
+    Its `like` has no escape, so the wildcard _ stands for each special character, and the rows found are doubtful.
+    """
     wild = part
     for special in ("%", "_", "\\"):
         wild = wild.replace(special, "_")

@@ -1,4 +1,4 @@
-"""From a filter to what is sent: an expression of the engine, and the rows to look at where the engine may be wrong."""
+"""Translate a filter into an engine's expression, and name the rows on which that expression may be wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from splade_integrations.milvus.filters.strict import Lite2, Server
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, is_name
 from splade_integrations.milvus.filters.tree import And, Compare, Filter, Not, Or
 
-# A row to look at: its primary key, its metadata, and, where the filter asks for columns, their values by name.
+# A row to check: its primary key, its metadata and, if the filter asks for columns, the columns' values by name.
 Row = tuple[Any, Mapping[str, Any]] | tuple[Any, Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -22,8 +22,9 @@ Row = tuple[Any, Mapping[str, Any]] | tuple[Any, Mapping[str, Any], Mapping[str,
 class Plan:
     """How to find the rows that satisfy a filter.
 
-    If `doubtful` is None, `expr` is exact. Else it may be wrong on the rows that match `doubtful`: read their primary
-    keys and metadata, and take `resolve(rows)`. Every row that satisfies the filter matches `reach`.
+    If `doubtful` is None, `expr` is exact. Otherwise `expr` may be wrong on the rows that match `doubtful`. Read the
+    primary keys and metadata of those rows, and use `resolve(rows)` in place of `expr`. Every row that satisfies the
+    filter matches `reach`.
 
     Example:
         >>> layout = Layout()
@@ -46,12 +47,12 @@ class Plan:
 
     @property
     def doubtful(self) -> str | None:
-        """What the rows match that have to be looked at, "" for all rows; None if there are none."""
+        """The expression for the rows to check, "" for all rows; None if there are none."""
         return None if self.said.doubt is False else self._sent(self.said.doubt)
 
     @property
     def reach(self) -> str:
-        """What the rows match that may satisfy the filter: for a deletion, which looks at each of them."""
+        """The expression for all rows that may satisfy the filter. A deletion checks each of these rows."""
         return self._sent(self.said.reach)
 
     def resolve(self, rows: Iterable[Row]) -> str:
@@ -83,7 +84,7 @@ def make_plan(filter: Filter, layout: Layout, engine: Engine) -> Plan:
     """Return how to find the rows that satisfy the filter.
 
     Raises:
-        FilterError: A server cannot answer it, or it asks for a field that the collection lacks.
+        FilterError: A server cannot answer the filter, or the filter asks for a field that the collection lacks.
     """
     return Plan(filter, layout, engine, _said(filter, layout, engine, negated=False))
 
@@ -92,7 +93,7 @@ def to_expr(filter: Filter, layout: Layout, engine: Engine) -> str:
     """Return the exact expression for the filter.
 
     Raises:
-        FilterError: There is none; the message names key and operator.
+        FilterError: There is no exact expression. The message names the key and the operator.
     """
     plan = make_plan(filter, layout, engine)
     if plan.doubtful is None:
@@ -104,18 +105,19 @@ def to_expr(filter: Filter, layout: Layout, engine: Engine) -> str:
         or Plan(each, layout, engine, _said(each, layout, engine, True)).doubtful is not None
     )
     raise FilterError(
-        f"{engine.value} cannot filter by {compare.operator} on {compare.key!r} exactly, and the rows that it may be "
-        "wrong about have not been looked at. Use make_plan(filter, layout, engine) and its resolve(rows)."
+        f"{engine.value} cannot filter by {compare.operator} on {compare.key!r} exactly, and the rows on which it may "
+        "be wrong have not been checked. Use make_plan(filter, layout, engine) and its resolve(rows)."
     )
 
 
 def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = None) -> list[Any]:
-    """Return the primary keys of the rows that satisfy the filter, by their metadata alone, in order.
+    """Return the primary keys of the rows that satisfy the filter, in the order of the rows.
 
     Args:
         filter: The filter.
-        rows: Primary key, metadata and, if the filter asks for fields of the collection, their values by name.
-        layout: Where the primary field's name is to be had, for filters that ask for it.
+        rows: Each row's primary key, metadata and, if the filter asks for fields of the collection, their values by
+            name.
+        layout: The layout, which gives the primary field's name, for filters that ask for that field.
 
     Example:
         >>> matching_keys(Compare("tenant", "eq", "a"), [(1, {"tenant": "a"}), (2, {}), (3, {"tenant": "b"})])
@@ -130,7 +132,7 @@ def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = N
 
 
 def _said(filter: Filter, layout: Layout, engine: Engine, negated: bool) -> Said:
-    """Return what the engine says of the filter; negations go down to the comparisons, which know how to be negated."""
+    """Return the engine's expression for the filter. Negations are pushed down to the comparisons."""
     if isinstance(filter, Not):
         return _said(filter.filter, layout, engine, not negated)
     if isinstance(filter, (And, Or)):

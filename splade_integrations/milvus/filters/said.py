@@ -1,4 +1,4 @@
-"""What an engine can say of a filter: an expression, and the rows for which the expression may be wrong."""
+"""An engine's answer to a filter: an expression, and the rows on which the expression may be wrong."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Said(NamedTuple):
 
     @property
     def reach(self) -> Expression:
-        """What every row matches that satisfies the filter."""
+        """An expression that every row that satisfies the filter matches."""
         return either(self.expr, self.doubt)
 
 
-# The engine has no word for it: every row has to be looked at.
+# The engine cannot express the condition: every row must be checked.
 UNSAYABLE = Said(False, True)
 
 
 def both(*expressions: Expression) -> Expression:
-    """Return the expression that holds where all of these do.
+    """Return the expression that holds if all of these hold.
 
     Example:
         >>> both("a == 1", True, "b == 2"), both("a == 1", False), both()
@@ -36,7 +36,7 @@ def both(*expressions: Expression) -> Expression:
 
 
 def either(*expressions: Expression) -> Expression:
-    """Return the expression that holds where one of these does.
+    """Return the expression that holds if at least one of these holds.
 
     Example:
         >>> either("a == 1", False, "b == 2"), either("a == 1", True), either()
@@ -55,12 +55,12 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 
 
 def all_of(parts: Sequence[Said]) -> Said:
-    """Return what holds where all parts do. Only rows that every part without doubt admits can be in doubt."""
+    """Return the condition that all parts hold. A row is doubtful only if it matches every part without doubts."""
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]
     return Said(both(*(part.expr for part in parts)), both(doubts, *certain))
 
 
 def any_of(parts: Sequence[Said]) -> Said:
-    """Return what holds where one of the parts does."""
+    """Return the condition that at least one part holds."""
     return Said(either(*(part.expr for part in parts)), either(*(part.doubt for part in parts)))

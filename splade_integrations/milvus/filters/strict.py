@@ -1,12 +1,14 @@
-"""milvus-lite 2 and servers: Milvus's own engine, which keeps JSON's kinds apart. What one of them cannot say is below.
+"""Filters for milvus-lite 2 and servers: Milvus's C++ engine, which keeps the kinds of JSON values apart.
 
-milvus-lite 2 has no `not`, no `exists`, no `is null`; `!=` and `not in` hold for absent keys and other kinds.
+milvus-lite 2 has no `not`, no `exists` and no `is null`. `!=` and `not in` hold for absent keys and for other kinds.
 
-A server has `not` and `exists`. Up to 2.6.x a comparison with an absent key or another kind is false (and != true), so
-that `not` of it is true; later ones answer "unknown", so that `not` and `!=` of it are unknown as well (milvus issue
-50699). A negation here is true by either rule: it also asks for the other kinds. Two things no expression can say by
-the later rule: that a value is an object ({…}), so negations leave out rows that hold one under the key; and that it is
-[] or {}, which `exists` takes for absent. Source: UnaryExpr.cpp, JsonContainsExpr.cpp, Json.h, Plan.g4 of milvus.
+A server has `not` and `exists`. Versions differ about a comparison with an absent key or a value of another kind. Up to
+2.6.x such a comparison is false (and `!=` is true), so `not` of it is true. In later versions it is "unknown", and so
+are `!=` and `not` of it (milvus issue 50699). A negation here also asks for the other kinds, so it is true by either
+rule. By the later rule, two conditions cannot be expressed. The first is that a value is an object ({…}), so negations
+leave out rows with an object under the key. The second is that a value is [] or {}, because `exists` takes these for
+absent.
+Source: UnaryExpr.cpp, JsonContainsExpr.cpp, Json.h, Plan.g4 of milvus.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from splade_integrations.milvus.filters.tree import Compare, kind
 
 
 class Strict(Dialect):
-    """The value under a metadata key, asked of Milvus's own engine."""
+    """A comparison with the value under a metadata key, for Milvus's C++ engine."""
 
     engine: Engine
 
@@ -31,28 +33,28 @@ class Strict(Dialect):
         self.value = f'{layout.document}["{compare.key}"]'
 
     def said(self, negated: bool) -> Said:
-        """Return what the engine says, if it can read the key: its parser does not unescape keys."""
+        """Return the engine's expression, if it can read the key. Its parser does not unescape keys."""
         fault = _fault_of_key(self.compare.key)
         return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}")
 
     def unsayable(self, what: str) -> Said:
-        """Return that all rows are in doubt, or raise."""
+        """Return that all rows are doubtful, or raise."""
         raise NotImplementedError
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return what says that this expression, which asks for one kind of value, does not hold."""
+        """Return the condition that an expression, which asks for values of one kind, does not hold."""
         raise NotImplementedError
 
     def literal(self, value: Any) -> str:
-        """Return the value as the engine's parser reads it."""
+        """Return the literal that the engine's parser reads as the value."""
         return literal(value, self.engine)
 
     def readable(self, members: list[Any]) -> bool:
-        """Return whether the engine can be asked for all of these values."""
+        """Return whether the engine's expressions can hold all of these values."""
         return all(isinstance(member, (bool, int, float, str)) for member in members)
 
     def equals_one(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value equals one of the members."""
+        """Return the condition that the value equals one of the members."""
         if not self.readable(members):
             return self.unsayable("such a value")
         parts = []
@@ -65,25 +67,25 @@ class Strict(Dialect):
         return all_of(parts) if negated else any_of(parts)
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return what says an inequality, which holds for other kinds as well."""
+        """Return the condition that an inequality holds, or that the value has another kind."""
         raise NotImplementedError
 
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return what says that the value is above or below the bound."""
+        """Return the condition that the value is above or below the bound."""
         if not self.readable([bound]):
             return self.unsayable("such a value")
         expr = f"{self.value} {SIGNS[operator]} {self.literal(bound)}"
         return self.negation(expr, kind(bound)) if negated else Said(expr)
 
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value is a list with one of the members."""
+        """Return the condition that the value is a list with at least one of the members."""
         parts = self._held("any", members, negated)
         if parts is None:
             return self.unsayable("such a value")
         return all_of(parts) if negated else any_of(parts)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Return what says that the value is a list with all members."""
+        """Return the condition that the value is a list with all members."""
         parts = self._held("all", members, negated)
         if not parts:
             return self.unsayable("such a value" if members else "an empty list")
@@ -92,11 +94,11 @@ class Strict(Dialect):
     def _held(self, which: str, members: list[Any], negated: bool) -> list[Said] | None:
         if not self.readable(members):
             return None
-        # A whole number finds ints alone, a float finds both.
+        # An int finds ints alone, while a float finds ints and floats.
         as_floats = [float(each) if type(each) is int and abs(each) <= EXACT_FLOATS else each for each in members]
         asked = []
         for name, group in by_kind(as_floats).items():
-            # milvus-lite 2 takes one bool, and no list of them.
+            # milvus-lite 2 accepts a single bool, but not a list of bools.
             if name == "bool":
                 asked += [f"json_contains({self.value}, {self.literal(each)})" for each in dict.fromkeys(group)]
             else:
@@ -104,7 +106,7 @@ class Strict(Dialect):
         return [self.negation(expr, "list") if negated else Said(expr) for expr in asked]
 
     def text(self, part: str, negated: bool) -> Said:
-        """Return what says that the value is a string with this part."""
+        """Return the condition that the value is a string that contains this part."""
         if not self.readable([part]):
             return self.unsayable("such a value")
         # like "%" finds nothing on milvus-lite 2.
@@ -112,21 +114,21 @@ class Strict(Dialect):
         return self.negation(expr, "string") if negated else Said(expr)
 
     def text_in_any_case(self, part: str, negated: bool) -> Said:
-        """Return what says that the value is a string with this part, in upper or lower case."""
-        return self.unsayable("upper and lower case alike")
+        """Return the condition that the value is a string that contains this part, ignoring case."""
+        return self.unsayable("text matched regardless of case")
 
 
 class Lite2(Strict):
-    """The value under a metadata key, asked of milvus-lite 2."""
+    """A comparison with the value under a metadata key, for milvus-lite 2."""
 
     engine = Engine.LITE2
 
     def unsayable(self, what: str) -> Said:
-        """Return that all rows are in doubt."""
+        """Return that all rows are doubtful."""
         return UNSAYABLE
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return that all rows are in doubt: there is no `not`."""
+        """Return that all rows are doubtful, because milvus-lite 2 has no `not`."""
         return UNSAYABLE
 
     def beyond(self, expr: str, of_kind: str) -> Said:
@@ -134,25 +136,25 @@ class Lite2(Strict):
         return Said(expr)
 
     def readable(self, members: list[Any]) -> bool:
-        """Return whether milvus-lite 2 can be asked for all of these values."""
+        """Return whether milvus-lite 2's expressions can hold all of these values."""
         return super().readable(members) and all(readable_by_lite2(each) for each in members if isinstance(each, str))
 
     def exists(self, negated: bool) -> Said:
-        """Return that all rows are in doubt: nothing tells {} from an absent key."""
+        """Return that all rows are doubtful, because no expression tells {} from an absent key."""
         return UNSAYABLE
 
     def is_empty(self, negated: bool) -> Said:
-        """Return that all rows are in doubt: nothing tells {} from an absent key."""
+        """Return that all rows are doubtful, because no expression tells {} from an absent key."""
         return UNSAYABLE
 
 
 class Server(Strict):
-    """The value under a metadata key, asked of a Milvus server."""
+    """A comparison with the value under a metadata key, for a Milvus server."""
 
     engine = Engine.SERVER
 
     def unsayable(self, what: str) -> Said:
-        """Raise: a server's rows are too many to look at each.
+        """Raise, because a server holds too many rows to check each one.
 
         Raises:
             FilterError: Always.
@@ -160,15 +162,15 @@ class Server(Strict):
         compare = self.compare
         raise FilterError(
             f"A Milvus server cannot filter by {compare.operator} on {compare.key!r} exactly: it has no expression for "
-            f"{what}. Store what you filter by under a plain key, as a string, number or bool."
+            f"{what}. Filter by a string, a number or a bool, and store it under a plain key."
         )
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return what holds where the expression does not, and for all other kinds."""
+        """Return the condition that the expression does not hold, or that the value is absent or has another kind."""
         return self.beyond(f"not ({expr})", of_kind)
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return what says an inequality, or that the value is absent or of another kind."""
+        """Return the condition that an inequality holds, or that the value is absent or has another kind."""
         return Said(either(f"not (exists {self.value})", expr, *self._other_kinds(of_kind)))
 
     def _other_kinds(self, of_kind: str) -> list[Expression]:
@@ -182,13 +184,13 @@ class Server(Strict):
         return [said for name, said in kinds.items() if name != of_kind]
 
     def exists(self, negated: bool) -> Said:
-        """Return what says that the key is there and not null."""
+        """Return the condition that the key is present and not null."""
         return Said(f"not (exists {self.value})" if negated else f"exists {self.value}")
 
     def is_empty(self, negated: bool) -> Said:
-        """Return what says that the key is absent, or holds null, "" or []."""
+        """Return the condition that the key is absent, or holds null, "" or []."""
         if negated:
-            # By the earlier rule the last of these holds for an object as well.
+            # Up to 2.6.x, `neither` holds for an object as well.
             neither = both(f'not ({self.value} == "")', f"not ({self.value} == [])")
             some = either(f'{self.value} > ""', *self._other_kinds("string"), neither)
             return Said(both(f"exists {self.value}", some))

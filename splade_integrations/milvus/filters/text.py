@@ -1,4 +1,4 @@
-"""The words of Milvus's expressions: names, literals and lists of ids, quoted so that no value changes them."""
+"""The syntax of Milvus's expressions: names, literals and lists of ids, quoted so that no value breaks out."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-# milvus-lite 2 knows the first two of these escapes alone: see readable_by_lite2. Tabs may stand as they are.
+# milvus-lite 2 understands only the first two of these escapes: see readable_by_lite2. Tabs need no escape.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class FilterError(ValueError):
-    """A filter that is malformed, or that the engine cannot answer exactly; the message names key and operator."""
+    """The filter is malformed, or the engine cannot answer it exactly. The message names the key and the operator."""
 
 
 class Engine(StrEnum):
-    """What answers: they differ in what their expressions can say, and in what the same expression means."""
+    """The engine that answers. Engines differ in the expressions they accept, and in the meaning of an expression."""
 
     LITE3 = "milvus-lite 3"
     LITE2 = "milvus-lite 2"
@@ -27,7 +27,7 @@ class Engine(StrEnum):
 
     @classmethod
     def of(cls, server_version: str | None) -> Engine:
-        """Return the engine that `get_server_version()` names; milvus-lite 2 has no such call, which None stands for.
+        """Return the engine that `get_server_version()` names. None stands for milvus-lite 2, which lacks that call.
 
         Example:
             >>> Engine.of("milvus_lite-3.2.2").value, Engine.of("2.6.4").value, Engine.of(None).value
@@ -43,14 +43,15 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a collection holds what a filter asks for.
+    """The fields in which a collection holds the values that a filter asks for.
 
     Args:
         primary: The primary field's name.
-        primary_is_text: Whether primary keys are strings (else int64).
-        metadata: The JSON field with each document's metadata, not nullable; None if metadata are dynamic keys.
-        columns: Fields by name with their `DataType`, as an int: metadata keys that have a typed column.
-        own: Further fields, which are no metadata; `Compare(…, column=True)` alone asks for them.
+        primary_is_text: Whether primary keys are strings; if not, they are int64.
+        metadata: The JSON field with each document's metadata, which is not nullable. None if the metadata is in
+            dynamic keys.
+        columns: {metadata key that has a typed column: its `DataType`, as an int}.
+        own: {field that holds no metadata: its `DataType`, as an int}. Only `Compare(…, column=True)` asks for these.
     """
 
     primary: str = "pk"
@@ -67,12 +68,12 @@ class Layout:
 
     @property
     def document(self) -> str:
-        """What the keys of the metadata are looked up in."""
+        """The JSON field that holds the metadata keys."""
         return "$meta" if self.metadata is None else self.metadata
 
 
 def quote(text: str) -> str:
-    r"""Return a string literal of Milvus's expressions that stands for exactly this text.
+    r"""Return a string literal for Milvus expressions that stands for exactly this text.
 
     Example:
         >>> print(quote('C:\\new "draft"'))
@@ -88,14 +89,14 @@ def ids_expr(
 
     Args:
         field: The primary field's name.
-        ids: Primary keys; none of them match no row.
-        engine: What answers, to refuse a key that it cannot read.
-        negated: Whether the rows with other keys are meant.
-        is_text: Whether the field holds strings (else int64), which tells where there are no ids.
+        ids: Primary keys. An empty list matches no row.
+        engine: The engine that answers, so that a key that it cannot read is refused.
+        negated: Whether to match the rows with other keys instead.
+        is_text: Whether the field holds strings, not int64. The expression for an empty list depends on it.
 
     Raises:
         TypeError: An id is neither a str nor an int.
-        FilterError: The engine cannot read this key in an expression.
+        FilterError: The engine cannot read a key in an expression.
 
     Example:
         >>> print(ids_expr("pk", ["it's", "b"]))
@@ -115,13 +116,13 @@ def ids_expr(
         return f"{field} {'not in' if negated else 'in'} [{', '.join(literal(key, engine) for key in keys)}]"
     if negated:
         return ""
-    # An empty list is an error on milvus-lite 2, and a constant alone is no expression there.
+    # milvus-lite 2 accepts neither an empty list nor a bare constant as an expression.
     one, other = ('"a"', '"b"') if is_text else ("0", "1")
     return f"({field} == {one} and {field} == {other})"
 
 
 def literal(value: Any, engine: Engine | None = None) -> str:
-    """Return a string, number or bool as Milvus's expressions write it.
+    """Return the literal for a string, number or bool in a Milvus expression.
 
     Example:
         >>> literal(True), literal(-2), literal(1e300), literal("a")
@@ -133,16 +134,16 @@ def literal(value: Any, engine: Engine | None = None) -> str:
         return repr(value)
     quoted = quote(value)
     if engine is Engine.SERVER and not quoted.isascii():
-        # A server's parser rewrites Chinese characters as \\uXXXX, which cuts those beyond 16 bits off.
+        # A server's parser rewrites Chinese characters as \\uXXXX, which truncates those beyond 16 bits.
         quoted = "".join(each if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in quoted)
     return quoted
 
 
 def readable_by_lite2(text: str) -> bool:
-    """Return whether milvus-lite 2 reads a literal of this text: it knows no escape for a line break."""
+    """Return whether milvus-lite 2 can read a literal of this text. It has no escape for a line break."""
     return "\n" not in text and "\r" not in text and "\0" not in text
 
 
 def is_name(text: str) -> bool:
-    """Return whether the text can stand in an expression as a name, unquoted."""
+    """Return whether an expression can use the text as a name, without quotes."""
     return _NAME.fullmatch(text) is not None

@@ -1,11 +1,11 @@
-"""A filter as a tree of comparisons, its meaning as a Python predicate, and its form as a dict. Knows no engine.
+"""A filter as a tree of comparisons, its meaning as a Python predicate, and its form as a dict.
 
 The meaning is the same on every engine:
 
-- A key that is absent, or holds null, never satisfies eq, in, gt, gte, lt, lte, contains, any, all or text_match, and
-  always satisfies ne, nin and is_empty. exists is true if it holds anything but null.
+- A key that is absent or null never satisfies eq, in, gt, gte, lt, lte, contains, any, all or text_match, and always
+  satisfies ne, nin and is_empty. exists is true if the key holds anything but null.
 - Values of different JSON kinds are unequal and unordered: true is not 1, while 1 is 1.0. false comes before true.
-- and, or and not are two-valued: not is true exactly if the filter below it is not.
+- and, or and not are two-valued: not is true exactly if the filter inside it is false.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TAKES_A_TEXT = frozenset({"text_match", "text_match_insensitive"})
 TAKES_YES_OR_NO = frozenset({"exists", "is_empty"})
 OPERATORS = frozenset({"eq", "ne", "contains", *ORDERS, *TAKES_A_LIST, *TAKES_A_TEXT, *TAKES_YES_OR_NO})
 
-# Milvus's integers in expressions and in JSON.
+# The range of Milvus's integers, in expressions and in JSON.
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
 
 
 class Filter(ABC):
-    """What a document must be to be found: comparisons, joined by `&`, `|` and `~`. Immutable, compared by value.
+    """A condition on documents, made of comparisons and `&`, `|` and `~`. Immutable; equality is by value.
 
     Example:
         >>> recent = Compare("year", "gte", 2020) & ~Compare("tags", "contains", "draft")
@@ -43,8 +43,8 @@ class Filter(ABC):
         """Return whether a document satisfies the filter.
 
         Args:
-            metadata: The document's metadata, JSON values by key.
-            columns: Values of the collection's own fields, which `Compare(…, column=True)` asks for.
+            metadata: The document's metadata: {key: JSON value}.
+            columns: The values of the collection's fields, for `Compare(…, column=True)`.
         """
 
     def __and__(self, other: Filter) -> And:
@@ -59,7 +59,7 @@ class Filter(ABC):
 
 @dataclass(frozen=True, init=False)
 class And(Filter):
-    """All of the filters hold; every document satisfies an empty one."""
+    """Holds if all of the filters hold. Every document satisfies `And()`."""
 
     filters: tuple[Filter, ...]
 
@@ -73,7 +73,7 @@ class And(Filter):
 
 @dataclass(frozen=True, init=False)
 class Or(Filter):
-    """At least one of the filters holds; no document satisfies an empty one."""
+    """Holds if at least one of the filters holds. No document satisfies `Or()`."""
 
     filters: tuple[Filter, ...]
 
@@ -81,18 +81,18 @@ class Or(Filter):
         object.__setattr__(self, "filters", _checked(filters, "Or"))
 
     def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
-        """Return whether one of the filters holds."""
+        """Return whether at least one of the filters holds."""
         return any(each.matches(metadata, columns) for each in self.filters)
 
 
 @dataclass(frozen=True)
 class Not(Filter):
-    """The filter does not hold."""
+    """Holds if the filter does not hold."""
 
     filter: Filter
 
     def __post_init__(self) -> None:
-        """Check that it negates a filter."""
+        """Check that the operand is a filter."""
         _checked((self.filter,), "Not")
 
     def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
@@ -104,16 +104,21 @@ class Not(Filter):
 class Compare(Filter):
     """One key compared with one operand.
 
-    Operators: eq, ne; gt, gte, lt, lte (numbers, strings or bools, each among their kind); in, nin (a list); exists,
-    is_empty (True, the default, or False; is_empty holds for an absent key, null, "" and []); contains (a list under
-    the key holds the operand), any, all (it holds one, or all, of a list); text_match (a string under the key holds
-    the operand, case-sensitive), text_match_insensitive.
+    Operators:
+
+    - eq, ne: the operand is any JSON value, but ne takes no null.
+    - gt, gte, lt, lte: the operand is a number, a string or a bool. Only values of the same kind match.
+    - in, nin: the operand is a list of values.
+    - exists, is_empty: the operand is True (the default) or False. is_empty holds for an absent key, null, "" and [].
+    - contains: the list under the key contains the operand.
+    - any, all: the list under the key contains at least one member, or every member, of the operand, which is a list.
+    - text_match, text_match_insensitive: the string under the key contains the operand. text_match is case-sensitive.
 
     Args:
         key: A metadata key, or the name of a field of the collection if `column` is true.
         operator: One of `OPERATORS`.
-        operand: What to compare with: JSON values alone.
-        column: Whether `key` names a field of the collection, not a metadata key.
+        operand: The JSON value to compare with.
+        column: Whether `key` names a field of the collection rather than a metadata key.
 
     Raises:
         FilterError: The operator is unknown, or the operand does not fit it.
@@ -132,7 +137,7 @@ class Compare(Filter):
     column: bool = False
 
     def __post_init__(self) -> None:
-        """Check key, operator and operand, and keep a copy that nobody can change."""
+        """Check the key, the operator and the operand, and keep an immutable copy of the operand."""
         if not isinstance(self.key, str):
             raise FilterError(
                 f"A filter's key must be a str, got {type(self.key).__name__}. Metadata keys are strings."
@@ -154,7 +159,7 @@ class Compare(Filter):
                 raise FilterError(f"{what} must be True or False, got {operand!r}.")
             return operand is not False
         if self.operator in TAKES_A_TEXT and not isinstance(operand, str):
-            raise FilterError(f"{what} must be a str, got {type(operand).__name__}. Numbers are compared by eq.")
+            raise FilterError(f"{what} must be a str, got {type(operand).__name__}. Use eq to compare numbers.")
         if self.operator in TAKES_A_LIST:
             if not isinstance(operand, (list, tuple, set, frozenset)):
                 raise FilterError(
@@ -163,8 +168,8 @@ class Compare(Filter):
             operand = list(operand)
         if (self.operator == "ne" and operand is None) or (self.operator == "nin" and None in operand):
             raise FilterError(
-                f"{what} must not be None, which every document would satisfy. "
-                f"Use exists for documents that have the key: Compare({self.key!r}, 'exists')."
+                f"{what} must not be or hold None, got None, which no value equals. To find the documents that have "
+                f"the key, use Compare({self.key!r}, 'exists')."
             )
         return _frozen(operand, what)
 
@@ -175,7 +180,7 @@ class Compare(Filter):
 
 
 def holds(value: Any, operator: str, operand: Any) -> bool:
-    """Return whether a metadata value (None for an absent one) satisfies the operator and its operand.
+    """Return whether a metadata value (None for an absent key) satisfies the operator and the operand.
 
     Example:
         >>> holds(True, "eq", 1), holds(1, "eq", 1.0), holds(None, "ne", 1), holds([], "is_empty", True)
@@ -209,7 +214,7 @@ def holds(value: Any, operator: str, operand: Any) -> bool:
 
 
 def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    """Return whether the value is a list of JSON."""
+    """Return whether the value stands for a JSON list."""
     return isinstance(value, (list, tuple))
 
 
@@ -250,14 +255,14 @@ def _checked(filters: tuple[Any, ...], what: str) -> tuple[Filter, ...]:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object as an operand, which can be hashed with the filter that holds it."""
+    """A JSON object as an operand. It is hashable, so that the filter that holds it is hashable."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
 
 
 def _frozen(operand: Any, what: str) -> Any:
-    """Return the operand with tuples for lists, checked to be JSON that Milvus can hold."""
+    """Return the operand with tuples in place of lists, or raise if it is not JSON that Milvus can hold."""
     if operand is None or isinstance(operand, bool):
         return operand
     if isinstance(operand, str):
@@ -269,7 +274,9 @@ def _frozen(operand: Any, what: str) -> Any:
         return int(operand)
     if isinstance(operand, float):
         if not math.isfinite(operand):
-            raise FilterError(f"{what} must be finite, got {operand}. JSON has no such number: leave it out.")
+            raise FilterError(
+                f"{what} must be finite, got {operand}. JSON has no such number. Leave the condition out."
+            )
         return float(operand)
     if is_list(operand):
         return tuple(_frozen(member, what) for member in operand)
@@ -277,7 +284,7 @@ def _frozen(operand: Any, what: str) -> Any:
         return _Object((key, _frozen(value, what)) for key, value in operand.items())
     raise FilterError(
         f"{what} must be JSON (a str, number, bool, list or dict of them), got {type(operand).__name__}. "
-        "Convert it as you did when you stored it."
+        "Convert it to the form in which you stored it."
     )
 
 
@@ -294,14 +301,15 @@ JOINS = {"$and": And, "$or": Or}
 
 
 def from_dict(conditions: Mapping[str, Any]) -> Filter:
-    """Return the filter that a dict in LangChain's usual form stands for.
+    """Return the filter for a dict in LangChain's usual form.
 
-    A key stands with a value (`{"tenant": "a"}`) or with operators (`{"year": {"$gte": 2000, "$lt": 2010}}`). `$and`
-    and `$or` take a list of dicts, `$not` one dict, of conditions or, below a key, of operators. Several entries hold
-    together. Operators are those of `Compare` with a `$`, so $eq $ne $gt $gte $lt $lte $in $nin $exists and more.
+    A key maps to a value (`{"tenant": "a"}`) or to operators (`{"year": {"$gte": 2000, "$lt": 2010}}`). `$and` and
+    `$or` take a list of dicts. `$not` takes one dict of conditions or, under a key, one dict of operators. All entries
+    of a dict must hold. The operators are those of `Compare` with a `$` in front: $eq, $ne, $gt, $gte, $lt, $lte, $in,
+    $nin, $exists and so on.
 
     Raises:
-        FilterError: A key or operator is not of this form; the message names it.
+        FilterError: A key or operator does not have this form. The message names it.
 
     Example:
         >>> from_dict({"tenant": "a", "year": {"$gte": 2000}}).matches({"tenant": "a", "year": 1999})
@@ -310,7 +318,9 @@ def from_dict(conditions: Mapping[str, Any]) -> Filter:
         Not(filter=Compare(key='tenant', operator='in', operand=('a', 'b'), column=False))
     """
     if not isinstance(conditions, Mapping):
-        raise FilterError(f"A filter must be a dict, got {type(conditions).__name__}. An expression is given as a str.")
+        raise FilterError(
+            f"A filter must be a dict, got {type(conditions).__name__}. Give a Milvus expression as a str."
+        )
     return _all_of([_condition(key, value) for key, value in conditions.items()])
 
 
@@ -322,7 +332,7 @@ def _condition(key: Any, value: Any) -> Filter:
     if key == "$not":
         return Not(from_dict(value))
     if isinstance(key, str) and key.startswith("$"):
-        raise FilterError(f"The operator {key!r} must stand below a key, or be $and, $or, $not. Write {{key: {{…}}}}.")
+        raise FilterError(f"The operator {key!r} must be $and, $or or $not, or be under a key. Write {{key: {{…}}}}.")
     if not isinstance(value, Mapping):
         return Compare(key, "eq", value)
     if not value:
