@@ -43,8 +43,8 @@ _SIMILAR = 7 / 8
 # ones to finish then waste little. Below this share of the budget, products are too small for full speed.
 _BATCHES_A_THREAD = 4
 _LEAST_BUDGET = 1 / 4
-# Tokens x weights of a lone batch that several threads may compute. With less, they gain a tenth at best, and lose
-# much beside a busy neighbour (25 tokens of the 4.4 M parameter model: 2.6 against 3.0 ms).
+# Tokens x weights of a lone batch that several threads may compute. With less, they gain a tenth at best (25 tokens of
+# the 4.4 M parameter model: 2.6 against 3.0 ms), and lose much beside a busy neighbour.
 _LEAST_SHARED_WORK = 5 * 10**8
 
 _T = TypeVar("_T")

@@ -13,7 +13,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from statistics import median
 from threading import Event, Lock
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +23,7 @@ __all__ = ["ThreadChoice", "apart", "spread"]
 _T = TypeVar("_T")
 # Trials that a choice looks back on: their median forgives one slow call.
 _TRIALS = 3
+_COLD = 2
 # Share of the time that trying the slower way may cost.
 _TRYING = 0.01
 # A slower way counts as at most this many times slower, so that it is tried again after some hundred calls: the
@@ -118,13 +118,15 @@ class ThreadChoice:
 
     Args:
         clock: Returns seconds.
+        cold: The number of first calls of each size and way that are not counted, because kernels compile in them.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, cold: int = _COLD) -> None:
         self._clock = clock
         self._lately: defaultdict[int, _Lately] = defaultdict(
             lambda: _Lately(deque(maxlen=_TRIALS), deque(maxlen=_TRIALS))
         )
+        self._cold: defaultdict[tuple[int, bool], int] = defaultdict(lambda: cold)
         self._since_trial: defaultdict[int, float] = defaultdict(float)  # seconds of the faster way
 
     def run(self, size: int, one: Callable[[], _T], several: Callable[[], _T]) -> _T:
@@ -150,21 +152,29 @@ class ThreadChoice:
         """Return whether the next call of a size is to use several threads."""
         lately = self._lately[size]
         if len(lately.several) < _TRIALS or len(lately.one) < _TRIALS:
-            return len(lately.several) <= len(lately.one)
-        one, several = median(lately.one), median(lately.several)
+            calls_of_several = len(lately.several) - self._cold[size, True]
+            return calls_of_several <= len(lately.one) - self._cold[size, False]
+        one, several = _median(lately.one), _median(lately.several)
         excess = min(abs(one - several), (_MOST_SLOWER - 1) * min(one, several))
         tries_slower = self._since_trial[size] * _TRYING > excess
         return (several < one) != tries_slower
 
     def note(self, size: int, several: bool, seconds: float) -> None:
         """Remember what a call of a size took."""
+        if self._cold[size, several]:
+            self._cold[size, several] -= 1
+            return
         lately = self._lately[size]
         mine, other = (lately.several, lately.one) if several else (lately.one, lately.several)
-        is_faster = bool(mine and other) and median(mine) <= median(other)
-        if other and not is_faster and seconds < median(other):
+        is_faster = bool(mine and other) and _median(mine) <= _median(other)
+        if other and not is_faster and seconds < _median(other):
             mine.clear()  # times have changed: both ways are tried anew
         mine.append(seconds)
         self._since_trial[size] = self._since_trial[size] + seconds if is_faster else 0.0
+
+
+def _median(seconds: deque[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]
 
 
 def _workers(threads: int) -> ThreadPoolExecutor:

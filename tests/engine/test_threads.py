@@ -132,7 +132,7 @@ class Machine:
 
 def test_a_choice_follows_what_is_faster():
     machine = Machine(one=3.0, several=2.0)
-    choice = ThreadChoice(clock=lambda: machine.now)
+    choice = ThreadChoice(clock=lambda: machine.now, cold=0)
     assert set(machine.run(choice, 6)) == {"one", "several"}
     assert machine.run(choice, 40) == ["several"] * 40
     machine.several = 20.0  # a neighbour comes
