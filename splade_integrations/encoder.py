@@ -28,10 +28,9 @@ from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 
 __all__ = ["SpladeEncoder"]
 
-# Texts that are tokenised, sorted by length and encoded together: enough for batches of similar length and to keep all
-# threads busy, and little to hold in memory.
+# Texts that are tokenised, sorted by length and encoded together: enough for batches of similar length, and little to
+# hold in memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
-_BLOCK_ROWS_A_THREAD = 128
 
 
 class SpladeEncoder:
@@ -59,8 +58,6 @@ class SpladeEncoder:
             windows, and noise beyond (Nguyen et al., arXiv:2305.18494).
         max_batch_tokens: Most tokens of a batch, padding included. It bounds memory. None suits the device.
         batch_size: Most texts of a batch. None leaves that to `max_batch_tokens`.
-        num_threads: Threads that compute, on a CPU. None takes the cores that this process may use, by affinity and by
-            its container's quota, or fewer if torch is set to fewer. torch's own settings stay as they are.
         query_prompt: Text to put before each query. None takes the repository's.
         document_prompt: Text to put before each document. None takes the repository's.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
@@ -106,7 +103,6 @@ class SpladeEncoder:
         revision: str | None = None,
         max_batch_tokens: int | None = None,
         batch_size: int | None = None,
-        num_threads: int | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         query_pruning: Pruning | None = None,
@@ -119,9 +115,7 @@ class SpladeEncoder:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        _check_at_least_one(
-            max_batch_tokens=max_batch_tokens, batch_size=batch_size, num_threads=num_threads, max_length=max_length
-        )
+        _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length)
         if not is_integer(max_windows) or max_windows < 1:
             raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. Leave it out for 3.")
         if long_documents not in get_args(LongDocuments):
@@ -132,7 +126,7 @@ class SpladeEncoder:
         _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
-        self._compute = resolve_compute(device, dtype, backend, num_threads)
+        self._compute = resolve_compute(device, dtype, backend)
         hub_options = {
             "revision": revision,
             "cache_dir": cache_dir,
@@ -179,11 +173,6 @@ class SpladeEncoder:
         """What computes the layers: "torch" or "openvino"."""
         return self._compute.backend
 
-    @property
-    def num_threads(self) -> int:
-        """Threads that compute, if the device is a CPU."""
-        return self._compute.num_threads
-
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode documents.
 
@@ -210,8 +199,7 @@ class SpladeEncoder:
             texts: Any iterable of str, such as a generator that reads a file.
             show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
             block_rows: Rows of a block. Texts of similar length within a block are batched together, so larger blocks
-                waste less padding. None is 2 048 on CUDA, where batches are larger, and elsewhere 512, or 128 for each
-                thread if there are more than four.
+                waste less padding. None is 2 048 on CUDA, where batches are larger, and 512 elsewhere.
         Yields:
             Blocks of `block_rows` rows, the last one fewer, in input order, each like a result of `encode_documents`.
             Texts are drawn at most one block ahead.
@@ -335,7 +323,7 @@ class SpladeEncoder:
             role,
             self._settings[role],
             texts,
-            block_rows=block_rows or max(_BLOCK_ROWS[self.device.type], _BLOCK_ROWS_A_THREAD * self.num_threads),
+            block_rows=block_rows or _BLOCK_ROWS[self.device.type],
             show_progress=show_progress,
             total=total,
         )

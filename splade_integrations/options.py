@@ -35,7 +35,6 @@ class EncoderOptions(TypedDict, total=False):
     revision: str | None
     max_batch_tokens: int | None
     batch_size: int | None
-    num_threads: int | None
     query_prompt: str | None
     document_prompt: str | None
     query_pruning: Pruning | None

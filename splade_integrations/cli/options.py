@@ -68,22 +68,10 @@ class ComputeOptions:
     backend: Annotated[
         str, typer.Option(help="torch, or openvino on a CPU (fastest with --dtype int8).", rich_help_panel="Model")
     ] = "torch"
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads that compute, on a CPU.", rich_help_panel="Model", show_default="the cores it may use"
-        ),
-    ] = None
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
         """Return these options and the `further` ones as keywords for `SpladeEncoder`, which checks their values."""
-        return {
-            **further,
-            "device": self.device,
-            "dtype": self.dtype,
-            "backend": cast("Backend", self.backend),
-            "num_threads": self.threads,
-        }
+        return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
 
     def check_dtype(self, dtype: str) -> None:
         """Raise ValueError unless the device exists and the backend supports this number type on it."""

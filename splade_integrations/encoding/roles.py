@@ -4,6 +4,7 @@ Knows model specs and what they load as; nothing of texts, prompts or pruning.
 """
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal
 
 from splade_integrations.encoding.lookup import LexicalRows, RowModel, load_token_weights
@@ -11,7 +12,6 @@ from splade_integrations.encoding.tokenizer import TextTokenizer, load_tokenizer
 from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.load import load_masked_lm
 from splade_integrations.engine.model import SpladeModel
-from splade_integrations.engine.process import ForkSafeLock
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.models.layouts import stated_positions
 from splade_integrations.models.repository import Repository, path_in
@@ -72,7 +72,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._compute = compute
         self._max_length = max_length
         self._limits = limits
-        self._loading = ForkSafeLock()
+        self._loading = Lock()
         self._tokenizers: dict[tuple[str, str], Any] = {}
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
@@ -140,7 +140,6 @@ class RoleEncoders(dict[Role, RoleEncoder]):
             padding_id=tokenizer.pad_token_id or 0,
             max_batch_tokens=self._limits.tokens,
             max_batch_texts=self._limits.texts,
-            num_threads=self._compute.num_threads,
         )
         tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
         loaded = RoleEncoder(tokenizer, tokenize, max_length, rows)

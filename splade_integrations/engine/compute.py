@@ -5,9 +5,7 @@ from typing import Literal, get_args
 
 import torch
 
-from splade_integrations.engine.cores import usable_cores
 from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, int8_weight_qmax
-from splade_integrations.engine.process import torch_threads
 
 __all__ = ["Backend", "Compute", "Device", "Dtype", "Precision", "ResolvedDevice", "ResolvedDtype", "resolve_compute"]
 
@@ -30,13 +28,11 @@ class Compute:
         device: The device that holds the weights.
         precision: The number type in which the products of the linear layers are computed.
         backend: The library that computes the layers: torch, or OpenVINO on a CPU.
-        num_threads: The number of threads that compute, on a CPU.
     """
 
     device: torch.device
     precision: Precision = "float32"
     backend: Backend = "torch"
-    num_threads: int = 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -59,9 +55,7 @@ class Compute:
         return self.backend == "openvino"
 
 
-def resolve_compute(
-    device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch", num_threads: int | None = None
-) -> Compute:
+def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch") -> Compute:
     """Resolve the device, dtype and backend that the user asks for.
 
     On a CPU and on MPS, the dtype "auto" means float32, whatever the checkpoint states. On CUDA it means float16, which
@@ -72,22 +66,17 @@ def resolve_compute(
         device: "auto", "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8", or torch's type.
         backend: "torch" or "openvino".
-        num_threads: Threads that compute, on a CPU. None takes the cores that this process may use, or fewer if torch
-            is set to fewer.
     Raises:
         ValueError: A value is unknown, this machine or the backend does not support it, or int8 would not be faster.
 
     Example:
-        >>> resolve_compute("cpu", num_threads=2)
-        Compute(device=device(type='cpu'), precision='float32', backend='torch', num_threads=2)
+        >>> resolve_compute("cpu")
+        Compute(device=device(type='cpu'), precision='float32', backend='torch')
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    if num_threads is None:
-        num_threads = min(torch.get_num_threads(), usable_cores())
-    with torch_threads(1):  # it may test products, and the caller's thread opens no pool: see `computing`
-        return Compute(resolved, _resolve_precision(dtype, resolved, backend), backend, num_threads)
+    return Compute(resolved, _resolve_precision(dtype, resolved, backend), backend)
 
 
 def _resolve_device(device: Device, backend: Backend) -> torch.device:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils import logging as transformers_logging
 
@@ -23,7 +23,7 @@ from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.heads import Decoder
 from splade_integrations.engine.model import MaskedLM
 from splade_integrations.engine.optimize import optimize
-from splade_integrations.engine.process import computing, keep_freed_memory, torch_threads
+from splade_integrations.engine.process import exact_float32, keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.models.repository import Repository
 
@@ -53,18 +53,17 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
     config = _load_config(repository, folder)
     if repository.trust_remote_code:
         logger.warning("%s may run code of its own, at revision %s.", name, getattr(config, "_commit_hash", None))
-    with _quiet_if_local(repository), torch_threads(1):  # the caller's thread opens no pool: see `computing`
+    with _quiet_if_local(repository):
         model = _load_weights(repository, folder, config, compute.weights_dtype)
-        model.eval().requires_grad_(False).to(compute.device)
+    model.eval().requires_grad_(False).to(compute.device)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     decoder, ignores_padding = optimize(name, model, compute)
     positions = _positions(model)
     if decoder is None:
-        return MaskedLM(model, None, config.vocab_size, positions, ignores_padding, weights)
+        return MaskedLM(model, None, config.vocab_size, positions, ignores_padding)
     weight, bias = decoder.weight.detach(), None if decoder.bias is None else decoder.bias.detach()
-    loaded = MaskedLM(model, Decoder(weight, bias), len(weight), positions, ignores_padding, weights)
+    loaded = MaskedLM(model, Decoder(weight, bias), len(weight), positions, ignores_padding)
     return replace(loaded, decoder=Decoder(weight, bias, centre=mean_hidden(loaded)))
 
 
@@ -77,7 +76,7 @@ def mean_hidden(model: MaskedLM) -> Tensor:
         (H,) float32; zeros if the mean is not finite.
     """
     tokens = min(_CENTRE_TOKENS, model.positions or _CENTRE_TOKENS)
-    with computing(model.device):
+    with exact_float32(model.device):
         ids = torch.arange(tokens, device=model.device).unsqueeze(0) * (model.embedded_tokens - 1) // tokens
         mean = model.hidden(ids, torch.ones_like(ids))[0].float().mean(dim=0)
         return mean if mean.isfinite().all() else torch.zeros_like(mean)
@@ -85,8 +84,7 @@ def mean_hidden(model: MaskedLM) -> Tensor:
 
 def read_torch_weight(path: Path) -> NDArray[np.float32]:
     """Read the tensor "weight" of a `.bin` file with torch's weights-only loader, which runs no code. float32."""
-    with torch_threads(1):
-        weight: NDArray[np.float32] = torch.load(path, weights_only=True)["weight"].float().numpy()
+    weight: NDArray[np.float32] = torch.load(path, weights_only=True)["weight"].float().numpy()
     return weight
 
 

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,8 +19,7 @@ from torch.nn.functional import linear
 
 from splade_integrations.engine.heads import Decoder, choose
 from splade_integrations.engine.heads.tiled import activate, splade_pool
-from splade_integrations.engine.process import HeapTrimmer, can_limit_threads, computing
-from splade_integrations.engine.threads import ThreadChoice, apart, spread
+from splade_integrations.engine.process import HeapTrimmer, exact_float32
 from splade_integrations.engine.transfer import CudaTransfer
 from splade_integrations.sparse import concatenate, from_dense, from_rows
 
@@ -39,13 +37,6 @@ _LOGITS_BYTES = 256 * 2**20
 # enough for products at full speed, takes no text that is shorter than seven eighths of its longest.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
-# A call's texts are spread over threads in batches of a smaller budget, so that each gets several of them: the last
-# ones to finish then waste little. Below this share of the budget, products are too small for full speed.
-_BATCHES_A_THREAD = 4
-_LEAST_BUDGET = 1 / 4
-# Tokens x weights of a lone batch that several threads may compute. With less, they gain a tenth at best (25 tokens of
-# the 4.4 M parameter model: 2.6 against 3.0 ms), and lose much beside a busy neighbour.
-_LEAST_SHARED_WORK = 5 * 10**8
 
 _T = TypeVar("_T")
 Progress = Callable[[int], object]  # told how many more texts are done
@@ -62,7 +53,6 @@ class MaskedLM:
         positions: The most tokens that it has positions for, or None if there is no limit.
         ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
             Fourier transform do not.
-        weights: Number of weights that multiply a token.
     """
 
     network: Any
@@ -70,7 +60,6 @@ class MaskedLM:
     dim: int
     positions: int | None
     ignores_padding: bool
-    weights: int
 
     @property
     def device(self) -> torch.device:
@@ -144,7 +133,6 @@ class SpladeModel:
         padding_id: The token id that padding has; the mask hides it.
         max_batch_tokens: Most tokens of a batch, padding included, or None for what suits device and model.
         max_batch_texts: Most texts of a batch, or None.
-        num_threads: Threads that compute, on a CPU.
     """
 
     def __init__(
@@ -156,11 +144,8 @@ class SpladeModel:
         padding_id: int,
         max_batch_tokens: int | None = None,
         max_batch_texts: int | None = None,
-        num_threads: int = 1,
     ) -> None:
         self.model = model
-        self._threads = num_threads if model.device.type == "cpu" and can_limit_threads() else 1
-        self._choice = ThreadChoice()
         self.dim = model.dim
         self._pooling_strategy, self._activation_function = pooling_strategy, activation_function
         self._padding_id = padding_id
@@ -173,7 +158,7 @@ class SpladeModel:
             self.max_batch_tokens = max(1, min(self.max_batch_tokens, _LOGITS_BYTES // (4 * self.dim)))
             self.head = None
         else:
-            with computing(model.device):
+            with exact_float32(model.device):
                 self.head = choose(model.decoder, pooling_strategy, activation_function)
         self.transfer = CudaTransfer(model.device) if model.device.type == "cuda" else None
         self._trimmer = HeapTrimmer() if model.device.type == "cpu" else None
@@ -193,12 +178,18 @@ class SpladeModel:
         rows: list[csr_array] = []
         positions: list[int] = []
         batches = deque(self._batches(ids))
-        for batch, encoded in self._encoded(batches, ids) if self.transfer is None else self._copied(batches, ids):
-            rows.append(_finite(encoded))
-            positions += batch
-            if self._trimmer is not None:
-                self._trimmer.after_batch()
-            progress(len(batch))
+        while batches:  # again if the last batch's rows did not fit the device
+            for batch, finish in _one_behind(self._started(batches, ids)):
+                finished = self._unless_out_of_memory(finish, batch, ids)
+                del finish  # it keeps the batch's weights on the device
+                if finished is None:
+                    batches.appendleft(batch)
+                    continue
+                rows.append(_finite(finished))
+                positions += batch
+                if self._trimmer is not None:
+                    self._trimmer.after_batch()
+                progress(len(batch))
         empty = [position for position, text_ids in enumerate(ids) if not text_ids]
         if empty:
             rows.append(from_rows([(np.empty(0, np.int32), np.empty(0, np.float32))] * len(empty), self.dim))
@@ -218,7 +209,7 @@ class SpladeModel:
             Positions in `ids` and shares. (K,) each.
         """
         device = self.model.device
-        with computing(device):
+        with exact_float32(device):
             batch = PaddedBatch.of([ids], device, self._padding_id)
             wanted = torch.as_tensor(terms, dtype=torch.long, device=device)
             logits = self.model.logits(batch.input_ids, batch.attention_mask, wanted)[0].float()  # (L, K)
@@ -232,99 +223,45 @@ class SpladeModel:
     def _batches(self, ids: Sequence[list[int]]) -> Iterator[list[int]]:
         """Yield the positions in `ids` of each batch, skipping texts without tokens (some tokenizers add none)."""
         present = [position for position, text_ids in enumerate(ids) if text_ids]
-        lengths = [len(ids[position]) for position in present]
-        budget = self.max_batch_tokens
-        if self._threads > 1:
-            budget = min(budget, max(int(budget * _LEAST_BUDGET), sum(lengths) // (_BATCHES_A_THREAD * self._threads)))
         for batch in token_budget_batches(
-            lengths,
-            max_batch_tokens=budget,
+            [len(ids[position]) for position in present],
+            max_batch_tokens=self.max_batch_tokens,
             max_batch_texts=self._max_batch_texts,
             equal_lengths=not self.model.ignores_padding,
         ):
             yield [present[place] for place in batch]
 
-    def _encoded(self, batches: deque[list[int]], ids: Sequence[list[int]]) -> Iterator[tuple[list[int], csr_array]]:
-        """Encode the batches, and yield each with its rows as it is done: in threads if there are several batches."""
-        if len(batches) > 1 and self._threads > 1:
-            yield from spread(lambda: self._encode_next(batches, ids), min(self._threads, len(batches)))
-            return
-        if batches and self._threads > 1:
-            tokens = sum(len(ids[position]) for position in batches[0])
-            if tokens * self.model.weights >= _LEAST_SHARED_WORK:
-                encoded = self._choice.run(
-                    tokens,
-                    lambda: self._encode_next(batches, ids),
-                    lambda: apart(lambda: self._encode_next(batches, ids, self._threads)),
-                )
-                if encoded is not None:
-                    yield encoded
-        while (encoded := self._encode_next(batches, ids)) is not None:
-            yield encoded
-
-    def _encode_next(
-        self, batches: deque[list[int]], ids: Sequence[list[int]], threads: int = 1
-    ) -> tuple[list[int], csr_array] | None:
-        """Take the next batch and encode it, halved until it fits the memory. Return it with its rows, if any is left.
-
-        Several threads may call it at once.
-        """
-        while (batch := self._next(batches, ids)) is not None:
-            texts = [ids[position] for position in batch]
-            rows = self._unless_out_of_memory(partial(self._rows, texts, threads), batch, ids)
-            if rows is not None:
-                return batch, rows
-            batches.appendleft(batch)
-        return None
-
-    def _copied(self, batches: deque[list[int]], ids: Sequence[list[int]]) -> Iterator[tuple[list[int], csr_array]]:
-        """Encode the batches on a GPU, and yield each with its rows, copied while the GPU computes the next one."""
-        while batches:  # again if the last batch's rows did not fit the device
-            for batch, finish in _one_behind(self._started(batches, ids)):
-                rows = self._unless_out_of_memory(finish, batch, ids)
-                del finish  # it keeps the batch's weights on the device
-                if rows is None:
-                    batches.appendleft(batch)
-                else:
-                    yield batch, rows
-
     def _started(
         self, batches: deque[list[int]], ids: Sequence[list[int]]
     ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
-        """Take the batches, start each on a GPU, and yield it with a function that waits for its rows."""
-        while (batch := self._next(batches, ids)) is not None:
-            texts = [ids[position] for position in batch]
-            started = self._unless_out_of_memory(partial(self._start, texts), batch, ids)
+        """Take the batches, start each, and yield it with a function that waits for its rows.
+
+        A batch that does not fit the device's memory is halved until it does, and so is every later one.
+        """
+        while batches:
+            batch = batches.popleft()
+            if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self.max_batch_tokens:  # the first is the longest
+                half = (len(batch) + 1) // 2
+                batches.extendleft((batch[half:], batch[:half]))
+                continue
+
+            def start(batch: list[int] = batch) -> Callable[[], csr_array]:
+                weights = self._term_weights([ids[position] for position in batch])
+                if self.transfer is not None:
+                    return self.transfer.start(weights)
+                rows = from_dense(weights.cpu().numpy())
+                return lambda: rows
+
+            started = self._unless_out_of_memory(start, batch, ids)
             if started is None:
                 batches.appendleft(batch)
             else:
                 yield batch, started
 
-    def _next(self, batches: deque[list[int]], ids: Sequence[list[int]]) -> list[int] | None:
-        """Take the next batch, or None. If memory ran out, it is halved until it is within what did fit."""
-        while True:
-            try:
-                batch = batches.popleft()
-            except IndexError:  # not `while batches`: another thread may take the last one
-                return None
-            if len(batch) == 1 or len(batch) * len(ids[batch[0]]) <= self.max_batch_tokens:  # the first is the longest
-                return batch
-            half = (len(batch) + 1) // 2
-            batches.extendleft((batch[half:], batch[:half]))
-
-    def _rows(self, ids: list[list[int]], threads: int) -> csr_array:
-        """Encode one batch with this many threads for each product. (B, V)."""
-        return from_dense(self._term_weights(ids, threads).cpu().numpy())
-
-    def _start(self, ids: list[list[int]]) -> Callable[[], csr_array]:
-        """Start one batch on a GPU, and return a function that waits for its rows."""
-        assert self.transfer is not None
-        return self.transfer.start(self._term_weights(ids))
-
-    def _term_weights(self, ids: list[list[int]], threads: int = 1) -> Tensor:
+    def _term_weights(self, ids: list[list[int]]) -> Tensor:
         """Run one batch through the model. (B, V) float32."""
         device = self.model.device
-        with computing(device, threads):
+        with exact_float32(device):
             batch = PaddedBatch.of(ids, device, self._padding_id)
             if self.head is None:
                 logits = self.model.logits(batch.input_ids, batch.attention_mask)

@@ -3,10 +3,9 @@
 Knows the layers of `layers.py`, torch, and OpenVINO, which is imported when such layers are made.
 """
 
-import os
 from collections.abc import Sequence
-from functools import partial
 from math import gcd
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -22,20 +21,18 @@ from splade_integrations.errors import UnsupportedModelError
 __all__ = ["OpenVinoLayers", "use_openvino"]
 
 
-def use_openvino(backbone: Any, precision: Precision, threads: int) -> bool:
+def use_openvino(backbone: Any, precision: Precision) -> bool:
     """Let OpenVINO compute the fused layers of a backbone.
 
     Args:
         backbone: A transformers model without its head, on a CPU, in float32.
         precision: As `OpenVinoLayers`.
-        threads: As `OpenVinoLayers`.
     Returns:
         Whether there were any.
     """
     for name, module in backbone.named_children():
         if isinstance(module, FusedLayers):
-            layers = [cast(FusedLayer, layer) for layer in module.layer]
-            setattr(backbone, name, OpenVinoLayers(layers, precision, threads))
+            setattr(backbone, name, OpenVinoLayers([cast(FusedLayer, layer) for layer in module.layer], precision))
             return True
     return False
 
@@ -44,27 +41,23 @@ class OpenVinoLayers(nn.Module):
     """Replaces a transformers encoder on a CPU and takes the same call.
 
     In int8 each token has its own scales, one for each half of its width, so that a result depends on no other token's
-    range. Between the products it computes in bfloat16 if the processor has it.
-
-    The layers are compiled twice: for threads that each compute alone, and for one call over several threads. A call
-    takes the latter if torch is set to several threads in the calling thread.
+    range. Between the products it computes in bfloat16 if the processor has it. It uses as many threads as torch has
+    when the layers are made.
 
     Args:
         layers: The layers, whose float32 weights are copied.
         precision: What products are computed in: "float32", "bfloat16" or "int8".
-        threads: Threads that compute.
     Raises:
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
         UnsupportedModelError: An activation is not GELU.
     """
 
-    def __init__(self, layers: Sequence[FusedLayer], precision: Precision, threads: int) -> None:
+    def __init__(self, layers: Sequence[FusedLayer], precision: Precision) -> None:
         super().__init__()
         check_installed("openvino")
         with require_extra("openvino", module="backend='openvino'"):
             import openvino
-        # Not bound to cores, where another process may be busy, or bound as well.
-        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         if precision == "int8":
             # How many elements share a scale: half of a token's. That takes the same time as sharing one among all, and
             # rounds a tenth less. If it is left out, or not a multiple of 16, only weights are int8 and products wider.
@@ -73,23 +66,8 @@ class OpenVinoLayers(nn.Module):
         else:
             settings["INFERENCE_PRECISION_HINT"] = "f32" if precision == "float32" else "bf16"
         graph = _GraphBuilder(int8=precision == "int8").graph(layers)
-        compile_model = partial(openvino.Core().compile_model, graph, "CPU")
-        self._together = _Requests(compile_model({**settings, "NUM_STREAMS": 1}))
-        self._apart = self._together
-        self._process = os.getpid()
-        if threads > 1:
-            self._apart = _Requests(compile_model({**settings, "NUM_STREAMS": threads}))
-            # OpenVINO 2026.4 gives other numbers with several streams in int8 at a hidden size of 32. With one stream
-            # the threads wait for each other.
-            if not self._agree(layers[0].output.out_features):
-                self._apart = _Requests(compile_model({**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}))
-
-    def _agree(self, width: int) -> bool:
-        """Return whether both compiled models give the same, but for roundings that tip."""
-        hidden = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
-        inputs = [hidden.numpy(), torch.ones(1, 1, 1, 8, dtype=torch.bool, device="cpu").numpy()]
-        together, apart = self._together.infer(inputs), self._apart.infer(inputs)
-        return bool(abs(together - apart).mean() < 0.1 * abs(together).mean())
+        self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        self._lock = Lock()  # a request serves one thread at a time, and uses all processors
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
         """Turn hidden states, (B, L, H) float32, into the last ones. The mask: (B, 1, L or 1, L), or None for none."""
@@ -98,36 +76,9 @@ class OpenVinoLayers(nn.Module):
         longest = rounded_up(length)
         seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
-        if os.getpid() != self._process:
-            # A model of several streams waits for ever in a forked child. The other one computes in the calling
-            # thread there, one call at a time.
-            self._process, self._apart = os.getpid(), self._together
-        requests = self._apart if torch.get_num_threads() == 1 else self._together
-        outputs = requests.infer([pad_rows(hidden_states, longest).numpy(), seen.numpy()])
+        with self._lock:
+            outputs = self._request.infer([pad_rows(hidden_states, longest).numpy(), seen.numpy()])[0]
         return EncoderOutput(last_hidden_state=torch.from_numpy(outputs)[:, :length])
-
-
-class _Requests:
-    """The infer requests of a compiled model, one for each thread that calls at the same time.
-
-    Args:
-        compiled: The compiled model.
-    """
-
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        self._idle: list[Any] = []  # append and pop are atomic: no lock to survive a fork
-
-    def infer(self, inputs: list[Any]) -> Any:
-        """Return the first output."""
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        try:
-            return request.infer(inputs)[0]
-        finally:
-            self._idle.append(request)
 
 
 def _seen(mask: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from splade_integrations.engine.int8_linear import Int8Linear
 from splade_integrations.engine.kernels import kernels_run
 from splade_integrations.engine.layers import PackedLinear, fuse_layers, use_norm_kernel
 from splade_integrations.engine.openvino import use_openvino
-from splade_integrations.engine.process import computing
+from splade_integrations.engine.process import exact_float32
 from splade_integrations.errors import UnsupportedModelError
 
 __all__ = ["Linears", "optimize", "packing_pays"]
@@ -47,7 +47,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)
-    with computing(compute.device):
+    with exact_float32(compute.device):
         expected = probe()
         ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
         fused = _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
@@ -161,7 +161,7 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
 
 def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, compute: Compute) -> Tensor:
     """Let OpenVINO compute the backbone's layers. Return the probe's new output: in float32 the same as before."""
-    if not use_openvino(model.base_model, compute.precision, compute.num_threads):
+    if not use_openvino(model.base_model, compute.precision):
         raise UnsupportedModelError(
             f"{name!r} must have the layers that transformers has for BERT, RoBERTa, DistilBERT or their kin for "
             f"backend='openvino', got others, of model type {model.config.model_type!r}. Use backend='torch'."

@@ -14,7 +14,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from pymilvus import DataType, MilvusClient
 from scipy.sparse import csr_array, load_npz
 
-from splade_integrations import Pruning, SpladeEncoder, to_dicts
+from splade_integrations import Pruning, to_dicts
 from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
 from splade_integrations.cli.blocks import encode_blocks
@@ -484,7 +484,7 @@ class TestExplainAndInfo:
 
 
 COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info"]
-MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--threads", "--max-active-dims", "--max-length"]
+MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-length"]
 
 
 class TestHelp:
@@ -503,7 +503,7 @@ class TestHelp:
             ("index", MODEL_OPTIONS),
             ("explain", MODEL_OPTIONS),
             ("evaluate", MODEL_OPTIONS),
-            ("search", MODEL_OPTIONS[:4]),
+            ("search", MODEL_OPTIONS[:3]),
         ],
     )
     def test_model_options_have_a_section(self, command, options, capsys):
@@ -524,17 +524,3 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
         assert done.stderr.splitlines()[-1] == "[]"
-
-
-def test_threads_are_those_of_the_encoder(corpus, tmp_path, encoder, monkeypatch, capsys):
-    made = []
-    own = SpladeEncoder.__init__
-    monkeypatch.setattr(SpladeEncoder, "__init__", lambda self, *a, **k: made.append(k) or own(self, *a, **k))
-    assert (
-        run(["encode", str(corpus), "-m", encoder.model_name, "--threads", "1", "-o", str(tmp_path / "out.jsonl")]) == 0
-    )
-    assert [options["num_threads"] for options in made] == [1]
-    assert (
-        run(["encode", str(corpus), "-m", encoder.model_name, "--threads", "0", "-o", str(tmp_path / "no.jsonl")]) == 2
-    )
-    assert "num_threads must be an int of at least 1" in capsys.readouterr().err
