@@ -1,7 +1,7 @@
 """`SpladeEncoder`: texts in, term weights out. It connects models/, engine/ and encoding/.
 
 texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) -> csr_array.
-Knows nothing of Milvus or the frameworks. `reference.py` shows the same in twenty lines.
+This module knows nothing of Milvus or the frameworks. `reference.py` shows the same in twenty lines.
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,15 +49,17 @@ class SpladeEncoder:
             in quality.
         backend: "torch", or "openvino" for the layers of BERT, RoBERTa, DistilBERT and their kin on a CPU, which is
             fastest in int8. It needs the extra "openvino".
-        max_length: Most tokens of a text, special tokens included; longer texts are cut, with one warning per call.
+        max_length: The largest number of tokens of a text, special tokens included. Longer texts are cut, with one
+            warning per call.
             None takes the model's own limit.
         revision: Branch, tag or commit of a hub repository.
         long_documents: What happens to a document of more than `max_length` tokens. "truncate" cuts it. "max" reads it
             in windows of `max_length`, each repeating an eighth of the one before, and takes each term's maximum.
-        max_windows: Most windows of a document; the rest is cut. The literature finds gains up to two or three
-            windows, and noise beyond (Nguyen et al., arXiv:2305.18494).
-        max_batch_tokens: Most tokens of a batch, padding included. It bounds memory. None suits the device.
-        batch_size: Most texts of a batch. None leaves that to `max_batch_tokens`.
+        max_windows: The largest number of windows of a document; the rest is cut. The literature finds gains up to two
+            or three windows, and noise beyond (Nguyen et al., arXiv:2305.18494).
+        max_batch_tokens: The largest number of tokens of a batch, padding included. It bounds memory. None takes a
+            number that suits the device.
+        batch_size: The largest number of texts of a batch. None leaves that to `max_batch_tokens`.
         query_prompt: Text to put before each query. None takes the repository's.
         document_prompt: Text to put before each document. None takes the repository's.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
@@ -165,12 +167,12 @@ class SpladeEncoder:
 
     @property
     def dtype(self) -> ResolvedDtype:
-        """What the linear layers compute in; term weights are float32 in any case."""
+        """The number type in which the linear layers compute. Term weights are always float32."""
         return self._compute.dtype
 
     @property
     def backend(self) -> Backend:
-        """What computes the layers: "torch" or "openvino"."""
+        """The library that computes the layers: "torch" or "openvino"."""
         return self._compute.backend
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
@@ -214,7 +216,7 @@ class SpladeEncoder:
 
         Args:
             embeddings: Rows of term weights. (N, dim), or one row of (dim,).
-            top_k: Most terms per row. None gives all.
+            top_k: The largest number of terms per row. None gives all.
         Returns:
             For each row (token, weight) by falling weight, ties by token id.
         Raises:

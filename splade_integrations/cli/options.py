@@ -47,7 +47,8 @@ DenseModel = Annotated[
     ),
 ]
 Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet or plain lines; - reads lines from stdin.")
+    str,
+    typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet or plain lines. Use - to read lines from stdin."),
 ]
 Uri = Annotated[str, typer.Option(help="Milvus: a file that ends in .db, or http://host:19530.")]
 Token = Annotated[

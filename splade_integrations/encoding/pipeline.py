@@ -1,6 +1,6 @@
 """Texts through one encoder, block by block: prompt, tokenising ahead, windows, special terms, pruning, progress.
 
-Knows the encoder of a role and its rows; nothing of repositories, devices or adapters.
+This module knows the encoder of a role and its rows. It knows nothing of repositories, devices or adapters.
 """
 
 import logging
@@ -33,7 +33,7 @@ class RoleSettings:
 
     Args:
         prompt: Text to put before each text.
-        max_windows: Most windows of a text; 1 cuts it at the model's length.
+        max_windows: The largest number of windows of a text; 1 cuts it at the model's length.
         drops_special_terms: Whether the terms of special tokens are left out.
         pruning: Which terms of a row are kept.
     """
@@ -59,7 +59,7 @@ def stream_rows(
     Args:
         encoders: The encoder of each role. The one wanted may have to load when the first row is asked for.
         role: "document" or "query".
-        settings: What is done beside its own work.
+        settings: What is done in addition to encoding.
         texts: The texts, drawn at most one block ahead.
         block_rows: Rows of a block.
         show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
@@ -97,7 +97,7 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
 
     Args:
         function: What to compute; it may not depend on its thread.
-        items: What to compute it of.
+        items: The arguments, one for each call.
 
     Example:
         >>> list(one_ahead(len, ["a", "bc"]))

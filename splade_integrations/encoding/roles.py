@@ -1,6 +1,6 @@
-"""What encodes documents and what encodes queries: loaded on first use, each transformer once.
+"""The encoders of documents and of queries. Each is loaded on first use, and each transformer is loaded only once.
 
-Knows model specs and what they load as; nothing of texts, prompts or pruning.
+This module knows model specs and what they load as. It knows nothing of texts, prompts or pruning.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class RoleEncoder:
     Args:
         tokenizer: The tokenizer of transformers.
         tokenize: Texts to token ids.
-        max_length: Most tokens of a text.
-        rows: Token ids to rows.
+        max_length: The largest number of tokens of a text.
+        rows: The model that turns token ids into rows.
     """
 
     tokenizer: Any
@@ -46,7 +46,7 @@ class RoleEncoder:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """Most tokens, padding included, and most texts of a batch. None leaves it to the model and the device."""
+    """The largest numbers of tokens (padding included) and of texts in a batch. None leaves a limit to the model."""
 
     tokens: int | None = None
     texts: int | None = None
@@ -59,8 +59,8 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         model_name: The name under which the model was requested, for messages.
         spec: What the model is.
         compute: Where and how it computes.
-        max_length: Most tokens of a text, or None for the model's own limit.
-        limits: Of batches.
+        max_length: The largest number of tokens of a text, or None for the model's own limit.
+        limits: The limits on the size of a batch.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class RoleEncoders(dict[Role, RoleEncoder]):
             return self[role]
 
     def max_length(self) -> int:
-        """Return the most tokens of a document, special ones included. It loads no transformer.
+        """Return the largest number of tokens of a document, including special tokens. This loads no transformer.
 
         Raises:
-            ValueError: More was asked for than the model has positions for.
+            ValueError: The requested length exceeds the number of positions of the model.
         """
         spec = self._spec.document.transformer
         if spec is None or "document" in self:
@@ -153,8 +153,8 @@ def _check_one_vocabulary(model_name: str, encoder: RoleEncoder, other: RoleEnco
     )
     if not same:
         raise UnsupportedModelError(
-            f"{model_name!r} must have one vocabulary for documents and queries, got {other.dim} and {encoder.dim} "
-            "terms that are not the same. Use a complete SPLADE model."
+            f"{model_name!r} must have one vocabulary for documents and queries, got two different ones, of "
+            f"{other.dim} and {encoder.dim} terms. Use a complete SPLADE model."
         )
 
 

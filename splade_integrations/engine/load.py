@@ -1,6 +1,6 @@
 """Loads a masked-LM checkpoint safely, or says why it has no SPLADE weights.
 
-Knows transformers' models and torch, nothing of texts, batches or pooling.
+This module knows transformers' models and torch, and nothing of texts, batches or pooling.
 """
 
 import logging

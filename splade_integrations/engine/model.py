@@ -1,6 +1,6 @@
 """A masked LM at work: token ids to hidden states, logits and, batch by batch, rows of term weights.
 
-Knows tensors and token ids; nothing of texts, prompts, tokenizers or pruning.
+This module knows tensors and token ids. It knows nothing of texts, prompts, tokenizers or pruning.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # Tokens x hidden size of a batch. On a CPU activations stay in its caches (1 024 tokens of BERT-base); a GPU gets
 # enough work to fill it.
 _BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
-# Most bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
+# The largest numbers of bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
 _BLOCK_BYTES = 64 * 2**20
 _LOGITS_BYTES = 256 * 2**20
 # A few texts of many lengths are mostly padding in one batch. So a batch that fills an eighth of the budget, which is
@@ -131,8 +131,9 @@ class SpladeModel:
         pooling_strategy: "max" or "sum".
         activation_function: "relu" or "log1p_relu".
         padding_id: The token id that padding has; the mask hides it.
-        max_batch_tokens: Most tokens of a batch, padding included, or None for what suits device and model.
-        max_batch_texts: Most texts of a batch, or None.
+        max_batch_tokens: The largest number of tokens of a batch, padding included, or None for what suits device and
+            model.
+        max_batch_texts: The largest number of texts of a batch, or None.
     """
 
     def __init__(
@@ -303,8 +304,9 @@ def token_budget_batches(
 
     Args:
         lengths: Tokens of each text, special tokens included.
-        max_batch_tokens: Most tokens of a batch, padding included: texts x longest. A longer text goes alone.
-        max_batch_texts: Most texts of a batch.
+        max_batch_tokens: The largest number of tokens of a batch, padding included: texts x longest. A longer text gets
+            a batch of its own.
+        max_batch_texts: The largest number of texts of a batch.
         equal_lengths: Never put texts of different lengths together, so that there is no padding at all.
     Yields:
         Positions in `lengths`; every position exactly once.

@@ -46,7 +46,7 @@ class OpenVinoLayers(nn.Module):
 
     Args:
         layers: The layers, whose float32 weights are copied.
-        precision: What products are computed in: "float32", "bfloat16" or "int8".
+        precision: The number type of the products: "float32", "bfloat16" or "int8".
     Raises:
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
         UnsupportedModelError: An activation is not GELU.

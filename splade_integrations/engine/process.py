@@ -1,6 +1,6 @@
 """What a batch shares with its process: the settings of float32 arithmetic, and the memory that malloc keeps.
 
-Knows torch and the process, nothing of models.
+This module knows torch and the process, and nothing of models.
 """
 
 import ctypes

@@ -24,7 +24,7 @@ class System:
             baseline.
         weights: {retriever: weight} of a fusion by weights, and None for other systems.
         tuned_on: The queries on which the weights were chosen, or "" for equal weights.
-        latency_ms: The median time of one query, encoding and search, in milliseconds. None if it was not measured.
+        latency_ms: The median time to encode and search one query, in milliseconds. None if it was not measured.
         queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule.
         values: The first measure of each query. (Q,).
     """

@@ -67,7 +67,7 @@ def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, 
 
     Args:
         rows: N rows.
-        texts: The N texts that were embedded. The sparse vector of a text without a word becomes a placeholder.
+        texts: The N texts that were embedded. If a text has no words, its sparse vector is a placeholder.
         made: {side: N vectors}.
     Raises:
         ValueError: The number of a side's vectors is not N.

@@ -34,7 +34,7 @@ def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()
 
     Args:
         filters: Filters with any operator and condition. No condition means AND.
-        hidden: The metadata keys under which the collection keeps other values.
+        hidden: The metadata keys that cannot be filtered on, because the collection keeps values of its own under them.
     Raises:
         FilterError: A filter has no value or asks for a hidden key, or a group has no filters. The message names the
             key, or the position of the group.

@@ -19,7 +19,7 @@ __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "r
 # maximum is taken. With larger tiles the product reads its factors less often, and a GPU works for longer than a launch
 # takes.
 TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
-# The same for products with unsigned weights. Processors that have only AVX2 compute these, and have smaller caches.
+# The same for products with unsigned weights. These run on processors that have only AVX2, whose caches are smaller.
 _UNSIGNED_TILE_CELLS = 2**20
 TILE_TOKENS = 2048
 # Up to this number of tokens, an int8 product is faster with the weight as its right operand.

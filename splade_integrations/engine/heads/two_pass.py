@@ -63,7 +63,7 @@ class TwoPassHead:
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
     Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). One scale S serves all tokens of a
-    text. So the maximum over tokens may be taken of the integers, or of the integers rounded to float32. By
+    text. So it is enough to take the maximum over tokens of the integers, or of the integers rounded to float32. By
     Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. Let M denote
     the maximum over t. Then the float32 maximum, with the bias added, is positive only if
 
