@@ -1,6 +1,6 @@
 """BERT's layers computed by OpenVINO, which multiplies, rescales and rounds in one pass; torch takes several.
 
-Knows the layers of `layers.py`, torch, and OpenVINO, which is imported when such layers are made.
+This module knows the layers of `layers.py`, torch, and OpenVINO, which is imported when such layers are made.
 """
 
 from collections.abc import Sequence

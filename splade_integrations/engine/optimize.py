@@ -1,8 +1,8 @@
 """Makes a loaded masked LM fast: it replaces layers by faster ones, and takes off the decoder for a head to compute.
 
-A model is known by what it does. A change stays only if a probe, two short texts of which one is padded, gives what it
-gave before. Only intended rounding (int8, and 16 bits in OpenVINO) is not checked. Knows transformers' models and
-torch, nothing of files, pooling or users' texts.
+Each change is checked by a probe of two short texts, one of them padded. A change stays only if the probe's output is
+the same as before. Only intended rounding (int8, and 16 bits in OpenVINO) is not checked. This module knows
+transformers' models and torch, and nothing of files, pooling or users' texts.
 """
 
 import logging
