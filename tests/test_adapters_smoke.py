@@ -1,6 +1,7 @@
-"""Hybrid search through each adapter in this environment: add, search each vector field, reopen. Every lane runs this.
+"""Hybrid search through each adapter that is installed here: add texts, search each vector field, reopen the store.
 
-All further tests are in tests/langchain and tests/llama_index. Some of those pass only on milvus-lite 3.
+This file also runs with milvus-lite 2. The other tests of the adapters are in tests/langchain and tests/llama_index.
+Some of them pass only on milvus-lite 3.
 """
 
 import importlib.metadata
@@ -17,7 +18,7 @@ TEXTS = {
     "hopper": "Grace Hopper made the first compiler.",
 }
 QUESTION = "Who cracked the Enigma code?"
-# milvus-lite 2.5.1 and servers before 2.6 know only the old name of the fusion, and `hybrid_milvus` says so.
+# With milvus-lite 2, the LangChain test names the default fusion and its parameter explicitly.
 OLD = importlib.metadata.version("milvus-lite").startswith("2.")
 FUSION = {"ranker_type": "rrf", "ranker_params": {"k": 60}} if OLD else {}
 
@@ -31,14 +32,14 @@ def needs(module, reason):
 
 
 def word_vector(text):
-    """Return a dense embedding that counts words, so texts that share words are close."""
-    counts = np.full(64, 0.01)  # so that even a text without words has a direction
+    """Return a dense embedding that counts words. Texts that share words get vectors that are close."""
+    counts = np.full(64, 0.01)  # more than 0, because a text without words must also have a direction
     for word in re.findall(r"\w+", text.lower()):
         counts[zlib.crc32(word.encode()) % 64] += 1
     return (counts / np.linalg.norm(counts)).tolist()
 
 
-@needs("langchain_milvus", "langchain-milvus is not installed in this lane")
+@needs("langchain_milvus", "langchain-milvus is not installed in this environment")
 def test_langchain(encoder, tmp_path):
     from langchain_core.embeddings import Embeddings
 
@@ -62,7 +63,7 @@ def test_langchain(encoder, tmp_path):
         assert {found.id for found in opened.similarity_search(QUESTION, k=4, **FUSION)} == {*TEXTS, "empty"}
 
 
-@needs("llama_index.core", "LlamaIndex is not installed in this lane")
+@needs("llama_index.core", "LlamaIndex is not installed in this environment")
 def test_llama_index(encoder, tmp_path):
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode

@@ -1,4 +1,7 @@
-"""Rooms import only the rooms below them, heavy packages stay where they belong, and the picture is up to date."""
+"""Each room imports only rooms below it, only some rooms import heavy packages, and the picture is up to date.
+
+A room is a folder of the package, or a module at its root. CONTRIBUTING.md shows a picture of all rooms.
+"""
 
 import shutil
 import subprocess
@@ -47,7 +50,7 @@ def test_what_breaks_the_rules_is_found(tmp_path, file, line, fault):
     ],
 )
 def test_light_doors(code):
-    """Importing these modules loads neither torch nor transformers. Only loading an encoder does."""
+    """Importing these modules loads neither torch nor transformers. Only loading an encoder loads them."""
     code += "; import sys; print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks. No test asserts a time."""
+"""Tests of the arithmetic of the benchmarks. No test asserts a time."""
 
 import argparse
 import os
@@ -36,7 +36,7 @@ def test_rounds_are_interleaved():
 
 
 def test_flops_are_the_models_weights_twice(model_folder):
-    # BERT-base: 85 M weights in the layers' matrices, 0.6 M in the transform, 23.4 M in the decoder.
+    # BERT-base has 85 M weights in the layers' matrices, 0.6 M in the head's transform, and 23.4 M in its decoder.
     assert flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522) == 2 * (
         12 * 12 * 768**2 + 768**2 + 768 * 30522
     )

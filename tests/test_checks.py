@@ -1,4 +1,4 @@
-"""The checks on small inputs: each passes on correct input, and what it computes is correct."""
+"""Tests of the checks on small inputs: each check passes on correct input, and computes correct figures."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from splade_integrations.evaluation import Dataset
 
 @pytest.fixture(autouse=True)
 def logs_as_before():
-    """A check silences the package's logs for its own process."""
+    """Restore the log level of the package, because a check silences the package's logs in the whole process."""
     logger = logging.getLogger("splade_integrations")
     level = logger.level
     yield

@@ -48,7 +48,7 @@ def assert_close(rows, expected):
 
 
 def test_values_are_the_encoders_in_order_as_plain_numbers(adapter, made, encoder, some_texts):
-    some_texts = [text for text in some_texts if text.strip()]  # a blank one has no terms, or Milvus's placeholder
+    some_texts = [text for text in some_texts if text.strip()]  # a blank text has no terms, or a placeholder
     for rows, matrix in [
         (adapter.documents(made, some_texts), encoder.encode_documents(some_texts)),
         (adapter.queries(made, some_texts), encoder.encode_queries(some_texts)),
@@ -140,7 +140,7 @@ def test_async_queries_that_arrive_together_are_encoded_together(adapter):
     assert found == [adapter.queries(adapters[0], [text]) for text in texts]
     batches = encoder.batches[: -len(texts)]
     assert sum(batches) == 40
-    assert len(batches) < 20, "there are as many batches as queries: none waited together"
+    assert len(batches) < 20, "there are as many batches as queries, so no two queries were encoded together"
     apart = adapter.of_encoder(encoder=encoder, dynamic_batching=False)
     encoder.batches.clear()
     asyncio.run(adapter.aqueries(apart, ["a"]))

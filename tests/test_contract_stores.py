@@ -1,4 +1,4 @@
-"""The behaviour that both hybrid stores share, on milvus-lite files and on the server at MILVUS_URI, if it is set."""
+"""The behaviour that both hybrid stores share, on milvus-lite files and, if MILVUS_URI is set, on that server."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ def place(request, tmp_path):
         yield {"uri": str(tmp_path / "test.db")}
         return
     if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
     options = server_options()
     yield options
     client = MilvusClient(uri=options["uri"], token=options["token"])
@@ -67,7 +67,8 @@ def test_a_document_is_found_by_a_word_of_its_metadata_alone(adapter, place):
     adapter.add(store, ANIMALS)
     assert adapter.search(store, "Lovelace", "sparse") == ["cat"]
     assert adapter.search(store, "Lovelace")[0] == "cat"
-    # The dense model embedded the text with its metadata, so a search for exactly this text finds the document first.
+    # The dense model embedded the text together with its metadata, so a search for this whole string finds the
+    # document first.
     embedded = adapter.embedded(*ANIMALS[0])
     assert embedded != ANIMALS[0][1]
     assert adapter.search(store, embedded, "dense", k=1) == ["cat"]
@@ -135,7 +136,7 @@ def test_documents_are_encoded_in_chunks(adapter, place):
 
 def test_two_stores_over_one_file_may_write_and_delete_at_once(adapter, lite):
     encoder = WordCounts()
-    # All words are known before the threads start, because WordCounts numbers words without a lock.
+    # WordCounts numbers words without a lock, so it must see all words before the threads start.
     encoder.encode_documents([" ".join(f"word{number}" for number in range(16))])
     stores = [adapter.open(encoder, **lite, collection_name=f"c{i % 2}") for i in range(4)]
 
@@ -153,7 +154,7 @@ def test_two_stores_over_one_file_may_write_and_delete_at_once(adapter, lite):
     assert len(adapter.search(stores[0], "word0", "sparse", k=100)) == 60
 
 
-# The encoder that a collection was made with
+# A collection must be used with the encoder that it was made with.
 
 
 def test_a_collection_is_kept_to_its_encoder(adapter, place, encoder, model_folder, random_bert_folder):

@@ -1,4 +1,4 @@
-"""Versions that are known to fail are named before anything goes wrong. Versions that work pass."""
+"""Versions of dependencies that are known to fail are reported at once, by name. Versions that work are accepted."""
 
 import importlib.metadata
 import subprocess
@@ -71,9 +71,9 @@ def test_windows_need_tokenizers_that_give_them(monkeypatch, model_folder, caplo
 )
 def test_importing_an_adapter_over_a_known_problem_names_it(adapter, distribution, version):
     framework = {"langchain": "langchain_core", "llama_index": "llama_index.core"}[adapter]
-    pytest.importorskip(framework, reason="not in this lane")
+    pytest.importorskip(framework, reason="the framework is not installed in this environment")
     if importlib.metadata.version("milvus-lite").startswith("2.") and distribution == "pymilvus":
-        pytest.skip("milvus-lite 2 goes with it")
+        pytest.skip("milvus-lite 2 works with this version of pymilvus")
     code = f"""
 import importlib.metadata
 real = importlib.metadata.version

@@ -18,7 +18,10 @@ from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
 
 
 class Gate:
-    """An encoder whose row for a text such as "7" has one term, 7. It records its calls, and they wait for `leave`."""
+    """An encoder whose row for a text such as "7" has one term, 7.
+
+    It records its calls. Each call waits until the event `leave` is set.
+    """
 
     def __init__(self):
         self.calls, self.entered, self.leave = [], threading.Event(), threading.Event()
@@ -38,7 +41,7 @@ class Gate:
 
 
 def run(coroutine):
-    """Run a coroutine in a new event loop. A call that never answers fails after a while instead of hanging."""
+    """Run a coroutine in a new event loop. If it never ends, this fails after 30 seconds instead of hanging."""
     return asyncio.run(asyncio.wait_for(coroutine, 30))
 
 
@@ -57,7 +60,7 @@ async def one(batcher, text):
 
 
 async def behind(gate, batcher, *texts):
-    """Return the task of "0", which keeps the encoder busy, and the tasks of `texts`, which wait for it to finish."""
+    """Return the task of "0", which keeps the encoder busy, and the tasks of `texts`, which wait for the encoder."""
     gate.leave.clear()
     gate.entered.clear()
     first = asyncio.create_task(one(batcher, "0"))
@@ -114,8 +117,8 @@ def test_cancelling_a_request_harms_no_other(gate):
     async def ask():
         batcher = QueryBatcher(gate)
         first, (second, third) = await behind(gate, batcher, "1", "2")
-        first.cancel()  # it is in the encoder
-        second.cancel()  # it is waiting
+        first.cancel()  # the encoder is working on it
+        second.cancel()  # it is still waiting for the encoder
         await asyncio.sleep(0)
         gate.leave.set()
         assert await third == row(2)
@@ -246,4 +249,4 @@ asyncio.run(leave_early())
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "1\n"  # the current call; waiting requests were cancelled with their loop
+    assert result.stdout == "1\n"  # the call that was running; the requests that waited were cancelled with their loop

@@ -1,4 +1,4 @@
-"""The behaviour that users of the encoder rely on, and equality with the plain formula on top of transformers."""
+"""The behaviour that users of the encoder rely on. Its rows equal the plain formula on transformers' logits."""
 
 import copy
 import json
@@ -120,7 +120,7 @@ def test_the_process_is_left_as_it_was_found_when_threads_overlap(encoder, texts
 
 
 def test_threads_with_different_lengths(model_folder, texts):
-    """Encoders of one checkpoint with different max_length keep their own truncation when used at the same time."""
+    """Two encoders of one checkpoint with different max_length are used at the same time. Each keeps its own limit."""
     encoders = [SpladeEncoder(model_folder, max_length=length) for length in (8, 64)]
     alone = [encoder.encode_documents(texts[:50]).toarray() for encoder in encoders]
     with ThreadPoolExecutor(8) as pool:
@@ -140,7 +140,7 @@ def test_stream_gives_the_same_rows_in_order_and_reads_only_what_it_needs(encode
     taken = []
     blocks = encoder.stream_documents((taken.append(text) or text for text in texts), block_rows=64)
     first = next(blocks)
-    assert (len(taken), first.shape) == (128, (64, encoder.dim))  # only one block ahead
+    assert (len(taken), first.shape) == (128, (64, encoder.dim))  # it reads only one block ahead
     rows = np.concatenate([first.toarray(), *(block.toarray() for block in blocks)])
     np.testing.assert_allclose(rows, encoder.encode_documents(texts).toarray(), atol=TOLERANCE)
 
@@ -195,8 +195,8 @@ def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         short.encode_documents(["short", text, text])
     assert len(caplog.records) == 1
-    # Each long text has 13 words, of which 10 fit. The short text has 3 tokens, special ones included. So 6 of
-    # the 3 + 15 + 15 tokens are lost.
+    # Each long text has 13 words, of which 10 fit. The short text has 3 tokens, including special tokens. So 6 of the
+    # 3 + 15 + 15 tokens are lost.
     assert "2 of 3 texts" in caplog.text
     assert f"{100 * 6 / 33:.1f} %" in caplog.text
     assert "into chunks of 10 tokens at most" in caplog.text
@@ -273,7 +273,7 @@ def test_progress_bar_only_when_asked(encoder, capsys):
 
 
 def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, random_bert_folder, texts):
-    """MobileBERT multiplies with its decoder's weights in code of its own, which the probe notices."""
+    """MobileBERT does not call its decoder, but uses the decoder's weights itself. The encoder must notice this."""
     from transformers import MobileBertConfig, MobileBertForMaskedLM
 
     AutoTokenizer.from_pretrained(random_bert_folder).save_pretrained(tmp_path)
@@ -350,9 +350,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide for themselves")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told to keep freed memory")
 def test_freed_memory_is_kept_for_the_next_activations(model_folder):
-    """One page fault for each 4 KiB of 36 MiB, 20 times, would be 184 000 page faults."""
+    """If freed memory were not kept, 20 rounds of 36 MiB in pages of 4 KiB would cause 184 000 page faults."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     command = [sys.executable, "-c", _PAGE_FAULTS, model_folder]
     found = subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout

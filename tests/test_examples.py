@@ -1,4 +1,4 @@
-"""The scripts and notebooks in examples/ run, here on fewer texts. The committed notebooks hold outputs of a run."""
+"""The scripts and notebooks in examples/ run on a few texts, and the committed notebooks hold the outputs of a run."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from splade_integrations.models.offline import dense_model_path
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*_rag.ipynb"))
-# These modules replace the notebooks' full list of modules, for which `make notebooks` takes minutes.
+# The notebooks run on these few modules here. On their full list of modules, `make notebooks` takes minutes.
 FEW = ("base64", "copy", "shlex", "shutil", "tempfile")
 
 

@@ -1,6 +1,7 @@
-"""Random nested filters through both stores: they return, and delete, what the law of filters says.
+"""Both stores find, and delete, exactly the rows that match a random nested filter.
 
-A hundred filters for each of them, and as many to delete by; FILTER_CASES=5000 takes so many.
+The law of filters, tests/support/predicate.py, says which rows match. By default each store searches by a hundred
+filters, and deletes by a hundred filters. FILTER_CASES=5000 raises both numbers to 5000.
 """
 
 import os
@@ -24,7 +25,7 @@ MOST_REFUSED = 0.05
 
 
 class OneTerm:
-    """An encoder for which all texts are equal, so that a search is its filter alone."""
+    """An encoder that gives all texts the same row, so that only the filter decides what a search finds."""
 
     def encode_documents(self, texts):
         count = len(texts)
@@ -99,7 +100,7 @@ class LlamaIndexStore:
         self.store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=sparse)
 
     def as_law(self, asked):
-        """The dict that a comparison or a group means."""
+        """Return the conditions, in the form that the law takes, that a comparison or a group stands for."""
         if len(asked) == 3:
             key, operator, value = asked
             return {key: {OF_LLAMA_INDEX[operator]: True if operator == "is_empty" else value}}
@@ -147,7 +148,7 @@ def place(request, tmp_path_factory):
     if request.param == "milvus-lite":
         return {"uri": str(tmp_path_factory.mktemp("law") / "law.db")}
     if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN where it asks for one")
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
     return {"uri": os.environ["MILVUS_URI"], "token": os.environ.get("MILVUS_TOKEN", "")}
 
 
@@ -165,7 +166,7 @@ def store(request, place):
 
 
 def check(store, judge):
-    """Ask random filters: each is judged, or refused before anything is sent, which few are."""
+    """Judge the results of random filters. A store may refuse a filter instead, but only a small share of them."""
     counts = {"asked": 0, "refused": 0}
 
     @seed(11)

@@ -1,6 +1,6 @@
 """The README's Python blocks run as they are, and print what the README says.
 
-The only change is that folders of the offline models replace the names of hub models, because no test reaches a hub.
+The only change is that folders of offline models replace the names of hub models, because this test downloads nothing.
 """
 
 import re
@@ -11,7 +11,7 @@ import pytest
 from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 README = Path(__file__).parent.parent / "README.md"
-# Matches a block of Python and, if there is one, the text block after it, with at most one line in between.
+# Matches a block of Python. If a text block follows, with at most one line in between, it matches that block, too.
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n[^`\n]*\n?\n?)?(?:```text\n(.*?)```)?", re.DOTALL)
 BLOCKS = BLOCK.findall(README.read_text(encoding="utf-8"))
 

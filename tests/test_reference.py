@@ -19,8 +19,8 @@ from tests.support.loading import splade_model
 from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
 
 EXACT = 1e-5
-# The largest and the mean allowed difference of a term weight, for each number type of the linear layers. In float32
-# the rounding error of a long text's sum grows with the sum. The other types round in each layer.
+# The largest and the mean allowed difference of a term weight, for each number type of the linear layers. All types
+# except float32 round in each layer, so their differences are larger.
 TOLERANCE = {"float32": (EXACT, 1e-7), "bfloat16": (0.15, 5e-5), "float16": (0.03, 1e-5), "int8": (0.25, 6e-5)}
 
 
@@ -72,11 +72,11 @@ def test_every_architecture_and_pooling(architecture, pooling_strategy, tmp_path
 
 @pytest.mark.parametrize(("precision", "backend"), [*product(get_args(Precision), get_args(Backend))])
 def test_every_dtype_and_backend(precision, backend, model_folder, rows_of, some_texts):
-    """This uses the trained model, because the rounding error depends on the weights."""
+    """Use the trained model, because the rounding error depends on the weights."""
     try:
         resolve_compute("cpu", precision, backend)
     except ValueError as err:
-        if (precision, backend) != ("float16", "openvino") and precision != "int8":  # which need certain processors
+        if (precision, backend) != ("float16", "openvino") and precision != "int8":  # these two need certain processors
             raise
         pytest.skip(str(err))
     encoder = SpladeEncoder(model_folder, device="cpu", dtype=precision, backend=backend, max_length=64)
@@ -85,4 +85,4 @@ def test_every_dtype_and_backend(precision, backend, model_folder, rows_of, some
     assert difference.max() < largest  # the weights of a text add up to about 28
     assert difference.mean() < mean
     if precision != "float32":
-        assert difference.max() > EXACT  # not float32 under another name
+        assert difference.max() > EXACT  # otherwise the encoder would compute in float32

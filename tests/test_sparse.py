@@ -40,7 +40,7 @@ def test_dicts_of_one_row():
 def test_dicts_of_a_matrix_with_repeated_ids_and_of_bools():
     repeated = csr_array((np.array([1.0, 2.0]), np.array([1, 1]), np.array([0, 2])), shape=(1, 3))
     assert to_dicts(repeated) == [{1: 3.0}]
-    assert repeated.nnz == 2  # the caller's matrix does not change
+    assert repeated.nnz == 2  # the caller's matrix is unchanged
     assert type(to_dicts(csr_array(np.array([[True]])))[0][0]) is float
 
 

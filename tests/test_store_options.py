@@ -1,4 +1,4 @@
-"""docs/store-options.md lists what the stock stores have, and says the truth about ours."""
+"""docs/store-options.md lists all options and methods of the frameworks' own stores, and describes ours correctly."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ VERDICTS = {"same", "renamed", "refused"}
 
 
 def table(heading):
-    """{name: (verdict, remark)} of the table under a heading."""
+    """Return the rows of the table under a heading, as {name: (verdict, remark)}."""
     section = re.search(rf"^### {re.escape(heading)}$(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ?(.*?) ?\|$", section[1], re.MULTILINE)
     assert len(rows) == len(re.findall(r"^\| `", section[1], re.MULTILINE)), "a row is not understood"
@@ -27,7 +27,7 @@ def options(cls):
 
 
 def methods(cls, *left_out):
-    """Public names of a class that are no field, but for those of some base classes."""
+    """Return the public names of a class, without its pydantic fields and the names in the classes `left_out`."""
     fields = set(getattr(cls, "model_fields", ()))
     others = {name for base in left_out for name in dir(base)}
     return {name for name in dir(cls) if not name.startswith("_")} - fields - others

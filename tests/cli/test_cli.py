@@ -1,4 +1,4 @@
-"""The console command reads and writes files, prints one line for each error, and keeps a collection after Ctrl-C."""
+"""The console command reads and writes files, prints each error in one line, and keeps a collection after Ctrl-C."""
 
 import json
 import logging

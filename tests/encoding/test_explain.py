@@ -1,4 +1,4 @@
-"""Explanations: contributions sum to the score, places point at the maximum, and words are readable."""
+"""Explanations: contributions sum to the score, places name the token with the largest logit, words are readable."""
 
 import io
 import json
@@ -27,7 +27,7 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module")
 def reference(model_folder):
-    """Return a function that gives the logits of a text, (L, V), by plain transformers."""
+    """Return a function that computes the logits of a text, (L, V), with plain transformers."""
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(model_folder), AutoTokenizer.from_pretrained(model_folder)
 
     def logits(text):
@@ -133,7 +133,7 @@ def test_settings_are_respected(model_folder):
     assert explanation.document_terms == 8
     assert {t.token for t in explanation.terms}.isdisjoint(encoder.tokenizer.all_special_tokens)
     enigma = next(term for term in explanation.terms if term.token == "enigma")
-    assert not enigma.in_document  # it is only in the prompt and beyond max_length
+    assert not enigma.in_document  # the word is only in the prompt and after the cut at max_length
     assert enigma.document_place.start is None
     assert explanation.document == document
     rows = encoder.encode_queries(["enigma question"]), encoder.encode_documents([document])

@@ -1,4 +1,4 @@
-"""Tokenizing: a tokenizer written in Python does as a fast one, and ids without a token have a name."""
+"""Slow tokenizers, which are written in Python, give the same ids as fast ones. Ids without a token have a name."""
 
 import pytest
 
@@ -8,7 +8,7 @@ TEXTS = ["Alan Turing, London!", "", "a b c d e f g h i j k l m n o p", "UPPER l
 
 
 class Python:
-    """The same tokenizer, without what makes it fast."""
+    """Make a fast tokenizer look like a slow one."""
 
     is_fast = False
 

@@ -1,4 +1,4 @@
-"""Adding and normalising in one kernel equals torch's two calls. Triton's interpreter runs it if there is no GPU."""
+"""A kernel that adds and normalises equals torch's two calls. Without a GPU, Triton's interpreter runs the kernel."""
 
 import copy
 import importlib.util
@@ -31,7 +31,7 @@ def layer_norm(width, seed=0):
 
 
 @pytest.mark.parametrize("width", [8, 100, 768, 4096])
-@pytest.mark.parametrize("mean", [0.0, 300.0])  # around 300, a variance from squares would lose its digits
+@pytest.mark.parametrize("mean", [0.0, 300.0])  # with mean 300, E[x²] − E[x]² would lose digits
 def test_equals_torch(width, mean):
     from splade_integrations.engine.kernels.added_norm import add_and_normalize_
 
@@ -62,7 +62,7 @@ def test_fused_layers_take_it_and_give_it_back(random_bert_folder, monkeypatch):
 
     model = AutoModelForMaskedLM.from_pretrained(random_bert_folder).eval().requires_grad_(False).to(DEVICE)
     ids = torch.arange(5, 21, device=DEVICE).reshape(2, 8)
-    assert use_norm_kernel(model.base_model) is None  # before there are fused layers
+    assert use_norm_kernel(model.base_model) is None  # None, because the layers are not fused yet
     fuse_layers(model.base_model)
     expected = model(input_ids=ids).logits
     undo = use_norm_kernel(model.base_model)
@@ -96,7 +96,7 @@ def test_the_check_takes_the_kernel(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "words"), [(fails, "no compiler"), (off_by_a_little, "differs from torch's")])
 def test_a_kernel_that_fails_or_differs_is_not_used(kernel, words, dtype, random_bert_folder, monkeypatch, caplog):
-    """If the kernel is not used, the layers still stay fused."""
+    """The layers stay fused even if the kernel is not used."""
     from splade_integrations.engine import optimize
     from splade_integrations.engine.compute import Compute
     from splade_integrations.engine.kernels import added_norm

@@ -1,4 +1,4 @@
-"""Batches contain each text once, stay within the budget of tokens, and have little padding."""
+"""Batches contain each text once, stay within the token budget, and have little padding."""
 
 import random
 

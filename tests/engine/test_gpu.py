@@ -13,7 +13,7 @@ from tests.support.loading import loaded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and -m gpu")]
 
-# The allowed difference of a weight, for the rounding errors of two layers and of their token vectors.
+# The allowed difference of a weight. The tiny model rounds in its two layers and in its token vectors.
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.25}
 
 
@@ -35,7 +35,7 @@ def test_auto_is_float16_with_the_kernel(model_folder):
 
 
 def test_a_batch_that_does_not_fit_is_halved(model_folder, texts, caplog):
-    """Memory really runs out, because the process may use less than the first batch takes."""
+    """Memory really runs out, because the test lets the process use less than the first batch takes."""
     on_gpu = SpladeEncoder(model_folder, device="cuda", max_length=256)
     expected = on_gpu.encode_documents(texts)
     large = SpladeEncoder(model_folder, device="cuda", max_length=256, max_batch_tokens=10**6)

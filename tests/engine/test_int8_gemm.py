@@ -1,4 +1,4 @@
-"""Integer products are exact on this processor, and the check for exactness finds products that are not."""
+"""Integer products are exact on this processor, and the check for exactness finds products that are not exact."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def some_integers(least, most, shape):
 
 
 def saturating(left, zero, packed, steps):
-    """Multiply as AVX2 does, which adds pairs of products in 16 bits."""
+    """Multiply as AVX2 does: add pairs of products in 16 bits, with saturation."""
     products = pad(left[:, None].long() * packed[None].long(), (0, left.shape[1] % 2))
     pairs = products.unflatten(-1, (-1, 2)).sum(dim=-1).clamp(-(2**15), 2**15 - 1)
     return (pairs.sum(dim=-1) - zero * packed.long().sum(dim=-1)).float() * steps

@@ -15,7 +15,7 @@ POOLING = {"pooling_strategy": "max", "activation_function": "relu", "padding_id
 
 
 class SmallDevice:
-    """A network on a device that can hold `tokens` tokens at once. The number is infinite until a test sets it."""
+    """A network on a device that can hold `tokens` tokens at once. `tokens` is infinite until a test sets it."""
 
     def __init__(self, network):
         self._network, self.tokens = network, float("inf")
@@ -67,7 +67,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(model_on, m
     assert 1 <= len(failed) <= 4
     assert len(caplog.records) == len(failed)
     assert "set max_batch_tokens" in caplog.text
-    # After the failures at the start no batch is too large, and the next call has no failure.
+    # After the first failures no batch is too large, so the next call does not fail.
     assert max(device.tried[len(failed) :]) <= 600
     device.tried.clear()
     np.testing.assert_allclose(model.encode(ids, done.append).toarray(), expected, atol=1e-5)
@@ -81,7 +81,7 @@ def test_a_text_that_does_not_fit_alone(model_on):
 
 
 def test_rows_that_do_not_fit_are_made_of_smaller_batches(model_on, masked_lm, ids, caplog, monkeypatch):
-    """The weights fit the device's memory, but the work of turning them into rows does not."""
+    """The weights fit into the device's memory, but converting them to sparse rows needs more than there is."""
     most = 3
 
     def rows_of_few(weights):
@@ -113,7 +113,7 @@ def test_texts_without_any_token_have_empty_rows(masked_lm):
 
 
 def test_one_batch_is_in_flight(masked_lm, monkeypatch):
-    """The next batch starts before anyone waits for the previous batch's rows, so a GPU copies while it computes."""
+    """A batch starts before the previous batch's rows are waited for, so a GPU copies rows while it computes."""
     model, events = SpladeModel(masked_lm, max_batch_texts=1, **POOLING), []
 
     class Transfer:

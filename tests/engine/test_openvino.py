@@ -1,4 +1,4 @@
-"""backend="openvino" equals torch for every kind of layer that it takes, and refuses what it does not take."""
+"""backend="openvino" equals torch for every kind of layer that it supports, and refuses all other layers."""
 
 import importlib.metadata
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ def by_openvino(model_folder):
         ("xlm-roberta", {}),
         ("camembert", {}),
         ("electra", {"embedding_size": 16}),
-        ("bert", {"attn_implementation": "eager"}),  # this implementation adds its masks
+        ("bert", {"attn_implementation": "eager"}),  # this implementation adds its masks to the scores
     ],
 )
 def test_float32_equals_torch(tmp_path, architecture, config_options):
@@ -56,10 +56,10 @@ def test_float32_equals_torch(tmp_path, architecture, config_options):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_depends_on_no_neighbour(by_openvino, encoder, texts, dtype):
-    """A row changes only by single roundings, and not by the values of its neighbours.
+    """In a batch, a few numbers of a row may be rounded differently, but most must stay the same.
 
-    Kernels add in a different order for each number of rows, which changes single roundings to 16 and 8 bits. If
-    neighbours decided the quantisation steps, every number would be rounded differently.
+    A kernel's order of addition depends on the number of rows, and this changes a few roundings to 16 and 8 bits. If
+    the quantisation steps depended on the other rows of the batch, every number would be rounded differently.
     """
     some = texts[:5] + texts[-8:]
     together = by_openvino[dtype].encode_documents(some)
@@ -79,7 +79,7 @@ def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):
         assert differences[dtype].sum() < 0.05 * expected.sum()
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert differences["bfloat16"].max() > 1e-3
-    if "int8" in DTYPES:  # a larger difference than int8 weights alone would make
+    if "int8" in DTYPES:  # if only the weights were int8, the difference would be smaller
         assert differences["int8"].sum() > 1.5 * differences["bfloat16"].sum()
 
 

@@ -1,4 +1,4 @@
-"""Linear layers that are laid out for the processor, or in int8, equal those of torch."""
+"""Linear layers whose weights are packed for the processor equal those of torch. Layers in int8 come close."""
 
 import sys
 
@@ -14,7 +14,7 @@ from splade_integrations.engine.optimize import Linears, packing_pays
 from tests.support.loading import loaded
 
 CPU = torch.device("cpu")
-needs_packing = pytest.mark.skipif(not packing_pays(CPU, torch.float32), reason="this processor has no such kernels")
+needs_packing = pytest.mark.skipif(not packing_pays(CPU, torch.float32), reason="this processor cannot use packing")
 needs_int8 = pytest.mark.skipif(not int8_products_pay(CPU), reason="this processor has no fast int8 product")
 
 
@@ -62,7 +62,7 @@ def test_an_encoders_products_have_few_numbers_of_rows(model_folder, monkeypatch
     forward, rows = kind.forward, []
 
     def recorded(self, inputs):
-        if inputs.dim() == 2:  # a layer of the backbone; the head's layer rounds separately
+        if inputs.dim() == 2:  # a layer of the backbone; the head's layer rounds its number of rows itself
             rows.append(len(inputs))
         return forward(self, inputs)
 

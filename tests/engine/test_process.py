@@ -1,4 +1,4 @@
-"""Settings of the process do not affect our results, and we restore them afterwards."""
+"""Settings of the process do not affect our results, and the settings are restored afterwards."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_a_setting_is_exact_within_and_as_it_was_after(device, owner, name, loos
 
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 def test_what_is_exact_already_is_left_alone():
-    """torch keeps split-K together with this setting, and writing a single bool would switch it on."""
+    """The setting also has a flag for split-K. Writing a single bool to the setting would switch that flag on."""
     name = "allow_bf16_reduced_precision_reduction"
     if not hasattr(MATMUL, f"{name}_split_k"):
         pytest.skip("this torch has no such setting")

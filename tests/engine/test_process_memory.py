@@ -1,4 +1,4 @@
-"""Free memory that lies between memory in use, in glibc's heap, is given back to the system."""
+"""Free memory between blocks in use, in glibc's heap, is given back to the system."""
 
 import platform
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
 
-# In a process of its own: what other tests leave in the heap decides where malloc puts the blocks.
+# This runs in a new process, because memory that other tests leave in the heap changes where malloc puts the blocks.
 FREE_MEMORY_BETWEEN = """
 import ctypes
 import sys
@@ -18,7 +18,7 @@ from splade_integrations.engine import process
 MIB = 2**20
 
 def free_memory_between():
-    # Make 300 MiB of free memory that lies between memory in use, and return the process's resident bytes.
+    # Make 300 MiB of free memory between blocks in use, and return the process's resident bytes.
     process.keep_freed_memory()  # without this, large blocks would come from the system and return to it
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

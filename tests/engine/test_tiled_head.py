@@ -1,4 +1,4 @@
-"""The fast head equals the readable formula, on weights that are harder than those of a trained model."""
+"""The tiled heads equal the readable formula, on weights that are harder than those of a trained model."""
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, SumPool
 @pytest.mark.parametrize(("pooling", "fast_head"), [("max", MaxPoolHead), ("sum", SumPoolHead)])
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fast_head, activation, monkeypatch):
-    monkeypatch.setattr(head, "TILE_CELLS", dict.fromkeys(head.TILE_CELLS, 64 * 300))  # several tiles even here
+    # With tiles of this size, even small inputs need several tiles.
+    monkeypatch.setattr(head, "TILE_CELLS", dict.fromkeys(head.TILE_CELLS, 64 * 300))
     monkeypatch.setattr(head, "TILE_TOKENS", 700)
     generator = torch.Generator().manual_seed(batch)
     hidden = torch.randn(batch, longest, 16, generator=generator)

@@ -21,7 +21,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
 )
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that Triton compiles for")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that Triton can compile for")
 
 
 def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
@@ -36,7 +36,7 @@ def batch(lengths, width, vocabulary, dtype=torch.float32, seed=0):
 
 
 def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="relu"):
-    """Assert that the head equals the plain head in float32 on the same numbers."""
+    """Assert that the Triton head equals the plain head in float32 on the same numbers, and return its weights."""
     found = TritonHead(Decoder(weight, bias), activation_function)(hidden, lengths)
     exact_bias = None if bias is None else bias.float()
     expected = MaxPoolHead(Decoder(weight.float(), exact_bias), activation_function)(hidden.float(), lengths)
@@ -54,7 +54,7 @@ def assert_equal_to_plain(hidden, lengths, weight, bias, activation_function="re
         ([3, 3, 2, 1, 3, 3, 1, 2, 2], 32, 33),  # several texts in a tile, and the last tile is not full
         ([17, 3, 17, 1, 9, 2, 17, 17], 32, 33),
         ([50], 64, 32),
-        ([9, 2], 7, 300),  # a hidden size below a block, and more than one group of TOGETHER tiles
+        ([9, 2], 7, 300),  # a hidden size below the block's; more than one group of TOGETHER tiles
     ],
 )
 def test_ragged_texts(lengths, width, vocabulary):
@@ -68,7 +68,7 @@ def test_ragged_texts(lengths, width, vocabulary):
     ids=["all texts at once", "twelve, then nine", "many spans", "one by one"],
 )
 def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span, maxima_bytes, monkeypatch):
-    """The maxima over spans are taken for all texts at once, or for some texts at a time."""
+    """The maxima of a long text's parts are combined for all texts at once, or for some texts at a time."""
     from splade_integrations.engine.kernels import max_logits
 
     monkeypatch.setattr(max_logits, "LEAST_SPAN_OF_SEVERAL", 4)
@@ -86,7 +86,7 @@ def test_tiles_of_several_texts_and_texts_of_several_tiles(texts, longest, span,
 def test_sixteen_bit_weights_are_summed_in_float32(dtype):
     hidden, lengths, weight, bias = batch([20, 3, 11], 48, 40, dtype)
     assert_equal_to_plain(hidden, lengths, weight, bias)
-    # Adding many ones to 2048 gives 2048 in float16. In bfloat16 a sum of ones already stops at 256.
+    # A sum of ones stops at 2048 in float16, because 2048 + 1 is rounded to 2048. In bfloat16 it stops at 256.
     ones = torch.ones(1, 1, 3000, dtype=dtype, device=DEVICE)
     found = TritonHead(Decoder(ones[0]))(ones, torch.tensor([1], device=DEVICE))
     assert found.expm1().item() == pytest.approx(3000, rel=1e-6)
@@ -97,8 +97,8 @@ def test_maxima_that_are_all_negative():
     hidden, lengths, weight, _ = batch([18, 2], 16, 20)
     hidden, weight = hidden.abs(), -weight.abs()
     assert not assert_equal_to_plain(hidden, lengths, weight, None).any()
-    # This bias makes all maxima positive, so the result shows them. Padding, or the filling of a block, would count as
-    # 0.
+    # This bias makes all logits positive, so the weights show every maximum. If the rest of a block counted, its logit
+    # before the bias would be 0, and the weight log(1 + 100) = 4.615.
     assert (assert_equal_to_plain(hidden, lengths, weight, torch.full((20,), 100.0, device=DEVICE)) < 4.61).all()
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_finite_shows(value):
     [(32, 128, 128), (1, 512, 256), (32, 130, 32), (110, 310, 64), (64, 20, 32), (64, 12, 16), (64, 1, 8)],
 )
 def test_a_tile_takes_the_tokens_that_need_the_fewest_tiles(texts, longest, span):
-    """A text that needs several tiles has at least 32 tokens in each, so that it has few maxima."""
+    """A text that needs several tiles has at least 32 tokens in each, so that few maxima must be combined."""
     from splade_integrations.engine.kernels.max_logits import tokens_per_tile
 
     assert tokens_per_tile(texts, longest, 256) == span
@@ -193,7 +193,10 @@ for argument in sys.argv[1:]:
 
 @needs_triton
 def test_compiles_without_a_gpu_for_each_generation():
-    """The kernel compiles to tensor-core products, fits shared memory and keeps NaNs. The norms' kernel compiles."""
+    """The head's kernel compiles to tensor-core products, fits into shared memory and keeps NaNs.
+
+    The kernel that adds and normalises must only compile.
+    """
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     generations = ["80:163", "89:99", "90:227", "100:227", "120:99"]  # compute capability, KiB of shared memory
     command = [sys.executable, "-c", COMPILE, *generations]

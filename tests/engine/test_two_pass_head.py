@@ -1,4 +1,4 @@
-"""The two-pass head equals the plain head, on weights that are made to break its bound."""
+"""The two-pass head equals the plain head, even on weights for which a careless bound would miss terms."""
 
 import pytest
 import torch
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.skipif(int8_weight_qmax() is None, reason="this process
 
 @pytest.fixture(autouse=True)
 def never_give_up(monkeypatch):
-    """Make the second pass do the work, however many candidates there are."""
+    """Always use the second pass, even if there are many candidates."""
     monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 2)
 
 
 @pytest.fixture(autouse=True, params=[QMAX_8BIT, QMAX_7BIT], ids=["8 bits", "7 bits"])
 def qmax(request, monkeypatch):
-    """Test the limits for VNNI and for AVX2. Both are correct on any processor, though not fast."""
+    """Test the largest int8 weights for VNNI and for AVX2. Both are correct on any processor, but may be slow."""
     monkeypatch.setattr(two_pass, "int8_weight_qmax", lambda: request.param)
     return request.param
 
 
 def some_centres(hidden):
-    """Return the centre 0, one near the vectors, and one far from them. A centre must not change the result."""
+    """Return three centres: 0, one near the vectors, and one far from them. A centre must not change the result."""
     vectors = hidden.float().flatten(0, 1)
     return [None, vectors.mean(dim=0), -3 * vectors[0]]
 
@@ -63,7 +63,7 @@ def test_random_weights(width, scale):
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 @pytest.mark.parametrize("most_candidates", [2, 0], ids=["second pass", "plain head"])
 def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_candidates, monkeypatch):
-    """Both paths give this, so a row does not depend on the number of candidates of its neighbours."""
+    """The second pass and the plain head agree, so a row does not depend on how many candidates other texts have."""
     monkeypatch.setattr(two_pass, "MOST_CANDIDATES", most_candidates)
     generator = torch.Generator().manual_seed(7)
     weight, hidden = torch.randn(900, 64, generator=generator), torch.randn(4, 20, 64, generator=generator)
@@ -75,7 +75,10 @@ def test_sixteen_bits_give_what_float32_makes_of_them(dtype, activation, most_ca
 
 
 def test_norms_whose_squares_underflow():
-    """Each weight of 2^-76 rounds to 0 and its square vanishes, but 63 of them times 2^20 outweigh the bias."""
+    """The logit is positive, although each weight of 2^-76 rounds to 0 and its square underflows.
+
+    63 such weights times 2^20 outweigh the bias.
+    """
     weight, hidden = torch.full((1, 64), 2.0**-76), torch.full((1, 1, 64), 2.0**20)
     weight[0, 0], hidden[0, 0, 0] = -(2.0**-68), 0
     bias = torch.tensor([-(2.0**-51)])
@@ -85,10 +88,7 @@ def test_norms_whose_squares_underflow():
 
 
 def test_rounding_by_a_half_unit_on_both_operands():
-    """A bound with a single 2^-8 would miss this positive term.
-
-    Both operands are rounded, and in opposite directions.
-    """
+    """A bound with a single 2^-8 would miss this positive term, because the rounding errors of both operands add up."""
     hidden = torch.empty(1, 1, 128)
     hidden[..., :64], hidden[..., 64:] = 1 + 0.999 * 2**-8, 1 + 1.001 * 2**-8
     weight = torch.cat([hidden[0, :, :64], -hidden[0, :, 64:]], dim=1)
@@ -97,7 +97,7 @@ def test_rounding_by_a_half_unit_on_both_operands():
 
 
 def test_cancelling_signs():
-    """Products of about 2^16 cancel, and the remainder is about as large as their rounding errors."""
+    """Products of about 2^16 cancel. What remains is about as large as the rounding errors of the products."""
     generator = torch.Generator().manual_seed(4)
     half = torch.randn(300, 256, generator=generator) * 256
     weight = torch.cat([half, -half], dim=1)
@@ -140,7 +140,7 @@ def test_the_bound_is_tight_on_a_trained_model(model_folder, encoder, texts, qma
     """
     model = splade_model(model_folder)
     assert isinstance(model.head, TwoPassHead)
-    model.head, seen = TwoPassHead(model.model.decoder), []  # made again with this number of bits
+    model.head, seen = TwoPassHead(model.model.decoder), []  # a new head with this number of bits
     counting = model.head.candidates
     monkeypatch.setattr(model.head, "candidates", lambda hidden: seen.append(counting(hidden)) or seen[-1])
     ids = encoder.tokenizer(texts[3:180:15], truncation=True, max_length=256)["input_ids"]

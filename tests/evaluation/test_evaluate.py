@@ -303,7 +303,7 @@ class TestComparison:
         assert [system.name for system in exact.systems] == system_names(["BM25", "dense", "SPLADE"])
         assert exact.baseline == "BM25"
         assert exact.empty_documents == 2
-        assert exact.system("dense").measures["R@100"] >= 0.75  # the empty query can find its document only by chance
+        assert exact.system("dense").measures["R@100"] >= 0.75  # the empty query finds its document only by chance
         for system in exact.systems:
             assert system.interval[0] <= system.measures["nDCG@10"] <= system.interval[1]
             assert (system.p_value is None) == (system.name == "BM25")
@@ -345,7 +345,7 @@ class TestComparison:
         fused = [fuse_rrf(query, RRF_K) for query in lists]
         assert sum(has_tie(ranking, 60) for ranking in fused) > 5
         assert [ranking.rows for ranking in found] == [ranking.rows for ranking in fused]
-        # SPLADE never finds empty documents, and an empty query ranks by the dense vectors alone.
+        # SPLADE never finds empty documents, and an empty query is ranked only by the dense vectors.
         assert not {0, 17} & {row for ranking in alone for row in ranking.rows}
         assert alone[3].rows == []
         assert found[3].rows == lists[3][0].rows

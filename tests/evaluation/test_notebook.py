@@ -1,4 +1,4 @@
-"""The notebook that chooses model, pruning and fusion runs from top to bottom, and its outputs agree with its text."""
+"""The notebook that chooses a model, a pruning and a fusion runs completely, and its outputs agree with its text."""
 
 import re
 from pathlib import Path

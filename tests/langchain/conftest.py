@@ -1,4 +1,4 @@
-"""Fixtures for the stores, on a milvus-lite file and, if MILVUS_URI is set, on a server."""
+"""Fixtures for the LangChain stores, on a milvus-lite file and, if MILVUS_URI is set, on a server."""
 
 import os
 
@@ -10,7 +10,7 @@ from tests.support.adapters import server_options
 
 @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
 def place(request, tmp_path):
-    """Return the keywords of a store, with the uri and a new collection's name."""
+    """Return the keywords that open a store: the uri and the name of a new collection."""
     if request.param == "milvus-lite":
         yield {"uri": str(tmp_path / "place.db"), "collection_name": "place"}
         return

@@ -80,7 +80,7 @@ def ids_of(documents):
 
 @pytest.fixture(scope="module")
 def exact(dense, encoder, prose):
-    """Return the (dense, sparse) scores of a query against all prose, computed by numpy and scipy alone."""
+    """Return the (dense, sparse) scores of a query against all prose. Only numpy and scipy compute them."""
     vectors, weights = np.array(dense.embed_documents(prose)), encoder.encode_documents(prose)
 
     def scores(query):
@@ -101,7 +101,7 @@ def test_hybrid_is_reciprocal_rank_fusion_of_both_exact_rankings(prose_store, ex
             if side[position] != 0:
                 fused[position] += 1 / (60 + rank)
     hits = prose_store.similarity_search_with_score(query, k=k)
-    # Ties may be in any order. So this compares the best k scores, and each document's score with its exact score.
+    # Ties may be in any order. So the test compares the best k scores, and each document's score with its exact score.
     np.testing.assert_allclose([score for _, score in hits], sorted(fused.values(), reverse=True)[:k], atol=1e-7)
     np.testing.assert_allclose([score for _, score in hits], [fused[int(d.id)] for d, _ in hits], atol=1e-7)
 
@@ -168,7 +168,7 @@ def test_retriever(animals):
 
 
 class TestHybridRetriever(RetrieversIntegrationTests):
-    """Run the framework's suite on a store of at least three documents."""
+    """Run LangChain's own tests of retrievers on a store of at least three documents."""
 
     @pytest.fixture(autouse=True)
     def _store(self, animals):
@@ -204,7 +204,7 @@ def test_adding_the_same_ids_again_replaces(store):
 
 
 def test_the_first_documents_are_written_like_later_ones(dense, sparse, uri):
-    store = hybrid_milvus(dense, sparse, uri=uri, timeout=60)  # the framework passes the timeout twice
+    store = hybrid_milvus(dense, sparse, uri=uri, timeout=60)  # LangChain passes the timeout twice
     for _ in range(2):
         store.add_documents(ANIMALS, partition_name="_default")
     assert count(store) == len(ANIMALS)
@@ -375,7 +375,7 @@ def test_langchains_indexing_leaves_no_duplicates(store):
 
 def test_what_was_added_is_flushed(store, uri):
     store.add_documents(ANIMALS)
-    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment: the rows are not flushed"
+    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment file, so the rows are not flushed"
 
 
 # Opening
@@ -443,7 +443,7 @@ def test_options_reach_the_collection(dense, sparse, uri):
         TypeError, match=r"metadatas\[0\]\['year'\] must fit the collection's field of type INT64, got str"
     ):
         store.add_texts(["Ants march."], [{"year": "3"}])
-    # An index with another metric is searched by that metric, although the store that opens it was not told.
+    # The index has another metric than the default. A store that is opened without naming the metric still uses it.
     names = {"vector_field": ["d", "s"], "text_field": "body", "metadata_field": "data"}
     plain = hybrid_milvus(dense, sparse, uri=uri, **names)
     for mode in ("hybrid", "dense", "sparse"):

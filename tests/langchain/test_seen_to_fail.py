@@ -1,4 +1,4 @@
-"""Tests of what users take for granted but some store once got wrong, on a milvus-lite file and on a server."""
+"""Tests of behaviour that users expect but that some store once got wrong, on a milvus-lite file and on a server."""
 
 import asyncio
 import copy
@@ -55,7 +55,7 @@ def ids_of(documents):
     return [document.id for document in documents]
 
 
-# Filters bind, unknown keywords are refused
+# Filters apply, and unknown keywords are refused
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,4 +1,7 @@
-"""Runs LangChain's standard suite for vector stores, with each set of sides, on a milvus-lite file and on a server."""
+"""Runs LangChain's standard tests for vector stores on stores with dense vectors, with sparse vectors and with both.
+
+Each store is tested on a milvus-lite file and, if MILVUS_URI is set, on a server.
+"""
 
 import pytest
 from langchain_tests.integration_tests import VectorStoreIntegrationTests

@@ -1,4 +1,4 @@
-"""Tests with langchain-milvus's store: it uses our embedding, and our store opens its collections."""
+"""Tests with langchain-milvus's store: it can use our embedding, and our store can open its collections."""
 
 import asyncio
 import pickle
@@ -19,7 +19,7 @@ ANIMALS = [
     Document("Dogs bark at strangers.", id="dog", metadata={"legs": 4, "home": False, "note": {}}),
     Document("Sparrows sing at dawn.", id="sparrow", metadata={"legs": 2, "home": False, "note": {"b": 1.5}}),
 ]
-# These parameters work on milvus-lite 3 and on servers. The defaults of langchain-milvus's store would drop terms.
+# These parameters work on milvus-lite 3 and on servers. The store's default parameters would drop terms.
 FIELDS = {
     "vector_field": ["dense", "sparse"],
     "index_params": [
@@ -43,7 +43,7 @@ def sparse(encoder):
 @pytest.fixture
 def stock(sparse, place):
     """Return a function that makes a filled store of langchain-milvus."""
-    module = pytest.importorskip("langchain_milvus", reason="langchain-milvus is not installed in this lane")
+    module = pytest.importorskip("langchain_milvus", reason="langchain-milvus is not installed in this environment")
 
     def make(**options):
         connection = {"uri": place["uri"], "token": place.get("token", "")}
@@ -115,7 +115,7 @@ def test_dynamic_keys_may_not_be_named_like_fields(stock, sparse, place):
         with pytest.raises(ValueError, match=message):
             ours.add_texts(["x"], [{key: 1}])
     ours.add_documents([Document("Whales dive.", id="cat", metadata={"fins": 2})])
-    assert ours.get_by_ids(["cat"])[0].metadata == {"fins": 2}  # none of the old keys
+    assert ours.get_by_ids(["cat"])[0].metadata == {"fins": 2}  # none of the old keys is left
     assert ours.similarity_search("whales", filter={"home": True}) == []
     assert ours.similarity_search("whales", expr="home == true") == []
 
@@ -150,7 +150,7 @@ print(any(name.startswith("langchain_milvus.") for name in sys.modules))
 """
     )
     assert run(script, str(pickled), str(tmp_path / "without.db")).split() == ["['dog']", "False"]
-    # The other way round, the pickle is made without the package and loaded with it.
+    # Next, the pickle is made without langchain-milvus and loaded with it.
     script = (
         WITHOUT
         + """
@@ -165,6 +165,6 @@ open(sys.argv[2], "wb").write(pickle.dumps(SpladeSparseEmbedding(model_name=sys.
 
 def test_the_stock_store_takes_it_for_sparse():
     module = pytest.importorskip(
-        "langchain_milvus.utils.sparse", reason="langchain-milvus is not installed in this lane"
+        "langchain_milvus.utils.sparse", reason="langchain-milvus is not installed in this environment"
     )
     assert issubclass(SpladeSparseEmbedding, module.BaseSparseEmbedding)

@@ -8,7 +8,7 @@ import pytest
 collect_ignore_glob = []
 try:
     import llama_index.core  # noqa: F401
-except ImportError:  # a lane without LlamaIndex
+except ImportError:  # an environment without LlamaIndex
     collect_ignore_glob = ["test_*.py"]
 else:
     from pymilvus import MilvusClient

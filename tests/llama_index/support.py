@@ -1,4 +1,4 @@
-"""Nodes, queries and a meaningless dense model, for the tests of LlamaIndex's store."""
+"""Nodes, queries and a dense model whose vectors mean nothing, for the tests of the LlamaIndex store."""
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode

@@ -1,4 +1,4 @@
-"""Tests of the sparse embedding, through both of its interfaces."""
+"""Tests of the sparse embedding, through the interfaces of LlamaIndex's core and of LlamaIndex's own Milvus store."""
 
 import asyncio
 import pickle
@@ -43,7 +43,7 @@ WITHOUT_THE_STOCK_STORE = "import sys; sys.modules['llama_index.vector_stores.mi
 
 
 def test_is_the_same_without_the_stock_store(model_folder):
-    """A pickle made while the stock store is installed loads without that store, and has the same methods."""
+    """A pickle made while LlamaIndex's own store is installed also loads without that store, with the same methods."""
     made = SpladeSparseEmbedding(model_name=model_folder, max_length=64)
     script = WITHOUT_THE_STOCK_STORE + (
         "import asyncio, pickle; made = pickle.load(sys.stdin.buffer); "

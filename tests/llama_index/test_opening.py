@@ -1,4 +1,4 @@
-"""Tests of opening a store: options, collections that each package made, encoders, and refusals."""
+"""Tests of opening a store: options, collections that other packages made, encoders, and what is refused."""
 
 import asyncio
 import copy
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 @contextmanager
 def reopened(uri, sparse, store, **options):
     store.client.close()
-    server_manager_instance.release_server(uri)  # as the end of the process does
+    server_manager_instance.release_server(uri)  # the end of the process does this
     yield HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, **options)
 
 
@@ -207,11 +207,11 @@ def test_partitions(sparse, place):
             misspelt()
 
 
-# Collections that others made
+# Collections that other packages made
 
 
 def assert_is_animals(store):
-    """Return all values of a collection of `animals()` that another store has made."""
+    """Assert that a store finds all values of `animals()` in a collection that another store has made."""
     found = store.query(ask("dogs bark"))
     assert set(found.ids) == set(ANIMALS)
     assert asyncio.run(store.aquery(ask("dogs bark"))) == found
@@ -225,7 +225,7 @@ def assert_is_animals(store):
 
 
 def made_in_the_stock_layout(place, sparse, metric):
-    """Make a collection like LlamaIndex's `MilvusVectorStore` and the previous version of our store."""
+    """Make a collection as LlamaIndex's `MilvusVectorStore` and the previous version of our store make it."""
     client, name = MilvusClient(uri=place["uri"]), place.get("collection_name", "llamacollection")
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=65_535)

@@ -1,4 +1,4 @@
-"""Tests of queries: every mode against exact rankings, filters, empty questions, and refusals."""
+"""Tests of queries: every mode against exact rankings, filters, empty questions, and what is refused."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ QUERIES = ["run the event loop until complete", "a socket that is closed", "tran
 
 
 def both(store, query, **kwargs):
-    """Return what a query finds. The sync and the async method must agree."""
+    """Return what a query finds, and assert that the sync and the async method find the same."""
     found = store.query(query, **kwargs)
     assert asyncio.run(store.aquery(query, **kwargs)) == found
     return found
@@ -34,7 +34,7 @@ def prose_store(sparse, prose, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exact(dense, encoder, prose):
-    """Return the (dense, sparse) scores of a query against all prose, computed by numpy and scipy alone."""
+    """Return the (dense, sparse) scores of a query against all prose. Only numpy and scipy compute them."""
     vectors, weights = np.array(dense.get_text_embedding_batch(prose)), encoder.encode_documents(prose)
 
     def scores(query):
@@ -54,7 +54,7 @@ def test_hybrid_is_reciprocal_rank_fusion_of_both_exact_rankings(prose_store, ex
             if side[position] != 0:
                 fused[position] += 1 / (60 + rank)
     found = both(prose_store, ask(text, mode, k=k))
-    # Ties may be in any order. So this compares the best k scores, and each node's score with its exact score.
+    # Ties may be in any order. So the test compares the best k scores, and each node's score with its exact score.
     np.testing.assert_allclose(found.similarities, sorted(fused.values(), reverse=True)[:k], atol=1e-7)
     np.testing.assert_allclose(found.similarities, [fused[int(id_)] for id_ in found.ids], atol=1e-7)
 
@@ -148,7 +148,7 @@ def test_filters_bind_every_side(store, mode):
     assert both(store, ask("dogs bark", mode, doc_ids=["dog-book", "cat-book"], node_ids=["cat"])).ids == ["cat"]
     for nothing in ({"doc_ids": []}, {"node_ids": ["no"]}, {"doc_ids": ["no"]}, {"filters": all_of(where("legs", 5))}):
         assert both(store, ask("dogs bark", mode, **nothing)).ids == []
-    assert both(store, ask("dogs bark", mode, node_ids=[])).ids, "what a retriever of an index says for any node"
+    assert both(store, ask("dogs bark", mode, node_ids=[])).ids, "a retriever passes [] if it allows any node"
 
 
 def test_the_conditions_nest(store):
@@ -261,7 +261,7 @@ def test_a_blank_question_is_answered_by_the_sides_that_can(store):
         assert set(by_dense) == {"cat", "dog", "sparrow", "spider"}
         assert both(store, ask(text)).ids == by_dense
         assert both(store, ask(text, "sparse")).ids == []
-        # A retriever makes such a query from an empty question: the query has no embedding.
+        # For an empty question, a retriever makes a query without an embedding.
         for mode in [*MODES, "mmr"]:
             assert both(store, ask(text, mode, query_embedding=None)).ids == []
 
@@ -334,7 +334,7 @@ def test_bm25_is_a_third_side(word_counts, place):
     store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=word_counts, bm25=True)
     store.add([node("a", "alpha beta"), node("b", "beta gamma"), node("c", "gamma delta")])
     assert both(store, ask("alpha", "text_search", query_embedding=None)).ids == ["a"]
-    # BM25 lowercases words; the sparse side does not.
+    # BM25 lowercases words. The sparse embedding of this test does not.
     assert both(store, ask("ALPHA", "text_search")).ids == ["a"]
     assert both(store, ask("ALPHA", "sparse")).ids == []
     scores = [both(store, ask("alpha", mode)).similarities[0] for mode in ("hybrid", "semantic_hybrid")]

@@ -1,4 +1,4 @@
-"""Tests of the embedding in the Milvus store of LlamaIndex, which needs pymilvus 2."""
+"""Tests of our embedding in LlamaIndex's own Milvus store, which needs pymilvus 2."""
 
 import asyncio
 

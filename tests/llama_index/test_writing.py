@@ -56,7 +56,7 @@ def test_adding_the_same_ids_again_replaces(store):
         assert found.ids == ["cat"]
     [whale] = store.query(ask("diving whales", "sparse", k=1)).nodes
     assert (whale.text, whale.metadata) == ("Whales dive deep.", {"fins": 2})
-    # milvus-lite's upsert would keep the old metadata for filters.
+    # With milvus-lite's own upsert, filters would still match the old metadata.
     assert "cat" not in store.query(ask("cats purr", filters=all_of(where("legs", 4)))).ids
 
 
@@ -69,7 +69,7 @@ def test_nodes_are_encoded_in_chunks_and_flushed(uri):
     assert encoder.batches == [512, 388]
     for i in (0, 511, 512, 899):
         assert store.query(ask(f"word{i}", "sparse")).ids == [str(i)]
-    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment: the rows are not flushed"
+    assert list(Path(uri).rglob("*.parquet")), "milvus-lite has written no segment file, so the rows are not flushed"
 
 
 def test_nothing_to_add_is_no_error(store):
@@ -210,7 +210,7 @@ def test_nothing_is_deleted_by_omission(store):
 
 @pytest.mark.parametrize("name", ODD_IDS)
 def test_an_id_with_quotes_or_backslashes_is_that_one(store, name):
-    """Before the fix, the old version stayed, a parse error was raised, or nothing was found."""
+    """With such ids, stores once kept the old version, raised a parse error, or found nothing."""
     store.add([node(other, "alpha", ref_doc_id=f"of {other}") for other in [*ODD_IDS, "docs/new.txt"]])
     assert [one.node_id for one in store.get_nodes([name])] == [name]
     assert [one.node_id for one in asyncio.run(store.aget_nodes([name, "it's"]))] == list(dict.fromkeys([name, "it's"]))
@@ -286,7 +286,7 @@ def test_async_equals_sync_in_two_event_loops(store):
 
 @pytest.fixture
 def impatient_threads():
-    """Let threads take turns every microsecond, so that code without a lock that it needs fails."""
+    """Let threads take turns every microsecond, so that code fails if a lock is missing."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -1,4 +1,4 @@
-"""Re-indexing behind an alias works on a real milvus-lite file."""
+"""Indexing again behind an alias works on a real milvus-lite file."""
 
 import importlib.metadata
 

@@ -1,4 +1,7 @@
-"""Tests of a collection without a framework: sides, ids, metadata. The contract suite tests what both stores share."""
+"""Tests of a collection without a framework: its vector fields, its ids and its metadata.
+
+tests/test_contract_stores.py tests what the stores for both frameworks share.
+"""
 
 import asyncio
 import gc
@@ -58,7 +61,7 @@ def test_own_columns_are_no_metadata(collection):
     [found] = collection.get(["a"])
     assert (found.metadata, found.columns) == ({"n": 1}, {"own": "x"})
     assert ids_of(collection.iterate(Compare("own", "eq", "x", column=True))) == ["a", "b"]
-    assert ids_of(collection.iterate({"own": "x"})) == []  # it is not a metadata key
+    assert ids_of(collection.iterate({"own": "x"})) == []  # "own" is not a metadata key
     collection.delete(filter=Compare("own", "eq", "x", column=True))
     assert ids_of(collection.iterate()) == ["c"]
     with pytest.raises(ValueError, match="a filter with a condition"):
@@ -78,7 +81,7 @@ def test_a_side_that_cannot_answer_leaves_it_to_the_others(collection):
     for empty in ({}, None, {2**32 - 3: 1e-6}):
         fused = collection.search({"dense": [1.0, 0.0], "sparse": empty})
         assert ids_of(fused) == by_dense
-        assert fused[0].score == pytest.approx(1 / 61)  # still a score of fusion
+        assert fused[0].score == pytest.approx(1 / 61)  # still a fused score
         assert collection.search({"sparse": empty}) == []
     assert ids_of(collection.search({"dense": None, "sparse": {2: 1.0}})) == ["b"]
 
@@ -171,7 +174,8 @@ def test_each_loop_has_a_client_and_closed_loops_are_let_go(collection):
     for _ in range(2):
         assert ids_of(asyncio.run(use_it())) == ["b"]
     gc.collect()
-    # The first loop's client was dropped when the second loop asked. (gRPC keeps loops while any channel is open.)
+    # The first loop's client was dropped when the second loop asked for a client. (gRPC itself keeps a loop while any
+    # channel is open.)
     [held] = collection.connection._aclients._clients
     assert held is not loops[0]()
 

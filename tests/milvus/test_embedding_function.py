@@ -1,4 +1,4 @@
-"""Tests of the drop-in: the code of Milvus's page runs unchanged, and a real milvus-lite file takes the rows."""
+"""Tests of the embedding function: the code of Milvus's page runs unchanged, and milvus-lite accepts the rows."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

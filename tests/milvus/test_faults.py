@@ -1,4 +1,4 @@
-"""Tests with a server that goes down, comes back, or claims to be a full Milvus: a gRPC proxy plays these roles."""
+"""Tests with a server that goes down, comes back, or claims to be a full Milvus. A gRPC proxy plays these roles."""
 
 import asyncio
 import importlib.metadata
@@ -121,7 +121,7 @@ def test_other_errors_are_passed_on_at_once(collection, proxy):
     assert len(proxy.seen["Search"]) == 1
 
 
-# The requests that a full Milvus gets. These tests check the requests alone; they do not run on a full server.
+# The following tests check which requests a full Milvus server would get. They run without such a server.
 
 
 @pytest.fixture
@@ -147,7 +147,8 @@ def test_a_full_server_is_recognised_and_gets_its_own_indexes(full, proxy):
     assert "inverted_index_algo" not in json.dumps(indexes)
     assert "drop_ratio" not in json.dumps(indexes)
     assert proxy.seen["LoadCollection"][-1].replica_number == 2
-    # A full Milvus's insert would keep both rows with the same id, and the server flushes by itself.
+    # Rows are upserted, because a full Milvus's insert would keep two rows with the same id. No flush is needed,
+    # because a full Milvus flushes by itself.
     assert len(proxy.seen["Upsert"]) == 1
     assert not proxy.seen["Insert"]
     assert not proxy.seen["Flush"]

@@ -1,4 +1,7 @@
-"""Tests of filters against the law of filters: their meaning in Python, and the rows that each engine finds."""
+"""Tests of filters: in Python and in each engine, they match the rows that the law of filters names.
+
+The law of filters is tests/support/predicate.py. An engine is a kind of Milvus, such as milvus-lite 3 or a server.
+"""
 
 import collections
 import os
@@ -29,8 +32,8 @@ from splade_integrations.milvus.filters import (
 from tests.support.predicate import satisfies
 from tests.support.server_rules import answer, is_nothing
 
-# The number of random filters for each engine and layout, about 5 000 in all of `make test`. FILTER_CASES=5000 tests
-# 5 000 on each (about three minutes an engine).
+# The number of random filters for each engine and layout. They add up to about 5 000 in `make test`. FILTER_CASES=5000
+# tests 5 000 on each engine and layout, which takes about three minutes for an engine.
 CASES = int(os.environ.get("FILTER_CASES", "300"))
 PURE_CASES = 1500
 # The number of filters in one example. Hypothesis's overhead is per example.
@@ -134,7 +137,7 @@ batches = st.lists(conditions, min_size=BATCH, max_size=BATCH)
 
 
 def documents(many=120, keys_of=(*PLAIN_KEYS, *ODD_KEYS)):
-    """Return metadata of many documents. Every value occurs under some keys, and some documents lack each key."""
+    """Return metadata of many documents. Every value occurs under some keys, and no key occurs in all documents."""
     chance = random.Random(7)
     made = [{}]
     for number in range(many - 1):
@@ -201,7 +204,7 @@ class Store:
         return {row["pk"] for row in self.client.query(self.name, filter=expr, output_fields=["pk"], limit=1000)}
 
     def found(self, asked):
-        """Return the keys that the filter finds, and whether rows had to be checked."""
+        """Return the primary keys that the filter finds, and whether rows had to be checked in Python."""
         plan = make_plan(from_dict(asked), self.layout, self.engine)
         if plan.doubtful is None:
             return self.keys(plan.expr), False
@@ -237,7 +240,7 @@ def store(client):
 
 
 def check_against_the_law(store, asked_for=batches, share_refused=0.05):
-    """Random filters find the rows that the law says, or are refused, which happens to few."""
+    """Assert that random filters find the rows that the law names, and that only a small share is refused."""
     refused, counts = collections.Counter(), collections.Counter()
 
     @seed(2)
@@ -266,7 +269,7 @@ def test_each_engine_finds_what_the_law_says(store):
 
 @pytest.mark.parametrize("unknowns", [False, True], ids=["up to 2.6", "with unknowns"])
 def test_a_server_says_what_the_law_says_by_the_rules_of_its_source(unknowns):
-    """With unknowns, no expression tells an object from an absent key, so no objects are stored."""
+    """If comparisons can be unknown, no expression tells an object from an absent key. Then no objects are stored."""
     refused = collections.Counter()
 
     def told_apart(value):
@@ -346,7 +349,7 @@ column_conditions = st.recursive(
 
 
 def test_dynamic_keys_of_one_kind_each_are_asked_by_the_same_law(client):
-    """milvus-lite 3 turns them into columns, which have different rules."""
+    """If all values of a dynamic key are of one kind, milvus-lite 3 stores them as a column, which has other rules."""
     documents = {
         f"row{number}": {key: values[number % len(values)] for key, values in COLUMN_VALUES.items() if number % 7}
         for number in range(60)
@@ -360,7 +363,7 @@ def test_typed_columns_are_asked_by_the_same_law(store_with_columns):
 
 
 def test_a_deletion_looks_at_every_row_that_may_match(store):
-    """The rows that match a filter's `reach`, each checked in Python, are those that the law says."""
+    """A deletion checks each row that matches the filter's `reach` in Python. The result must be what the law names."""
     for asked in [
         {"tenant": {"$lt": 5}},
         {"$not": {"year": {"$gt": 1}}},

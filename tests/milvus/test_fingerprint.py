@@ -5,7 +5,7 @@ import pytest
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, recorded
 from splade_integrations.models.fingerprint import Fingerprint
 
-# Commit 23b5478 stored it like this, in a property on milvus-lite 3 and in the description elsewhere.
+# Commit 23b5478 stored fingerprints in this form: in a property on milvus-lite 3, and in the description elsewhere.
 STORED = '{"model": "org/x", "weights": "21eaada296b4dedd", "document_pooling_strategy": "max", "max_length": 128}'
 COLLECTIONS = [
     {"collection_name": "a", "properties": {"splade_integrations.encoder": STORED}},

@@ -1,4 +1,7 @@
-"""Tests of the drop-in with pymilvus's `MilvusClient`, without a framework. Every lane runs these tests."""
+"""Tests of the embedding function with pymilvus's `MilvusClient`, without a framework.
+
+These tests run in each environment of the Makefile, with pymilvus 2 and 3 and milvus-lite 2 and 3.
+"""
 
 import importlib.metadata
 

@@ -1,4 +1,4 @@
-"""Fingerprints: their stored form, which the collections of users hold, and the differences between two of them."""
+"""Tests of fingerprints: their stored form, which users' collections contain, and the comparison of two of them."""
 
 import json
 from dataclasses import fields, replace
@@ -7,7 +7,7 @@ from splade_integrations import Pruning
 from splade_integrations.models.fingerprint import Fingerprint, RoleFingerprint, fingerprint_of
 from splade_integrations.models.spec import TransformerSpec
 
-# Commit 23b5478 wrote this, before fingerprints were a class. It must always stay readable.
+# Commit 23b5478 wrote this, before fingerprints were a class. Every later version must be able to read it.
 STORED = (
     '{"model": "org/x", "commit": "0123456789abcdef", "weights": "21eaada296b4dedd", "document_prompt": "passage: ", '
     '"document_pooling_strategy": "max", "document_activation_function": "relu", "document_lower_case": true, '

@@ -77,7 +77,7 @@ def hub():
 
 @pytest.mark.parametrize("name", SCORES)
 def test_published_scores(name):
-    # A bfloat16 checkpoint, with its 8 bits of precision, is loaded as float32, as it was for the published scores.
+    # Checkpoints in bfloat16 are loaded as float32, as they were for the published scores.
     encoder = SpladeEncoder(name, dtype="float32", device="cpu", trust_remote_code=name in REMOTE_CODE)
     scores = encoder.encode_queries([QUERY]) @ encoder.encode_documents(DOCUMENTS).T
     assert scores.toarray()[0].tolist() == pytest.approx(SCORES[name], abs=0.01)
@@ -86,7 +86,7 @@ def test_published_scores(name):
 def test_weights_of_the_milvus_page():
     """The weights are those in Milvus's docs, embed-with-splade.md.
 
-    The batch of that page had no padding mask, which makes no difference to the weights of this model.
+    The code on that page uses no padding mask, but this makes no difference to the weights of this model.
     """
     splade_ef = SpladeEmbeddingFunction("naver/splade-cocondenser-selfdistil", device="cpu")
     documents = splade_ef.encode_documents(

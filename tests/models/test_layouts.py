@@ -1,4 +1,7 @@
-"""Every layout of every architecture gives the same as sentence-transformers, which wrote the layout or can read it."""
+"""Every checkpoint layout of every architecture gives the same rows as sentence-transformers.
+
+sentence-transformers wrote each layout, or can read it.
+"""
 
 import json
 import logging
@@ -123,8 +126,8 @@ LAYOUTS = {
 
 def assert_equal_to_oracle(encoder: SpladeEncoder, oracle: SparseEncoder, texts: list[str]) -> None:
     documents = oracle.encode_document(texts, convert_to_sparse_tensor=False).numpy()
-    # The texts are encoded one by one. In sentence-transformers, a "[PAD]" written in an inference-free query counts
-    # unless the batch has padding, which erases it. Ours always counts it, because a row must not depend on its batch.
+    # The oracle encodes queries one by one. In an inference-free query it counts a written "[PAD]" as a term, unless the
+    # batch has padding. Our encoder always counts this term, because a row must not depend on its batch.
     queries = oracle.encode_query(texts, convert_to_sparse_tensor=False, batch_size=1).numpy()
     np.testing.assert_allclose(encoder.encode_documents(texts).toarray(), documents, atol=TOLERANCE, rtol=RELATIVE)
     np.testing.assert_allclose(encoder.encode_queries(texts).toarray(), queries, atol=TOLERANCE, rtol=RELATIVE)
@@ -136,7 +139,7 @@ def test_equals_sentence_transformers(layout, architecture, plain, odd_texts, tm
     LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path))
     oracle = SparseEncoder(str(tmp_path))
     encoder = SpladeEncoder(tmp_path)
-    if "max_active_dims" in layout:  # of tied terms we keep lower token ids, and the oracle any
+    if "max_active_dims" in layout:  # of tied terms, we keep lower token ids; the oracle keeps any
         limit = oracle.max_active_dims
         ours, theirs = encoder.encode_documents(odd_texts), oracle.encode_document(odd_texts)
         assert np.diff(ours.indptr).max() == limit
@@ -165,7 +168,7 @@ def save_as_version_5(folder: Path, oracle_folder: Path) -> None:
     router_file = folder / "router_config.json"
     if not router_file.exists():
         return
-    # The document model is at the root, whose entry is "", and the query role may name a JSON file of weights.
+    # In release 5 the document model is at the root, and its entry in router_config.json is "".
     router = json.loads(router_file.read_text())
     types, structure = router["types"], router["structure"]
     first, *others = structure["document"]
@@ -305,7 +308,7 @@ def test_positions_that_roberta_does_not_use(architecture, plain):
     assert SpladeEncoder(plain(architecture), max_length=130).encode_documents(["long text " * 200]).nnz > 0
 
 
-# Refusals: each test makes one exact situation and expects a message that says what was found.
+# What is refused: each test makes one faulty checkpoint, and expects a message that says what was found.
 
 
 @pytest.fixture
@@ -367,7 +370,7 @@ def test_refuses_a_truncated_file(saved):
 
 
 def test_refuses_an_empty_pickle(saved):
-    """The error of an empty pickle has no message of its own."""
+    """The error that an empty pickle raises has no message."""
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").touch()
     with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded: EOFError Fetch it again"):
@@ -400,7 +403,7 @@ def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, 
     monkeypatch.chdir(tmp_path)
     encoder = SpladeEncoder("model")
     monkeypatch.chdir("/")
-    assert encoder.encode_documents(["a"]).nnz > 0  # this loads it
+    assert encoder.encode_documents(["a"]).nnz > 0  # this loads the model
     assert encoder.fingerprint.weights
 
 
@@ -465,7 +468,7 @@ def test_refuses_json_that_is_damaged(saved):
 
 
 def test_refuses_a_pickle_that_runs_code(saved, tmp_path):
-    """Old checkpoints are pickles, and a pickle can run anything. Only torch's weights-only loader reads them."""
+    """Old checkpoints are pickles, which can run any code. So only torch's weights-only loader reads them."""
 
     class Malicious:
         def __reduce__(self):

@@ -34,7 +34,7 @@ class HashEmbeddings(Embeddings):
 
 
 class WordCounts:
-    """Another kind of encoder: it has one dimension per word, so "" has no active term. It records its batch sizes."""
+    """An encoder with one dimension per word, so that "" has no active term. It records its batch sizes."""
 
     def __init__(self):
         self.vocabulary, self.batches = {}, []
@@ -78,13 +78,13 @@ class DropIn:
 EMBEDDINGS = {"LangChain": LangChain, "drop-in": DropIn}
 
 
-# Stores that are opened with an encoder. Documents are (id, text, metadata).
+# Stores that are opened with an encoder. A document is a tuple (id, text, metadata).
 
 
 class LangChainStore:
     @staticmethod
     def open(encoder, uri, collection_name="contract", **options):
-        # With this option a search for a word of the metadata finds the document.
+        # With this option, a search for a word in the metadata finds the document.
         options = {"embed_metadata": ["author"]} | options
         sparse = LangChainEmbedding(encoder=encoder)
         return hybrid_milvus(HashEmbeddings(), sparse, uri=uri, collection_name=collection_name, **options)
@@ -128,7 +128,7 @@ try:
 
     from splade_integrations.llama_index import HybridMilvusVectorStore
     from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaIndexEmbedding
-except ImportError:  # in the lane with pymilvus 3, which LlamaIndex's store does not support yet
+except ImportError:  # in the test environment with pymilvus 3, which LlamaIndex's store does not support yet
     pass
 else:
 

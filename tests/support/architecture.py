@@ -29,7 +29,7 @@ ROOMS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
-# Packages that only some rooms may import, be it at the top of a module, in a function or only for types.
+# Packages that only these rooms may import. The rule also holds inside functions and under `if TYPE_CHECKING`.
 ONLY_IN = {
     "torch": {"engine"},
     "triton": {"engine"},
@@ -56,7 +56,7 @@ class Import(NamedTuple):
         module: The module that imports.
         target: The module that is imported.
         names: The names that are imported from it.
-        at_the_top: Whether the import is outside of functions and of `if TYPE_CHECKING`.
+        at_the_top: Whether the import is outside functions and outside `if TYPE_CHECKING`.
     """
 
     module: str
@@ -75,7 +75,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def imports(root: Path = ROOT) -> list[Import]:
-    """Return all imports of the package, including those in functions and those only for types."""
+    """Return all imports in the package, including those in functions and under `if TYPE_CHECKING`."""
     paths = modules(root)
     return [one for module, path in paths.items() for one in _imports_of(module, path, paths)]
 
@@ -88,7 +88,7 @@ def _imports_of(module: str, path: Path, paths: dict[str, Path]) -> Iterator[Imp
             for alias in node.names:
                 yield Import(module, _ours(alias.name), (), id(node) in top)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.level == 0, f"{path}: imports must be absolute"
             target, names = _ours(node.module or ""), tuple(alias.name for alias in node.names)
             parts = [f"{target}.{name}".strip(".") for name in names] if (node.module or "").startswith(PACKAGE) else []
             submodules = [part for part in parts if part in paths]
@@ -99,7 +99,10 @@ def _imports_of(module: str, path: Path, paths: dict[str, Path]) -> Iterator[Imp
 
 
 def _at_the_top(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield the statements that run on import, including those in `with` and `try`, but not those only for types."""
+    """Yield the statements that run on import, including those in `with` and `try`.
+
+    Statements under `if TYPE_CHECKING` are left out.
+    """
     pending = list(tree.body)
     while pending:
         node = pending.pop()
@@ -152,7 +155,7 @@ def faults(root: Path = ROOT) -> list[str]:
 
 
 def _circles(ours: list[Import]) -> list[list[str]]:
-    """Return the circles of modules that import each other, directly or through others."""
+    """Return the circles of modules that import each other, directly or through other modules."""
     targets: dict[str, set[str]] = {}
     for one in ours:
         if one.module and one.target:

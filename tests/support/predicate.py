@@ -1,10 +1,10 @@
-"""The law of filters: it decides which metadata satisfies a dict of conditions. It shares no code with the package."""
+"""The law of filters decides which metadata satisfies a dict of conditions. It shares no code with the package."""
 
 import json
 
 
 def satisfies(conditions, metadata):
-    """Return whether metadata satisfies conditions. and, or and not are two-valued; all entries of a dict must hold."""
+    """Return whether metadata satisfies all entries of a dict of conditions. Each condition is either true or false."""
     return all(_entry(name, value, metadata) for name, value in conditions.items())
 
 
@@ -23,7 +23,8 @@ def _entry(name, value, metadata):
 def _operation(operator, operand, held):
     """Return whether a value satisfies an operator.
 
-    None stands for an absent key and for null. It satisfies ne, nin and is_empty, and no other operator.
+    None stands for an absent key and for null. It satisfies $ne and $nin, {"$exists": False} and {"$is_empty": True}.
+    $not negates the result of its operators. None satisfies no other operator.
     """
     match operator:
         case "$not":
@@ -76,7 +77,7 @@ def kind(value):
 
 
 def equal(left, right):
-    """Return whether two values are equal in JSON: true is not 1, but 1 is 1.0."""
+    """Return whether two values are equal in JSON: true does not equal 1, but 1 equals 1.0."""
     return _canonical(left) == _canonical(right)
 
 

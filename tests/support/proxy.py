@@ -1,6 +1,6 @@
 """A gRPC proxy in front of a Milvus server. It records requests, and answers some of them itself if told to.
 
-So the real client meets faults and full servers over a real connection.
+With it, a test can confront the real client with faults, or with a server that claims to be a full Milvus.
 """
 
 from collections import defaultdict

@@ -36,7 +36,7 @@ def wordpiece_tokenizer(folder: Path) -> BertTokenizer:
 
 
 def bpe_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with RoBERTa's special tokens. Its tokens distinguish a leading space."""
+    """Return a byte-level BPE tokenizer with RoBERTa's special tokens. A leading space makes a different token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -68,7 +68,7 @@ def save_masked_lm(
 ) -> None:
     """Save a random masked LM and its tokenizer.
 
-    The model is small by default. Its weights are so large that padding has large logits.
+    The model is small by default. Its weights are large, so padding has large logits and a missing mask is noticed.
 
     Args:
         folder: The folder to save to. It is made if it is missing.
@@ -122,13 +122,16 @@ def save_masked_lm(
         bias = model.get_output_embeddings().bias
         if typical_texts:
             bias -= _threshold(model, tokenizer, typical_texts, active_terms)
-        elif bias is not None:  # zeros, the default, would hide a bias that is forgotten or added twice
+        elif bias is not None:  # with zeros, no test would notice a bias that is forgotten or added twice
             bias.normal_(std=0.5)
     model.save_pretrained(folder)
 
 
 def _threshold(model: Any, tokenizer: Any, texts: Sequence[str], active_terms: int) -> float:
-    """Return the logit that `active_terms` terms per text exceed on average, a quantile of the maxima over tokens."""
+    """Return the logit that `active_terms` terms per text exceed on average.
+
+    It is a quantile of the maximum logits over each text's tokens.
+    """
     maxima = []
     for text in texts:
         inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")

@@ -1,6 +1,6 @@
-"""Runs the tests of the stores over the network, on the server at MILVUS_URI.
+"""Runs the tests of the stores over the network, on the Milvus server at MILVUS_URI.
 
-If MILVUS_URI is not set, it starts milvus-lite's own server for the tests.
+If MILVUS_URI is not set, this module starts milvus-lite's own server for the tests.
 
 python -m tests.support.server [PYTEST ARGUMENT …]
 """

@@ -1,8 +1,8 @@
-"""A model of a Milvus server that evaluates the expressions of filters, with its precedence and its rules for JSON.
+"""A model of how a Milvus server evaluates filter expressions: operator precedence, and rules for JSON values.
 
-The model follows Plan.g4 and the C++ sources (UnaryExpr, TermExpr, JsonContainsExpr, ExistsExpr). It has not been
-compared with a server. Up to 2.6.x, a comparison with an absent key or another kind is false, and `!=` is true. In
-later versions both are unknown (None).
+The model follows Milvus's Plan.g4 and C++ sources (UnaryExpr, TermExpr, JsonContainsExpr, ExistsExpr). It has not been
+compared with a server. In versions up to 2.6.x, a comparison with an absent key, or with a value of another kind, is
+true for `!=` and false for all other operators. In later versions it is unknown (None).
 """
 
 import re
@@ -15,7 +15,7 @@ ESCAPES = re.compile(r"\\(U[0-9a-f]{8}|.)", re.DOTALL)
 
 
 def answer(expr, metadata, unknowns):
-    """Return True, False or None (unknown) for a row with this metadata; `unknowns` selects the later rule."""
+    """Return True, False or None (unknown) for a row with this metadata. `unknowns` selects the rule after 2.6.x."""
     tokens, end = [], 0
     while end < len(expr):
         match = TOKENS.match(expr, end)
@@ -56,7 +56,7 @@ class _Parser:
         return False if False in values else None if None in values else True
 
     def one(self):
-        if self.next_is("not"):  # binds more tightly than a comparison
+        if self.next_is("not"):  # "not" binds more tightly than a comparison
             self.take()
             assert self.next_is("(")
             value = self.one()
@@ -142,7 +142,7 @@ class _Parser:
 
     def among(self, value):
         members = self.literal()
-        assert len({type(member) for member in members}) == 1, "milvus casts all members to the first one's type"
+        assert len({type(member) for member in members}) == 1, "Milvus casts all members to the first member's type"
         return value in members if _kind(value) == _kind(members[0]) else self.unknown
 
 
@@ -153,7 +153,10 @@ def _kind(value):
 
 
 def is_nothing(value):
-    """Return whether Json::exist takes a value for absent: null, or a list or object that holds nothing else."""
+    """Return whether Json::exist treats a value as absent.
+
+    These values are null, and lists and objects that hold only such values.
+    """
     if isinstance(value, (list, dict)):
         return all(is_nothing(each) for each in (value.values() if isinstance(value, dict) else value))
     return value is None
