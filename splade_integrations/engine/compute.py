@@ -59,15 +59,17 @@ def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Bac
     """Resolve the device, dtype and backend that the user asks for.
 
     On a CPU and on MPS, the dtype "auto" means float32, whatever the checkpoint states. On CUDA it means float16, which
-    has three more bits of mantissa than bfloat16 and so keeps the weights closer to float32. int8 is for processors
-    that multiply it fast. With OpenVINO, only those with AVX-512's VNNI or AMX instructions do.
+    has three more bits of mantissa than bfloat16 and so keeps the weights closer to float32. int8 is allowed only on
+    processors that multiply 8-bit integers fast. For OpenVINO, these are the processors with AMX or with the VNNI
+    instructions of AVX-512.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:n" or "mps".
-        dtype: "auto", "float32", "bfloat16", "float16" or "int8", or torch's type.
+        dtype: "auto", "float32", "bfloat16", "float16" or "int8", or the torch dtype.
         backend: "torch" or "openvino".
     Raises:
-        ValueError: A value is unknown, this machine or the backend does not support it, or int8 would not be faster.
+        ValueError: A value is unknown, this machine or the backend does not support it, or int8 would not be faster
+            than float32.
 
     Example:
         >>> resolve_compute("cpu")
@@ -118,8 +120,8 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
         )
     if precision == "int8" and backend == "openvino" and int8_weight_qmax() != QMAX_8BIT:
         raise ValueError(
-            "dtype int8 must run on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got one "
-            "without them, where int8 may take as long as float32. Use backend='torch'."
+            "dtype int8 must run on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got a "
+            "CPU without them, on which int8 may take as long as float32. Use backend='torch'."
         )
     if precision == "float16" and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")

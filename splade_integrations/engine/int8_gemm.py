@@ -1,8 +1,8 @@
 """Exact products of 8-bit integers on a CPU, and the quantisation of numbers for them.
 
 Processors with AVX-512's VNNI or AMX instructions sum such products in 32 bits. AVX2 first adds pairs of products in 16
-bits, which overflow unless one factor has only 7 bits. With 7 bits the product is exact on AVX2 as well, and twice as
-fast as in float32.
+bits. These sums overflow if both factors have 8 bits. If one factor has only 7 bits, the product is exact on AVX2 as
+well, and twice as fast as in float32.
 """
 
 from functools import cache
@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 # The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2 weights
-# have 7 bits, because the sum of two products must stay below 2^15. That sum is at most 2 · 255 · 64 if tokens are the
-# left factor, and 2 · 128 · 127 if weights are.
+# have 7 bits, because the sum of two products must stay below 2^15. The sum is at most 2 · 255 · 64 if tokens are the
+# left factor, and 2 · 128 · 127 if weights are the left factor.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
 # Scales are at least this large, so that dividing by them neither overflows nor loses digits.
@@ -34,17 +34,18 @@ _WIDTHS = (128, 768, 1024, 4096)
 
 
 def int8_products_pay(device: torch.device) -> bool:
-    """Return whether int8 products are exact on this device, and about twice as fast as float32 products or faster."""
+    """Return whether int8 products are exact on this device, and at least about twice as fast as float32."""
     return device.type == "cpu" and int8_weight_qmax() is not None
 
 
 @cache
 def int8_weight_qmax() -> int | None:
-    """Return the largest magnitude that weights may have in an int8 product here. The other factor may have 127.
+    """Return the largest magnitude that weights may have in an int8 product on this processor.
 
-    It is 127 with AVX-512's VNNI or AMX instructions, 64 with only AVX2 or AVX-512, and None without any of these. The
-    product that the two-pass head uses is tested for exact sums. With VNNI or AMX it is `torch._int_mm`, which is fast
-    only there. Otherwise it is `multiply_int8`.
+    The other factor may have up to 127. The result is 127 with AVX-512's VNNI or AMX instructions, 64 with only AVX2 or
+    AVX-512, and None without any of these. The two-pass head multiplies with `torch._int_mm` on processors with VNNI or
+    AMX, and with `multiply_int8` on others, where `torch._int_mm` is slow. This function tests that the sums of this
+    product are exact.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
@@ -107,7 +108,7 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 
 
 def is_exact(qmax: int) -> bool:
-    """Return whether sums are exact for the largest sums, for large terms that cancel to 1, and for random numbers."""
+    """Return whether products are exact for the largest sums, large summands that cancel to 1, and random numbers."""
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:
         for left, right in ((255, qmax), (0, qmax), (255, -qmax), (2 * qmax, 127), (2 * qmax, -127)):
@@ -124,7 +125,7 @@ def is_exact(qmax: int) -> bool:
 
 
 def _is_exact_for(rows: int, zero_point: int, qmax: int) -> bool:
-    """Return whether sums are exact for random numbers, with sizes that are no multiples of a block."""
+    """Return whether sums are exact for random numbers, with sizes that are not multiples of a block."""
     generator = torch.Generator("cpu").manual_seed(rows)
     tokens = torch.randint(0, 256, (rows, 771), generator=generator, device="cpu")
     weights = torch.randint(-qmax, qmax + 1, (70, 771), generator=generator, device="cpu")

@@ -1,7 +1,7 @@
-"""Linear layers in int8, which make a backbone several times faster than float32 on a CPU that multiplies bytes.
+"""Linear layers in int8. On a CPU with 8-bit instructions, a model is several times faster with them than in float32.
 
-Weights are quantised per output channel, and activations dynamically per token. So the result of a text does not depend
-on other texts. It does in runtimes where all activations of a batch share one scale.
+Weights are quantised once per output channel, and activations in each call per token. So a text's result does not
+depend on other texts. In other runtimes, where all activations of a batch share one scale, it does.
 """
 
 from typing import NamedTuple
@@ -24,8 +24,8 @@ __all__ = ["Int8Linear"]
 
 # The zero point of an activation whose range is symmetric around 0.
 _MIDDLE = 128
-# In a float32 of this size the last bit has the value 1. Adding this number rounds to an integer, which is then the low
-# byte of the sum.
+# The last bit of a float32 of this size has the value 1. So adding this number to a number from 0 to 255 rounds that
+# number to an integer, and the integer is the low byte of the sum.
 _TO_LOW_BYTE = 1.5 * 2.0**23
 
 
@@ -49,9 +49,9 @@ class Int8Linear(nn.Module):
     """A linear layer that multiplies 8-bit integers and sums them exactly in int32.
 
     Each token is written as offset + scale · u with u from 0 to 255, so w . x = scale · (w . u) + offset · sum(w). A
-    layer that narrows reads the output of an activation such as GELU, and nearly all of that is on one side of 0. So
-    the integers of such a layer cover the range from a token's smallest value to its largest. The integers of other
-    layers cover a symmetric range around 0, so these layers need no offset · sum(w).
+    layer with fewer outputs than inputs reads the output of an activation function such as GELU, which is nearly all on
+    one side of 0. So in this layer, u covers the range from a token's smallest value to its largest. In other layers, u
+    covers a symmetric range around 0, so they need no offset · sum(w).
 
     Args:
         linear: The layer that this layer replaces.
@@ -88,7 +88,7 @@ class Int8Linear(nn.Module):
 
 
 def _two_sided(tokens: Tensor) -> _QuantizedTokens:
-    # The two extremes take two passes, but abs() would write a copy.
+    # Computing both extremes takes two passes, but abs() would write a copy of the tensor.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
     scale = largest.div_(QMAX_8BIT).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens, scale, _MIDDLE), _MIDDLE, scale, None)
@@ -96,7 +96,7 @@ def _two_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _one_sided(tokens: Tensor) -> _QuantizedTokens:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
-    # If the scale were far smaller than the values, rounding would lose their differences.
+    # If the scale were far smaller than the values themselves, rounding would lose their differences.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
     scale = span.div_(255).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens - least, scale, 0), 0, scale, least.squeeze(1))

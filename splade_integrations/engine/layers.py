@@ -1,7 +1,8 @@
 """Computes the layers of BERT, RoBERTa, DistilBERT and similar models in few calls, with weights laid out for the CPU.
 
 In transformers a layer is a tree of about twenty modules, and calling them takes a fifth of a short query's time. Here
-a layer is one function, its three projections are one product, and large tensors are changed in place.
+a layer is one function. Its projections to queries, keys and values are one product, and large tensors are changed in
+place.
 """
 
 from collections.abc import Callable
@@ -25,10 +26,10 @@ __all__ = [
 
 
 def rounded_up(rows: int) -> int:
-    """Round `rows` up to one of a few numbers, at most a sixteenth above `rows`.
+    """Round `rows` up to one of a few numbers. The result is at most a sixteenth above `rows`.
 
-    oneDNN compiles a product for each number of rows and keeps it, which takes half a millisecond and half a megabyte.
-    Batches of real texts have hundreds of different numbers of rows.
+    oneDNN compiles a kernel for each number of rows and keeps it. Each kernel takes half a millisecond and half a
+    megabyte. Without rounding, batches of real texts would need hundreds of kernels.
 
     Example:
         >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
@@ -39,16 +40,16 @@ def rounded_up(rows: int) -> int:
 
 
 def pad_rows(tokens: Tensor, rows: int) -> Tensor:
-    """Pad (…, tokens, H) with rows of zeros to `rows` rows. Return `tokens` unchanged if no rows are missing."""
+    """Add rows of zeros to `tokens`, (…, n, H), to make `rows` rows. Return `tokens` itself if no rows are missing."""
     missing = rows - tokens.shape[-2]
     return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight is laid out as oneDNN's kernels read it, so no call has to rearrange it.
+    """A linear layer whose weight is kept in the layout of oneDNN's kernels, so that no call has to rearrange it.
 
-    torch rearranges the weight in each call, or multiplies with a slower kernel. That costs most if there are few
-    tokens. The sums are the same but are added in another order.
+    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. That costs most if
+    there are few tokens. The results differ only by rounding, because the products are added in another order.
 
     Args:
         linear: The layer that this layer replaces.
@@ -122,7 +123,7 @@ class FusedLayer(nn.Module):
         return output
 
     def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Return the output of attention in the shape of `hidden`. This is a method to free the projections early."""
+        """Return the output of attention in the shape of `hidden`. The projections are freed when this returns."""
         batch, length, _ = shape
         tokens = batch * length
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -139,7 +140,7 @@ class _AddedNorm(nn.Module):
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norm  # calling the module itself would cost more, twice in a layer
+        norm = self.norm  # calling `self.norm` itself, twice in each layer, would take longer
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
@@ -198,7 +199,8 @@ def _of_distilbert(layer: Any) -> FusedLayer:
 
 
 # {model type: (the name of the encoder's attribute, a function that reads a layer)}. Other model types may have modules
-# with the same names that do more, perhaps only on long texts, so a short probe would not show it.
+# with the same names that compute something else, perhaps only for long texts. A check with short texts would not
+# notice that.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
@@ -211,9 +213,9 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
     Args:
         backbone: A transformers model without its head.
     Returns:
-        A function that restores the original layers, or None if the layers are not supported. Layers by custom code in
-        a repository are not supported. The configuration of a supported model type may still make it compute something
-        else, so compare the results.
+        A function that restores the original layers, or None if the layers are not supported. Layers from a
+        repository's own code are not supported. A model of a supported type can still be configured to compute
+        something else, so compare the results before and after.
     """
     kind = _KINDS.get(backbone.config.model_type)
     if kind is None or getattr(backbone.config, "is_decoder", False):
@@ -234,7 +236,7 @@ def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
     Returns:
         A function that undoes the change, or None if the backbone has no fused layers.
     Raises:
-        Exception: The kernel does not compile here, or disagrees with torch. In this case nothing is changed.
+        Exception: The kernel does not compile here, or its result differs from torch's. Then nothing is changed.
     """
     layers = [module for module in backbone.modules() if isinstance(module, FusedLayer)]
     if not layers:

@@ -1,6 +1,6 @@
-"""Loads a masked-LM checkpoint safely, or says why it has no SPLADE weights.
+"""Loads a masked-LM checkpoint safely, or raises an error that says why it gives no SPLADE weights.
 
-This module knows transformers' models and torch, and nothing of texts, batches or pooling.
+This module handles transformers' models, but no texts, batches or pooling.
 """
 
 import logging
@@ -31,7 +31,7 @@ __all__ = ["load_masked_lm", "mean_hidden", "read_torch_weight"]
 
 logger = logging.getLogger(__name__)
 
-# Tokens of the text that estimates the mean. More tokens hardly bring it closer to the mean of real texts.
+# The number of tokens from which `mean_hidden` estimates the mean. More tokens hardly improve the estimate.
 _CENTRE_TOKENS = 64
 
 
@@ -41,18 +41,18 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
     Weights are read from safetensors, or from a `.bin` file with torch's weights-only loader, which runs no code.
 
     Args:
-        repository: Where its files are, and whether its own code may run; the revision of such code is logged.
-        folder: Folder within the repository; "" is its root.
-        compute: Where and how it computes.
+        repository: The repository of the checkpoint. If code from the repository may run, its revision is logged.
+        folder: The checkpoint's folder within the repository. "" is the root.
+        compute: Where and how the model computes.
     Raises:
         FileNotFoundError: A file is missing.
-        UnsupportedModelError: There is no masked-LM head; weights are missing, contradict the configuration, are
-            damaged or not finite; or the backend does not support the layers.
+        UnsupportedModelError: The checkpoint has no masked-LM head. Or weights are missing, damaged or not finite, or
+            contradict the configuration. Or the backend does not support the layers.
     """
     name = repository.name
     config = _load_config(repository, folder)
     if repository.trust_remote_code:
-        logger.warning("%s may run code of its own, at revision %s.", name, getattr(config, "_commit_hash", None))
+        logger.warning("%s may run code from its repository, revision %s.", name, getattr(config, "_commit_hash", None))
     with _quiet_if_local(repository):
         model = _load_weights(repository, folder, config, compute.weights_dtype)
     model.eval().requires_grad_(False).to(compute.device)
@@ -68,12 +68,14 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
 
 
 def mean_hidden(model: MaskedLM) -> Tensor:
-    """Estimate the mean of what enters the decoder, from one text whose tokens are spread over the vocabulary.
+    """Estimate the mean of the hidden states that enter the decoder.
+
+    The estimate is made from one text, whose tokens are spread over the vocabulary.
 
     Args:
         model: A masked LM with a decoder.
     Returns:
-        (H,) float32; zeros if the mean is not finite.
+        (H,) float32. It is all zeros if the mean is not finite.
     """
     tokens = min(_CENTRE_TOKENS, model.positions or _CENTRE_TOKENS)
     with exact_float32(model.device):
@@ -83,21 +85,21 @@ def mean_hidden(model: MaskedLM) -> Tensor:
 
 
 def read_torch_weight(path: Path) -> NDArray[np.float32]:
-    """Read the tensor "weight" of a `.bin` file with torch's weights-only loader, which runs no code. float32."""
+    """Read the tensor "weight" of a `.bin` file as float32, with torch's weights-only loader, which runs no code."""
     weight: NDArray[np.float32] = torch.load(path, weights_only=True)["weight"].float().numpy()
     return weight
 
 
 def _load_config(repository: Repository, folder: str) -> Any:
-    """Return the checkpoint's configuration, once it is known to state a masked-LM head."""
+    """Return the checkpoint's configuration, after checking that it states a masked-LM head."""
     name = repository.name
     try:
         config = AutoConfig.from_pretrained(**repository.location(folder))
     except (OSError, ValueError, KeyError) as err:
         if "trust_remote_code" in str(err):
             raise UnsupportedModelError(
-                f"{name!r} comes with code of its own, which does not run unless you allow it. Read it, then pass "
-                "trust_remote_code=True, and revision=… so that it stays what you have read."
+                f"{name!r} needs code from its repository, which runs only if you allow it. Read the code. Then pass "
+                "trust_remote_code=True, and revision=… so that the code cannot change."
             ) from err
         raise UnsupportedModelError(
             f"{name!r} has a config.json that transformers cannot read: {first_line(err)} "
@@ -105,7 +107,7 @@ def _load_config(repository: Repository, folder: str) -> Any:
         ) from err
     architectures = config.architectures or []
     if not any(architecture.endswith("ForMaskedLM") for architecture in architectures):
-        found = architectures[0] if architectures else f"{config.model_type} model of no stated architecture"
+        found = architectures[0] if architectures else f"{config.model_type} model of unknown architecture"
         raise UnsupportedModelError(
             f"{name!r} is a {found} without a masked-LM head, so it has no SPLADE weights. "
             "Use a …ForMaskedLM checkpoint."
@@ -114,7 +116,7 @@ def _load_config(repository: Repository, folder: str) -> Any:
 
 
 def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch.dtype) -> Any:
-    """Return the model with its weights, all of which were in the checkpoint and are finite."""
+    """Return the model with its weights, after checking that the checkpoint has all of them and all are finite."""
     name = repository.name
     try:
         model, report = AutoModelForMaskedLM.from_pretrained(
@@ -124,7 +126,7 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
         raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch it again.") from err
     except OSError as err:
         raise FileNotFoundError(f"{name!r} lacks a file: {err} Complete it, or name another model.") from err
-    # Sizes that differ, a pickle that is cut short, or one that holds more than tensors.
+    # The causes are sizes that differ, a truncated pickle, or a pickle that holds more than tensors.
     except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
         raise UnsupportedModelError(
             f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch it again, or "
@@ -134,7 +136,7 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
     if random:
         more = f" and {len(random) - 3} more" if len(random) > 3 else ""
         raise UnsupportedModelError(
-            f"{name!r} lacks the weights {', '.join(random[:3])}{more}: they would be random. "
+            f"{name!r} lacks the weights {', '.join(random[:3])}{more}, which would be random. "
             "Use a complete …ForMaskedLM checkpoint."
         )
     for key, value in model.named_parameters():
@@ -144,7 +146,10 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
 
 
 def _positions(model: Any) -> int | None:
-    """Return the most tokens that a model has positions for. RoBERTa and its kin count them from their padding id."""
+    """Return the largest number of tokens that a model has positions for, or None if there is no limit.
+
+    RoBERTa and similar models number positions from the padding id + 1, so they never use the first positions.
+    """
     positions: int | None = getattr(model.config, "max_position_embeddings", None)
     for path, module in model.named_modules():
         padding_id = getattr(module, "padding_idx", None)
@@ -155,7 +160,7 @@ def _positions(model: Any) -> int | None:
 
 @contextmanager
 def _quiet_if_local(repository: Repository) -> Iterator[None]:
-    """Show no progress bar for reading weights from a local folder; a download keeps its own."""
+    """Hide the progress bar while weights are read from a local folder. A download keeps its progress bar."""
     if repository.local_folder is None or not transformers_logging.is_progress_bar_enabled():
         yield
         return

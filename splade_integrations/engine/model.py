@@ -1,6 +1,6 @@
-"""A masked LM at work: token ids to hidden states, logits and, batch by batch, rows of term weights.
+"""Runs a masked language model on batches of token ids, and returns rows of term weights.
 
-This module knows tensors and token ids. It knows nothing of texts, prompts, tokenizers or pruning.
+This module works on tensors and token ids. It handles no texts, prompts, tokenizers or pruning.
 """
 
 import logging
@@ -27,32 +27,36 @@ __all__ = ["MaskedLM", "PaddedBatch", "Progress", "SpladeModel", "token_budget_b
 
 logger = logging.getLogger(__name__)
 
-# Tokens x hidden size of a batch. On a CPU activations stay in its caches (1 024 tokens of BERT-base); a GPU gets
-# enough work to fill it.
+# The default number of tokens in a batch, times the hidden size. On a CPU this is 1 024 tokens of BERT-base, because
+# their activations fit in the caches. A GPU needs larger batches to be fully used.
 _BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
-# The largest numbers of bytes of one (B, V) block of weights, and of the logits of a head that has to write them.
+# The largest number of bytes of a batch's term weights, (B, V).
 _BLOCK_BYTES = 64 * 2**20
+# The largest number of bytes of a batch's logits, (B, L, V), for a model whose head writes all logits to memory.
 _LOGITS_BYTES = 256 * 2**20
-# A few texts of many lengths are mostly padding in one batch. So a batch that fills an eighth of the budget, which is
-# enough for products at full speed, takes no text that is shorter than seven eighths of its longest.
+# A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget,
+# it takes no text that is shorter than seven eighths of its longest text. With an eighth of the budget, matrix products
+# already run at full speed.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
 
 _T = TypeVar("_T")
-Progress = Callable[[int], object]  # told how many more texts are done
+Progress = Callable[[int], object]  # called with the number of texts encoded since the last call
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """A masked LM, taken apart at its decoder if its head ends in one.
+    """A masked LM. Its decoder, which is the last linear layer of its head, is kept apart if possible.
 
     Args:
-        network: The transformers model. If `decoder` is given, its own decoder is the identity.
-        decoder: The decoder, or None for a head that is more than a linear layer at its end.
-        dim: Vocabulary size V: the decoder's rows, which can differ from the tokenizer's length.
-        positions: The most tokens that it has positions for, or None if there is no limit.
-        ignores_padding: Whether a padded text gives what it gives alone. Models that mix tokens by convolution or by a
-            Fourier transform do not.
+        network: The transformers model. If `decoder` is given, the model's own decoder has been replaced by the
+            identity.
+        decoder: The decoder, or None if the head does not end in a plain linear layer.
+        dim: Vocabulary size V, which is the number of logits per token. It can differ from the tokenizer's number of
+            tokens.
+        positions: The largest number of tokens that the model has positions for, or None if there is no limit.
+        ignores_padding: Whether padding leaves a text's results unchanged. In models that mix tokens by convolution or
+            by a Fourier transform, padding changes the results.
     """
 
     network: Any
@@ -63,30 +67,33 @@ class MaskedLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device that holds the weights."""
         device: torch.device = self.network.device
         return device
 
     @property
     def embedded_tokens(self) -> int:
-        """How many token ids it has embeddings for."""
+        """The number of token ids that the model has embeddings for."""
         return int(self.network.get_input_embeddings().weight.shape[0])
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return what enters the decoder, which must not be None. (B, L) and (B, L) to (B, L, H)."""
-        # transformers calls its output "logits"; without its decoder it is hidden states.
+        """Return the hidden states that enter the decoder. Takes (B, L) and (B, L), and returns (B, L, H).
+
+        `decoder` must not be None.
+        """
+        # transformers calls this output "logits". It holds hidden states, because the model's decoder is the identity.
         states: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
         return states
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor, terms: Tensor | None = None) -> Tensor:
-        """Return MLM scores.
+        """Return the logits of the masked LM.
 
         Args:
             input_ids: (B, L).
             attention_mask: 1 for real tokens, 0 for padding. (B, L).
-            terms: The terms wanted, (K,), or None for all.
+            terms: The ids of the K terms to return, (K,), or None for all terms.
         Returns:
-            (B, L, K or V) of the weights' type.
+            (B, L, K), or (B, L, V) for all terms, of the weights' type.
         """
         if self.decoder is None:
             logits: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
@@ -99,12 +106,12 @@ class MaskedLM:
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Texts as one tensor.
+    """The token ids of several texts, padded to form one tensor.
 
     Args:
         input_ids: Token ids, padded at the end. (B, L).
         attention_mask: 1 for real tokens, 0 for padding. (B, L).
-        lengths: Real tokens of each text. (B,).
+        lengths: The number of tokens of each text without padding. (B,).
     """
 
     input_ids: Tensor
@@ -113,7 +120,7 @@ class PaddedBatch:
 
     @classmethod
     def of(cls, ids: Sequence[Sequence[int]], device: torch.device, padding_id: int) -> "PaddedBatch":
-        """Pad B texts to the longest one and send them to a device."""
+        """Pad B texts to the length of the longest one, and send them to a device."""
         longest = max(map(len, ids))
         padded = np.full((len(ids), longest), padding_id)
         for row, text_ids in zip(padded, ids, strict=True):
@@ -124,15 +131,15 @@ class PaddedBatch:
 
 
 class SpladeModel:
-    """A masked LM with SPLADE pooling: token ids in, rows of term weights out.
+    """A masked LM with SPLADE pooling, which turns token ids into rows of term weights.
 
     Args:
         model: The masked LM.
         pooling_strategy: "max" or "sum".
         activation_function: "relu" or "log1p_relu".
-        padding_id: The token id that padding has; the mask hides it.
-        max_batch_tokens: The largest number of tokens of a batch, padding included, or None for what suits device and
-            model.
+        padding_id: The token id to pad with. The attention mask hides the padding.
+        max_batch_tokens: The largest number of tokens of a batch, padding included. None takes a number that suits the
+            device and the model.
         max_batch_texts: The largest number of texts of a batch, or None.
     """
 
@@ -165,24 +172,24 @@ class SpladeModel:
         self._trimmer = HeapTrimmer() if model.device.type == "cpu" else None
 
     def encode(self, ids: Sequence[list[int]], progress: Progress) -> csr_array:
-        """Encode texts in batches of similar length, and put the rows back in order.
+        """Encode texts in batches of similar length, and return the rows in the order of the texts.
 
         Args:
-            ids: Token ids of N texts, special tokens included; a text may have none.
-            progress: Told how many more texts are done.
+            ids: The token ids of N texts, special tokens included. A text may have no tokens.
+            progress: Called with the number of texts encoded since the last call.
         Returns:
             (N, V) float32.
         Raises:
             ValueError: Term weights are not finite.
-            torch.OutOfMemoryError: One text alone does not fit the device.
+            torch.OutOfMemoryError: A batch of one text does not fit in the device's memory.
         """
         rows: list[csr_array] = []
         positions: list[int] = []
         batches = deque(self._batches(ids))
-        while batches:  # again if the last batch's rows did not fit the device
+        while batches:  # runs again if memory ran out for the rows of the last batch
             for batch, finish in _one_behind(self._started(batches, ids)):
                 finished = self._unless_out_of_memory(finish, batch, ids)
-                del finish  # it keeps the batch's weights on the device
+                del finish  # otherwise it would keep the batch's weights on the device
                 if finished is None:
                     batches.appendleft(batch)
                     continue
@@ -199,15 +206,15 @@ class SpladeModel:
         return concatenate(rows, self.dim)[np.argsort(positions)]
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the token with each term's largest logit, and that token's share of the weight.
+        """Return, for each term, the token with the largest logit and the share of the term's weight from this token.
 
         Under max pooling the share is 1.
 
         Args:
-            ids: Token ids of one text.
+            ids: The token ids of one text.
             terms: K term ids.
         Returns:
-            Positions in `ids` and shares. (K,) each.
+            The positions in `ids` and the shares, (K,) each.
         """
         device = self.model.device
         with exact_float32(device):
@@ -222,7 +229,7 @@ class SpladeModel:
         return tokens.cpu().numpy(), shares.cpu().numpy()
 
     def _batches(self, ids: Sequence[list[int]]) -> Iterator[list[int]]:
-        """Yield the positions in `ids` of each batch, skipping texts without tokens (some tokenizers add none)."""
+        """Yield, for each batch, the positions of its texts in `ids`. Texts without any tokens are left out."""
         present = [position for position, text_ids in enumerate(ids) if text_ids]
         for batch in token_budget_batches(
             [len(ids[position]) for position in present],
@@ -235,13 +242,14 @@ class SpladeModel:
     def _started(
         self, batches: deque[list[int]], ids: Sequence[list[int]]
     ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
-        """Take the batches, start each, and yield it with a function that waits for its rows.
+        """Start each batch, and yield its positions with a function that waits for its rows.
 
-        A batch that does not fit the device's memory is halved until it does, and so is every later one.
+        A batch that does not fit in the device's memory is halved until it fits. Later batches get no larger than that.
         """
         while batches:
             batch = batches.popleft()
-            if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self.max_batch_tokens:  # the first is the longest
+            # The first text of a batch is its longest.
+            if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self.max_batch_tokens:
                 half = (len(batch) + 1) // 2
                 batches.extendleft((batch[half:], batch[:half]))
                 continue
@@ -260,7 +268,7 @@ class SpladeModel:
                 yield batch, started
 
     def _term_weights(self, ids: list[list[int]]) -> Tensor:
-        """Run one batch through the model. (B, V) float32."""
+        """Run one batch through the model. Returns (B, V) float32."""
         device = self.model.device
         with exact_float32(device):
             batch = PaddedBatch.of(ids, device, self._padding_id)
@@ -270,10 +278,10 @@ class SpladeModel:
             return self.head(self.model.hidden(batch.input_ids, batch.attention_mask), batch.lengths)
 
     def _unless_out_of_memory(self, work: Callable[[], _T], batch: list[int], ids: Sequence[list[int]]) -> _T | None:
-        """Return what `work` makes of a batch, or None if memory ran out: batches are smaller from then on.
+        """Return the result of `work` on a batch. If memory runs out, make later batches smaller and return None.
 
         Raises:
-            torch.OutOfMemoryError: The batch is one text.
+            torch.OutOfMemoryError: Memory runs out for a batch of one text.
         """
         device, longest = self.model.device, len(ids[batch[0]])
         try:
@@ -281,13 +289,13 @@ class SpladeModel:
         except torch.OutOfMemoryError as err:
             if len(batch) == 1:
                 raise torch.OutOfMemoryError(
-                    f"a text must fit the memory of {device}, got one of {longest} tokens that does not, in a batch of "
-                    "its own, so a smaller max_batch_tokens cannot help. Use a smaller max_length, a 16-bit dtype, or "
-                    "free memory on the device."
+                    f"a text must fit the memory of {device}, got a text of {longest} tokens that does not fit, even "
+                    "as the only text in its batch. Use a smaller max_length or a 16-bit dtype, or free memory on the "
+                    "device. A smaller max_batch_tokens cannot help."
                 ) from err
         self.max_batch_tokens = min(self.max_batch_tokens, (len(batch) + 1) // 2 * longest)
         logger.warning(
-            "Out of memory on %s with a batch of %d tokens: batches have at most %d from now on. To save the "
+            "Out of memory on %s with a batch of %d tokens. From now on batches have at most %d tokens. To avoid the "
             "failed attempt, set max_batch_tokens.",
             device, len(batch) * longest, self.max_batch_tokens,
         )  # fmt: skip
@@ -299,17 +307,17 @@ def token_budget_batches(
 ) -> Iterator[list[int]]:
     """Group texts of similar length so that a padded batch stays within a token budget.
 
-    Sorting by length, and a new batch once lengths have fallen by an eighth, leave little padding in large batches. The
-    longest come first, so memory peaks in the first batch and not an hour later.
+    Texts are sorted by length, and a large batch ends when lengths have fallen by an eighth. So there is little
+    padding. The longest texts come first, so memory use peaks in the first batch and not an hour later.
 
     Args:
-        lengths: Tokens of each text, special tokens included.
-        max_batch_tokens: The largest number of tokens of a batch, padding included: texts x longest. A longer text gets
-            a batch of its own.
+        lengths: The number of tokens of each text, special tokens included.
+        max_batch_tokens: The largest number of tokens of a batch, padding included. This is the number of its texts
+            times the length of the longest one. A text with more tokens than this gets a separate batch.
         max_batch_texts: The largest number of texts of a batch.
-        equal_lengths: Never put texts of different lengths together, so that there is no padding at all.
+        equal_lengths: Whether all texts of a batch must have the same length, so that there is no padding.
     Yields:
-        Positions in `lengths`; every position exactly once.
+        For each batch, the positions of its texts in `lengths`. Every position occurs exactly once.
 
     Example:
         >>> list(token_budget_batches([8, 20, 7, 2], max_batch_tokens=40, max_batch_texts=8))
@@ -332,13 +340,13 @@ def token_budget_batches(
 
 
 def _to_device(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
-    """Send numbers to a device; to CUDA from page-locked memory, so that the host need not wait."""
+    """Send numbers to a device. For CUDA they are in page-locked memory, so the host does not wait for the copy."""
     tensor = torch.from_numpy(numbers)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
-    """Yield each item when the next one has been started: a GPU then copies it while it computes the next one."""
+    """Yield each item after the next one has been started. So a GPU copies one batch while it computes the next."""
     started = deque(islice(items, 1))
     for item in items:
         started.append(item)
@@ -350,7 +358,7 @@ def _finite(rows: csr_array) -> csr_array:
     """Return `rows`, or raise ValueError if a weight is NaN or infinite."""
     if not np.isfinite(rows.data).all():
         raise ValueError(
-            "term weights must be finite, got NaN or infinity. Use dtype='float32', or 'bfloat16', whose "
-            "range is as wide, if float16 may be too narrow; with backend='openvino' try 'torch'."
+            "term weights must be finite, got NaN or infinity. With dtype='float16' use 'float32' or 'bfloat16', which "
+            "have a wider range. With backend='openvino' use backend='torch'."
         )
     return rows

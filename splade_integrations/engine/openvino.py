@@ -1,6 +1,6 @@
-"""BERT's layers computed by OpenVINO, which multiplies, rescales and rounds in one pass; torch takes several.
+"""Computes BERT's layers with OpenVINO, which multiplies, rescales and rounds in one pass. torch takes several passes.
 
-This module knows the layers of `layers.py`, torch, and OpenVINO, which is imported when such layers are made.
+This module uses the layers of `layers.py`. OpenVINO is imported only when `OpenVinoLayers` is made.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
 
     Args:
         backbone: A transformers model without its head, on a CPU, in float32.
-        precision: As `OpenVinoLayers`.
+        precision: As in `OpenVinoLayers`.
     Returns:
-        Whether there were any.
+        Whether the backbone has fused layers.
     """
     for name, module in backbone.named_children():
         if isinstance(module, FusedLayers):
@@ -38,11 +38,11 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
 
 
 class OpenVinoLayers(nn.Module):
-    """Replaces a transformers encoder on a CPU and takes the same call.
+    """Replaces an encoder of transformers on a CPU, and is called with the same arguments.
 
-    In int8 each token has its own scales, one for each half of its width, so that a result depends on no other token's
-    range. Between the products it computes in bfloat16 if the processor has it. It uses as many threads as torch has
-    when the layers are made.
+    In int8 each token has two scales of its own, one for each half of its elements, so its rounding does not depend on
+    other tokens. Everything between the int8 products is computed in bfloat16 if the processor supports it. OpenVINO
+    uses as many threads as torch does at the time when the layers are made.
 
     Args:
         layers: The layers, whose float32 weights are copied.
@@ -59,8 +59,9 @@ class OpenVinoLayers(nn.Module):
             import openvino
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         if precision == "int8":
-            # How many elements share a scale: half of a token's. That takes the same time as sharing one among all, and
-            # rounds a tenth less. If it is left out, or not a multiple of 16, only weights are int8 and products wider.
+            # The number of elements that share a scale is half of a token's elements. Compared with one scale per
+            # token, this takes the same time and reduces rounding errors by a tenth. If the number is missing or not a
+            # multiple of 16, OpenVINO stores weights in int8 but multiplies in a wider type.
             widths = {linear.in_features for layer in layers for linear in (layer.intermediate, layer.output)}
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = gcd(*widths) // 2
         else:
@@ -70,9 +71,15 @@ class OpenVinoLayers(nn.Module):
         self._lock = Lock()  # a request serves one thread at a time, and uses all processors
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
-        """Turn hidden states, (B, L, H) float32, into the last ones. The mask: (B, 1, L or 1, L), or None for none."""
+        """Return the hidden states after the last layer.
+
+        Args:
+            hidden_states: The hidden states before the first layer. (B, L, H) float32.
+            attention_mask: (B, 1, L or 1, L). None hides nothing.
+            **_: Further arguments of transformers, which are ignored.
+        """
         batch, length, _width = hidden_states.shape
-        # OpenVINO compiles kernels for each new shape: some milliseconds, and up to a megabyte.
+        # OpenVINO compiles kernels for each new shape, which takes some milliseconds and up to a megabyte.
         longest = rounded_up(length)
         seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
@@ -82,13 +89,13 @@ class OpenVinoLayers(nn.Module):
 
 
 def _seen(mask: Tensor) -> Tensor:
-    """Return which tokens every token attends to. (B, 1, 1, L). A mask to add hides with large negative numbers."""
+    """Return which tokens are attended to. (B, 1, 1, L). In a mask of numbers, large negative numbers hide tokens."""
     rows = mask[:, :1, :1]
     return rows if rows.dtype == torch.bool else rows >= 0
 
 
 class _GraphBuilder:
-    """Writes layers down as an OpenVINO model.
+    """Builds an OpenVINO model from fused layers.
 
     Args:
         int8: Whether linear layers hold their weights in int8, with a scale for each output.
@@ -101,7 +108,7 @@ class _GraphBuilder:
         self._openvino, self._ops, self._int8 = openvino, opset13, int8
 
     def graph(self, layers: Sequence[FusedLayer]) -> Any:
-        """Return a model from hidden states, (B, L, H), and which tokens are seen, (B, 1, 1, L), to hidden states."""
+        """Return a model that takes hidden states, (B, L, H), and a mask, (B, 1, 1, L), and returns hidden states."""
         openvino, ops = self._openvino, self._ops
         shape = openvino.PartialShape([-1, -1, layers[0].output.out_features])
         hidden = inputs = ops.parameter(shape, openvino.Type.f32)
@@ -116,8 +123,8 @@ class _GraphBuilder:
     def _attend(self, hidden: Any, seen: Any, layer: FusedLayer) -> Any:
         ops, width = self._ops, layer.output.out_features
         by_heads = ops.constant([0, 0, layer.heads, width // layer.heads])
-        swapped = ops.constant([0, 2, 1, 3])  # tokens and heads
-        # One by one: splitting a joint product takes longer here.
+        swapped = ops.constant([0, 2, 1, 3])  # swaps tokens and heads
+        # There is one product per projection, because splitting a joint product takes longer in OpenVINO.
         weights, biases = torch.split(layer.projections.weight, width), torch.split(layer.projections.bias, width)
         products = [self._product(hidden, *part) for part in zip(weights, biases, strict=True)]
         projected = [ops.transpose(ops.reshape(product, by_heads, True), swapped) for product in products]

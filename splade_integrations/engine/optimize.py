@@ -1,8 +1,8 @@
-"""Makes a loaded masked LM fast: it replaces layers by faster ones, and takes off the decoder for a head to compute.
+"""Makes a loaded masked LM fast. It replaces layers by faster ones, and takes off the decoder, whose work a head does.
 
-Each change is checked by a probe of two short texts, one of them padded. A change stays only if the probe's output is
-the same as before. Only intended rounding (int8, and 16 bits in OpenVINO) is not checked. This module knows
-transformers' models and torch, and nothing of files, pooling or users' texts.
+Each change is checked with a probe, which is two short texts, one of them padded. A change stays only if the model's
+output for the probe is the same as before, except for rounding. Changes that round on purpose (int8, and 16 bits in
+OpenVINO) are not compared. This module handles transformers' models, but no files, pooling or users' texts.
 """
 
 import logging
@@ -26,24 +26,24 @@ __all__ = ["Linears", "optimize", "packing_pays"]
 
 logger = logging.getLogger(__name__)
 
-# The probe's tokens, those of each text, and the second text's real ones.
+# The number of tokens of the probe, of each of its two texts, and of the second text without padding.
 _TOKENS, _PADDED_TO, _REAL = 16, 8, 5
 
 
 def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None, bool]:
-    """Make a masked LM fast, and end it at what enters its decoder.
+    """Make a masked LM fast, and take off its decoder.
 
     Args:
         name: The name under which the model was requested, for messages.
-        model: The transformers model, which is changed. Its decoder becomes the identity.
-        compute: Where and how it computes.
+        model: The transformers model, which is changed. Its decoder is replaced by the identity.
+        compute: Where and how the model computes.
     Returns:
-        The decoder, or None if the head is more than a linear layer at its end: the model then still gives logits.
-        And whether a padded text gives what it gives alone.
+        The decoder, and whether padding leaves a text's results unchanged. The decoder is None if the head does not end
+        in a plain linear layer. Then the model still returns logits.
     Raises:
-        UnsupportedModelError: int8 is asked for, and the model reads the weights of its linear layers itself. Or
-            OpenVINO is, and the layers are not supported, have another activation than GELU, or give other results in
-            float32.
+        UnsupportedModelError: int8 is requested, but the model reads the weights of its linear layers itself. Or
+            OpenVINO is requested, but it does not support the layers, their activation is not GELU, or the results in
+            float32 differ.
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)
@@ -58,7 +58,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         if packing_pays(compute.device, expected.dtype):
             quantized_later = model.base_model.modules() if compute.quantizes_linears else ()
             _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized_later])
-        decoder = _take_decoder(model, probe, probe())  # not `expected`: its sums may differ a little
+        decoder = _take_decoder(model, probe, probe())  # a new result, because packing may change rounding
         if compute.quantizes_linears:
             _quantize(name, model, probe)
     return decoder, ignores_padding
@@ -75,7 +75,7 @@ def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class Linears:
-    """The linear layers of a model, to be replaced.
+    """The linear layers of a model, which can be replaced and put back.
 
     Args:
         model: The model, or a part of it.
@@ -92,7 +92,7 @@ class Linears:
         ]
 
     def replace(self, make: Callable[[nn.Linear], nn.Module]) -> None:
-        """Replace each layer by what `make` makes of it. A layer with several places gets the same one in each."""
+        """Replace each layer by `make(layer)`. A layer that is used in several places gets one common replacement."""
         made: dict[nn.Linear, nn.Module] = {}
         for _, _, child in self._places:
             if child not in made:
@@ -107,7 +107,7 @@ class Linears:
 
 
 class _Probe:
-    """Two texts, the second one padded, and what a model makes of them."""
+    """Two short texts, the second one padded. A call runs the model on them."""
 
     def __init__(self, model: Any) -> None:
         rows = model.get_input_embeddings().weight.shape[0]
@@ -117,7 +117,9 @@ class _Probe:
         self._mask[1, _REAL:] = 0
 
     def __call__(self) -> Tensor:
-        """Return the outputs of both together, then of the second alone, unmasked: logits, or what enters the decoder.
+        """Return the outputs for both texts in one batch, followed by those for the second text alone without padding.
+
+        The outputs are logits, or the hidden states that enter the decoder.
 
         Returns:
             (2 · _PADDED_TO + _REAL, V or H).
@@ -129,7 +131,7 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two results differ by rounding only. Each layer rounds by a share of the largest number."""
+    """Return whether two results differ only by rounding, whose size depends on the largest number."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps
@@ -141,8 +143,9 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
 
     Args:
         probe: The probe.
-        expected: Its output before the change.
-        change: Applies the change. It returns its undo function, or None if it changed nothing.
+        expected: The probe's output before the change.
+        change: A function that applies the change. It returns a function that undoes the change, or None if it changed
+            nothing.
     Returns:
         Whether the change stays.
     """
@@ -151,20 +154,23 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
         undo = change()
         if undo is None or _same(probe(), expected):
             return undo is not None
-    except Exception as err:  # the model reads weights itself, for example, or shapes do not fit
+    except Exception as err:  # for example, the model reads weights itself, or shapes do not fit
         why = str(err)
-    logger.info("A part stays as transformers made it, and is slower: %s.", why)
+    logger.info("A part of the model is not replaced by a faster one: %s.", why)
     if undo is not None:
         undo()
     return False
 
 
 def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, compute: Compute) -> Tensor:
-    """Let OpenVINO compute the backbone's layers. Return the probe's new output: in float32 the same as before."""
+    """Let OpenVINO compute the backbone's layers, and return the probe's new output.
+
+    In float32, the new output must be the same as the previous one.
+    """
     if not use_openvino(model.base_model, compute.precision):
         raise UnsupportedModelError(
-            f"{name!r} must have the layers that transformers has for BERT, RoBERTa, DistilBERT or their kin for "
-            f"backend='openvino', got others, of model type {model.config.model_type!r}. Use backend='torch'."
+            f"{name!r} must have the layers of BERT, RoBERTa, DistilBERT or a similar model of transformers for "
+            f"backend='openvino', got other layers, of model type {model.config.model_type!r}. Use backend='torch'."
         )
     found = probe()
     correct = _same(found, expected) if compute.precision == "float32" else found.isfinite().all()
@@ -177,7 +183,7 @@ def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, comput
 
 
 def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> None:
-    """Lay out the weights of linear layers for the processor. Heads may read weights themselves: leave those alone."""
+    """Lay out the weights of linear layers for the processor. A head that reads its weights itself stays as it is."""
     for part in (model, model.base_model):
 
         def replace(part: nn.Module = part) -> Callable[[], None]:
@@ -190,10 +196,11 @@ def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> 
 
 
 def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | None:
-    """Replace the model's last linear layer by the identity and return it, or None if that changes the maths.
+    """Replace the model's last linear layer by the identity, and return that layer.
 
-    Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some do more after it, or use
-    its weights themselves. So the claim is checked on a probe: decoder(its input) must be the model's own logits.
+    Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some heads compute more after
+    this layer, or read its weights themselves. So a probe checks that this layer, applied to the changed model's
+    output, gives the original logits. If it does not, the model stays as it was and the result is None.
     """
     decoder = model.get_output_embeddings()
     if not isinstance(decoder, nn.Linear):
@@ -204,7 +211,7 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
     setattr(owner, child, nn.Identity())
     try:
         same = _same(linear(probe(), decoder.weight, decoder.bias), expected)
-    except Exception:  # the head reads the decoder's weights, for example, or the shapes do not fit
+    except Exception:  # for example, the head reads the decoder's weights, or shapes do not fit
         same = False
     if not same:
         setattr(owner, child, decoder)
@@ -213,9 +220,10 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
 
 
 def _quantize(name: str, model: Any, probe: _Probe) -> None:
-    """Make the backbone's linear layers int8, and check that it calls them as layers: some models read their weights.
+    """Replace the backbone's linear layers by int8 layers, and check that the model calls them as layers.
 
-    The head's own layer stays float32: it is little work, and its rounding would go straight into the term weights.
+    Some models read the weights of their layers instead. The linear layer inside the head stays float32, because it
+    takes little time and its rounding errors would go directly into the term weights.
     """
     Linears(model.base_model).replace(Int8Linear)
     try:

@@ -1,6 +1,6 @@
-"""What a batch shares with its process: the settings of float32 arithmetic, and the memory that malloc keeps.
+"""Controls the settings of float32 arithmetic and the memory that malloc keeps, which belong to the whole process.
 
-This module knows torch and the process, and nothing of models.
+This module uses torch, but no models.
 """
 
 import ctypes
@@ -17,7 +17,8 @@ import torch
 
 __all__ = ["HeapTrimmer", "exact_float32", "keep_freed_memory", "resident_bytes"]
 
-# Growth after which free memory is given back. It is well over what a batch takes, which the next batch takes again.
+# If the process grows by more bytes than this, free memory is given back to the system. A batch takes much less, and
+# the next batch uses the same memory again.
 MOST_GROWTH = 192 * 2**20
 _STATM = Path("/proc/self/statm")
 
@@ -37,7 +38,8 @@ class _Setting(NamedTuple):
 
 
 _cuda, _onednn = torch.backends.cuda.matmul, torch.backends.mkldnn
-# By type of device; other devices have none. getattr, because torch's own annotations do not know all of them.
+# The settings for each type of device. Other types have no such settings. getattr is used because torch's type
+# annotations lack some of these attributes.
 _SETTINGS: dict[str, tuple[_Setting, ...]] = {
     "cpu": tuple(_Setting(getattr(_onednn, part), "fp32_precision", "ieee") for part in ("matmul", "conv")),
     "cuda": (
@@ -49,26 +51,29 @@ _SETTINGS: dict[str, tuple[_Setting, ...]] = {
 }
 _lock = threading.Lock()
 _users: dict[str, int] = dict.fromkeys(_SETTINGS, 0)
-_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # each with the value it had
+_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # with the values before
 
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Run the block without autograd and autocast, with float32 products in float32 and 16-bit ones summed in it.
+    """Run a block with exact float32 products, with 16-bit products summed in float32, and without autograd.
 
-    `torch.autocast` would run our products in 16 bits. Process-wide settings let a backend replace float32 products by
-    bfloat16 or TF32 ones, and sum 16-bit products in 16 bits. These settings belong to the caller, so they are restored
-    afterwards. Several threads may use the block at once: the first one saves and sets the settings, and the last one
-    restores them. On a CPU a process that left them at their defaults (the usual case) sees no write at all.
+    `torch.autocast` would compute our products in 16 bits, so it is turned off. Process-wide settings let a backend
+    replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. These settings belong to
+    the caller, so they are restored afterwards. Several threads may use the block at once: the first one saves and sets
+    the settings, and the last one restores them. On a CPU with the default settings, which is the usual case, nothing
+    is written.
 
-    Three limits remain. A precision that the backend inherits, set by torch.backends.fp32_precision, is restored as the
-    backend's own. If set_float32_matmul_precision was called, torch may raise in a thread that reads the older
-    torch.backends.cuda.matmul.allow_tf32 at the same time. And cuDNN's convolutions, which ConvBERT and SqueezeBERT
-    have, stay TF32 on CUDA, torch's default: setting theirs would do the same to readers of
-    torch.backends.cudnn.allow_tf32.
+    Three limits remain:
+
+    - A precision that a backend inherits from torch.backends.fp32_precision is restored as the backend's own setting.
+    - If set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
+      torch.backends.cuda.matmul.allow_tf32 at the same time.
+    - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA, which is torch's default.
+      Changing that setting could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
 
     Args:
-        device: Where the block computes.
+        device: The device on which the block computes.
     """
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         _acquire(device.type)
@@ -88,7 +93,7 @@ def _acquire(device: str) -> None:
                 if value not in (setting.exact, "none"):
                     _found[device].append((setting, value))
                     setting.write(setting.exact)
-        _users[device] += 1  # last, so that an error above leaves no user behind
+        _users[device] += 1  # comes last, so that a call that failed above is not counted
 
 
 def _release(device: str) -> None:
@@ -99,17 +104,18 @@ def _release(device: str) -> None:
         if _users[device] == 0:
             while _found[device]:
                 setting, value = _found[device].pop()
-                if setting.read() == setting.exact:  # otherwise another thread has set it in the meantime
+                if setting.read() == setting.exact:  # if not, another thread has changed it since
                     setting.write(value)
 
 
 def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MiB of freed memory for the next activations instead of returning it to the system.
 
-    Each layer's activations are some megabytes. The system clears fresh memory page by page, which takes a quarter of
-    BERT-base's time in int8. glibc keeps twice the largest block of up to 32 MiB that was ever freed (mallopt(3),
-    M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this frees one such block, which nothing has written to. Other
-    allocators, and thresholds that the user has set, are not affected.
+    The activations of each layer take some megabytes. If they are in fresh memory, the system first clears it page by
+    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps twice the size of the largest
+    block of up to 32 MiB that the process has ever freed (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this
+    function allocates and frees one such block, without writing to it. Other allocators, and thresholds that the user
+    has set, are not affected.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
@@ -117,16 +123,16 @@ def keep_freed_memory() -> None:
 class HeapTrimmer:
     """Gives free memory back to the system when the process has grown by more than 192 MiB.
 
-    By itself glibc gives back only what is free at its heap's end. Rows and compiled kernels are small and stay. They
-    come to lie between activations of many sizes, and the free gaps between them add up to hundreds of megabytes.
-    Under another C library than glibc this does nothing.
+    By default, glibc gives back only free memory at the end of its heap. Rows and compiled kernels are small and stay
+    in memory, and they lie between activations of many sizes. When these activations are freed, the gaps that they
+    leave add up to hundreds of megabytes. With a C library other than glibc, this class does nothing.
     """
 
     def __init__(self) -> None:
         self._least = resident_bytes()
 
     def after_batch(self) -> None:
-        """Give memory back if need be. That takes some ten milliseconds, more in a process that holds much else."""
+        """Give memory back if the process has grown too much. That takes ten milliseconds or more."""
         resident = resident_bytes()
         if resident - self._least > MOST_GROWTH and (malloc_trim := _malloc_trim()):
             malloc_trim(0)
@@ -135,7 +141,7 @@ class HeapTrimmer:
 
 
 def resident_bytes() -> int:
-    """Return the bytes of resident memory of this process, or 0 if Linux's /proc is not there."""
+    """Return the number of bytes of this process's resident memory, or 0 on a system without Linux's /proc."""
     try:
         return int(_STATM.read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
     except OSError:

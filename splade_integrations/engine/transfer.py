@@ -16,10 +16,10 @@ __all__ = ["CudaTransfer", "nonzero_terms"]
 
 
 class CudaTransfer:
-    """Turns blocks of term weights into sparse rows, on a CUDA stream of its own.
+    """Turns blocks of term weights into sparse rows, on a separate CUDA stream.
 
-    Counting non-zeros makes the host wait. On its own stream, the host waits only for the block itself, and not for the
-    batch that was started after it.
+    The host has to wait until the non-zeros are counted. On a separate stream, it waits only for this block, and not
+    for the batch that was started after it.
 
     Args:
         device: The device of the weights.
@@ -29,7 +29,7 @@ class CudaTransfer:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, weights: Tensor) -> Callable[[], csr_array]:
-        """Take (B, V) float32 weights that are computed or queued, and return a function that waits for their rows."""
+        """Take (B, V) float32 weights that may still be computing, and return a function that waits for their rows."""
         stream, computed = self._stream, torch.cuda.Event()  # type: ignore[no-untyped-call]
         computed.record(torch.cuda.current_stream(weights.device))
 
@@ -39,7 +39,7 @@ class CudaTransfer:
                 # The copies go to page-locked memory, so that they run at the same time as the model.
                 parts = [part.to("cpu", non_blocking=True) for part in nonzero_terms(weights)]
                 stream.synchronize()  # must come before `weights` is released
-            counts, ids, values = (part.numpy().copy() for part in parts)  # page-locked memory is scarce
+            counts, ids, values = (part.numpy().copy() for part in parts)  # copied: page-locked memory is scarce
             return from_terms(ids, values, counts, weights.shape[1])
 
         return finish

@@ -1,8 +1,8 @@
 """The vocabulary heads, which turn hidden states into term weights.
 
-`ALL` lists them, and `choose` takes the first that suits. To add a head, write one class and add one entry to `ALL`.
-tests/test_reference.py then compares it with the reference, in float32 on a CPU. A head that cannot run there needs
-tests of its own, as `TritonHead` has.
+`ALL` lists the heads, and `choose` takes the first one that suits a decoder. To add a head, write one class and add one
+entry to `ALL`. tests/test_reference.py then compares it with the reference, in float32 on a CPU. A head that cannot run
+there needs tests of its own, as `TritonHead` has.
 """
 
 from typing import ClassVar, Protocol
@@ -57,7 +57,7 @@ def choose(decoder: Decoder, pooling_strategy: str, activation_function: str) ->
         pooling_strategy: "max" or "sum".
         activation_function: As in `Head`.
     Raises:
-        ValueError: No head pools that way.
+        ValueError: No head has this pooling strategy.
     """
     for kind in ALL:
         if kind.pooling_strategy == pooling_strategy and kind.suits(decoder.weight):

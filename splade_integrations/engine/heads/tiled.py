@@ -1,7 +1,7 @@
 """The SPLADE formula from logits to term weights, and the plain heads that compute it without storing all logits.
 
-`splade_pool` is the formula in readable form. `MaxPoolHead` and `SumPoolHead` compute the same from hidden states, for
-one tile of the vocabulary after the other.
+`splade_pool` is the formula in readable form. `MaxPoolHead` and `SumPoolHead` compute the same weights from hidden
+states. They divide the vocabulary into parts, called tiles, and compute one tile after the other.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,16 @@ from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_
 
 __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
 
-# The number of logits in a tile. A tile, with 4 bytes per logit, must stay in the cache while it is computed and its
-# maximum is taken. With larger tiles the product reads its factors less often, and a GPU works for longer than a launch
-# takes.
+# The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maximum is taken.
+# Larger tiles have two advantages: the product reads its factors less often, and a GPU's kernel runs for longer than
+# its launch takes.
 TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
-# The same for products with unsigned weights. These run on processors that have only AVX2, whose caches are smaller.
+# The number of logits in a tile for products with unsigned weights. These products run on processors without VNNI and
+# AMX instructions, which have smaller caches.
 _UNSIGNED_TILE_CELLS = 2**20
+# The largest number of tokens in a tile.
 TILE_TOKENS = 2048
-# Up to this number of tokens, an int8 product is faster with the weight as its right operand.
+# Up to this number of tokens, an int8 product is faster with the weight as its right factor.
 _FEW_TOKENS = 64
 
 
@@ -57,7 +59,7 @@ def splade_pool(
     Returns:
         Term weights, 0 or more, natural log scale. (B, V) float32.
     Raises:
-        ValueError: The leading shapes differ.
+        ValueError: The mask does not have the shape (B, L) of the logits.
     Source:
         Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; the double log, arXiv:2504.14839.
 
@@ -83,12 +85,13 @@ def activate(logits: Tensor, activation_function: str) -> Tensor:
 
 
 class MaxPoolHead:
-    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling, in the memory of one tile of logits.
+    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling. Only one tile of logits is in memory.
 
     The bias and the activation are applied once, to the (B, V) maxima. Both are monotone, so the result is the same.
 
     Args:
-        decoder: The decoder. Its weight has hidden's type, or another type that is converted tile by tile.
+        decoder: The decoder. Its weight has the type of the hidden states, or another type that is converted tile by
+            tile.
         activation_function: As in `splade_pool`.
     """
 
@@ -112,12 +115,12 @@ class MaxPoolHead:
 
 
 class SumPoolHead:
-    """Computes `splade_pool` with sum pooling, which adds the bias to each logit and activates each logit.
+    """Computes `splade_pool` with sum pooling. The bias and the activation are applied to each logit.
 
-    It takes the texts one by one, so it never has to tell padding from tokens.
+    The head takes the texts one by one and without their padding, so it needs no mask.
 
     Args:
-        decoder: The decoder. Its weight has hidden's type.
+        decoder: The decoder. Its weight has the type of the hidden states.
         activation_function: As in `splade_pool`.
     """
 
@@ -154,7 +157,7 @@ class SumPoolHead:
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Return hidden, (B, L, H), with padding replaced by the text's first token, so that a maximum needs no mask."""
+    """Return hidden, (B, L, H), with padding replaced by each text's first token, so that a maximum needs no mask."""
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
     return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
 
@@ -193,7 +196,10 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return a function that multiplies a tile, (at most `rows`, H), with tokens, (n, H). All results share memory."""
+    """Return a function that multiplies a tile, (at most `rows`, H), with tokens, (n, H).
+
+    Each result may overwrite the previous one.
+    """
     if weight_dtype == torch.uint8:
         packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32, device=tokens.device)
         return lambda tile: multiply_int8(tile, QMAX_7BIT, packed, ones)

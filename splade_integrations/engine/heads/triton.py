@@ -1,8 +1,8 @@
-"""The vocabulary head for CUDA devices: one Triton kernel computes the maxima from hidden states.
+"""The vocabulary head for CUDA devices: one Triton kernel finds each term's largest logit.
 
-Logits never reach memory. `kernels/max_logits.py` says how. `MaxPoolHead` is the readable reference of this head, and a
-test checks that both are equal. Triton comes with torch's CUDA builds for Linux. It is imported just before the kernel
-runs.
+The logits are never written to memory, as `kernels/max_logits.py` explains. `MaxPoolHead` is the readable reference of
+this head, and a test checks that both are equal. Triton comes with torch's CUDA builds for Linux. It is imported just
+before the kernel runs.
 """
 
 import logging
@@ -19,21 +19,22 @@ __all__ = ["TritonHead"]
 
 logger = logging.getLogger(__name__)
 
-# Batches with these sizes make the kernel use each of its tilings: tiles that hold several texts, and texts that need
-# several tiles.
+# The sizes of the batches that check the kernel. With these sizes, the kernel uses each of its tilings: some tiles hold
+# several texts, and some texts need several tiles.
 PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
-# Float32 sums of 16-bit products differ by about 1e-5 of the largest weight, and 16-bit sums by 1e-3 or more.
+# The largest difference that the check accepts, as a share of the largest weight. If products of 16-bit numbers are
+# summed in float32, results differ by about 1e-5. If they are summed in 16 bits, results differ by 1e-3 or more.
 _TOLERANCE = 1e-4
 
 
 class TritonHead:
     """Max pooling by one kernel. Products are summed in float32, and maxima are never rounded to 16 bits.
 
-    The bits of a text's weights do not depend on the other texts in the batch.
+    A text's weights are the same in every batch, to the last bit.
 
     Args:
-        decoder: The decoder. Its weight, (V, H), has hidden's type, which is float16, bfloat16 or float32.
+        decoder: The decoder. Its weight, (V, H), has the type of the hidden states: float16, bfloat16 or float32.
         activation_function: As in `splade_pool`.
     """
 
@@ -47,9 +48,9 @@ class TritonHead:
     def suits(cls, weight: Tensor) -> bool:
         """Return whether the kernel is faster than the plain head and correct for this decoder weight.
 
-        It is faster only in 16 bits: tensor cores do not compute float32, and without them cuBLAS is twice as fast as
-        Triton. On a GPU, this method runs the kernel once per tiling to verify it. That also compiles the kernel, which
-        takes some seconds, once per machine.
+        The kernel is faster only in 16 bits, because tensor cores do not compute in float32. Without tensor cores,
+        cuBLAS is twice as fast as Triton. On a GPU, this method checks the kernel by running it once per tiling. The
+        first time on a machine, this also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 
@@ -68,18 +69,18 @@ class TritonHead:
 
 
 def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
-    """Return whether a kind of head and the plain head in float32 agree on random vectors. Log a warning if not."""
+    """Return whether a class of heads agrees with the plain head in float32 on random vectors. Warn if not."""
     difference = 0.0
     try:
         for longest in PROBED_LENGTHS:
             difference = max(difference, _difference(kind, weight[-_PROBED_TERMS:], longest))
     except Exception as err:  # a compiler or a driver may raise anything, and the plain head needs neither
-        logger.warning("The Triton head fails here, so the plain one is used, which is slower: %s", err)
+        logger.warning("The Triton head fails here, so the slower plain head is used: %s", err)
         return False
     if not difference <= _TOLERANCE:
         logger.warning(
-            "The Triton head differs from the plain one by %.1e of the largest weight here, more than %.0e, so the "
-            "plain one is used, which is slower.",
+            "The Triton head differs from the plain head by %.1e of the largest weight here, which is more than %.0e. "
+            "So the slower plain head is used.",
             difference,
             _TOLERANCE,
         )

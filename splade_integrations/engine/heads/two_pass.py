@@ -1,9 +1,9 @@
 """The exact two-pass head: float32 term weights at about the cost of an int8 product.
 
-Of about 30 000 maxima a few hundred are positive, and only these become weights. The first pass computes the whole
-product in int8 and bounds every maximum from above. The second pass computes in float32 only the terms whose bound is
-positive. `MaxPoolHead` is the readable reference of this head, and a test checks that both are equal on adversarial
-weights.
+A text's maximum for a term is the term's largest logit. Of about 30 000 maxima, one per term, only a few hundred are
+positive, and only these become weights. The first pass computes all logits in int8, and an upper bound of every
+maximum. The second pass computes in float32, but only the terms whose bound is positive. `MaxPoolHead` is the readable
+reference of this head, and a test checks that both are equal on adversarial weights.
 """
 
 from typing import ClassVar, NamedTuple
@@ -28,12 +28,12 @@ _FLOAT32 = 2.0**-24
 # The number of roundings that the bound allows for in addition to those of a sum of H products. The proof counts about
 # ten.
 _ROUNDINGS = 64
-# An absolute allowance for numbers that underflow. This happens above all to the squares in a norm: the squares of
-# numbers below 2^-63 are lost if the process flushes subnormal numbers to 0. Together with elements of up to 2^20, such
-# numbers add less than H 2^-41. The allowance is far below any weight that matters.
+# An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
+# 2^-63 are lost if the process flushes subnormal numbers to 0. In products with elements of up to 2^20, such numbers
+# add less than H 2^-41. The allowance is far below any weight that matters.
 _UNDERFLOW = 2.0**-24
-# If a larger share of the terms are candidates, the second pass costs more than it saves. Then the plain head takes the
-# batch.
+# The largest share of terms that may be candidates, which are the terms whose bound is positive. With more candidates,
+# the second pass would take longer than the first pass saves, so the plain head takes the batch.
 MOST_CANDIDATES = 1 / 16
 # The number of weight rows that are converted to float32, or quantised, at once.
 _ROWS = 2048
@@ -62,24 +62,27 @@ class TwoPassHead:
 
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
-    Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). One scale S serves all tokens of a
-    text. So it is enough to take the maximum over tokens of the integers, or of the integers rounded to float32. By
-    Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. Let M denote
-    the maximum over t. Then the float32 maximum, with the bias added, is positive only if
+    Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). All tokens of a text share one scale S.
+    So the maximum over tokens can be taken of the integers k . K_t, or of these integers rounded to float32. By
+    Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. M denotes
+    the maximum over t. The float32 maximum, with the bias added, is positive only if
 
         w . m + bias + s S max(k . K_t) + |d| M|r| + |s k| M|e|
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
 
     The second line allows for the rounding errors of float32, with g = n u / (1 - n u), u = 2^-24 and n = H + 64. Its
-    last term, 2^-24, is for numbers that underflow. A sum of H float32 products a . b is off by at most g |a| |b|, in
-    whatever order it is computed. There are two such sums: w . m, and the result to be bounded, w . h, where
-    |h_t| <= |r_t| + |m|. All other errors come from a few roundings each: the roundings of r_t and of the residuals
-    (2 u |r_t| each, as |S K_t| <= 2 |r_t|), the roundings when the integer is converted and multiplied by its two
-    factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|), and the roundings when the terms are added. Each norm is
-    rounded upward. A NaN anywhere makes the comparison fail, and the term then counts as a candidate.
+    last term, 2^-24, is for numbers that underflow. In any order of summation, a float32 sum of H products a . b has an
+    error of at most g |a| |b|. There are two such sums: w . m, and the result to be bounded, w . h, where |h_t| <=
+    |r_t| + |m|. All other errors come from a few roundings each:
+
+    - r_t and the residuals are rounded (2 u |r_t| each, because |S K_t| <= 2 |r_t|).
+    - The integer is converted and multiplied by its two factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|).
+    - The terms are added.
+
+    Each norm is rounded upward. If any number is NaN, the term counts as a candidate.
 
     The elements of m must be at most 2^20. The choice of m affects the time, but not the result. If m is near the mean
-    of the inputs, r is shorter (by a third on a trained model), and there are fewer candidates.
+    of the inputs, the vectors r_t are shorter (by a third on a trained model), and there are fewer candidates.
 
     Args:
         decoder: The decoder. Its weight, (V, H), has a floating type, with H at least 2. Its centre is m.
@@ -93,13 +96,13 @@ class TwoPassHead:
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
-        qmax = int8_weight_qmax() or QMAX_8BIT  # 8 bits are exact everywhere, though not fast
+        qmax = int8_weight_qmax() or QMAX_8BIT  # 8 bits are exact on all processors, but slow
         unsigned = qmax < QMAX_8BIT
         self._integers = torch.empty(  # (V, H)
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # The factors of M|r| and M|e|, (V, 2), and the sum of the terms that are the same for all texts, (V, 1).
+        # The factors of M|r| and M|e|, (V, 2), and the sum of the summands that are the same for all texts, (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, _UNDERFLOW)
         if bias is not None:
@@ -146,7 +149,7 @@ class TwoPassHead:
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
         for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
-            rows = self._weight.index_select(0, terms).float()  # (C, H); [terms] takes twice as long on a CPU
+            rows = self._weight.index_select(0, terms).float()  # (C, H). weight[terms] takes twice as long on a CPU
             maxima = linear(rows, exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
             scores = maxima if self._bias is None else maxima + self._bias[terms].float()
             weights[text, terms] = activate(scores, self._activation_function)
@@ -168,7 +171,7 @@ class TwoPassHead:
         bound *= quantized.scale.view(1, -1)
         bound += self._constants
         bound.addmm_(self._factors, norms)
-        # `bound > 0` would lose a NaN.
+        # Unlike `bound > 0`, this is True for NaN.
         return ~(bound <= 0)
 
 
@@ -176,7 +179,7 @@ def _quantized(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> _Quan
     """Quantise vectors (…, H) so that `largest`, (…, 1), becomes `qmax`."""
     integers, scale = quantize(vectors, largest, qmax)
     residuals = torch.addcmul(vectors, integers.float(), scale, value=-1)
-    # `_norms` allows for its own roundings. Those of each residual add at most 2^-22 of the vector's length.
+    # `_norms` allows for its own roundings. The roundings of a residual add at most 2^-22 of the vector's length.
     return _Quantized(integers, scale, _norms(residuals) + _norms(vectors) * 2.0**-22)
 
 

@@ -1,9 +1,9 @@
-"""A Triton kernel for the layer norm of a sum. It passes over memory once, while torch does so twice.
+"""A Triton kernel for the layer norm of a sum. The kernel passes over memory once, and torch passes twice.
 
 One program adds, normalises and writes one token, which stays in registers. The reference in torch is
 `norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not round the sum. Small batches
-use the kernel as well, because a text must be rounded the same way alone and among others. That has a price: launching
-the kernel takes the host longer than torch's two calls, some milliseconds more for a hundred launches.
+use the kernel as well, because a text must be rounded in the same way in every batch. The disadvantage is that
+launching the kernel takes the host longer than torch's two calls, by some milliseconds for a hundred launches.
 """
 
 import torch
@@ -61,7 +61,7 @@ def check_kernel(norm: nn.LayerNorm) -> None:
     """Check that the kernel compiles here and agrees with torch in float32.
 
     Raises:
-        RuntimeError: The results differ. Errors of a compiler or a driver pass through.
+        RuntimeError: The results differ. Errors of the compiler or the driver are not caught.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     outputs, residual = torch.randn(2, 8, norm.weight.shape[0], generator=generator, device="cpu").to(norm.weight)

@@ -1,25 +1,25 @@
 """The Triton kernel of `heads/triton.py`, which finds each term's largest logit over a text's tokens.
 
-Logits never reach memory. This is how the work is divided, and why:
+The logits are never written to memory. This is how the work is divided, and why:
 
-- A tile is BLOCK_V terms by BLOCK_T tokens of the logits. It is computed in registers as a product of two slices, one
-  of the decoder's weight and one of the hidden states, which advance along the hidden size. When the product is
-  complete, only the maximum over each text's tokens is stored.
+- A tile is BLOCK_V terms by BLOCK_T tokens of the logits. It is computed in registers as a sum of products. Each
+  product multiplies a slice of the decoder's weight with a slice of the hidden states, and the slices advance along the
+  hidden size. When the sum is complete, only the maximum over each text's tokens is stored.
 - Terms lie along the rows of a tile and tokens along its columns. If a tensor core's result is spread over warps by
-  rows, as on Hopper, a maximum over columns stays within four threads. It needs neither shared memory nor a barrier.
+  rows, as on Hopper, a maximum over columns involves only four threads. It needs neither shared memory nor a barrier.
 - Texts differ in length, and a tile with one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts,
   with SPAN tokens of each. `tokens_per_tile` picks the power of two for SPAN that needs the fewest tiles. A text that
-  is longer than SPAN gets one maximum for each SPAN of its tokens, with a SPAN of at least 32. The largest of these
-  maxima is taken afterwards, for some texts at a time.
-- There is no mask. Positions beyond the end of a text read its last token, and positions beyond the end of the
-  vocabulary read its last term. A repetition does not change a maximum. Only a hidden size that is not a multiple of
-  BLOCK_K is masked.
+  is longer than SPAN is divided into spans of SPAN tokens, with SPAN at least 32, and each span gets its own maximum.
+  Afterwards the largest of these maxima is taken, for a part of the batch at a time.
+- Texts and terms need no mask. Positions beyond the end of a text read its last token, and positions beyond the end of
+  the vocabulary read its last term. A repetition does not change a maximum. A mask is used only if the hidden size is
+  not a multiple of BLOCK_K.
 - The kernel is persistent: it runs as many programs as the GPU has multiprocessors, and each program computes tile
   after tile in one flattened loop. So the first slices of a tile load while the previous tile is being finished, which
   saves a tenth of the time on an H100.
-- The order of tiles decides what the L2 cache holds. The vocabulary's tiles are taken TOGETHER at a time (1 to 2 MB),
-  and each such group passes over all texts before the next group is read. So the decoder's weight comes from memory
-  once, and hidden states come from the cache.
+- The order of tiles decides what the L2 cache holds. The tiles of the vocabulary are taken in groups of TOGETHER tiles
+  (1 to 2 MB). Each group is multiplied with all texts before the next group is read. So the decoder's weight is read
+  from memory once, and hidden states come from the cache.
 - Each result is written by one program that sums in a fixed order, so a text gets the same bits in any batch.
 """
 
@@ -37,16 +37,17 @@ __all__ = ["max_logits_ragged"]
 
 # Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). Small blocks finish sooner in it.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
-# The shortest span of a text that needs several spans. Each span has its own maximum, so short spans give many.
+# The smallest SPAN for a text that needs several spans. Each span has its own maximum, so short spans would give many
+# maxima.
 LEAST_SPAN_OF_SEVERAL = 32
-# The largest number of bytes for the maxima of all spans, if texts have several.
+# The largest number of bytes for the maxima of all spans, if texts have several spans.
 MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so launches of two threads must not overlap.
 _interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()
 
 
 class _Blocks(NamedTuple):
-    """How a kernel is tiled, and the number of slices that load at a time."""
+    """The sizes of a kernel's tiles and slices, its number of warps, and the number of slices that load at a time."""
 
     terms: int
     tokens: int
@@ -59,8 +60,8 @@ class _Blocks(NamedTuple):
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# Large blocks read the least memory. The first ones fit an H100 and an A100 (measured on an H100). The other ones fit
-# GPUs with 99 KiB of shared memory.
+# Large blocks read the least memory. In 16 bits, the first entry fits an H100, on which it was measured, and an A100.
+# The other entries fit GPUs with 99 KiB of shared memory.
 BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 
@@ -186,7 +187,7 @@ def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, spa
 
 @cache
 def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
-    """Return the blocks that suit a device and an item size in bytes, and the number of programs to share the tiles."""
+    """Return the blocks that suit a device and an item size in bytes, and the number of programs to run."""
     if _INTERPRETED:
         return INTERPRETER_BLOCKS, 3
     found = triton.runtime.driver.active.utils.get_device_properties(device.index)
@@ -195,7 +196,7 @@ def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
 
 
 def tokens_per_tile(batch: int, longest: int, tokens: int) -> int:
-    """Return the number of tokens per text in a tile that needs the fewest tiles. On a tie, return the largest."""
+    """Return the largest SPAN (the number of tokens per text in a tile) that needs the fewest tiles."""
     spans = [tokens >> halvings for halvings in range(6)]
     fitting = [span for span in spans if span >= min(longest, LEAST_SPAN_OF_SEVERAL)]
     return min(fitting, key=lambda span: triton.cdiv(batch, tokens // span) * triton.cdiv(longest, span))
