@@ -25,11 +25,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[demo]' --group dev
 	@touch $@
 
-demo: $(INSTALLED)  ## Hybrid search over Python's standard library. Your own question: make demo Q="…"
+demo: $(INSTALLED)  ## Search Python's standard library. To ask your own question: make demo Q="…"
 	@$(BIN)/python examples/demo.py $(if $(Q),"$(Q)")
 
-# Lanes: other versions of Milvus's packages, each in its own environment, .venv-LANE. A lane's constraints file holds
-# only what differs from constraints.txt. A lane runs the tests that such a difference can affect.
+# A lane is an environment, .venv-LANE, with other versions of Milvus's packages. Its constraints file lists only the
+# versions that differ from constraints.txt. A lane runs the tests that these differences can affect.
 LANES := pymilvus3 lite2
 LANE_INSTALLS_pymilvus3 := .[langchain,llama-index,langchain-milvus] langchain-huggingface llama-index-embeddings-huggingface \
 	sentence-transformers
@@ -41,22 +41,22 @@ LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_readm
 LANE_TESTS_lite2 := tests/milvus tests/test_dependencies.py \
 	tests/test_adapters_smoke.py tests/test_contract_stores.py tests/test_filter_law.py
 
-test: $(INSTALLED)  ## Run the tests: on files, on a server, and in each lane of other versions.
+test: $(INSTALLED)  ## Run all tests: on files, on a server, and with other versions of Milvus's packages.
 	@$(MAKE) --no-print-directory -j2 test-files install-lanes
 	@$(MAKE) --no-print-directory test-server test-lanes
 
-test-files: $(INSTALLED)  ## Run the tests on files alone: most of them.
+test-files: $(INSTALLED)  ## Run only the tests on milvus-lite files, which are most tests.
 	@$(BIN)/python -m pytest --quiet
 
-test-server: $(INSTALLED)  ## Run the store suite on the server at MILVUS_URI, or on milvus-lite's.
+test-server: $(INSTALLED)  ## Run the tests of the stores on the server at MILVUS_URI, or on milvus-lite's server.
 	@$(BIN)/python -m tests.support.server
 
-test-gpu: $(INSTALLED)  ## Run the tests that need a GPU, which `make test` hides.
+test-gpu: $(INSTALLED)  ## Run the tests that need a GPU, on a GPU. `make test` hides GPUs.
 	@$(BIN)/python -m pytest --quiet -m gpu
 
 install-lanes: $(LANES:%=$(VENV)-%/.installed)
 
-test-lanes: $(LANES:%=test-lane-%)  ## Run the lanes alone: pymilvus 3, and milvus-lite 2.
+test-lanes: $(LANES:%=test-lane-%)  ## Run only the tests with other versions: pymilvus 3, and milvus-lite 2.
 
 test-lane-%: $(VENV)-%/.installed
 	@echo "Lane $*: $$(grep == constraints/$*.txt | tr '\n' ' ')"
@@ -85,10 +85,10 @@ format: $(INSTALLED)  ## Fix style.
 
 # Folders in BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv. A train split, if there is one, tunes fusion weights.
 DATA ?= ../shared/data/scifact ../shared/data/cranfield
-evaluate: $(INSTALLED)  ## Retrieval quality and its cost: make evaluate DATA="folder …"
+evaluate: $(INSTALLED)  ## Measure retrieval quality and its cost: make evaluate DATA="folder …"
 	@$(BIN)/splade evaluate $(DATA) --search both
 
-# Checks: checks/README.md says what each one requires. They fail by exit status and take minutes.
+# checks/README.md says what each check requires. A check that fails has exit status 1. Most checks take minutes.
 check-installs:  ## Check in clean environments that pip resolves each extra, and that a search works there.
 	@$(PYTHON) -m checks.installs
 
@@ -105,11 +105,11 @@ check-quality: $(INSTALLED)  ## Check SciFact's nDCG@10, and print what each dty
 notebooks: $(INSTALLED)  ## Run the notebooks in examples/ and store their outputs.
 	@$(BIN)/python examples/run_notebooks.py
 
-# benchmarks/README.md says what each one answers, and its options. SCIFACT is a folder in BEIR layout.
+# benchmarks/README.md says which question each benchmark answers. SCIFACT is a folder in BEIR layout.
 SCIFACT ?= ../shared/data/scifact
 RESULTS ?= .cache/benchmarks/results
 BENCHMARK = @mkdir -p $(RESULTS) && $(PEERS)/bin/python -m benchmarks
-benchmark: $(PEERS)/.installed  ## Measure speed and memory beside peers, on a quiet machine: make benchmark SCIFACT=folder
+benchmark: $(PEERS)/.installed  ## Compare speed and memory with other libraries, on an idle machine: make benchmark SCIFACT=folder
 	$(BENCHMARK).throughput $(SCIFACT) --model tiny --json $(RESULTS)/throughput-tiny.json
 	$(BENCHMARK).throughput $(SCIFACT) --model tiny --short --json $(RESULTS)/throughput-tiny-short.json
 	$(BENCHMARK).throughput $(SCIFACT) --model base --only torch ONNX OpenVINO --json $(RESULTS)/throughput-base.json

@@ -1,10 +1,9 @@
-"""Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, which is exported here without a hub.
+"""Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, which this module exports.
 
-sentence-transformers loads both backends through optimum, whose releases need an older transformers (optimum-onnx
-0.1.0: below 4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime with the model's inputs and returns the
-logits. The two classes here do the same in place of optimum's model. Everything else is sentence-transformers' own
-code: tokenising, batching, pooling and the conversion to sparse rows. The runtimes get the settings that optimum gives
-them.
+sentence-transformers loads both backends through optimum. Its releases need an older transformers (optimum-onnx 0.1.0:
+below 4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime with the model's inputs and returns the logits.
+The two classes here do this instead of optimum, with the same settings of the runtimes. Everything else is
+sentence-transformers' own code: tokenising, batching, pooling and the conversion to sparse rows.
 """
 
 import hashlib
@@ -44,12 +43,12 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
 
     Args:
         folder: The checkpoint.
-        fused: Compute attention, embeddings and normalisations with one operator each. ONNX Runtime has such operators
-            for BERT, but only its optimiser inserts them, as in sentence-transformers' `export_optimized_onnx_model`.
+        fused: Compute attention, embeddings and normalisations with one operator each. Only the optimiser of ONNX
+            Runtime inserts these operators, as in sentence-transformers' `export_optimized_onnx_model`.
         int8: Quantise with the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for this
             processor. Weights have one scale per output channel. They are signed for "avx512_vnni". They are unsigned
-            for "avx2", which adds pairs of products, so signed weights would overflow. Activations have one scale per
-            batch, computed at run time.
+            for "avx2", because AVX2 adds pairs of products, and sums with signed weights would overflow. Activations
+            have one scale per batch, computed at run time.
     Returns:
         `model.onnx` in a folder below `CACHE` that also holds the tokenizer and the configuration.
     """
@@ -67,7 +66,7 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # ONNX's own shape inference does not know which type fused operators return.
+        # ONNX's shape inference does not know the type that fused operators return.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
         weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8
@@ -92,7 +91,7 @@ def _export(folder: str, target: Path) -> None:
     AutoTokenizer.from_pretrained(folder).save_pretrained(target.parent)
     ids = torch.ones(2, 8, dtype=torch.long)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # they say that the tracing exporter is old and traces each branch once
+        warnings.simplefilter("ignore")  # the warnings are about the exporter, which is deprecated
         torch.onnx.export(
             _Logits(model.eval()),
             (ids, ids, torch.zeros_like(ids)),

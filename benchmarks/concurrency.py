@@ -1,9 +1,9 @@
-"""Compare many async queries at once with one query at a time, and measure what dynamic batching costs a lone query.
+"""Compare many async queries at once with one query at a time, and measure how dynamic batching delays a lone query.
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
-The default model is a random one of BERT-base's size. The methods that are compared take turns in one process. Figures
-are medians over the repeats.
+The default model has BERT-base's size and random weights. All compared methods take turns in one process. Figures are
+medians over the repeats.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Return the seconds of `texts` at once and one by one, and a lone query's milliseconds. They are medians."""
+    """Return the median seconds of all `texts` at once and one by one, and a lone query's median milliseconds."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)
@@ -62,7 +62,7 @@ def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str,
 def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
     """Return the median milliseconds of a lone query: sync, async in a thread, and async with dynamic batching.
 
-    The three methods take turns in blocks of calls, since torch's threads keep spinning for a while after a call.
+    The three methods take turns in blocks of calls, because torch's threads keep spinning for a while after a call.
     """
     plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
@@ -82,7 +82,7 @@ def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, fl
                     await one(name, text)
 
     asyncio.run(all_blocks())
-    # The first two calls of each block are slower, since the method has just changed.
+    # The first two calls of each block are left out. They are slower, because the method has just changed.
     kept = {name: [t for n, t in enumerate(values) if n % _BLOCK >= 2] for name, values in times.items()}
     return {name: 1000 * statistics.median(values) for name, values in kept.items()}
 
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--repeats", type=int, default=5, help="number of repeats of each measurement (default: %(default)s)"
     )
-    parser.add_argument("--model", help="SPLADE checkpoint (default: a random one of BERT-base's size)")
+    parser.add_argument("--model", help="SPLADE checkpoint (default: random weights, BERT-base's size)")
     parser.add_argument(
         "--dtypes", nargs="+", default=["float32", "bfloat16"], help="number types (default: float32 bfloat16)"
     )

@@ -1,6 +1,7 @@
-"""Choose which encoders compete, start each library in its own process, and compare their results and times.
+"""Choose the encoders to compare, start each library in its own process, and compare their results and times.
 
-A peer that is not installed or cannot run is skipped by name, with the reason. `benchmarks/peers.py` sets them up.
+If a peer is not installed or cannot run, it is skipped, and the report gives the reason. `benchmarks/peers.py` sets up
+the peers.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
     """Add FOLDER, `--model`, `--max-length`, `--dtypes` and `--only`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
-        "--model", default="tiny", help="tiny (trained, 4.4 M), base (random, BERT-base) or a folder (default: tiny)"
+        "--model", default="tiny", help="tiny (trained, 4.4 M), base (random BERT-base) or a folder (default: tiny)"
     )
     parser.add_argument(
         "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"
@@ -77,8 +78,8 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
 def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
     """Start all encoders on the checkpoint in `folder`, each library in its own process, and end them afterwards.
 
-    So each library runs as its users run it. No other library can change its process-wide settings or the state of its
-    memory allocator, which changes torch's speed on a CPU by a quarter.
+    Each library then runs as its users run it. No other library can change its process-wide settings, or the state of
+    its memory allocator. That state changes torch's speed on a CPU by a quarter.
 
     Args:
         folder: A BERT-like checkpoint.
@@ -103,9 +104,9 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 
 
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
-    """Return the contestants, with only the fastest batch size of each backend, and the seconds of all trials.
+    """Return the contestants with the fastest batch size of each backend, and the seconds of all trials.
 
-    A library's default batch size is kept without a trial, since the few texts of a trial do not fill such a batch.
+    A library's default batch size is kept without a trial, because the few texts of a trial do not fill such a batch.
     """
     by_backend: dict[str, list[Contestant]] = {}
     for contestant in found:
@@ -126,7 +127,7 @@ def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str
     """Return each encoder's largest weight difference from our float32 weights. This also warms up each encoder.
 
     Raises:
-        SystemExit: An encoder must be exact, but its weights differ. Times are compared only if results are equal.
+        SystemExit: The weights of an encoder that must be exact differ. Times are compared only if results are equal.
     """
     reference = found[0].rows(texts)
     differences = {contestant.name: largest_difference(contestant.rows(texts), reference) for contestant in found}
@@ -149,7 +150,7 @@ def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]
 
     Args:
         found: The contestants that were timed.
-        seconds: For each of them, one figure per round.
+        seconds: For each contestant, its seconds in each round.
     Returns:
         {question: {"ours": name, "theirs": name, "ratio": Spread}}. Questions that cannot be answered are left out.
     """

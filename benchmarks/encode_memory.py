@@ -20,7 +20,7 @@ _WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight
 
 
 def main() -> None:
-    """Write the lines, encode them in one process for each number of lines and format, and print each peak."""
+    """Print the peak memory for each number of lines and each format. Each combination runs in a new process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=100_000, help="the largest number of lines (default: %(default)s)")
     parser.add_argument(

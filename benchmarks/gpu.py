@@ -2,11 +2,13 @@
 
     python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
 
-The model is a random BERT-base with its head, in 16 bits. The texts are FOLDER's documents of 128 tokens or more, cut
-at 128 tokens. The peak is the rate of 8192 x 8192 x 8192 products. It is measured in the same rounds, since a GPU's
-clock depends on its load. A share of the peak counts real tokens and the full head. The peer is sentence-transformers.
-It is tried with several number types, batch sizes and chunk sizes, with and without torch.compile, and with flash
-attention if that is installed. The fastest settings take part in the rounds.
+The model is a BERT-base with random weights and its head, in 16 bits. The texts are FOLDER's documents of 128 tokens or
+more, cut at 128 tokens. The peak is the FLOP/s of 8192 x 8192 x 8192 products. It is measured in the same rounds,
+because a GPU's clock depends on its load. Shares of the peak count the operations for real tokens, not for padding, and
+count the full head.
+
+The peer is sentence-transformers. It is tried with several number types, batch sizes and chunk sizes, with and without
+torch.compile, and with flash attention if that is installed. Only its fastest settings take part in the rounds.
 """
 
 import argparse
@@ -60,7 +62,7 @@ _CHUNK_SIZES = (None, 32)
 _TRIAL_TEXTS = 1024
 _FINALISTS = 3
 _PEER = "sentence-transformers"
-# The weights of 16-bit models differ by the rounding in twelve layers. A larger difference means another model.
+# Rounding in twelve layers makes the weights of 16-bit models differ. A larger difference means that models differ.
 _LARGEST_DIFFERENCE = 0.1
 
 
@@ -123,7 +125,10 @@ def peak_product(dtype: torch.dtype) -> Callable[[], None]:
 
 @torch.inference_mode()
 def measure_head(rounds: int) -> dict[str, Any]:
-    """Return the seconds and peak bytes of each head and of the product alone, on 32 texts of 128 tokens in float16."""
+    """Return the seconds and peak bytes of each head and of the bare matrix product.
+
+    The input is 32 texts of 128 tokens in float16.
+    """
     hidden, weight = _random_states([_TOKENS] * _BATCH, torch.float16)
     lengths = torch.full((_BATCH,), _TOKENS, device="cuda")
     mask = torch.ones(_BATCH, _TOKENS, device="cuda", dtype=torch.long)
@@ -142,7 +147,7 @@ def measure_head(rounds: int) -> dict[str, Any]:
 
 
 def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds: int) -> dict[str, Any]:
-    """Return the seconds of our encoder (from token ids and from texts) and of the peer's best settings."""
+    """Return the seconds of our encoder (from token ids and from texts) and of the peer's fastest settings."""
     encoders = {dtype: SpladeEncoder(folder, device="cuda", dtype=dtype, max_length=_TOKENS) for dtype in _DTYPES}
     tokenizer = encoders[torch.float16].tokenizer
     long = (text for text in documents if len(tokenizer(text, truncation=True, max_length=_TOKENS)["input_ids"]) == 128)
@@ -179,8 +184,8 @@ def _try_peers(
 ) -> tuple[dict[str, float], dict[str, str], dict[str, Callable[[], object]]]:
     """Return the trials of sentence-transformers, its settings that do not run, and the calls of its fastest settings.
 
-    A trial is the seconds of one setting for some of the texts. The calls are for all texts. There are several calls,
-    since a short trial may not find the fastest setting.
+    A trial is the seconds of one setting for some of the texts. A call encodes all texts with one setting. There are
+    calls for several settings, because a short trial may not find the fastest setting.
     """
     trials: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -256,7 +261,7 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def _peak_bytes(call: Callable[[], object]) -> int:
-    """Return the bytes that a warmed-up call takes at its peak, without the memory that was allocated before."""
+    """Return the peak bytes of a warmed-up call, without the memory that was allocated before the call."""
     call()
     gc.collect()
     torch.cuda.synchronize()

@@ -1,11 +1,14 @@
-"""Measure what the vocabulary head alone costs, with two passes, with plain tiles, and with written-out logits.
+"""Measure the time and memory of the vocabulary head: with two passes, with plain tiles, and with all logits in memory.
 
     python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
 
 All heads get the same hidden states. They are made from FOLDER's documents, cut at 256 tokens, in the encoder's own
-batches. The tables show the time, the added memory at the peak, the share of the float32 matrix-product peak, and how
-many candidate terms the two-pass head computes per active term. There is one table for the trained tiny model and one
-for a random BERT-base.
+batches. There is one table for the trained tiny model and one for a random BERT-base. A table shows:
+
+- the time
+- the memory that is added at the peak
+- the share of the float32 matrix-product peak
+- how many candidate terms the two-pass head computes per active term
 """
 
 import argparse
@@ -87,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) -> dict[str, Any]:
-    """Return times, memory, shares of the peak and candidates of the three heads on a checkpoint's hidden states."""
+    """Measure the three heads on a checkpoint's hidden states: time, memory, shares of the peak, and candidates."""
     loaded = load_masked_lm(Repository(folder), "", resolve_compute("cpu"))
     if loaded.decoder is None:
         raise ValueError(f"{folder} must have a head that ends in a linear decoder, got one that does not. Use a BERT.")
@@ -107,7 +110,7 @@ def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) ->
     reference = [written_out(*batch) for batch in batches]
     differences, peaks = {}, {}
     for name, head in heads.items():
-        head(*batches[-1])  # warm
+        head(*batches[-1])  # to warm up
         memory = PeakMemory()
         found = 0.0
         for batch, expected in zip(batches, reference, strict=True):
@@ -146,7 +149,7 @@ def _pool_all(head: Head, batches: list[Batch]) -> None:
 
 
 def _hidden_states(model: MaskedLM, folder: str, texts: list[str], max_length: int) -> Iterator[Batch]:
-    """Yield the hidden states that enter the decoder, in batches as the encoder makes them."""
+    """Yield the hidden states that enter the decoder, in the batches that the encoder would make."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     lengths = [len(text_ids) for text_ids in ids]

@@ -3,10 +3,11 @@
     python -m benchmarks.ingest memory [--documents 50000] [--uri http://localhost:19530]
     python -m benchmarks.ingest time [--documents 1000] [--model MODEL]
 
-`memory` compares the peak memory of two processes: one adds 1 000 documents, and the other adds many. It does so for
-each framework's hybrid store and for `MilvusClient` alone, since milvus-lite keeps the stored rows in the memory of the
-process. `--uri` names a server (`milvus-lite server --data-dir FOLDER` starts one). A server's memory is not included.
-Rows are made up (120 terms of 30522, 384 dense dimensions), so no model's memory is included either.
+`memory` compares the peak memory of two processes: one adds 1 000 documents, and the other adds many. It measures each
+framework's hybrid store. It also measures `MilvusClient` without a framework, because milvus-lite itself keeps the
+stored rows in the memory of the process. `--uri` names a server, whose memory is not included (`milvus-lite server
+--data-dir FOLDER` starts a server). Rows are random (120 terms of 30522, 384 dense dimensions), so no model's memory is
+included.
 
 `time` compares two ways of adding documents to an existing collection. One adds them through a framework. The other
 encodes the same texts in one call and inserts them through `MilvusClient`. The command also prints how many texts each
@@ -120,7 +121,7 @@ def _texts(count: int) -> Iterator[str]:
 
 
 def measure_memory(framework: str, documents: int, uri: str | None = None) -> float:
-    """Return the peak MiB of a new process that adds this many documents to a server or, without `uri`, to a file."""
+    """Return the peak MiB of a new process that adds documents to the server at `uri`. Without `uri`, use a file."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (framework, documents, uri))
 
@@ -204,7 +205,7 @@ def _insert(store: Any, encoder: SparseTextEncoder, texts: list[str], ids: list[
 
 
 async def _longest_stall(aadd: Callable[[], Any]) -> float:
-    """Return the longest time in seconds during which the event loop did not run while documents were added."""
+    """Return the longest time, in seconds, for which adding documents blocked the event loop."""
     gc.collect()
     gc.freeze()  # excludes imported objects from garbage collection, as a server tuned for latency does
     longest, adding = 0.0, asyncio.ensure_future(aadd())

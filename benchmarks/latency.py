@@ -2,9 +2,9 @@
 
     python -m benchmarks.latency FOLDER [--model tiny|base] [--query TEXT] [--only NAME …] [--json OUT]
 
-The query is the one of median length among FOLDER's queries. In a round, each encoder is called several times in a row,
-as in a server, and the round's figure is the median of these calls. The table shows the median, the smallest and the
-largest figure of the rounds.
+The query is FOLDER's query of median length. In a round, each encoder is called several times in a row, as in a server.
+The round's figure is the median of these calls. The table shows the median, the smallest and the largest figure of the
+rounds.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  without {name}: {reason}")
         differences = check_results(found, [query])
         calls = {peer.name: partial(peer.seconds, [query], options.calls) for peer in found}
-        interleave(calls, 2)  # warm
+        interleave(calls, 2)  # to warm up
         seconds = interleave(calls, options.rounds)
     milliseconds = {name: spread(1000 * second for second in values) for name, values in seconds.items()}
     mine = [peer.name for peer in found if peer.name.startswith("ours")]
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at_one_batch_size(found: list[Contestant]) -> list[Contestant]:
-    """Return each encoder once, under a name without its batch size, since one text is always a batch of one."""
+    """Return each encoder once, under a name without its batch size, because a single text is always one batch."""
     first: dict[str, Contestant] = {}
     for peer in found:
         first.setdefault(peer.name.partition(", batch")[0], peer)

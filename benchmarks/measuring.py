@@ -1,8 +1,8 @@
-"""Measure in interleaved rounds, report medians with their spread, and measure the machine's own peak.
+"""Measure in interleaved rounds, report medians with their spread, and measure the machine's peak rate.
 
-Nothing here depends on models or peers. Each contestant is a call that returns its seconds. A round makes each call
-once, so a slow minute of the machine affects all of them. A ratio compares two medians, and its spread is the smallest
-and the largest ratio within one round.
+Nothing here depends on models or peers. A contestant is a function that measures itself and returns the seconds. A
+round calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians,
+and its spread is the smallest and the largest ratio within one round.
 """
 
 import argparse
@@ -59,7 +59,8 @@ _PACKAGES = (
     "langchain-milvus",
     "llama-index-vector-stores-milvus",
 )
-# Rows, inner size and columns of two products: a square one, and BERT-base's largest layer. The faster one is the peak.
+# Rows, inner size and columns of two matrix products: a square product, and BERT-base's largest layer. The higher rate
+# of the two is the peak.
 PEAK_SHAPES = ((2048, 2048, 2048), (512, 768, 3072))
 # Each product is repeated for this long, to measure a rate that the machine can sustain.
 _PEAK_SECONDS = 0.4
@@ -144,7 +145,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the FLOP/s of the faster of `PEAK_SHAPES`, by its median time. An int8 operation counts as a FLOP."""
+    """Return the FLOP/s of the faster product in `PEAK_SHAPES`, by median time. An int8 operation counts as a FLOP."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 
@@ -154,7 +155,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
     product: Callable[[], Tensor] = partial(torch.mm, left, right.T)
     if dtype == torch.int8:
         product = partial(torch._int_mm, left, right.T)
-        if int8_weight_qmax() == QMAX_7BIT:  # `_int_mm` is slow on such a processor
+        if int8_weight_qmax() == QMAX_7BIT:  # `_int_mm` is slow on processors of this kind
             product = partial(
                 multiply_int8, left.to(torch.uint8), 0, pack_int8(right), torch.ones(columns, dtype=torch.float32)
             )
@@ -167,7 +168,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, processor, threads and load. Nobody can judge a figure without them."""
+    """Return versions, processor, threads and load, which a reader needs to judge a figure."""
     versions = {}
     for name in _PACKAGES:
         try:

@@ -1,13 +1,14 @@
-"""Measure how much memory a stream of long texts takes in addition to a warmed-up encoder, in one process per run.
+"""Measure how much memory streaming long texts takes, in addition to a warmed-up encoder. Each run is a new process.
 
     python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
     python -m benchmarks.memory FOLDER --mixed [--runs …]
 
-A run is MODEL:TEXTS. Its process encodes this number of texts of 512 tokens with `stream_documents`. A generator makes
-the texts from FOLDER's documents. Each block of rows is dropped when the next one comes. With --mixed, the texts are
-FOLDER's documents at their real lengths, repeated and cut at 512 tokens, since an allocator keeps more memory after
-texts of many lengths. First, a few long texts warm up the encoder. Then the peak of resident memory is reset, and the
-table shows how far the peak rises. This reads /proc, so it needs Linux.
+A run is MODEL:TEXTS, a model and a number of texts. Its process encodes the texts, of 512 tokens each, with
+`stream_documents`. A generator makes the texts from FOLDER's documents. Each block of rows is dropped when the next
+block comes. With --mixed, the texts are FOLDER's documents at their real lengths, repeated and cut at 512 tokens,
+because an allocator keeps more memory after texts of many lengths. First, a few long texts warm up the encoder. Then
+the peak of resident memory is reset, and the table shows how far the peak rises. The command reads /proc, so it needs
+Linux.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe_environment())
     dataset = load_dataset(options.folder)
     for model in {_parsed(run)[0] for run in options.runs}:
-        model_path(model, dataset)  # makes a missing model here, so its making does not count as memory of a run
+        model_path(model, dataset)  # makes a missing model now, because a run must not include that memory
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
     header = ["model", "texts", "MiB added at peak", "MiB after warming up", "int8 head MiB", "texts/s"]
     rows = [
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool) -> dict[str, Any]:
-    """Return the bytes that streaming `texts` texts takes in addition to a warmed-up encoder, and the conditions."""
+    """Return the bytes that streaming `texts` texts adds to a warmed-up encoder, and the conditions of the run."""
     quiet()
     dataset = load_dataset(folder)
     encoder = our_encoder(model_path(model, dataset), dtype, _MAX_LENGTH)
@@ -107,7 +108,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
 
 
 def long_texts(documents: Sequence[str]) -> Iterator[str]:
-    """Yield texts of more than 512 tokens without end. Each starts with its number and uses other documents.
+    """Yield endless texts of more than 512 tokens. Each text starts with its number and continues with documents.
 
     Example:
         >>> next(long_texts(["a dog", "", "two cats"]))[:17]

@@ -1,6 +1,6 @@
-"""Set up our encoder in each dtype and backend, and its peers on the same weights.
+"""Set up our encoder in each dtype and backend, and set up its peers with the same weights.
 
-`benchmarks/backends.py` has the sentence-transformers backends that need exported files.
+`benchmarks/backends.py` has the backends of sentence-transformers that need exported files.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from splade_integrations import OptionalDependencyError, SpladeEncoder
 
 __all__ = ["PEERS", "SETTINGS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
 
-# Our settings. Each is a dtype, preceded by the name of the backend unless the backend is torch.
+# Our settings. Each is a dtype. If the backend is not torch, the backend's name comes first.
 SETTINGS = ("float32", "bfloat16", "int8", "openvino-float32", "openvino-bfloat16", "openvino-int8")
 _BATCH_SIZES = (1, 4, 8)
 _DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
-_FASTEMBED_TERMS = 30522  # the vocabulary size of the model whose name fastembed gets
-# A pause before each measurement, since the previous contestant's threads spin for a while before they sleep.
+_FASTEMBED_TERMS = 30522  # the vocabulary size of the model whose name is given to fastembed
+# The pause before each measurement. The previous contestant's threads spin for a while before they sleep.
 _SETTLING_SECONDS = 0.05
 
 
@@ -41,11 +41,11 @@ class Contestant:
     Args:
         name: The name in the tables.
         backend: Contestants with the same backend differ only in batch size, or in how their file is optimised.
-        dtype: The number type that it computes in: "float32", "bfloat16", "int8", or "" if its runtime decides.
-        seconds: A function of texts and a number of calls. It encodes the texts that often, and returns the median
-            seconds of a call.
+        dtype: The number type of its computation: "float32", "bfloat16", "int8", or "" if its runtime decides.
+        seconds: A function of texts and a number of calls. It makes this number of calls with the texts, and returns
+            the median seconds of a call.
         rows: A function of texts that returns their weights. It is not timed.
-        exact: Whether its weights must equal those of float32.
+        exact: Whether its weights must equal the weights of our encoder in float32.
         keep: Whether it takes part in the rounds even if another batch size is faster, because it is the library's
             default.
     """
@@ -206,10 +206,10 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 
 
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield milvus-model. transformers 5 lacks `batch_encode_plus`, so this method is set to its successor, `__call__`.
+    """Yield milvus-model. It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place.
 
-    milvus-model takes the maximum without masking padding, so its weights depend on the batch. It is not exact in any
-    number type.
+    milvus-model takes the maximum without masking padding, so its weights depend on the batch. Its results are never
+    exact.
     """
     from transformers import PreTrainedTokenizerBase
 
@@ -240,7 +240,7 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield fastembed's SPLADE class on our exported file. It reads any folder with the layout of its own model."""
+    """Yield fastembed's SPLADE class with our exported file. It reads any folder with the layout of its own model."""
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(

@@ -9,7 +9,7 @@ __all__ = ["PeakMemory"]
 
 
 class PeakMemory:
-    """Measure the peak from now on. Freed memory is first given back to the system, so that it cannot hide growth.
+    """Measure the peak from now on. First, freed memory is given back to the system, so that it cannot hide growth.
 
     Raises:
         OSError: The system is not Linux, or /proc does not let a process reset its peak.

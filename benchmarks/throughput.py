@@ -4,8 +4,8 @@
 
 FOLDER is a dataset in BEIR layout. The texts are an evenly spaced selection of its documents, at their real lengths,
 cut at 256 tokens. With --short, the texts are its queries. First, each peer tries its batch sizes on some of the texts.
-The fastest batch size takes part in the rounds, and so does the library's default. In a round, all contestants encode
-all texts, one after another. The time of each one ends when it returns its result; ours returns a csr_array. Results
+The fastest batch size takes part in the rounds, and so does the library's default. In a round, each contestant in turn
+encodes all texts. A contestant's time ends when it returns its result, which is a csr_array for our encoder. Results
 are checked before times are compared. Each library runs in its own process.
 """
 
@@ -141,7 +141,7 @@ def _describe(options: argparse.Namespace, texts: list[str], lengths: list[int],
 def _report(
     found: list[Contestant], seconds: dict[str, list[float]], differences: dict[str, float], texts: int
 ) -> dict[str, Any]:
-    """Return the texts/s of each contestant, and how many times as fast as each peer our encoder is in each dtype."""
+    """Return the texts/s of each contestant, and for each of our settings how many times as fast as each peer it is."""
     ours = [peer for peer in found if peer.name.startswith("ours")]
     return {
         "texts_per_second": {name: spread(texts / second for second in values) for name, values in seconds.items()},

@@ -95,5 +95,5 @@ def _serve(connection: Connection, name: str, folder: str, options: argparse.Nam
 
 
 def _elsewhere(texts: Sequence[str], *_: Any) -> Any:
-    """Stand in for a function that cannot leave its process."""
+    """Take the place of a function that cannot be sent to another process."""
     raise NotImplementedError

@@ -44,7 +44,7 @@ _BERT_BASE = {
 
 
 def quiet() -> None:
-    """Switch off progress bars for loading, and warnings about texts that are cut on purpose."""
+    """Switch off progress bars during loading, and warnings about texts that the benchmarks truncate on purpose."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     logging.getLogger("splade_integrations").setLevel(logging.ERROR)
@@ -54,7 +54,7 @@ def load_dataset(folder: str | Path) -> Dataset:
     """Load a dataset in BEIR layout.
 
     Raises:
-        SystemExit: The folder is not such a dataset. The message says why.
+        SystemExit: The folder is not a dataset in this layout. The message says why.
     """
     try:
         return read_collection(folder)
@@ -76,14 +76,14 @@ def model_path(name: str, dataset: Dataset) -> str:
 def random_bert_base(name: str, texts: Sequence[str]) -> Path:
     """Return the folder of a random checkpoint of BERT-base's size (110 M parameters). It is made once and then reused.
 
-    No trained model of that size installs offline. The tokenizer is the tiny model's. The decoder's bias is shifted so
-    that about 200 terms per text of `texts` are active, as in a trained model.
+    No trained model of that size can be installed offline. The tokenizer is the tiny model's. The decoder's bias is
+    shifted so that about 200 terms of each text are active, as in a trained model.
 
-    The checkpoint is good for measuring time and memory. It says nothing about quality, since its weights mean nothing.
+    The checkpoint is good for measuring time and memory. It says nothing about quality, because its weights are random.
     It also differs from a trained model in two ways that can affect a figure. First, its active terms are nearly the
     same for every text, and its logits lie close to the threshold. So the two-pass head's bound leaves more terms
-    undecided (benchmarks/head.py prints how many). Second, its weights have no outliers, so the errors of 8-bit weights
-    differ.
+    undecided (benchmarks/head.py prints their number). Second, its weights have no outliers, so rounding to 8 bits
+    causes other errors than in a trained model.
 
     Args:
         name: The name of `texts`, which becomes part of the folder's name below `CACHE`.
@@ -102,7 +102,7 @@ def random_bert_base(name: str, texts: Sequence[str]) -> Path:
             active_terms=_ACTIVE_TERMS,
             **_BERT_BASE,
         )
-        complete.touch()  # the last step: a folder without this file was interrupted, and is made again
+        complete.touch()  # the last step, so a folder without this file is incomplete and is made again
     return folder
 
 
@@ -125,7 +125,7 @@ def evenly_spaced(texts: Sequence[str], number: int) -> list[str]:
 
 
 def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[int]:
-    """Return each text's number of tokens, including special tokens and at most `max_length`."""
+    """Return each text's number of tokens, including special tokens. The number is at most `max_length`."""
     ids = AutoTokenizer.from_pretrained(folder)(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [len(text_ids) for text_ids in ids]
 
@@ -133,10 +133,16 @@ def token_lengths(folder: str, texts: Sequence[str], max_length: int) -> list[in
 def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: int) -> int:
     """Return the floating-point operations of one real token in the matrix products with weights.
 
-    The number is 2 · (layers · (4 H² + 2 H I) + H² + H V), with two operations per multiplication. It covers
-    attention's four projections, the feed-forward layer's two products (12 H² per layer for all six if I = 4 H), the
-    head's transform, and the full head, even if the encoder skips part of the head. Products between tokens (4 · layers
-    · L · H, about 3 % of BERT-base at 200 tokens) are left out, so shares of a peak are slightly too low.
+    The number is 2 · (layers · (4 H² + 2 H I) + H² + H V). The factor 2 is for a multiplication and an addition. The
+    terms are:
+
+    - 4 H² per layer for attention's four projections
+    - 2 H I per layer for the feed-forward layer's two products
+    - H² for the head's transform
+    - H V for the full head, even if the encoder skips part of it
+
+    Products between tokens (4 · layers · L · H, about 3 % of BERT-base at 200 tokens) are left out, so shares of a peak
+    are slightly too low.
 
     Example:
         >>> flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522)

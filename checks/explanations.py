@@ -2,9 +2,9 @@
 
     python -m checks.explanations FOLDER [--pairs 200]
 
-FOLDER is a dataset in BEIR layout. The check takes its first queries, and puts the documents that are judged for them
-into Milvus. A pair is a query and its first hit. The logits come from plain transformers. The exit status is 1 if a
-difference is larger than 1e-4.
+FOLDER is a dataset in BEIR layout. The check takes the dataset's first queries, and stores the documents that are
+judged for these queries in Milvus. A pair is a query and its first hit. The logits are computed with plain
+transformers. The exit status is 1 if a difference is larger than 1e-4.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Check that retrieval through LangChain and LlamaIndex loses nothing: compare it with exact rankings.
+"""Check that retrieval through LangChain and LlamaIndex is as good as exact rankings of the same rows.
 
     python -m checks.frameworks FOLDER [FOLDER …]
 
-FOLDER is a dataset in BEIR layout. Each text is encoded once. The rows are kept under .cache/ for the next run and for
-other versions of pymilvus, and both stores get the same rows. The check searches with SPLADE alone and with the hybrid,
-at k = 4 and k = 10. For each installed framework, it prints nDCG@10 of this search and of exact rankings of the same
-rows, cut to k. The exit status is 1 if the two differ by more than 0.002.
+FOLDER is a dataset in BEIR layout. Each text is encoded once, and both stores get the same rows. The rows are kept
+under .cache/ for the next run and for other versions of pymilvus. The check runs SPLADE search and hybrid search, at
+k = 4 and k = 10. For each installed framework, it prints nDCG@10 of the store's results and of the first k results of
+exact rankings. The exit status is 1 if the two differ by more than 0.002.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class Embeddings:
 
 
 class KeptRows:
-    """Stand in for both models, with rows that are already known. The adapters use it as an encoder.
+    """Take the place of the dense and the SPLADE model, with rows that are already computed.
 
     Args:
         dataset: The texts.
@@ -203,7 +203,7 @@ def main(folders: Sequence[Path]) -> int:
 
 
 def _embeddings(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
-    """Return the embeddings of documents and queries. They are read if an earlier run on these texts has kept them."""
+    """Return the embeddings of documents and queries. They are encoded in the first run and read from disk later."""
     texts = "\0".join([splade_model_path(), *dataset.documents, *dataset.queries])
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
     roles = ("documents", "queries")

@@ -3,9 +3,9 @@
     python -m checks.installs [EXTRA …]
 
 Each environment also gets the packages that the README's example for the extra installs. Only torch's version is
-pinned, to make pip take the CPU build. Then the bounds in pyproject.toml are checked: pip must not resolve combinations
-of versions that are known to break. This check uses the standard library only, since it runs before anything is
-installed. It downloads some 300 MB and takes minutes.
+pinned, to make pip take the CPU build. Then the check tests the version bounds in pyproject.toml: pip must refuse
+combinations of versions that are known to break. The check uses only the standard library, because it runs before
+anything is installed. It downloads some 300 MB and takes minutes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RECIPES = {
     "llama-index": ("llama-index-embeddings-huggingface",),
 }
 SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
-# Each row is an extra, and versions that pip must not resolve with it.
+# Each row is an extra, and versions that pip must refuse to install with it.
 UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),

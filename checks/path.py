@@ -2,7 +2,7 @@
 
     python -m checks.path [--verbose]
 
-The exit status is 1 if the path has more than 12 modules, or changes the module more than 30 times.
+The exit status is 1 if the path has more than 12 modules, or goes from one module to another more than 30 times.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="also print each function")
     options = parser.parse_args()
     embedding = SpladeSparseEmbedding(model_name=splade_model_path(), device="cpu")
-    embedding.embed_documents(_TEXTS)  # a first call does work that later calls do not, such as loading
+    embedding.embed_documents(_TEXTS)  # the first call also does work that later calls do not repeat, such as loading
     calls = way(embedding)
     stations = [module for module, _ in calls]
     changes = sum(before != after for before, after in pairwise(stations))

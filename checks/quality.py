@@ -3,9 +3,10 @@
     python -m checks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
     python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
-Search is exact, by inner products in float64. On SciFact, nDCG@10 of the tiny model must be .6436 ± .002 in float32, or
-the exit status is 1. Weights are compared with the weights in float32, term by term. "Top terms changed" is the share
-of a document's ten heaviest terms in float32 that are not among its ten heaviest terms in the other dtype.
+Search is exact, by inner products in float64. On SciFact, nDCG@10 of the tiny model must be .6436 ± .002 in float32.
+Otherwise the exit status is 1. The weights of other dtypes are compared with the float32 weights, term by term. "Top
+terms changed" is the share of a document's ten heaviest terms in float32 that are not among its ten heaviest terms in
+the other dtype.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float
 
 
 def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TERMS) -> float:
-    """Return the share of each row's `top` heaviest terms in `expected` that are not among those of `found`.
+    """Return the share of the `top` heaviest terms of a row in `expected` that are not among the `top` in `found`.
 
     Example:
         >>> changed_top_terms(csr_array([[3.0, 0.0, 2.0]]), csr_array([[3.0, 2.0, 0.0]]), top=2)
@@ -124,7 +125,9 @@ def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TER
 
 
 def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_array, csr_array]:
-    """Return documents and queries, pruned by a setting such as "document.max_active_dims=64,query.max_active_dims=16".
+    """Return documents and queries, pruned by a setting.
+
+    A setting is, for instance, "document.max_active_dims=64,query.max_active_dims=16".
 
     Raises:
         ValueError: The setting has a part without a role, without an option of `Pruning`, or without a value.
@@ -186,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
-        "--model", default="tiny", help="tiny, or a folder; base has random weights (default: %(default)s)"
+        "--model", default="tiny", help="tiny or a folder; base has only random weights (default: %(default)s)"
     )
     parser.add_argument(
         "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"

@@ -126,8 +126,8 @@ LAYOUTS = {
 
 def assert_equal_to_oracle(encoder: SpladeEncoder, oracle: SparseEncoder, texts: list[str]) -> None:
     documents = oracle.encode_document(texts, convert_to_sparse_tensor=False).numpy()
-    # The oracle encodes queries one by one. In an inference-free query it counts a written "[PAD]" as a term, unless the
-    # batch has padding. Our encoder always counts this term, because a row must not depend on its batch.
+    # The oracle encodes queries one by one. In an inference-free query it counts a written "[PAD]" as a term, unless
+    # the batch has padding. Our encoder always counts this term, because a row must not depend on its batch.
     queries = oracle.encode_query(texts, convert_to_sparse_tensor=False, batch_size=1).numpy()
     np.testing.assert_allclose(encoder.encode_documents(texts).toarray(), documents, atol=TOLERANCE, rtol=RELATIVE)
     np.testing.assert_allclose(encoder.encode_queries(texts).toarray(), queries, atol=TOLERANCE, rtol=RELATIVE)
@@ -503,7 +503,7 @@ def test_no_remote_code_unless_trusted(saved, caplog):
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         SpladeEncoder(saved, trust_remote_code=True)
     assert "OwnBert" in str(type(loaded(saved, trust_remote_code=True).network))
-    assert "may run code of its own, at revision" in caplog.text
+    assert "may run code from its repository, revision" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -582,5 +582,5 @@ def test_weights_beyond_the_range_of_float16_are_refused(plain, tmp_path):
 def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
     (saved / "own.py").write_text(REMOTE_CODE)
     rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
-    with pytest.raises(UnsupportedModelError, match="code of its own, which does not run unless you allow it"):
+    with pytest.raises(UnsupportedModelError, match="needs code from its repository, which runs only if you allow it"):
         SpladeEncoder(saved)
