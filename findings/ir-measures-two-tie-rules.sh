@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# ir_measures breaks ties of equal scores by two opposite rules within one call.
-# RR, AP, P@k and nDCG@k come from trec_eval's rule (the greater document id first),
-# RR@k from the MS MARCO script's (the smaller id first).
-# It hits runs with equal scores: short sparse vectors, BM25 over short texts, rounded or fused scores.
-# The table then holds RR@1 = 1.0 beside P@1 = 0.0, which no single ranking can give.
+# Within one call, ir_measures ranks documents of equal score by two opposite rules.
+# RR, AP, P@k and nDCG@k use trec_eval's rule: the greater document id comes first.
+# RR@k uses the rule of the MS MARCO script: the smaller document id comes first.
+# This affects runs with equal scores, which come from short sparse vectors, BM25 over short texts,
+# or rounded or fused scores.
+# A table can then show RR@1 = 1.0 beside P@1 = 0.0, which no single ranking can give.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,7 +33,8 @@ untied = measured({"a": 0.8, "b": 0.9, "c": 1.0})
 print("ir_measures", version("ir_measures"), "pytrec-eval-terrier", version("pytrec-eval-terrier"))
 print("Seen: three documents of equal score are ranked a, b, c for RR@10 and c, b, a for RR, P@1 and nDCG@10.")
 print('Expected: the documentation says of RR "an optional cutoff can be provided to limit the depth explored".')
-print("  With three documents a cutoff of 10 limits nothing, so RR@10 = RR; and RR@1 = P@1 for one answer.")
+print("  With three documents, a cutoff of 10 limits nothing, so RR@10 should equal RR.")
+print("  If only one document is relevant, RR@1 should equal P@1.")
 print("equal scores:  ", tied)
 print("unequal scores:", untied)
 as_described = tied["RR@10"] == tied["RR@1"] == 1.0 and tied["RR"] == 0.333 and tied["P@1"] == 0.0

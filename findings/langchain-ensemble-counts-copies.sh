@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # LangChain's EnsembleRetriever treats documents of equal text as one document, but adds
-# 1 / (rank + 60) for every copy in a list. A boilerplate chunk that stands at ranks 2 and 3
-# therefore beats the document that every retriever ranks first.
-# It hits hybrid retrieval over chunked files: footers, licence texts and headings repeat.
-# Setting id_key to a metadata key that is unique gives the expected order.
+# 1 / (rank + 60) for every copy in a list. So a repeated text at ranks 2 and 3
+# beats the document that every retriever ranks first.
+# This affects hybrid retrieval over chunked files, in which footers, licence texts and headings repeat.
+# If id_key is set to a metadata key that is unique, the order is as expected.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -41,8 +41,9 @@ by_text = [document.id for document in EnsembleRetriever(retrievers=retrievers).
 by_key = [document.id for document in EnsembleRetriever(retrievers=retrievers, id_key="key").invoke("reset")]
 print("langchain-classic", version("langchain-classic"), "langchain-core", version("langchain-core"))
 print("Seen: both retrievers rank the answer first, and the fused list ranks it last.")
-print("Expected: reciprocal rank fusion gives a document one share for each list. The documentation says that")
-print("  page_content tells documents apart if id_key is not given, so two copies are one document at its best rank.")
+print("Expected: reciprocal rank fusion adds one share for each list that holds a document. The documentation says")
+print("  that documents are told apart by page_content if id_key is not given. So two copies in a list are one")
+print("  document, and should get one share, for the better rank.")
 print("Each retriever:       ", [document.id for document in ranking])
 print("Fused, default:       ", by_text)
 print("Fused, id_key='key':  ", by_key)

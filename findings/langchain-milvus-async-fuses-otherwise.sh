@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# LangChain's Milvus store fuses a hybrid search by WeightedRanker(1, 1) when it is called synchronously
-# and by reciprocal rank fusion when the same search is awaited.
-# The same query then gets another order, and scores on another scale (up to 2 against .03).
-# It hits everyone who tests with similarity_search() and serves with asimilarity_search(),
-# or sets a score threshold for one and uses it with the other. Nothing in the answer shows it.
-# ranker_type="rrf" in both calls makes them agree.
+# LangChain's Milvus store fuses the results of a hybrid search in two ways. The synchronous method uses
+# WeightedRanker(1, 1), and the asynchronous method uses reciprocal rank fusion.
+# So the two methods give the same query different orders, and scores on different scales (up to 2, and up to .03).
+# This affects users who test with similarity_search() and serve with asimilarity_search(),
+# and users who choose a score threshold with one method and apply it to the other.
+# Nothing in the results shows which fusion was used.
+# With ranker_type="rrf" in both calls, the methods agree.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -64,9 +65,9 @@ async def both_answers():
 
 plain, awaited = asyncio.run(both_answers())
 print("langchain-milvus", version("langchain-milvus"), "pymilvus", version("pymilvus"))
-print("Seen: one hybrid query, asked with the defaults, has two orders.")
+print("Seen: with the defaults, the two methods rank the results of one hybrid query differently.")
 print("Expected: asimilarity_search_with_score() is the asynchronous form of similarity_search_with_score(),")
-print("  so both give the same documents in the same order with the same scores.")
+print("  so both should give the same documents in the same order with the same scores.")
 print("similarity_search_with_score: ", plain)
 print("asimilarity_search_with_score:", awaited)
 as_described = plain[0][0] == awaited[-1][0] == "good in both" and plain[0][1] > 1 > 0.1 > awaited[0][1]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# LlamaIndex's QueryFusionRetriever with use_async=False hands one QueryBundle to its retrievers in turn.
-# The first writes its query embedding into the bundle, and the second searches by that vector
-# although its index has another embedding model. With use_async=True each embeds for itself.
-# It hits fusion over two embedding models of equal dimension (another dimension is an error):
-# the second retriever ranks by a vector of a space that is not its own, and nothing says so.
+# With use_async=False, LlamaIndex's QueryFusionRetriever gives the same QueryBundle to all its retrievers in turn.
+# The first retriever writes its query embedding into the bundle. The second retriever then searches by that vector,
+# although its index has another embedding model. With use_async=True, each retriever embeds the query itself.
+# This affects fusion over two embedding models of equal dimension (different dimensions raise an error).
+# The second retriever ranks by a vector from the wrong model, without a warning.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -23,7 +23,7 @@ from llama_index.core.schema import TextNode
 
 
 class Model(BaseEmbedding):
-    """An exact embedding: the axis of "dog" is the model's own choice."""
+    """An embedding with two possible vectors, one for texts about dogs and one for texts about cats."""
 
     dog: list[float]
     cat: list[float]
@@ -55,9 +55,9 @@ for use_async in (True, False):
     )
     fused[use_async] = sorted(node.node_id for node in fusion.retrieve("dog"))
 print("llama-index-core", version("llama-index-core"))
-print("Seen: with use_async=False the second retriever answers the question by the first one's query vector.")
-print("Expected: use_async says how the retrievers are called, not what they find. Each retriever embeds")
-print("  the question by the model of its own index, as it does alone and with use_async=True.")
+print("Seen: with use_async=False, the second retriever searches by the first retriever's query vector.")
+print("Expected: use_async changes how the retrievers are called, not what they find. Each retriever should embed")
+print("  the question with the model of its own index, as it does when called directly and with use_async=True.")
 print("each retriever alone:", alone)
 print("use_async=True:      ", fused[True])
 print("use_async=False:     ", fused[False])

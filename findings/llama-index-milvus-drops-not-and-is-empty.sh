@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# LlamaIndex's Milvus store drops two kinds of metadata filter without a word.
-# FilterCondition.NOT around one filter returns exactly the nodes that it should leave out,
-# and FilterOperator.IS_EMPTY filters nothing, so that every node comes back.
-# It hits every query with such a filter, and delete_nodes(filters=...), which takes the same path:
-# a NOT filter there deletes the nodes that were to stay.
+# LlamaIndex's Milvus store ignores two kinds of metadata filter without an error.
+# FilterCondition.NOT around one filter returns exactly the nodes that it should leave out.
+# FilterOperator.IS_EMPTY filters nothing, so every node is returned.
+# This affects every query with one of these filters. It also affects delete_nodes(filters=...), which uses
+# the same code: with a NOT filter, it deletes the nodes that should stay.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -52,8 +52,8 @@ store.client.close()
 for package in ("llama-index-vector-stores-milvus", "llama-index-core", "pymilvus", "milvus-lite"):
     print(package, version(package))
 print("Seen: NOT of one filter gives the opposite set, and IS_EMPTY gives every node.")
-print('Expected: the types of llama-index-core say of NOT "negates the filter condition"')
-print('  and of IS_EMPTY "the field is not exist or empty". A filter that a store cannot say should be an error.')
+print('Expected: llama-index-core describes NOT as "negates the filter condition"')
+print('  and IS_EMPTY as "the field is not exist or empty". A filter that a store cannot apply should raise an error.')
 print("NOT (state == draft), expected ['final', 'sent']:", found_not)
 print("owner IS_EMPTY, expected ['draft']:", found_empty)
 print("left after delete_nodes(NOT (state == draft)), expected ['draft']:", left)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # LlamaIndex's IngestionPipeline caches each transformation by text and metadata, not by document id.
-# A second document of equal text gets the nodes of the first one: the same node ids and the first's ref_doc_id.
-# It hits re-ingestion under new ids (a copied file, a new id scheme): the new document has no nodes of its own,
-# and deleting the first document from the vector store removes the text of the second.
-# The cache is on by default; disable_cache=True gives the expected nodes.
+# A second document of equal text gets the nodes of the first document, with its node ids and its ref_doc_id.
+# This affects texts that are ingested again under new ids, such as a copied file. The new document has no nodes,
+# and if the first document is deleted from the vector store, the text of the second document is gone.
+# The cache is on by default. With disable_cache=True, the nodes are as expected.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -31,9 +31,9 @@ def sources(disable_cache):
 cached, cached_ids = sources(disable_cache=False)
 fresh, fresh_ids = sources(disable_cache=True)
 print("llama-index-core", version("llama-index-core"))
-print("Seen: the document 'final' gives a node that says it belongs to 'draft', under the node id of 'draft'.")
-print("Expected: a cache saves time and changes no result. The documentation says that each node and transformation")
-print("  pair is cached, and these are two documents with two ids.")
+print("Seen: the node of the document 'final' has the node id of 'draft', and names 'draft' as its source.")
+print("Expected: a cache saves time and changes no result. The documentation says that each pair of a node and a")
+print("  transformation is cached, and these are two documents with two ids.")
 print("source of the nodes of ['draft', 'final'], default:           ", cached, "distinct node ids:", cached_ids)
 print("source of the nodes of ['draft', 'final'], disable_cache=True:", fresh, "distinct node ids:", fresh_ids)
 as_described = (cached, cached_ids) == (["draft", "draft"], 1) and (fresh, fresh_ids) == (["draft", "final"], 2)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# milvus-lite's built-in BM25 takes the document frequencies and the average length of each segment, not of the
-# collection. Equal texts get different scores if a flush() lies between their inserts,
-# and a text that repeats the word can lose to one that says it once.
-# It hits full-text and hybrid search (BM25 + dense) over collections that are filled in several runs:
-# the ranks depend on how the rows arrived.
+# milvus-lite's built-in BM25 uses the document frequencies and the average length of each segment, not of the
+# whole collection. Equal texts get different scores if there is a flush() between their inserts.
+# A text that contains the word twice can rank below a text that contains it once.
+# This affects full-text and hybrid search (BM25 + dense) over collections that are filled in several runs,
+# because the ranks depend on how the rows were inserted.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -44,9 +44,9 @@ one_run = scores("one_run", [FIRST | SECOND])
 two_runs = scores("two_runs", [FIRST, SECOND])
 client.close()
 print("milvus-lite", version("milvus-lite"), "pymilvus", version("pymilvus"))
-print("Seen: rows 1 and 6 hold the same text, and their BM25 scores differ if a flush() lies between them.")
-print("  Row 7 says the word twice, and ranks below row 1.")
-print("Expected: BM25's statistics are those of the collection, so equal texts score alike however they arrived.")
+print("Seen: rows 1 and 6 hold the same text, and their BM25 scores differ if there is a flush() between the inserts.")
+print("  Row 7 contains the word twice, and ranks below row 1.")
+print("Expected: BM25's statistics are those of the whole collection, so equal texts get equal scores.")
 print("'pump', one insert:          ", one_run)
 print("'pump', the same rows in two:", two_runs)
 as_described = (

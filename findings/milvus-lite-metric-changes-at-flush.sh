@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# milvus-lite accepts a dense search by another metric than the index's, and answers it in two ways:
-# from the vectors as given while the rows are in memory, and from the index's cosine once flush() has run.
-# The same search over the same rows then has other scores and another order.
-# It hits whoever names a metric in the search parameters that is no longer the index's,
-# and tests on a milvus-lite file before a flush: the tests pass, and the flushed file ranks differently.
+# milvus-lite accepts a dense search with another metric than the index has. It answers the search in two ways.
+# While the rows are in memory, it uses the original vectors. After flush(), it uses the index's cosine.
+# So the same search over the same rows has other scores and another order after flush().
+# This affects users whose search parameters name a metric that the index no longer has.
+# Tests on a milvus-lite file that is not flushed pass, but the flushed file ranks differently.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -37,8 +37,8 @@ client.flush("pages")
 cosine_after, after = by("COSINE"), by("L2")
 client.close()
 print("milvus-lite", version("milvus-lite"), "pymilvus", version("pymilvus"))
-print("Seen: on a COSINE index a search by L2 is accepted, and flush() reverses its order.")
-print("Expected: flush() writes rows to disk and changes no answer. A metric that is not the index's is refused,")
+print("Seen: on a COSINE index, a search by L2 is accepted, and flush() reverses the order of its results.")
+print("Expected: flush() writes rows to disk and changes no result. Another metric than the index's should be refused,")
 print("  as milvus-lite does for sparse vectors.")
 print("by COSINE, before and after flush():", cosine, cosine_after)
 print("by L2, before flush():", before)

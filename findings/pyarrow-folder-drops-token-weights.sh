@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Sparse embeddings written as {token: weight} become a struct column whose fields are the tokens of that file.
-# pyarrow and pandas read a folder of such Parquet files with the first file's schema, even inside structs:
-# every weight of a token that the first file lacks is dropped, without an error or a warning.
-# It hits embeddings written in shards, one file per batch, as batch jobs do.
-# Each file read alone is whole. A list of {token, weight} structs, or a map column, is read whole.
+# If sparse embeddings are written to Parquet as {token: weight}, each file gets a struct column. Its fields are the
+# tokens of that file.
+# pyarrow and pandas read a folder of these files with the first file's schema, also inside structs.
+# If the first file lacks a token, all weights of the token are dropped, without an error or a warning.
+# This affects embeddings that batch jobs write in shards, with one file per batch.
+# Nothing is lost if each file is read separately, or if the column is a map or a list of {token, weight} structs.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -40,8 +41,8 @@ in_pandas = weights(pd.read_parquet("structs").to_dict("records")[1])
 as_map = weights(pq.read_table("maps").to_pylist()[1])
 print("pyarrow", version("pyarrow"), "pandas", version("pandas"))
 print("Seen: document 2 loses its strongest weight, 'dog', because document 1 in the first file has no such token.")
-print("Expected: reading a folder gives what its files give one by one, or an error. The documentation")
-print("  says that a dataset takes the first file's schema; that this drops values inside a column is not said.")
+print("Expected: reading a folder gives the same rows as reading its files one by one, or an error. The documentation")
+print("  says that a dataset takes the first file's schema, but not that this drops values inside a column.")
 print("document 2, its file alone:      ", alone)
 print("document 2, the folder, pyarrow: ", folder)
 print("document 2, the folder, pandas:  ", in_pandas)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# In a search, pymilvus reads a scipy sparse row as if it were in CSR form.
-# In CSC form its indices are row numbers, all 0 for a single row: the search asks for term 0
-# and finds the documents of the wrong term, or none. insert() of the same object stores it correctly.
-# It hits queries that come out of a transposition or a column-wise pipeline (X.T, tocsc()).
-# No error is raised, though COO, DOK and LIL rows in the same place are errors.
+# In a search, pymilvus reads every scipy sparse row as if it were in CSR form.
+# In CSC form, the indices are row numbers, which are all 0 for a single row. So the search asks for term 0,
+# and finds the documents of the wrong term, or none. insert() stores the same object correctly.
+# This affects queries that come from a transposition or a column-wise computation (X.T, tocsc()).
+# No error is raised, although COO, DOK and LIL rows raise errors.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -40,8 +40,8 @@ stored = client.get("pages", [4])[0]["sparse"]
 client.close()
 print("pymilvus", version("pymilvus"), "milvus-lite", version("milvus-lite"), "scipy", version("scipy"))
 print("Seen: the query {2: 1.0, 3: 1.0} in CSC form finds the document of term 0, with which it shares no term.")
-print("Expected: CSR and CSC are two forms of one matrix. Milvus's documentation names the scipy.sparse classes")
-print("  as an input for sparse vectors, so both find the same; a form that is not supported should be an error.")
+print("Expected: CSR and CSC are two forms of one matrix. Milvus's documentation names the scipy.sparse classes as an")
+print("  input for sparse vectors, so both forms should find the same. An unsupported form should raise an error.")
 print("search by the CSR row: ", as_csr)
 print("search by the CSC row: ", as_csc)
 print("insert of the CSC row: ", stored)
