@@ -10,6 +10,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient
 
@@ -66,6 +67,28 @@ def test_own_columns_are_no_metadata(collection):
     assert ids_of(collection.iterate()) == ["c"]
     with pytest.raises(ValueError, match="a filter with a condition"):
         collection.delete(filter=And())
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {9: 0.5, 1: 2},
+        {np.int32(9): np.float32(0.5), np.int64(1): 2.0},
+        {2**32 - 2: 1.0, 1: 2.0, 9: 0.5},
+    ],
+    ids=["plain numbers in any order", "numbers of numpy", "Milvus's largest id"],
+)
+def test_sparse_rows_are_stored_as_given(collection, terms):
+    collection.write([Row(id="d", text="date", dense=[1.0, 0.0], sparse=terms, columns={"own": "x"})])
+    [best] = collection.search({"sparse": {1: 1.0, 9: 2.0}}, k=1)
+    assert (best.id, best.score) == ("d", 3.0)
+
+
+@pytest.mark.parametrize("terms", [{"9": 0.5}, {9.5: 0.5}, {9: "much"}, {9: None}])
+def test_a_sparse_row_that_is_none_names_its_text(collection, terms):
+    rows = [ROWS[0], Row(text="date", dense=[1.0, 0.0], sparse=terms, columns={"own": "x"})]
+    with pytest.raises(TypeError, match=r"the sparse vector of texts\[1\] must be \{token id: weight\}.*got \{"):
+        collection.write(rows)
 
 
 def test_grouping_by_an_own_column_or_a_key(collection):
