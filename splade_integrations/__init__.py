@@ -29,11 +29,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562), so that only an encoder costs torch's import."""
+    """Import a public name when it is first used (PEP 562), so that torch is imported only for an encoder."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # found at once from now on
+    globals()[name] = value  # later uses no longer call this function
     return value
 
 

@@ -1,7 +1,7 @@
-"""The base of every adapter: it holds an encoder and returns rows as dicts.
+"""The base of every adapter. It holds an encoder and returns rows as dicts.
 
 It works for synchronous and asynchronous callers, and depends on no framework. Importing this module does not load
-torch. Loading a model does.
+torch. Torch is loaded together with the first model.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
-# Placeholder rows. Milvus takes token ids up to 2^32 - 2, far above any vocabulary. The two placeholders differ, so an
-# empty query does not find an empty document.
+# Placeholder rows for texts without terms. Milvus takes token ids up to 2^32 - 2, which is far above any vocabulary.
+# The two placeholders differ, so that an empty query does not find an empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 EMPTY_QUERY = {2**32 - 3: 1e-6}
 
@@ -66,9 +66,9 @@ def resolve_encoder(
 class AdaptedEncoder:
     """An encoder in the form that adapters use. Any number of adapters and threads may share one encoder.
 
-    If it was made with `model_name`, its pickle holds the name and the options. After unpickling, the first use loads
-    the model again. If it was made with `encoder`, its pickle holds that object, and a `SpladeEncoder` refuses to be
-    pickled. Copies share the encoder.
+    If an `AdaptedEncoder` was made with `model_name`, its pickle holds the name and the options. After unpickling, the
+    first use loads the model again. If it was made with `encoder`, its pickle must hold that encoder. This fails for a
+    `SpladeEncoder`, which cannot be pickled. Copies share the encoder.
 
     Args:
         encoder: See `resolve_encoder`.
@@ -132,7 +132,7 @@ class AdaptedEncoder:
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_queries` does, in a thread. Dynamic batching adds other queries that are waiting."""
+        """Encode as `encode_queries` does, in a thread. Dynamic batching adds other waiting queries to the call."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # while this object holds the batcher, the batcher's thread stays alive
@@ -152,13 +152,13 @@ class AdaptedEncoder:
         self._start()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedEncoder":
-        return self  # adapters may share it
+        return self  # adapters may share one object
 
 
 def is_blank(text: str) -> bool:
     r"""Return whether a text has no word, only white space, control characters and punctuation.
 
-    A model gives weights even to such a text, because of the special tokens, so many queries would find it.
+    A model gives weights even to such a text, because of the special tokens. So many queries would find the text.
 
     Example:
         >>> is_blank(""), is_blank(" \t\u200b"), is_blank("..."), is_blank("C"), is_blank("→")

@@ -1,6 +1,6 @@
 """Refuses package versions that are known to fail, and says which ones to install.
 
-So a user reads what to install, and not an error from deep inside another package. The checks run when an adapter is
+Without this module, a user would see an error from deep inside another package. The checks run when an adapter is
 imported or an encoder is made. This module compares version numbers and imports none of the packages.
 """
 
@@ -38,7 +38,7 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# (package, its versions, what happens, which versions work). The ranges are as above.
+# (package, its versions, what happens, which versions work). The ranges have the same form as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),
@@ -52,7 +52,7 @@ _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     ),
     (
         *("openvino", ((0,), (2026, 4))),
-        "is not known to compute BERT's layers correctly: 2025.0 gives NaN, 2025.4 multiplies in bfloat16 for int8",
+        "may compute BERT's layers wrongly: 2025.0 gives NaN, and 2025.4 multiplies in bfloat16 if int8 is requested",
         "'openvino>=2026.4,<2027'",
     ),
 )

@@ -1,6 +1,6 @@
 """Dynamic batching: queries that are waiting at the same time are encoded in one call.
 
-This module works with any encoder and uses futures. It depends on no framework and not on torch.
+This module works with any encoder. It needs neither a framework nor torch.
 
 How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. A batcher has one thread
 and one queue. A request puts its texts into the queue and gives the thread one job: "encode everything in the queue".
@@ -33,8 +33,7 @@ class QueryBatcher:
     Cancelling a request does not affect the others. A request that is cancelled before it starts is dropped. If it has
     started, its rows are discarded. If a call fails, the texts of each caller are encoded again separately, so each
     caller gets its own rows or its own exception. A forked process starts with an empty queue and a new thread. When
-    the process ends, the thread finishes its current call and the queries that are waiting at that moment, and is
-    joined.
+    the process ends, it waits until the thread has encoded all queries that are already waiting.
 
     Args:
         encoder: The encoder. Its `encode_queries` is called in one thread, with one or more texts.
@@ -72,8 +71,8 @@ class QueryBatcher:
         return await asyncio.wrap_future(rows)
 
     def _start(self) -> None:
-        self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so no lock has to survive a fork
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts it
+        self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so it needs no lock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts the thread
 
     def _encode_waiting(self) -> None:
         requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # only this thread removes requests
@@ -97,14 +96,14 @@ class QueryBatcher:
 
 
 _batchers: WeakSet[QueryBatcher] = WeakSet()
-# The keys are the encoders' ids, because an encoder may be neither hashable nor weakly referable. An id stays unique
-# while a batcher holds its encoder. A batcher is freed together with the last adapter that holds it.
+# The keys are the encoders' ids, because an encoder may not be hashable and may not allow weak references. An id stays
+# unique while a batcher holds its encoder. A batcher is freed together with the last adapter that holds it.
 _batcher_of: WeakValueDictionary[int, QueryBatcher] = WeakValueDictionary()
 _finding = Lock()
 
 
 def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
-    """Return the batcher of this encoder. All callers get the same one, for as long as one of them holds it."""
+    """Return the batcher of this encoder. All callers get the same one, as long as any of them holds it."""
     with _finding:
         batcher = _batcher_of.get(id(encoder))
         if batcher is None:

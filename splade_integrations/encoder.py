@@ -1,7 +1,7 @@
-"""`SpladeEncoder`: texts in, term weights out. It connects models/, engine/ and encoding/.
+"""`SpladeEncoder` turns texts into term weights. It connects models/, engine/ and encoding/.
 
-texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) -> csr_array.
-This module knows nothing of Milvus or the frameworks. `reference.py` shows the same in twenty lines.
+The steps are: texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) weights -> csr_array.
+This module uses neither Milvus nor the frameworks. `reference.py` does the same computation in twenty lines.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,57 +28,58 @@ from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 
 __all__ = ["SpladeEncoder"]
 
-# Texts that are tokenised, sorted by length and encoded together: enough for batches of similar length, and little to
-# hold in memory.
+# The number of texts that are tokenised, sorted by length and encoded together. These are enough texts to form batches
+# of similar length, and take little memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 
 
 class SpladeEncoder:
     """Encodes texts as SPLADE sparse embeddings: one weight per vocabulary term, most of them zero.
 
-    One encoder serves any number of adapters and threads. A text's row does not depend on its batch, its neighbours or
-    its place (within 1e-5 in float32). What a repository states about prompts, pooling, activation, pruning and length
-    is followed; an option that is given overrides it. `print(encoder)` shows the outcome.
+    One encoder serves any number of adapters and threads. A text's row does not depend on the other texts or on their
+    order (within 1e-5 in float32). The encoder follows what the model's repository states about prompts, pooling,
+    activation, pruning and length. Options override these settings. `print(encoder)` shows the settings in use.
 
     Args:
-        model_name: A SPLADE model: a local folder, or `org/model` on the Hugging Face hub. Layouts of
-            sentence-transformers 5 and 6, plain masked-LM checkpoints, OpenSearch's neural sparse models.
+        model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. Supported are
+            models of sentence-transformers 5 and 6, plain masked-LM checkpoints, and OpenSearch's neural sparse models.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
-        dtype: "auto" (float32 on a CPU and on MPS, 16 bits on CUDA), "float32", "bfloat16", "float16", or "int8" on a
-            CPU that has the instructions for it, which quantises the linear layers. docs/speed.md tells what each costs
-            in quality.
-        backend: "torch", or "openvino" for the layers of BERT, RoBERTa, DistilBERT and their kin on a CPU, which is
-            fastest in int8. It needs the extra "openvino".
+        dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and 16 bits on
+            CUDA. "int8" quantises the linear layers, and needs a CPU that has the instructions for it. docs/speed.md
+            says how each type affects quality.
+        backend: "torch" or "openvino". OpenVINO computes the layers of BERT, RoBERTa, DistilBERT and similar models on
+            a CPU, and is fastest in int8. It needs the extra "openvino".
         max_length: The largest number of tokens of a text, special tokens included. Longer texts are cut, with one
-            warning per call.
-            None takes the model's own limit.
-        revision: Branch, tag or commit of a hub repository.
+            warning per call. None takes the model's own limit.
+        revision: The branch, tag or commit of a hub repository.
         long_documents: What happens to a document of more than `max_length` tokens. "truncate" cuts it. "max" reads it
-            in windows of `max_length`, each repeating an eighth of the one before, and takes each term's maximum.
-        max_windows: The largest number of windows of a document; the rest is cut. The literature finds gains up to two
-            or three windows, and noise beyond (Nguyen et al., arXiv:2305.18494).
-        max_batch_tokens: The largest number of tokens of a batch, padding included. It bounds memory. None takes a
+            in windows of `max_length` tokens, and takes each term's maximum over the windows. Each window repeats an
+            eighth of the window before.
+        max_windows: The largest number of windows of a document. The rest of the document is cut. In published results,
+            two or three windows help, and more windows add noise (Nguyen et al., arXiv:2305.18494).
+        max_batch_tokens: The largest number of tokens of a batch, padding included. It limits memory use. None takes a
             number that suits the device.
-        batch_size: The largest number of texts of a batch. None leaves that to `max_batch_tokens`.
-        query_prompt: Text to put before each query. None takes the repository's.
-        document_prompt: Text to put before each document. None takes the repository's.
+        batch_size: The largest number of texts of a batch. None means that `max_batch_tokens` sets the limit.
+        query_prompt: Text to put before each query. None takes the repository's prompt.
+        document_prompt: Text to put before each document. None takes the repository's prompt.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
-        document_pruning: The same for documents.
-        pooling_strategy: "max" or "sum". None takes the repository's.
-        activation_function: "relu" or "log1p_relu". None takes the repository's.
-        special_terms: "keep" or "drop" the terms of special tokens, such as [SEP]. None follows the model's authors.
-        cache_dir: Where hub downloads are kept.
-        token: Access token for gated hub repositories.
-        local_files_only: Never ask the hub.
-        trust_remote_code: Let the repository run code of its own. Its revision is then logged.
+        document_pruning: Which terms of a document are kept. None takes the repository's `max_active_dims`, if any.
+        pooling_strategy: "max" or "sum". None takes the repository's value.
+        activation_function: "relu" or "log1p_relu". None takes the repository's value.
+        special_terms: Whether to "keep" or "drop" the terms of special tokens, such as [SEP]. None does what the
+            model's authors do.
+        cache_dir: The folder for downloads from the hub.
+        token: An access token for gated repositories on the hub.
+        local_files_only: Whether to use only local files and never ask the hub.
+        trust_remote_code: Whether code from the repository may run. If so, the revision of the code is logged.
 
     Raises:
-        FileNotFoundError: The model is not there.
-        UnsupportedModelError: The model gives no SPLADE weights; the message says what was found.
-        ValueError: An option is out of range, or the device is absent.
+        FileNotFoundError: The model does not exist or cannot be reached.
+        UnsupportedModelError: The model gives no SPLADE weights. The message says what was found.
+        ValueError: An option has an invalid value, or this machine does not have the device.
         TypeError: An option is unknown.
-        OptionalDependencyError: OpenVINO is asked for but missing or too old. Or long_documents is "max", and this
-            version of tokenizers loses the windows.
+        OptionalDependencyError: OpenVINO is requested, but is missing or too old. Or `long_documents` is "max", and the
+            installed version of tokenizers loses the windows.
 
     Example:
         >>> encoder = SpladeEncoder(model_folder)
@@ -152,7 +153,8 @@ class SpladeEncoder:
         }
         limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
         self._roles = RoleEncoders(self.model_name, self.spec, self._compute, max_length=max_length, limits=limits)
-        # Both roles load now, but a transformer that only documents need waits until they come.
+        # Both roles load now, with one exception: if queries need no transformer, the transformer of documents loads
+        # when the first documents come.
         first = self._roles["query"]
         if self.spec.query.transformer is not None:
             first = self._roles["document"]
@@ -162,7 +164,7 @@ class SpladeEncoder:
 
     @property
     def device(self) -> ResolvedDevice:
-        """Where the model computes."""
+        """The device on which the model computes."""
         return self._compute.device
 
     @property
@@ -179,34 +181,38 @@ class SpladeEncoder:
         """Encode documents.
 
         Args:
-            texts: A list, or another iterable, of str. "" is a text like any other.
-            show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
+            texts: A list or another ordered iterable of str. "" is a valid text.
+            show_progress: True shows a progress bar on stderr. A function is called with the number of texts encoded
+                since the last call.
         Returns:
-            Term weights, natural log scale. (len(texts), dim) float32, int32 sorted indices, no stored zeros.
+            Term weights, 0 or more, natural log scale. (len(texts), dim) float32 with sorted int32 indices and no
+            stored zeros.
         Raises:
-            TypeError: A bare str, or an item that is not a str (its position is named).
+            TypeError: `texts` is a bare str, or one of its items is not a str. The message names the item's position.
         """
         return self._encode("document", check_texts(texts), show_progress)
 
     def encode_queries(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
-        """Encode queries: as `encode_documents`, but the way the model encodes queries."""
+        """Encode queries. The arguments, results and errors are as in `encode_documents`."""
         return self._encode("query", check_texts(texts), show_progress)
 
     def stream_documents(
         self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int | None = None
     ) -> Iterator[csr_array]:
-        """Encode documents as they come, in memory that does not grow with their number.
+        """Encode documents as they arrive. Memory use does not grow with the number of documents.
 
         Args:
             texts: Any iterable of str, such as a generator that reads a file.
-            show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
-            block_rows: Rows of a block. Texts of similar length within a block are batched together, so larger blocks
-                waste less padding. None is 2 048 on CUDA, where batches are larger, and 512 elsewhere.
+            show_progress: As in `encode_documents`.
+            block_rows: The number of rows of a block. Texts of similar length within a block are batched together, so
+                larger blocks have less padding. None means 2 048 on CUDA, where batches are larger, and 512 on other
+                devices.
         Yields:
-            Blocks of `block_rows` rows, the last one fewer, in input order, each like a result of `encode_documents`.
-            Texts are drawn at most one block ahead.
+            Blocks of `block_rows` rows, in the order of the texts. The last block may have fewer rows. Each block is
+            like a result of `encode_documents`. Texts are read at most one block ahead.
         Raises:
-            TypeError: A bare str, or an item that is not a str. Full blocks before it have been yielded.
+            TypeError: `texts` is a bare str, or one of its items is not a str. All full blocks before that item are
+                yielded first.
         """
         _check_at_least_one(block_rows=block_rows)
         return self._stream("document", iterate_texts(texts), show_progress, block_rows=block_rows)
@@ -218,18 +224,18 @@ class SpladeEncoder:
             embeddings: Rows of term weights. (N, dim), or one row of (dim,).
             top_k: The largest number of terms per row. None gives all.
         Returns:
-            For each row (token, weight) by falling weight, ties by token id.
+            For each row, its (token, weight) pairs, sorted by falling weight and then by token id.
         Raises:
             TypeError: `embeddings` is not a scipy sparse matrix.
-            ValueError: `top_k` is negative, or the rows are of another width.
+            ValueError: `top_k` is negative, or the rows do not have `dim` columns.
         """
         if not (top_k is None or (is_integer(top_k) and top_k >= 0)):
             raise ValueError(f"top_k must be an int of 0 or more, or None, got {top_k!r}. Use None for all terms.")
         rows = as_rows(embeddings)
         if rows.shape[1] != self.dim:
             raise ValueError(
-                f"embeddings must have {self.dim} columns, this model's vocabulary, got {rows.shape[1]}. Decode them "
-                "with the encoder that made them."
+                f"embeddings must have {self.dim} columns, one for each term, got {rows.shape[1]}. Decode them with "
+                "the encoder that made them."
             )
         decoded = []
         for start, end in pairwise(rows.indptr):
@@ -241,7 +247,10 @@ class SpladeEncoder:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What decides the rows of documents and which queries fit them. A collection takes only one fingerprint."""
+        """Everything that decides the rows of documents, and which queries fit these rows.
+
+        All rows of a collection have the same fingerprint.
+        """
         settings = self._settings["document"]
         return compute_fingerprint(
             self.model_name,
@@ -252,13 +261,17 @@ class SpladeEncoder:
         )
 
     def explain(self, query: str, document: str) -> Explanation:
-        """Say why a document matches a query: each shared term's part of the score, and where it comes from.
+        """Explain why a document matches a query.
+
+        For each shared term, the explanation says what the term adds to the score, and which words its weights come
+        from.
 
         Args:
             query: The query.
-            document: The document; it is cut, or read in windows, as `encode_documents` does.
+            document: The document. It is cut, or read in windows, as in `encode_documents`.
         Returns:
-            Plain data; `rich.print` and notebooks show it as highlighted text and bars, `.plot()` draws it.
+            The explanation as plain data. `rich.print` and notebooks show it as highlighted text and bars, and
+            `.plot()` draws the bars.
         Raises:
             TypeError: `query` or `document` is not a str.
 
@@ -274,7 +287,7 @@ class SpladeEncoder:
         return explain(self._encoded("query", query), self._encoded("document", document))
 
     def __copy__(self) -> "SpladeEncoder":
-        return self  # made to be shared
+        return self  # an encoder may be shared
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
         return self
@@ -335,7 +348,8 @@ def _check_types(expected: type, **options: object) -> None:
     for name, value in options.items():
         if value is not None and not isinstance(value, expected):
             raise TypeError(
-                f"{name} must be a {expected.__name__} or None, got {type(value).__name__}. None is the model's own."
+                f"{name} must be a {expected.__name__} or None, got {type(value).__name__}. "
+                "Use None for the model's own."
             )
 
 

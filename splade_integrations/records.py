@@ -33,7 +33,7 @@ _ROWS_AT_ONCE = 1024
 
 
 class RecordError(ValueError):
-    """A file does not hold what it should. The message names the place and says what to do."""
+    """A file does not have the expected content. The message names the place and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Record:
 class Records:
     """The texts of a file. Each iteration reads the file again.
 
-    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines nothing is kept.
+    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines no ids are kept.
 
     Args:
         path: The file, or "-" for standard input.
@@ -199,7 +199,7 @@ def format_of(path: str) -> Format:
     """Return the format that a file's name stands for. Standard input, "-", holds plain lines.
 
     Raises:
-        RecordError: The name ends in none of the known ways.
+        RecordError: The name has no known ending.
     """
     suffix = Path(path).suffix.lower()
     if path == "-":
@@ -231,7 +231,7 @@ def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str
                 except UnicodeDecodeError as err:
                     raise RecordError(
                         f"{place}: must be UTF-8, but has the byte 0x{raw[err.start]:02x}. Convert the file, for "
-                        "instance with iconv. If the rest of the file is UTF-8, fix this line alone."
+                        "instance with iconv. If the rest of the file is UTF-8, fix only this line."
                     ) from err
                 if blank or line.strip():
                     empty = False

@@ -1,7 +1,8 @@
 """SPLADE written as simply as possible: one text at a time, without padding or shortcuts.
 
 `SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares every head, layer rewrite,
-dtype and backend with this file. Prompts, windows, pruning and inference-free queries come on top of it.
+dtype and backend with this file. The encoder adds windows, pruning and inference-free queries, which this file does not
+have.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def encode(
     for text in texts:
         inputs = tokenizer(prompt + text, truncation=True, max_length=max_length, return_tensors="pt")
         logits = model(**inputs).logits[0].detach().float().numpy()  # (L, V): a score for each term at each token
-        weights = np.log1p(np.maximum(logits, 0))  # negative scores weigh 0, large ones are damped
+        weights = np.log1p(np.maximum(logits, 0))  # negative scores give 0, and the logarithm damps large scores
         if activation_function == "log1p_relu":
             weights = np.log1p(weights)
         pooled = weights.max(axis=0) if pooling_strategy == "max" else weights.sum(axis=0)  # (V,)

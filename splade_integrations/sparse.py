@@ -29,7 +29,7 @@ __all__ = [
 
 
 class SparseTextEncoder(Protocol):
-    """The methods that an adapter needs of an encoder. `SpladeEncoder` has them; any object with both works."""
+    """The methods of an encoder that an adapter needs. `SpladeEncoder` has both, and any object with both works."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode documents. Returns (len(texts), vocabulary size)."""
@@ -82,7 +82,7 @@ class Pruning:
         if not (self.mass is None or (_is_real(self.mass) and 0 < self.mass <= 1)):
             raise ValueError(f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all.")
         for name, plain in {"max_active_dims": int, "min_weight": float, "mass": float}.items():
-            if (value := getattr(self, name)) is not None:  # a numpy number would not go into JSON
+            if (value := getattr(self, name)) is not None:  # JSON cannot store a numpy number
                 object.__setattr__(self, name, plain(value))
 
     def apply(self, matrix: csr_array) -> csr_array:
@@ -95,7 +95,7 @@ class Pruning:
             kept &= matrix.data >= self.min_weight
         if sorts:
             rows = np.repeat(np.arange(matrix.shape[0]), counts)
-            # lexsort's last key leads, so this sorts by row, then by falling weight, then by token id.
+            # lexsort sorts by its last key first: by row, then by falling weight, then by token id.
             order = np.lexsort((matrix.indices, -matrix.data, rows))
             if limit is not None:
                 kept[order] &= np.arange(matrix.nnz) - matrix.indptr[rows] < limit
@@ -155,7 +155,7 @@ def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
 
 
 def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
-    """Take each term's maximum over groups of consecutive rows.
+    """Return each term's largest weight in each group of consecutive rows.
 
     Args:
         matrix: (sum of sizes, V).
@@ -202,9 +202,9 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
 
 
 def to_dicts(matrix: Any) -> list[dict[int, float]]:
-    """Turn sparse rows into `{token id: weight}` of plain Python numbers, the form that Milvus always takes.
+    """Turn sparse rows into `{token id: weight}` of plain Python numbers, a form that Milvus always accepts.
 
-    pymilvus refuses numpy scalars and bools. It also refuses 1-D sparse rows, which iterating a scipy array gives. A
+    pymilvus refuses numpy scalars and bools. It also refuses 1-D sparse rows, which a loop over a scipy array gives. A
     dict of plain numbers works for Milvus and for both frameworks.
 
     Args:
@@ -248,14 +248,14 @@ def _is_real(value: object) -> TypeGuard[float]:
 
 
 def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
-    """Return `matrix` with only those of its stored terms for which `kept`, (nnz,), is true."""
+    """Return `matrix` with only the stored terms for which `kept`, (nnz,), is true."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     counts = np.bincount(rows[kept], minlength=matrix.shape[0])
     return from_terms(matrix.indices[kept], matrix.data[kept], counts, matrix.shape[1])
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    """Return for each stored term, in row order, the share of its row's mass that the terms before it have."""
+    """Return, for each stored term, the share of its row's total weight that the terms before it have."""
     running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]

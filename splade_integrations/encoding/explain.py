@@ -1,4 +1,4 @@
-"""Explains why a document matches a query: which terms they share, what each adds, and where it comes from.
+"""Explains why a document matches a query. For each shared term, it shows what the term adds and where it comes from.
 
 The explanation is computed from one query and one document. `render.py` draws it.
 """
@@ -47,7 +47,7 @@ class Explanation(Rendered):
         query: The query, with lone surrogates replaced.
         document: The document, with lone surrogates replaced.
         score: The inner product, which Milvus returns. It is the sum of all contributions.
-        terms: The shared terms by falling contribution, ties by token id.
+        terms: The shared terms, sorted by falling contribution and then by token id.
         query_terms: The number of terms of the query, shared or not.
         document_terms: The number of terms of the document, shared or not.
     """
@@ -207,7 +207,7 @@ def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
 
 
 def _label(readable: str, token_id: int, texts: list[_Located]) -> str:
-    """Return `readable`. For a piece of a word, add the word, from the document if possible, else from the query."""
+    """Return `readable`. If the term is a piece of a word, add the word of the document, or else that of the query."""
     for text in reversed(texts):
         for position in text.token_ids.get(token_id, [])[:1]:
             place = text.tokens[position]

@@ -1,6 +1,6 @@
-"""Makes rows from fixed token weights, either from these weights alone or from their product with a transformer's.
+"""Makes rows from fixed token weights, or from the products of fixed token weights and a transformer's weights.
 
-Rows from fixed weights alone are called inference-free. Rows from the product are called lexical.
+Rows from only fixed weights are called inference-free. Rows from the products are called lexical.
 """
 
 import json
@@ -32,7 +32,7 @@ class RowModel(Protocol):
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the position of the token that contributes most to its weight, and its share."""
+        """Return, for each of K terms, the position of the token that adds most to its weight, and the share."""
         ...
 
 
@@ -88,7 +88,10 @@ class LexicalRows:
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position of each term's own token, and a share of 1. A term without a token weighs 0."""
+        """Return the first position of each term's own token, and a share of 1.
+
+        Every term of a row has such a token, because the row has no other terms.
+        """
         return self._lookup.locate(ids, terms)
 
 
@@ -113,12 +116,12 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
     if weights.ndim == 1 and largest >= len(weights):
         raise UnsupportedModelError(
             f"{repository.name!r} must have a weight for each token, got {len(weights)} weights and a tokenizer that "
-            f"makes the id {largest} ({token!r}). Use the tokenizer that it was trained with."
+            f"makes the id {largest} ({token!r}). Use the tokenizer that the model was trained with."
         )
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise UnsupportedModelError(
-            f"{repository.name!r} must have one token weight of 0 or more per term, got some that are negative, NaN "
-            "or infinite, or another number of them. Fetch it again."
+            f"{repository.name!r} must have one token weight of 0 or more per term, got weights that are negative, "
+            "NaN or infinite, or a wrong number of weights. Fetch it again."
         )
     return LookupRows(weights)
 

@@ -1,6 +1,6 @@
-"""Texts through one encoder, block by block: prompt, tokenising ahead, windows, special terms, pruning, progress.
+"""Encodes texts block by block. While the model works on one block, the next block is tokenised.
 
-This module knows the encoder of a role and its rows. It knows nothing of repositories, devices or adapters.
+This module also adds prompts, joins the windows of a text, drops and prunes terms, and reports progress.
 """
 
 import logging
@@ -22,18 +22,19 @@ __all__ = ["RoleSettings", "ShowProgress", "one_ahead", "stream_rows"]
 
 logger = logging.getLogger(__name__)
 
-ShowProgress = bool | Callable[[int], object]  # a function is told how many more texts are done
+ShowProgress = bool | Callable[[int], object]  # a function gets the number of texts encoded since the last call
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
 class RoleSettings:
-    """What is done to the texts of one role, documents or queries, and to their rows.
+    """Settings for the texts of one role, which is either documents or queries, and for their rows.
 
     Args:
         prompt: Text to put before each text.
-        max_windows: The largest number of windows of a text; 1 cuts it at the model's length.
+        max_windows: The largest number of windows of a text. With 1, texts are cut after the encoder's `max_length`
+            tokens.
         drops_special_terms: Whether the terms of special tokens are left out.
         pruning: Which terms of a row are kept.
     """
@@ -54,19 +55,20 @@ def stream_rows(
     show_progress: ShowProgress = False,
     total: int | None = None,
 ) -> Iterator[csr_array]:
-    """Encode texts as they come. The next block is tokenised while the model works on one.
+    """Encode texts as they arrive. While the model works on one block, the next block is tokenised.
 
     Args:
-        encoders: The encoder of each role. The one wanted may have to load when the first row is asked for.
+        encoders: The encoder of each role. The encoder that is needed may load when the first block is requested.
         role: "document" or "query".
-        settings: What is done in addition to encoding.
-        texts: The texts, drawn at most one block ahead.
-        block_rows: Rows of a block.
-        show_progress: Show a progress bar on stderr; or a function to tell how many more texts are done.
-        total: How many texts there are, for the bar.
+        settings: The settings of the role.
+        texts: The texts. They are read at most one block ahead.
+        block_rows: The number of rows of a block.
+        show_progress: True shows a progress bar on stderr. A function is called with the number of texts encoded since
+            the last call.
+        total: The number of texts, for the progress bar.
     Yields:
-        (block_rows, dim) float32, the last one shorter, in input order. At the end, or when the consumer stops, one
-        warning says what truncation has cost.
+        Blocks of (block_rows, dim) float32, in the order of the texts. The last block may be shorter. At the end, or
+        when the caller stops early, one warning says how many tokens truncation has lost.
     """
     encoder, prompt = encoders[role], settings.prompt
 
@@ -84,19 +86,19 @@ def stream_rows(
                 if settings.drops_special_terms:
                     rows = drop_terms(rows, encoder.tokenizer.all_special_ids)
                 yield settings.pruning.apply(rows)
-    finally:  # also when the consumer stops early
+    finally:  # also if the caller stops early
         truncation.warn()
 
 
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """Yield `function(item)` for each item, computed in a thread while the consumer works on the one before.
+    """Yield `function(item)` for each item. A thread computes the next result while the caller uses the current one.
 
-    Items are drawn in the consumer's own thread, one more than has been asked for and no further. An exception from
-    the items is raised after everything before it has been yielded. A consumer that stops early waits for the step
-    under way. A single item is computed without a thread.
+    Items are read in the caller's thread, at most one more than the caller has requested. If reading an item raises an
+    exception, the results of all earlier items are yielded first. A caller that stops early waits until the current
+    call of `function` ends. A single item is computed without a thread.
 
     Args:
-        function: What to compute; it may not depend on its thread.
+        function: The function to call. It must work in any thread.
         items: The arguments, one for each call.
 
     Example:
@@ -122,7 +124,7 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
                 started.append(thread.submit(function, next(remaining)))
             except StopIteration:
                 break
-            except Exception as err:  # raised below, after everything before it; Ctrl-C is raised at once
+            except Exception as err:  # raised below, after all earlier results. Ctrl-C is raised at once
                 error = err
                 break
             if len(started) > 1:
@@ -134,7 +136,7 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
 
 
 class _Truncation:
-    """What truncation has cost so far."""
+    """Counts the texts and tokens that truncation has affected so far."""
 
     def __init__(self, encoder: RoleEncoder, max_windows: int) -> None:
         self._max_length, self._max_windows = encoder.max_length, max_windows
@@ -153,7 +155,7 @@ class _Truncation:
             logger.warning(
                 "%d of %d texts are longer than %smax_length=%d tokens and were truncated: %.1f %% of the call's "
                 "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
-                "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows%s.",
+                "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows it%s.",
                 self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
                 100 * self._lost / self._tokens, self._max_content_tokens, ", or max_windows" if windows else "",
             )  # fmt: skip

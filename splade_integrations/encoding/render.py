@@ -1,7 +1,7 @@
-"""Shows an explanation to people: in a notebook (HTML), in a terminal (rich), and as a picture (matplotlib).
+"""Shows an explanation in a notebook (HTML), in a terminal (rich) or as a picture (matplotlib).
 
-Terms in the document have solid bars and underlines, and expansions have hatched bars and dotted underlines. So nothing
-is lost in black and white.
+Terms in the document have solid bars and underlines, and expansions have hatched bars and dotted underlines. So the two
+can be told apart in black and white.
 """
 
 from collections.abc import Iterable, Iterator
@@ -162,7 +162,7 @@ def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterat
 
 
 def plot(explanation: Rendered, ax: Any = None, *, top_k: int = _SHOWN) -> Any:
-    """As `Explanation.plot`."""
+    """Draw a bar for each term. `Rendered.plot` describes the arguments."""
     with require_extra("evaluate", module="Explanation.plot"):
         from matplotlib import pyplot
         from matplotlib.patches import Patch

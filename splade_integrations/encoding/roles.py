@@ -1,6 +1,6 @@
-"""The encoders of documents and of queries. Each is loaded on first use, and each transformer is loaded only once.
+"""Loads the encoders of documents and of queries. Each encoder is loaded on first use, and each transformer only once.
 
-This module knows model specs and what they load as. It knows nothing of texts, prompts or pruning.
+This module handles no prompts and no pruning.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ Role = Literal["document", "query"]
 
 @dataclass(frozen=True)
 class RoleEncoder:
-    """What encodes the texts of one role, documents or queries.
+    """The encoder of one role, which is either documents or queries.
 
     Args:
         tokenizer: The tokenizer of transformers.
-        tokenize: Texts to token ids.
+        tokenize: Turns texts into token ids.
         max_length: The largest number of tokens of a text.
         rows: The model that turns token ids into rows.
     """
@@ -46,19 +46,19 @@ class RoleEncoder:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The largest numbers of tokens (padding included) and of texts in a batch. None leaves a limit to the model."""
+    """The largest numbers of tokens (padding included) and of texts in a batch. None takes the model's default."""
 
     tokens: int | None = None
     texts: int | None = None
 
 
 class RoleEncoders(dict[Role, RoleEncoder]):
-    """The document and the query encoder of a model, by role. Each loads when it is first looked up.
+    """The document encoder and the query encoder of a model, by role. Each is loaded when it is first looked up.
 
     Args:
         model_name: The name under which the model was requested, for messages.
-        spec: What the model is.
-        compute: Where and how it computes.
+        spec: The spec of the model.
+        compute: Where and how the model computes.
         max_length: The largest number of tokens of a text, or None for the model's own limit.
         limits: The limits on the size of a batch.
     """
@@ -77,10 +77,10 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
-        """Load the encoder of a role. A role that is loaded never waits for the other, which may be downloading.
+        """Load the encoder of a role. A loaded encoder is never blocked while the other one is loading.
 
         Raises:
-            UnsupportedModelError: It cannot be loaded, or the two roles differ in their vocabularies.
+            UnsupportedModelError: The encoder cannot be loaded, or the vocabularies of the two roles differ.
         """
         with self._loading:
             if role not in self:
@@ -125,7 +125,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         )
 
     def _transformer(self, spec: TransformerSpec) -> RoleEncoder:
-        """Return a transformer, which both roles of a symmetric model share."""
+        """Return the encoder of a transformer. Both roles of a symmetric model share it."""
         for known, loaded in self._transformers:
             if known == spec:
                 return loaded
@@ -153,7 +153,7 @@ def _check_one_vocabulary(model_name: str, encoder: RoleEncoder, other: RoleEnco
     )
     if not same:
         raise UnsupportedModelError(
-            f"{model_name!r} must have one vocabulary for documents and queries, got two different ones, of "
+            f"{model_name!r} must have one vocabulary for documents and queries, got two vocabularies, of "
             f"{other.dim} and {encoder.dim} terms. Use a complete SPLADE model."
         )
 
@@ -164,5 +164,5 @@ def _check_embeddings(name: str, tokenizer: Any, embedded_tokens: int) -> None:
     if largest >= embedded_tokens:
         raise UnsupportedModelError(
             f"{name!r} has a tokenizer that makes the id {largest} ({token!r}), but embeddings for {embedded_tokens} "
-            "tokens only. Use the tokenizer that it was trained with."
+            "tokens only. Use the tokenizer that the model was trained with."
         )

@@ -20,7 +20,7 @@ class Place:
         word_start: Where the word begins, or None.
         word_end: Where the word ends, or None.
         share: The share of the weight that comes from this token. Under max pooling it is 1, because all the weight
-            comes from one token. Under sum pooling, the place is that of the token with the largest share.
+            comes from one token. Under sum pooling, this is the token with the largest share.
     """
 
     token_index: int
@@ -40,7 +40,8 @@ class Term:
     Args:
         token_id: The token id of the term, which is its column in a row.
         token: The term as it is in the vocabulary, such as "##ing".
-        label: The term in readable form. For a piece of a word in the text it names the word: "…ing (turing)".
+        label: The term in readable form. If the term is a piece of a word in the text, the label also has the word:
+            "…ing (turing)".
         query_weight: The weight of the term in the query.
         document_weight: The weight of the term in the document.
         contribution: The product of both weights, which the term adds to the score.

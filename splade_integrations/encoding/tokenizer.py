@@ -1,4 +1,4 @@
-"""Turns texts into token ids. Truncation keeps the closing special token, and the tokens lost are counted.
+"""Turns texts into token ids. Truncation keeps the last special token, and lost tokens are counted.
 
 Everything here is safe to call from several threads.
 """
@@ -29,8 +29,8 @@ __all__ = [
 
 # The share of a window that the next window of the same text repeats, so that most phrases are whole in one window.
 _OVERLAP = 1 / 8
-# The number of texts that are tokenised at once. An encoding of `tokenizers` holds each token as a string, even tokens
-# that are cut off. That makes some 100 KB for a long text.
+# The number of texts that are tokenised at once. The library `tokenizers` returns each token as a string, even tokens
+# that are cut off. For a long text this takes about 100 KB.
 TEXTS_AT_ONCE = 256
 # Tokenizers without a stated limit report 1e30.
 _NO_LIMIT = 10**6
@@ -51,7 +51,7 @@ def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
     """Return an iterator over `texts` that checks each item when it is reached. `texts` itself is checked at once.
 
     Raises:
-        TypeError: As `check_texts`.
+        TypeError: As in `check_texts`.
     """
     if isinstance(texts, str | bytes):
         raise TypeError(
@@ -117,9 +117,9 @@ class TokenOffsets:
 class TextTokenizer:
     """Tokenises with any Hugging Face tokenizer, in any thread, to at most `max_length` token ids.
 
-    A fast tokenizer stores its truncation setting in itself. If threads that need different lengths shared one, they
-    would change each other's results. So this class works on its own copy of the tokenizer and sets the length once. It
-    calls a tokenizer that is written in Python under a lock.
+    A fast tokenizer object holds its truncation length. If two threads shared a tokenizer but needed different lengths,
+    each would change the results of the other. So this class copies the tokenizer and sets the length once. A tokenizer
+    that is written in Python is called under a lock.
 
     Args:
         tokenizer: A tokenizer of transformers.
@@ -162,7 +162,7 @@ class TextTokenizer:
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
-        """Return the windows of `text` as a call does, with the place of each token in `text`."""
+        """Cut `text` into windows as a call does, and return each token with its place in `text`."""
         text = _replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]

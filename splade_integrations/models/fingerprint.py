@@ -1,7 +1,7 @@
-"""Fingerprints of encoders: they say what decides an encoder's rows, and how two encoders differ.
+"""Fingerprints of encoders. A fingerprint holds everything that decides an encoder's rows.
 
-A fingerprint is small enough to be stored together with the rows. Computing one reads small files and samples of the
-weights files, and loads no weights.
+Two fingerprints show how two encoders differ. A fingerprint is small enough to be stored together with the rows. To
+compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
 """
 
 import json
@@ -69,7 +69,7 @@ class Fingerprint:
         max_windows: The largest number of windows of a document. None means that documents are cut after `max_length`
             tokens.
         unknown: Stored values that a later version of this package wrote, and that this version has no name for. They
-            are compared.
+            are compared as well.
 
     Example:
         >>> fingerprint = Fingerprint(model="org/x", weights="9af1", max_length=256)
@@ -93,7 +93,7 @@ class Fingerprint:
     def to_json(self) -> str:
         """Return the stored form, which is one flat JSON object that `from_json` reads.
 
-        The collections of users hold this form, so its keys must never change.
+        Users' collections hold this form, so its keys must never change.
         """
         return json.dumps(self._stored())
 
@@ -199,8 +199,8 @@ def compute_fingerprint(
 def weights_hash(files: list[Path]) -> str:
     """Hash a sample of each weights file, which costs about 256 page reads per file.
 
-    The sample is the file's size and 256 blocks of 4 KiB. The blocks are evenly spread from the first one, where
-    safetensors has its names and shapes, to the last one. The hash changes with the model, with its size, and with any
+    The sample is the file's size and 256 blocks of 4 KiB. The blocks are spread evenly from the start of the file,
+    where safetensors stores names and shapes, to its end. The hash changes with the model, with its size, and with any
     fine-tuning of more than a few rows. Hashing all of BERT-base would take half a second, and hashing a multilingual
     model would take seconds.
     """
@@ -218,7 +218,7 @@ def weights_hash(files: list[Path]) -> str:
 
 
 def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
-    """Remove the fields of the dataclass `kind` from `stored`, where `prefix` precedes their names, and return them."""
+    """Remove the fields of the dataclass `kind` from `stored`, where their names have a prefix, and return them."""
     names = [part.name for part in fields(kind)]
     return {name: stored.pop(f"{prefix}{name}") for name in names if f"{prefix}{name}" in stored}
 
@@ -253,7 +253,7 @@ def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
             return [path, *(transformer.repository.path(path_in(transformer.folder, shard)) for shard in shards)]
         if path is not None:
             return [path]
-    return []  # transformers may read a file that we do not know, and then only the settings are compared
+    return []  # transformers may read another file, which is then not compared
 
 
 def _commit(path: Path) -> str | None:

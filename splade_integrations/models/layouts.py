@@ -1,7 +1,7 @@
 """Reads a model repository's small files into a spec, which says how documents and queries become term weights.
 
 It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. It also holds
-facts about a few repositories whose files do not say everything. It loads no weights.
+facts about a few repositories whose files do not state everything. It loads no weights.
 """
 
 import logging
@@ -46,9 +46,9 @@ class _Fact:
 
 
 _OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
-# Used only if the repository has no modules.json. Sources are the model cards. Further sources for naver's models are
-# arXiv:2403.06789 (splade-v3) and arXiv:2207.03834 (efficient-splade), and for OpenSearch's models arXiv:2411.04403 and
-# arXiv:2504.14839 (v3).
+# These facts are used only if the repository has no modules.json. They come from the model cards. Further sources for
+# naver's models are arXiv:2403.06789 (splade-v3) and arXiv:2207.03834 (efficient-splade). Further sources for
+# OpenSearch's models are arXiv:2411.04403 and arXiv:2504.14839 (v3).
 KNOWN = {
     "naver/splade-v3-doc": _Fact(query_from="ones"),
     "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
@@ -115,7 +115,7 @@ def _known(repository: Repository) -> _Fact | None:
     folder = repository.local_folder.resolve().name
     for name, fact in KNOWN.items():
         if folder == name.rpartition("/")[2]:
-            logger.warning("%s is treated as a copy of %s. Options override what is known about it.", folder, name)
+            logger.warning("%s is treated as a copy of %s. Options override the known settings.", folder, name)
             return fact
     return None
 
@@ -150,8 +150,8 @@ def _describe_plain(repository: Repository) -> ModelSpec:
 def query_repository(repository: Repository, name: str) -> Repository:
     """Return the repository of the query encoder `name`.
 
-    If `repository` is a local folder, the query encoder must be in a folder with its name next to that folder. If
-    `repository` is on the hub, the query encoder is on the hub as well.
+    If `repository` is a local folder, the query encoder must be in a folder next to it that has the query encoder's
+    name. If `repository` is on the hub, the query encoder is on the hub as well.
     """
     if repository.local_folder is None:  # a revision applies only to the document encoder's repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}
@@ -160,7 +160,7 @@ def query_repository(repository: Repository, name: str) -> Repository:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{repository.name!r} encodes documents only, so its query encoder {name} must be in {folder}, got no such "
-            "folder. Download the query encoder to it."
+            "folder. Download the query encoder to that folder."
         )
     return replace(repository, name=str(folder))
 
@@ -179,7 +179,7 @@ def _modules(repository: Repository) -> list[tuple[str, str]]:
 
 
 def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
-    """Return, for documents and for queries, the modules that they go through, as (type, folder)."""
+    """Return the modules that encode documents and the modules that encode queries, as (type, folder)."""
     routes: dict[str, list[tuple[str, str]]] = {"document": [], "query": []}
     for kind, folder in chain:
         if kind not in ("Router", "Asym"):

@@ -1,4 +1,4 @@
-"""Finds the files of a model repository, which is a local folder or on a hub.
+"""Finds the files of a model repository, which is a local folder or a repository on a hub.
 
 This module knows where files are, but not what they mean.
 """
@@ -28,7 +28,7 @@ class Repository:
     """
 
     name: str
-    hub_options: dict[str, Any] = field(default_factory=dict, repr=False)  # a token may be among them
+    hub_options: dict[str, Any] = field(default_factory=dict, repr=False)  # hidden, because a token may be in it
     trust_remote_code: bool = False
     local_folder: Path | None = field(init=False, compare=False)
 

@@ -72,8 +72,8 @@ class RoleSpec:
     """How documents, or queries, become term weights: by a transformer, by fixed weights, or by the product of both.
 
     Args:
-        transformer: The transformer. None makes the role inference-free.
-        token_weights: The fixed weights of a text's own tokens. None means that only the transformer gives weights.
+        transformer: The transformer. None means that only fixed token weights are used, which is called inference-free.
+        token_weights: The fixed weights of a text's own tokens. None means that only the transformer is used.
         prompt: The text that is put before each text.
     """
 
