@@ -1,7 +1,7 @@
-"""Milvus: one collection of dense, SPLADE and BM25 vectors, and the drop-in encoder.
+"""Milvus: collections of dense, SPLADE and BM25 vectors, and an encoder for `MilvusClient`.
 
-`SpladeEmbeddingFunction` is the drop-in for Milvus's class of the same name, and needs no pymilvus. The module
-`collection`, which both stores, the evaluation and the command line use, needs pymilvus.
+`SpladeEmbeddingFunction` replaces Milvus's class of the same name, and does not need pymilvus. The module `collection`
+needs pymilvus. The stores for LangChain and LlamaIndex use that module, and so do the evaluation and the command line.
 """
 
 from splade_integrations.milvus.embedding_function import SparseRows, SpladeEmbeddingFunction

@@ -1,6 +1,7 @@
-"""Clients of Milvus that explain why a file does not open, take turns to write to it, and outlive an event loop.
+"""Clients for Milvus servers and for milvus-lite files.
 
-This module needs pymilvus, but neither LangChain, nor LlamaIndex, nor an encoder.
+If a file cannot be opened, the error says why. Clients of one file take turns to write. Async clients are made anew for
+each event loop. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
 
 import asyncio
@@ -32,10 +33,10 @@ _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
 
 
 def lite_version(uri: str) -> str:
-    """Return the version of milvus-lite if `uri` names one of its files, "" if it names a server.
+    """Return the version of milvus-lite if `uri` names a milvus-lite file, or "" if `uri` names a server.
 
     Raises:
-        OptionalDependencyError: milvus-lite is not installed, or the installed version is known to score wrongly.
+        OptionalDependencyError: milvus-lite is not installed, or its version is known to compute wrong scores.
     """
     if "://" in uri and not uri.startswith("file:"):
         return ""
@@ -50,15 +51,15 @@ def lite_version(uri: str) -> str:
 
 
 def is_lite(uri: str) -> bool:
-    """Return whether `uri` names a milvus-lite file rather than a server. Raises as `lite_version`."""
+    """Return whether `uri` names a milvus-lite file rather than a server. Raises the errors of `lite_version`."""
     return lite_version(uri) != ""
 
 
 def write_lock(uri: str) -> Any:
-    """Return the reentrant lock to hold while writing to this milvus-lite file or creating collections on this server.
+    """Return the reentrant lock for writing to a milvus-lite file, or for creating collections on a server.
 
     milvus-lite numbers its rows without a lock, and its flush fails during another write. Only one process can open a
-    file, so a lock inside this process is enough for any number of stores and clients.
+    file, so a lock inside that process is enough.
     """
     key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
     return _write_locks.setdefault(key, RLock())
@@ -83,7 +84,7 @@ def _in_thread(name: str) -> Callable[..., Any]:
 
 
 class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
-    """A `MilvusClient` of a milvus-lite file that waits for its turn to write.
+    """A `MilvusClient` for a milvus-lite file. Before it writes, it waits until no other client writes to the file.
 
     Args:
         **connection_args: The arguments of `MilvusClient`.
@@ -98,10 +99,10 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
 
 
 class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is untyped
-    """An `AsyncMilvusClient` of a milvus-lite file that writes in a thread and waits for its turn.
+    """An `AsyncMilvusClient` for a milvus-lite file. It writes in a thread, through a `LiteClient`.
 
     Args:
-        in_turn: The sync client that does the writing.
+        in_turn: The sync client that writes.
         **connection_args: The arguments of `AsyncMilvusClient`.
     """
 
@@ -113,13 +114,13 @@ class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is u
 
 
 def open_client(**connection_args: Any) -> MilvusClient:
-    """Return a `MilvusClient`; for a milvus-lite file, one that takes turns to write.
+    """Return a `MilvusClient` for a server, or a `LiteClient` for a milvus-lite file.
 
     Args:
         **connection_args: The arguments of `MilvusClient`: uri, token, db_name, …
     Raises:
-        OSError: The milvus-lite file cannot be opened. The message says why; pymilvus's message does not.
-        TimeoutError: The server does not answer. This takes two attempts of pymilvus, 10 seconds each.
+        OSError: The milvus-lite file cannot be opened. The message says why.
+        TimeoutError: The server has not answered two attempts of 10 seconds each.
     """
     uri = connection_args.get("uri", "")
     if not uri or not is_lite(uri):
@@ -128,7 +129,7 @@ def open_client(**connection_args: Any) -> MilvusClient:
         except MilvusException as err:
             if "server unavailable" not in str(err):
                 raise
-        try:  # pymilvus 3 shares connections, and fails once if the server has just closed the shared one
+        try:  # again: pymilvus 3 shares a connection between clients, and fails once if the server has closed it
             return MilvusClient(**connection_args)
         except MilvusException as err:
             if "server unavailable" not in str(err):
@@ -150,7 +151,7 @@ def open_client(**connection_args: Any) -> MilvusClient:
         elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
             found = "a folder that is not writable"
         else:
-            found = "one that cannot be opened, most likely because another process has it open"
+            found = "a path that cannot be opened, most likely because another process has it open"
         raise OSError(
             f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, and not open in "
             f"another process, got {found}. Name another path, end the other process, or share one Milvus server."
@@ -158,14 +159,15 @@ def open_client(**connection_args: Any) -> MilvusClient:
 
 
 class AsyncClients:
-    """One `AsyncMilvusClient` for each event loop that asks.
+    """Makes one `AsyncMilvusClient` for each event loop.
 
-    A client belongs to the loop that it was made in. pymilvus finds its connections by the loop's memory address, which
-    the next `asyncio.run` may reuse; the call then fails with "Event loop is closed". So each loop gets a separate
-    connection, made when the loop first asks. After a loop has closed, the next new loop drops its connection.
+    An async client works only in the loop in which it was made. pymilvus looks up connections by the memory address of
+    the loop. The next `asyncio.run` may make its loop at the same address. A call on the old connection then fails with
+    "Event loop is closed". So each loop gets a separate connection when it first asks for a client. When a new loop
+    asks, the connections of closed loops are dropped.
 
     Args:
-        client: The sync client; it does the writing if it is a milvus-lite client.
+        client: The sync client. If it is a `LiteClient`, the async clients write through it.
         **connection_args: The arguments of `MilvusClient`: uri, token, db_name, …
     """
 
@@ -191,23 +193,26 @@ class AsyncClients:
     def _connect(self) -> tuple[AsyncMilvusClient, str]:
         alias = f"splade-{uuid.uuid4().hex}"
         arguments = self._connection_args | {"alias": alias}
-        if not importlib.metadata.version("pymilvus").startswith("2."):  # pymilvus 2 needs the alias alone
-            arguments = self._connection_args | {"dedicated": True}
+        if not importlib.metadata.version("pymilvus").startswith("2."):
+            arguments = self._connection_args | {"dedicated": True}  # pymilvus 3 has this instead of the alias
         if isinstance(self._client, LiteClient):
             return AsyncLiteClient(self._client, **arguments), alias
         return AsyncMilvusClient(**arguments), alias
 
     def _drop_closed(self) -> None:
-        """Drop the clients of closed loops: each client, and pymilvus's list of connections, keeps its loop alive."""
+        """Drop the clients of closed loops, and their entries in pymilvus's list of connections.
+
+        Both would keep the closed loops in memory.
+        """
         for loop in [loop for loop in self._clients if loop.is_closed()]:
             _, alias = self._clients.pop(loop)
-            # `remove_connection` will not do: it closes the connection, and that needs a running loop.
+            # `remove_connection` cannot be used, because it closes the connection, which needs a running loop.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)
 
 
 class Connection:
-    """A Milvus server or file: its clients, the engine that answers, and the lock for writers.
+    """A connection to a Milvus server or file: the clients, the engine, and the lock for writers.
 
     Args:
         uri: A milvus-lite file or a server. Has no effect if `client` is given.
@@ -232,17 +237,17 @@ class Connection:
         self.engine = _engine(self.client, "" if client is not None else uri)
         self.lock = _lock_of(client) if client is not None else write_lock(uri)
         self._aclient = aclient
-        # A client that the caller made does not show how to connect, so async methods run sync ones in a thread.
+        # A client that the caller made does not say how to connect. Async methods then run sync methods in a thread.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None
 
     @property
     def lite(self) -> bool:
-        """Whether milvus-lite answers, from a file or as a server."""
+        """Whether the engine is milvus-lite, which may run from a file or as a server."""
         return self.engine is not Engine.SERVER
 
     @property
     def aclient(self) -> AsyncMilvusClient | None:
-        """The async client of the running event loop, or None if the caller gave a sync client alone.
+        """The async client of the running event loop, or None if the caller gave only a sync client.
 
         Raises:
             RuntimeError: No event loop is running.
@@ -253,7 +258,7 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return the engine that answers. For a file, ask the package: milvus-lite 2 has no call that gives its version."""
+    """Return the engine. For a file, read the package's version, because milvus-lite 2 has no call that returns it."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:

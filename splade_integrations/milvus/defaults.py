@@ -1,7 +1,7 @@
-"""Defaults for hybrid retrieval, and the limits of Milvus's fields. This module needs no pymilvus.
+"""Defaults for hybrid retrieval, and the limits of Milvus's fields. This module does not need pymilvus.
 
-The defaults cover fusion, the candidates of each side, timeouts, placeholders for empty sparse rows, and texts that fit
-a VARCHAR.
+A hybrid search asks several sides of a collection: its dense, its sparse (SPLADE) and its BM25 vectors. Each side
+returns candidates. Fusion combines the candidates into one ranking.
 """
 
 from splade_integrations.adapter import EMPTY_QUERY, document_terms, is_blank, query_terms
@@ -22,12 +22,15 @@ __all__ = [
     "query_terms",
 ]
 
-RRF_K = 60  # reciprocal rank fusion: each ranking adds 1 / (RRF_K + rank). Source: Cormack et al., SIGIR 2009
-MOST_CANDIDATES = 16_384  # the largest number of hits of one search; a Milvus server refuses more
-MAX_TEXT_BYTES = 65_535  # the largest size of a text field, in bytes of UTF-8: the limit of a Milvus VARCHAR
-# Rows of one write. Few enough that building and sending the message does not hold up an event loop.
+# In reciprocal rank fusion, each ranking adds 1 / (RRF_K + rank) to a document's score.
+# Source: Cormack et al., SIGIR 2009.
+RRF_K = 60
+MOST_CANDIDATES = 16_384  # the largest number of hits that a Milvus server returns for one search
+MAX_TEXT_BYTES = 65_535  # the largest size of a Milvus VARCHAR, and so of a text, in bytes of UTF-8
+# The number of rows in one write. If it were much larger, building and sending the message would block an event loop.
 ROWS_PER_WRITE = 100
-# Seconds. Without a limit, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is down.
+# Timeouts, in seconds. Without a timeout, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is
+# down.
 READ_TIMEOUT = 30.0
 WRITE_TIMEOUT = 120.0
 
@@ -35,7 +38,8 @@ WRITE_TIMEOUT = 120.0
 def candidates(k: int) -> int:
     """Return the number of hits to fetch from each side before fusion, for `k` results.
 
-    Fewer than 100 cost quality: on Cranfield, nDCG@10 is .4104 with 20 hits a side, and .4224 with 100 or 1000.
+    Fewer than 100 hits lower the quality. On the Cranfield dataset, nDCG@10 is .4104 with 20 hits from each side, and
+    .4224 with 100 or 1000.
 
     Example:
         >>> candidates(4), candidates(50)
@@ -45,7 +49,7 @@ def candidates(k: int) -> int:
 
 
 def has_terms(terms: dict[int, float]) -> bool:
-    """Return whether a query's sparse row can find anything. An empty row or the placeholder cannot."""
+    """Return whether a query's sparse row can find documents. An empty row and an empty query's placeholder cannot."""
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 
 

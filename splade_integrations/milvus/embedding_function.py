@@ -1,6 +1,6 @@
-"""A drop-in for Milvus's `SpladeEmbeddingFunction`, with the same parameters and results, over our encoder.
+"""A replacement for Milvus's `SpladeEmbeddingFunction`, with the same parameters and the same form of results.
 
-This module adapts the encoder to what `MilvusClient` takes. It needs no pymilvus.
+It uses this package's encoder, and returns rows in the form that `MilvusClient` takes. It does not need pymilvus.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,11 +20,11 @@ __all__ = ["SparseRows", "SpladeEmbeddingFunction"]
 
 
 class SparseRows(csr_array):
-    """A `csr_array` whose rows stay 2-D: iterating it, or `rows[i]`, gives matrices of shape (1, dim).
+    """A `csr_array` whose rows are 2-D: iteration and `rows[i]` give matrices of shape (1, dim).
 
     `MilvusClient.insert` and `search` take these 2-D rows, but refuse the 1-D rows of a plain `csr_array`.
-    Slices and fancy indexing return `SparseRows`. `scipy.sparse.vstack` and `load_npz` return a plain `csr_array`:
-    wrap the result, `SparseRows(matrix)`, or use `splade_integrations.to_dicts`, which always works.
+    Slices and fancy indexing return `SparseRows`. `scipy.sparse.vstack` and `load_npz` return a plain `csr_array`. Wrap
+    that array with `SparseRows(matrix)`, or convert it with `splade_integrations.to_dicts`.
 
     Example:
         >>> rows = SparseRows(csr_array([[0.0, 1.5], [0.5, 0.0]]))
@@ -43,19 +43,22 @@ class SparseRows(csr_array):
 
 
 class SpladeEmbeddingFunction:
-    """Milvus's `model.sparse.SpladeEmbeddingFunction`, but with masked padding, and for current transformers versions.
+    """A replacement for `SpladeEmbeddingFunction` of `pymilvus.model.sparse`.
+
+    Unlike Milvus's class, this class masks padding, and works with current versions of transformers.
 
     Pickling stores the model's name and the options. The first use after unpickling loads the model again.
 
     Args:
-        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the hub. The default is the same as
-            Milvus's; its licence (CC BY-NC-SA 4.0) forbids commercial use.
+        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the hub. The default model is
+            Milvus's default as well. Its licence (CC BY-NC-SA 4.0) forbids commercial use.
         batch_size: The largest number of texts in a batch. The encoder's token budget can make a batch smaller.
         query_instruction: The text to put before each query.
         doc_instruction: The text to put before each document.
         device: "cpu", "cuda", "cuda:n", "mps" or "auto".
-        k_tokens_query: Keep at most this many terms of a query, the heaviest. None keeps all.
-        k_tokens_document: The same for a document.
+        k_tokens_query: The maximum number of terms of a query. The terms with the largest weights are kept. None keeps
+            all terms.
+        k_tokens_document: The maximum number of terms of a document, in the same way.
         **encoder_options: Further options of `SpladeEncoder`, such as `dtype` or `max_length`.
 
     Raises:
@@ -108,5 +111,5 @@ class SpladeEmbeddingFunction:
         return SparseRows(self.encoder.encode_queries(queries))
 
     def __call__(self, texts: Iterable[str]) -> SparseRows:
-        """Encode texts as documents, with instruction and pruning. (Milvus's class leaves both out here.)"""
+        """Encode texts as documents, with `doc_instruction` and pruning. (A call of Milvus's class applies neither.)"""
         return self.encode_documents(texts)

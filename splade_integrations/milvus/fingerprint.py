@@ -1,7 +1,8 @@
-"""Store an encoder's fingerprint in the Milvus collection that it fills, and refuse other encoders for it.
+"""Store an encoder's fingerprint in a Milvus collection, and refuse to use the collection with another encoder.
 
-Milvus checks a dense field's dimension. A sparse field has no dimension, so Milvus would mix the rows of two encoders
-without an error. This module needs pymilvus, but neither LangChain, nor LlamaIndex, nor an encoder.
+A fingerprint describes the encoder's weights and settings. Milvus itself compares only the dimension of dense vectors.
+A sparse field has no dimension, so Milvus would mix the rows of two encoders without an error. This module needs
+pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
 
 import logging
@@ -23,7 +24,7 @@ _warned: set[tuple[str, str]] = set()
 
 
 def description_with(fingerprint: Fingerprint | None, description: str = "") -> str:
-    """Return the description for a new collection: `description`, and a last line that holds the fingerprint."""
+    """Return the description of a new collection: `description`, followed by a line with the fingerprint."""
     if fingerprint is None:
         return description
     return f"{description}\n{_KEY}={fingerprint.to_json()}".lstrip("\n")
@@ -32,8 +33,8 @@ def description_with(fingerprint: Fingerprint | None, description: str = "") -> 
 def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint | None) -> None:
     """Set the fingerprint as a property of a new collection if Milvus did not keep the description.
 
-    milvus-lite 3 keeps no description, either as a file or as a server. milvus-lite 2 keeps it, but cannot alter
-    properties.
+    milvus-lite 3 does not keep descriptions, whether it opens a file or runs as a server. milvus-lite 2 keeps them, but
+    cannot alter properties.
     """
     if fingerprint is not None and recorded(client.describe_collection(collection_name)) is None:
         client.alter_collection_properties(collection_name, properties={_KEY: fingerprint.to_json()})
@@ -42,12 +43,12 @@ def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint 
 def check_encoder(
     description: dict[str, Any], uri: str, fingerprint: Fingerprint | None, *, allow_other_encoder: bool
 ) -> None:
-    """Raise if the encoder is not the one that the collection was made with.
+    """Raise an error if the collection was made with another encoder.
 
     Args:
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
-        uri: The server or file. A collection without a fingerprint causes one warning in each process.
-        fingerprint: The encoder's fingerprint. None, for an encoder without a fingerprint, fits every collection.
+        uri: The server or file. Each process warns only once about a collection that has no fingerprint.
+        fingerprint: The encoder's fingerprint. None means that the encoder has none, and that nothing is checked.
         allow_other_encoder: Whether to accept another encoder.
     Raises:
         ValueError: The encoders differ. The message names both encoders and their differences.
@@ -60,15 +61,16 @@ def check_encoder(
         if (uri, name) not in _warned:
             _warned.add((uri, name))
             logger.warning(
-                "Collection %r does not say which encoder it was made with, so %s cannot be checked against it. "
+                "Collection %r does not say which encoder it was made with, so nothing shows whether %s fits it. "
                 "Collections made by this package record their encoder.", name, fingerprint.describe(["weights"]),
             )  # fmt: skip
         return
     if differing := kept.differences(fingerprint):
         raise ValueError(
             f"collection {name!r} must be used with the encoder that it was made with, "
-            f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load the first encoder, index again "
-            "into another collection_name, or pass allow_other_encoder=True if both encoders' rows are compatible."
+            f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load the first encoder, index the "
+            "documents into another collection_name, or pass allow_other_encoder=True if the rows of both encoders are "
+            "compatible."
         )
 
 

@@ -1,4 +1,4 @@
-"""Open, create or drop a collection, and learn its fields. This module does not handle rows."""
+"""Open, create or drop a collection, and find out which fields it has. This module does not handle rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = ["Opening", "layout_of"]
 
 
 class Opening:
-    """The part of `Collection` that opens it. The arguments are those of `Collection`."""
+    """The part of `Collection` that opens, creates and drops. It has the same arguments as `Collection`."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Opening:
             self._learn()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Opening":
-        return self  # clients and locks are made to be shared
+        return self  # a copy shares the client and the lock
 
-    # What it is
+    # Properties of the collection
 
     @property
     def client(self) -> MilvusClient:
@@ -62,12 +62,12 @@ class Opening:
 
     @property
     def aclient(self) -> AsyncMilvusClient | None:
-        """The async client of the running event loop, or None if the caller gave a sync client alone."""
+        """The async client of the running event loop, or None if the caller gave only a sync client."""
         return self.connection.aclient
 
     @property
     def engine(self) -> Engine:
-        """The engine that answers."""
+        """The engine: milvus-lite 2, milvus-lite 3 or a Milvus server."""
         return self.connection.engine
 
     @property
@@ -84,7 +84,7 @@ class Opening:
         return None if fields is None else layout_of(fields)
 
     def dense_metric(self) -> str:
-        """Return the metric of the dense side's index, or the metric wanted if there is no collection yet."""
+        """Return the metric of the dense index, or the schema's metric if there is no collection yet."""
         if (fields := self.fields) is None:
             return self.schema.metric_type
         found = self._do("describe_index", index_name=fields.sides["dense"]) or {}
@@ -94,7 +94,7 @@ class Opening:
         """Return whether the collection exists.
 
         Args:
-            timeout: Seconds.
+            timeout: The time limit, in seconds.
         Raises:
             TimeoutError: The server does not answer.
         """
@@ -111,14 +111,14 @@ class Opening:
     # Creating
 
     def create(self, dense_dim: int | None = None) -> None:
-        """Create the collection, unless another thread or process has done so.
+        """Create the collection if it does not exist yet.
 
         Args:
-            dense_dim: The dimension of the dense vectors, if there is a dense side.
+            dense_dim: The dimension of the dense vectors, if the collection has dense vectors.
         Raises:
             ValueError: The collection exists, and has other fields or another encoder.
         """
-        with self.connection.lock:  # if several threads write first, only one creates the collection
+        with self.connection.lock:  # several threads may write first, but only one may create the collection
             if not self.exists():
                 self._create(dense_dim)
             self._learn()
@@ -129,7 +129,7 @@ class Opening:
         how = {"schema": definition, **self._create_options}
         self._do("create_collection", timeout=self._write_timeout(), **how)
         record(self.client, self.name, self._fingerprint)
-        # sync=False, because milvus-lite lacks the call that pymilvus uses to wait.
+        # With sync=True, pymilvus would wait for the index by a call that milvus-lite does not have.
         indexes = self.schema.indexes(self.engine)
         self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
         self.load()
@@ -139,7 +139,7 @@ class Opening:
         where = self.connection.uri or str(id(self.client))
         check_encoder(description, where, self._fingerprint, allow_other_encoder=self._allow_other_encoder)
         fields = Fields.of(description, self.schema)
-        self.load()  # milvus-lite opens a file with its collections released
+        self.load()  # milvus-lite does not load the collections of a file that it opens
         self._fields = fields
 
     def load(self) -> None:
@@ -147,7 +147,7 @@ class Opening:
         how: dict[str, Any] = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
         if self._partition_names and self.engine is Engine.SERVER:
             how["partition_names"] = list(self._partition_names)
-        # No default timeout: a server answers only once the collection is in memory.
+        # There is no default timeout, because a server answers only when the whole collection is in memory.
         self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
     def drop(self) -> None:

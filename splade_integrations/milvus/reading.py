@@ -1,4 +1,4 @@
-"""Search a collection, and read it by ids or by filter. Sync and async methods share the same conversations."""
+"""Search a collection, and read it by ids or by filter. The sync and the async methods make the same calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ AnyFilter = Filter | Mapping[str, Any] | str | None
 
 
 class Reading(Opening):
-    """The part of `Collection` that only reads."""
+    """The part of `Collection` that searches and reads."""
 
     def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Return the best documents, best first.
 
-        A search of one side returns that side's scores. A search of several sides returns scores of reciprocal rank
-        fusion, even if only one of the sides can answer.
+        A search of one side (dense, sparse or BM25) returns that side's scores. A search of several sides returns the
+        scores of fusion, even if only one side can answer.
 
         Args:
-            sides: {side: its query}, as `Search` takes them.
+            sides: {side: its query}. See `Search`.
             filter: A dict, a filter, or a Milvus expression. It applies to every side.
             **how: Further arguments of `Search`.
         Raises:
@@ -44,7 +44,7 @@ class Reading(Opening):
         return [] if reader is None else await self._aask(reader.search(asked))
 
     def get(self, ids: Sequence[str], **how: Any) -> list[Hit]:
-        """Return the documents with these ids, in the order of the ids; leave out unknown ids.
+        """Return the documents with these ids, in the order of the ids. Unknown ids are left out.
 
         Args:
             ids: The documents' ids.
@@ -90,7 +90,7 @@ class Reading(Opening):
             if after is None:
                 return
 
-    # The way to Milvus
+    # Calls to Milvus
 
     def _asked(self, sides: Mapping[Any, Any], filter: AnyFilter, how: dict[str, Any]) -> Search:
         return Search(sides=sides, filter=as_filter(filter), **{**how, **self._where(how)})

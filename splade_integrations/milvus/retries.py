@@ -1,6 +1,6 @@
-"""Hold a conversation with Milvus: load a released collection, and report a server that is down.
+"""Make the calls of a conversation, load a collection that is not loaded, and report a server that does not answer.
 
-This module does not know what the calls ask for.
+A conversation is a generator. It yields the calls to make, and is sent the answer to each call.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ __all__ = ["aask", "ask", "perform"]
 
 T = TypeVar("T")
 
-_NOT_LOADED = (101, 201)  # Milvus's error codes for a collection and for a partition
+_NOT_LOADED = (101, 201)  # Milvus's error codes for a collection and for a partition that is not loaded
 _SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: str) -> T:
-    """Hold a conversation with Milvus and return its result.
+    """Make the calls of a conversation, and return its result.
 
-    If the collection is not loaded, as after a restart of milvus-lite, load it and repeat the call once.
+    If the collection is not loaded, for example after a restart of milvus-lite, load it and repeat the call once.
 
     Args:
         client: The client that makes the calls.
         name: The collection's name.
-        conversation: The calls to make.
+        conversation: The generator that yields the calls.
         where: The server's address, for messages.
     Raises:
         TimeoutError: The server does not answer within the call's timeout.
@@ -59,7 +59,7 @@ def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: s
 
 
 def perform(client: MilvusClient, call: Call, where: str) -> Any:
-    """Make one call and return the answer. `client` and `where` are those of `ask`.
+    """Make one call, and return the answer. `client` and `where` are the same as for `ask`.
 
     Raises:
         TimeoutError: The server does not answer within the call's timeout.
@@ -72,7 +72,7 @@ def perform(client: MilvusClient, call: Call, where: str) -> Any:
 
 
 async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[T], where: str) -> T:
-    """Hold a conversation like `ask`, with an async client."""
+    """Make the calls of a conversation like `ask`, with an async client."""
     answer: Any = None
     while True:
         try:
@@ -95,7 +95,7 @@ async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[
 
 
 async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
-    """Wait no longer than the call's timeout: pymilvus's async client would wait for ever for its first connection."""
+    """Wait at most for the call's timeout. pymilvus's async client waits without a limit for its first connection."""
     async with asyncio.timeout(call.arguments.get("timeout")):
         return await waiting
 
@@ -115,5 +115,5 @@ def _raise_if_silent(err: BaseException, call: Call, where: str) -> None:
 
 
 def _disconnected(err: BaseException) -> bool:
-    """Return whether pymilvus 3 has lost its connection and could not reconnect, perhaps only for a moment."""
+    """Return whether the error says that pymilvus 3 lost its connection and could not reconnect at once."""
     return isinstance(err, MilvusException) and "server unavailable" in str(err)

@@ -1,9 +1,9 @@
 """The fields that a new collection gets, and the fields that an existing collection has.
 
-A new collection keeps a document's metadata in one JSON field. That field takes any key, is replaced as a whole, and is
-read back as it was given. Dynamic keys hold copies, for Milvus expressions that users write. The stores of LangChain
-and LlamaIndex keep metadata in dynamic keys alone, or in a field for each key; such collections work unchanged.
-This module handles neither rows nor searches.
+A new collection keeps a document's metadata in one JSON field. That field takes any key, and the metadata is read back
+exactly as it was given. Milvus's dynamic field holds copies under the bare keys, for Milvus expressions that users
+write. LangChain's and LlamaIndex's own stores use only the dynamic field, or one field for each key. Their collections
+can be opened as well. This module handles neither rows nor searches.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["SIDES", "Column", "Fields", "Schema", "Side", "bm25_analyzer"]
 
+# A kind of vectors in a collection. A search uses one or more sides.
 Side = Literal["dense", "sparse", "bm25"]
 SIDES: tuple[Side, ...] = ("dense", "sparse", "bm25")
 
@@ -30,11 +31,11 @@ _INTEGER_KINDS = (DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64)
 
 @dataclass(frozen=True)
 class Column:
-    """A typed field.
+    """A field whose values all have the same type.
 
     Args:
-        kind: The type of its values.
-        index: Whether to index it, for quick filters.
+        kind: The type of the values.
+        index: Whether to index the field, so that filters on it are fast.
         options: Further arguments of `CollectionSchema.add_field`, such as `max_length`.
     """
 
@@ -51,7 +52,7 @@ class Column:
             value: A `Column`, str, int, float or bool, a `DataType`, or a dict in the form of langchain-milvus:
                 {"dtype": DataType.INT64, "kwargs": {…}}, with "index": True for an index.
         Raises:
-            TypeError: The value is none of these.
+            TypeError: The value has another form.
 
         Example:
             >>> Column.of("year", int).kind.name, Column.of("tenant", {"dtype": DataType.VARCHAR, "index": True}).index
@@ -78,21 +79,21 @@ class Schema:
 
     Args:
         primary_field, text_field: The names of the fields that hold ids and texts.
-        dense_field, sparse_field, bm25_field: The name of each side's vector field, or None for no such side. BM25 is
-            a Milvus function over the text field.
-        metadata_field: The JSON field that holds the metadata. None keeps the metadata in dynamic keys alone if
-            `dynamic` is true, and in `metadata_fields` alone if it is false.
-        metadata_fields: The metadata keys that get a column as well: {key: an argument of `Column.of`}.
-        columns: The caller's additional columns, which hold no metadata.
+        dense_field, sparse_field, bm25_field: The names of the vector fields, one for each side. None means that the
+            collection does not have the side. Milvus computes the BM25 vectors from the text field.
+        metadata_field: The JSON field that holds the metadata. If it is None, a metadata key is kept in its column, or
+            in a dynamic key if it has no column and `dynamic` is true.
+        metadata_fields: {metadata key: its type} for the keys that also get a column. `Column.of` lists the types.
+        columns: Additional columns that hold no metadata, by name.
         partition_key_field: The metadata key that Milvus partitions by.
-        dynamic: Whether a new collection copies the metadata to dynamic keys as well, so that a Milvus expression can
-            use a key's bare name: `year > 2000`, not `metadata["year"] > 2000`.
+        dynamic: Whether a new collection copies the metadata to dynamic keys (keys of Milvus's dynamic field). A Milvus
+            expression can then use a key's bare name: `year > 2000`, not `metadata["year"] > 2000`.
         auto_id: Whether Milvus numbers the rows of a new collection.
         primary_max_length: The largest size of an id, in bytes.
-        number_ids: Whether the ids of a new collection are numbers, given as strings of digits.
+        number_ids: Whether the ids of a new collection are numbers, which callers give as strings of digits.
         metric_type: The dense side's metric: "COSINE", "IP" or "L2".
         index_params, search_params: {side: parameters that replace our defaults}.
-        option_names: {an argument's name here: the user's option for the same field}, for messages.
+        option_names: {an argument of this class: the name of the user's option for it}, for messages.
     """
 
     primary_field: str = "pk"
@@ -124,7 +125,7 @@ class Schema:
         return {side: name for side, name in named.items() if name is not None}
 
     def typed(self) -> dict[str, Column]:
-        """Return the columns that copy a metadata key, including the partition key.
+        """Return the columns that hold the values of a metadata key, including the partition key.
 
         Raises:
             ValueError: A column has the same name as another field.
@@ -181,7 +182,7 @@ class Schema:
         return {**options, **column.options}
 
     def indexes(self, engine: Engine) -> Any:
-        """Return the indexes of a new collection: one for each side, and one for each column with `index`."""
+        """Return the indexes of a new collection: one for each vector field, and one for each column with `index`."""
         indexes = MilvusClient.prepare_index_params()
         for side, name in self.sides.items():
             indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
@@ -195,30 +196,32 @@ class Schema:
             # milvus-lite's collections are small, so its index is exact. A server chooses its index itself.
             index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
             return {"index_type": index_type, "metric_type": self.metric_type, "params": {}}
-        # No inverted_index_algo: the server's default is the fastest algorithm of its index version. (For the inner
-        # product, Milvus 3's default keeps 16-bit postings, so a score may be off by a relative error of 5e-4.)
+        # inverted_index_algo is left out, because a server's default is the fastest algorithm that its version has.
+        # (For the inner product, Milvus 3's default keeps postings of 16 bits, so a score may have a relative error of
+        # 5e-4.)
         metric = "IP" if side == "sparse" else "BM25"
         return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": metric, "params": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """The fields of a collection that exists.
+    """The fields of an existing collection.
 
     Args:
         collection_name: The collection's name, even if the user gave an alias.
-        primary, text: The names of the primary field and the text field. The primary field is the one that the
-            collection has, whatever name the user gave.
+        primary, text: The names of the primary field and the text field. The name of the primary field comes from the
+            collection, even if the user gave another name.
         primary_is_number: Whether ids are integers.
         auto_id: Whether Milvus numbers the rows.
-        sides: The vector field of each side in use.
+        sides: {side: its vector field} for the sides in use.
         metadata: The JSON field that holds the metadata, if there is one.
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
         typed: {metadata key: (kind, whether it may be null)} for each metadata key that has a field.
         columns: {name: (kind, whether it may be null)} for each of the caller's additional columns that has a field.
         keys_of_columns: The names of the caller's additional columns that have no field. They may be dynamic keys.
         names: The names of all fields.
-        other_vectors: The vector fields that belong to no side in use. Milvus would need a value in each row.
+        other_vectors: The vector fields that no side in use fills, and no Milvus function either. A row cannot be added
+            without a value for each of them.
         max_lengths: {name of a VARCHAR field: its largest size in bytes}.
     """
 
@@ -250,7 +253,7 @@ class Fields:
 
         Args:
             description: The collection's description, as `MilvusClient.describe_collection` returns it.
-            schema: The fields wanted.
+            schema: The fields that the user wants.
         Raises:
             ValueError: The collection lacks a field, or a field has the wrong type.
         """
@@ -288,8 +291,8 @@ class Fields:
 def bm25_analyzer(engine: Engine) -> dict[str, Any]:
     """Return the analyzer with which Milvus's BM25 function splits text into words.
 
-    A server's "english" analyzer stems, and drops stop words. milvus-lite 3.2 splits at every character that is not a
-    word character, and lowercases. It silently ignores filters other than literal stop words.
+    A server's "english" analyzer stems words and drops stop words. milvus-lite 3.2 lowercases, and splits at every
+    character that is not a word character. Of an analyzer's filters, it silently ignores all but lists of stop words.
     """
     return {"type": "english"} if engine is Engine.SERVER else {"tokenizer": "standard"}
 

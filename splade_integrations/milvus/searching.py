@@ -1,7 +1,10 @@
-"""Search and read a collection in conversations: generators that yield calls and are sent the answers.
+"""Search and read a collection. Every operation is a generator, which this package calls a conversation.
 
-So the sync and async methods share every rule: which sides can answer, how many candidates each side gives, how sides
-are fused, how hits are grouped, and which rows match a filter. This module needs no client, no lock and no retry.
+A conversation yields the calls to make, and is sent the answer to each call. The sync and the async methods run the
+same conversations, so they follow the same rules. This module makes no calls itself, and needs no client.
+
+A search uses one or more sides of a collection: its dense, its sparse and its BM25 vectors. If it uses several sides,
+their hits are fused into one ranking.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -43,15 +46,15 @@ class Search:
     """One search.
 
     Args:
-        sides: {side: its query}. A query is a dense vector, {token id: weight}, or a text for BM25. A side whose query
-            is None, has no terms, or is a blank text cannot answer; the other sides then answer.
+        sides: {side: its query}. The query is a vector for "dense", {token id: weight} for "sparse", and a text for
+            "bm25". A side is left out if its query is None, has no terms, or is a blank text.
         k: The largest number of documents to return.
-        depth: The number of hits of each side before fusion. None means `candidates(k)`.
-        filter: The condition that documents must satisfy.
+        depth: The number of hits to fetch from each side before fusion. None means `candidates(k)`.
+        filter: The condition that documents must satisfy. A str is a Milvus expression.
         params: {side: search parameters that override the collection's}.
         ranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with k = 60.
-        group_by: A metadata key, or one of the caller's additional columns. Only the best document of each value is
-            returned. A document without a value forms a separate group.
+        group_by: A metadata key, or one of the caller's additional columns. Of the documents with the same value, only
+            the best is returned. Documents without a value are not grouped.
         partition_names: The partitions to search.
         with_dense: Whether to return dense vectors as well.
         ids_only: Whether to return only ids and scores, without texts and metadata.
@@ -74,11 +77,11 @@ class Search:
 
 
 def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise a TypeError for an option that no search has.
+    """Raise a TypeError if an option is not one of Milvus's search options.
 
     Args:
-        options: The options that the user gave, by name.
-        known: The options that the caller's search has in addition to Milvus's.
+        options: The options to pass on to Milvus, by name.
+        known: The other options of the caller's search. The message lists them as well.
     """
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(
@@ -88,7 +91,7 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
 
 
 def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
-    """Return a filter unchanged, a dict as a `Filter`, and None for an empty one.
+    """Return a dict as a `Filter`, an empty dict or str as None, and any other filter unchanged.
 
     Raises:
         TypeError: The value is not a filter.
@@ -101,7 +104,7 @@ def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | 
     if value is None or isinstance(value, Filter):
         return value
     raise TypeError(
-        f"a filter must be a dict, a Milvus expression or None, got {type(value).__name__}. Give one such as "
+        f"a filter must be a dict, a Milvus expression or None, got {type(value).__name__}. Give a dict such as "
         "{'tenant': 'a', 'year': {'$gte': 2000}}."
     )
 
@@ -117,7 +120,7 @@ class Reader:
         engine: The engine that holds the collection.
         columns: The names of the caller's additional columns.
         search_params: {side: search parameters}.
-        partitions: The names of partitions that are known to exist. The reader adds those that it learns about.
+        partitions: The names of partitions that are known to exist. The reader adds the names that Milvus lists.
     """
 
     name: str
@@ -148,7 +151,7 @@ class Reader:
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[list[Hit]]:
-        """Return the documents with these ids, in the order of the ids; leave out unknown ids."""
+        """Return the documents with these ids, in the order of the ids. Unknown ids are left out."""
         yield from self._check_partitions(partition_names, timeout)
         keys = [key for key in (key_of(value, self.fields) for value in ids) if key is not None]
         found: dict[str, Hit] = {}
@@ -167,17 +170,17 @@ class Reader:
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[tuple[list[Hit], Any]]:
-        """Return up to a thousand documents in ascending order of primary keys, and the key to continue after.
+        """Return one page of documents, and the key of its last document, or None if there are no more pages.
 
-        That key is None on the last page. pymilvus's iterator would not do: it writes keys unescaped into its cursor,
-        so after a key with a backslash it returns page 1 for ever.
+        A page has up to 1000 documents, in ascending order of their primary keys. pymilvus's iterator cannot be used,
+        because it does not escape keys: after a key with a backslash, it returns the first page again and again.
 
         Args:
-            expr: The documents to read, an expression from `expression`.
-            after: The key that the previous page returned; None for the first page.
+            expr: The Milvus expression that selects the documents. `expression` returns it.
+            after: The key that was returned with the previous page, or None for the first page.
             with_dense: Whether to return dense vectors as well.
             partition_names: The partitions to read.
-            timeout: Seconds.
+            timeout: Seconds for the call.
         """
         if after is not None:
             cursor = f"{self.fields.primary} > {quote(after) if isinstance(after, str) else after}"
@@ -198,12 +201,12 @@ class Reader:
     ) -> Conversation[str]:
         """Return the Milvus expression that stands for a filter in this collection.
 
-        milvus-lite may judge some rows in another way than the filter. Those rows are read, and the filter judges them
-        in Python.
+        On milvus-lite, an expression may be wrong on some rows. Those rows are read, and Python evaluates the filter on
+        them.
 
         Args:
             filter: The filter.
-            partition_names: The partitions to filter. They must exist.
+            partition_names: The partitions to search. They must exist.
             timeout: Seconds for each call.
         """
         yield from self._check_partitions(partition_names, timeout)
@@ -218,11 +221,11 @@ class Reader:
         return plan.resolve([(key_of(hit.id, self.fields), hit.metadata, self.judged(hit)) for hit in rows])
 
     def judged(self, hit: Hit) -> dict[str, Any]:
-        """Return the columns that filters can ask for, including the primary key."""
+        """Return the hit's values of all columns that filters can ask for, including the primary key."""
         return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
-        """Raise a ValueError if a name is not a partition. milvus-lite would find nothing and raise no error."""
+        """Raise a ValueError if a partition does not exist. milvus-lite would find nothing and raise no error."""
         if not names or self.partitions.issuperset(names):
             return
         if self.engine is Engine.LITE2:
@@ -265,7 +268,7 @@ class Reader:
     def _found(
         self, asked: Search, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
     ) -> Conversation[list[Hit]]:
-        # Never an empty list: milvus-lite's hybrid search would then return every field, even the vectors.
+        # For an empty list, milvus-lite's hybrid search would return every field, even the vectors.
         fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
         common = {
             "collection_name": self.name,
@@ -292,13 +295,16 @@ class Reader:
             AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), depth, expr)
             for side, query in answering.items()
         ]
-        # A ranker may have a weight for each side, so it needs them all.
+        # The caller's ranker may have one weight for each side, so it is used only if all sides answer.
         ranker = asked.ranker if len(answering) == len(asked.sides) else None
         answer = yield Call("hybrid_search", {"reqs": requests, "ranker": ranker or RRFRanker(RRF_K), **common})
         return self._ranked(answer[0], 1)
 
     def _grouped(self, asked: Search, key: str, answering: Mapping[Side, Any], expr: str) -> Conversation[list[Hit]]:
-        """Group in Python: milvus-lite groups only the best 10 k rows, and no engine can group by an arbitrary key."""
+        """Group the hits in Python.
+
+        No engine can group by an arbitrary metadata key, and milvus-lite groups only the best 10 * k rows.
+        """
         offset = asked.options.get("offset", 0)
         options = {name: value for name, value in asked.options.items() if name != "offset"}
         plain = Search(**{**vars(asked), "options": options})
@@ -315,7 +321,7 @@ class Reader:
     def _group(self, hit: Hit, key: str) -> Any:
         own = key in self.columns
         value = hit.columns.get(key) if own else hit.metadata.get(key)
-        # The Milvus store of LlamaIndex writes "None" for a node without a document.
+        # LlamaIndex's Milvus store writes "None" for a node that has no source document.
         if value is None or (own and value in ("", "None")):
             return "no value", hit.id
         return type(value).__name__, repr(value)
@@ -330,7 +336,7 @@ class Reader:
         *,
         by_key: bool = False,
     ) -> Call:
-        # pymilvus's iterator asks for the smallest keys first with these two parameters.
+        # These two parameters make Milvus return the smallest keys first. pymilvus's iterator also sends them.
         order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
         return Call(
             "query",
@@ -349,7 +355,7 @@ class Reader:
         return [hit_of(row[self.fields.primary], 0.0, row, self.fields, self.columns) for row in rows]
 
     def _ranked(self, hits: Any, sign: int) -> list[Hit]:
-        """Return the hits in order. `sign` is -1 for BM25 on milvus-lite 3, which returns negated scores."""
+        """Return the hits, best first. `sign` is -1 for BM25 on milvus-lite 3, because it returns negated scores."""
         return [
             hit_of(
                 hit["id"] if "id" in hit else hit[self.fields.primary],

@@ -1,4 +1,7 @@
-"""One filter language over metadata, translated for each of Milvus's engines. This package needs no client."""
+"""Filters over metadata that mean the same on every engine: milvus-lite 2, milvus-lite 3 and Milvus servers.
+
+This package translates a filter into each engine's expressions. It needs no client.
+"""
 
 from splade_integrations.milvus.filters.plan import Plan, make_plan, matching_keys, to_expr
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, quote

@@ -1,4 +1,4 @@
-"""Filters on typed fields. The type of each value is known, so every engine can express nearly every condition."""
+"""Conditions on typed fields. Because the type of the values is known, engines can express nearly every condition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said,
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare, kind
 
-# pymilvus's DataType: BOOL, INT8 to INT64, FLOAT and DOUBLE, STRING and VARCHAR. Other types hold no single value.
+# The keys are values of pymilvus's DataType: BOOL, INT8 to INT64, FLOAT, DOUBLE, STRING and VARCHAR. A field of another
+# type does not hold a single bool, number or string.
 KINDS = {1: "bool", 2: "int", 3: "int", 4: "int", 5: "int", 10: "float", 11: "float", 20: "string", 21: "string"}
 
 
@@ -41,7 +42,7 @@ class Column(Dialect):
         return self.unsayable("a field of this type")
 
     def unsayable(self, what: str) -> Said:
-        """Return that all rows are doubtful, or raise on a server."""
+        """Return that every row must be checked in Python, or raise a FilterError if the engine is a server."""
         if self.engine is not Engine.SERVER:
             return UNSAYABLE
         compare = self.compare
@@ -51,7 +52,7 @@ class Column(Dialect):
         )
 
     def equals_one(self, members: list[Any], negated: bool) -> Said:
-        """Return the condition that the field equals one of the members. Members of other types equal nothing."""
+        """Return the condition that the field equals one of the members. Members of other types match no row."""
         typed = [each for each in map(self._typed, members) if each is not None]
         if not typed:
             return Said(negated)
@@ -81,7 +82,7 @@ class Column(Dialect):
         if not self._readable([bound]):
             return UNSAYABLE
         if self.kind == "int" and isinstance(bound, float):
-            # No integer equals the bound, so it can move to the next integer: up for < and >=, down for > and <=.
+            # No integer equals the bound, so rounding it changes nothing: up for < and >=, down for > and <=.
             bound = math.ceil(bound) if operator in ("lt", "gte") else math.floor(bound)
         elif self.kind == "float":
             bound = float(bound)
@@ -90,11 +91,11 @@ class Column(Dialect):
         return Said(either(self.is_null, expr) if negated else expr)
 
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Return that no row matches, because a field of one value is never a list."""
+        """Return that no row matches, because a typed field holds a single value, never a list."""
         return Said(negated)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Return that no row matches, because a field of one value is never a list."""
+        """Return that no row matches, because a typed field holds a single value, never a list."""
         return Said(negated)
 
     def text(self, part: str, negated: bool) -> Said:

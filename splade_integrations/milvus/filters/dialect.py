@@ -1,4 +1,7 @@
-"""The base of the engines' dialects: every comparison comes down to eight questions, in no particular syntax."""
+"""The base class of the engines' dialects. It reduces every comparison to eight conditions.
+
+Each engine's dialect expresses these conditions in the engine's syntax.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from typing import Any
 from splade_integrations.milvus.filters.said import Said
 from splade_integrations.milvus.filters.tree import LARGEST_INT, ORDERS, SMALLEST_INT, Compare, kind
 
-# Below this bound a float holds every integer.
+# A float can hold every integer up to this bound exactly.
 EXACT_FLOATS = 2**53
 
 
 class Dialect(ABC):
-    """One engine's conditions on the value under one key. A negated condition holds for exactly the other rows."""
+    """One engine's conditions on the value under one key.
+
+    If `negated` is true, a method returns the negation, which holds on exactly those rows on which the condition does
+    not hold.
+    """
 
     def __init__(self, compare: Compare) -> None:
         self.compare = compare
@@ -29,7 +36,7 @@ class Dialect(ABC):
         if operator in ORDERS:
             if kind(operand) in ("string", "number"):
                 return self.ordered(operator, as_whole(operand), negated)
-            # null, lists and objects have no order. false comes before true.
+            # false comes before true. null, lists and objects have no order.
             members = [each for each in (False, True) if kind(operand) == "bool" and ORDERS[operator](each, operand)]
             return self.one_of(members, negated)
         if operator in ("eq", "in"):
@@ -43,16 +50,16 @@ class Dialect(ABC):
         return self.holds_any(members, negated) if operator == "any" else self.holds_all(members, negated)
 
     def one_of(self, members: list[Any], negated: bool) -> Said:
-        """Return the condition that the value equals one of the members, none of which is null."""
+        """Return the condition that the value equals one of the members. No member may be null."""
         return self.equals_one(members, negated) if members else Said(negated)
 
     @abstractmethod
     def equals_one(self, members: list[Any], negated: bool) -> Said:
-        """Return the condition that the value equals one of the members, of which there is at least one."""
+        """Return the condition that the value equals one of the members. There is at least one member."""
 
     @abstractmethod
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return the condition that the value has the bound's kind and is above or below the bound."""
+        """Return the condition that the value has the same JSON kind as the bound, and is above or below the bound."""
 
     @abstractmethod
     def holds_any(self, members: list[Any], negated: bool) -> Said:
@@ -80,14 +87,17 @@ class Dialect(ABC):
 
 
 def as_whole(value: Any) -> Any:
-    """Return a whole float as an int, if it fits into 64 bits: engines compare whole numbers exactly."""
+    """Return a whole float that fits into 64 bits as an int, because engines compare ints exactly.
+
+    Any other value is returned unchanged.
+    """
     if isinstance(value, float) and value.is_integer() and SMALLEST_INT <= value <= LARGEST_INT:
         return int(value)
     return value
 
 
 def by_kind(members: list[Any]) -> dict[str, list[Any]]:
-    """Return the members in groups that an engine accepts in one list: ints, floats, strings, bools, others."""
+    """Return {type name: its members}, because the values of an engine's list must have the same type."""
     groups: dict[str, list[Any]] = {}
     for member in members:
         name = type(member).__name__ if isinstance(member, (bool, int, float, str)) else "other"

@@ -1,8 +1,11 @@
 """Filters for milvus-lite 3, which evaluates expressions in Python.
 
-Comparisons follow Python's rules: true equals 1 and is below 2. A comparison with an absent key, or with a value of
-another kind, is unknown (None), and so is `not` of it. `is null`, `like` and `json_contains` are always true or false.
-`json_contains` takes a string that parses as a JSON list for a list. `like` has no escape.
+- Comparisons follow Python's rules: true equals 1 and is below 2.
+- If the key is absent, or its value has another kind, a comparison is unknown (None). Its negation is then unknown as
+  well. `is null`, `like` and `json_contains` are always true or false.
+- `json_contains` treats a string as a list if the string parses as a JSON list.
+- A pattern for `like` cannot escape a wildcard.
+
 Source: milvus_lite/search/filter of milvus-lite 3.2.2.
 """
 
@@ -22,7 +25,7 @@ INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
 # read the rows and compare in Python.
 MOST_COMPARISONS = 16
 
-# milvus-lite's parser takes these words for keywords, never for names.
+# milvus-lite's parser reads these words as keywords, never as names.
 KEYWORDS = frozenset({"and", "or", "not", "in", "like", "is", "null", "exists", "true", "false", "iso", "interval"})
 
 
@@ -32,7 +35,7 @@ class Lite3(Dialect):
     def __init__(self, compare: Compare, layout: Layout) -> None:
         super().__init__(compare)
         self.value = f"{layout.document}[{quote(compare.key)}]"
-        # json_contains takes a JSON field's path or a dynamic key's bare name.
+        # json_contains accepts a path into a JSON field, or the bare name of a dynamic key.
         bare = is_name(compare.key) and compare.key.lower() not in KEYWORDS
         self.listed = self.value if layout.metadata is not None else compare.key if bare else None
         self.is_null = f"{self.value} is null"
@@ -41,7 +44,10 @@ class Lite3(Dialect):
 
     @property
     def is_list(self) -> str | None:
-        """The condition that the value is a list, not a string that parses as one; None if it cannot be expressed."""
+        """The condition that the value is a list, or None if this cannot be expressed.
+
+        The condition does not hold for a string that parses as a list.
+        """
         if self.listed is None:
             return None
         return f"(json_contains_all({self.listed}, []) and not ({self.is_text}))"
@@ -54,10 +60,10 @@ class Lite3(Dialect):
         return all_of(parts) if negated else any_of(parts)
 
     def _about(self, members: list[Any]) -> Expression:
-        """Return a condition that holds for every row that may match.
+        """Return a condition that holds for every row that may equal a member.
 
-        For strings alone or numbers alone: the value lies between the least and the greatest member. For other members:
-        there is a value.
+        If all members are strings, or all are numbers, the value must lie between the smallest and the largest member.
+        Otherwise, the value must not be null.
         """
         if not (all(kind(each) == "string" for each in members) or all(kind(each) == "number" for each in members)):
             return self.some_value
@@ -68,7 +74,7 @@ class Lite3(Dialect):
         if not isinstance(member, (bool, int, float, str)):
             return Said(negated, self.some_value)
         equal = f"{self.value} == {literal(member)}"
-        # Python takes true for 1 and false for 0, so rows with either are doubtful.
+        # In Python, true equals 1 and false equals 0, so rows that equal such a member must be checked.
         doubt = not isinstance(member, str) and member in (0, 1) and equal
         return Said(either(self.is_null, f"{self.value} != {literal(member)}") if negated else equal, doubt)
 
@@ -84,7 +90,7 @@ class Lite3(Dialect):
             return Said(f"{self.value} {SIGNS[operator]} {literal(bound)}", either(*bools))
         if isinstance(bound, str):
             return Said(either(self.is_null, f"not ({self.is_text})", other))
-        # No condition tells an object from a number: it has no order, and no test for its kind.
+        # No condition distinguishes an object from a number: objects have no order, and no expression tests the kind.
         is_list = self.is_list or False
         rest = both(self.some_value, f"not ({self.is_text})", is_list is False or f"not {is_list}")
         return Said(either(self.is_null, self.is_text, is_list, other), rest)
@@ -135,7 +141,8 @@ class Lite3(Dialect):
 def pattern_said(value: str, part: str, negated: bool) -> Said:
     """Return milvus-lite 3's condition that a string contains this part.
 
-    Its `like` has no escape, so the wildcard _ stands for each special character, and the rows found are doubtful.
+    A pattern for `like` cannot escape special characters. The wildcard _ takes the place of each of them. The rows that
+    such a pattern finds must be checked.
     """
     wild = part
     for special in ("%", "_", "\\"):

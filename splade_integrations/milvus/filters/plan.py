@@ -42,12 +42,12 @@ class Plan:
 
     @property
     def expr(self) -> str:
-        """The expression; "" for all rows."""
+        """The expression. It is "" if all rows match."""
         return self._sent(self.said.expr)
 
     @property
     def doubtful(self) -> str | None:
-        """The expression for the rows to check, "" for all rows; None if there are none."""
+        """The expression for the rows to check: "" for all rows, or None if no row must be checked."""
         return None if self.said.doubt is False else self._sent(self.said.doubt)
 
     @property
@@ -115,9 +115,9 @@ def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = N
 
     Args:
         filter: The filter.
-        rows: Each row's primary key, metadata and, if the filter asks for fields of the collection, their values by
-            name.
-        layout: The layout, which gives the primary field's name, for filters that ask for that field.
+        rows: (primary key, metadata) of each row. If the filter asks for fields of the collection, a third item holds
+            their values by name.
+        layout: The layout, from which the name of the primary field is taken. Needed if the filter asks for that field.
 
     Example:
         >>> matching_keys(Compare("tenant", "eq", "a"), [(1, {"tenant": "a"}), (2, {}), (3, {"tenant": "b"})])
@@ -132,7 +132,7 @@ def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = N
 
 
 def _said(filter: Filter, layout: Layout, engine: Engine, negated: bool) -> Said:
-    """Return the engine's expression for the filter. Negations are pushed down to the comparisons."""
+    """Return the engine's expression for the filter, in which only single comparisons are negated."""
     if isinstance(filter, Not):
         return _said(filter.filter, layout, engine, not negated)
     if isinstance(filter, (And, Or)):
@@ -147,7 +147,7 @@ def _dialect(compare: Compare, layout: Layout, engine: Engine) -> Dialect:
     fields = {layout.primary, *layout.columns, *layout.own}
     if compare.column and (compare.key not in fields or not is_name(compare.key)):
         raise FilterError(
-            f"The field {compare.key!r}, which {compare.operator} asks for, must be one of the collection's: "
+            f"The field {compare.key!r}, which {compare.operator} asks for, must be one of the collection's fields: "
             f"{', '.join(sorted(fields))}. Leave out column=True for a metadata key."
         )
     if compare.column or compare.key in layout.columns:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-# An expression, or a constant: True for all rows, False for none.
+# An expression, or a constant: True matches all rows, and False matches no row.
 Expression = str | bool
 
 
 class Said(NamedTuple):
-    """An expression that is right except perhaps on the rows that match `doubt`."""
+    """An expression that may be wrong on the rows that match `doubt`, and is right on all other rows."""
 
     expr: Expression
     doubt: Expression = False
 
     @property
     def reach(self) -> Expression:
-        """An expression that every row that satisfies the filter matches."""
+        """An expression that matches every row that satisfies the filter, and may match other rows."""
         return either(self.expr, self.doubt)
 
 
-# The engine cannot express the condition: every row must be checked.
+# The answer if the engine cannot express the condition: every row must be checked.
 UNSAYABLE = Said(False, True)
 
 
@@ -55,7 +55,10 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 
 
 def all_of(parts: Sequence[Said]) -> Said:
-    """Return the condition that all parts hold. A row is doubtful only if it matches every part without doubts."""
+    """Return the condition that all parts hold.
+
+    A row must be checked only if a part may be wrong on it, and all parts that are never wrong hold.
+    """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]
     return Said(both(*(part.expr for part in parts)), both(doubts, *certain))

@@ -1,13 +1,21 @@
-"""Filters for milvus-lite 2 and servers: Milvus's C++ engine, which keeps the kinds of JSON values apart.
+"""Filters for milvus-lite 2 and for Milvus servers. Both use Milvus's C++ engine.
 
-milvus-lite 2 has no `not`, no `exists` and no `is null`. `!=` and `not in` hold for absent keys and for other kinds.
+The engine distinguishes the kinds of JSON values: a bool never equals a number, for example.
 
-A server has `not` and `exists`. Versions differ about a comparison with an absent key or a value of another kind. Up to
-2.6.x such a comparison is false (and `!=` is true), so `not` of it is true. In later versions it is "unknown", and so
-are `!=` and `not` of it (milvus issue 50699). A negation here also asks for the other kinds, so it is true by either
-rule. By the later rule, two conditions cannot be expressed. The first is that a value is an object ({…}), so negations
-leave out rows with an object under the key. The second is that a value is [] or {}, because `exists` takes these for
-absent.
+milvus-lite 2 has no `not`, no `exists` and no `is null`. `!=` and `not in` hold if the key is absent, or if its value
+has another kind than the operand.
+
+A server has `not` and `exists`. If the key is absent, or its value has another kind, versions differ:
+
+- Up to 2.6.x, a comparison is false, so its negation by `not` is true. `!=` is true.
+- In later versions, a comparison, its negation and `!=` are all "unknown" (milvus issue 50699).
+
+So a negation in this module also asks for an absent key and for the other kinds. It is then true in every version. In
+the later versions, two conditions cannot be expressed:
+
+- The value is an object ({…}). So negations leave out rows with an object under the key.
+- The value is [] or {}. The reason is that `exists` treats both as absent.
+
 Source: UnaryExpr.cpp, JsonContainsExpr.cpp, Json.h, Plan.g4 of milvus.
 """
 
@@ -33,16 +41,16 @@ class Strict(Dialect):
         self.value = f'{layout.document}["{compare.key}"]'
 
     def said(self, negated: bool) -> Said:
-        """Return the engine's expression, if it can read the key. Its parser does not unescape keys."""
+        """Return the engine's expression, if the engine can read the key. Its parser does not unescape keys."""
         fault = _fault_of_key(self.compare.key)
         return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}")
 
     def unsayable(self, what: str) -> Said:
-        """Return that all rows are doubtful, or raise."""
+        """Return that every row must be checked in Python, or raise a FilterError."""
         raise NotImplementedError
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that an expression, which asks for values of one kind, does not hold."""
+        """Return the condition that `expr` does not hold. `expr` asks for values of the kind `of_kind`."""
         raise NotImplementedError
 
     def literal(self, value: Any) -> str:
@@ -50,7 +58,7 @@ class Strict(Dialect):
         return literal(value, self.engine)
 
     def readable(self, members: list[Any]) -> bool:
-        """Return whether the engine's expressions can hold all of these values."""
+        """Return whether an expression for the engine can contain all of these values."""
         return all(isinstance(member, (bool, int, float, str)) for member in members)
 
     def equals_one(self, members: list[Any], negated: bool) -> Said:
@@ -67,7 +75,7 @@ class Strict(Dialect):
         return all_of(parts) if negated else any_of(parts)
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that an inequality holds, or that the value has another kind."""
+        """Return the condition that the inequality `expr` holds, or that the value has another kind than `of_kind`."""
         raise NotImplementedError
 
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
@@ -94,7 +102,7 @@ class Strict(Dialect):
     def _held(self, which: str, members: list[Any], negated: bool) -> list[Said] | None:
         if not self.readable(members):
             return None
-        # An int finds ints alone, while a float finds ints and floats.
+        # In these functions, an int finds only ints, but a float finds ints and floats.
         as_floats = [float(each) if type(each) is int and abs(each) <= EXACT_FLOATS else each for each in members]
         asked = []
         for name, group in by_kind(as_floats).items():
@@ -109,7 +117,7 @@ class Strict(Dialect):
         """Return the condition that the value is a string that contains this part."""
         if not self.readable([part]):
             return self.unsayable("such a value")
-        # like "%" finds nothing on milvus-lite 2.
+        # On milvus-lite 2, `like "%"` finds nothing.
         expr = f"{self.value} like {self.literal(escaped_pattern(part))}" if part else f'{self.value} >= ""'
         return self.negation(expr, "string") if negated else Said(expr)
 
@@ -124,27 +132,27 @@ class Lite2(Strict):
     engine = Engine.LITE2
 
     def unsayable(self, what: str) -> Said:
-        """Return that all rows are doubtful."""
+        """Return that every row must be checked in Python."""
         return UNSAYABLE
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return that all rows are doubtful, because milvus-lite 2 has no `not`."""
+        """Return that every row must be checked in Python, because milvus-lite 2 has no `not`."""
         return UNSAYABLE
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return the inequality, which holds for absent keys and other kinds."""
+        """Return the inequality, because on milvus-lite 2 it also holds for absent keys and other kinds."""
         return Said(expr)
 
     def readable(self, members: list[Any]) -> bool:
-        """Return whether milvus-lite 2's expressions can hold all of these values."""
+        """Return whether an expression for milvus-lite 2 can contain all of these values."""
         return super().readable(members) and all(readable_by_lite2(each) for each in members if isinstance(each, str))
 
     def exists(self, negated: bool) -> Said:
-        """Return that all rows are doubtful, because no expression tells {} from an absent key."""
+        """Return that every row must be checked in Python: no expression distinguishes {} from an absent key."""
         return UNSAYABLE
 
     def is_empty(self, negated: bool) -> Said:
-        """Return that all rows are doubtful, because no expression tells {} from an absent key."""
+        """Return that every row must be checked in Python: no expression distinguishes {} from an absent key."""
         return UNSAYABLE
 
 
@@ -154,7 +162,7 @@ class Server(Strict):
     engine = Engine.SERVER
 
     def unsayable(self, what: str) -> Said:
-        """Raise, because a server holds too many rows to check each one.
+        """Raise an error, because a server holds too many rows to check each row in Python.
 
         Raises:
             FilterError: Always.
@@ -166,11 +174,11 @@ class Server(Strict):
         )
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that the expression does not hold, or that the value is absent or has another kind."""
+        """Return the condition that `expr` does not hold, or that the value is absent or has another kind."""
         return self.beyond(f"not ({expr})", of_kind)
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that an inequality holds, or that the value is absent or has another kind."""
+        """Return the condition that the inequality `expr` holds, or that the value is absent or has another kind."""
         return Said(either(f"not (exists {self.value})", expr, *self._other_kinds(of_kind)))
 
     def _other_kinds(self, of_kind: str) -> list[Expression]:
@@ -190,7 +198,7 @@ class Server(Strict):
     def is_empty(self, negated: bool) -> Said:
         """Return the condition that the key is absent, or holds null, "" or []."""
         if negated:
-            # Up to 2.6.x, `neither` holds for an object as well.
+            # Up to Milvus 2.6.x, `neither` also holds for an object.
             neither = both(f'not ({self.value} == "")', f"not ({self.value} == [])")
             some = either(f'{self.value} > ""', *self._other_kinds("string"), neither)
             return Said(both(f"exists {self.value}", some))

@@ -1,4 +1,4 @@
-"""The syntax of Milvus's expressions: names, literals and lists of ids, quoted so that no value breaks out."""
+"""The syntax of Milvus's expressions: names, literals and lists of ids. Quoting keeps each text inside its literal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FilterError(ValueError):
 
 
 class Engine(StrEnum):
-    """The engine that answers. Engines differ in the expressions they accept, and in the meaning of an expression."""
+    """The kind of Milvus. The engines accept different expressions, and give some expressions different meanings."""
 
     LITE3 = "milvus-lite 3"
     LITE2 = "milvus-lite 2"
@@ -27,7 +27,7 @@ class Engine(StrEnum):
 
     @classmethod
     def of(cls, server_version: str | None) -> Engine:
-        """Return the engine that `get_server_version()` names. None stands for milvus-lite 2, which lacks that call.
+        """Return the engine that `get_server_version()` names. None means milvus-lite 2, which does not have that call.
 
         Example:
             >>> Engine.of("milvus_lite-3.2.2").value, Engine.of("2.6.4").value, Engine.of(None).value
@@ -47,11 +47,12 @@ class Layout:
 
     Args:
         primary: The primary field's name.
-        primary_is_text: Whether primary keys are strings; if not, they are int64.
-        metadata: The JSON field with each document's metadata, which is not nullable. None if the metadata is in
-            dynamic keys.
-        columns: {metadata key that has a typed column: its `DataType`, as an int}.
-        own: {field that holds no metadata: its `DataType`, as an int}. Only `Compare(…, column=True)` asks for these.
+        primary_is_text: Whether primary keys are strings. Otherwise, they are int64.
+        metadata: The JSON field that holds each document's metadata. It must not be nullable. None means that the
+            metadata is in Milvus's dynamic field.
+        columns: {metadata key: the `DataType` of its column, as an int} for the keys that have a typed column.
+        own: {field: its `DataType`, as an int} for the fields that hold no metadata. Only `Compare(…, column=True)`
+            asks for these fields.
     """
 
     primary: str = "pk"
@@ -61,7 +62,7 @@ class Layout:
     own: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Keep copies of the columns that nobody can change."""
+        """Replace `columns` and `own` by read-only copies."""
         for fields in ("columns", "own"):
             kinds = {name: int(kind) for name, kind in getattr(self, fields).items()}
             object.__setattr__(self, fields, MappingProxyType(kinds))
@@ -90,9 +91,9 @@ def ids_expr(
     Args:
         field: The primary field's name.
         ids: Primary keys. An empty list matches no row.
-        engine: The engine that answers, so that a key that it cannot read is refused.
+        engine: The engine. A key that the engine cannot read in an expression is refused.
         negated: Whether to match the rows with other keys instead.
-        is_text: Whether the field holds strings, not int64. The expression for an empty list depends on it.
+        is_text: Whether the field holds strings rather than int64. The expression for an empty list depends on this.
 
     Raises:
         TypeError: An id is neither a str nor an int.
@@ -134,13 +135,13 @@ def literal(value: Any, engine: Engine | None = None) -> str:
         return repr(value)
     quoted = quote(value)
     if engine is Engine.SERVER and not quoted.isascii():
-        # A server's parser rewrites Chinese characters as \\uXXXX, which truncates those beyond 16 bits.
+        # A server's parser rewrites Chinese characters as \\uXXXX, which truncates characters of more than 16 bits.
         quoted = "".join(each if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in quoted)
     return quoted
 
 
 def readable_by_lite2(text: str) -> bool:
-    """Return whether milvus-lite 2 can read a literal of this text. It has no escape for a line break."""
+    """Return whether milvus-lite 2 can read a literal of this text. It cannot read line breaks and null characters."""
     return "\n" not in text and "\r" not in text and "\0" not in text
 
 

@@ -1,11 +1,11 @@
-"""A filter as a tree of comparisons, its meaning as a Python predicate, and its form as a dict.
+"""Filters: trees of comparisons, which can be evaluated in Python and can be written as dicts.
 
-The meaning is the same on every engine:
+A filter has the same meaning on every engine:
 
-- A key that is absent or null never satisfies eq, in, gt, gte, lt, lte, contains, any, all or text_match, and always
-  satisfies ne, nin and is_empty. exists is true if the key holds anything but null.
-- Values of different JSON kinds are unequal and unordered: true is not 1, while 1 is 1.0. false comes before true.
-- and, or and not are two-valued: not is true exactly if the filter inside it is false.
+- If a key is absent or null, ne and nin are true, is_empty is true, exists is false, and all other operators are false.
+- Values of different JSON kinds are not equal, and have no order: true is not 1. Numbers are one kind, so 1 equals 1.0.
+  false comes before true.
+- Every filter is either true or false: not is true exactly if the filter inside it is false.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
 
 
 class Filter(ABC):
-    """A condition on documents, made of comparisons and `&`, `|` and `~`. Immutable; equality is by value.
+    """A condition on documents: one comparison, or several that are joined by `&`, `|` and `~`.
+
+    Filters are immutable, and are compared by value.
 
     Example:
         >>> recent = Compare("year", "gte", 2020) & ~Compare("tags", "contains", "draft")
@@ -102,16 +104,17 @@ class Not(Filter):
 
 @dataclass(frozen=True)
 class Compare(Filter):
-    """One key compared with one operand.
+    """A comparison of the value under a key with an operand.
 
     Operators:
 
-    - eq, ne: the operand is any JSON value, but ne takes no null.
+    - eq, ne: the operand is any JSON value, except that ne does not accept null.
     - gt, gte, lt, lte: the operand is a number, a string or a bool. Only values of the same kind match.
     - in, nin: the operand is a list of values.
     - exists, is_empty: the operand is True (the default) or False. is_empty holds for an absent key, null, "" and [].
     - contains: the list under the key contains the operand.
-    - any, all: the list under the key contains at least one member, or every member, of the operand, which is a list.
+    - any: the operand is a list, and the list under the key contains at least one of its members.
+    - all: the operand is a list, and the list under the key contains all of its members.
     - text_match, text_match_insensitive: the string under the key contains the operand. text_match is case-sensitive.
 
     Args:
@@ -168,8 +171,8 @@ class Compare(Filter):
             operand = list(operand)
         if (self.operator == "ne" and operand is None) or (self.operator == "nin" and None in operand):
             raise FilterError(
-                f"{what} must not be or hold None, got None, which no value equals. To find the documents that have "
-                f"the key, use Compare({self.key!r}, 'exists')."
+                f"{what} must not be or hold None, because no value equals None, got None. To find the documents that "
+                f"have the key, use Compare({self.key!r}, 'exists')."
             )
         return _frozen(operand, what)
 
@@ -232,7 +235,7 @@ def kind(value: Any) -> str:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Return whether two JSON values are equal, kind by kind: true is not 1, 1 is 1.0.
+    """Return whether two JSON values have the same kind and are equal: true does not equal 1, but 1 equals 1.0.
 
     Example:
         >>> same([1, {"a": True}], [1.0, {"a": True}]), same([1], [True])
@@ -255,14 +258,14 @@ def _checked(filters: tuple[Any, ...], what: str) -> tuple[Filter, ...]:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object as an operand. It is hashable, so that the filter that holds it is hashable."""
+    """A JSON object as an operand. It is hashable, because filters with such an operand must be hashable."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
 
 
 def _frozen(operand: Any, what: str) -> Any:
-    """Return the operand with tuples in place of lists, or raise if it is not JSON that Milvus can hold."""
+    """Return an immutable copy of the operand. Raise a FilterError if Milvus cannot hold it as JSON."""
     if operand is None or isinstance(operand, bool):
         return operand
     if isinstance(operand, str):
