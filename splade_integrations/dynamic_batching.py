@@ -71,7 +71,7 @@ class QueryBatcher:
         return await asyncio.wrap_future(rows)
 
     def _start(self) -> None:
-        self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so it needs no lock
+        self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so the queue needs no lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts the thread
 
     def _encode_waiting(self) -> None:

@@ -1,4 +1,4 @@
-"""The exception types of this package, and the first line of any error's message."""
+"""The exception types of this package, and a function that returns the first line of an error's message."""
 
 __all__ = ["OptionalDependencyError", "UnsupportedModelError", "first_line"]
 

@@ -20,7 +20,7 @@ LongDocuments = Literal["truncate", "max"]
 
 
 class EncoderOptions(TypedDict, total=False):
-    """The keyword options of `SpladeEncoder`. Its docstring explains each of them.
+    """The keyword options of `SpladeEncoder`. The docstring of `SpladeEncoder` explains each option.
 
     Adapters take `**options: Unpack[EncoderOptions]` and pass them on. This lets an editor complete the options' names
     and a type checker check their values.

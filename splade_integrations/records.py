@@ -1,7 +1,7 @@
 """Reads texts and their ids from files of JSON lines, CSV, Parquet or plain lines.
 
-Only one text at a time is in memory. Every fault raises `RecordError`, which names the file and the line, and says what
-to do. This module knows nothing about models.
+Only one text at a time is in memory, or 1 024 texts of a Parquet file. Every fault raises `RecordError`, which names
+the file and the line, and says what to do. This module knows nothing about models.
 """
 
 import csv
@@ -53,12 +53,12 @@ class Records:
     Args:
         path: The file, or "-" for standard input.
         format: "jsonl" has one JSON object per line. "csv" and "tsv" have a header line. "parquet" is a Parquet file.
-            With "lines" each line is a text, and the line's number is its id.
+            With "lines", each line is a text, and its id is the line number.
         text_field: The field, or column, that holds the text.
-        title_field: A field to put before the text, separated by a space, if the record has that field. If
-            it is None, nothing is put before the text.
-        id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither, its id is its number
-            in the file.
+        title_field: A field whose content is put before the text, followed by a space, if the record has that field.
+            None puts nothing before the text.
+        id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither field, the record's
+            number in the file is its id.
         need_id: Whether a record without an id is an error.
 
     Raises:
@@ -196,7 +196,7 @@ class Records:
 
 
 def format_of(path: str) -> Format:
-    """Return the format that a file's name stands for. Standard input, "-", holds plain lines.
+    """Return the format that the ending of a file's name stands for. Standard input, "-", has plain lines.
 
     Raises:
         RecordError: The name has no known ending.

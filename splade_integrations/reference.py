@@ -1,8 +1,7 @@
 """SPLADE written as simply as possible: one text at a time, without padding or shortcuts.
 
-`SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares every head, layer rewrite,
-dtype and backend with this file. The encoder adds windows, pruning and inference-free queries, which this file does not
-have.
+`SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares every head, fast layer, dtype
+and backend with this file. The encoder adds windows, pruning and inference-free queries, which this file does not have.
 """
 
 from collections.abc import Sequence
@@ -26,8 +25,8 @@ def encode(
 ) -> csr_array:
     """Encode texts as SPLADE sparse embeddings.
 
-    weight[v] = max (or sum) over the tokens t of log(1 + relu(logits[t, v])). It says how strongly the masked LM
-    expects the term v anywhere in the text.
+    weight[v] = max (or sum) over the tokens t of log(1 + relu(logits[t, v])). This weight says how strongly the masked
+    LM expects the term v anywhere in the text.
 
     Args:
         model: A masked LM of transformers, in evaluation mode, on a CPU.

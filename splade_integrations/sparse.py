@@ -44,8 +44,9 @@ class SparseTextEncoder(Protocol):
 class Pruning:
     """Rules that decide which terms of a row are kept.
 
-    They are applied once, after pooling, so pruned terms are never stored. Each rule keeps the heaviest terms. Of terms
-    with equal weights it keeps those with lower token ids. If several rules are set, a term must pass all of them.
+    The rules are applied once, after pooling, so pruned terms are never stored. Each rule keeps the heaviest terms. Of
+    terms with equal weights it keeps those with lower token ids. If several rules are set, a term must pass all of
+    them.
 
     Args:
         max_active_dims: Keep at most this many terms.
@@ -86,7 +87,7 @@ class Pruning:
                 object.__setattr__(self, name, plain(value))
 
     def apply(self, matrix: csr_array) -> csr_array:
-        """Return `matrix` (N, V) without the terms to drop, or `matrix` itself if there are none."""
+        """Return `matrix` (N, V) without the terms to drop, or `matrix` itself if no terms are dropped."""
         counts = np.diff(matrix.indptr)
         limit = self.max_active_dims
         sorts = self.mass is not None or (limit is not None and matrix.nnz > 0 and counts.max() > limit)

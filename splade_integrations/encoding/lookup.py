@@ -32,7 +32,7 @@ class RowModel(Protocol):
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the position of the token that adds most to its weight, and the share."""
+        """Return, for each of K terms, the position of the token that adds most to the weight, and its share."""
         ...
 
 

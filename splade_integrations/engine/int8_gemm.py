@@ -73,7 +73,7 @@ def quantize(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> tuple[T
 
 
 def to_unsigned(integers: Tensor) -> Tensor:
-    """Turn int8 weights from -64 to 64 into a left factor of `multiply_int8`, which is uint8 with 64 standing for 0."""
+    """Turn int8 weights from -64 to 64 into a left factor of `multiply_int8`, in uint8. In it, 64 stands for 0."""
     return (integers + QMAX_7BIT).view(torch.uint8)  # 128 is too large for int8, but wraps around to the same byte
 
 

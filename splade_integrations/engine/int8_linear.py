@@ -1,7 +1,7 @@
-"""Linear layers in int8. On a CPU with 8-bit instructions, a model is several times faster with them than in float32.
+"""Linear layers in int8. On a CPU with 8-bit instructions, they make a model several times faster than in float32.
 
 Weights are quantised once per output channel, and activations in each call per token. So a text's result does not
-depend on other texts. In other runtimes, where all activations of a batch share one scale, it does.
+depend on other texts.
 """
 
 from typing import NamedTuple

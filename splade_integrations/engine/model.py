@@ -242,7 +242,7 @@ class SpladeModel:
     def _started(
         self, batches: deque[list[int]], ids: Sequence[list[int]]
     ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
-        """Start each batch, and yield its positions with a function that waits for its rows.
+        """Start each batch, and yield the positions of its texts with a function that waits for its rows.
 
         A batch that does not fit in the device's memory is halved until it fits. Later batches get no larger than that.
         """

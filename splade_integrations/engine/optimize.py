@@ -1,4 +1,4 @@
-"""Makes a loaded masked LM fast. It replaces layers by faster ones, and takes off the decoder, whose work a head does.
+"""Makes a loaded masked LM fast. It replaces layers by faster ones, and separates the decoder from the model.
 
 Each change is checked with a probe, which is two short texts, one of them padded. A change stays only if the model's
 output for the probe is the same as before, except for rounding. Changes that round on purpose (int8, and 16 bits in

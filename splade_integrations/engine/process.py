@@ -51,7 +51,7 @@ _SETTINGS: dict[str, tuple[_Setting, ...]] = {
 }
 _lock = threading.Lock()
 _users: dict[str, int] = dict.fromkeys(_SETTINGS, 0)
-_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # with the values before
+_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # with the values to restore
 
 
 @contextmanager

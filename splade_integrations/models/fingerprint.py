@@ -154,7 +154,7 @@ class Fingerprint:
 
 
 def fingerprint_of(encoder: object) -> Fingerprint | None:
-    """Return the fingerprint of an encoder or adapter, or None if it has none."""
+    """Return the fingerprint of an encoder or adapter, or None if there is no fingerprint."""
     found = getattr(encoder, "fingerprint", None)
     return found if isinstance(found, Fingerprint) else None
 

@@ -100,7 +100,7 @@ def describe(repository: Repository) -> ModelSpec:
 
 
 def stated_positions(config: Mapping[str, Any]) -> int | None:
-    """Return the number of tokens that a model has positions for, from its config.json, or None if it has no limit."""
+    """Return the number of tokens that a model has positions for, from its config.json, or None for no limit."""
     positions: int | None = config.get("max_position_embeddings")
     if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
         padding_id = config.get("pad_token_id")
@@ -150,8 +150,8 @@ def _describe_plain(repository: Repository) -> ModelSpec:
 def query_repository(repository: Repository, name: str) -> Repository:
     """Return the repository of the query encoder `name`.
 
-    If `repository` is a local folder, the query encoder must be in a folder next to it that has the query encoder's
-    name. If `repository` is on the hub, the query encoder is on the hub as well.
+    If `repository` is a local folder, the query encoder must be in a neighbouring folder with the query encoder's name.
+    If `repository` is on the hub, the query encoder is on the hub as well.
     """
     if repository.local_folder is None:  # a revision applies only to the document encoder's repository
         options = {key: value for key, value in repository.hub_options.items() if key != "revision"}

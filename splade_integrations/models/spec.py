@@ -39,7 +39,7 @@ class TransformerSpec:
         pooling_strategy: How the weights at a text's tokens are pooled into one weight per term.
         activation_function: "relu" for log(1 + relu(x)), or "log1p_relu" for log(1 + log(1 + relu(x))), as in
             OpenSearch v3.
-        max_length: The largest number of tokens of a text that the repository states, or None if it states none.
+        max_length: The repository's limit on the number of tokens of a text, or None if it states no limit.
         lower_case: Whether to lower-case texts before they are tokenised.
     """
 
@@ -104,7 +104,7 @@ class ModelSpec:
     Args:
         document: How documents become term weights.
         query: How queries become term weights. In a symmetric model this equals `document`, except for the prompt.
-        max_active_dims: The largest number of terms of a text that the repository states, or None if it states none.
+        max_active_dims: The repository's limit on the number of terms of a text, or None if it states no limit.
         special_terms: Whether to "keep" or "drop" the weights of special tokens such as [SEP].
     """
 

@@ -15,7 +15,7 @@ from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_
 
 __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
 
-# The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maximum is taken.
+# The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maxima are taken.
 # Larger tiles have two advantages: the product reads its factors less often, and a GPU's kernel runs for longer than
 # its launch takes.
 TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}

@@ -60,7 +60,7 @@ class _Blocks(NamedTuple):
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# Large blocks read the least memory. In 16 bits, the first entry fits an H100, on which it was measured, and an A100.
+# Large blocks read the least memory. In 16 bits, the first entry fits an H100 and an A100. It was measured on an H100.
 # The other entries fit GPUs with 99 KiB of shared memory.
 BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
@@ -72,7 +72,8 @@ def _larger(one, other):
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
-# Without these settings Triton compiles again for a batch of 1, for multiples of 16, and if `lengths` is not aligned.
+# Without these settings Triton compiles the kernel again for a batch of 1, for numbers that are multiples of 16, and if
+# `lengths` is not aligned.
 @triton.jit(do_not_specialize=["batch", "longest"], do_not_specialize_on_alignment=["lengths"])
 def max_logits_kernel(
     hidden,
