@@ -62,7 +62,7 @@ _CHUNK_SIZES = (None, 32)
 _TRIAL_TEXTS = 1024
 _FINALISTS = 3
 _PEER = "sentence-transformers"
-# Rounding in twelve layers makes the weights of 16-bit models differ. A larger difference means that models differ.
+# Rounding in twelve layers changes the weights of 16-bit models. A larger difference would mean that two models differ.
 _LARGEST_DIFFERENCE = 0.1
 
 

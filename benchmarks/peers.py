@@ -26,7 +26,7 @@ SETTINGS = ("float32", "bfloat16", "int8", "openvino-float32", "openvino-bfloat1
 _BATCH_SIZES = (1, 4, 8)
 _DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
 _FASTEMBED_TERMS = 30522  # the vocabulary size of the model whose name is given to fastembed
-# The pause before each measurement. The previous contestant's threads spin for a while before they sleep.
+# Each measurement waits this long first, because the previous contestant's threads spin for a while before they sleep.
 _SETTLING_SECONDS = 0.05
 
 

@@ -35,7 +35,7 @@ UNRESOLVABLE = (
     ("llama-index", "pymilvus==3.0.2"),
     ("langchain,llama-index", "pymilvus==2.6.17"),
 )
-# This search needs no model, since it only checks that the packages work together.
+# This search needs no model, because it only checks that the packages work together.
 SEARCH = """
 import importlib.metadata, sys, tempfile
 import numpy as np
