@@ -1,7 +1,7 @@
-"""LangChain: `hybrid_milvus`, a vector store, and the sparse embedding that it uses.
+"""LangChain: a vector store for hybrid search in Milvus, and its sparse embedding.
 
 This package needs only langchain-core and pymilvus. If langchain-milvus is installed, `SpladeSparseEmbedding` also
-works with its `Milvus` store. The encoder does the maths, and `splade_integrations.milvus` handles the collection.
+works with the `Milvus` store of langchain-milvus. `splade_integrations.milvus` handles the collection.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

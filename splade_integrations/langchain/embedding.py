@@ -1,4 +1,4 @@
-"""The encoder in the form that LangChain's Milvus stores need: it returns `{token id: weight}` dicts."""
+"""An adapter of the encoder for LangChain's Milvus stores. It returns rows as `{token id: weight}` dicts."""
 
 from typing import Unpack
 
@@ -15,15 +15,15 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
     """SPLADE embeddings for `hybrid_milvus`, and for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
 
     The async methods, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free. Queries
-    that wait at the same time are encoded together. A document without a word, or without any active term, gets a
-    placeholder that Milvus stores and no query finds. A query without a word or an active term finds nothing.
+    that wait at the same time are encoded together. If a document has no words, or the model gives it no terms, it gets
+    a placeholder row, which Milvus can store and which no query finds. A query without words or terms finds nothing.
 
     If the object was made with `model_name`, its pickle holds the name and the options. The first use after unpickling
     loads the model again.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
-            Any number of adapters and threads may share one.
+            Any number of adapters and threads may share one encoder.
         model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: Further options of `SpladeEncoder`, such as `device` or `max_length`. Allowed only with
@@ -83,5 +83,5 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]
 
     async def aembed_query(self, query: str) -> dict[int, float]:
-        """Embed a query like `embed_query`, in a thread, together with queries that wait at the same time."""
+        """Embed a query like `embed_query`, in a thread. Queries that wait at the same time are encoded together."""
         return query_terms((await self._adapted.aencode_queries([query]))[0], query)

@@ -1,7 +1,8 @@
-"""The abstract class of sparse embeddings: langchain-milvus's class if it is installed, or else an equal one.
+"""The abstract class of sparse embeddings.
 
-The `Milvus` store of langchain-milvus recognises sparse embeddings only by that class, which langchain-core lacks.
-This is the only module that imports langchain-milvus.
+If langchain-milvus is installed, this module uses the class of langchain-milvus, because the `Milvus` store of that
+package accepts only subclasses of its own class as sparse embeddings. Otherwise, this module defines a class with the
+same methods. This is the only module that imports langchain-milvus.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ __all__ = ["BaseSparseEmbedding"]
 
 
 class LocalSparseEmbedding(ABC):
-    """Sparse embeddings with the methods that langchain-milvus calls."""
+    """A sparse embedding with the methods that langchain-milvus calls."""
 
     @abstractmethod
     def embed_query(self, query: str) -> dict[int, float]:

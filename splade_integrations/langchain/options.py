@@ -1,4 +1,4 @@
-"""Translate a store's options to a connection, to the fields of a collection, and to its sides.
+"""Translate the options of a store to a connection, to the fields of a collection, and to an embedding for each side.
 
 The options have the same names as in langchain-milvus, so our store can replace langchain-milvus's store.
 """
@@ -23,17 +23,17 @@ _OPTION_NAMES = {
 }
 _REFUSED = {
     "builtin_function": "For Milvus's BM25 use bm25=True.",
-    "vector_schema": "New fields hold float32 and sparse vectors. To open a collection with others, use vector_field.",
+    "vector_schema": "New fields hold float32 and sparse vectors. To use other existing fields, use vector_field.",
 }
 
 
 def sides_of(embeddings: Any) -> dict[Side, Any]:
-    """Return the embedding of each side.
+    """Return the embeddings as {side: embedding}, with the sides "dense" and "sparse".
 
     Args:
         embeddings: One dense and one sparse embedding in this order, or one of them.
     Raises:
-        TypeError: The embeddings have other types, another number or another order.
+        TypeError: The number, the types or the order of the embeddings is wrong.
     """
     given = list(embeddings) if isinstance(embeddings, list | tuple) else [embeddings]
     sparse = [isinstance(one, BaseSparseEmbedding) for one in given]
@@ -53,11 +53,11 @@ def sides_of(embeddings: Any) -> dict[Side, Any]:
 
 
 def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
-    """Return an option that has one value for each side, as {side: value}.
+    """Return the values of an option, one for each side, as {side: value}.
 
     Args:
-        value: A list in the order of the sides, one value for a store of one side, or None.
-        sides: The store's sides.
+        value: A list in the order of the sides, a single value if the store has one side, or None.
+        sides: The sides that the store has, from "dense", "sparse" and "bm25".
         name: The option's name.
     Raises:
         ValueError: The number of values differs from the number of sides.
@@ -123,13 +123,13 @@ def make_schema(
     """Return the schema that a store wants for its collection.
 
     Args:
-        sides: Dense, sparse, or both. `bm25_field` adds a BM25 side.
+        sides: "dense", "sparse", or both. `bm25_field` adds the side "bm25".
         vector_field: The name of each side's vector field.
         bm25_field: The name of the field for BM25's vectors, or None for no BM25 side.
-        index_params: The index parameters of each side, with BM25's last.
-        search_params: The search parameters of each side, with BM25's last.
-        metadata_fields: The columns for metadata keys.
-        metadata_schema: The same option under langchain-milvus's name.
+        index_params: The index parameters of each side. Those of BM25 come last.
+        search_params: The search parameters of each side. Those of BM25 come last.
+        metadata_fields: The metadata keys that get a typed column, with their types.
+        metadata_schema: langchain-milvus's name for `metadata_fields`.
         **fields: Further arguments of `Schema`.
     """
     names = {"dense": "dense", "sparse": "sparse", **by_side(vector_field, sides, "vector_field")}

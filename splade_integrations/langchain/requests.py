@@ -1,4 +1,4 @@
-"""Check a search's keywords, and translate them to the keywords of a collection's search."""
+"""Check the keywords of a store's search, and translate them to the keywords of `Collection.search`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Asked:
-    """A search: the sides that it uses, and the keywords of `Collection.search` apart from the queries."""
+    """The sides (dense, sparse, BM25) that a search uses, and the keywords for `Collection.search`."""
 
     sides: tuple[Side, ...]
     how: Mapping[str, Any]
@@ -46,23 +46,23 @@ def translate(
     partition_names: Sequence[str] | None = None,
     **options: Any,
 ) -> Asked:
-    """Return a search in the form that a collection takes.
+    """Return a search in the form that `Collection.search` takes.
 
     Args:
-        store_sides: The store's sides.
+        store_sides: The sides that the store has, from "dense", "sparse" and "bm25".
         k: The largest number of documents to return.
-        param: Search parameters of Milvus: a list with a dict for each side, or one dict for a search of one side.
+        param: Milvus's search parameters: a list with one dict for each side, or one dict for a search of one side.
         expr: A Milvus expression, such as `year > 2000`. It applies to every side.
         timeout: Seconds for each call.
         filter: A dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or a Milvus expression.
-        mode: "hybrid" for all sides, fused, or "dense", "sparse" or "bm25" for one side alone.
-        fetch_k: The number of candidates of each side. None means max(100, 10 k).
+        mode: "hybrid" fuses the hits of all sides. "dense", "sparse" or "bm25" searches only that side.
+        fetch_k: The number of candidates from each side. None means max(100, 10 * k).
         reranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with k = 60.
         ranker_type: A ranker's name, "rrf" or "weighted", instead of `reranker`.
         ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", {"weights": [.7, .3]} for "weighted".
-        group_by: A metadata key. Only the best document of each value is returned.
+        group_by: A metadata key. Of the documents with the same value under this key, only the best is returned.
         partition_names: The partitions to search.
-        **options: consistency_level, offset, round_decimal, … of `MilvusClient.search`.
+        **options: Options of `MilvusClient.search`: consistency_level, offset, round_decimal, …
     Raises:
         TypeError: An option is unknown, or both `filter` and `expr` are given.
         ValueError: The mode or the ranker is unknown, or the number of parameters differs from the number of sides.
@@ -94,7 +94,7 @@ def translate(
 
 
 def one_filter(filter: Any, expr: Any) -> Any:
-    """Return the filter, which may be given under either name.
+    """Return the filter, which the caller may give as `filter` or as `expr`.
 
     Raises:
         TypeError: Both are given.
@@ -110,7 +110,7 @@ def _ranker(reranker: Any, ranker_type: str | None, params: Mapping[str, Any]) -
     if ranker_type is None:
         return reranker
     if reranker is not None:
-        raise TypeError("reranker and ranker_type must not be given together, got both. Drop one.")
+        raise TypeError("reranker and ranker_type must not be given together, got both. Drop one of them.")
     if ranker_type == "rrf" and params.keys() <= {"k"}:
         return RRFRanker(params.get("k", RRF_K))
     if ranker_type == "weighted" and params.keys() == {"weights"}:

@@ -29,14 +29,15 @@ class Searching(VectorStore):
     def similarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
         """Return the `k` best documents with their scores.
 
-        The scores are those of fusion, or of the one side that `mode` names.
+        A search of several sides (dense, sparse, BM25) returns the scores of fusion. A search of one side returns that
+        side's scores.
 
         Args:
             query: The question.
             k: The largest number of documents to return.
             *args: param, expr and timeout, by position.
-            **kwargs: param, expr, timeout, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by,
-                partition_names, and consistency_level, offset, round_decimal, … of `MilvusClient.search`.
+            **kwargs: param, expr, timeout, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by and
+                partition_names. Also options of `MilvusClient.search`: consistency_level, offset, round_decimal, …
         Raises:
             TypeError: A keyword is unknown.
         """
@@ -44,12 +45,12 @@ class Searching(VectorStore):
         return _scored(self.collection.search(self._queries(query, asked.sides), **asked.how))
 
     async def asimilarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
-        """Search like `similarity_search_with_score`; the sides embed the query at the same time."""
+        """Search like `similarity_search_with_score`. The dense and the sparse embedding run at the same time."""
         asked = self._asked(k, *args, **kwargs)
         return _scored(await self.collection.asearch(await self._aqueries(query, asked.sides), **asked.how))
 
     def similarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
-        """Return the `k` best documents. The arguments are those of `similarity_search_with_score`."""
+        """Return the `k` best documents. See `similarity_search_with_score` for the arguments."""
         return _unscored(self.similarity_search_with_score(query, k, *args, **kwargs))
 
     async def asimilarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
@@ -62,8 +63,8 @@ class Searching(VectorStore):
         Args:
             embedding: A dense vector, or {token id: weight} for the sparse side.
             k: The largest number of documents to return.
-            *args: Those of `similarity_search_with_score`.
-            **kwargs: Those of `similarity_search_with_score`, except `mode`.
+            *args: The same as for `similarity_search_with_score`.
+            **kwargs: The keywords of `similarity_search_with_score`, except `mode`.
         """
         asked, queries = self._by_vector(embedding, k, *args, **kwargs)
         return _scored(self.collection.search(queries, **asked.how))
@@ -93,11 +94,12 @@ class Searching(VectorStore):
         Args:
             query: The question.
             k: The largest number of documents to return.
-            fetch_k: The number of candidates to choose from. They are the best hits of the search that `mode` names, by
-                default the fused search. Their dense vectors are compared with the query and with each other.
+            fetch_k: The number of candidates to choose from. The candidates are the best hits of the search that `mode`
+                names, which is the hybrid search by default. Their dense vectors are compared with the query and with
+                each other.
             lambda_mult: A number from 0 (most different) to 1 (most relevant).
-            *args: Those of `similarity_search_with_score`.
-            **kwargs: Those of `similarity_search_with_score`.
+            *args: The same as for `similarity_search_with_score`.
+            **kwargs: The keywords of `similarity_search_with_score`.
         Raises:
             ValueError: The store has no dense side.
         """
@@ -135,13 +137,13 @@ class Searching(VectorStore):
         return _diverse(embedding, hits, k, lambda_mult)
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
-        """Return a retriever; `search_kwargs` may hold the keywords of the search that `search_type` names.
+        """Return a retriever. `search_kwargs` may hold the keywords of the search that `search_type` names.
 
         Args:
             **kwargs: search_type ("similarity", "mmr" or "similarity_score_threshold"), search_kwargs, tags, …
         Raises:
-            ValueError: The store does not support the search type. "mmr" needs a dense side, and
-                "similarity_score_threshold" needs a search of dense vectors alone, by cosine.
+            ValueError: The store does not support the search type. "mmr" needs dense vectors.
+                "similarity_score_threshold" needs a search of only the dense vectors, with the cosine metric.
             TypeError: `search_kwargs` holds an unknown keyword.
         """
         search_type = kwargs.get("search_type", "similarity")
@@ -156,10 +158,10 @@ class Searching(VectorStore):
         return super().as_retriever(**kwargs)
 
     def _select_relevance_score_fn(self) -> Any:
-        """Return the function that maps a dense side's cosine to 0 … 1. No other score has a fixed scale.
+        """Return the function that maps a cosine to a number from 0 to 1. No other score has a fixed scale.
 
         Raises:
-            ValueError: The search uses another side, or fusion, or another metric.
+            ValueError: The store has a side other than dense, or a metric other than cosine.
         """
         self._check_relevance("hybrid")
         return _relevance
@@ -192,7 +194,7 @@ class Searching(VectorStore):
             f"{' + '.join(sides)}: {why}. Use {way}, or limit the number of results by k."
         )
 
-    # The way to the collection
+    # Translating arguments to those of the collection
 
     def _asked(self, *args: Any, **kwargs: Any) -> Asked:
         return translate(tuple(self._embeddings), *args, **kwargs)

@@ -37,16 +37,16 @@ def hybrid_milvus(
     """Open a store for hybrid retrieval over a Milvus collection, which may or may not exist yet.
 
     Args:
-        dense: A LangChain `Embeddings`, or None for sparse search alone.
-        sparse: A `SpladeSparseEmbedding`, or None for dense search alone.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, which is searched as one more side.
+        dense: A LangChain `Embeddings`, or None for a store without dense vectors.
+        sparse: A `SpladeSparseEmbedding`, or None for a store without SPLADE vectors.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well.
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
         collection_name: The collection's name. The first documents added create the collection.
         connection_args: Further arguments of `MilvusClient`, such as `db_name`. May also hold `uri` and `token`.
         **options: Further options of `HybridMilvus`, such as `drop_old`, `metadata_fields` or `partition_key_field`.
     Returns:
-        The store. `HybridMilvus` describes its searches.
+        The store. The docstring of `HybridMilvus` describes its searches.
     Raises:
         TypeError: `dense` or `sparse` has the wrong type, they are in the wrong order, or an option is unknown.
         ValueError: The collection exists and has other fields, or was made with another encoder.
@@ -80,23 +80,27 @@ def hybrid_milvus(
 class HybridMilvus(Writing, Searching):
     """A LangChain vector store over a Milvus collection with dense vectors, SPLADE vectors, or both.
 
-    - A search fuses the sides by reciprocal rank (k = 60) from max(100, 10 k) candidates of each side. The keywords
-      `fetch_k`, `reranker` and `ranker_type` of a search override this. `filter` (a dict in LangChain's usual form, or
-      a Milvus expression; also called `expr`) applies to every side. `mode="dense"` or `mode="sparse"` searches one
-      side alone. `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
-    - A document that is found has its id, and its metadata exactly as it was given. Metadata that JSON cannot hold is
-      refused.
+    - A search for k documents takes max(100, 10 * k) candidates from each side (dense, SPLADE and, if it is used,
+      BM25). It fuses them by reciprocal rank fusion, with 60 as the constant. The keywords `fetch_k`, `reranker` and
+      `ranker_type` of a search override this.
+    - Further keywords of a search: `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
+      expression, and applies to every side. `mode="dense"` or `mode="sparse"` searches only one side.
+      `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
+    - A search returns documents with their ids, and with their metadata exactly as it was given. Metadata that JSON
+      cannot hold is refused.
     - Adding takes ids from `ids=`, or else from `Document.id`, and replaces stored documents with the same ids. A
-      document without an id gets one. If an error occurs, earlier chunks stay stored.
+      document without an id gets one. If an error occurs, the documents that were already written stay stored.
     - All sides embed the same text: the metadata that `embed_metadata` names, and then `page_content`. A text without
-      a word is stored, but sparse search never finds it. The dense side answers an empty query.
-    - Async methods work in any number of event loops. Adding runs in a thread and calls the embeddings' sync methods.
-    - A collection remembers its encoder and refuses others. Collections made by `langchain_milvus.Milvus` work, with
-      the fields that they have.
-    - A server that does not answer within `timeout` causes a TimeoutError. A released collection is loaded again.
-    - `consistency_level` is "Session": a search sees everything that this client wrote. With "Strong", a search sees
-      everything that any client wrote; on milvus-lite, it always does.
-    - On milvus-lite only, the dense index is exact, and adding ends with a flush.
+      a word is stored, but a sparse search never finds it. Only the dense side answers an empty query.
+    - Async methods work in any number of event loops. Async adding runs in a thread, and calls the sync methods of the
+      embeddings.
+    - A collection stores which encoder filled it, and refuses other encoders. Collections made by
+      `langchain_milvus.Milvus` can be opened, and keep their fields.
+    - If a server does not answer within `timeout`, a TimeoutError is raised. If another client has released the
+      collection from memory, it is loaded again.
+    - The default `consistency_level` is "Session": a search sees everything that this client wrote. With "Strong", and
+      always on milvus-lite, a search sees everything that any client wrote.
+    - On milvus-lite, but not on a server, the dense index is exact, and adding ends with a flush.
 
     Args:
         embedding_function: [dense, sparse], or one of them.
@@ -104,21 +108,23 @@ class HybridMilvus(Writing, Searching):
         uri, token, user, password, db_name, host, port: The server or file, and the credentials. The default is
             http://localhost:19530.
         connection_args: Further arguments of `MilvusClient`, such as those for TLS. May also hold the options above.
-        client, aclient: Clients to use instead of opening new ones.
-        bm25: Whether Milvus also keeps a BM25 index of the texts. milvus-lite's index does not stem, and does not keep
-            one IDF for the whole collection.
-        embed_metadata: The metadata keys to embed with the text, each as "key: value" in front of it.
+        client, aclient: Clients to use. Without them, the store opens new clients.
+        bm25: Whether Milvus also keeps a BM25 index of the texts. milvus-lite's BM25 does not stem words, and does not
+            compute one IDF for the whole collection.
+        embed_metadata: The metadata keys to embed with the text. Each is put in front of the text as "key: value".
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
-        auto_id: Whether Milvus numbers the documents of a new collection. An id then holds the number's digits.
-        primary_field, text_field, vector_field, bm25_field: The names of fields. vector_field is a list for two sides.
-        metadata_field: The JSON field that holds the metadata. None keeps it in dynamic keys, as langchain-milvus does.
+        auto_id: Whether Milvus numbers the documents of a new collection. An id is then a str of digits.
+        primary_field, text_field, vector_field, bm25_field: The names of fields. If the store has dense and SPLADE
+            vectors, vector_field is a list of two names.
+        metadata_field: The JSON field that holds the metadata. None keeps the metadata in Milvus's dynamic field, as
+            langchain-milvus does.
         enable_dynamic_field: Whether a Milvus expression can use a metadata key's bare name, as in `year > 2000`. If
-            not, it must use `metadata["year"] > 2000`. A dict as filter works in both cases.
-        metadata_fields: {key: type} for the metadata keys that get a typed column, and an index if asked for:
+            not, an expression must use `metadata["year"] > 2000`. A filter that is a dict works in both cases.
+        metadata_fields: {key: type} for the metadata keys that get a typed column. A dict as type can ask for an index:
             {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. Also called metadata_schema.
         partition_key_field: The metadata key that Milvus partitions by. Each document needs a value for it.
-        index_params, search_params: One dict for each side. They override our defaults.
+        index_params, search_params: A list with one dict for each side, which overrides our defaults.
         partition_names: The partitions to search.
         collection_description, collection_properties, consistency_level, num_partitions, num_shards, replica_number:
             The settings of a new collection.
@@ -212,7 +218,7 @@ class HybridMilvus(Writing, Searching):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HybridMilvus":
-        return copy.copy(self)  # the collection, its client and the models may be shared
+        return copy.copy(self)  # a copy shares the collection, its client and the models
 
     @property
     def collection_name(self) -> str:

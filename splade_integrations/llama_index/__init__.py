@@ -1,8 +1,8 @@
-"""LlamaIndex: its sparse embedding, and a hybrid vector store over a Milvus collection.
+"""LlamaIndex: a vector store for hybrid search in Milvus, and its sparse embedding.
 
 This package needs only llama-index-core and pymilvus. If llama-index-vector-stores-milvus is installed,
-`SpladeSparseEmbedding` also works with its `MilvusVectorStore`. The encoder does the maths, and
-`splade_integrations.milvus` handles the collection.
+`SpladeSparseEmbedding` also works with the `MilvusVectorStore` of that package. `splade_integrations.milvus` handles
+the collection.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

@@ -1,4 +1,4 @@
-"""The base of the LlamaIndex store, which its reading and its writing part share."""
+"""The base class that the searching part and the writing part of the LlamaIndex store share."""
 
 from abc import ABC
 from typing import Any
@@ -34,7 +34,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     use_async_client: bool
 
     _collection: Collection = PrivateAttr()
-    _is_there: bool = PrivateAttr()  # if False, asking for the fields calls Milvus, and must not block an event loop
+    _is_there: bool = PrivateAttr()  # if False, a look at the fields calls Milvus, which would block an event loop
 
     @property
     def client(self) -> MilvusClient:
@@ -47,7 +47,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
         return self._collection.aclient
 
     def __deepcopy__(self, memo: Any = None) -> "CollectionStore":
-        return self.model_copy()  # clients and locks may be shared
+        return self.model_copy()  # a copy shares the clients and the locks
 
     @property
     def _in_json(self) -> bool:
@@ -56,15 +56,15 @@ class CollectionStore(BasePydanticVectorStore, ABC):
 
     @property
     def _hidden(self) -> tuple[str, ...]:
-        """The metadata keys in which the stores of LlamaIndex keep the source document's id."""
+        """The metadata keys that filters cannot use, because they hold the source document's id in this collection."""
         return () if self._in_json else SOURCE_KEYS
 
     def _check_doc_id_field(self) -> None:
         fields = self._collection.fields
         if fields is not None and self.doc_id_field not in fields.columns:
             raise ValueError(
-                f"collection {self.collection_name!r} must have a field for the source document's id, got none of the "
-                f"name {self.doc_id_field!r}. Name it with doc_id_field. If another package made the collection, this "
-                "store can search and read it, and can delete nodes by id or filters. Add nodes through that package, "
-                "or to another collection_name."
+                f"collection {self.collection_name!r} must have a field for the source document's id, got no field "
+                f"{self.doc_id_field!r}. Name it with doc_id_field. If another package made the collection, this store "
+                "can search and read the collection, and can delete nodes by id or filters. Add nodes through that "
+                "package, or to another collection_name."
             )

@@ -1,4 +1,7 @@
-"""The encoder with both of LlamaIndex's interfaces for sparse embeddings, which use `{token id: weight}` dicts."""
+"""An adapter that gives the encoder both of LlamaIndex's interfaces for sparse embeddings.
+
+Both interfaces return `{token id: weight}` dicts.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,28 @@ dispatcher = get_dispatcher(__name__)
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     """SPLADE embeddings with the interfaces of LlamaIndex core and of its Milvus store.
 
-    For a text without any term, and for a blank text, the methods of core's `BaseSparseEmbedding`
-    (`get_text_embedding_batch`, `get_query_embedding`, …) return `{}`. The methods of the Milvus store's sparse
-    embedding function (`encode_documents`, `encode_queries`, …) return a placeholder instead, which Milvus stores and
-    no query finds.
+    The two interfaces differ if a text is blank, or if the model gives it no terms:
 
-    Every call sends one Start and one End event, and encodes in one batched call. Core's batch methods do so for each
-    group of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free. Queries that wait at
-    the same time are encoded together.
+    - The methods of core's `BaseSparseEmbedding` (`get_text_embedding_batch`, `get_query_embedding`, …) return `{}`.
+    - The methods of the Milvus store's sparse embedding function (`encode_documents`, `encode_queries`, …) return a
+      placeholder row, which Milvus can store and which no query finds.
+
+    Each call sends one Start event and one End event, and calls the encoder once. Core's batch methods do this once for
+    each batch of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free. Queries that
+    wait at the same time are encoded together.
 
     If the object was made with `model_name`, its pickle holds the name and the options. The first use after unpickling
-    loads the model again. If it was made with `encoder`, its pickle holds that object, and a `SpladeEncoder` refuses to
-    be pickled. Copies share the encoder.
+    loads the model again. If the object was made with `encoder`, its pickle holds the encoder. A `SpladeEncoder` cannot
+    be pickled. Copies of the object share the encoder.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
-            Any number of adapters and threads may share one.
+            Any number of adapters and threads may share one encoder.
         model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
         embed_batch_size: The number of texts in one batch of core's methods, at most 2 048. The encoder limits its
-            memory in any case.
-        num_workers: The number of batches that core's async method encodes at a time. None means as many as the thread
-            pool allows.
+            memory for any batch size.
+        num_workers: The number of batches that core's async method encodes at the same time. None means as many as the
+            thread pool allows.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: Further options of `SpladeEncoder`, such as `device` or `max_length`. Allowed only with
             `model_name`.
@@ -123,7 +127,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         return rows
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """Encode queries like `encode_queries`, in a thread, together with queries that wait at the same time."""
+        """Encode queries like `encode_queries`, in a thread. Calls that wait at the same time are encoded together."""
         with self._events(queries) as rows:
             rows += map(query_terms, await self._adapted.aencode_queries(queries), queries)
         return rows
@@ -156,5 +160,5 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
 
 def _without_blanks(texts: list[str], rows: list[SparseEmbedding]) -> list[SparseEmbedding]:
-    """Empty the rows of blank texts. A model gives terms even to a blank text, and many queries would match them."""
+    """Empty the rows of blank texts. A model gives terms even to a blank text, and many queries would match these."""
     return [{} if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Find the fields of an existing collection, whichever package made it, if they do not have our default names."""
+"""Find the text field and the vector fields of an existing collection, if their names are not our defaults."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from splade_integrations.milvus.searching import Call
 
 __all__ = ["OPTION_NAMES", "matching"]
 
-# {argument of Schema: the store's option}
+# {argument of `Schema`: the store's option for it}
 OPTION_NAMES = {
     "primary_field": "primary_field",
     "text_field": "text_key",
@@ -33,19 +33,19 @@ _DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECT
 def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
     """Return the schema with the field names of an existing collection, if it is clear which field is which.
 
-    A name that the user gave is kept. If the collection has no field with a default name, but exactly one field of the
-    right kind, that field's name replaces the default. For example, LangChain's collections call their dense field
+    A name that the user gave is kept. If the collection has no field with our default name, but exactly one field of
+    the right type, that field's name replaces the default. For example, LangChain's collections call their dense field
     `vector`.
 
     Args:
-        schema: The fields wanted.
+        schema: The fields that the store wants.
         place: The server or file.
-        collection_name: The collection's name or an alias. If there is no such collection, the schema is returned
+        collection_name: The collection's name or an alias. If the collection does not exist, the schema is returned
             unchanged.
         dim: The dimension of the dense vectors, if the user gave one.
     Raises:
-        ValueError: The collection's dense vectors have another dimension, or a function of Milvus fills its sparse
-            field.
+        ValueError: The collection's dense vectors have another dimension, or a Milvus function such as BM25 fills its
+            sparse field.
         TimeoutError: The server does not answer.
     """
     how = {"collection_name": collection_name, "timeout": READ_TIMEOUT}
@@ -63,7 +63,7 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
     if filled & {found.sparse_field}:
         raise ValueError(
             f"collection {collection_name!r} must have a sparse field for SPLADE, got {found.sparse_field!r}, which a "
-            "function of Milvus fills. Name another field with sparse_embedding_field, or open the dense side alone: "
+            "function of Milvus fills. Name another field with sparse_embedding_field, or use only the dense vectors: "
             "enable_sparse=False."
         )
     dense = fields.get(found.dense_field or "")

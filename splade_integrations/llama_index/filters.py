@@ -29,15 +29,15 @@ _OPERATORS = {
 def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()) -> Filter:
     """Return the filter for `MetadataFilters`, including nested groups.
 
-    NOT is true if none of its filters is true. AND without filters is always true. OR and NOT without filters are
-    refused.
+    A group with the condition NOT is true if none of its filters is true. A group without filters is always true if
+    its condition is AND. With OR or NOT, a group without filters is refused.
 
     Args:
-        filters: Filters with any operator and condition. No condition means AND.
-        hidden: The metadata keys that cannot be filtered on, because the collection keeps values of its own under them.
+        filters: Filters with any operator and condition. A group without a condition has the condition AND.
+        hidden: The metadata keys that filters cannot use, because the collection keeps other values under them.
     Raises:
-        FilterError: A filter has no value or asks for a hidden key, or a group has no filters. The message names the
-            key, or the position of the group.
+        FilterError: A filter has no value, a filter uses a hidden key, or a group has no filters. The message names
+            the key, or the position of the group.
 
     Example:
         >>> tenant = MetadataFilter(key="tenant", value="a")
@@ -50,7 +50,7 @@ def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()
 
 
 def check_complete(filters: MetadataFilters, name: str = "filters") -> None:
-    """Raise if a group has no filters: in a deletion, an empty group could match every node.
+    """Raise an error if a group has no filters. A deletion by an empty group could delete every node.
 
     Raises:
         ValueError: A group is empty. The message names its position.
@@ -87,10 +87,10 @@ def _compare(one: MetadataFilter, hidden: Collection[str]) -> Filter:
     if one.key in hidden:
         raise FilterError(
             f"a filter must not ask for key {one.key!r} in this collection, which keeps the source document's id "
-            f"under it, got operator {one.operator.value!r}. To filter by source documents use doc_ids. To filter by "
-            "metadata of that name add the nodes to a new collection."
+            f"under that key, got operator {one.operator.value!r}. To filter by source documents use doc_ids. To "
+            "filter by metadata of that name add the nodes to a new collection."
         )
-    if one.operator == FilterOperator.IS_EMPTY:  # LlamaIndex requires a value, but the value has no meaning
+    if one.operator == FilterOperator.IS_EMPTY:  # LlamaIndex requires a value, but this operator ignores it
         return Compare(one.key, "is_empty")
     if one.value is None:
         raise FilterError(

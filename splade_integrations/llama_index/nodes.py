@@ -20,10 +20,10 @@ from splade_integrations.milvus.rows import Hit, Row, check_metadata
 
 __all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of"]
 
-# These names are those that the stores of LlamaIndex use.
+# LlamaIndex's own stores use these two names as well.
 CONTENT_COLUMN = "_node_content"
 _TYPE_KEY = "_node_type"
-# For a node without a source document, the stores of LlamaIndex write "None" under these keys.
+# LlamaIndex's own stores write the source document's id under these keys, or "None" if a node has no source document.
 NO_SOURCE = "None"
 SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
 
@@ -38,15 +38,15 @@ _CLASSES: dict[str, type[BaseNode]] = {
 def row_of(
     node: BaseNode, doc_id_field: str, *, name: str = "node", needs_embedding: bool = True, in_json: bool = True
 ) -> Row:
-    """Return a node as a row without a sparse embedding, or raise if the row would not give the same node back.
+    """Return a node as a row without a sparse embedding. Raise an error if the same node could not be read back.
 
     Args:
         node: The node.
         doc_id_field: The column that holds the source document's id.
         name: The node's name in messages, such as "nodes[3]".
-        needs_embedding: Whether dense embeddings are stored.
+        needs_embedding: Whether the node must have a dense embedding.
         in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key in a separate field,
-            like the collections of LlamaIndex's `MilvusVectorStore`. The row then has the form that that store writes.
+            like LlamaIndex's `MilvusVectorStore`. The row then has the form that `MilvusVectorStore` writes.
     Raises:
         ValueError, TypeError: The node has no embedding, its text is too long, or it holds a value that JSON or a
             Milvus VARCHAR cannot hold. The message names the key.
@@ -72,7 +72,7 @@ def row_of(
             f"{name} must hold only values that JSON can hold, got a field that cannot be written: {err}. Set the "
             "field to None before adding the node."
         ) from err
-    for field in _RESOURCES:  # LlamaIndex leaves out their bytes
+    for field in _RESOURCES:  # LlamaIndex's model_dump leaves out the bytes of these fields
         if (resource := getattr(node, field, None)) is not None and resource.data is not None:
             content[field]["data"] = resource.data.decode()
     if not in_json:
@@ -92,7 +92,7 @@ def row_of(
 
 
 def node_of(hit: Hit) -> BaseNode:
-    """Return the node that a row was made from. A row of another package gives a `TextNode` with the row's id."""
+    """Return the node that a row was made from, or a `TextNode` with the row's id if another package wrote the row."""
     content = hit.columns.get(CONTENT_COLUMN)
     if not content:
         return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
@@ -105,8 +105,8 @@ def node_of(hit: Hit) -> BaseNode:
 
 
 def source_of(hit: Hit, doc_id_field: str) -> str | None:
-    """Return the id of the source document of a row's node, or None."""
+    """Return the id of the source document of a row's node, or None if it has no source document."""
     source = hit.columns.get(doc_id_field)
-    if source == NO_SOURCE:  # a document with the id "None", or no document
+    if source == NO_SOURCE:  # either the source document's id is "None", or there is no source document
         return node_of(hit).ref_doc_id
     return str(source) if source else None

@@ -1,4 +1,4 @@
-"""Translate the options of LlamaIndex's `MilvusVectorStore` to those of a collection."""
+"""Translate options in the form of LlamaIndex's `MilvusVectorStore` to the arguments of a collection."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -49,10 +49,10 @@ _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "euclidean": "L2"}
 
 
 def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise a TypeError if an option is not an argument for the connection.
+    """Raise a TypeError if an option is not an argument of the connection.
 
     Args:
-        options: The options given in addition to the store's.
+        options: The options that are not options of the store itself.
         known: The names of the store's options, for the message.
     """
     for name in sorted(options.keys() - set(CONNECTION)):
@@ -70,7 +70,7 @@ def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None
 def typed_columns(
     fields: Mapping[str, Any] | None, names: Sequence[str] | None, types: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """Return the metadata keys that get a column, from our option and from LlamaIndex's two options.
+    """Return {metadata key: type} for the keys that get a column, from our option and from LlamaIndex's two options.
 
     Args:
         fields: The option `metadata_fields`.
@@ -92,7 +92,7 @@ def metric_of(name: str) -> str:
     """Return Milvus's name of a metric.
 
     Raises:
-        ValueError: The name is none of "COSINE", "IP", "L2" and "euclidean", in upper or lower case.
+        ValueError: The name is not "COSINE", "IP", "L2" or "euclidean". Upper or lower case makes no difference.
     """
     if name.lower() not in _METRICS:
         raise ValueError(f"similarity_metric must be 'COSINE', 'IP' or 'L2', got {name!r}. Choose one of them.")
@@ -160,17 +160,17 @@ def check_metric(name: str, config: dict[str, Any], metric: str) -> None:
 def ranker_of(
     name: str, params: Mapping[str, Any], sides: Sequence[Side], alpha: float | None = None
 ) -> RRFRanker | WeightedRanker | None:
-    """Return the ranker that fuses the hits of some sides; None for the collection's default, RRF with k = 60.
+    """Return the ranker that fuses the hits of some sides, or None for the default: reciprocal rank fusion with k = 60.
 
     Args:
         name: "RRFRanker" or "WeightedRanker".
-        params: {"k": 60} for "RRFRanker", or {"weights": [dense, sparse, bm25]} for "WeightedRanker". The last weight
-            may be missing.
-        sides: The sides to fuse.
-        alpha: The query's alpha, or None. The dense side's weight is alpha, and the sparse side's is 1 - alpha.
+        params: {"k": 60} for "RRFRanker", or {"weights": [dense, sparse, bm25]} for "WeightedRanker". Without BM25, two
+            weights are enough.
+        sides: The sides to fuse, from "dense", "sparse" and "bm25".
+        alpha: The query's alpha, or None. The weight of the dense side is alpha, and that of the sparse side 1 - alpha.
     Raises:
-        ValueError: The name or a parameter is unknown, or alpha is given for "RRFRanker", which has no weights, or for
-            three sides.
+        ValueError: The name or a parameter is unknown, or a weight is missing or not from 0 to 1. Or alpha is given for
+            "RRFRanker", which has no weights, or for three sides.
     """
     if name not in RANKERS:
         raise ValueError(f"hybrid_ranker must be 'RRFRanker' or 'WeightedRanker', got {name!r}. Choose one of them.")

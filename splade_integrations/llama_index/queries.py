@@ -1,4 +1,4 @@
-"""Translate a LlamaIndex query to a search of a collection (sides, filter, depth), and the hits to a result.
+"""Translate a LlamaIndex query to a search of a collection, and the hits to a LlamaIndex result.
 
 This module needs no client and no encoder.
 """
@@ -42,15 +42,16 @@ class Plan:
     """The search that a query asks for.
 
     Args:
-        sides: The sides to search.
+        sides: The sides to search, from "dense", "sparse" and "bm25".
         text: The question.
         embedding: The question's dense vector.
         filter: The condition that nodes must satisfy. A str is a Milvus expression.
         k: The largest number of nodes to return.
         fetch_k: The largest number of hits to ask for.
-        depth: The number of hits of each side before fusion. None means the collection's default.
-        mmr_threshold: The weight of relevance against novelty, from 0 to 1, or None for a search without MMR.
-        keywords: Further keywords of the collection's search.
+        depth: The number of hits to fetch from each side before fusion. None means the collection's default.
+        mmr_threshold: For MMR (maximal marginal relevance), a number from 0 (only novelty counts) to 1 (only relevance
+            counts). None means a search without MMR.
+        keywords: Further keywords of `Collection.search`.
     """
 
     sides: tuple[Side, ...]
@@ -65,16 +66,16 @@ class Plan:
 
     @property
     def needs_terms(self) -> bool:
-        """Whether the question must be encoded."""
+        """Whether the sparse encoder must encode the question."""
         return "sparse" in self.sides and not is_blank(self.text)
 
     def queries(self, terms: dict[int, float] | None) -> dict[Side, Any]:
-        """Return the query of each side."""
+        """Return {side: its query}. `terms` is the question as {token id: weight}."""
         asked: dict[Side, Any] = {"dense": self.embedding, "sparse": terms, "bm25": self.text}
         return {side: asked[side] for side in self.sides}
 
     def search(self) -> dict[str, Any]:
-        """Return the keywords of `Collection.search`."""
+        """Return the keywords for `Collection.search`."""
         return {
             "k": self.fetch_k,
             "depth": self.depth,
@@ -112,16 +113,16 @@ def plan_of(
 
     Args:
         query: The query.
-        keywords: The keywords given with the query, which must be in `KEYWORDS`.
-        sides: The collection's sides.
+        keywords: The keywords that were given with the query. Only those in `KEYWORDS` are allowed.
+        sides: The sides that the collection has.
         primary_field: The column that holds the node's id.
         doc_id_field: The column that holds the source document's id.
         metric: The dense side's metric.
-        hidden: The metadata keys that filters cannot ask for.
+        hidden: The metadata keys that filters cannot use.
     Raises:
         TypeError: A keyword is unknown.
-        ValueError: The mode is not supported, or the query lacks a value that the mode needs, or has a value that the
-            mode cannot use.
+        ValueError: The mode is not supported, the query lacks a value that the mode needs, or the query has a value
+            that the mode cannot use.
     """
     if unknown := sorted(keywords.keys() - set(KEYWORDS)):
         raise TypeError(
@@ -173,8 +174,8 @@ def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side]) -> tuple[Side, 
         )
     if missing := [side for side in wanted[mode] if side not in sides]:
         raise ValueError(
-            f"mode {mode.value!r} must be used with a store that has a {missing[0]} side, got a store with "
-            f"{' and '.join(sides)} alone. Use mode 'default'."
+            f"mode {mode.value!r} must be used with a store that has a {missing[0]} side, got a store with only "
+            f"{' and '.join(sides)}. Use mode 'default'."
         )
     return wanted[mode]
 
@@ -202,7 +203,7 @@ def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
 def _question(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
 ) -> tuple[str, list[float] | None]:
-    """Return the text and its dense vector. LlamaIndex's retrievers make no vector for a blank text."""
+    """Return the text and its dense vector. LlamaIndex does not embed a blank text, so its vector may be None."""
     if query.query_str is None and any(side != "dense" for side in sides) and mode != Mode.MMR:
         raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it in the query.")
     text = query.query_str or ""
@@ -217,7 +218,7 @@ def _question(
 def _mmr(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, keywords: Mapping[str, Any]
 ) -> tuple[float | None, int | None]:
-    """Return the threshold and the number of candidates in mode 'mmr', and (None, None) in other modes."""
+    """Return the threshold and the number of candidates in mode 'mmr', or (None, None) in other modes."""
     given = [name for name in KEYWORDS if name.startswith("mmr_") and keywords.get(name) is not None]
     if query.mmr_threshold is not None:
         given.append("mmr_threshold")
@@ -230,15 +231,15 @@ def _mmr(
     if given.count("mmr_threshold") > 1 and query.mmr_threshold != keywords["mmr_threshold"]:
         raise ValueError(
             f"mmr_threshold must be given once, got {query.mmr_threshold} in the query and {keywords['mmr_threshold']} "
-            "as a keyword. Drop one."
+            "as a keyword. Drop one of them."
         )
     if {"mmr_prefetch_factor", "mmr_prefetch_k"} <= set(given):
-        raise ValueError("mmr_prefetch_k or mmr_prefetch_factor must be given, got both. Drop one.")
+        raise ValueError("mmr_prefetch_k or mmr_prefetch_factor must be given, got both. Drop one of them.")
     threshold = next(
         (value for value in (query.mmr_threshold, keywords.get("mmr_threshold")) if value is not None), 0.5
     )
     if not 0 <= threshold <= 1:
-        raise ValueError(f"mmr_threshold must be a number from 0 to 1, got {threshold}. Give 1 for relevance alone.")
+        raise ValueError(f"mmr_threshold must be a number from 0 to 1, got {threshold}. Give 1 to ignore novelty.")
     factor = keywords.get("mmr_prefetch_factor") or _MMR_PREFETCH_FACTOR
     candidates = keywords.get("mmr_prefetch_k") or factor * query.similarity_top_k
     return threshold, max(min(int(candidates), MOST_CANDIDATES), query.similarity_top_k)
@@ -252,7 +253,7 @@ def _filter_of(
     hidden: Collection[str],
 ) -> Filter | str | None:
     filters: list[Filter] = []
-    if query.node_ids:  # [] means no restriction: every index retriever over a store that keeps text passes []
+    if query.node_ids:  # [] means no restriction, because LlamaIndex's retrievers pass [] by default
         filters.append(Compare(primary_field, "in", list(query.node_ids), column=True))
     if query.doc_ids is not None:
         filters.append(Compare(doc_id_field, "in", list(query.doc_ids), column=True))

@@ -17,26 +17,26 @@ class Searching(CollectionStore, ABC):
     """The part of a store that answers queries."""
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the best nodes, best first. The docstring of the class describes the modes.
+        """Return the best nodes, best first. The docstring of `HybridMilvusVectorStore` describes the modes.
 
         Args:
-            query: The question, its embedding, the mode, the filters and the number of nodes. For a blank question,
-                only the sides that can answer do so. `doc_ids` restricts the search to nodes of these documents ([]
-                finds nothing). `node_ids` restricts it to these nodes. `node_ids=[]` is no restriction, because
-                LlamaIndex's retrievers pass [] by default.
+            query: The question, its embedding, the mode, the filters and the number of nodes. If the question is blank,
+                the sides that cannot answer it are left out. `doc_ids` restricts the search to nodes of these
+                documents, and `doc_ids=[]` finds nothing. `node_ids` restricts the search to these nodes. But
+                `node_ids=[]` means no restriction, because LlamaIndex's retrievers pass [] by default.
             **kwargs: A retriever's `vector_store_kwargs`:
                 `string_expr`, a Milvus expression, instead of filters;
                 `milvus_partition_names`;
                 `group_by`, a metadata key, or "doc_id" for the best node of each document;
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
-                `mmr_threshold`, from 0 (novelty alone) to 1 (relevance alone), 0.5 by default;
+                `mmr_threshold`, from 0 (only novelty counts) to 1 (only relevance counts), 0.5 by default;
                 `mmr_prefetch_k`, the number of candidates for MMR, or `mmr_prefetch_factor`, the number of candidates
                 for each result, 4 by default;
                 `timeout` in seconds.
         Raises:
             TypeError: A keyword is unknown.
-            ValueError: The mode is not supported, or the query lacks a value that the mode needs, or has a value that
-                the mode cannot use.
+            ValueError: The mode is not supported, the query lacks a value that the mode needs, or the query has a value
+                that the mode cannot use.
             TimeoutError: The server does not answer.
         """
         plan, ranker = self._plan(query, kwargs)

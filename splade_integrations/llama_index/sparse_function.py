@@ -1,6 +1,6 @@
-"""The abstract class of sparse embeddings that LlamaIndex's Milvus store requires, or an equal one without that store.
+"""The abstract class of sparse embedding functions: the class that LlamaIndex's Milvus store requires.
 
-This module needs no encoder and no Milvus.
+If that store is not installed, it is a class with the same methods. This module needs no encoder and no Milvus.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +13,8 @@ __all__ = ["BaseSparseEmbeddingFunction"]
 class BaseSparseEmbeddingFunction(ABC):
     """The methods that a Milvus store calls on a sparse embedding. They return `{token id: weight}` dicts.
 
-    If llama-index-vector-stores-milvus is installed, this name refers to the class of that package, because its store
-    checks `isinstance`. Both classes have the same methods.
+    If llama-index-vector-stores-milvus is installed, this name refers to the class of that package, because the store
+    of that package checks `isinstance`. Both classes have the same methods.
     """
 
     @abstractmethod

@@ -33,66 +33,67 @@ __all__ = ["HybridMilvusVectorStore"]
 
 
 class HybridMilvusVectorStore(Writing, Searching):
-    """A LlamaIndex vector store over a Milvus collection with any of the sides dense, sparse and BM25.
+    """A LlamaIndex vector store over a Milvus collection with one to three sides: dense, sparse (SPLADE) and BM25.
 
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
 
     - `default` searches the **dense side alone**, as in LlamaIndex's other stores. In a store with
       `enable_dense=False`, it searches the sparse side. For hybrid retrieval use `hybrid`.
-    - `hybrid` fuses all sides by reciprocal rank (k = 60) from max(100, 10 k) candidates of each side. A query's
-      `sparse_top_k` sets the number of candidates of each side, and `hybrid_top_k` the number of results.
+    - `hybrid` searches all sides. To return k nodes, it takes max(100, 10 * k) candidates from each side, and fuses
+      them by reciprocal rank fusion with 60 as the constant. A query's `sparse_top_k` sets the number of candidates
+      from each side, and `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
-    - `sparse` searches the sparse side alone, with every term.
+    - `sparse` searches only the sparse side, with all terms of the query.
     - `text_search` searches the BM25 side if the store has `bm25`, or else the sparse side.
-    - `mmr` selects diverse nodes among the hits of `hybrid`, by their dense vectors. The scores are those of MMR.
+    - `mmr` (maximal marginal relevance) selects diverse nodes among the hits of `hybrid`, by their dense vectors. The
+      scores are those of MMR.
     - Other modes (`svm`, …) are refused.
 
-    **Scores.** In mode `default`, a score is the metric's value. In mode `sparse`, it is the inner product. In mode
-    `hybrid` with two sides, it is a sum of reciprocal ranks, at most 2/61 = .033. A
-    `SimilarityPostprocessor(similarity_cutoff=0.5)` would then drop every node, so limit the nodes by
-    `similarity_top_k`.
+    **Scores.** In mode `default`, a score is the metric's value. In mode `sparse`, a score is the inner product. In
+    mode `hybrid`, a score is a sum of reciprocal ranks. With two sides, it is at most 2/61 = .033. A
+    `SimilarityPostprocessor(similarity_cutoff=0.5)` would drop every node, so limit the nodes by `similarity_top_k`.
 
-    **Adding** replaces stored nodes with the same ids. It encodes a few hundred nodes at a time. The sparse side embeds
-    the same text as the dense side, which includes metadata. If an error occurs, earlier chunks stay stored. Nodes are
-    read back whole, and metadata that JSON cannot hold is refused.
+    **Adding** replaces stored nodes with the same ids. It encodes a few hundred nodes at a time. The dense and the
+    sparse side embed the same text, which includes metadata. If an error occurs, the nodes that were already written
+    stay stored. Nodes are read back whole, and metadata that JSON cannot hold is refused.
 
-    **Async** methods leave the event loop free. They work in any number of loops, also if the store was made outside
-    them.
+    **Async** methods leave the event loop free. They work in any number of event loops, even if the store was made
+    outside of these loops.
 
     Args:
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
         collection_name: The collection's name. A missing collection is created.
-        sparse_embedding_function: A `SpladeSparseEmbedding`. An existing collection needs it as well.
-        dim: The dimension of the dense vectors. Without it, the first `add` creates a new collection.
+        sparse_embedding_function: A `SpladeSparseEmbedding`. It is needed even if the collection exists.
+        dim: The dimension of the dense vectors. Without it, a missing collection is not created until the first `add`.
         enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. It needs at least one side.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, which is searched as one more side. milvus-lite's
-            index does not stem, and does not keep one IDF for the whole collection.
-        similarity_metric: "COSINE", "IP" or "L2" (whose scores are distances, with the smallest first). None means
-            COSINE for a new collection, and an existing collection's metric for that collection.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well.
+            milvus-lite's BM25 does not stem words, and does not compute one IDF for the whole collection.
+        similarity_metric: "COSINE", "IP" or "L2". With "L2", a score is a distance, and the smallest comes first. None
+            means the metric of an existing collection, and COSINE for a new collection.
         text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: The names of the
             collection's fields. If an existing collection has only one field that fits, its name need not be given.
         metadata_fields: The metadata keys that get a typed column as well, for quick filters:
             {"year": int, "tenant": str}.
-        scalar_field_names, scalar_field_types: The same option in LlamaIndex's form.
+        scalar_field_names, scalar_field_types: The same as `metadata_fields`, in LlamaIndex's form.
         partition_key_field: The metadata key that Milvus partitions by, such as the tenant.
-        index_config, sparse_index_config: Indexes, such as {"index_type": "HNSW", "M": 8}. By default the index is
-            exact on milvus-lite, and a server chooses its index itself.
+        index_config, sparse_index_config: The dense and the sparse index, such as {"index_type": "HNSW", "M": 8}. By
+            default, the dense index is exact on milvus-lite, and a server chooses its dense index itself.
         search_config: Search parameters of the dense side, such as {"ef": 64}.
         hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
-            {"weights": [dense, sparse]}, with a third weight if there is `bm25`. A query's `alpha` replaces the
-            weights.
+            {"weights": [dense, sparse]}. With `bm25`, there is a third weight. A query's `alpha` replaces the weights.
         overwrite: Whether to delete an existing collection first.
         allow_other_encoder: Whether to open a collection that was made with another encoder.
-        consistency_level: With "Session", a search sees everything that this client wrote. With "Strong", it sees
-            everything that any client wrote; on milvus-lite, it always does.
+        consistency_level: With "Session", a search sees everything that this client wrote. With "Strong", and always on
+            milvus-lite, a search sees everything that any client wrote.
         collection_properties, num_shards, num_partitions, replica_number: The settings of a new collection.
         batch_size: The number of rows in one write.
         timeout: Seconds for each call of Milvus.
-        upsert_mode: Must be True, because adding always replaces.
+        upsert_mode: Must be True, because adding always replaces nodes with the same ids.
         use_async_client: Whether async methods use async clients, which are made when first needed. If not, async
             methods run the sync methods in threads.
-        client, aclient: Clients to use instead of opening new ones. `uri` and `token` then have no effect.
+        client, aclient: Clients to use. Without them, the store opens new clients. If `client` is given, `uri` and
+            `token` have no effect.
         **connection: Arguments of `MilvusClient`: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
 
     Raises:
