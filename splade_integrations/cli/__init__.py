@@ -10,10 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code.
-
-    The code is 0 for success, 1 for a fault of this package, 2 for bad input and 130 for Ctrl-C.
-    """
+    """Run the command and end the process with its exit code. The docstring of `cli.app.run` lists the codes."""
     try:
         from splade_integrations.cli.app import run
     except ImportError as err:

@@ -1,7 +1,7 @@
-"""The frame of the command: it registers the subcommands and turns their exceptions into messages and exit codes.
+"""The command `splade`: registers its subcommands, and turns their exceptions into messages and exit codes.
 
-An exception becomes one line on stderr and an exit code. Subcommands import heavy packages (torch, Milvus, even numpy)
-only when they run, so help, `--version` and error messages appear at once.
+An exception becomes one line on stderr and an exit code. Subcommands import slow packages (torch, Milvus, numpy) only
+when they run. So help, `--version` and messages about wrong options appear at once.
 """
 
 import logging
@@ -27,7 +27,7 @@ __all__ = ["app", "run"]
 
 
 class PanelCommand(TyperCommand):
-    """A command whose plain help has a section for each option panel, as Typer's help has when rich prints it."""
+    """A command whose plain help has a section for each option panel. Typer makes these sections only with rich."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections Arguments and Options, then a section for each panel that an option names."""
@@ -49,7 +49,7 @@ app = typer.Typer(
     name="splade",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # help by rich has frames and colours but takes 70 ms more
+    rich_markup_mode=None,  # rich would add frames and colours to the help, but takes 70 ms more
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
     Returns:
         The exit code: 0 for success, 1 for a fault of this package, 2 for bad input or a file that cannot be written,
-        130 for Ctrl-C, 141 if the reader of the output stops reading.
+        130 for Ctrl-C, and 141 if the program that reads the output, such as head, stops reading.
     """
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # --debug may be anywhere
@@ -98,13 +98,13 @@ def run(arguments: Sequence[str]) -> int:
     except InterruptedRun as err:
         complain(str(err))
         return 130
-    except BrokenPipeError:  # the reader of our output, such as head, has stopped reading
+    except BrokenPipeError:  # the program that reads our output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prevents Python's complaint at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; nothing was written.")
         return 130
-    except Exception as err:  # the outermost frame: every error ends here
+    except Exception as err:  # every other error ends here
         if debug:
             raise
         return _report(err)
@@ -132,7 +132,7 @@ def _report(err: Exception) -> int:
 
 
 def _silence_libraries() -> None:
-    """Keep libraries from logging what our message says. Milvus's libraries log a traceback of every error."""
+    """Keep libraries from logging errors that our message already reports. Milvus's libraries log every traceback."""
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)

@@ -51,7 +51,8 @@ def encode_blocks(
         records: The texts with their ids.
         queries: Whether the texts are queries.
         advance: Called with the number of texts encoded since the last call.
-        block_rows: The number of rows per block. None lets the encoder choose for documents, and means 512 for queries.
+        block_rows: The number of rows per block. If it is None, the encoder chooses it for documents, and queries are
+            encoded in blocks of 512.
     """
     waiting: deque[Record] = deque()
 

@@ -1,7 +1,4 @@
-"""`splade encode`: encodes the texts of a file and writes the sparse vectors to a file.
-
-Only the ids of the texts stay in memory.
-"""
+"""`splade encode`: encodes the texts of a file and writes the sparse vectors to a file."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -32,8 +29,8 @@ def encode(
 ) -> None:
     """Encode the texts of a file as sparse vectors.
 
-    Only the ids stay in memory, about 100 bytes per text. An .npz file is built in memory as a whole. The output file
-    appears once it is complete.
+    Only the ids stay in memory, about 100 bytes per text. With .npz, all vectors also stay in memory until the end. The
+    output file appears when it is complete.
 
     Examples:
 

@@ -25,7 +25,7 @@ class Search(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class BothModelsOptions(ModelOptions):
-    """`ModelOptions` with one text length for the SPLADE and the dense model, so that their results are comparable."""
+    """`ModelOptions` with one limit on the length of texts, which the SPLADE and the dense model share."""
 
     max_length: Annotated[
         int, typer.Option(help="Largest number of tokens of a text, for both models.", rich_help_panel="Model")
@@ -85,9 +85,9 @@ def evaluate(
 ) -> None:
     """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
-    Each result comes with a confidence interval, a significance test against the baseline, and its costs. A folder
-    holds corpus.jsonl, queries.jsonl and qrels.tsv. If there is a train split (qrels_train.tsv or qrels/train.tsv),
-    fusion weights are chosen on it. They are never chosen on the queries whose results are reported.
+    Each system gets a confidence interval, a significance test against the baseline, and its costs. A folder holds
+    corpus.jsonl, queries.jsonl and qrels.tsv. Fusion weights are chosen on the train split (qrels_train.tsv or
+    qrels/train.tsv), and no results are reported for its queries. Without a train split, the weights are equal.
 
     Examples:
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_ROWS", "index"]
 
-# The number of documents that are encoded and written together. Ctrl-C loses at most this many documents, and --resume
-# looks up this many ids in the collection at once.
+# The number of documents that are encoded and written together. Ctrl-C can lose the documents of one such chunk.
+# --resume looks up the ids of one chunk at a time.
 CHUNK_ROWS = 256
 
 
@@ -65,7 +65,7 @@ def index(
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
     records = input_options.records(input)
     total = records.count()
-    if input != "-":  # finds a broken file before a model is loaded
+    if input != "-":  # reads the first record, so that a broken file is found before a model is loaded
         next(iter(records))
     from splade_integrations.cli.loading import load_dense_encoder, load_encoder
     from splade_integrations.cli.milvus_store import Store
@@ -107,7 +107,7 @@ class _Counts:
 
 
 def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None) -> None:
-    """Raise ValueError unless the collection was made with this encoder and this dense model."""
+    """Raise ValueError if the collection names another encoder or another dense model."""
     kept, given = store.fingerprint(), encoder.fingerprint
     differing = [] if kept is None else kept.differences(given)
     if differing or store.dense_model() != dense:
@@ -154,7 +154,7 @@ def _keeping_what_is_stored(store: "Store", counts: _Counts) -> Iterator[None]:
     try:
         yield
     except BaseException as err:
-        with suppress(Exception):  # this may fail as well, for example on a full disk, but the first error counts
+        with suppress(Exception):  # finishing can fail too, for example on a full disk; the first error is reported
             store.finish()
         if isinstance(err, KeyboardInterrupt):
             raise InterruptedRun(_how_to_continue(store, counts)) from err
@@ -178,7 +178,7 @@ def _how_to_continue(store: "Store", counts: _Counts) -> str:
 
 
 def _without_token(arguments: list[str]) -> list[str]:
-    """Return the arguments without tokens, which must not get into a log."""
+    """Return the arguments without `--token` and its value, because a token must not be printed."""
     before = ["", *arguments]
     return [
         argument

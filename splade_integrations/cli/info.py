@@ -1,4 +1,4 @@
-"""`splade info`: shows what a model is, how it loads, and its licence. It reads small files and loads no weights."""
+"""`splade info`: shows a model's architecture, settings and licence. It reads small files and loads no weights."""
 
 import re
 from pathlib import Path

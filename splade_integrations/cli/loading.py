@@ -1,6 +1,6 @@
-"""Loads the models that a command names. If nobody watches stderr, downloads show no progress bars.
+"""Loads the models that a command names. Downloads show progress bars only if stderr is a terminal.
 
-The functions import torch when they are called.
+Importing this module does not import torch. Calling its functions does.
 """
 
 import sys
@@ -32,7 +32,7 @@ def load_dense_encoder(model: str, *, max_length: int | None = None, device: str
 
 
 def silence_downloads() -> None:
-    """Turn off the progress bars of transformers and of the hub, unless stderr is a terminal."""
+    """Turn off the progress bars of transformers and of the hub if stderr is not a terminal."""
     if not sys.stderr.isatty():
         from transformers.utils import logging as transformers_logging
 

@@ -1,8 +1,8 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-The collection's fields are those of our LangChain store: pk, text, sparse and, if wanted, dense. The collection also
-holds the encoder's fingerprint. So our LangChain store can open it. This module depends on Milvus, but not on an
-encoder or a terminal.
+The collection has the fields of our LangChain store: pk, text, sparse and, if wanted, dense. It also stores the
+encoder's fingerprint, as that store does. So our LangChain store can open the collection. This module depends on
+Milvus, but not on an encoder or a terminal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ class Store:
         return bool(self._connection.client.has_collection(self.name))
 
     def fingerprint(self) -> Fingerprint | None:
-        """Return the fingerprint of the encoder that made the sparse vectors, or None if the collection has none."""
+        """Return the fingerprint of the encoder that made the sparse vectors, or None if it is not stored."""
         return recorded(self._opened().described())
 
     def dense_model(self) -> str | None:
@@ -74,7 +74,7 @@ class Store:
         return {field["name"] for field in self._opened().described()["fields"]}
 
     def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
-        """Create the collection, and replace an existing collection of the same name.
+        """Create the collection. An existing collection of this name is dropped first.
 
         Args:
             fingerprint: The fingerprint of the encoder that makes the sparse vectors.
@@ -94,7 +94,7 @@ class Store:
         self._collection.create(dense_dim)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Return the ids that the collection already has."""
+        """Return those of `ids` that the collection already has."""
         return {hit.id for hit in self._opened().get(ids)}
 
     def add(
@@ -116,7 +116,7 @@ class Store:
         self._opened().write(rows, flush=False)
 
     def finish(self) -> None:
-        """Flush on milvus-lite, which makes new documents quick to search. A server flushes by itself."""
+        """Flush a milvus-lite file, so that new documents are quick to search. A server flushes by itself."""
         if self._connection.lite:
             self._opened().flush()
 
@@ -124,7 +124,7 @@ class Store:
         """Return the best `k` documents.
 
         Args:
-            mode: "sparse", "dense", or "hybrid", which fuses both by reciprocal rank.
+            mode: "sparse", "dense", or "hybrid". "hybrid" fuses both searches by reciprocal rank.
             sparse: The query's sparse embedding, {token id: weight}, or None.
             dense: The query's dense embedding, or None.
             k: The largest number of documents to return.

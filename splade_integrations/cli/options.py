@@ -1,7 +1,8 @@
-"""Options that several commands share. Each is declared once, alone or as a field of a dataclass that groups options.
+"""Options that several commands share, so that each option is declared only once.
 
-A command takes a group as one parameter, and `with_groups` presents the group's fields to Typer as single options.
-Importing this module loads no other package than Typer, so help appears quickly.
+Some options are declared singly. Others are fields of a dataclass, which groups options. A command takes a group as one
+parameter, and `with_groups` shows the group's fields to Typer as single options. Of other packages, this module imports
+only Typer, so help appears quickly.
 """
 
 import inspect
@@ -75,7 +76,7 @@ class ComputeOptions:
         return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
 
     def check_dtype(self, dtype: str) -> None:
-        """Raise ValueError unless the device exists and the backend supports this number type on it."""
+        """Raise ValueError if there is no such device, or if the backend does not support this number type on it."""
         from splade_integrations.engine.compute import resolve_compute
 
         resolve_compute(self.device, dtype, cast("Backend", self.backend))
@@ -83,7 +84,7 @@ class ComputeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(ComputeOptions):
-    """How a model runs, and how texts are cut and pruned."""
+    """How a model runs, how texts are cut, and how their vectors are pruned."""
 
     max_active_dims: Annotated[
         int | None,
@@ -99,7 +100,7 @@ class ModelOptions(ComputeOptions):
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
         """Return these options and the `further` ones as keywords for `SpladeEncoder`.
 
-        Pass the pruning in `further`, because some commands prune only documents.
+        The pruning is not among these options, because some commands prune only documents. Pass it in `further`.
         """
         return {**super().for_encoder(**further), "max_length": self.max_length}
 
@@ -152,7 +153,7 @@ class InputOptions:
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` with each dataclass parameter, which is a group of options, replaced by the group's fields.
+    """Return a function like `command` that takes the fields of each dataclass parameter as parameters.
 
     Example:
         >>> @dataclass

@@ -1,4 +1,4 @@
-"""Finds the format that a picture's name stands for, and sets up matplotlib to draw without a display."""
+"""Finds the format of a picture from its file name, and sets up matplotlib to draw without a display."""
 
 from pathlib import Path
 from typing import Any

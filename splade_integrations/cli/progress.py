@@ -1,4 +1,4 @@
-"""Shows a progress bar with rate and remaining time if stderr is a terminal, and nothing otherwise."""
+"""Shows a progress bar with rate and remaining time if stderr is a terminal. Otherwise shows nothing."""
 
 import sys
 from collections.abc import Callable, Iterator

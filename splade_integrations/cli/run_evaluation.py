@@ -1,6 +1,6 @@
-"""Runs `splade evaluate`: checks the options, loads the models, compares systems, and prints, draws and writes results.
+"""Runs `splade evaluate`: checks the options, loads the models, and prints, draws and writes the results.
 
-`splade_integrations.evaluation` computes all figures.
+The package `splade_integrations.evaluation` computes the results.
 """
 
 import importlib.metadata
@@ -54,19 +54,20 @@ class Request:
     Args:
         folders: Folders in BEIR layout.
         model: The SPLADE model. None means the demo's model.
-        dense: The dense model. None means all-MiniLM-L6-v2, from the demo if it is installed and from the hub
-            otherwise. "none" means no dense model.
-        searches: "exact", "milvus", or both.
+        dense: The dense model. "none" means no dense model. None means all-MiniLM-L6-v2, from the demo's wheel if the
+            wheel is installed, and otherwise from the hub.
+        searches: ("exact",), ("milvus",), or both names.
         uri: A Milvus file or server. None means a temporary file.
         token: The server's token.
         candidates: The number of each retriever's hits that are fused.
-        measures: Names of ir_measures. None means `MEASURES`.
-        baseline: The system to test the others against. None means BM25, or the first system if there is no BM25.
-        sweep_dims: The numbers of terms to prune documents to, such as "32,64,all", or None for no such sweep.
-        sweep_dtype: The number types to try, such as "float32,bfloat16", or None for no such sweep.
+        measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
+        baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
+        sweep_dims: The numbers of terms to prune documents to, such as "32,64,all". None tries only "all".
+        sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only that of `model_options`. If
+            `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
         plot: The file name of the picture, or None for no picture.
         json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
-        model_options: How the models run, and how texts are cut and pruned.
+        model_options: How the models run, how texts are cut, and how documents are pruned.
     """
 
     folders: list[Path]
@@ -86,7 +87,7 @@ class Request:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing but JSON is printed."""
+        """Whether only JSON is printed."""
         return self.json_file == "-"
 
     def dense_name(self) -> str | None:
@@ -113,7 +114,7 @@ def run_evaluation(request: Request) -> None:
     limits, dtypes = _limits(request.sweep_dims), _dtypes(request)
     pictures = _picture_names(request.plot, len(request.folders))
     datasets = [load_dataset(folder) for folder in request.folders]
-    with ExitStack() as outputs:  # opened first, so a file that cannot be written fails before hours of encoding
+    with ExitStack() as outputs:  # opened now, so that a file that cannot be written fails before hours of encoding
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_name = None if request.quiet else request.json_file
         json_out = None if json_name is None else outputs.enter_context(whole_file(json_name))
@@ -152,7 +153,7 @@ def _check(request: Request) -> None:
     check_measures(request.chosen_measures())
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # Exact search has every system that Milvus has, and more.
+    # Exact search has all systems that Milvus has, and others.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else _milvus_system_names(retrievers))
 
@@ -179,7 +180,7 @@ def _dtypes(request: Request) -> list[str]:
 
 
 def _picture_names(plot: str | None, folders: int) -> list[str]:
-    """Return each folder's picture name, numbered if there are several folders. Raise ValueError on a wrong ending."""
+    """Return a picture's name for each folder, numbered if there are several. Raise ValueError on a wrong ending."""
     if plot is None:
         return []
     picture_format(plot)
@@ -219,7 +220,7 @@ def _line(facts: dict[str, Any]) -> str:
 
 
 def _show(request: Request, *found: Any) -> None:
-    """Print what was found, unless nothing but JSON is printed."""
+    """Print what was found. Print nothing if only JSON is wanted."""
     if not request.quiet:
         for part in found:
             stdout().print(part, markup=False)
@@ -275,7 +276,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             measures=request.chosen_measures(),
             baseline=request.baseline
             if request.baseline in names
-            else None,  # if both searches run, the baseline may exist only in exact search
+            else None,  # the baseline may be a system that only exact search has
             report=advance,
         )
 

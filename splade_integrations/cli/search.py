@@ -103,16 +103,19 @@ def _choose_mode(store: "Store", mode: Mode | None, dense_name: str | None) -> M
 
 
 def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
-    """Load `model`, or the encoder that the collection was made with. Refuse an encoder whose queries do not fit."""
+    """Load `model`, or the encoder that the collection names. Refuse an encoder whose queries do not fit."""
     from splade_integrations.cli.loading import load_encoder
 
     kept = store.fingerprint()
     name = model or (kept.model if kept is not None else None)
     if name is None:
-        raise ValueError(f"the collection {store.name!r} does not say which model made it. Name it with --model.")
+        raise ValueError(
+            f"the collection {store.name!r} does not say which model made it. Name the model with --model."
+        )
     if kept is None:
         return load_encoder(name, compute.for_encoder())
-    # The encoder cuts and prunes documents as it did for the collection, so that an explanation sums to the score.
+    # The encoder must cut and prune documents as it did for the collection. Otherwise an explanation would not add up
+    # to the score.
     options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
     encoder = load_encoder(name, options)
     _check_queries(kept, encoder.fingerprint)
@@ -120,7 +123,7 @@ def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) ->
 
 
 def _check_queries(kept: "Fingerprint", given: "Fingerprint") -> None:
-    """Raise ValueError if the queries of an encoder do not fit the collection's documents."""
+    """Raise ValueError if the encoder encodes queries otherwise than the encoder of the collection."""
     differing = kept.query_differences(given)
     if differing:
         advice = "Leave --model out" if "weights" in differing else "Search from Python with the same options"

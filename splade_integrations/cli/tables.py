@@ -1,4 +1,4 @@
-"""Formats results as tables that are at most 80 columns wide, or as wide as the terminal."""
+"""Formats results as tables. They are at most as wide as the terminal, or 80 columns if there is no terminal."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
 
-_TEXT_SHOWN = 160  # the number of a document's characters to show
+_TEXT_SHOWN = 160  # the largest number of a text's characters to show
 
 
 def facts_table(facts: dict[str, Any]) -> Table:
-    """Return one row per fact: its name and its value."""
+    """Return a table with the name and the value of each fact."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -30,7 +30,7 @@ def facts_table(facts: dict[str, Any]) -> Table:
 
 
 def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
-    """Return one row per document that a search found."""
+    """Return a table with one row for each document that a search found."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", justify="right")
     table.add_column(f"{mode} score", justify="right", no_wrap=True)
@@ -51,7 +51,7 @@ def print_explained(console: Console, hits: "Sequence[Hit]", explanations: "Sequ
 
 
 def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
-    """Yield what rich prints: the dataset, the systems, their costs, and how to read the tables."""
+    """Yield the parts that rich prints: the dataset, the systems, their costs, and how to read the tables."""
     yield Text(
         f"\n{comparison.dataset}, {comparison.search} search: {comparison.documents} documents "
         f"({comparison.empty_documents} empty), {comparison.queries} judged queries, {comparison.judgments} judgments",
@@ -64,7 +64,7 @@ def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
 
 
 def sweep_table(points: "Sequence[SweepPoint]") -> Table:
-    """Return one row for each setting."""
+    """Return a table with one row for each setting of the sweep."""
     measures = list(points[0].measures)
     table = Table(
         box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning and number types", title_justify="left"
@@ -130,9 +130,9 @@ def _reading(comparison: "Comparison") -> str:
     measure = next(iter(comparison.systems[0].measures))
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
-        f"95 %: bootstrap interval of {measure} over the queries. p: the probability that chance alone makes a "
-        f"difference from {comparison.baseline} this large (paired sign flips, corrected for the number of systems by "
-        "Holm's method). ms: the median time of one query alone, encoding and search.",
+        f"95 %: bootstrap interval of {measure} over the queries. p: the probability that chance makes a difference "
+        f"from {comparison.baseline} this large (paired sign flips, corrected for the number of systems by Holm's "
+        "method). ms: the median time to encode and search a single query.",
     ]
     fused = [system for system in comparison.systems if system.queries_with_ties is not None]
     if fused:
@@ -144,7 +144,7 @@ def _reading(comparison: "Comparison") -> str:
     if weighted:
         tuned = weighted[0].tuned_on
         lines.append(
-            "Weights multiply scores that are scaled to 0..1 per query. They are "
+            "Weights multiply scores that are scaled to 0..1 per query. The weights are "
             + (f"chosen on {tuned}: " if tuned else "equal, because there is no train split: ")
             + "; ".join(
                 ", ".join(f"{name} {weight:.2g}" for name, weight in (system.weights or {}).items())
@@ -154,7 +154,8 @@ def _reading(comparison: "Comparison") -> str:
         )
     if comparison.judged_but_absent:
         lines.append(
-            f"{comparison.judged_but_absent} judgments name documents that are not in the corpus. They count as missed."
+            f"{comparison.judged_but_absent} judgments name documents that are not in the corpus. These documents "
+            "count as not found."
         )
     return "\n".join([*lines, *comparison.notes])
 

@@ -1,4 +1,4 @@
-"""Writes what the command says: results to stdout, everything else to stderr."""
+"""Writes the command's output: results to stdout, everything else to stderr."""
 
 import json
 import sys
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 __all__ = ["InterruptedRun", "complain", "note", "print_json", "stdout"]
 
 
-class InterruptedRun(Exception):  # noqa: N818  # the user wanted it, so it is not an error
+class InterruptedRun(Exception):  # noqa: N818  # the user wanted to stop, so the name does not end in Error
     """Ctrl-C ended the run, and the work done so far is kept. The message says how to continue."""
 
 
 def stdout() -> "Console":
     """Return a console on stdout, as wide as the terminal."""
-    from rich.console import Console  # imported here because help and errors do not need it
+    from rich.console import Console  # imported here because help and error messages do not need rich
 
     return Console(highlight=False)
 
@@ -27,7 +27,7 @@ def complain(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Write one line to stderr for a person to read. Write nothing if stderr is not a terminal."""
+    """Write one line to stderr if stderr is a terminal. Otherwise write nothing."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{message}\n")
 

@@ -1,6 +1,6 @@
-"""Writes sparse rows to files: JSON lines and Parquet, which Milvus reads, and .npz, which scipy reads.
+"""Writes sparse rows to files. Milvus reads JSON lines and Parquet, and scipy reads .npz.
 
-A file appears under its name only once it is complete.
+A file gets its name only when it is complete.
 """
 
 import json
@@ -35,10 +35,10 @@ class WriteError(OSError):
 def whole_file(path: str) -> Iterator[IO[bytes]]:
     """Open a temporary file that is renamed to `path` at the end.
 
-    After an error nothing new is left, and an older file of that name is unchanged.
+    After an error, the temporary file is deleted, and an older file at `path` is unchanged.
 
     Args:
-        path: The name of the file. Standard output, "-", and devices are written to directly.
+        path: The name of the file. "-" is standard output. Standard output and devices are written to directly.
     Raises:
         WriteError: The file cannot be written, for example because the folder is not writable or the disk is full.
     """
@@ -51,12 +51,12 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
         if target.exists() and not target.is_file():
             if target.is_dir():
                 raise WriteError(f"{path} must be a file, but it is a folder. Name a file in that folder.")
-            with target.open("wb") as file:  # a device or a pipe cannot be renamed
+            with target.open("wb") as file:  # a device or a pipe, which no temporary file can replace
                 yield file
             return
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
         try:
-            with open(handle, "wb") as file:  # noqa: PTH123  # a file descriptor
+            with open(handle, "wb") as file:  # noqa: PTH123  # Path cannot open a file descriptor
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -78,7 +78,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write one {"id": …, "text": …, "sparse": {token id: weight}} per line, as `MilvusClient.insert` takes it."""
+    """Write one {"id": …, "text": …, "sparse": {token id: weight}} per line, the form of `MilvusClient.insert`."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
@@ -101,8 +101,8 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": terms}
     schema = pyarrow.schema(list(columns.items()))
     count = 0
-    # Weights hardly ever repeat, so a Parquet dictionary of weights would only cost time. Arrow's default memory pool
-    # grows from block to block if other threads allocate memory in between.
+    # Equal weights are rare, so a Parquet dictionary of weights would only cost time. We do not use Arrow's default
+    # memory pool, because it grows from block to block if other threads allocate memory in between.
     pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
     with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
         for block in blocks:
@@ -123,7 +123,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
 
 
 def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write a matrix for `scipy.sparse.load_npz`. `numpy.load(…)["ids"]` has its ids. Everything is held in memory."""
+    """Write a matrix for `scipy.sparse.load_npz`, with its ids in `numpy.load(…)["ids"]`. All rows stay in memory."""
     if keep_text:
         raise ValueError(".npz cannot hold texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
@@ -153,7 +153,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def writer_of(path: str) -> Writer:
-    """Return the writer for the format that a file's name ends in. Standard output, "-", gets JSON lines.
+    """Return the writer for the format that a file's name ends in. For "-", standard output, it writes JSON lines.
 
     Raises:
         ValueError: `WRITERS` has no writer for the name's ending.

@@ -1,6 +1,6 @@
-"""Compares systems on one dataset: single retrievers, and their fusions by rank and by tuned weights.
+"""Compares systems on one dataset: single retrievers, and their fusions by rank and by weights.
 
-This module computes results. It neither prints nor draws them.
+This module computes results, and does not print or draw them.
 """
 
 import time
@@ -27,7 +27,7 @@ __all__ = [
     "system_names",
 ]
 
-# The number of hits that R@100 looks at.
+# The number of hits that a ranking must have for R@100.
 DEPTH = 100
 _TIMED_QUERIES = 30
 _WEIGHT_STEP = 0.1
@@ -43,16 +43,16 @@ def evaluate(
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
-    `fusions` says which retrievers are fused. Each fusion is measured twice: by rank and by weights. The weights are
-    chosen on the train split by the first measure. Without a train split they are equal.
+    `fusions` says which retrievers are fused. Each combination is fused by rank and by weights. The weights are those
+    that give the best first measure on the train split. Without a train split, they are equal.
 
     Args:
         dataset: The dataset.
         retrievers: Retrievers that have indexed the dataset's documents.
         candidates: The number of each retriever's hits that are fused.
-        measures: Names of ir_measures. Intervals, tests and weights use the first measure.
+        measures: Names of measures, as ir_measures spells them. Intervals, tests and weights use the first measure.
         baseline: The system to test the others against. None means the last retriever whose name begins with "BM25",
-            or the first retriever if there is none.
+            or the first retriever if no name does.
     Returns:
         The measures, tests and costs of each retriever and fusion.
     Raises:
@@ -104,8 +104,8 @@ def compare(
         dataset: The dataset.
         found: {retriever: a ranking for each query}.
         train: {retriever: a ranking for each query of the train split}, or {} if there is no train split.
-        rrf: {fusion: a ranking for each query}, for the fusions by rank that a store has made. This function makes the
-            others.
+        rrf: {fusion: a ranking for each query}, for the fusions by rank that a store has computed. This function
+            computes the other fusions.
         latency: {system: median milliseconds of one query}.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
@@ -154,7 +154,7 @@ def compare(
 def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the combinations to fuse: dense + BM25, dense + SPLADE, and all three.
 
-    BM25 stands for the last retriever whose name begins with "BM25". Retrievers that are missing are left out.
+    Here, BM25 is the last retriever whose name begins with "BM25". If a retriever is missing, it is left out.
 
     Example:
         >>> fusions(["BM25 unstemmed", "BM25", "SPLADE"])
@@ -167,7 +167,7 @@ def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def system_names(retrievers: Sequence[str]) -> list[str]:
-    """Return the names of all systems that these retrievers form: first each alone, then their fusions.
+    """Return the names of all systems: first the single retrievers, then their fusions.
 
     Example:
         >>> system_names(["BM25", "SPLADE"])
@@ -177,7 +177,7 @@ def system_names(retrievers: Sequence[str]) -> list[str]:
 
 
 def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
-    """Check that `baseline` is one of these systems, or None, which leaves the choice to `compare`.
+    """Check that `baseline` is one of these systems, or None. With None, `compare` chooses the baseline.
 
     Raises:
         ValueError: The baseline is unknown.
@@ -229,13 +229,13 @@ def _weighted_system(
 
 
 def _default_baseline(names: Sequence[str]) -> str:
-    """Return the last system that is BM25 alone, or the first system if there is none."""
+    """Return the last system that is BM25 without fusion, or the first system if BM25 is missing."""
     lexical = [name for name in names if name.startswith("BM25") and "+" not in name]
     return lexical[-1] if lexical else names[0]
 
 
 def _test(systems: list[System], baseline: str) -> None:
-    """Test the first measure of each system against that of the baseline."""
+    """Test the first measure of each system against the first measure of the baseline."""
     reference = next(system for system in systems if system.name == baseline)
     others = [system for system in systems if system is not reference]
     corrected = holm([paired_test(system.values, reference.values) for system in others])
@@ -245,7 +245,7 @@ def _test(systems: list[System], baseline: str) -> None:
 
 
 def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
-    """Return the weights, in steps of 0.1, that are best on the train split. On a tie, the most even weights win."""
+    """Return the best weights on the train split, in steps of 0.1. Among equally good weights, the most even win."""
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)
     best: tuple[float, float, list[float]] = (-1.0, 0.0, [])

@@ -1,6 +1,6 @@
 """Compares systems in a Milvus collection, which stores, searches and fuses the same embeddings as exact search.
 
-`compare.py` measures what Milvus finds.
+This module collects the hits that Milvus finds, and `compare.py` measures them.
 """
 
 import json
@@ -40,7 +40,7 @@ def evaluate_milvus(
     baseline: str | None = None,
     report: Callable[[int], object] = lambda _: None,
 ) -> Comparison:
-    """Compare as `evaluate` does, but in a Milvus collection that is made for this purpose and dropped afterwards.
+    """Compare as `evaluate` does, but in a temporary Milvus collection, which is dropped at the end.
 
     BM25 is Milvus's own BM25 function.
 
@@ -52,8 +52,7 @@ def evaluate_milvus(
         collection: The name of the collection. An existing collection of this name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
-        baseline: As in `evaluate`. If the baseline needs BM25 and the store has no BM25 function, the baseline is
-            treated as None.
+        baseline: As in `evaluate`. A baseline that needs BM25 is treated as None if the store has no BM25 function.
         report: Called with the number of documents stored since the last call.
     Raises:
         ValueError: The baseline or a measure is unknown.
@@ -113,7 +112,7 @@ def evaluate_milvus(
 
 
 def milvus_system_names(retrievers: Sequence[str]) -> list[str]:
-    """Return the names of the systems in Milvus, formed by the retrievers that it stores and its own BM25.
+    """Return the names of the systems in Milvus: the retrievers that it stores, its own BM25, and their fusions.
 
     Example:
         >>> milvus_system_names(["BM25 unstemmed", "BM25", "SPLADE"])

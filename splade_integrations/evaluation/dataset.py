@@ -9,7 +9,7 @@ __all__ = ["Dataset", "DatasetError", "load_dataset"]
 
 
 class DatasetError(RecordError):
-    """A folder does not hold a test dataset in BEIR layout. The message names file and line, and says what to do."""
+    """A folder does not hold a test dataset in BEIR layout. The message names the file, and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Dataset:
         query_ids: One id per judged query, in the order of the judgments.
         queries: The text of each judged query.
         qrels: {query id: {document id: grade}}. A grade of 1 or more means relevant.
-        train: The same corpus with the queries of the train split, or None. Settings are chosen on this split, and no
-            results are reported for it.
+        train: The same corpus with the queries of the train split, or None. Settings are chosen on this split, and
+            results are reported only for the other queries.
     """
 
     name: str
@@ -71,8 +71,8 @@ def load_dataset(folder: str | Path) -> Dataset:
     both = next((query for query in train.query_ids if query in test.qrels), None)
     if both is not None:
         raise DatasetError(
-            f"{train_file} judges query {both!r}, which the test split also judges. Remove it from one of "
-            "them: settings must not be chosen on the queries that are reported."
+            f"{train_file} judges query {both!r}, which the test split also judges. Remove the query from one split, "
+            "because settings must not be chosen on queries whose results are reported."
         )
     return replace(test, train=train)
 
@@ -121,7 +121,7 @@ def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
                     continue  # the header
                 raise DatasetError(
                     f"{place}: must be query-id, corpus-id and an integer score, separated by tabs, got "
-                    f"{line[:80]!r}. Fix or drop the line. If it has TREC's four columns, drop the second one."
+                    f"{line[:80]!r}. Fix or drop the line. If it has TREC's four columns, drop the second column."
                 ) from err
             qrels.setdefault(query, {})[document] = grade
     except DatasetError:

@@ -1,4 +1,4 @@
-"""Measures rankings with ir_measures, and estimates by bootstrap intervals and a paired test how reliable that is."""
+"""Measures rankings with ir_measures. Bootstrap intervals and a paired test show how reliable the results are."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,26 +13,27 @@ from splade_integrations.evaluation.ranking import Ranking, blocks
 __all__ = ["DRAWN_AT_ONCE", "MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
-# With this number of sign flips, a p value near 0.05 varies by about 0.002 with the seed, and the smallest possible p
-# value is 0.0001.
+# With this number of sign flips, another seed changes a p value near 0.05 by about 0.002. The smallest possible p value
+# is 0.0001.
 _SIGN_FLIPS = 10_000
-# With this number of samples, the ends of an interval vary by about 1.5 % of its width with the seed.
+# With this number of samples, another seed moves the ends of an interval by about 1.5 % of its width.
 _BOOTSTRAPS = 2_000
-_SEED = 0  # so that each run gives the same figures
-# The number of random numbers drawn at once, 16 bytes each. Drawing all in one call would take 160 KB per query.
+_SEED = 0  # fixed, so that each run gives the same figures
+# The number of random numbers that are drawn in one call. Each takes 16 bytes, so drawing all numbers in one call would
+# take 160 KB per query.
 DRAWN_AT_ONCE = 2**20
 
 
 def per_query(
     dataset: Dataset, rankings: Sequence[Ranking], measures: Sequence[str] = MEASURES
 ) -> dict[str, NDArray[np.float64]]:
-    """Return measures as trec_eval defines them, for every judged query, even if nothing was found for it.
+    """Return measures, as trec_eval defines them, for every judged query. A query without hits counts as 0.
 
     Args:
         dataset: The dataset with the judgments.
         rankings: One ranking for each of the dataset's queries, in the same order.
-        measures: Names of ir_measures, such as "nDCG@10", "R@100", "P@5", "AP". "MRR@10" is also allowed, which
-            ir_measures calls RR@10.
+        measures: Names of measures, as ir_measures spells them, such as "nDCG@10", "R@100", "P@5" or "AP". "MRR@10"
+            is also allowed, although ir_measures calls this measure RR@10.
     Returns:
         {name: the value for each query, (Q,)}.
     Raises:
@@ -40,7 +41,7 @@ def per_query(
         OptionalDependencyError: ir_measures is not installed.
     """
     parsed = check_measures(measures)
-    # The scores fall by whole numbers, because trec_eval would order documents with equal scores by their ids.
+    # Each rank gets a different score, because trec_eval would order documents with equal scores by their ids.
     run = {
         query: {dataset.document_ids[row]: float(-rank) for rank, row in enumerate(ranking.rows)}
         for query, ranking in zip(dataset.query_ids, rankings, strict=True)
@@ -77,7 +78,7 @@ def check_measures(measures: Sequence[str]) -> dict[str, Any]:
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of a mean over queries.
 
-    It shows how much the mean could differ if other queries of the same kind had been asked.
+    The interval shows how much the mean could differ if other queries of the same kind had been asked.
 
     Args:
         values: One value per query. (Q,).
@@ -90,7 +91,7 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> float:
-    """Return the two-sided p value of a difference of means over the same queries, by random sign flips.
+    """Return the two-sided p value of the difference of two means over the same queries, by random sign flips.
 
     Args:
         values: One value per query. (Q,).
@@ -107,9 +108,9 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
 
 
 def _shapes(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
-    """Split the shape (resamples, queries) into parts of a few rows.
+    """Split the shape (resamples, queries) into shapes of fewer rows.
 
-    Drawing the parts one after the other gives the same numbers as drawing all at once.
+    Random numbers that are drawn in these parts equal those of a single draw.
     """
     for rows in blocks(resamples, max(1, DRAWN_AT_ONCE // max(1, queries))):
         yield rows.stop - rows.start, queries

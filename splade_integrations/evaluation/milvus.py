@@ -27,15 +27,15 @@ _SIDES = {"dense": "dense", "SPLADE": "sparse", "BM25": "bm25"}
 
 
 class MilvusCollection:
-    """A new collection of documents with up to three searchable fields. The primary key is the row in the corpus.
+    """A new collection of documents with up to three searchable fields. A primary key is a document's row number.
 
     Args:
         uri: A milvus-lite file or a server.
         name: The name of the collection. An existing collection of this name is replaced.
         texts: The texts for Milvus's BM25 function, which are cut at 65 535 bytes.
         dense: Dense embeddings, (N, H), or None for no dense field.
-        sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but SPLADE
-            never finds it.
+        sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but a search
+            by SPLADE never finds it.
         report: Called with the number of documents stored since the last call.
         token: The server's token.
     """
@@ -68,7 +68,7 @@ class MilvusCollection:
 
     def _create(self, name: str, width: int | None, *, bm25: bool) -> Collection:
         schema = Schema(
-            number_ids=True,  # so that equal scores rank by row
+            number_ids=True,  # so that Milvus orders equal scores by row number
             dense_field="dense" if "dense" in self._has else None,
             sparse_field="sparse" if "SPLADE" in self._has else None,
             bm25_field="bm25" if bm25 else None,
@@ -99,7 +99,7 @@ class MilvusCollection:
             ]
             self._collection.write(rows, batch_size=_ROWS_AT_ONCE, flush=False)
             report(len(rows))
-        self._collection.flush()  # once: milvus-lite indexes unflushed rows again for each query
+        self._collection.flush()  # without this, milvus-lite would index the rows again for each query
 
     @property
     def analyzer(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class MilvusCollection:
 
     @property
     def retrievers(self) -> list[str]:
-        """The names of the retrievers that the collection has, among dense, SPLADE and BM25."""
+        """The names of the collection's retrievers: those of dense, SPLADE and BM25 that it has."""
         return [*self._has, *([] if self.bm25_refused else ["BM25"])]
 
     def search(self, retriever: str, queries: Any, depth: int) -> list[Ranking]:
@@ -116,10 +116,10 @@ class MilvusCollection:
         return self.fuse({retriever: queries}, depth, depth)
 
     def fuse(self, queries: dict[str, Any], candidates: int, depth: int) -> list[Ranking]:
-        """Return Milvus's reciprocal rank fusion of several retrievers, or the ranking of one.
+        """Fuse several retrievers by reciprocal rank in Milvus. For one retriever, return its own rankings.
 
         Args:
-            queries: {retriever: queries as `search` takes them}.
+            queries: {retriever: its queries, in the form that `search` takes}.
             candidates: The number of hits of each retriever to fuse.
             depth: The largest number of hits in a ranking.
         """

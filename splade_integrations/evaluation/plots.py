@@ -1,6 +1,6 @@
 """Plots the results of a comparison and of a sweep.
 
-The plots are readable in black and white. Markers and line styles tell systems apart, and colour only helps.
+The plots are readable in black and white, because markers and line styles tell the systems apart.
 """
 
 from collections.abc import Sequence
@@ -67,8 +67,8 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
 
     Args:
         points: What `sweep` returned.
-        comparison: A comparison on the same dataset, or None. Its BM25 and dense retrievers are drawn as lines to
-            compare with.
+        comparison: A comparison on the same dataset, or None. The results of its baseline and of its dense retriever
+            are drawn as horizontal lines.
         ax: Axes to draw into. None makes a figure.
     Returns:
         The axes.
@@ -79,7 +79,7 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
     measure = next(iter(points[0].measures))
     for place, dtype in enumerate(dict.fromkeys(point.dtype for point in points)):
         line = sorted((point for point in points if point.dtype == dtype), key=lambda point: point.index_bytes)
-        shift = 1.02**place  # so that equal points of two number types are both visible
+        shift = 1.02**place  # so that points at the same place are visible for each number type
         x = [point.index_bytes / 1e6 * shift for point in line]
         y = [point.measures[measure] for point in line]
         errors = [

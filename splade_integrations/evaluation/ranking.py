@@ -46,15 +46,15 @@ class Ranking:
 
 
 def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> Ranking:
-    """Return the documents with the `depth` highest scores, ties in the order of rows.
+    """Return the documents with the `depth` highest scores. Equal scores keep the order of rows.
 
     Args:
         scores: One score per document. (N,).
         depth: The largest number of hits.
-        positive: Whether to leave out documents whose score is not above 0, because they share no term.
+        positive: Whether to leave out documents with a score of 0 or less, which share no term with the query.
     """
     found = np.flatnonzero(scores > 0) if positive else np.arange(len(scores))
-    if len(found) > depth:  # keep all documents that tie with the last one, so that ties stay in order
+    if len(found) > depth:  # keep all documents whose score equals the last one's, so that ties stay in order
         least = np.partition(scores[found], len(found) - depth)[len(found) - depth]
         found = found[scores[found] >= least]
     order = found[np.argsort(-scores[found], kind="stable")][:depth]
@@ -62,7 +62,7 @@ def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> R
 
 
 def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], depth: int) -> list[Ranking]:
-    """Return the `depth` documents with the highest cosine for each query, ties in the order of rows.
+    """Return the `depth` documents with the highest cosine for each query. Equal scores keep the order of rows.
 
     The cosine is computed in float64.
 
@@ -88,9 +88,9 @@ def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rank_sparse(queries: csr_array, documents: csr_array, depth: int) -> list[Ranking]:
-    """Return the `depth` documents with the highest inner product for each query, ties in the order of rows.
+    """Return the `depth` documents with the highest inner product for each query. Ties keep the order of rows.
 
-    The inner product is computed in float64. A document that shares no term with the query is not ranked, as in Milvus.
+    The inner product is computed in float64. As in Milvus, a document that shares no term with the query is not ranked.
 
     Args:
         queries: Sparse embeddings. (Q, V).
@@ -114,8 +114,8 @@ def postings(documents: csr_array) -> csr_array:
 def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
     """Fuse rankings by reciprocal rank: each ranking adds 1 / (k + rank) to a document's score.
 
-    Documents with equal scores stay in the order of rows. milvus-lite 3.2 breaks ties the same way if the rows are the
-    primary keys (its `SortOp` sorts by primary key).
+    Documents with equal scores are sorted by row. milvus-lite 3.2 sorts them by primary key (in its `SortOp`), so its
+    order is the same if the rows are the primary keys.
 
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
@@ -133,16 +133,17 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Return whether equal scores are among the first `depth` + 1, so that the tie rule affects the first `depth`."""
+    """Return whether two of the first `depth` + 1 scores are equal, so that the tie rule affects the best `depth`."""
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 
 
 class Candidates:
-    """The rankings of several retrievers for one query, with scores on one scale, so that weighted sums make sense.
+    """The rankings of several retrievers for one query, with scores from 0 to 1, so that weighted sums make sense.
 
-    Each retriever's scores are scaled so that its lowest candidate has 0 and its highest has 1. A document that a
-    retriever did not find has 0 for this retriever. The scale depends on the number of candidates.
+    The candidates are the documents in the rankings. A retriever's lowest score becomes 0, and its highest becomes 1. A
+    document that a retriever did not find gets 0 from this retriever. So the scaled scores depend on the lengths of the
+    rankings.
 
     Args:
         rankings: One ranking per retriever.
@@ -164,12 +165,12 @@ class Candidates:
                 self.scaled[places, column] = (scores - scores.min()) / spread if spread > 0 else 1.0
 
     def fuse(self, weights: Sequence[float], depth: int | None = None) -> Ranking:
-        """Rank the candidates by the weighted sum of their scores, ties in the order of rows."""
+        """Rank the candidates by the weighted sum of their scores. Equal sums keep the order of rows."""
         scores = self.scaled @ np.asarray(weights, np.float64)
         order = np.argsort(-scores, kind="stable")[:depth]
         return Ranking(self.rows[order].tolist(), scores[order].tolist())
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:
-    """Return slices of at most `size` that cover `total`."""
+    """Return slices of at most `size` rows that together cover `total` rows."""
     return (slice(start, min(start + size, total)) for start in range(0, total, size))

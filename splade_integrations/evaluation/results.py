@@ -13,17 +13,17 @@ __all__ = ["Comparison", "System"]
 
 @dataclass
 class System:
-    """The results of one system, which is one row of the comparison.
+    """The results of one system.
 
     Args:
         name: A retriever, such as "dense", or a fusion, such as "dense + SPLADE, RRF".
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.
-        difference: The first measure minus that of the baseline.
+        difference: The system's first measure minus the baseline's.
         p_value: The p value of `difference`, by a paired test corrected for the number of systems. None for the
             baseline.
-        weights: {retriever: weight} of a fusion by weights, and None for other systems.
-        tuned_on: The queries on which the weights were chosen, or "" for equal weights.
+        weights: {retriever: weight} for a fusion by weights, None for other systems.
+        tuned_on: The queries on which the weights were chosen, in words, or "" for equal weights.
         latency_ms: The median time to encode and search one query, in milliseconds. None if it was not measured.
         queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule.
         values: The first measure of each query. (Q,).
@@ -52,11 +52,12 @@ class Comparison:
         empty_documents: The number of empty documents.
         queries: The number of judged queries.
         judgments: The number of judged pairs of a query and a document.
-        judged_but_absent: The number of judgments whose document is not in the corpus. They count as missed.
+        judged_but_absent: The number of judgments whose document is not in the corpus. The measures count these
+            documents as not found.
         candidates: The number of each retriever's hits that are fused.
         rrf_k: The constant k of reciprocal rank fusion.
         tie_rule: The rule that orders equal scores, in words.
-        baseline: The name of the system that the others are tested against.
+        baseline: The name of the system that the other systems are tested against.
         systems: The results of the retrievers and of their fusions.
         costs: {retriever: its costs}.
         notes: Sentences that a reader of the results should know.

@@ -1,4 +1,4 @@
-"""The retrievers that exact search compares: BM25, a dense model and SPLADE. Each one states its costs."""
+"""The retrievers that exact search compares: BM25, a dense model and SPLADE. Each retriever measures its costs."""
 
 import inspect
 import time
@@ -30,7 +30,7 @@ Report = Callable[[int], object]
 
 
 class DenseEncoder(Protocol):
-    """The method that the evaluation needs of a dense model. Models of sentence-transformers have it."""
+    """The method that a dense model must have. Models of sentence-transformers have this method."""
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Encode texts. Returns (len(texts), H)."""
@@ -42,10 +42,11 @@ class Costs:
     """The costs of a retriever.
 
     Args:
-        texts_per_second: The number of documents encoded, or indexed, per second.
+        texts_per_second: The number of documents that are encoded per second. For BM25, the number that are indexed.
         index_bytes: The size in bytes of the index that exact search holds in memory.
         dims_per_document: The average number of stored values of a document.
-        dims_per_query: The average number of stored values of a query. `evaluate` sets it, because it has the queries.
+        dims_per_query: The average number of values of an encoded query. `evaluate` sets this value, because a new
+            retriever has seen no queries.
     """
 
     texts_per_second: float
@@ -55,7 +56,7 @@ class Costs:
 
 
 class Retriever(Protocol):
-    """An index of documents that ranks them for queries."""
+    """An index of documents. For each query, it ranks the documents."""
 
     name: str
     costs: Costs
@@ -69,7 +70,7 @@ class Retriever(Protocol):
         ...
 
     def dims(self, queries: Any) -> float:
-        """Return the average number of stored values of an encoded query."""
+        """Return the average number of values of an encoded query."""
         ...
 
 
@@ -78,7 +79,7 @@ class Bm25:
 
     Args:
         documents: The texts of the documents.
-        stemmed: Whether Snowball's English stemmer stems the words.
+        stemmed: Whether the words are stemmed, by Snowball's English stemmer.
     Raises:
         OptionalDependencyError: bm25s or PyStemmer is not installed.
     """
@@ -116,7 +117,7 @@ class Bm25:
         return float(np.mean([len(set(words)) for words in queries])) if queries else 0.0
 
     def rank(self, queries: list[list[str]], depth: int) -> list[Ranking]:
-        """Return the best documents by score, ties in the order of rows.
+        """Return the best documents by score. Equal scores keep the order of rows.
 
         A document that shares no word with the query is not ranked.
         """
@@ -147,7 +148,8 @@ class Dense:
     def __init__(self, encoder: DenseEncoder, documents: list[str], report: Report = lambda _: None) -> None:
         self._encoder = encoder
         start = time.perf_counter()
-        # Sorted by length, so that a batch has little padding. sentence-transformers sorts only within a call.
+        # Texts are sorted by length, so that a batch has little padding. sentence-transformers sorts only the texts of
+        # one call.
         order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         parts = []
         for first in range(0, len(order), 64):
@@ -168,7 +170,7 @@ class Dense:
         return float(queries.shape[1])
 
     def rank(self, queries: NDArray[np.float32], depth: int) -> list[Ranking]:
-        """Return the best documents by cosine, ties in the order of rows."""
+        """Return the best documents by cosine. Equal cosines keep the order of rows."""
         return rank_dense(queries, self._unit, depth)
 
 
@@ -177,9 +179,9 @@ class Splade:
 
     Args:
         encoder: The model.
-        documents: The texts of the documents, or their embeddings, (N, V), if they are already encoded.
+        documents: The texts of the documents, or their sparse embeddings, (N, V).
         report: Called with the number of texts encoded since the last call.
-        pruning: The rules that decide which terms of a document are kept.
+        pruning: The rules that decide which terms of a document are kept. None keeps all terms.
     """
 
     name = "SPLADE"
@@ -214,7 +216,7 @@ class Splade:
         return queries.nnz / max(1, queries.shape[0])
 
     def rank(self, queries: csr_array, depth: int) -> list[Ranking]:
-        """Return the best documents by inner product, ties in the order of rows.
+        """Return the best documents by inner product. Equal products keep the order of rows.
 
         A document that shares no term with the query is not ranked.
         """
@@ -227,7 +229,7 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
     Args:
         name: A folder, or a name on the hub.
         max_length: The largest number of tokens of a text. None keeps the model's own limit.
-        device: As `SpladeEncoder` takes it.
+        device: The device, named as in `SpladeEncoder`.
     Raises:
         OptionalDependencyError: sentence-transformers is not installed.
         FileNotFoundError: There is no such model.
@@ -239,7 +241,7 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
     from splade_integrations.engine.compute import resolve_compute
 
     local = Path(name).is_dir() and transformers_logging.is_progress_bar_enabled()
-    if local:  # reading local files needs no progress bar, a download does
+    if local:  # only a download needs a progress bar
         transformers_logging.disable_progress_bar()
     try:
         model = SentenceTransformer(fspath(name), device=str(resolve_compute(device).device))
