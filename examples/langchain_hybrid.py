@@ -22,7 +22,7 @@ def build_store(uri: str) -> HybridMilvus:
         HuggingFaceEmbeddings(model_name=dense_model_path()),  # or "sentence-transformers/all-MiniLM-L6-v2"
         SpladeSparseEmbedding(model_name=splade_model_path(), max_length=256),  # or "prithivida/Splade_PP_en_v2"
         uri=uri,  # for a server, "http://localhost:19530" and token="user:password"
-        consistency_level="Strong",  # a search on a server then finds every earlier write, as in milvus-lite
+        consistency_level="Strong",  # so that a search on a server finds every earlier write, as in milvus-lite
     )
     store.add_documents(
         [Document(entry.page, id=entry.name, metadata={"module": entry.module}) for entry in read_slice()]
@@ -31,7 +31,7 @@ def build_store(uri: str) -> HybridMilvus:
 
 
 def main(question: str) -> None:
-    """Search with dense vectors, with SPLADE and with both. Then search within one module."""
+    """Search with dense vectors, with SPLADE and with both. Then search only the docstrings of one module."""
     with tempfile.TemporaryDirectory() as folder:
         store = build_store(f"{folder}/langchain.db")
         print(f"{question!r} among {', '.join(MODULES)}")

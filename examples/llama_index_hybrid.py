@@ -27,7 +27,7 @@ def build_index(uri: str) -> VectorStoreIndex:
             model_name=splade_model_path(),  # or "prithivida/Splade_PP_en_v2"
             max_length=256,
         ),
-        consistency_level="Strong",  # a search on a server then finds every earlier write, as in milvus-lite
+        consistency_level="Strong",  # so that a search on a server finds every earlier write, as in milvus-lite
     )
     return VectorStoreIndex(
         [TextNode(id_=entry.name, text=entry.page, metadata={"module": entry.module}) for entry in read_slice()],
@@ -37,7 +37,7 @@ def build_index(uri: str) -> VectorStoreIndex:
 
 
 def main(question: str) -> None:
-    """Search with dense vectors, with SPLADE and with both. Then search within one module."""
+    """Search with dense vectors, with SPLADE and with both. Then search only the docstrings of one module."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(f"{folder}/llama_index.db")
         print(f"{question!r} among {', '.join(MODULES)}")

@@ -2,9 +2,9 @@
 
     python examples/reindex_behind_alias.py
 
-The service opens its collection by an alias. While the service uses the old collection, a new one is filled. Then the
-alias is moved, which Milvus does in one step, and the old collection is dropped. So no collection ever holds the
-weights of two models. Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
+The service opens its collection by an alias. While the service uses the old collection, this script fills a new
+collection. Then it moves the alias, which Milvus does in one step, and drops the old collection. So no collection ever
+holds the weights of two models. Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
 """
 
 import tempfile
@@ -30,17 +30,17 @@ def reindex_behind_alias(
 
     Args:
         client: A client of the database.
-        alias: The name that services open. It need not exist yet.
+        alias: The name that services open. If the alias does not exist, it is created.
         new_collection: The name of the collection to create, such as `docs_2`.
-        fill: A function that creates the collection of the given name and adds all documents. If it raises an error,
-            the new collection is dropped and the alias does not move.
+        fill: A function that takes the name of the new collection, creates it and adds all documents. If the function
+            raises an error, the new collection is dropped and the alias does not move.
         drop_old: Drop the old collection. False keeps it, so that you can switch back.
     Raises:
         ValueError: `new_collection` already exists, or `alias` is the name of a collection.
     """
     if client.has_collection(new_collection):
         raise ValueError(
-            f"new_collection must be a new name, got {new_collection!r}, which exists. Choose another name."
+            f"new_collection must be a new name, got {new_collection!r}, which already exists. Choose another name."
         )
     old = _named_by(client, alias)
     if old is None and client.has_collection(alias):
@@ -74,7 +74,7 @@ class Dense(MiniLM, Embeddings):
 
 
 def main(uri: str) -> None:
-    """Index with a model that reads 16 tokens, then with a model that reads 256. Search by the alias each time."""
+    """Index with a limit of 16 tokens per text, then with a limit of 256. Search by the alias each time."""
     dense, name = Dense(), "docs"
     documents = [
         Document("Alan Turing broke the Enigma cipher.", id="turing"),

@@ -20,7 +20,7 @@ def run(file: Path, before: str = "") -> Any:
 
     Args:
         file: The notebook.
-        before: Code to run before the first cell, for instance to use fewer texts.
+        before: Code to run before the first cell, for instance code that makes the notebook use fewer texts.
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """
@@ -33,7 +33,7 @@ def run(file: Path, before: str = "") -> Any:
             cell.metadata.clear()
             cell.outputs = [
                 output for output in cell.outputs if output.get("name") != "stderr"
-            ]  # messages while loading
+            ]  # stderr has only messages about loading models
     return notebook
 
 

@@ -1,7 +1,7 @@
 """Make the notebooks' tables: the answers of each side, the ranks of expected answers, and the matching terms.
 
-The module also reads the notebooks' small corpus. It works with any framework, since a search is only a function of a
-question, a side and k that returns names.
+The module also reads the notebooks' small corpus. It works with any framework: a search is a function that takes a
+question, a side (dense, sparse or hybrid) and k, and returns the names of the best k entries.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ __all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms"]
 
 Search = Callable[[str, str, int], list[str]]
 
-# A small part of the corpus. It is quick to index, and each side misses some of the answers in it.
+# The modules of a small part of the corpus. Indexing them is quick, and each side misses some of the answers in them.
 MODULES = (
     *("base64", "contextlib", "copy", "difflib", "email.utils", "functools", "hmac", "shlex", "shutil", "tempfile"),
     *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
@@ -33,7 +33,7 @@ def read_slice() -> list[Entry]:
 
 
 def questions_of(entries: Iterable[Entry]) -> list[Question]:
-    """Return the questions, of the demo's thirty, whose expected answers are all among `entries`."""
+    """Return those of the demo's thirty questions whose expected answers are all among `entries`."""
     names = {entry.name for entry in entries}
     return [question for question in QUESTIONS if names.issuperset(question.expected)]
 
@@ -45,7 +45,7 @@ def answers(question: str, search: Search, k: int = 3) -> pd.DataFrame:
 
 
 def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.DataFrame:
-    """Return a table with the rank of the first expected answer, or "–". The last row counts the answers found."""
+    """Return a table with the rank of each question's first expected answer, or "–". The last row counts the ranks."""
     rows: dict[str, list[str]] = {}
     for question in questions:
         found = (search(question.text, side, depth) for side in SIDES)
@@ -59,7 +59,10 @@ def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.D
 
 
 def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> pd.DataFrame:
-    """Return the terms that question and page share, heaviest first. The score is the sum of their products."""
+    """Return a table of the terms that the question and the page share, heaviest first.
+
+    A term's product is its weight in the question times its weight in the page. The score is the sum of all products.
+    """
     asked, written = encoder.encode_queries([question]), encoder.encode_documents([page])
     products = dict(encoder.decode(asked.multiply(written).tocsr())[0])
     weights = [dict(encoder.decode(row)[0]) for row in (asked, written)]

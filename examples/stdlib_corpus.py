@@ -1,7 +1,7 @@
-"""Read the demo's corpus: the docstrings of Python's standard library, which every reader knows and has on disk.
+"""Read the demo's corpus: the docstrings of Python's standard library, which every Python programmer has on disk.
 
-The source files are parsed and never imported, so reading them runs no code. This command prints the number of entries
-and three of the entries:
+The source files are parsed and never imported, so reading them does not run their code. This command prints the number
+of entries, and three of the entries:
 
     python examples/stdlib_corpus.py
 """
@@ -26,16 +26,16 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 MIN_WORDS = 7  # a shorter docstring, such as "Return the name.", says too little to search for
 MAX_SIGNATURE = 200  # characters
-MAX_TEXT = 1200  # characters; with the signature, about as much as the 256 tokens that the demo's models read
+MAX_TEXT = 1200  # characters; with the signature, these are about the 256 tokens that the demo's models read
 
 LEFT_OUT = {
     *("test", "tests", "idlelib", "turtledemo"),  # programs, not libraries
     *("site-packages", "dist-packages", "ensurepip"),  # not part of the standard library
     *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # removed in Python 3.12 or 3.13
-    *("tkinter", "turtle"),  # optional installs that would be a sixth of the corpus
-    "ntpath",  # the same functions as os.path, for Windows
+    *("tkinter", "turtle"),  # not installed everywhere, and they would be a sixth of the corpus
+    "ntpath",  # os.path for Windows, with the same functions
 }
-KNOWN_AS = {  # these modules get their public name at run time, and no import statement shows it
+KNOWN_AS = {  # the public names of modules that get them at run time, not by an import statement
     "posixpath": "os.path",
     "genericpath": "os.path",
     "_collections_abc": "collections.abc",
@@ -52,7 +52,7 @@ class Entry:
 
     Args:
         name: The dotted name that a program would use. It is unique in the corpus.
-        kind: The kind of object that is documented. A property counts as a method.
+        kind: The kind of the documented object. A property counts as a method.
         module: The module to import.
         signature: The parameters in parentheses, without `self`. It is empty for a property, and for a class that
             defines no constructor.
@@ -76,21 +76,24 @@ class Entry:
             Most recently added first.
         """
         signature = self.signature if len(self.signature) <= MAX_SIGNATURE else self.signature[:MAX_SIGNATURE] + "…)"
-        # BERT's tokenizer splits at dots and underscores, but not inside CamelCase. So it finds no whole words there.
+        # BERT's tokenizer splits at dots and underscores, but not inside CamelCase. So it does not find the words of a
+        # CamelCase name.
         words = _HUMP.sub(" ", self.name)
         return "\n".join(dict.fromkeys([self.name + signature, words, _beginning(self.text, MAX_TEXT)]))
 
 
 @dataclass(frozen=True)
 class _Module:
-    """Hold the facts about one source file, without its syntax tree. Keeping all trees triples the time, due to gc.
+    """Hold the facts about one source file.
+
+    The syntax tree is not kept: with all trees in memory, garbage collection would triple the time.
 
     Args:
         name: The dotted name of the module.
-        definitions: For each public function or class, the entries of the object and its methods. Their names do not
-            include the module.
+        definitions: {name of a public function or class: its entry, and the entries of its methods}. The names of the
+            entries do not yet include the module.
         declared: The names in `__all__`, or None if `__all__` is absent or computed.
-        imports: For each `from source import names`, the absolute name of the source, and the names.
+        imports: (absolute name of the source, names) for each statement `from source import names`.
     """
 
     name: str
@@ -102,10 +105,10 @@ class _Module:
 def read_corpus() -> list[Entry]:
     """Read the documented public functions, classes and methods of this Python's standard library.
 
-    A name is public if it has no leading underscore and if its module's `__all__`, where one exists, lists it. Entries
-    have the names that programs use: `decimal.Decimal`, although its source is in `_pydecimal`, and `asyncio.wait_for`,
-    although its source is in `asyncio.tasks`. The corpus leaves out `LEFT_OUT`, modules that announce their removal,
-    docstrings of fewer than `MIN_WORDS` words, and everything written in C.
+    A name is public if it has no leading underscore. If its module has `__all__`, the name must also be in `__all__`.
+    Entries have the names that programs use. For example, `decimal.Decimal` is the name of a class whose source is in
+    `_pydecimal`. The corpus does not contain the modules in `LEFT_OUT`, modules that announce their removal, docstrings
+    of fewer than `MIN_WORDS` words, and everything written in C.
 
     Returns:
         About 3,200 entries, sorted by name. The entries differ slightly between versions of Python.
@@ -124,7 +127,7 @@ def read_corpus() -> list[Entry]:
                 continue
             for entry in found:
                 name = f"{home}.{entry.name}"
-                if name not in entries:  # keep the first of several, since a setter may repeat its property
+                if name not in entries:  # keep the first entry of a name, because a setter may repeat its property
                     entries[name] = replace(entry, name=name, module=home)
     if not entries:
         raise FileNotFoundError(
@@ -134,10 +137,10 @@ def read_corpus() -> list[Entry]:
 
 
 def read_corpus_once(folder: Path) -> list[Entry]:
-    """Return the entries of `read_corpus`. Parsing takes seconds, so they are stored in `folder` for later calls.
+    """Return the entries of `read_corpus`, and store them in `folder` for later calls, because parsing takes seconds.
 
     Args:
-        folder: The folder for the stored entries, with one file per version of Python and of this module.
+        folder: The folder for the stored entries. It has one file for each version of Python and of this module.
     """
     version = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     file = folder / f"stdlib-{version}.json"
@@ -146,7 +149,7 @@ def read_corpus_once(folder: Path) -> list[Entry]:
     entries = read_corpus()
     unfinished = file.with_suffix(".part")
     unfinished.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
-    unfinished.replace(file)  # so that a file is complete or absent
+    unfinished.replace(file)  # so that no other process reads an incomplete file
     return entries
 
 
@@ -159,7 +162,7 @@ def _read_modules(folder: Path) -> Iterator[_Module]:
             with tokenize.open(path) as file:  # in the encoding that the file declares
                 source = file.read()
             tree = ast.parse(source)
-        except (SyntaxError, ValueError):  # syntax of another Python version, or bytes that do not fit the encoding
+        except (SyntaxError, ValueError):  # the syntax of another Python version, or bytes that cannot be decoded
             continue
         if "warnings._deprecated(__name__" in source:  # the module announces its removal
             continue
@@ -190,12 +193,15 @@ def _imports(body: Sequence[ast.stmt], package: tuple[str, ...]) -> Iterator[tup
 
 
 def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
-    """Return the module to import each public definition from, as {(module of its source, name): module to import}.
+    """Return {(module of the source, name): module to import} for each public definition.
 
-    This is the source module, or a module that re-exports the definition. A package around the source module always
-    counts as re-exporting it. If the source module is private, a module of the same package also counts. So does a
-    module that imports all names of the source module, and a module that lists the name in its `__all__`. If there are
-    several, the module with the fewest dots wins, then the first in alphabetical order.
+    The module to import is the source module, or a module that imports the definition from there and is one of these:
+
+    - a package that contains the source module
+    - if the source module is private, a module of the same top-level package
+    - if the source module is private, a module that imports all of its names, or lists the name in `__all__`
+
+    If there are several, the module with the fewest dots in its name is chosen, then the first in alphabetical order.
     """
     places: dict[tuple[str, str], set[str]] = {}
 
@@ -225,7 +231,7 @@ def _is_public(module: str) -> bool:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a body, also those under `if` and `try`, but not those inside functions and classes."""
+    """Yield the statements of a body. Include those under `if` and `try`, but not those in functions and classes."""
     for node in body:
         yield node
         if not isinstance(node, Definition):
@@ -259,7 +265,7 @@ def _signature(node: Definition) -> str:
 
 
 def _beginning(text: str, limit: int) -> str:
-    """Cut `text` to at most `limit` characters, if possible after a paragraph, otherwise after a sentence or a word.
+    """Cut `text` to at most `limit` characters: after a paragraph if possible, otherwise after a sentence or a word.
 
     Example:
         >>> _beginning("One. Two three four five.", limit=14)

@@ -1,7 +1,7 @@
 """Hold thirty questions about the corpus of stdlib_corpus.py, each with the entries that answer it.
 
-The expected answers were written before any retrieval result was seen, and none has been changed since. So the demo's
-scores are a real measurement, but a small one: a single question changes a score by 3.3 %.
+The expected answers were written before any search results were seen, and have not been changed since. So the demo's
+scores are a fair measurement. It is also a small measurement: a single question changes a score by 3.3 %.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Question:
 
     Args:
         text: The question, in plain words.
-        expected: The names of the one to three entries that answer the question. Finding one of them is enough.
+        expected: The names of one to three entries that answer the question. A search needs to find only one of them.
     """
 
     text: str
@@ -51,7 +51,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("decode quoted-printable", ("quopri.decode", "email.quoprimime.decode")),
     Question("ALPN protocol that was negotiated", ("ssl.SSLObject.selected_alpn_protocol",)),
     Question("check the CRC of every file in a zip archive", ("zipfile.ZipFile.testzip",)),
-    # Between the two: the question and the answer share some words.
+    # Other questions, which share some words with the name or the docstring of the answer.
     Question("split a shell command line into words", ("shlex.split",)),
     Question("where is a program on the PATH", ("shutil.which",)),
     Question(

@@ -36,7 +36,7 @@ class Search(Protocol):
 
 
 class EncodedOnce:
-    """Encode the corpus at the first call and reuse its rows, since both stores ask for the same texts."""
+    """Encode the corpus at the first call. Later calls reuse the rows, because both stores ask for the same texts."""
 
     def __init__(self, encode: Callable[..., Any], corpus: Sequence[str]) -> None:
         self._encode = encode
@@ -53,7 +53,8 @@ class EncodedOnce:
 class Models:
     """Hold one SPLADE encoder and one dense model, for both frameworks.
 
-    The adapters take any object that has `encode_documents` and `encode_queries`.
+    The adapters accept any object that has `encode_documents` and `encode_queries`, so they accept this class as an
+    encoder.
 
     Args:
         encoder: The SPLADE encoder.
@@ -67,7 +68,7 @@ class Models:
         self.dense = dense
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
-        # The rows of each question are kept, since it goes to two stores and three sides.
+        # The rows of each question are kept, because two stores search for it, each in three ways.
         self._queries: dict[str, tuple[list[float], csr_array]] = {}
         self._encode_page = lru_cache(lambda page: encoder.encode_documents([page]))
 
@@ -88,7 +89,7 @@ class Models:
         return self._queries[text][0]
 
     def encode_queries_together(self, texts: Sequence[str]) -> None:
-        """Encode the questions that are new with both models, and keep their rows."""
+        """Encode all new questions with both models, and keep their rows."""
         new = [text for text in dict.fromkeys(texts) if text not in self._queries]
         if new:
             dense, sparse = self.dense.embed_documents(new), self.encoder.encode_queries(new)
@@ -110,7 +111,7 @@ class LangChainDense(Embeddings):
 
 
 class LlamaIndexDense(BaseEmbedding):
-    """The dense model as one of LlamaIndex's embeddings. It encodes queries only, since nodes have vectors."""
+    """The dense model as one of LlamaIndex's embeddings. It encodes only queries, because nodes have vectors."""
 
     _models: Models = PrivateAttr()
 
@@ -129,7 +130,7 @@ class LlamaIndexDense(BaseEmbedding):
 
 
 def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LangChain's collection, fill it unless it holds the entries, and return a search function."""
+    """Open LangChain's collection, fill it if it does not hold all entries, and return a search function."""
     name = "stdlib_langchain"
     sparse = LangChainSparse(encoder=models)
     store = hybrid_milvus(LangChainDense(models), sparse, uri=uri, token=token or None, collection_name=name)
@@ -143,7 +144,7 @@ def langchain_search(entries: Sequence[Entry], models: Models, uri: str, token: 
 
 
 def llama_index_search(entries: Sequence[Entry], models: Models, uri: str, token: str = "") -> Search:
-    """Open LlamaIndex's collection, fill it unless it holds the entries, and return a search function."""
+    """Open LlamaIndex's collection, fill it if it does not hold all entries, and return a search function."""
     name = "stdlib_llama_index"
     sparse = LlamaIndexSparse(encoder=models)
     store = HybridMilvusVectorStore(
