@@ -76,7 +76,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(model_on, m
 
 def test_a_text_that_does_not_fit_alone(model_on):
     model, _ = model_on(tokens=50)
-    with pytest.raises(torch.OutOfMemoryError, match=r"got one of 256 tokens.* max_batch_tokens .* max_length"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"got a text of 256 tokens.* max_length .* max_batch_tokens"):
         model.encode([[7] * 256, [7, 8]], lambda _: None)
 
 

@@ -227,7 +227,7 @@ def off_by_a_thousandth(self, hidden, lengths):
 
 @pytest.mark.parametrize(
     ("head", "words"),
-    [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differs from the plain one by 1.0e-03")],
+    [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differs from the plain head by 1.0e-03")],
 )
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
     """This breaks the kernel on purpose, because a working machine cannot show how the probe reacts."""

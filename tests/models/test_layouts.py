@@ -433,7 +433,7 @@ def test_refuses_vocabularies_that_differ(plain, tmp_path):
     save_file({"weight": torch.ones(160)}, file)
     with pytest.raises(
         UnsupportedModelError,
-        match="one vocabulary for documents and queries, got two different ones, of 160 and 141 terms",
+        match="one vocabulary for documents and queries, got two vocabularies, of 160 and 141 terms",
     ):
         SpladeEncoder(tmp_path).encode_documents(["a"])
     save_file({"weight": torch.ones(99)}, file)
