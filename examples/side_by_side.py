@@ -45,7 +45,10 @@ def answers(question: str, search: Search, k: int = 3) -> pd.DataFrame:
 
 
 def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.DataFrame:
-    """Return a table with the rank of each question's first expected answer, or "–". The last row counts the ranks."""
+    """Return a table with the rank of each question's first expected answer, or "–" if none is found.
+
+    The last row counts the questions for which an answer is found.
+    """
     rows: dict[str, list[str]] = {}
     for question in questions:
         found = (search(question.text, side, depth) for side in SIDES)

@@ -85,9 +85,10 @@ def evaluate(
 ) -> None:
     """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
-    Each system gets a confidence interval, a significance test against the baseline, and its costs. A folder holds
-    corpus.jsonl, queries.jsonl and qrels.tsv. Fusion weights are chosen on the train split (qrels_train.tsv or
-    qrels/train.tsv), and no results are reported for its queries. Without a train split, the weights are equal.
+    Each retriever and fusion gets a confidence interval and a significance test against the baseline. A second table
+    shows the costs. A folder holds corpus.jsonl, queries.jsonl and qrels.tsv. Fusion weights are chosen on the train
+    split (qrels_train.tsv or qrels/train.tsv), and no results are reported for its queries. Without a train split, the
+    weights are equal.
 
     Examples:
 

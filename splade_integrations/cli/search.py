@@ -123,7 +123,7 @@ def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) ->
 
 
 def _check_queries(kept: "Fingerprint", given: "Fingerprint") -> None:
-    """Raise ValueError if the encoder encodes queries otherwise than the encoder of the collection."""
+    """Raise ValueError if an encoder encodes queries differently from the collection's own encoder."""
     differing = kept.query_differences(given)
     if differing:
         advice = "Leave --model out" if "weights" in differing else "Search from Python with the same options"

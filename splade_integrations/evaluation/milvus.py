@@ -108,7 +108,7 @@ class MilvusCollection:
 
     @property
     def retrievers(self) -> list[str]:
-        """The names of the collection's retrievers: those of dense, SPLADE and BM25 that it has."""
+        """The names of the retrievers that the collection has: some or all of dense, SPLADE and BM25."""
         return [*self._has, *([] if self.bm25_refused else ["BM25"])]
 
     def search(self, retriever: str, queries: Any, depth: int) -> list[Ranking]:
