@@ -40,9 +40,9 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
 class OpenVinoLayers(nn.Module):
     """Replaces an encoder of transformers on a CPU, and is called with the same arguments.
 
-    In int8 each token has two scales of its own, one for each half of its elements, so its rounding does not depend on
-    other tokens. Everything between the int8 products is computed in bfloat16 if the processor supports it. OpenVINO
-    uses as many threads as torch does at the time when the layers are made.
+    In int8, groups of a token's elements share a scale, and no two tokens share one. So other tokens do not affect how
+    a token is rounded. Everything between the int8 products is computed in bfloat16 if the processor supports it.
+    OpenVINO uses as many threads as torch does at the time when the layers are made.
 
     Args:
         layers: The layers, whose float32 weights are copied.
@@ -59,9 +59,9 @@ class OpenVinoLayers(nn.Module):
             import openvino
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         if precision == "int8":
-            # The number of elements that share a scale is half of a token's elements. Compared with one scale per
-            # token, this takes the same time and reduces rounding errors by a tenth. If the number is missing or not a
-            # multiple of 16, OpenVINO stores weights in int8 but multiplies in a wider type.
+            # The group size is the number of elements that share a scale: half of a token's hidden states. Compared
+            # with one scale per token, this takes the same time and reduces rounding errors by a tenth. If the group
+            # size is missing or not a multiple of 16, OpenVINO stores weights in int8 but multiplies in a wider type.
             widths = {linear.in_features for layer in layers for linear in (layer.intermediate, layer.output)}
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = gcd(*widths) // 2
         else:
@@ -75,7 +75,7 @@ class OpenVinoLayers(nn.Module):
 
         Args:
             hidden_states: The hidden states before the first layer. (B, L, H) float32.
-            attention_mask: (B, 1, L or 1, L). None hides nothing.
+            attention_mask: (B, 1, L, L) or (B, 1, 1, L). With None, every token sees all tokens.
             **_: Further arguments of transformers, which are ignored.
         """
         batch, length, _width = hidden_states.shape

@@ -49,7 +49,10 @@ def candidates(k: int) -> int:
 
 
 def has_terms(terms: dict[int, float]) -> bool:
-    """Return whether a query's sparse row can find documents. An empty row and an empty query's placeholder cannot."""
+    """Return whether a query's sparse row can find documents.
+
+    It is False for an empty row, and for the placeholder that stands for an empty query.
+    """
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 
 

@@ -57,7 +57,7 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 def all_of(parts: Sequence[Said]) -> Said:
     """Return the condition that all parts hold.
 
-    A row must be checked only if a part may be wrong on it, and all parts that are never wrong hold.
+    A row needs a check in two cases at once: some part may be wrong on it, and every reliable part holds for it.
     """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]
