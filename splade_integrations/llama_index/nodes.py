@@ -16,7 +16,8 @@ from llama_index.core.schema import (
 )
 
 from splade_integrations.milvus.defaults import check_varchar
-from splade_integrations.milvus.rows import Hit, Row, check_metadata
+from splade_integrations.milvus.rows import Hit, Row
+from splade_integrations.milvus.values import check_metadata
 
 __all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of"]
 

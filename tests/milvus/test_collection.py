@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient
+from scipy.sparse import csr_array
 
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
@@ -75,8 +76,9 @@ def test_own_columns_are_no_metadata(collection):
         {9: 0.5, 1: 2},
         {np.int32(9): np.float32(0.5), np.int64(1): 2.0},
         {2**32 - 2: 1.0, 1: 2.0, 9: 0.5},
+        {9: np.float16(0.5), True: 2, 3: False},
     ],
-    ids=["plain numbers in any order", "numbers of numpy", "Milvus's largest id"],
+    ids=["plain numbers in any order", "numbers of numpy", "Milvus's largest id", "float16, and bools as 0 and 1"],
 )
 def test_sparse_rows_are_stored_as_given(collection, terms):
     collection.write([Row(id="d", text="date", dense=[1.0, 0.0], sparse=terms, columns={"own": "x"})])
@@ -84,11 +86,31 @@ def test_sparse_rows_are_stored_as_given(collection, terms):
     assert (best.id, best.score) == ("d", 3.0)
 
 
-@pytest.mark.parametrize("terms", [{"9": 0.5}, {9.5: 0.5}, {9: "much"}, {9: None}])
-def test_a_sparse_row_that_is_none_names_its_text(collection, terms):
-    rows = [ROWS[0], Row(text="date", dense=[1.0, 0.0], sparse=terms, columns={"own": "x"})]
-    with pytest.raises(TypeError, match=r"the sparse vector of texts\[1\] must be \{token id: weight\}.*got \{"):
-        collection.write(rows)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"9": 0.5}, {9.5: 0.5}, {(9, 1): 0.5}, {-1: 0.5}, {2**32 - 1: 0.5}, {2**70: 0.5},
+        {9: "much"}, {9: None}, {9: [0.5, 1.0]}, {9: 1j}, {9: float("nan")}, {9: float("inf")}, {9: 1e39},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("others", [{}, {1: 1.0}], ids=["alone", "after a right term"])
+def test_a_wrong_term_is_named_and_nothing_is_written(collection, wrong, others):
+    rows = [Row(id="new", text="date", dense=[1.0, 0.0], sparse={1: 1.0}, columns={"own": "x"})]
+    rows += [Row(id="bad", text="elder", dense=[1.0, 0.0], sparse={**others, **wrong}, columns={"own": "x"})]
+    [pair] = wrong.items()
+    with pytest.raises(ValueError, match=r"the sparse vector of texts\[1\] must have integers") as caught:
+        collection.write(rows, batch_size=1)
+    assert f"got {pair!r:.80}. " in str(caught.value)
+    assert ids_of(collection.iterate()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "terms", [[(9, 0.5)], csr_array(np.eye(1, dtype=np.float32)), "9"], ids=["pairs", "scipy", "str"]
+)
+def test_a_sparse_vector_that_is_not_a_dict_is_refused(collection, terms):
+    with pytest.raises(TypeError, match=r"the sparse vector of texts\[0\] must be a dict"):
+        collection.write([Row(text="date", dense=[1.0, 0.0], sparse=terms, columns={"own": "x"})])
 
 
 def test_grouping_by_an_own_column_or_a_key(collection):

@@ -55,9 +55,9 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 
 
 def all_of(parts: Sequence[Said]) -> Said:
-    """Return the condition that all parts hold.
+    """Return the condition that is true if all parts are true.
 
-    A row needs a check in two cases at once: some part may be wrong on it, and every reliable part holds for it.
+    A row must be checked if both are true: some part may be wrong on it, and no reliable part is false for it.
     """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]
@@ -65,5 +65,5 @@ def all_of(parts: Sequence[Said]) -> Said:
 
 
 def any_of(parts: Sequence[Said]) -> Said:
-    """Return the condition that at least one part holds."""
+    """Return the condition that is true if at least one part is true."""
     return Said(either(*(part.expr for part in parts)), either(*(part.doubt for part in parts)))

@@ -1,0 +1,148 @@
+"""Check metadata and sparse vectors, and return them in the form that pymilvus stores. This module needs no pymilvus.
+
+Metadata is read back exactly as it was given. Metadata for which this is impossible is refused, and the message names
+the document and the key.
+"""
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+__all__ = ["INT64", "check_metadata", "sparse_row"]
+
+INT64 = range(-(2**63), 2**63)
+_LARGEST_TERM = 2**32 - 2  # Milvus's largest token id
+_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+
+
+def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a copy of the metadata in plain JSON types, or raise if JSON cannot hold a value.
+
+    NumPy numbers become Python numbers. A tuple or a datetime is refused, because it would be read back as another
+    type.
+
+    Args:
+        metadata: The metadata.
+        name: The metadata's name in the message, such as `metadatas[3]`.
+    Raises:
+        TypeError, ValueError: JSON cannot hold a value. The message names the keys that lead to it.
+
+    Example:
+        >>> check_metadata({"year": 1936, "tags": ["logic"]}, "metadatas[0]")
+        {'year': 1936, 'tags': ['logic']}
+        >>> check_metadata({"path": {1, 2}}, "metadatas[0]")
+        Traceback (most recent call last):
+        TypeError: metadatas[0]['path'] must be a value that JSON can hold (…), got set {1, 2}. …
+    """
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"{name} must be a dict, got {type(metadata).__name__}. Give {{}} if there is no metadata.")
+    plain: dict[str, Any] = _plain(metadata, (name,))
+    return plain
+
+
+def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
+    """Return a document's terms as a (1, V) row, or raise if Milvus cannot hold them.
+
+    pymilvus packs such a row in four fifths of the time that it takes for a dict.
+
+    Args:
+        terms: {token id: weight}.
+        position: The text's position in the call, for messages.
+    Raises:
+        TypeError: `terms` is not a dict.
+        ValueError: Milvus cannot hold a term. The message names it.
+
+    Example:
+        >>> sparse_row({9: 0.5, 2: 1.0}, 0).toarray().shape
+        (1, 10)
+    """
+    if not isinstance(terms, Mapping):
+        raise TypeError(
+            f"the sparse vector of texts[{position}] must be a dict {{token id: weight}}, got {type(terms).__name__}. "
+            "Check the sparse embedding's embed_documents: to_dicts turns scipy rows into dicts."
+        )
+    try:
+        ids, weights = np.array([*terms]), np.array([*terms.values()])
+    except ValueError:  # lists of different lengths
+        raise _wrong_term(terms, position) from None
+    if not terms:
+        ids = np.empty(0, np.int64)
+    elif not _milvus_holds(ids, weights):
+        raise _wrong_term(terms, position)
+    row = (weights.astype(np.float32), ids.astype(np.int64), [0, len(terms)])
+    return csr_array(row, (1, int(ids.max(initial=0)) + 1))
+
+
+def _milvus_holds(ids: NDArray[Any], weights: NDArray[Any]) -> bool:
+    """Return whether these are n token ids, (n,), and n weights, (n,), that a sparse vector of Milvus can hold."""
+    if ids.ndim > 1 or weights.ndim > 1 or ids.dtype.kind not in "biu" or weights.dtype.kind not in "biuf":
+        return False
+    finite = (np.abs(weights.astype(np.float64)) <= _LARGEST_WEIGHT).all()
+    return bool(ids.min() >= 0 and ids.max() <= _LARGEST_TERM and finite)
+
+
+def _wrong_term(terms: Mapping[Any, Any], position: int) -> ValueError:
+    """Return an error that names the first term that Milvus cannot hold."""
+
+    def fits(value: object, number: type, least: float, largest: float) -> bool:
+        return isinstance(value, number) and bool(least <= value <= largest)  # type: ignore[operator]
+
+    wrong = [
+        (term, weight)
+        for term, weight in terms.items()
+        if not (fits(term, Integral, 0, _LARGEST_TERM) and fits(weight, Real, -_LARGEST_WEIGHT, _LARGEST_WEIGHT))
+    ]
+    return ValueError(
+        f"the sparse vector of texts[{position}] must have integers from 0 to {_LARGEST_TERM} as token ids, and finite "
+        f"float32 numbers as weights, got {wrong[0] if wrong else terms!r:.80}. Check the sparse embedding's "
+        "embed_documents."
+    )
+
+
+def _plain(value: Any, path: tuple[Any, ...]) -> Any:
+    """Return a copy of a value in plain JSON types, NumPy numbers among them; raise if JSON cannot hold the value."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item(), path)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as err:
+            raise ValueError(
+                f"{_place(path)} must be valid Unicode, got a lone surrogate. Replace it: "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            ) from err
+        return str.__str__(value)
+    if isinstance(value, int):
+        if value not in INT64:
+            raise ValueError(f"{_place(path)} must fit into 64 bits, got {value}. Make it a str.")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{_place(path)} must be a finite number, got {value}. Drop it, or use None.")
+        return float(value)
+    if isinstance(value, list):
+        return [_plain(item, (*path, index)) for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"the keys of {_place(path)} must be str, got {type(key).__name__} {key!r}. Convert it."
+                )
+            _plain(key, (*path, key))
+        return {str.__str__(key): _plain(item, (*path, key)) for key, item in value.items()}
+    raise TypeError(
+        f"{_place(path)} must be a value that JSON can hold (str, int, float, bool, None, list, dict), got "
+        f"{type(value).__name__} {value!r:.80}. Convert it to a str or a list."
+    )
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    name, *keys = path
+    return f"{name}" + "".join(f"[{key!r}]" for key in keys)
