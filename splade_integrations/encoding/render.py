@@ -125,7 +125,7 @@ def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterat
     Raises:
         OptionalDependencyError: rich is not installed.
     """
-    with require_extra("cli", module="Explanation.plot"):
+    with require_extra("cli", module="Printing an explanation with rich"):
         from rich import box
         from rich.table import Table
         from rich.text import Text

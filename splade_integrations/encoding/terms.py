@@ -20,7 +20,8 @@ class Place:
         word_start: Where the word begins, or None.
         word_end: Where the word ends, or None.
         share: The share of the weight that comes from this token. Under max pooling it is 1, because all the weight
-            comes from one token. Under sum pooling, this is the token with the largest share.
+            comes from one token. Under sum pooling, several tokens share the weight, and this place is that
+            of the token with the largest share.
     """
 
     token_index: int
@@ -64,5 +65,5 @@ class Term:
 
     @property
     def expansion(self) -> bool:
-        """Whether the term is an expansion of the query or the document, so that comparing tokens would not find it."""
+        """Whether the query or the document lacks the term, so that only the model's expansion makes it match."""
         return not (self.in_query and self.in_document)

@@ -40,8 +40,8 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
 class OpenVinoLayers(nn.Module):
     """Replaces an encoder of transformers on a CPU, and is called with the same arguments.
 
-    In int8, groups of a token's elements share a scale, and no two tokens share one. So other tokens do not affect how
-    a token is rounded. Everything between the int8 products is computed in bfloat16 if the processor supports it.
+    In int8, a token's numbers are divided into groups, and each group has its own scale. So other tokens do not affect
+    how a token is rounded. Everything between the int8 products is computed in bfloat16 if the processor supports it.
     OpenVINO uses as many threads as torch does at the time when the layers are made.
 
     Args:
@@ -59,7 +59,7 @@ class OpenVinoLayers(nn.Module):
             import openvino
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         if precision == "int8":
-            # The group size is the number of elements that share a scale: half of a token's hidden states. Compared
+            # The group size is the number of elements that share a scale: half of the hidden size. Compared
             # with one scale per token, this takes the same time and reduces rounding errors by a tenth. If the group
             # size is missing or not a multiple of 16, OpenVINO stores weights in int8 but multiplies in a wider type.
             widths = {linear.in_features for layer in layers for linear in (layer.intermediate, layer.output)}
