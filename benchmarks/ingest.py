@@ -193,7 +193,8 @@ def _insert(store: Any, encoder: SparseTextEncoder, texts: list[str], ids: list[
     fields = client.describe_collection(name)["fields"]
     by_type = {field["type"].name: field["name"] for field in fields}
     key = next(field["name"] for field in fields if field.get("is_primary"))
-    extra = {field["name"]: "" for field in fields if field["type"].name == "VARCHAR"}
+    empty = {"VARCHAR": "", "JSON": {}}
+    extra = {field["name"]: empty[field["type"].name] for field in fields if field["type"].name in empty}
     dense, sparse = MadeUpDense().embed_documents(texts), to_dicts(encoder.encode_documents(texts))
     rows = [
         {**extra, key: one, "text": text, by_type["FLOAT_VECTOR"]: vector, by_type["SPARSE_FLOAT_VECTOR"]: row}

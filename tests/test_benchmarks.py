@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from transformers import AutoTokenizer
 
 from benchmarks.contestants import best_batch_sizes, check_results, contest, headlines, largest_difference
+from benchmarks.ingest import MadeUpSparse, measure_time
 from benchmarks.measuring import Spread, interleave, ratio, spread, timed
 from benchmarks.peers import UnavailableError, in_this_process
 from benchmarks.workload import evenly_spaced, flops_per_token, made_up_queries, model_flops_per_token, token_lengths
@@ -125,3 +126,12 @@ def test_peers_agree_with_ours_each_in_a_process_of_its_own(model_folder):
         assert field.ours.call(torch.get_num_threads) == 1
         with pytest.raises(UnavailableError, match="its process ended"):
             field.ours.call(sys.exit)
+
+
+def test_documents_are_added_through_both_frameworks_and_by_hand():
+    """`benchmarks.ingest time` compares the two ways, so its insert by hand must fit the collections of our stores."""
+    results = measure_time(MadeUpSparse(), documents=5, repeats=1)
+    assert [(one["framework"], one["calls_of_the_encoder"]) for one in results] == [
+        ("LangChain", [5]),
+        ("LlamaIndex", [5]),
+    ]
