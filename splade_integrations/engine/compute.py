@@ -115,13 +115,13 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
     if precision == "int8" and not int8_products_pay(device):
         raise ValueError(
-            f"dtype int8 must run on a CPU with AVX2 or wider instructions, got {str(device)!r} without them. "
-            "Use dtype='bfloat16', or 'float16' on CUDA."
+            f"dtype='int8' must run on a CPU that has AVX2 or wider instructions, got device {str(device)!r}, which is "
+            "not such a CPU. Use dtype='bfloat16', or 'float16' on CUDA."
         )
     if precision == "int8" and backend == "openvino" and int8_weight_qmax() != QMAX_8BIT:
         raise ValueError(
-            "dtype int8 must run on a CPU with AVX-512's VNNI or AMX instructions for backend='openvino', got a "
-            "CPU without them, on which int8 may take as long as float32. Use backend='torch'."
+            "With backend='openvino', dtype='int8' must run on a CPU that has VNNI or AMX instructions. This CPU has "
+            "neither, and int8 could take as long as float32. Use backend='torch'."
         )
     if precision == "float16" and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")

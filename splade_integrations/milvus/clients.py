@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from threading import Lock, RLock
@@ -212,7 +213,9 @@ class AsyncClients:
 
 
 class Connection:
-    """A connection to a Milvus server or file: the clients, the engine, and the lock for writers.
+    """A connection to a Milvus server or file: the clients, the engine, and the locks.
+
+    A writer holds `lock`. Every call holds `turn`, which is the same lock on milvus-lite 2, and no lock elsewhere.
 
     Args:
         uri: A milvus-lite file or a server. Has no effect if `client` is given.
@@ -236,6 +239,8 @@ class Connection:
         self.client = open_client(**arguments) if client is None else client
         self.engine = _engine(self.client, "" if client is not None else uri)
         self.lock = _lock_of(client) if client is not None else write_lock(uri)
+        # milvus-lite 2 crashed when one thread searched while another wrote, so its readers take turns with writers.
+        self.turn = self.lock if self.engine is Engine.LITE2 else nullcontext()
         self._aclient = aclient
         # A client that the caller made does not say how to connect. Async methods then run sync methods in a thread.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None

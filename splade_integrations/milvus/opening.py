@@ -179,7 +179,8 @@ class Opening:
 
     def _do(self, method: str, **arguments: Any) -> Any:
         how = {"collection_name": self.name, "timeout": self._read_timeout(), **arguments}
-        return perform(self.client, Call(method, how), self.connection.uri)
+        with self.connection.turn:
+            return perform(self.client, Call(method, how), self.connection.uri)
 
     def _read_timeout(self, timeout: float | None = None) -> float:
         return timeout or self._timeout or READ_TIMEOUT

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from splade_integrations.milvus.filters import Filter
+from splade_integrations.milvus.filters import Engine, Filter
 from splade_integrations.milvus.opening import Opening, layout_of
 from splade_integrations.milvus.retries import aask, ask
 from splade_integrations.milvus.rows import Hit
@@ -117,10 +117,11 @@ class Reading(Opening):
         return self._reader() if self._fields is not None else await asyncio.to_thread(self._reader)
 
     def _ask(self, conversation: Conversation[T]) -> T:
-        return ask(self.client, self.name, conversation, self.connection.uri)
+        with self.connection.turn:
+            return ask(self.client, self.name, conversation, self.connection.uri)
 
     async def _aask(self, conversation: Conversation[T]) -> T:
         client = self.aclient
-        if client is None:
+        if client is None or self.engine is Engine.LITE2:  # a thread can wait for its turn, an event loop must not
             return await asyncio.to_thread(self._ask, conversation)
         return await aask(client, self.name, conversation, self.connection.uri)

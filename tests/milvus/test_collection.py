@@ -8,7 +8,7 @@ import gc
 import importlib.metadata
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -239,3 +239,19 @@ def test_threads_write_delete_and_search_at_once(collection):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert collection.count() == len(ROWS) + 8 * 5 * 5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_readers_wait_for_a_writer_only_on_milvus_lite_2(collection, asynchronous):
+    # milvus-lite 2 crashed when one thread searched while another wrote.
+    def read():
+        if asynchronous:
+            return asyncio.run(collection.asearch({"dense": [1.0, 0.0]}))
+        return collection.search({"dense": [1.0, 0.0]})
+
+    with ThreadPoolExecutor(1) as pool:
+        with collection.connection.lock:
+            reading = pool.submit(read)
+            done, _ = wait([reading], timeout=1 if LITE2 else 30)
+            assert bool(done) != LITE2
+        assert reading.result(30)[0].id == "a"
