@@ -73,6 +73,8 @@ def row_of(
             f"{name} must hold only values that JSON can hold, got a field that cannot be written: {err}. Set the "
             "field to None before adding the node."
         ) from err
+    # An empty field is read back as the class's default, which is empty, too. pymilvus takes longer for a longer text.
+    content = {key: value for key, value in content.items() if key in _RESOURCES or value not in (None, [], {})}
     for field in _RESOURCES:  # LlamaIndex's model_dump leaves out the bytes of these fields
         if (resource := getattr(node, field, None)) is not None and resource.data is not None:
             content[field]["data"] = resource.data.decode()

@@ -39,10 +39,15 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         Traceback (most recent call last):
         TypeError: metadatas[0]['path'] must be a value that JSON can hold (…), got set {1, 2}. …
     """
+    if isinstance(metadata, _Checked):
+        return metadata
     if not isinstance(metadata, Mapping):
         raise TypeError(f"{name} must be a dict, got {type(metadata).__name__}. Give {{}} if there is no metadata.")
-    plain: dict[str, Any] = _plain(metadata, (name,))
-    return plain
+    return _Checked(_plain(metadata, (name,)))
+
+
+class _Checked(dict[str, Any]):
+    """Metadata that has been checked. A face checks all documents before it writes, so each would be checked twice."""
 
 
 def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
