@@ -1,12 +1,13 @@
 """Clients for Milvus servers and for milvus-lite files.
 
-If a file cannot be opened, the error says why. Clients of one file take turns to write. Async clients are made anew for
-each event loop. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
+If a file cannot be opened, the error says why. Clients of one file take turns to write. Each event loop gets its own
+async client. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
 
 import asyncio
 import importlib.metadata
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -29,6 +30,8 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client", "write_lock"]
 
+# pymilvus 3 shares a connection between the clients of an address, unless it is told not to. (pymilvus 2 has aliases.)
+_DEDICATED = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
 _write_locks: dict[str, Any] = {}
 _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
 
@@ -57,10 +60,11 @@ def is_lite(uri: str) -> bool:
 
 
 def write_lock(uri: str) -> Any:
-    """Return the reentrant lock for writing to a milvus-lite file, or for creating collections on a server.
+    """Return the reentrant lock for writing to a milvus-lite file or to a server.
 
-    milvus-lite numbers its rows without a lock, and its flush fails during another write. Only one process can open a
-    file, so a lock inside that process is enough.
+    milvus-lite numbers rows without a lock of its own, so rows written by two threads could get the same number. Its
+    flush fails during another write. Only one process can open a file, so a lock inside that process is enough. On a
+    server, the lock keeps two threads of a process from creating the same collection.
     """
     key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
     return _write_locks.setdefault(key, RLock())
@@ -93,7 +97,7 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
 
     def __init__(self, **connection_args: Any) -> None:
         self.writing = write_lock(connection_args["uri"])
-        super().__init__(**connection_args)
+        super().__init__(**{**connection_args, **_DEDICATED})
 
     insert, upsert, delete, flush = map(_in_turn, ("insert", "upsert", "delete", "flush"))
     create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
@@ -121,51 +125,68 @@ def open_client(**connection_args: Any) -> MilvusClient:
         **connection_args: The arguments of `MilvusClient`: uri, token, db_name, …
     Raises:
         OSError: The milvus-lite file cannot be opened. The message says why.
-        TimeoutError: The server has not answered two attempts of 10 seconds each.
+        TimeoutError: The server has not answered two attempts to connect, of 10 seconds each.
     """
     uri = connection_args.get("uri", "")
-    if not uri or not is_lite(uri):
-        try:
-            return MilvusClient(**connection_args)
-        except MilvusException as err:
-            if "server unavailable" not in str(err):
-                raise
-        try:  # again: pymilvus 3 shares a connection between clients, and fails once if the server has closed it
-            return MilvusClient(**connection_args)
-        except MilvusException as err:
-            if "server unavailable" not in str(err):
-                raise
-            raise TimeoutError(
-                f"Milvus at {uri or 'http://localhost:19530'} must answer, got no answer. Check that the server runs "
-                "and can be reached, and that user and token are right."
-            ) from err
+    lite = bool(uri) and is_lite(uri)
     try:
-        return LiteClient(**connection_args)
+        return _connected(LiteClient if lite else MilvusClient, connection_args)
     except ConnectionConfigException as err:
-        path = Path(uri)
-        if path.suffix != ".db":
-            found = "another name"
-        elif not path.parent.is_dir():
-            found = "a folder that does not exist"
-        elif path.is_file():
-            found = "a file, but milvus-lite 3 keeps its database in a folder of that name"
-        elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
-            found = "a folder that is not writable"
-        else:
-            found = "a path that cannot be opened, most likely because another process has it open"
-        raise OSError(
-            f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, and not open in "
-            f"another process, got {found}. Name another path, end the other process, or share one Milvus server."
-        ) from err
+        if not lite:
+            raise
+        raise _cannot_open(uri) from err
+
+
+def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> MilvusClient:
+    """Return a connected client, and try again if that fails.
+
+    pymilvus 3 shares a connection between the clients of a server. If the server has closed it, the next attempt
+    succeeds. A milvus-lite database may get the port of one that was closed. gRPC then refuses to connect for about a
+    second, because it remembers that nobody answered there.
+    """
+    pauses = iter((0.0, 1.0, 2.0) if kind is LiteClient else (0.0,))
+    while True:
+        try:
+            return kind(**connection_args)
+        except MilvusException as err:
+            if "server unavailable" not in str(err):
+                raise
+            if (pause := next(pauses, None)) is None:
+                raise TimeoutError(
+                    f"Milvus at {connection_args.get('uri') or 'http://localhost:19530'} must answer, got no answer. "
+                    "Check that the server runs and can be reached, and that user and token are right."
+                ) from err
+            time.sleep(pause)
+
+
+def _cannot_open(uri: str) -> OSError:
+    """Return an error that says why a milvus-lite file cannot be opened."""
+    path = Path(uri)
+    if path.suffix != ".db":
+        found, advice = "a path with another ending", "Give a path that ends in .db"
+    elif not path.parent.is_dir():
+        found, advice = "a folder that does not exist", "Create the folder"
+    elif path.is_file():
+        found = "a file, but milvus-lite 3 keeps its database in a folder of that name"
+        advice = "Give another path, or move the file away"
+    elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
+        found, advice = "a folder that is not writable", "Give a path in a writable folder"
+    else:
+        found = "a path that cannot be opened, most likely because another process has it open"
+        advice = "End the other process, or use a Milvus server, which several processes can share"
+    return OSError(
+        f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, and not open in "
+        f"another process, got {found}. {advice}."
+    )
 
 
 class AsyncClients:
     """Makes one `AsyncMilvusClient` for each event loop.
 
     An async client works only in the loop in which it was made. pymilvus looks up connections by the memory address of
-    the loop. The next `asyncio.run` may make its loop at the same address. A call on the old connection then fails with
-    "Event loop is closed". So each loop gets a separate connection when it first asks for a client. When a new loop
-    asks, the connections of closed loops are dropped.
+    the loop. The next `asyncio.run` may make its loop at the same address, and would then get the closed loop's
+    connection, on which calls fail with "Event loop is closed". So this class opens a separate connection for each loop
+    that asks for a client. It drops the connections of closed loops when a new loop asks.
 
     Args:
         client: The sync client. If it is a `LiteClient`, the async clients write through it.
@@ -195,7 +216,7 @@ class AsyncClients:
         alias = f"splade-{uuid.uuid4().hex}"
         arguments = self._connection_args | {"alias": alias}
         if not importlib.metadata.version("pymilvus").startswith("2."):
-            arguments = self._connection_args | {"dedicated": True}  # pymilvus 3 has this instead of the alias
+            arguments = self._connection_args | {"dedicated": True}  # pymilvus 3 takes this instead of an alias
         if isinstance(self._client, LiteClient):
             return AsyncLiteClient(self._client, **arguments), alias
         return AsyncMilvusClient(**arguments), alias
@@ -207,7 +228,7 @@ class AsyncClients:
         """
         for loop in [loop for loop in self._clients if loop.is_closed()]:
             _, alias = self._clients.pop(loop)
-            # `remove_connection` cannot be used, because it closes the connection, which needs a running loop.
+            # pymilvus's `remove_connection` would also close the connection, but that needs the loop that is closed.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)
 
@@ -215,10 +236,11 @@ class AsyncClients:
 class Connection:
     """A connection to a Milvus server or file: the clients, the engine, and the locks.
 
-    A writer holds `lock`. Every call holds `turn`, which is the same lock on milvus-lite 2, and no lock elsewhere.
+    A call that writes holds `lock`. Every call holds `turn`, which is the same lock on milvus-lite 2. On other engines
+    `turn` does nothing.
 
     Args:
-        uri: A milvus-lite file or a server. Has no effect if `client` is given.
+        uri: A milvus-lite file or a server. If `client` is given, `uri` is used only in messages.
         connection_args: Further arguments of `MilvusClient`.
         client: A client to use instead of opening one.
         aclient: An async client to use instead of opening one for each event loop.
@@ -242,7 +264,8 @@ class Connection:
         # milvus-lite 2 crashed when one thread searched while another wrote, so its readers take turns with writers.
         self.turn = self.lock if self.engine is Engine.LITE2 else nullcontext()
         self._aclient = aclient
-        # A client that the caller made does not say how to connect. Async methods then run sync methods in a thread.
+        # A client that the caller made does not say how it connects, so no async client can be opened beside it. The
+        # async methods then run the sync methods in a thread.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None
 
     @property
@@ -263,7 +286,7 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return the engine. For a file, read the package's version, because milvus-lite 2 has no call that returns it."""
+    """Return the engine. For a file, ask Python for milvus-lite's version, because milvus-lite 2 cannot report it."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:

@@ -3,10 +3,12 @@
 import asyncio
 import importlib.metadata
 import json
+import socket
 import time
 
 import grpc
 import pytest
+from pymilvus.exceptions import MilvusException
 
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
@@ -167,3 +169,18 @@ def test_a_range_goes_to_a_full_server_for_every_side(full, proxy):
 def test_a_server_that_is_not_there_is_a_clear_error():
     with pytest.raises(TimeoutError, match=r"Milvus at http://127\.0\.0\.1:9 must answer, got no answer"):
         Connection("http://127.0.0.1:9", {"timeout": 0.5})
+
+
+def test_a_file_opens_though_its_port_belonged_to_a_closed_one(tmp_path, monkeypatch):
+    server, manager = (pytest.importorskip(f"milvus_lite.{name}") for name in ("adapter.grpc.server", "server_manager"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = server.start_server_in_thread
+    monkeypatch.setattr(server, "start_server_in_thread", lambda **how: start(**{**how, "port": port}))
+    first, second = str(tmp_path / "first.db"), str(tmp_path / "second.db")
+    closed = Connection(first).client
+    manager.server_manager_instance.release_server(first)
+    with pytest.raises((MilvusException, grpc.RpcError)):
+        closed.list_collections(timeout=1)
+    assert Connection(second).client.list_collections() == []
