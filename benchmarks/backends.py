@@ -1,9 +1,9 @@
 """Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, which this module exports.
 
-sentence-transformers loads both backends through optimum. Its releases need an older transformers (optimum-onnx 0.1.0:
-below 4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime with the model's inputs and returns the logits.
-The two classes here do this instead of optimum, with the same settings of the runtimes. Everything else is
-sentence-transformers' own code: tokenising, batching, pooling and the conversion to sparse rows.
+sentence-transformers loads both backends through optimum. Releases of optimum need an older transformers (optimum-onnx
+0.1.0: below 4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime, ONNX Runtime or OpenVINO, with the
+model's inputs and returns the logits. The two classes here do this instead, and set the runtimes up in the same way.
+Everything else is sentence-transformers' own code: tokenising, batching, pooling and the conversion to sparse rows.
 """
 
 import hashlib
@@ -43,12 +43,12 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
 
     Args:
         folder: The checkpoint.
-        fused: Compute attention, embeddings and normalisations with one operator each. Only the optimiser of ONNX
-            Runtime inserts these operators, as in sentence-transformers' `export_optimized_onnx_model`.
-        int8: Quantise with the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for this
-            processor. Weights have one scale per output channel. They are signed for "avx512_vnni". They are unsigned
-            for "avx2", because AVX2 adds pairs of products, and sums with signed weights would overflow. Activations
-            have one scale per batch, computed at run time.
+        fused: Whether attention, embeddings and normalisations are computed by one operator each. ONNX Runtime's
+            optimiser inserts these operators, as in sentence-transformers' `export_optimized_onnx_model`.
+        int8: Whether to quantise, with the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for
+            this processor. Weights have one scale per output channel. They are signed for "avx512_vnni". They are
+            unsigned for "avx2", because AVX2 adds pairs of products, and sums with signed weights would overflow.
+            Activations have one scale per batch, computed at run time.
     Returns:
         `model.onnx` in a folder below `CACHE` that also holds the tokenizer and the configuration.
     """
@@ -66,7 +66,7 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # ONNX's shape inference does not know the type that fused operators return.
+        # ONNX's shape inference does not know the type that fused operators return, so the quantiser must be told.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
         weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8
@@ -105,7 +105,7 @@ def _export(folder: str, target: Path) -> None:
 
 
 class OnnxModel(nn.Module):
-    """ONNX Runtime in place of a transformers model.
+    """Take the place of a transformers model in sentence-transformers, and compute with ONNX Runtime.
 
     Args:
         file: An exported masked LM.
@@ -132,7 +132,7 @@ class OnnxModel(nn.Module):
 
 
 class OpenVinoModel(nn.Module):
-    """OpenVINO in place of a transformers model.
+    """Take the place of a transformers model in sentence-transformers, and compute with OpenVINO.
 
     Args:
         file: An exported masked LM.

@@ -1,4 +1,7 @@
-"""Compare many async queries at once with one query at a time, and measure how dynamic batching delays a lone query.
+"""Measure how much faster many async queries at once are than one query at a time, and how long a lone query takes.
+
+Dynamic batching encodes async queries that wait at the same time in one call. A lone query gains nothing from it, so
+the benchmark also measures how much dynamic batching delays such a query.
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
@@ -26,7 +29,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Return the median seconds of all `texts` at once and one by one, and a lone query's median milliseconds."""
+    """Return the median seconds for all `texts`, at once and one by one, and a lone query's median milliseconds."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)
@@ -62,7 +65,8 @@ def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str,
 def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
     """Return the median milliseconds of a lone query: sync, async in a thread, and async with dynamic batching.
 
-    The three methods take turns in blocks of calls, because torch's threads keep spinning for a while after a call.
+    The three methods take turns in blocks of calls. After a call, torch's threads spin for a while, which can slow a
+    call of another method. In a block, most calls follow a call of the same method.
     """
     plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
@@ -82,7 +86,7 @@ def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, fl
                     await one(name, text)
 
     asyncio.run(all_blocks())
-    # The first two calls of each block are left out. They are slower, because the method has just changed.
+    # The first two calls of each block are left out, because they are slower: the method has just changed.
     kept = {name: [t for n, t in enumerate(values) if n % _BLOCK >= 2] for name, values in times.items()}
     return {name: 1000 * statistics.median(values) for name, values in kept.items()}
 

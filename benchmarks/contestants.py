@@ -1,7 +1,7 @@
 """Choose the encoders to compare, start each library in its own process, and compare their results and times.
 
-If a peer is not installed or cannot run, it is skipped, and the report gives the reason. `benchmarks/peers.py` sets up
-the peers.
+A peer is another library that encodes with SPLADE. `benchmarks/peers.py` sets up the peers. If a peer is not installed
+or cannot run, it is skipped, and the report gives the reason.
 """
 
 import argparse
@@ -60,7 +60,9 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
     """Add FOLDER, `--model`, `--max-length`, `--dtypes` and `--only`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
-        "--model", default="tiny", help="tiny (trained, 4.4 M), base (random BERT-base) or a folder (default: tiny)"
+        "--model",
+        default="tiny",
+        help="tiny (trained, small), base (BERT-base's size, random weights) or a folder (default: tiny)",
     )
     parser.add_argument(
         "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"
@@ -69,7 +71,7 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
         "--dtypes",
         nargs="+",
         default=list(SETTINGS),
-        help=f"our settings to run, from {', '.join(SETTINGS)} (default: all)",
+        help=f"settings of our encoder to run, from {', '.join(SETTINGS)} (default: all)",
     )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="run only the peers whose names contain one of these")
 
@@ -78,8 +80,8 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
 def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
     """Start all encoders on the checkpoint in `folder`, each library in its own process, and end them afterwards.
 
-    Each library then runs as its users run it. No other library can change its process-wide settings, or the state of
-    its memory allocator. That state changes torch's speed on a CPU by a quarter.
+    In its own process, a library runs as its users run it. No other library can change its process-wide settings, or
+    the state of its memory allocator. That state can change torch's speed on a CPU by a quarter.
 
     Args:
         folder: A BERT-like checkpoint.
@@ -104,7 +106,7 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 
 
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
-    """Return the contestants with the fastest batch size of each backend, and the seconds of all trials.
+    """Try the batch sizes of each backend. Return the contestants with the fastest one, and the seconds of the trials.
 
     A library's default batch size is kept without a trial, because the few texts of a trial do not fill such a batch.
     """
@@ -124,10 +126,10 @@ def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[lis
 
 
 def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str, float]:
-    """Return each encoder's largest weight difference from our float32 weights. This also warms up each encoder.
+    """Return each encoder's largest difference of a term weight from ours in float32. This also warms up each encoder.
 
     Raises:
-        SystemExit: The weights of an encoder that must be exact differ. Times are compared only if results are equal.
+        SystemExit: An encoder must give our float32 weights, but does not. Its times would not be comparable.
     """
     reference = found[0].rows(texts)
     differences = {contestant.name: largest_difference(contestant.rows(texts), reference) for contestant in found}
@@ -146,13 +148,14 @@ def largest_difference(found: csr_array, expected: csr_array) -> float:
 
 
 def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
-    """Return the peers' times divided by ours, for settings with equal results and for the fastest settings.
+    """Return peers' times divided by ours, for settings with equal results and for the fastest settings.
 
     Args:
         found: The contestants that were timed.
         seconds: For each contestant, its seconds in each round.
     Returns:
-        {question: {"ours": name, "theirs": name, "ratio": Spread}}. Questions that cannot be answered are left out.
+        {question: {"ours": name, "theirs": name, "ratio": Spread}}. In a question, "its" means sentence-transformers'.
+        A question is left out if no encoder of the kind that it asks for was timed.
     """
 
     def fastest(rivals: Iterable[Contestant]) -> str | None:

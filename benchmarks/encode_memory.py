@@ -22,7 +22,9 @@ _WORDS = ("folder", "file", "query", "search", "index", "model", "term", "weight
 def main() -> None:
     """Print the peak memory for each number of lines and each format. Each combination runs in a new process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=100_000, help="the largest number of lines (default: %(default)s)")
+    parser.add_argument(
+        "--lines", type=int, default=100_000, help="largest number of lines to encode (default: %(default)s)"
+    )
     parser.add_argument(
         "--model", default=splade_model_path(), help="SPLADE checkpoint (default: the demo's small model)"
     )

@@ -1,11 +1,11 @@
-"""Check the Triton head, then measure how near the head, the encoder and a peer come to a GPU's peak.
+"""Check the Triton head, and measure what share of a GPU's peak the head, the encoder and a peer reach.
 
     python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
 
-The model is a BERT-base with random weights and its head, in 16 bits. The texts are FOLDER's documents of 128 tokens or
-more, cut at 128 tokens. The peak is the FLOP/s of 8192 x 8192 x 8192 products. It is measured in the same rounds,
-because a GPU's clock depends on its load. Shares of the peak count the operations for real tokens, not for padding, and
-count the full head.
+The model has BERT-base's size and random weights, in 16 bits. Its head computes the term weights from the hidden
+states, here in a Triton kernel. The texts are FOLDER's documents of 128 tokens or more, cut at 128 tokens. The peak is
+the FLOP/s of products of two 8192 x 8192 matrices. It is measured in the same rounds, because a GPU's clock depends on
+its load. A share of the peak counts the operations for real tokens, not those for padding.
 
 The peer is sentence-transformers. It is tried with several number types, batch sizes and chunk sizes, with and without
 torch.compile, and with flash attention if that is installed. Only its fastest settings take part in the rounds.
@@ -62,7 +62,8 @@ _CHUNK_SIZES = (None, 32)
 _TRIAL_TEXTS = 1024
 _FINALISTS = 3
 _PEER = "sentence-transformers"
-# Rounding in twelve layers changes the weights of 16-bit models. A larger difference would mean that two models differ.
+# In 16 bits, rounding in twelve layers may change a term weight by this much. With a larger difference, the peer would
+# not compute the same model.
 _LARGEST_DIFFERENCE = 0.1
 
 
@@ -77,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"question": "a GPU's limit", "gpu": torch.cuda.get_device_name()}
     report["differences"] = check_head()
     print(
-        "The Triton head's weights differ from the plain head's by at most "
-        f"{max(report['differences'].values()):.1e} of the largest weight."
+        "The Triton head's term weights differ from the plain head's by at most "
+        f"{max(report['differences'].values()):.1e} of the largest term weight."
     )
     report["head"] = measure_head(options.rounds)
     _print_head(report["head"])
@@ -91,17 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_head() -> dict[str, float]:
-    """Return the Triton head's largest difference from the plain head in float32, as a share of the largest weight.
+    """Return the Triton head's largest differences from the plain head in float32, as shares of its largest weight.
 
     Raises:
-        SystemExit: This machine does not use the Triton head (a warning says why), or the heads differ on texts of
-            unequal length.
+        SystemExit: The Triton head does not run on this machine, or the two heads differ.
     """
     differences = {}
     for dtype, lengths in itertools.product(_DTYPES, _RAGGED):
         hidden, weight = _random_states(lengths, dtype)
         if not TritonHead.suits(weight):
-            raise SystemExit(f"the Triton head must run in {dtype}, got the plain one. See the warning.")
+            raise SystemExit(
+                f"the Triton head must run in {dtype}, but does not. If a GPU supports it, the package logs a warning "
+                "that says why. To see the warning, take quiet() out of benchmarks.gpu.main."
+            )
         counts = torch.tensor(lengths, device="cuda")
         with exact_float32(hidden.device):
             found = TritonHead(Decoder(weight))(hidden, counts)
@@ -109,14 +112,15 @@ def check_head() -> dict[str, float]:
         difference = ((found - expected).abs().amax() / expected.amax()).item()
         if not difference < 1e-4:
             raise SystemExit(
-                f"the Triton head must equal the plain one, got {difference:.1e} in {dtype} for {lengths}."
+                f"the Triton head must equal the plain one, got a difference of {difference:.1e} in {dtype} for texts "
+                f"of {lengths} tokens. Mend the kernel before you measure its speed."
             )
         differences[f"{dtype}, {len(lengths)} texts of up to {max(lengths)}"] = difference
     return differences
 
 
 def peak_product(dtype: torch.dtype) -> Callable[[], None]:
-    """Return a call that multiplies two matrices of 8192 x 8192 repeatedly, for some tenths of a second."""
+    """Return a function that multiplies two 8192 x 8192 matrices repeatedly, for some tenths of a second."""
     left, right = (torch.randn(_PEAK_SIDE, _PEAK_SIDE, device="cuda", dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
 
@@ -125,7 +129,7 @@ def peak_product(dtype: torch.dtype) -> Callable[[], None]:
 
 @torch.inference_mode()
 def measure_head(rounds: int) -> dict[str, Any]:
-    """Return the seconds and peak bytes of each head and of the bare matrix product.
+    """Return the seconds and peak bytes of each head, and of the matrix product that every head contains.
 
     The input is 32 texts of 128 tokens in float16.
     """
@@ -182,10 +186,11 @@ def measure_encoders(folder: str, documents: Sequence[str], number: int, rounds:
 def _try_peers(
     folder: str, texts: list[str], expected: csr_array
 ) -> tuple[dict[str, float], dict[str, str], dict[str, Callable[[], object]]]:
-    """Return the trials of sentence-transformers, its settings that do not run, and the calls of its fastest settings.
+    """Try the settings of sentence-transformers on some of the texts.
 
-    A trial is the seconds of one setting for some of the texts. A call encodes all texts with one setting. There are
-    calls for several settings, because a short trial may not find the fastest setting.
+    Returns:
+        {setting: its seconds}, {setting that does not run: reason}, and {fast setting: function that encodes all
+        texts}. The last has several settings, because a short trial may not find the fastest one.
     """
     trials: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -240,7 +245,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return hidden states (B, L, H) and a decoder's weight (V, H). Unmasked padding would win every maximum."""
+    """Return hidden states (B, L, H) and a decoder's weight (V, H). Padding is so large that a missing mask shows."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):
@@ -250,7 +255,7 @@ def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, 
 
 
 def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
-    """Return a function that queues this many calls one after another and waits for all of them."""
+    """Return a function that makes `times` calls and then waits until the GPU has finished all of them."""
 
     def calling() -> None:
         for _ in range(times):

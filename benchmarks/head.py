@@ -1,14 +1,17 @@
-"""Measure the time and memory of the vocabulary head: with two passes, with plain tiles, and with all logits in memory.
+"""Measure the time and memory of the vocabulary head, which computes term weights from hidden states, in three forms.
 
     python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
 
-All heads get the same hidden states. They are made from FOLDER's documents, cut at 256 tokens, in the encoder's own
-batches. There is one table for the trained tiny model and one for a random BERT-base. A table shows:
+The three forms are the head with two passes, the plain head, which computes tile by tile, and a head that holds all
+logits in memory. All of them get the same hidden states. These are made from FOLDER's documents, cut at 256 tokens, in
+the encoder's own batches. There is one table for the trained tiny model and one for a random BERT-base. A table shows:
 
 - the time
-- the memory that is added at the peak
-- the share of the float32 matrix-product peak
-- how many candidate terms the two-pass head computes per active term
+- the memory that the head adds at its peak
+- the share of the peak rate of float32 matrix products
+
+Below it are the active terms, whose weight is above 0, and the candidates. The two-pass head's first pass rules out
+terms that cannot be active. The candidates are the other terms, which the second pass computes.
 """
 
 import argparse
@@ -90,10 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def measure_head(folder: str, texts: list[str], max_length: int, rounds: int) -> dict[str, Any]:
-    """Measure the three heads on a checkpoint's hidden states: time, memory, shares of the peak, and candidates."""
+    """Measure the three heads on a checkpoint's hidden states: time, memory, share of the peak, and candidates."""
     loaded = load_masked_lm(Repository(folder), "", resolve_compute("cpu"))
     if loaded.decoder is None:
-        raise ValueError(f"{folder} must have a head that ends in a linear decoder, got one that does not. Use a BERT.")
+        raise ValueError(f"{folder} must have a head that ends in a linear decoder, but has none. Use a BERT.")
     weight, bias, _ = loaded.decoder
     batches = list(_hidden_states(loaded, folder, texts, max_length))
     two_pass = TwoPassHead(loaded.decoder)

@@ -4,14 +4,15 @@
     python -m benchmarks.ingest time [--documents 1000] [--model MODEL]
 
 `memory` compares the peak memory of two processes: one adds 1 000 documents, and the other adds many. It measures each
-framework's hybrid store. It also measures `MilvusClient` without a framework, because milvus-lite itself keeps the
-stored rows in the memory of the process. `--uri` names a server, whose memory is not included (`milvus-lite server
---data-dir FOLDER` starts a server). Rows are random (120 terms of 30522, 384 dense dimensions), so no model's memory is
-included.
+framework's hybrid store. milvus-lite itself keeps the stored rows in the memory of the process. To show how much of the
+growth comes from milvus-lite, the command also measures `MilvusClient` without a framework. With `--uri`, the rows go
+to a server, whose memory is not included (`milvus-lite server --data-dir FOLDER` starts a server). Rows are random (120
+terms of 30522, 384 dense dimensions), so no model's memory is included.
 
 `time` compares two ways of adding documents to an existing collection. One adds them through a framework. The other
-encodes the same texts in one call and inserts them through `MilvusClient`. The command also prints how many texts each
-call of the encoder had, and the longest stalls of the event loop during an async add.
+encodes the same texts in one call and inserts them through `MilvusClient`. For each framework, the command also prints
+how many texts the framework passed to the encoder in each call, and the longest stalls of the event loop during an
+async add.
 """
 
 import argparse
@@ -48,7 +49,7 @@ __all__ = ["main", "measure_memory", "measure_time"]
 _DIM, _TERMS, _VOCABULARY = 384, 120, 30_522
 _FRAMEWORKS = ("LangChain", "LlamaIndex")
 _BY_HAND = "MilvusClient"
-_NODES_AT_ONCE = 2048  # as many as VectorStoreIndex passes at once
+_NODES_AT_ONCE = 2048  # as many as LlamaIndex's VectorStoreIndex passes to a store at once
 _ROWS_AT_ONCE = 100
 
 
@@ -67,7 +68,7 @@ class MadeUpDense(Embeddings):
 
 
 class MadeUpSparse:
-    """Encode texts as random rows with as many terms as SPLADE gives."""
+    """Encode texts as random rows with about as many terms as SPLADE's."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode texts. (len(texts), 30522)."""
@@ -147,7 +148,7 @@ def _peak(framework: str, documents: int, uri: str | None) -> float:
 
 
 def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
-    """Return each framework's median seconds, the encoder's calls, and the event loop's longest stalls."""
+    """Return, for each framework, the median seconds, the texts per call of the encoder, and the longest stalls."""
     texts = list(_texts(documents))
     ids = [str(number) for number in range(documents)]
     nodes = _nodes(texts)
@@ -232,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("what", choices=["memory", "time"], help="what to measure")
     parser.add_argument("--documents", type=int, help="number of documents (default: 50000 for memory, 1000 for time)")
-    parser.add_argument("--uri", help="a server, for `memory` (default: a milvus-lite file)")
+    parser.add_argument("--uri", help="Milvus server, for `memory` (default: a milvus-lite file)")
     parser.add_argument("--model", help="SPLADE checkpoint, for `time` (default: the demo's small model)")
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats, for `time` (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")

@@ -1,10 +1,10 @@
-"""Measure how long one short query takes, for this encoder and its peers.
+"""Measure how long our encoder and its peers, other libraries with SPLADE encoders, take for one short query.
 
     python -m benchmarks.latency FOLDER [--model tiny|base] [--query TEXT] [--only NAME …] [--json OUT]
 
 The query is FOLDER's query of median length. In a round, each encoder is called several times in a row, as in a server.
-The round's figure is the median of these calls. The table shows the median, the smallest and the largest figure of the
-rounds.
+The encoder's figure for the round is the median time of these calls. Over all rounds, the table shows the median, the
+smallest and the largest figure.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="latency", description="Measure the time of one short query, for this encoder and its peers."
+        prog="latency", description="Measure the time of one short query, for our encoder and its peers."
     )
     add_contestant_options(parser)
     parser.add_argument(

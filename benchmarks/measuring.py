@@ -1,8 +1,8 @@
 """Measure in interleaved rounds, report medians with their spread, and measure the machine's peak rate.
 
-Nothing here depends on models or peers. A contestant is a function that measures itself and returns the seconds. A
-round calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians,
-and its spread is the smallest and the largest ratio within one round.
+Nothing here depends on an encoder. A contestant is a function that measures itself and returns the seconds. A round
+calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians. Its
+spread runs from the smallest to the largest ratio within one round.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def interleave(
     *,
     before_round: Callable[[str], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Return the seconds of each contestant in each round: A B C, A B C, ….
+    """Call the contestants in turn, A B C, A B C, …, and return the seconds of each contestant in each round.
 
     Args:
         contestants: Calls that return their seconds. `timed` makes such calls.
@@ -129,7 +129,7 @@ def interleave(
 
 
 def timed(call: Callable[[], object], calls: int = 1) -> Callable[[], float]:
-    """Return a function that makes this many calls in a row and returns their median seconds.
+    """Return a function that calls `call` this many times in a row and returns the median seconds.
 
     Example:
         >>> timed(lambda: "slow", calls=3)() < 1
@@ -155,7 +155,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
     product: Callable[[], Tensor] = partial(torch.mm, left, right.T)
     if dtype == torch.int8:
         product = partial(torch._int_mm, left, right.T)
-        if int8_weight_qmax() == QMAX_7BIT:  # `_int_mm` is slow on processors of this kind
+        if int8_weight_qmax() == QMAX_7BIT:  # without VNNI and AMX, `_int_mm` is slow
             product = partial(
                 multiply_int8, left.to(torch.uint8), 0, pack_int8(right), torch.ones(columns, dtype=torch.float32)
             )
@@ -168,7 +168,7 @@ def _product_rate(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, processor, threads and load, which a reader needs to judge a figure."""
+    """Return the versions, the processor, the threads and the load. A reader needs these to judge a figure."""
     versions = {}
     for name in _PACKAGES:
         try:

@@ -1,13 +1,13 @@
-"""Measure how much memory streaming long texts takes, in addition to a warmed-up encoder. Each run is a new process.
+"""Measure how much memory a stream of long texts adds to that of a warmed-up encoder. Each run is a new process.
 
     python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
     python -m benchmarks.memory FOLDER --mixed [--runs …]
 
-A run is MODEL:TEXTS, a model and a number of texts. Its process encodes the texts, of 512 tokens each, with
-`stream_documents`. A generator makes the texts from FOLDER's documents. Each block of rows is dropped when the next
-block comes. With --mixed, the texts are FOLDER's documents at their real lengths, repeated and cut at 512 tokens,
-because an allocator keeps more memory after texts of many lengths. First, a few long texts warm up the encoder. Then
-the peak of resident memory is reset, and the table shows how far the peak rises. The command reads /proc, so it needs
+A run is MODEL:TEXTS, a model and a number of texts. First, a few long texts warm up the encoder. Then the peak of
+resident memory is reset, and `stream_documents` encodes the texts of the run, of 512 tokens each. A generator makes
+them from FOLDER's documents. Each block of rows is dropped when the next block comes. The table shows how far the peak
+rises. With --mixed, the texts are FOLDER's documents at their real lengths, repeated and cut at 512 tokens. This is the
+harder case, because an allocator keeps more memory after texts of many lengths. The command reads /proc, so it needs
 Linux.
 """
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe_environment())
     dataset = load_dataset(options.folder)
     for model in {_parsed(run)[0] for run in options.runs}:
-        model_path(model, dataset)  # makes a missing model now, because a run must not include that memory
+        model_path(model, dataset)  # makes a missing model now, not in a run, whose memory it would add to
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
     header = ["model", "texts", "MiB added at peak", "MiB after warming up", "int8 head MiB", "texts/s"]
     rows = [
@@ -68,20 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print("\n" + format_table(header, rows))
     texts = f"texts of {'up to ' * options.mixed}{_MAX_LENGTH} tokens"
-    print(f"\n{options.dtype}; {texts}. The memory after warming up includes the weights and the head's int8 copy.")
+    print(
+        f"\n{options.dtype}; {texts}. The memory after warming up includes the model's weights. It also includes the "
+        "int8 copy of the decoder that the two-pass head keeps (the column int8 head MiB)."
+    )
     write_json(options.json, {"question": "memory of a stream", "dtype": options.dtype, "runs": runs})
     return 0
 
 
 def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool) -> dict[str, Any]:
-    """Return the bytes that streaming `texts` texts adds to a warmed-up encoder, and the conditions of the run."""
+    """Return the bytes that a stream of `texts` texts adds to a warmed-up encoder, and the conditions of the run."""
     quiet()
     dataset = load_dataset(folder)
     encoder = our_encoder(model_path(model, dataset), dtype, _MAX_LENGTH)
     warming = list(islice(long_texts(dataset.documents), _WARMING_TEXTS))
     lengths = token_lengths(model_path(model, dataset), warming, _MAX_LENGTH)
     if min(lengths) != _MAX_LENGTH:
-        raise ValueError(f"texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a dataset in English.")
+        raise ValueError(
+            f"the long texts must have {_MAX_LENGTH} tokens, got {min(lengths)}. Use a dataset in English."
+        )
     for _ in encoder.stream_documents(warming):
         pass
     memory = PeakMemory()
@@ -108,7 +113,7 @@ def measure_stream(folder: str, model: str, texts: int, dtype: str, mixed: bool)
 
 
 def long_texts(documents: Sequence[str]) -> Iterator[str]:
-    """Yield endless texts of more than 512 tokens. Each text starts with its number and continues with documents.
+    """Yield texts of more than 512 tokens, without end. Each starts with its number and continues with documents.
 
     Example:
         >>> next(long_texts(["a dog", "", "two cats"]))[:17]
@@ -146,7 +151,7 @@ def _parsed(run: str) -> tuple[str, int]:
 
 
 def _run(argument: str) -> str:
-    model, texts = _parsed(argument)  # argparse turns its ValueError into a message
+    model, texts = _parsed(argument)  # argparse turns a ValueError into a message
     if not model or texts < 1:
         raise ValueError(argument)
     return argument

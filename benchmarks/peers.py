@@ -1,6 +1,7 @@
-"""Set up our encoder in each dtype and backend, and set up its peers with the same weights.
+"""Set up our encoder in each dtype and backend, and set up its peers with the same model.
 
-`benchmarks/backends.py` has the backends of sentence-transformers that need exported files.
+The peers are other libraries that encode with SPLADE. `benchmarks/backends.py` has the backends of
+sentence-transformers that need exported files.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from splade_integrations import OptionalDependencyError, SpladeEncoder
 
 __all__ = ["PEERS", "SETTINGS", "Contestant", "UnavailableError", "in_this_process", "our_encoder", "set_up"]
 
-# Our settings. Each is a dtype. If the backend is not torch, the backend's name comes first.
+# The settings of our encoder: a dtype for torch, or another backend's name and a dtype.
 SETTINGS = ("float32", "bfloat16", "int8", "openvino-float32", "openvino-bfloat16", "openvino-int8")
 _BATCH_SIZES = (1, 4, 8)
-_DEFAULT_BATCH_SIZE = 32  # of sentence-transformers, milvus-model and yasem
-_FASTEMBED_TERMS = 30522  # the vocabulary size of the model whose name is given to fastembed
-# Each measurement waits this long first, because the previous contestant's threads spin for a while before they sleep.
+_DEFAULT_BATCH_SIZE = 32  # the default of sentence-transformers, milvus-model and yasem
+_FASTEMBED_TERMS = 30522  # the vocabulary size of the model that `_fastembed` names
+# Each measurement starts with this wait, because the previous contestant's threads spin for a while and could slow it.
 _SETTLING_SECONDS = 0.05
 
 
@@ -44,10 +45,10 @@ class Contestant:
         dtype: The number type of its computation: "float32", "bfloat16", "int8", or "" if its runtime decides.
         seconds: A function of texts and a number of calls. It makes this number of calls with the texts, and returns
             the median seconds of a call.
-        rows: A function of texts that returns their weights. It is not timed.
-        exact: Whether its weights must equal the weights of our encoder in float32.
-        keep: Whether it takes part in the rounds even if another batch size is faster, because it is the library's
-            default.
+        rows: A function of texts that returns their term weights. It is not timed.
+        exact: Whether its term weights must equal those of our encoder in float32.
+        keep: Whether it takes part in the rounds even if another batch size is faster. This is so for a library's
+            default batch size.
     """
 
     name: str
@@ -208,8 +209,8 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
     """Yield milvus-model. It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place.
 
-    milvus-model takes the maximum without masking padding, so its weights depend on the batch. Its results are never
-    exact.
+    milvus-model takes the maximum over tokens and padding, so the weights of a text depend on the other texts in its
+    batch. Therefore its results do not count as exact.
     """
     from transformers import PreTrainedTokenizerBase
 
@@ -240,7 +241,7 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield fastembed's SPLADE class with our exported file. It reads any folder with the layout of its own model."""
+    """Yield fastembed's SPLADE class. It takes our exported file, whose folder has the layout of fastembed's model."""
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(

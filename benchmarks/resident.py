@@ -9,7 +9,9 @@ __all__ = ["PeakMemory"]
 
 
 class PeakMemory:
-    """Measure the peak from now on. First, freed memory is given back to the system, so that it cannot hide growth.
+    """Measure the peak from now on. First, freed memory is given back to the system.
+
+    Otherwise later growth could take place in the freed memory, and the peak would not show it.
 
     Raises:
         OSError: The system is not Linux, or /proc does not let a process reset its peak.
@@ -17,14 +19,14 @@ class PeakMemory:
 
     def __init__(self) -> None:
         gc.collect()
-        # Only glibc has this call. With another C library, freed memory counts as resident at the start.
+        # Only glibc has malloc_trim. With another C library, freed memory counts as resident at the start.
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError as err:
             raise OSError(
-                f"/proc/self/clear_refs must be writable to reset peak memory, got: {err}. Use Linux."
+                f"/proc/self/clear_refs must be writable, because writing to it resets the peak; got: {err}. Use Linux."
             ) from err
         self.start = _status("VmRSS")
 

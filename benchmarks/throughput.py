@@ -1,12 +1,13 @@
-"""Measure texts per second, for this encoder and its peers on the same weights and texts.
+"""Measure how many texts per second our encoder and its peers encode, with the same model and the same texts.
 
     python -m benchmarks.throughput FOLDER [--model tiny|base] [--short] [--texts N] [--only NAME …] [--json OUT]
 
 FOLDER is a dataset in BEIR layout. The texts are an evenly spaced selection of its documents, at their real lengths,
-cut at 256 tokens. With --short, the texts are its queries. First, each peer tries its batch sizes on some of the texts.
-The fastest batch size takes part in the rounds, and so does the library's default. In a round, each contestant in turn
-encodes all texts. A contestant's time ends when it returns its result, which is a csr_array for our encoder. Results
-are checked before times are compared. Each library runs in its own process.
+cut at 256 tokens. With --short, the texts are its queries. The peers are other libraries with SPLADE encoders. First,
+each peer tries its batch sizes on some of the texts. The fastest batch size takes part in the rounds, and so does the
+library's default. A contestant is one library at one setting. In a round, each contestant in turn encodes all texts. A
+contestant's time ends when it returns its result, which is a csr_array for our encoder. Results are checked before
+times are compared. Each library runs in its own process.
 """
 
 import argparse
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="throughput", description="Measure texts per second, for this encoder and its peers."
+        prog="throughput", description="Measure texts per second, for our encoder and its peers."
     )
     add_contestant_options(parser)
     parser.add_argument("--short", action="store_true", help="encode the dataset's queries instead of its documents")
@@ -141,7 +142,7 @@ def _describe(options: argparse.Namespace, texts: list[str], lengths: list[int],
 def _report(
     found: list[Contestant], seconds: dict[str, list[float]], differences: dict[str, float], texts: int
 ) -> dict[str, Any]:
-    """Return the texts/s of each contestant, and for each of our settings how many times as fast as each peer it is."""
+    """Return the texts/s of each contestant, and the ratios of each peer's time to the time of each of our settings."""
     ours = [peer for peer in found if peer.name.startswith("ours")]
     return {
         "texts_per_second": {name: spread(texts / second for second in values) for name, values in seconds.items()},
@@ -162,11 +163,12 @@ def _print(report: dict[str, Any], shares: dict[str, dict[str, Spread]], rates: 
     ]
     print("\n" + format_table(header, rows))
     print("\nMedians of the rounds (smallest–largest). Ratios compare medians (smallest–largest within one round).")
-    print("Weight diff: the largest difference from our weights in float32.\n")
+    print("Weight diff: the largest difference of a term weight from ours in float32.\n")
     peaks = ", ".join(f"{name} {spread(values).median / 1e9:.0f}" for name, values in rates.items())
     print(
         f"Peak of plain matrix products in our process, GFLOP/s: {peaks}. The table shows which share of the peak each "
-        "encoder reaches from texts to rows. It counts real tokens and the full head."
+        "encoder reaches from texts to rows. A share counts the operations for real tokens, not those for padding. It "
+        "counts the full head, even if an encoder skips part of it."
     )
     columns = [peak for peak in rates if any(peak in share for share in shares.values())]
     table = [[name, *(str(share.get(peak, "")) for peak in columns)] for name, share in shares.items()]

@@ -1,4 +1,4 @@
-"""Run a library in its own process, and let that process encode on request."""
+"""Run a library in its own process, which encodes on request."""
 
 import argparse
 import multiprocessing
@@ -15,13 +15,13 @@ from benchmarks.workload import quiet
 
 __all__ = ["Worker"]
 
-_ENDED = "its process ended. The output above says why."
+_ENDED = "its process ended. If it failed, the output above says why."
 # A process that has not ended by itself after this time is killed.
 _PATIENCE_SECONDS = 10
 
 
 class Worker:
-    """Hold one library's contestants in a process that runs until `close`.
+    """Start a process that holds one library's contestants until `close`.
 
     Args:
         name: As in `set_up`.

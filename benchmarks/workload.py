@@ -1,4 +1,4 @@
-"""Provide the texts and models of the benchmarks, and count the arithmetic of a token."""
+"""Provide the texts and models of the benchmarks, and count the arithmetic operations per token."""
 
 import logging
 import random
@@ -81,13 +81,13 @@ def random_bert_base(name: str, texts: Sequence[str]) -> Path:
 
     The checkpoint is good for measuring time and memory. It says nothing about quality, because its weights are random.
     It also differs from a trained model in two ways that can affect a figure. First, its active terms are nearly the
-    same for every text, and its logits lie close to the threshold. So the two-pass head's bound leaves more terms
-    undecided (benchmarks/head.py prints their number). Second, its weights have no outliers, so rounding to 8 bits
-    causes other errors than in a trained model.
+    same for every text, and its logits lie close to 0, above which a term is active. So the first pass of the two-pass
+    head decides fewer terms (benchmarks/head.py prints how many are left). Second, its weights have no outliers, so
+    rounding to 8 bits causes other errors than in a trained model.
 
     Args:
         name: The name of `texts`, which becomes part of the folder's name below `CACHE`.
-        texts: Typical texts. 40 of them are used.
+        texts: Typical texts. 40 of them are used to shift the bias.
     """
     folder = CACHE / f"random-bert-base-{name}"
     complete = folder / "complete"

@@ -2,9 +2,9 @@
 
     python -m checks.explanations FOLDER [--pairs 200]
 
-FOLDER is a dataset in BEIR layout. The check takes the dataset's first queries, and stores the documents that are
-judged for these queries in Milvus. A pair is a query and its first hit. The logits are computed with plain
-transformers. The exit status is 1 if a difference is larger than 1e-4.
+FOLDER is a dataset in BEIR layout. The check takes the dataset's first queries, and stores in Milvus the documents that
+are judged for one of these queries. A pair is a query and its first hit. The logits are computed with
+transformers, without this package. The exit status is 1 if a difference is larger than 1e-4.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Differences:
 
     Args:
         documents: The number of documents in Milvus.
-        pairs: The number of pairs.
+        pairs: The number of pairs of a query and its first hit.
         terms: The number of terms that a query and its document share, summed over all pairs.
         expansions: The number of shared terms that the document does not contain.
         from_milvus: The largest difference between the sum of an explanation's contributions and Milvus's score.
@@ -114,7 +114,7 @@ def compare(dataset: Dataset, pairs: int) -> Differences:
 
 
 class _PlainLogits:
-    """Compute the logits of a text with plain transformers. (L, V)."""
+    """Compute the logits of a text with transformers alone. (L, V)."""
 
     def __init__(self) -> None:
         self._model: Any = AutoModelForMaskedLM.from_pretrained(splade_model_path(), dtype=torch.float32)

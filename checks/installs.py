@@ -2,10 +2,10 @@
 
     python -m checks.installs [EXTRA …]
 
-Each environment also gets the packages that the README's example for the extra installs. Only torch's version is
-pinned, to make pip take the CPU build. Then the check tests the version bounds in pyproject.toml: pip must refuse
-combinations of versions that are known to break. The check uses only the standard library, because it runs before
-anything is installed. It downloads some 300 MB and takes minutes.
+The README has an example for each framework, which installs further packages. Each environment gets these, too. Only
+torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse combinations of
+versions that are known to break. The check uses only the standard library, because it runs before anything is
+installed. It takes minutes and downloads some 300 MB, or more if pip takes a CUDA build of torch.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
-# The packages that the README's examples also install, for their dense models.
+# The further packages that the README's examples install, for their dense models.
 RECIPES = {
     "langchain": ("langchain-huggingface", "sentence-transformers"),
     "llama-index": ("llama-index-embeddings-huggingface",),
 }
 SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
-# Each row is an extra, and versions that pip must refuse to install with it.
+# Each row is an extra, and the versions that pip must refuse to install together with it.
 UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
@@ -35,7 +35,7 @@ UNRESOLVABLE = (
     ("llama-index", "pymilvus==3.0.2"),
     ("langchain,llama-index", "pymilvus==2.6.17"),
 )
-# This search needs no model, because it only checks that the packages work together.
+# This search only checks that the packages work together. So it needs no model, and encodes texts by made-up rules.
 SEARCH = """
 import importlib.metadata, sys, tempfile
 import numpy as np
@@ -79,7 +79,7 @@ print(", ".join(found), "found it")
 
 
 def main(extras: list[str]) -> int:
-    """Check each extra and all bounds, and return the exit status."""
+    """Check each extra and all version bounds, and return the exit status."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, extra in enumerate(extras):

@@ -1,4 +1,4 @@
-"""Print the path of a text through the package: the modules whose functions run when a LangChain adapter embeds texts.
+"""Print the path of a text through the package: the modules whose functions run when our LangChain adapter embeds it.
 
     python -m checks.path [--verbose]
 
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def way(embedding: SpladeSparseEmbedding) -> list[tuple[str, str]]:
-    """Return the module and name of each function of the package that embedding two texts calls, in order."""
+    """Embed two texts. Return the module and name of each of the package's functions that was called, in order."""
     calls: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:

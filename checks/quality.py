@@ -3,10 +3,10 @@
     python -m checks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
     python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
-Search is exact, by inner products in float64. On SciFact, nDCG@10 of the tiny model must be .6436 ± .002 in float32.
-Otherwise the exit status is 1. The weights of other dtypes are compared with the float32 weights, term by term. "Top
-terms changed" is the share of a document's ten heaviest terms in float32 that are not among its ten heaviest terms in
-the other dtype.
+The tiny model is the demo's. Search is exact, by inner products in float64. On SciFact, nDCG@10 of the tiny model must
+be .6436 ± .002 in float32. Otherwise the exit status is 1. The term weights in other dtypes are compared with the
+weights in float32. In the output, "top terms changed" compares the ten heaviest terms of a document in both dtypes. It
+is the share of the float32 terms that are missing in the other dtype.
 """
 
 import argparse
@@ -30,7 +30,7 @@ __all__ = ["changed_top_terms", "main", "pruned", "weight_differences"]
 
 _TOP_TERMS = 10
 _DEPTH = 100
-# nDCG@10 of the tiny model with the written-out formula in float32.
+# {(model, dataset, largest number of tokens): nDCG@10 in float32}, computed by the written-out SPLADE formula.
 _KNOWN = {("tiny", "scifact", 256): 0.6436}
 _TOLERANCE = 0.002
 _PRUNINGS = (
@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float]:
-    """Return the largest and the mean absolute difference, over terms in either matrix, and the mean expected weight.
+    """Return the largest and the mean absolute difference of weights, and the mean of the expected weights.
+
+    The mean difference is over the terms that either matrix has.
 
     Example:
         >>> found, expected = csr_array([[1.0, 0.0, 2.5]]), csr_array([[1.0, 0.5, 2.0]])
@@ -112,7 +114,7 @@ def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float
 
 
 def changed_top_terms(found: csr_array, expected: csr_array, top: int = _TOP_TERMS) -> float:
-    """Return the share of the `top` heaviest terms of a row in `expected` that are not among the `top` in `found`.
+    """Compare the `top` heaviest terms of each row. Return the share of those in `expected` that `found` lacks.
 
     Example:
         >>> changed_top_terms(csr_array([[3.0, 0.0, 2.0]]), csr_array([[3.0, 2.0, 0.0]]), top=2)
@@ -130,7 +132,7 @@ def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_
     A setting is, for instance, "document.max_active_dims=64,query.max_active_dims=16".
 
     Raises:
-        ValueError: The setting has a part without a role, without an option of `Pruning`, or without a value.
+        ValueError: A part of the setting lacks the role (document or query), an option of `Pruning`, or the value.
     """
     options: dict[str, dict[str, Any]] = {"document": {}, "query": {}}
     known = {field.name for field in fields(Pruning)}
@@ -139,8 +141,8 @@ def pruned(documents: csr_array, queries: csr_array, setting: str) -> tuple[csr_
         role, _, option = name.strip().partition(".")
         if role not in options or option not in known or not value:
             raise ValueError(
-                f"--prune must be like document.max_active_dims=64, got {part!r}. The options are "
-                f"{', '.join(sorted(known))}. Separate several settings with commas."
+                f"--prune must be like document.max_active_dims=64, got {part!r}. Write document or query, a dot, one "
+                f"of {', '.join(sorted(known))}, an equals sign and a number."
             )
         options[role][option] = float(value) if "." in value else int(value)
     return Pruning(**options["document"]).apply(documents), Pruning(**options["query"]).apply(queries)
@@ -189,7 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a dataset in BEIR layout, such as SciFact")
     parser.add_argument(
-        "--model", default="tiny", help="tiny or a folder; base has only random weights (default: %(default)s)"
+        "--model",
+        default="tiny",
+        help="tiny or a folder; base has random weights, so its quality means nothing (default: %(default)s)",
     )
     parser.add_argument(
         "--max-length", type=int, default=256, help="the largest number of tokens of a text (default: %(default)s)"

@@ -40,8 +40,8 @@ console = Console(highlight=False)
 
 def main(questions: Sequence[str]) -> None:
     started = time.perf_counter()
-    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # no warnings that long docstrings are cut
-    transformers_logging.disable_progress_bar()  # a local model loads too quickly to need one
+    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # hides the warnings that long docstrings are cut
+    transformers_logging.disable_progress_bar()  # a local model loads so quickly that no bar is needed
     entries = read_corpus_once(_cache_folder())
     console.print(
         f"{len(entries)} functions, methods and classes of Python {sys.version.split()[0]}'s standard library"
@@ -60,11 +60,14 @@ def main(questions: Sequence[str]) -> None:
             console.print(_side_by_side(framework, question, search, models, pages), "")
     if not questions:
         console.print(_hits("LangChain", searches["LangChain"]))
-    gc.freeze()  # without this, garbage collection at exit visits every row of milvus-lite several times
+    gc.freeze()  # exits faster: garbage collection then skips the rows of milvus-lite
 
 
 def _side_by_side(framework: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
-    """Return a table of the best answers of each search, with the terms that the question and the answer share."""
+    """Return a table of the best answers of each search.
+
+    Under each answer of SPLADE and of hybrid search are the terms that it shares with the question.
+    """
     title = Text.assemble((question, "bold"), f"  ({framework})")
     table = Table(title=title, title_justify="left", title_style="", expand=True)
     for heading in SIDES.values():
@@ -85,22 +88,22 @@ def _side_by_side(framework: str, question: str, search: Search, models: Models,
 
 def _broken_at_dot(name: str) -> str:
     """Break a dotted name into two lines if it is too long for its column."""
-    column = console.width // len(SIDES) - 4  # minus the borders
+    column = console.width // len(SIDES) - 4  # 4 for a cell's borders and padding
     head, _, tail = name.rpartition(".")
     return f"{head}\n.{tail}" if len(name) > column and head else name
 
 
 def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
-    """Return the tokens that add most to each page's score.
+    """Return, for each page, the tokens that add most to its sparse score.
 
-    A token adds the product of its weights in the question and in the page.
+    A token adds its weight in the question times its weight in the page.
     """
     contributions = models.encode_pages(pages).multiply(models.encode_queries([question]))
     return [[token for token, _ in terms] for terms in models.encoder.decode(contributions, top_k=most)]
 
 
 def _hits(framework: str, search: Search) -> Table:
-    """Return a table with the rank of the first expected answer among the best five, for each question and search."""
+    """Return a table of the fixed questions: the rank of the first expected answer in the top five of each search."""
     table = Table(title=f"30 fixed questions: rank of the first expected answer in the top {TOP}", title_justify="left")
     table.add_column("question", overflow="fold")
     for heading in SIDES.values():
@@ -123,7 +126,7 @@ def _hits(framework: str, search: Search) -> Table:
 def _database_file() -> str:
     """Return the path of a milvus-lite file.
 
-    Each version of Python has a separate file, because its docstrings differ.
+    Each version of Python has its own file, because the docstrings differ between versions.
     """
     return str(_cache_folder() / f"demo-python{sys.version_info.major}.{sys.version_info.minor}.db")
 

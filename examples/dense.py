@@ -49,9 +49,9 @@ class MiniLM:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model: Any = AutoModel.from_pretrained(name, dtype=torch.float32).eval().to(self._device)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        self._tokenizer_lock = threading.Lock()  # a fast tokenizer raises "Already borrowed" if threads share it
+        self._tokenizer_lock = threading.Lock()  # if threads share a fast tokenizer, it raises "Already borrowed"
         self._max_length = max_length
-        # Small batches stay in a processor's cache. A GPU needs large batches.
+        # The number of tokens in a batch. Small batches stay in a processor's cache, but a GPU needs large batches.
         self._batch_tokens = 65536 if self._device.type == "cuda" else 1024
         self.dim: int = self._model.config.hidden_size
 
@@ -59,7 +59,7 @@ class MiniLM:
         """Encode texts.
 
         Args:
-            texts: The texts. They may be empty.
+            texts: The texts. A text may be the empty string.
             show_progress: Show a progress bar on stderr.
         Returns:
             Rows of length 1 in input order. (len(texts), dim) float32.

@@ -1,4 +1,4 @@
-"""Search some docstrings of the standard library with LangChain, by hybrid retrieval with the demo's models.
+"""Search some docstrings of Python's standard library with LangChain and the demo's two models.
 
 python examples/langchain_hybrid.py ["your question"]
 """
@@ -17,7 +17,7 @@ QUESTION = "decode Ascii85"
 
 
 def build_store(uri: str) -> HybridMilvus:
-    """Return a store that holds part of the corpus."""
+    """Return a store that holds the docstrings of `MODULES`."""
     store = hybrid_milvus(
         HuggingFaceEmbeddings(model_name=dense_model_path()),  # or "sentence-transformers/all-MiniLM-L6-v2"
         SpladeSparseEmbedding(model_name=splade_model_path(), max_length=256),  # or "prithivida/Splade_PP_en_v2"
@@ -31,14 +31,15 @@ def build_store(uri: str) -> HybridMilvus:
 
 
 def main(question: str) -> None:
-    """Search with dense vectors, with SPLADE and with both. Then search only the docstrings of one module."""
+    """Search with dense vectors, with SPLADE and with both. Then search only the docstrings of the module base64."""
     with tempfile.TemporaryDirectory() as folder:
         store = build_store(f"{folder}/langchain.db")
         print(f"{question!r} among {', '.join(MODULES)}")
         for mode in ("dense", "sparse", "hybrid"):
             retriever = store.as_retriever(search_kwargs={"k": 3, "mode": mode})
             print(f"  {mode:7}", *(document.id for document in retriever.invoke(question)))
-        retriever = store.as_retriever(search_kwargs={"k": 3, "expr": 'module == "base64"'})  # filters both searches
+        # The filter applies to the dense and to the sparse search.
+        retriever = store.as_retriever(search_kwargs={"k": 3, "expr": 'module == "base64"'})
         print("  in base64 alone:", *(document.id for document in retriever.invoke(question)))
 
 

@@ -1,4 +1,4 @@
-"""Search some docstrings of the standard library with LlamaIndex, by hybrid retrieval with the demo's models.
+"""Search some docstrings of Python's standard library with LlamaIndex and the demo's two models.
 
 python examples/llama_index_hybrid.py ["your question"]
 """
@@ -19,7 +19,7 @@ QUESTION = "decode Ascii85"
 
 
 def build_index(uri: str) -> VectorStoreIndex:
-    """Return an index that holds part of the corpus."""
+    """Return an index that holds the docstrings of `MODULES`."""
     store = HybridMilvusVectorStore(
         uri,  # for a server, "http://localhost:19530" and token="user:password"
         dim=384,
@@ -37,14 +37,15 @@ def build_index(uri: str) -> VectorStoreIndex:
 
 
 def main(question: str) -> None:
-    """Search with dense vectors, with SPLADE and with both. Then search only the docstrings of one module."""
+    """Search with dense vectors, with SPLADE and with both. Then search only the docstrings of the module base64."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(f"{folder}/llama_index.db")
         print(f"{question!r} among {', '.join(MODULES)}")
         for mode in ("default", "sparse", "hybrid"):  # "default" searches with dense vectors
             retriever = index.as_retriever(vector_store_query_mode=mode, similarity_top_k=3)
             print(f"  {mode:7}", *(hit.node.node_id for hit in retriever.retrieve(question)))
-        filters = MetadataFilters(filters=[MetadataFilter(key="module", value="base64")])  # filters both searches
+        # The filter applies to the dense and to the sparse search.
+        filters = MetadataFilters(filters=[MetadataFilter(key="module", value="base64")])
         retriever = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=3, filters=filters)
         print("  in base64 alone:", *(hit.node.node_id for hit in retriever.retrieve(question)))
 

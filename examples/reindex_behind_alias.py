@@ -45,8 +45,8 @@ def reindex_behind_alias(
     old = _named_by(client, alias)
     if old is None and client.has_collection(alias):
         raise ValueError(
-            f"alias must not be the name of a collection, got {alias!r}, which is one. Choose another alias, and let "
-            "services open it."
+            f"alias must not be the name of a collection, got {alias!r}, which is one. Choose another name for "
+            "the alias, and let services open that name."
         )
     try:
         fill(new_collection)
@@ -74,7 +74,7 @@ class Dense(MiniLM, Embeddings):
 
 
 def main(uri: str) -> None:
-    """Index with a limit of 16 tokens per text, then with a limit of 256. Search by the alias each time."""
+    """Index with an encoder that reads 16 tokens, then with one that reads 256. Search by the alias each time."""
     dense, name = Dense(), "docs"
     documents = [
         Document("Alan Turing broke the Enigma cipher.", id="turing"),
@@ -82,7 +82,7 @@ def main(uri: str) -> None:
     ]
 
     def store(collection: str, max_length: int) -> HybridMilvus:
-        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # yours may be another model
+        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # or, in the new encoder, another model
         return hybrid_milvus(dense, SpladeSparseEmbedding(encoder=encoder), uri=uri, collection_name=collection)
 
     def filler(max_length: int, texts: Iterable[Document]) -> Callable[[str], object]:

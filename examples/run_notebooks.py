@@ -33,7 +33,7 @@ def run(file: Path, before: str = "") -> Any:
             cell.metadata.clear()
             cell.outputs = [
                 output for output in cell.outputs if output.get("name") != "stderr"
-            ]  # stderr has only messages about loading models
+            ]  # leaves out stderr, which has only messages about loading models
     return notebook
 
 

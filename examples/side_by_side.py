@@ -1,7 +1,7 @@
-"""Make the notebooks' tables: the answers of each side, the ranks of expected answers, and the matching terms.
+"""Make the notebooks' tables: the answers of each search, the ranks of expected answers, and the matching terms.
 
-The module also reads the notebooks' small corpus. It works with any framework: a search is a function that takes a
-question, a side (dense, sparse or hybrid) and k, and returns the names of the best k entries.
+The module also reads the notebooks' small corpus. It works with any framework: a `Search` is a function that takes a
+question, a side ("dense", "sparse" or "hybrid") and k, and returns the names of the best k entries.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,8 @@ __all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms"]
 
 Search = Callable[[str, str, int], list[str]]
 
-# The modules of a small part of the corpus. Indexing them is quick, and each side misses some of the answers in them.
+# The modules that make up a small part of the demo's corpus. Indexing this part is quick. It is still hard enough that
+# each of the three searches misses some expected answers.
 MODULES = (
     *("base64", "contextlib", "copy", "difflib", "email.utils", "functools", "hmac", "shlex", "shutil", "tempfile"),
     *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
@@ -26,7 +27,7 @@ SIDES = ("dense", "sparse", "hybrid")
 
 
 def read_slice() -> list[Entry]:
-    """Return the entries of `MODULES`."""
+    """Return the corpus entries whose module is one of `MODULES`."""
     kept = Path(__file__).resolve().parent.parent / ".cache"
     kept.mkdir(exist_ok=True)
     return [entry for entry in read_corpus_once(kept) if entry.module in MODULES]
@@ -62,7 +63,7 @@ def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.D
 
 
 def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> pd.DataFrame:
-    """Return a table of the terms that the question and the page share, heaviest first.
+    """Return a table of the terms that the question and the page share, largest product first.
 
     A term's product is its weight in the question times its weight in the page. The score is the sum of all products.
     """

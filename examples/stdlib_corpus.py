@@ -26,7 +26,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 MIN_WORDS = 7  # a shorter docstring, such as "Return the name.", says too little to search for
 MAX_SIGNATURE = 200  # characters
-MAX_TEXT = 1200  # characters; with the signature, these are about the 256 tokens that the demo's models read
+MAX_TEXT = 1200  # characters; name, signature and text then have about the 256 tokens that the demo reads
 
 LEFT_OUT = {
     *("test", "tests", "idlelib", "turtledemo"),  # programs, not libraries
@@ -35,14 +35,14 @@ LEFT_OUT = {
     *("tkinter", "turtle"),  # not installed everywhere, and they would be a sixth of the corpus
     "ntpath",  # os.path for Windows, with the same functions
 }
-KNOWN_AS = {  # the public names of modules that get them at run time, not by an import statement
+KNOWN_AS = {  # {module that holds the source: module that programs import}
     "posixpath": "os.path",
     "genericpath": "os.path",
     "_collections_abc": "collections.abc",
     "_pydecimal": "decimal",
 }
 
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")  # "SSLObject", but not "IPv6"
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")  # splits "SSLObject", but not "IPv6"
 _SELF = re.compile(r"^(self|cls)(, /)?(, |$)")
 
 
@@ -76,8 +76,8 @@ class Entry:
             Most recently added first.
         """
         signature = self.signature if len(self.signature) <= MAX_SIGNATURE else self.signature[:MAX_SIGNATURE] + "…)"
-        # BERT's tokenizer splits at dots and underscores, but not inside CamelCase. So it does not find the words of a
-        # CamelCase name.
+        # BERT's tokenizer splits names at dots and underscores, but does not find the words of a CamelCase name. So the
+        # page also contains the name with spaces between these words.
         words = _HUMP.sub(" ", self.name)
         return "\n".join(dict.fromkeys([self.name + signature, words, _beginning(self.text, MAX_TEXT)]))
 
@@ -86,7 +86,7 @@ class Entry:
 class _Module:
     """Hold the facts about one source file.
 
-    The syntax tree is not kept: with all trees in memory, garbage collection would triple the time.
+    The module's syntax tree is not kept. With all trees in memory, garbage collection would triple the time of reading.
 
     Args:
         name: The dotted name of the module.
@@ -108,7 +108,7 @@ def read_corpus() -> list[Entry]:
     A name is public if it has no leading underscore. If its module has `__all__`, the name must also be in `__all__`.
     Entries have the names that programs use. For example, `decimal.Decimal` is the name of a class whose source is in
     `_pydecimal`. The corpus does not contain the modules in `LEFT_OUT`, modules that announce their removal, docstrings
-    of fewer than `MIN_WORDS` words, and everything written in C.
+    of fewer than `MIN_WORDS` words, or anything written in C.
 
     Returns:
         About 3,200 entries, sorted by name. The entries differ slightly between versions of Python.
@@ -127,7 +127,7 @@ def read_corpus() -> list[Entry]:
                 continue
             for entry in found:
                 name = f"{home}.{entry.name}"
-                if name not in entries:  # keep the first entry of a name, because a setter may repeat its property
+                if name not in entries:  # the first entry stays: a property's setter has the same name as the property
                     entries[name] = replace(entry, name=name, module=home)
     if not entries:
         raise FileNotFoundError(
@@ -137,7 +137,7 @@ def read_corpus() -> list[Entry]:
 
 
 def read_corpus_once(folder: Path) -> list[Entry]:
-    """Return the entries of `read_corpus`, and store them in `folder` for later calls, because parsing takes seconds.
+    """Return the entries of `read_corpus`. Parsing takes seconds, so they are stored in `folder` for later calls.
 
     Args:
         folder: The folder for the stored entries. It has one file for each version of Python and of this module.
@@ -193,15 +193,16 @@ def _imports(body: Sequence[ast.stmt], package: tuple[str, ...]) -> Iterator[tup
 
 
 def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
-    """Return {(module of the source, name): module to import} for each public definition.
+    """Return {(source module, name): module to import} for each public definition.
 
-    The module to import is the source module, or a module that imports the definition from there and is one of these:
+    The source module contains the definition. The module to import is the source module itself, or a module that
+    imports the definition from it and is one of these:
 
     - a package that contains the source module
     - if the source module is private, a module of the same top-level package
-    - if the source module is private, a module that imports all of its names, or lists the name in `__all__`
+    - if the source module is private, a module that imports `*` from it, or lists the name in `__all__`
 
-    If there are several, the module with the fewest dots in its name is chosen, then the first in alphabetical order.
+    Of several such modules, the one with the fewest dots in its name is chosen, then the first in alphabetical order.
     """
     places: dict[tuple[str, str], set[str]] = {}
 
@@ -231,7 +232,7 @@ def _is_public(module: str) -> bool:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a body. Include those under `if` and `try`, but not those in functions and classes."""
+    """Yield the statements of a body, with those under `if` and `try`, but without those in functions and classes."""
     for node in body:
         yield node
         if not isinstance(node, Definition):
@@ -275,7 +276,7 @@ def _beginning(text: str, limit: int) -> str:
         return text
     text = text[:limit]
     ends = (text.rfind("\n\n"), max(text.rfind(". "), text.rfind(".\n")) + 1, text.rfind(" "))
-    # If a paragraph or a sentence ends early, cutting there would lose too much.
+    # A paragraph or a sentence that ends in the first quarter does not count: cutting there would lose too much.
     return text[: next((end for end in ends if end > limit // 4), limit)].rstrip()
 
 

@@ -1,7 +1,7 @@
 """Hold thirty questions about the corpus of stdlib_corpus.py, each with the entries that answer it.
 
-The expected answers were written before any search results were seen, and have not been changed since. So the demo's
-scores are a fair measurement. It is also a small measurement: a single question changes a score by 3.3 %.
+The expected answers were written before any search results were seen, and have not been changed since. So the demo
+measures fairly. But it measures little: a single question changes a search's score by 3.3 percentage points.
 """
 
 from dataclasses import dataclass

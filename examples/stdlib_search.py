@@ -53,8 +53,8 @@ class EncodedOnce:
 class Models:
     """Hold one SPLADE encoder and one dense model, for both frameworks.
 
-    The adapters accept any object that has `encode_documents` and `encode_queries`, so they accept this class as an
-    encoder.
+    The adapters accept any object that has `encode_documents` and `encode_queries` as an encoder. So they accept an
+    instance of this class.
 
     Args:
         encoder: The SPLADE encoder.
@@ -68,7 +68,7 @@ class Models:
         self.dense = dense
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
-        # The rows of each question are kept, because two stores search for it, each in three ways.
+        # {question: its dense and its sparse row}. They are kept, because two stores search for it, each in three ways.
         self._queries: dict[str, tuple[list[float], csr_array]] = {}
         self._encode_page = lru_cache(lambda page: encoder.encode_documents([page]))
 
@@ -89,7 +89,7 @@ class Models:
         return self._queries[text][0]
 
     def encode_queries_together(self, texts: Sequence[str]) -> None:
-        """Encode all new questions with both models, and keep their rows."""
+        """Encode the questions that are new, with both models, and keep their rows."""
         new = [text for text in dict.fromkeys(texts) if text not in self._queries]
         if new:
             dense, sparse = self.dense.embed_documents(new), self.encoder.encode_queries(new)
@@ -111,7 +111,7 @@ class LangChainDense(Embeddings):
 
 
 class LlamaIndexDense(BaseEmbedding):
-    """The dense model as one of LlamaIndex's embeddings. It encodes only queries, because nodes have vectors."""
+    """The dense model as one of LlamaIndex's embeddings. It encodes only queries: nodes already have vectors."""
 
     _models: Models = PrivateAttr()
 

@@ -29,11 +29,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562), so that torch is imported only for an encoder."""
+    """Import a public name on its first use (PEP 562). So torch is loaded only when `SpladeEncoder` is used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # later uses no longer call this function
+    globals()[name] = value  # so that later uses do not call this function
     return value
 
 

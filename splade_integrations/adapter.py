@@ -1,7 +1,7 @@
 """The base of every adapter. It holds an encoder and returns rows as dicts.
 
-It works for synchronous and asynchronous callers, and depends on no framework. Importing this module does not load
-torch. Torch is loaded together with the first model.
+It works for synchronous and asynchronous callers, and needs neither LangChain nor LlamaIndex. Importing this module
+does not load torch. Torch is loaded together with the first model.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
-# Placeholder rows for texts without terms. Milvus takes token ids up to 2^32 - 2, which is far above any vocabulary.
-# The two placeholders differ, so that an empty query does not find an empty document.
+# Placeholder rows for texts without terms. Milvus takes token ids up to 2^32 - 2. No vocabulary is so large, so no real
+# term has the ids below. The two ids differ, so that an empty query does not find an empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 EMPTY_QUERY = {2**32 - 3: 1e-6}
 
@@ -29,10 +29,10 @@ def resolve_encoder(
 
     Args:
         encoder: Any object with `encode_documents` and `encode_queries`.
-        model_name: A folder or a name on the hub, as `SpladeEncoder` takes it. Give either this or `encoder`.
+        model_name: The folder of a model or its name on the hub, as in `SpladeEncoder`. Give either this or `encoder`.
         **options: Further options of `SpladeEncoder`, which refuses unknown ones. Allowed only with `model_name`.
     Raises:
-        TypeError: Neither or both of `encoder` and `model_name` are given, options are given with an encoder, or the
+        TypeError: `encoder` and `model_name` are both given or both missing, options are given with an encoder, or the
             encoder lacks a method.
 
     Example:
@@ -51,8 +51,8 @@ def resolve_encoder(
     if model_name is not None or options:
         extra = ", ".join((["model_name"] if model_name is not None else []) + sorted(options))
         raise TypeError(
-            f"encoder must be given alone, got {extra} as well. Set options where the encoder is made, or pass "
-            "model_name with the options and no encoder."
+            f"encoder must be given alone, got {extra} as well. Give the options to SpladeEncoder(…) when you make the "
+            "encoder, or pass model_name and the options without an encoder."
         )
     missing = [name for name in ("encode_documents", "encode_queries") if not callable(getattr(encoder, name, None))]
     if missing:
@@ -64,11 +64,11 @@ def resolve_encoder(
 
 
 class AdaptedEncoder:
-    """An encoder in the form that adapters use. Any number of adapters and threads may share one encoder.
+    """Wraps an encoder for use by adapters. Any number of adapters and threads may share one encoder.
 
     If an `AdaptedEncoder` was made with `model_name`, its pickle holds the name and the options. After unpickling, the
     first use loads the model again. If it was made with `encoder`, its pickle must hold that encoder. This fails for a
-    `SpladeEncoder`, which cannot be pickled. Copies share the encoder.
+    `SpladeEncoder`, which cannot be pickled. `copy.deepcopy` returns the object itself.
 
     Args:
         encoder: See `resolve_encoder`.
@@ -124,15 +124,15 @@ class AdaptedEncoder:
         return to_dicts(self.encoder.encode_documents(texts))
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_documents` does, but with the encoder's `encode_queries`."""
+        """Do the same as `encode_documents`, but call the encoder's `encode_queries`."""
         return to_dicts(self.encoder.encode_queries(texts))
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_documents` does, in a thread."""
+        """Run `encode_documents` in a thread."""
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode as `encode_queries` does, in a thread. Dynamic batching adds other waiting queries to the call."""
+        """Run `encode_queries` in a thread. With dynamic batching, one call also encodes the other waiting queries."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # while this object holds the batcher, the batcher's thread stays alive
@@ -156,9 +156,10 @@ class AdaptedEncoder:
 
 
 def is_blank(text: str) -> bool:
-    r"""Return whether a text has no word, only white space, control characters and punctuation.
+    r"""Return whether a text is empty or has only white space, control characters and punctuation.
 
-    A model gives weights even to such a text, because of the special tokens. So many queries would find the text.
+    A model gives terms even to such a text, because it also reads the special tokens. As a result, many queries would
+    find the text.
 
     Example:
         >>> is_blank(""), is_blank(" \t\u200b"), is_blank("..."), is_blank("C"), is_blank("→")

@@ -1,7 +1,7 @@
-"""Refuses package versions that are known to fail, and says which ones to install.
+"""Refuses package versions that are known to fail, and says which versions to install instead.
 
-Without this module, a user would see an error from deep inside another package. The checks run when an adapter is
-imported or an encoder is made. This module compares version numbers and imports none of the packages.
+Without this module, a user would get wrong results or an error from deep inside another package. The checks run when an
+adapter is imported or an encoder is made. This module compares version numbers and imports none of the packages.
 """
 
 import importlib.metadata
@@ -24,12 +24,12 @@ MILVUS = ("pymilvus", "milvus-lite", "setuptools")
 
 _LITE = "milvus-lite"
 
-# (first package, its versions, second package, its versions, what happens, which versions work). Each range of versions
-# is (from this version, below this version).
+# Packages that fail together: (first package, its versions, second package, its versions, what happens, which versions
+# work). The versions (a, b) are all versions from a up to b, without b itself.
 _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release], str, str], ...] = (
     (
         *("pymilvus", ((2, 6, 8), (2, 6, 10)), _LITE, ((3,), (4,))),
-        "pymilvus takes a file's path for the name of a database",
+        "pymilvus mistakes a file's path for the name of a database",
         "'pymilvus>=2.6.7,!=2.6.8,!=2.6.9,<4'",
     ),
     (
@@ -38,7 +38,7 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# (package, its versions, what happens, which versions work). The ranges have the same form as above.
+# Packages that fail alone: (package, its versions, what happens, which versions work). The versions are given as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),
@@ -59,15 +59,17 @@ _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
 
 
 def known_problem(installed: Installed) -> str | None:
-    """Return what is known to fail with these versions and the pip command that helps, or None if nothing is known.
+    """Return a message that says what fails with these versions and which pip command helps.
+
+    It is None if no problem with these versions is known.
 
     Args:
-        installed: {distribution: version}. The version of a distribution that is not installed is None or absent.
+        installed: {distribution: version}. A distribution that is not installed has the version None or is left out.
 
     Example:
         >>> print(known_problem({"pymilvus": "2.6.9", "milvus-lite": "3.2.2"}))
-        pymilvus 2.6.9 and milvus-lite 3.2.2 do not work together: pymilvus takes a file's path for the name of a
-        database. Install a pair that works: pip install 'pymilvus>=2.6.7,!=2.6.8,!=2.6.9,<4'.
+        pymilvus 2.6.9 and milvus-lite 3.2.2 do not work together: pymilvus mistakes a file's path for the name of
+        a database. Install a pair that works: pip install 'pymilvus>=2.6.7,!=2.6.8,!=2.6.9,<4'.
         >>> known_problem({"pymilvus": "3.0.2", "milvus-lite": "3.2.2"}) is None
         True
     """
@@ -104,12 +106,12 @@ def check_installed(*distributions: str) -> None:
 
 
 def check_tokenizers(*, windows: bool) -> None:
-    """Refuse a version of tokenizers that loses the windows of long texts, or warn if the windows are not needed.
+    """Refuse a version of `tokenizers` that loses all of a long text except its first window, or only warn about it.
 
     Args:
-        windows: Whether the windows are needed.
+        windows: Whether long texts are read in several windows. If not, the version is allowed, with a warning.
     Raises:
-        OptionalDependencyError: The windows are needed, and the installed version loses them.
+        OptionalDependencyError: Several windows are needed, and the installed version loses all except the first.
     """
     try:
         check_installed("tokenizers")
@@ -121,11 +123,11 @@ def check_tokenizers(*, windows: bool) -> None:
 
 @contextmanager
 def require_extra(extra: str, *, module: str) -> Iterator[None]:
-    """Turn the failed import of an optional dependency into an error that says what to install.
+    """Turn a failed import of an optional dependency into an error that says what to install.
 
     Args:
         extra: The extra in `pyproject.toml` that installs the dependency.
-        module: The module of this package that needs the dependency.
+        module: What needs the dependency, such as a module. The message begins with it.
     Raises:
         OptionalDependencyError: An import inside the block failed.
 

@@ -1,13 +1,13 @@
 """Dynamic batching: queries that are waiting at the same time are encoded in one call.
 
-This module works with any encoder. It needs neither a framework nor torch.
+This module works with any encoder. It does not need torch, LangChain or LlamaIndex.
 
 How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. A batcher has one thread
 and one queue. A request puts its texts into the queue and gives the thread one job: "encode everything in the queue".
 If the thread is idle, a lone query starts at once. If the thread is busy, the texts that arrive in the meantime wait,
-and the next job encodes them all in one call. Later jobs whose texts have already been encoded find the queue empty and
-end. So there is no timer and no fixed batch size: batches grow with the load. (The encoder limits the memory of a
-call.)
+and the next job encodes them all in one call. A job whose texts an earlier job has encoded finds the queue empty and
+ends. So there is no timer and no fixed batch size: batches grow with the load. (The encoder itself limits the memory
+that a large call takes.)
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class QueryBatcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts the thread
 
     def _encode_waiting(self) -> None:
-        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # only this thread removes requests
+        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # no other thread removes any
         requests = [request for request in requests if request[1].set_running_or_notify_cancel()]
         if requests:
             self._answer(requests)
@@ -96,8 +96,9 @@ class QueryBatcher:
 
 
 _batchers: WeakSet[QueryBatcher] = WeakSet()
-# The keys are the encoders' ids, because an encoder may not be hashable and may not allow weak references. An id stays
-# unique while a batcher holds its encoder. A batcher is freed together with the last adapter that holds it.
+# The keys are the encoders' ids, because some encoders are not hashable or allow no weak references. A batcher keeps
+# its encoder alive, so no other encoder gets the same id. A batcher is freed together with the last adapter that holds
+# it.
 _batcher_of: WeakValueDictionary[int, QueryBatcher] = WeakValueDictionary()
 _finding = Lock()
 
@@ -112,7 +113,7 @@ def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
 
 
 def _start_again_after_fork() -> None:
-    """Replace threads and locks, which do not survive a fork, and drop the parent's requests."""
+    """Replace the threads and locks, which do not survive a fork, and drop the requests of the parent process."""
     global _finding
     _finding = Lock()
     for batcher in list(_batchers):

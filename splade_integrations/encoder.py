@@ -1,7 +1,7 @@
 """`SpladeEncoder` turns texts into term weights. It connects models/, engine/ and encoding/.
 
 The steps are: texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) weights -> csr_array.
-This module uses neither Milvus nor the frameworks. `reference.py` does the same computation in twenty lines.
+This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does the same computation in twenty lines.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,8 +28,8 @@ from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 
 __all__ = ["SpladeEncoder"]
 
-# The number of texts that are tokenised, sorted by length and encoded together. These are enough texts to form batches
-# of similar length, and take little memory.
+# The number of texts that are tokenised, sorted by length and encoded together. The number is large enough to form batches
+# of texts of similar length, and small enough to take little memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 
 
@@ -44,8 +44,8 @@ class SpladeEncoder:
         model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. Supported are
             models of sentence-transformers 5 and 6, plain masked-LM checkpoints, and OpenSearch's neural sparse models.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
-        dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and 16 bits on
-            CUDA. "int8" quantises the linear layers, and needs a CPU that has the instructions for it. docs/speed.md
+        dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and float16
+            on CUDA. "int8" quantises the linear layers, and needs a CPU that has the instructions for it. docs/speed.md
             says how each type affects quality.
         backend: "torch" or "openvino". OpenVINO computes the layers of BERT, RoBERTa, DistilBERT and similar models on
             a CPU, and is fastest in int8. It needs the extra "openvino".
@@ -53,8 +53,8 @@ class SpladeEncoder:
             warning per call. None takes the model's own limit.
         revision: The branch, tag or commit of a hub repository.
         long_documents: What happens to a document of more than `max_length` tokens. "truncate" cuts it. "max" reads it
-            in windows of `max_length` tokens, and takes each term's maximum over the windows. Each window repeats an
-            eighth of the window before.
+            in windows of `max_length` tokens, and takes each term's largest weight over the windows. Each window
+            repeats the last eighth of the window before.
         max_windows: The largest number of windows of a document. The rest of the document is cut. In published results,
             two or three windows help, and more windows add noise (Nguyen et al., arXiv:2305.18494).
         max_batch_tokens: The largest number of tokens of a batch, padding included. It limits memory use. None takes a
@@ -79,7 +79,7 @@ class SpladeEncoder:
         ValueError: An option has an invalid value, or this machine does not have the device.
         TypeError: An option is unknown.
         OptionalDependencyError: OpenVINO is requested, but is missing or too old. Or `long_documents` is "max", and the
-            installed version of tokenizers loses the windows.
+            installed version of `tokenizers` loses all windows except the first.
 
     Example:
         >>> encoder = SpladeEncoder(model_folder)
@@ -120,7 +120,7 @@ class SpladeEncoder:
     ) -> None:
         _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length)
         if not is_integer(max_windows) or max_windows < 1:
-            raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. Leave it out for 3.")
+            raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. The default is 3.")
         if long_documents not in get_args(LongDocuments):
             raise ValueError(
                 f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure."
@@ -247,9 +247,9 @@ class SpladeEncoder:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Everything that decides the rows of documents, and which queries fit these rows.
+        """Everything that decides the rows of documents, and whether query rows can be compared with them.
 
-        All rows of a collection have the same fingerprint.
+        All rows of a collection should come from encoders with the same fingerprint.
         """
         settings = self._settings["document"]
         return compute_fingerprint(
@@ -349,7 +349,7 @@ def _check_types(expected: type, **options: object) -> None:
         if value is not None and not isinstance(value, expected):
             raise TypeError(
                 f"{name} must be a {expected.__name__} or None, got {type(value).__name__}. "
-                "Use None for the model's own."
+                "Use None for the model's own setting."
             )
 
 

@@ -22,8 +22,8 @@ LongDocuments = Literal["truncate", "max"]
 class EncoderOptions(TypedDict, total=False):
     """The keyword options of `SpladeEncoder`. The docstring of `SpladeEncoder` explains each option.
 
-    Adapters take `**options: Unpack[EncoderOptions]` and pass them on. This lets an editor complete the options' names
-    and a type checker check their values.
+    Adapters take `**options: Unpack[EncoderOptions]` and pass them on. So an editor can complete the names of the
+    options, and a type checker can check their values.
     """
 
     device: Device

@@ -48,7 +48,8 @@ class Record:
 class Records:
     """The texts of a file. Each iteration reads the file again.
 
-    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines no ids are kept.
+    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines no ids are
+    kept, because the ids are line numbers, which never repeat.
 
     Args:
         path: The file, or "-" for standard input.
@@ -59,7 +60,7 @@ class Records:
             None puts nothing before the text.
         id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither field, the record's
             number in the file is its id.
-        need_id: Whether a record without an id is an error.
+        need_id: Whether a record without an id is an error. If `id_field` is given, it always is.
 
     Raises:
         RecordError: Raised during iteration. The file is missing, empty or broken, or an id is not valid Unicode or
@@ -90,7 +91,7 @@ class Records:
             record = self._record(place, row, number)
             if record.id in seen:
                 raise RecordError(
-                    f"{place}: id {record.id!r} must be unique, but an earlier record has it. Rename or drop one."
+                    f"{place}: id {record.id!r} must be unique, but an earlier record has it. Change or drop one."
                 )
             seen.add(record.id)
             yield record
@@ -145,7 +146,7 @@ class Records:
                 ) from err
 
     def _read_csv(self) -> Iterator[tuple[str, Any]]:
-        csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KiB
+        csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is too little for some texts
         lines = (f"{line}\n" for _, line in numbered_lines(self.path, blank=True))  # a quoted text may have blank lines
         reader = csv.DictReader(lines, delimiter="\t" if self.format == "tsv" else ",", strict=True)
         empty = True
@@ -162,7 +163,9 @@ class Records:
                     )
                 yield place, row
         except csv.Error as err:
-            raise RecordError(f"{self.path}, line {reader.line_num}: must be CSV, but {err}. Fix the line.") from err
+            raise RecordError(
+                f"{self.path}, line {reader.line_num}: must be CSV, but does not parse ({err}). Fix the line."
+            ) from err
         if empty:
             raise RecordError(f"{self.path} must have at least one row below its header, but has none. Add one.")
 
@@ -173,7 +176,7 @@ class Records:
         if self.text_field not in columns:
             raise RecordError(
                 f"{self.path} must have a column {self.text_field!r}, but has {', '.join(file.schema_arrow.names)}. "
-                "Name the right one with --text-field."
+                "Name the right column with --text-field."
             )
         number = 0
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
@@ -190,13 +193,15 @@ class Records:
         try:
             return pyarrow.parquet.ParquetFile(self.path)
         except pyarrow.ArrowInvalid as err:
-            raise RecordError(f"{self.path} must be a Parquet file, but is not. State its --input-format.") from err
+            raise RecordError(
+                f"{self.path} must be a Parquet file, but is not. State its real format with --input-format."
+            ) from err
         except OSError as err:
             raise RecordError(_unreadable(self.path, err)) from err
 
 
 def format_of(path: str) -> Format:
-    """Return the format that the ending of a file's name stands for. Standard input, "-", has plain lines.
+    """Return the format of a file, which the ending of its name shows. Standard input, "-", has plain lines.
 
     Raises:
         RecordError: The name has no known ending.
@@ -206,7 +211,8 @@ def format_of(path: str) -> Format:
         return "lines"
     if suffix not in _FORMATS:
         raise RecordError(
-            f"{path} must end in {', '.join(_FORMATS)}, got {suffix or 'no ending'}. State its --input-format."
+            f"{path} must end in {', '.join(_FORMATS)}, got {suffix or 'no ending'}. "
+            "State its format with --input-format."
         )
     return _FORMATS[suffix]
 

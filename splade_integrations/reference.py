@@ -1,7 +1,8 @@
 """SPLADE written as simply as possible: one text at a time, without padding or shortcuts.
 
-`SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares every head, fast layer, dtype
-and backend with this file. The encoder adds windows, pruning and inference-free queries, which this file does not have.
+`SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares the rows for every dtype and
+backend, and for every implementation of the model's layers and of its masked-LM head. The encoder adds windows, pruning
+and inference-free queries, which this file does not have.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def encode(
     Returns:
         Term weights, 0 or more, natural log scale. (N, V) float32.
     Source:
-        Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; the double log, arXiv:2504.14839.
+        Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; "log1p_relu", arXiv:2504.14839.
 
     Example:
         >>> from transformers import AutoModelForMaskedLM, AutoTokenizer

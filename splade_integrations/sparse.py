@@ -29,7 +29,7 @@ __all__ = [
 
 
 class SparseTextEncoder(Protocol):
-    """The methods of an encoder that an adapter needs. `SpladeEncoder` has both, and any object with both works."""
+    """The two methods that adapters call on an encoder. Any object with both works, as `SpladeEncoder` does."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode documents. Returns (len(texts), vocabulary size)."""
@@ -44,14 +44,14 @@ class SparseTextEncoder(Protocol):
 class Pruning:
     """Rules that decide which terms of a row are kept.
 
-    The rules are applied once, after pooling, so pruned terms are never stored. Each rule keeps the heaviest terms. Of
-    terms with equal weights it keeps those with lower token ids. If several rules are set, a term must pass all of
-    them.
+    The rules are applied once, after pooling, so pruned terms are never stored. Each rule keeps the heaviest terms.
+    Among terms of equal weight, it prefers those with lower token ids. If several rules are set, a term must pass all
+    of them.
 
     Args:
         max_active_dims: Keep at most this many terms.
         min_weight: Keep terms of at least this weight.
-        mass: Keep the smallest number of terms that make up this share of the sum of the row's weights. The share is
+        mass: Keep the fewest terms whose weights add up to this share of the sum of the row's weights. The share is
             above 0 and at most 1.
 
     Raises:
@@ -76,18 +76,22 @@ class Pruning:
         limit = self.max_active_dims
         if not (limit is None or (is_integer(limit) and limit >= 1)):
             raise ValueError(
-                f"max_active_dims must be an int of at least 1 or None, got {limit!r}. Use None to keep all."
+                f"max_active_dims must be an int of at least 1, or None, got {limit!r}. Use None to keep all terms."
             )
         if not (self.min_weight is None or (_is_real(self.min_weight) and 0 <= self.min_weight < float("inf"))):
-            raise ValueError(f"min_weight must be 0 or more, or None, got {self.min_weight!r}. Use None to keep all.")
+            raise ValueError(
+                f"min_weight must be 0 or more, or None, got {self.min_weight!r}. Use None to keep all terms."
+            )
         if not (self.mass is None or (_is_real(self.mass) and 0 < self.mass <= 1)):
-            raise ValueError(f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all.")
+            raise ValueError(
+                f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all terms."
+            )
         for name, plain in {"max_active_dims": int, "min_weight": float, "mass": float}.items():
-            if (value := getattr(self, name)) is not None:  # JSON cannot store a numpy number
+            if (value := getattr(self, name)) is not None:  # plain, because JSON cannot store a numpy number
                 object.__setattr__(self, name, plain(value))
 
     def apply(self, matrix: csr_array) -> csr_array:
-        """Return `matrix` (N, V) without the terms to drop, or `matrix` itself if no terms are dropped."""
+        """Return `matrix` (N, V) without the terms that the rules drop. If none are dropped, it is `matrix` itself."""
         counts = np.diff(matrix.indptr)
         limit = self.max_active_dims
         sorts = self.mass is not None or (limit is not None and matrix.nnz > 0 and counts.max() > limit)
@@ -129,13 +133,13 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], d
         counts: The number of stored terms of each row.
         dim: Vocabulary size.
     Returns:
-        (len(counts), dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
+        (len(counts), dim) float32 with int32 indices. `indptr` is int32 as well, or int64 beyond 2^31 stored terms.
     """
     indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
     if indptr[-1] <= np.iinfo(np.int32).max:
         indptr = indptr.astype(np.int32)
     matrix: Any = csr_array((len(counts), dim), dtype=np.float32)
-    # These are set here because the constructor would widen int32 indices to int64 or copy them.
+    # The arrays are set one by one, because the constructor would widen int32 indices to int64 or copy them.
     matrix.data = weights.astype(np.float32, copy=False)
     matrix.indices = ids.astype(np.int32, copy=False)
     matrix.indptr = indptr
@@ -189,7 +193,7 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
         blocks: Matrices of shape (n_i, dim).
         dim: Vocabulary size.
     Returns:
-        (sum of n_i, dim) float32 with int32 indices (int64 index pointers only beyond 2^31 stored terms).
+        (sum of n_i, dim) float32. The index types are those of `from_terms`.
     """
     if not blocks:
         return from_terms(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int64), dim)
@@ -205,8 +209,8 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
 def to_dicts(matrix: Any) -> list[dict[int, float]]:
     """Turn sparse rows into `{token id: weight}` of plain Python numbers, a form that Milvus always accepts.
 
-    pymilvus refuses numpy scalars and bools. It also refuses 1-D sparse rows, which a loop over a scipy array gives. A
-    dict of plain numbers works for Milvus and for both frameworks.
+    pymilvus refuses numpy scalars and bools. It also refuses 1-D sparse rows, which a loop over a scipy array
+    yields. A dict of plain numbers works for Milvus, LangChain and LlamaIndex.
 
     Args:
         matrix: Any scipy sparse matrix or array of shape (N, V), or one 1-D row of shape (V,).
@@ -219,7 +223,7 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
         >>> to_dicts(csr_array(np.array([[0, 1.5, 0], [0, 0, 0]], np.float32)))
         [{1: 1.5}, {}]
     """
-    rows = as_rows(matrix).astype(np.float32)  # a copy, so the caller's matrix does not change
+    rows = as_rows(matrix).astype(np.float32)  # a copy, because the next line changes it in place
     rows.sum_duplicates()
     ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
     return [dict(zip(ids[start:end], weights[start:end], strict=True)) for start, end in pairwise(bounds)]
@@ -256,7 +260,7 @@ def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    """Return, for each stored term, the share of its row's total weight that the terms before it have."""
+    """Return, for each stored term, the share of its row's total weight that the row's terms before it make up."""
     running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]

@@ -168,7 +168,7 @@ def test_a_collection_is_kept_to_its_encoder(adapter, place, encoder, model_fold
         adapter.open(shorter, **place)
     other = SpladeEncoder(random_bert_folder, max_length=256)
     with pytest.raises(
-        ValueError, match=r"weights '\w{16}'\), got '.*random-bert.*' \(weights '\w{16}'\)\. Load the first"
+        ValueError, match=r"weights '\w{16}'\), got '.*random-bert.*' \(weights '\w{16}'\)\. Load the collection's"
     ):
         adapter.open(other, **place)
     assert count(adapter.open(shorter, **place, allow_other_encoder=True)) == 4

@@ -294,8 +294,8 @@ def test_a_head_without_a_plain_decoder_goes_through_its_own_forward(tmp_path, r
     [
         ({"device": "cuda:7"}, ValueError, "device must be one that this machine has"),
         ({"device": "tpu9"}, ValueError, "device must be auto, cpu"),
-        ({"dtype": "float8"}, ValueError, "dtype must be auto, float32"),
-        ({"dtype": torch.int32}, ValueError, "dtype must be auto, float32"),
+        ({"dtype": "float8"}, ValueError, "dtype must be one of auto, float32"),
+        ({"dtype": torch.int32}, ValueError, "dtype must be one of auto, float32"),
         ({"max_length": 2}, ValueError, "max_length must be an int of at least 3"),
         ({"max_length": 1024}, ValueError, "max_length must be at most 512"),
         ({"max_batch_tokens": 0}, ValueError, "max_batch_tokens must be an int of at least 1"),

@@ -1,7 +1,7 @@
 """The command `splade`: registers its subcommands, and turns their exceptions into messages and exit codes.
 
-An exception becomes one line on stderr and an exit code. Subcommands import slow packages (torch, Milvus, numpy) only
-when they run. So help, `--version` and messages about wrong options appear at once.
+Each message is one line on stderr. Subcommands import slow packages (torch, Milvus, numpy) only when they run. So help,
+`--version` and messages about wrong options appear at once.
 """
 
 import logging
@@ -27,10 +27,10 @@ __all__ = ["app", "run"]
 
 
 class PanelCommand(TyperCommand):
-    """A command whose plain help has a section for each option panel. Typer makes these sections only with rich."""
+    """A command whose help has a section for each `rich_help_panel`. Typer itself makes the sections only with rich."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections Arguments and Options, then a section for each panel that an option names."""
+        """Write the sections Arguments and Options, then a section for each `rich_help_panel` of the options."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -87,7 +87,8 @@ def run(arguments: Sequence[str]) -> int:
         130 for Ctrl-C, and 141 if the program that reads the output, such as head, stops reading.
     """
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]  # --debug may be anywhere
+    # Removed, because Typer would accept --debug only before the subcommand.
+    arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _silence_libraries()
     try:
@@ -99,7 +100,7 @@ def run(arguments: Sequence[str]) -> int:
         complain(str(err))
         return 130
     except BrokenPipeError:  # the program that reads our output, such as head, has stopped reading
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prevents Python's complaint at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would print an error at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; nothing was written.")
@@ -132,7 +133,7 @@ def _report(err: Exception) -> int:
 
 
 def _silence_libraries() -> None:
-    """Keep libraries from logging errors that our message already reports. Milvus's libraries log every traceback."""
+    """Keep libraries from logging errors that our message reports. Milvus's libraries would add a traceback to each."""
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)

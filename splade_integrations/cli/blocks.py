@@ -1,6 +1,6 @@
 """Encodes records into blocks of sparse rows, in order and in bounded memory.
 
-This module works with any encoder. It does not depend on file formats or stores.
+This module does not depend on file formats or stores.
 """
 
 from collections import deque
@@ -51,8 +51,8 @@ def encode_blocks(
         records: The texts with their ids.
         queries: Whether the texts are queries.
         advance: Called with the number of texts encoded since the last call.
-        block_rows: The number of rows per block. If it is None, the encoder chooses it for documents, and queries are
-            encoded in blocks of 512.
+        block_rows: The number of rows per block. None means the encoder's own number for documents, and 512 for
+            queries.
     """
     waiting: deque[Record] = deque()
 

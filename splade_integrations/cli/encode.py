@@ -21,7 +21,7 @@ def encode(
         str, typer.Option("--output", "-o", help="File that ends in .npz, .parquet or .jsonl; - prints JSON lines.")
     ] = "-",
     queries: Annotated[bool, typer.Option("--queries", help="Encode the texts as queries, not as documents.")] = False,
-    keep_text: Annotated[bool, typer.Option("--keep-text", help="Write each text next to its vector.")] = False,
+    keep_text: Annotated[bool, typer.Option("--keep-text", help="Also write the text of each vector.")] = False,
     *,
     input_options: InputOptions,
     model_options: ModelOptions,
@@ -29,8 +29,8 @@ def encode(
 ) -> None:
     """Encode the texts of a file as sparse vectors.
 
-    Only the ids stay in memory, about 100 bytes per text. With .npz, all vectors also stay in memory until the end. The
-    output file appears when it is complete.
+    While the command runs, only the ids stay in memory, about 100 bytes per text. With .npz, all vectors stay in
+    memory, too. The output file appears when it is complete.
 
     Examples:
 

@@ -25,10 +25,10 @@ class Search(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class BothModelsOptions(ModelOptions):
-    """`ModelOptions` with one limit on the length of texts, which the SPLADE and the dense model share."""
+    """`ModelOptions` with one `max_length` for both the SPLADE and the dense model."""
 
     max_length: Annotated[
-        int, typer.Option(help="Largest number of tokens of a text, for both models.", rich_help_panel="Model")
+        int, typer.Option(help="Number of tokens that texts are cut to, for both models.", rich_help_panel="Model")
     ] = 256
 
 
@@ -46,7 +46,7 @@ def evaluate(
     dense: Annotated[
         str | None,
         typer.Option(
-            help='Dense model for sentence-transformers; "none" for no dense model.',
+            help='Dense model of sentence-transformers; "none" for no dense model.',
             show_default="all-MiniLM-L6-v2",
         ),
     ] = None,
@@ -65,10 +65,11 @@ def evaluate(
         ),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="System to test the others against.", show_default="BM25")
+        str | None, typer.Option(help="Retriever or fusion to test the others against.", show_default="BM25")
     ] = None,
     sweep_dims: Annotated[
-        str | None, typer.Option(help='Term limits to try, such as "32,64,128,all".', rich_help_panel="Sweep")
+        str | None,
+        typer.Option(help='Numbers of terms to keep per document, such as "32,64,128,all".', rich_help_panel="Sweep"),
     ] = None,
     sweep_dtype: Annotated[
         str | None, typer.Option(help='Number types to try, such as "float32,bfloat16".', rich_help_panel="Sweep")
@@ -86,9 +87,9 @@ def evaluate(
     """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
     Each retriever and fusion gets a confidence interval and a significance test against the baseline. A second table
-    shows the costs. A folder holds corpus.jsonl, queries.jsonl and qrels.tsv. Fusion weights are chosen on the train
-    split (qrels_train.tsv or qrels/train.tsv), and no results are reported for its queries. Without a train split, the
-    weights are equal.
+    shows the costs. A folder in BEIR layout holds corpus.jsonl, queries.jsonl and qrels.tsv. A fusion by weights adds
+    up weighted scores. The weights are chosen on the train split (qrels_train.tsv or qrels/train.tsv), and no results
+    are reported for its queries. Without a train split, the weights are equal.
 
     Examples:
 

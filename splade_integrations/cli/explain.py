@@ -13,7 +13,7 @@ __all__ = ["explain"]
 
 def explain(
     query: Annotated[str, typer.Argument(help="The query.")],
-    document: Annotated[str, typer.Argument(help="The document; @FILE reads it from a file.")],
+    document: Annotated[str, typer.Argument(help="The text of the document, or @FILE to read it from a file.")],
     model: Model,
     plot: Annotated[str | None, typer.Option(help="Draw the explanation to a file: .png, .svg or .pdf.")] = None,
     html: Annotated[str | None, typer.Option(help="Write the explanation as an HTML page.")] = None,
@@ -47,16 +47,16 @@ def explain(
         with whole_file(html) as file:
             page = f"<!doctype html><meta charset=utf-8><title>splade explain</title>{explanation._repr_html_()}\n"
             file.write(page.encode())
-        note(f"Page in {html}.")
+        note(f"Written: {html}")
     if plot is not None:
         pyplot_for_files()
         with whole_file(plot) as file:
             explanation.plot().figure.savefig(file, format=picture_format(plot), dpi=150)
-        note(f"Picture in {plot}.")
+        note(f"Written: {plot}")
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as err:
-        raise ValueError(f"{path} must be UTF-8, but {err}. Convert the file to UTF-8.") from err
+        raise ValueError(f"{path} must be UTF-8, but decoding fails: {err}. Convert the file to UTF-8.") from err

@@ -1,4 +1,4 @@
-"""`splade index`: puts the texts of a file into a Milvus collection. A run that Ctrl-C ended can be continued."""
+"""`splade index`: puts the texts of a file into a Milvus collection. After Ctrl-C, --resume continues the run."""
 
 import shlex
 import sys
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_ROWS", "index"]
 
-# The number of documents that are encoded and written together. Ctrl-C can lose the documents of one such chunk.
+# The number of documents in a chunk. A chunk is encoded and written as a whole, so Ctrl-C can lose the work on it.
 # --resume looks up the ids of one chunk at a time.
 CHUNK_ROWS = 256
 
@@ -52,8 +52,8 @@ def index(
 ) -> None:
     """Put the texts of a file into a Milvus collection.
 
-    The collection also gets dense vectors if you name a dense model. Ctrl-C leaves a usable collection. To continue,
-    run the same command with --resume.
+    The collection also gets dense vectors if you name a dense model. After Ctrl-C, the texts that are already in the
+    collection can be searched. To add the others, run the same command with --resume.
 
     Examples:
 
@@ -113,9 +113,9 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None) -
     if differing or store.dense_model() != dense:
         made_with = "a model that it does not name" if kept is None else kept.describe(differing)
         raise ValueError(
-            f"the collection {store.name!r} must be continued with the models that it was made with, {made_with} and "
-            f"the dense model {store.dense_model()}, got {given.describe(differing)} and {dense}. Name the "
-            "collection's models, or start again with --replace."
+            f"the collection {store.name!r} must be continued with the models that it was made with: {made_with} and "
+            f"the dense model {store.dense_model()}; got {given.describe(differing)} and the dense model {dense}. "
+            "Name the collection's models, or start again with --replace."
         )
 
 
@@ -162,7 +162,8 @@ def _keeping_what_is_stored(store: "Store", counts: _Counts) -> Iterator[None]:
         if isinstance(err, StoreError):
             raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
         if counts.added and isinstance(err, ValueError | OSError):
-            kind = OSError if isinstance(err, OSError) else ValueError  # the error's own type may need more arguments
+            # The error's own type may need more arguments than a message.
+            kind = OSError if isinstance(err, OSError) else ValueError
             raise kind(f"{err} {stored}") from err
         raise
 

@@ -22,7 +22,8 @@ def info(
 ) -> None:
     """Show what a model is, without loading its weights.
 
-    Shows the model's architecture, vocabulary, prompts, pruning and licence, and how it encodes documents and queries.
+    The output includes the architecture, the size of the vocabulary, the pruning and the licence. It also says how the
+    model encodes documents and queries.
 
     Example:
 
@@ -42,7 +43,7 @@ def info(
 
 
 def licence(repository: "Repository") -> str | None:
-    """Return the licence that a repository's model card states, or None."""
+    """Return the licence that a repository's model card states, or None if it states none."""
     card = repository.path("README.md")
     if card is None:
         return None

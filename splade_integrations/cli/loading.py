@@ -1,6 +1,6 @@
 """Loads the models that a command names. Downloads show progress bars only if stderr is a terminal.
 
-Importing this module does not import torch. Calling its functions does.
+Importing this module does not import torch, but calling its functions does.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-The collection has the fields of our LangChain store: pk, text, sparse and, if wanted, dense. It also stores the
-encoder's fingerprint, as that store does. So our LangChain store can open the collection. This module depends on
-Milvus, but not on an encoder or a terminal.
+The collection has the fields that our LangChain store also uses: pk, text, sparse and, if wanted, dense. Like that
+store, it records the encoder's fingerprint: everything that decides the sparse vectors. So our LangChain store can open
+the collection. This module depends on Milvus, but not on an encoder or a terminal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class Store:
         return recorded(self._opened().described())
 
     def dense_model(self) -> str | None:
-        """Return the name of the model that made the dense vectors, or None."""
+        """Return the name of the model that made the dense vectors, or None if the collection does not name one."""
         return (self._opened().described().get("properties") or {}).get(_DENSE) or None
 
     def fields(self) -> set[str]:
@@ -79,9 +79,9 @@ class Store:
         Args:
             fingerprint: The fingerprint of the encoder that makes the sparse vectors.
             dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
-            dense_dim: The dimension of the dense vectors, or None.
+            dense_dim: The dimension of the dense vectors, or None for no dense vectors.
         Raises:
-            ValueError: The name is an alias.
+            ValueError: The name is an alias of another collection.
         """
         self._collection = Collection(
             self.name,
@@ -124,9 +124,9 @@ class Store:
         """Return the best `k` documents.
 
         Args:
-            mode: "sparse", "dense", or "hybrid". "hybrid" fuses both searches by reciprocal rank.
-            sparse: The query's sparse embedding, {token id: weight}, or None.
-            dense: The query's dense embedding, or None.
+            mode: "sparse", "dense", or "hybrid", which fuses the results of both searches by reciprocal rank.
+            sparse: The query's sparse embedding, {token id: weight}. The mode "dense" does not use it.
+            dense: The query's dense embedding. The mode "sparse" does not use it.
             k: The largest number of documents to return.
             expr: A Milvus filter expression, or "" for no filter.
         """

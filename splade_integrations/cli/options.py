@@ -1,8 +1,8 @@
 """Options that several commands share, so that each option is declared only once.
 
-Some options are declared singly. Others are fields of a dataclass, which groups options. A command takes a group as one
-parameter, and `with_groups` shows the group's fields to Typer as single options. Of other packages, this module imports
-only Typer, so help appears quickly.
+Some options are declared one by one. Others are fields of a dataclass, called a group. A command takes a group as one
+parameter, and `with_groups` shows the group's fields to Typer as single options. Typer is the only other package that
+this module imports, so help appears quickly.
 """
 
 import inspect
@@ -43,7 +43,7 @@ DenseModel = Annotated[
     str | None,
     typer.Option(
         "--dense",
-        help="Dense model for hybrid search: a folder or hub name for sentence-transformers.",
+        help="Dense model of sentence-transformers for hybrid search: a folder, or a name on the hub.",
         show_default="none",
     ),
 ]
@@ -51,9 +51,12 @@ Input = Annotated[
     str,
     typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet or plain lines. Use - to read lines from stdin."),
 ]
-Uri = Annotated[str, typer.Option(help="Milvus: a file that ends in .db, or http://host:19530.")]
+Uri = Annotated[str, typer.Option(help="Milvus file that ends in .db, or Milvus server, such as http://host:19530.")]
 Token = Annotated[
-    str, typer.Option(help="Token of the server: user:password, or a key.", envvar="MILVUS_TOKEN", show_default=False)
+    str,
+    typer.Option(
+        help="Token of the Milvus server: user:password, or an API key.", envvar="MILVUS_TOKEN", show_default=False
+    ),
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -61,7 +64,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """How a model runs on this machine."""
+    """The options that say how a model runs on this machine."""
 
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", rich_help_panel="Model")] = "auto"
     dtype: Annotated[
@@ -76,7 +79,7 @@ class ComputeOptions:
         return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
 
     def check_dtype(self, dtype: str) -> None:
-        """Raise ValueError if there is no such device, or if the backend does not support this number type on it."""
+        """Raise ValueError if the device does not exist, or if the backend does not support `dtype` on it."""
         from splade_integrations.engine.compute import resolve_compute
 
         resolve_compute(self.device, dtype, cast("Backend", self.backend))
@@ -84,11 +87,15 @@ class ComputeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(ComputeOptions):
-    """How a model runs, how texts are cut, and how their vectors are pruned."""
+    """The options that say how a model runs, how texts are cut, and how their vectors are pruned."""
 
     max_active_dims: Annotated[
         int | None,
-        typer.Option(help="Number of heaviest terms to keep per text.", rich_help_panel="Model", show_default="all"),
+        typer.Option(
+            help="Number of heaviest terms to keep per text.",
+            rich_help_panel="Model",
+            show_default="the model's limit, if any",
+        ),
     ] = None
     max_length: Annotated[
         int | None,
@@ -100,7 +107,7 @@ class ModelOptions(ComputeOptions):
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
         """Return these options and the `further` ones as keywords for `SpladeEncoder`.
 
-        The pruning is not among these options, because some commands prune only documents. Pass it in `further`.
+        `max_active_dims` is not among them, because some commands prune only documents. Pass a pruning in `further`.
         """
         return {**super().for_encoder(**further), "max_length": self.max_length}
 
@@ -123,10 +130,11 @@ class InputFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions:
-    """Where the texts and ids are in an input file."""
+    """The options that say what format an input file has, and where its texts and ids are."""
 
     input_format: Annotated[
-        InputFormat | None, typer.Option(show_default="from the file's ending", rich_help_panel="Input")
+        InputFormat | None,
+        typer.Option(help="Format of the input.", show_default="from the file's ending", rich_help_panel="Input"),
     ] = None
     text_field: Annotated[str, typer.Option(help="Field or column that holds the text.", rich_help_panel="Input")] = (
         "text"
@@ -136,7 +144,9 @@ class InputOptions:
     ] = "title"
     id_field: Annotated[
         str | None,
-        typer.Option(help="Field that holds the id.", show_default="_id or id, else a number", rich_help_panel="Input"),
+        typer.Option(
+            help="Field that holds the id.", show_default="_id or id, else a running number", rich_help_panel="Input"
+        ),
     ] = None
 
     def records(self, path: str) -> "Records":
@@ -153,7 +163,7 @@ class InputOptions:
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a function like `command` that takes the fields of each dataclass parameter as parameters.
+    """Return a function like `command`, in which the fields of each dataclass replace the parameter of this dataclass.
 
     Example:
         >>> @dataclass

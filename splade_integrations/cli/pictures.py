@@ -12,11 +12,11 @@ def picture_format(path: str) -> str:
     """Return the format that the file's name ends in: png, svg or pdf.
 
     Raises:
-        ValueError: The name has another ending.
+        ValueError: The name does not end in one of these formats.
     """
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in {"png", "svg", "pdf"}:
-        raise ValueError(f"--plot must end in .png, .svg or .pdf, got {path!r}. Rename the file.")
+        raise ValueError(f"--plot must end in .png, .svg or .pdf, got {path!r}. Choose one of them.")
     return suffix
 
 

@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar, and yield a function to call with the number of texts done since the last call.
+    """Show a progress bar. Yield a function that advances it by a number of finished texts.
 
     Args:
         description: The name of the step, shown before the bar.

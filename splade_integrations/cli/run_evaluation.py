@@ -63,8 +63,8 @@ class Request:
         measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
         baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
         sweep_dims: The numbers of terms to prune documents to, such as "32,64,all". None tries only "all".
-        sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only that of `model_options`. If
-            `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
+        sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
+            If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
         plot: The file name of the picture, or None for no picture.
         json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
         model_options: How the models run, how texts are cut, and how documents are pruned.
@@ -114,7 +114,7 @@ def run_evaluation(request: Request) -> None:
     limits, dtypes = _limits(request.sweep_dims), _dtypes(request)
     pictures = _picture_names(request.plot, len(request.folders))
     datasets = [load_dataset(folder) for folder in request.folders]
-    with ExitStack() as outputs:  # opened now, so that a file that cannot be written fails before hours of encoding
+    with ExitStack() as outputs:  # opened now, because hours of encoding would be lost if a file could not be written
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_name = None if request.quiet else request.json_file
         json_out = None if json_name is None else outputs.enter_context(whole_file(json_name))
@@ -153,13 +153,13 @@ def _check(request: Request) -> None:
     check_measures(request.chosen_measures())
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # Exact search has all systems that Milvus has, and others.
+    # Exact search has all systems that Milvus has, and others. Milvus's list is needed only without exact search.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else _milvus_system_names(retrievers))
 
 
 def _limits(stated: str | None) -> list[int | None]:
-    """Return the numbers in a list such as "32,64,all". None stands for "all"."""
+    """Return the numbers in a list such as "32,64,all", with None in place of "all"."""
     limits: list[int | None] = []
     for part in (stated or "all").split(","):
         if part.strip() == "all":
@@ -167,12 +167,12 @@ def _limits(stated: str | None) -> list[int | None]:
         elif part.strip().isdecimal() and int(part) > 0:
             limits.append(int(part))
         else:
-            raise ValueError(f'--sweep-dims must be like "32,64,all", got {stated!r}. Name numbers of 1 or more.')
+            raise ValueError(f'--sweep-dims must be like "32,64,all", got {stated!r}. Use numbers from 1, or all.')
     return limits
 
 
 def _dtypes(request: Request) -> list[str]:
-    """Return the number types to sweep over. Raise ValueError if the device does not support one."""
+    """Return the number types that the sweep tries. Raise ValueError if the device does not support one of them."""
     names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
     for name in names:
         request.model_options.check_dtype(name)
@@ -180,7 +180,7 @@ def _dtypes(request: Request) -> list[str]:
 
 
 def _picture_names(plot: str | None, folders: int) -> list[str]:
-    """Return a picture's name for each folder, numbered if there are several. Raise ValueError on a wrong ending."""
+    """Return one file name per folder, numbered if there are several folders. Raise ValueError on a wrong ending."""
     if plot is None:
         return []
     picture_format(plot)
@@ -220,7 +220,7 @@ def _line(facts: dict[str, Any]) -> str:
 
 
 def _show(request: Request, *found: Any) -> None:
-    """Print what was found. Print nothing if only JSON is wanted."""
+    """Print each part of `found`. Print nothing if only JSON is wanted."""
     if not request.quiet:
         for part in found:
             stdout().print(part, markup=False)
@@ -276,7 +276,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             measures=request.chosen_measures(),
             baseline=request.baseline
             if request.baseline in names
-            else None,  # the baseline may be a system that only exact search has
+            else None,  # a baseline that only exact search has is replaced by the default one
             report=advance,
         )
 

@@ -19,7 +19,7 @@ __all__ = ["search"]
 
 
 class Mode(StrEnum):
-    """The vectors that are searched."""
+    """Which vectors of a collection are searched."""
 
     hybrid = "hybrid"
     dense = "dense"
@@ -32,7 +32,10 @@ def search(
     collection: CollectionName = "splade",
     mode: Annotated[
         Mode | None,
-        typer.Option(help="hybrid fuses dense and sparse by rank.", show_default="hybrid if there are dense vectors"),
+        typer.Option(
+            help="hybrid fuses the dense and the sparse ranking.",
+            show_default="hybrid if there are dense vectors, else sparse",
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of documents to return.")] = 5,
     expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as pk != "7".')] = "",
@@ -57,7 +60,7 @@ def search(
       splade search "how do I cancel" --uri corpus.db --mode sparse --explain
     """
     if "://" not in uri and not Path(uri).exists():
-        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make one with: splade index.")
+        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
     from splade_integrations.cli.loading import load_dense_encoder
     from splade_integrations.cli.milvus_store import Store
     from splade_integrations.cli.tables import hits_table, print_explained
@@ -103,7 +106,7 @@ def _choose_mode(store: "Store", mode: Mode | None, dense_name: str | None) -> M
 
 
 def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
-    """Load `model`, or the encoder that the collection names. Refuse an encoder whose queries do not fit."""
+    """Load `model`, or the model that the collection names. Refuse a model whose queries do not fit the collection."""
     from splade_integrations.cli.loading import load_encoder
 
     kept = store.fingerprint()
@@ -114,8 +117,8 @@ def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) ->
         )
     if kept is None:
         return load_encoder(name, compute.for_encoder())
-    # The encoder must cut and prune documents as it did for the collection. Otherwise an explanation would not add up
-    # to the score.
+    # --explain encodes the found documents again. They must be cut and pruned as they were for the collection.
+    # Otherwise an explanation would not add up to the score.
     options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
     encoder = load_encoder(name, options)
     _check_queries(kept, encoder.fingerprint)
@@ -128,6 +131,6 @@ def _check_queries(kept: "Fingerprint", given: "Fingerprint") -> None:
     if differing:
         advice = "Leave --model out" if "weights" in differing else "Search from Python with the same options"
         raise ValueError(
-            f"the query's encoder must be the one that the collection was made with, {kept.describe(differing)}, got "
+            f"the query's encoder must be the one that the collection was made with: {kept.describe(differing)}; got "
             f"{given.describe(differing)}. {advice}, or index again."
         )

@@ -1,4 +1,4 @@
-"""Formats results as tables. They are at most as wide as the terminal, or 80 columns if there is no terminal."""
+"""Formats results as tables. A table is at most as wide as the terminal, or 80 columns if there is no terminal."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
 
-_TEXT_SHOWN = 160  # the largest number of a text's characters to show
+_TEXT_SHOWN = 160  # at most this many characters of a text are shown
 
 
 def facts_table(facts: dict[str, Any]) -> Table:
@@ -51,7 +51,7 @@ def print_explained(console: Console, hits: "Sequence[Hit]", explanations: "Sequ
 
 
 def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
-    """Yield the parts that rich prints: the dataset, the systems, their costs, and how to read the tables."""
+    """Yield what rich prints: a line about the dataset, a table of systems, a table of costs, and how to read them."""
     yield Text(
         f"\n{comparison.dataset}, {comparison.search} search: {comparison.documents} documents "
         f"({comparison.empty_documents} empty), {comparison.queries} judged queries, {comparison.judgments} judgments",
@@ -130,21 +130,22 @@ def _reading(comparison: "Comparison") -> str:
     measure = next(iter(comparison.systems[0].measures))
     weighted = [system for system in comparison.systems if system.weights is not None]
     lines = [
-        f"95 %: bootstrap interval of {measure} over the queries. p: the probability that chance makes a difference "
-        f"from {comparison.baseline} this large (paired sign flips, corrected for the number of systems by Holm's "
-        "method). ms: the median time to encode and search a single query.",
+        f"95 %: the 95 % bootstrap interval of {measure} over the queries. p: the probability that chance alone makes "
+        f"the difference from {comparison.baseline} this large (paired test by random sign flips, with Holm's "
+        "correction for the number of systems). ms: the median time to encode and search a single query.",
     ]
     fused = [system for system in comparison.systems if system.queries_with_ties is not None]
     if fused:
         most = max(system.queries_with_ties or 0 for system in fused)
         lines.append(
-            f"RRF: k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; {comparison.tie_rule}. "
-            f"This rule affects the first ten hits in up to {most} of the {comparison.queries} queries."
+            f"RRF: reciprocal rank fusion, k = {comparison.rrf_k}, {comparison.candidates} candidates per retriever; "
+            f"{comparison.tie_rule}. The order of equal scores affects the first ten hits of up to {most} of the "
+            f"{comparison.queries} queries."
         )
     if weighted:
         tuned = weighted[0].tuned_on
         lines.append(
-            "Weights multiply scores that are scaled to 0..1 per query. The weights are "
+            "weights: a fusion by a weighted sum of scores, which are first scaled to 0..1 per query. The weights are "
             + (f"chosen on {tuned}: " if tuned else "equal, because there is no train split: ")
             + "; ".join(
                 ", ".join(f"{name} {weight:.2g}" for name, weight in (system.weights or {}).items())

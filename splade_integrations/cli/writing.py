@@ -1,6 +1,6 @@
 """Writes sparse rows to files. Milvus reads JSON lines and Parquet, and scipy reads .npz.
 
-A file gets its name only when it is complete.
+A file appears under its own name only when it is complete.
 """
 
 import json
@@ -28,7 +28,7 @@ class Writer(Protocol):
 
 
 class WriteError(OSError):
-    """A file could not be written. The message says why, and that nothing was kept."""
+    """A file could not be written. The message says why."""
 
 
 @contextmanager
@@ -38,7 +38,8 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
     After an error, the temporary file is deleted, and an older file at `path` is unchanged.
 
     Args:
-        path: The name of the file. "-" is standard output. Standard output and devices are written to directly.
+        path: The name of the file, or "-" for standard output. Standard output and devices need no temporary file, so
+            they are written to directly.
     Raises:
         WriteError: The file cannot be written, for example because the folder is not writable or the disk is full.
     """
@@ -78,7 +79,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write one {"id": …, "text": …, "sparse": {token id: weight}} per line, the form of `MilvusClient.insert`."""
+    """Write one {"id": …, "text": …, "sparse": {token id: weight}} per line. `MilvusClient.insert` takes such rows."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
@@ -101,8 +102,9 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": terms}
     schema = pyarrow.schema(list(columns.items()))
     count = 0
-    # Equal weights are rare, so a Parquet dictionary of weights would only cost time. We do not use Arrow's default
-    # memory pool, because it grows from block to block if other threads allocate memory in between.
+    # Parquet can store each distinct value of a column once, in a dictionary. Only the token ids get a dictionary.
+    # Equal weights are rare, so a dictionary of weights would only cost time. We do not use Arrow's default memory
+    # pool, because it grows from block to block if other threads allocate memory in between.
     pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
     with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
         for block in blocks:
@@ -123,7 +125,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
 
 
 def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write a matrix for `scipy.sparse.load_npz`, with its ids in `numpy.load(…)["ids"]`. All rows stay in memory."""
+    """Write a matrix for `scipy.sparse.load_npz`. Its ids are in `numpy.load(…)["ids"]`. All rows stay in memory."""
     if keep_text:
         raise ValueError(".npz cannot hold texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
@@ -153,15 +155,16 @@ WRITERS: dict[str, Writer] = {
 
 
 def writer_of(path: str) -> Writer:
-    """Return the writer for the format that a file's name ends in. For "-", standard output, it writes JSON lines.
+    """Return the writer for the ending of a file's name. "-" is standard output, which gets JSON lines.
 
     Raises:
-        ValueError: `WRITERS` has no writer for the name's ending.
+        ValueError: `WRITERS` has no writer for this ending.
     """
     suffix = ".jsonl" if path == "-" else Path(path).suffix.lower()
     if suffix not in WRITERS:
         raise ValueError(
-            f"--output must end in {', '.join(WRITERS)}, or be - for JSON lines on stdout, got {path!r}. Rename it."
+            f"--output must end in {', '.join(WRITERS)}, or be - for JSON lines on stdout, got {path!r}. Name "
+            "a file with one of these endings."
         )
     return WRITERS[suffix]
 

@@ -1,4 +1,4 @@
-"""Explains why a document matches a query. For each shared term, it shows what the term adds and where it comes from.
+"""Explains why a document matches a query: what each shared term adds, and which words its weights come from.
 
 The explanation is computed from one query and one document. `render.py` draws it.
 """
@@ -71,7 +71,7 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
 
     Args:
         query: The query.
-        document: The document. Its row has the same width as the query's.
+        document: The document. Its row has as many columns as the query's.
     """
     query_weights, document_weights = (
         dict(zip(text.row.indices.tolist(), text.row.data.tolist(), strict=True)) for text in (query, document)
@@ -130,7 +130,7 @@ def _readable(tokenizer: Any, token: str, mark: str) -> str:
     else:
         continues = not token.startswith(mark)
         shown = tokenizer.convert_tokens_to_string([token]) if mark == "Ġ" else token.replace(mark, " ")
-        if "\ufffd" in shown:  # the token is only a part of a character
+        if "\ufffd" in shown:  # the token holds only some bytes of a character
             return token
     if not shown.strip():
         return repr(shown)[1:-1].replace(" ", "␣") or token
@@ -177,7 +177,7 @@ def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
 
 
 def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the window in which each of K terms has its largest weight. (K,)."""
+    """Return, for each of K terms, the number of the window in which its weight is largest. (K,)."""
     if len(windows) == 1:
         return np.zeros(len(terms), np.int64)
     weights = encoder.rows.encode([window.ids for window in windows], lambda _: None)[:, terms].toarray()  # (W, K)
@@ -186,7 +186,7 @@ def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: 
 
 
 def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
-    """Return the place of each token in a text. The prompt before the text has `prompt` characters."""
+    """Return the place of each token in a text. `prompt` is the number of characters of the prompt before the text."""
     readable = readable_tokens(tokenizer, token_names(tokenizer, found.ids))
     places = []
     for position, token in enumerate(readable):

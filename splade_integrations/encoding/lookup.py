@@ -23,7 +23,7 @@ Progress = Callable[[int], object]  # called with the number of texts encoded si
 
 
 class RowModel(Protocol):
-    """Turns token ids into rows of term weights: a transformer, a table of fixed weights, or the product of both."""
+    """Turns token ids into rows of term weights, by a transformer, a table of fixed weights, or the product of both."""
 
     dim: int
 
@@ -32,7 +32,7 @@ class RowModel(Protocol):
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the position of the token that adds most to the weight, and its share."""
+        """Return, for each of K terms, the position of the token that adds most to its weight, and that share. (K,)."""
         ...
 
 
@@ -58,7 +58,7 @@ class LookupRows:
         return from_rows(rows, self.dim)
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position of each term's own token, and a share of 1. Both are (K,)."""
+        """Return, for each of K terms, the first position at which the term itself is a token, and 1 as its share."""
         return np.array([ids.index(term) for term in terms.tolist()], np.int64), np.ones(len(terms), np.float32)
 
 
@@ -75,22 +75,22 @@ class LexicalRows:
     def __init__(self, transformer: RowModel, lookup: LookupRows) -> None:
         if transformer.dim != lookup.dim:
             raise UnsupportedModelError(
-                f"the transformer and the token weights must share a vocabulary, got {transformer.dim} and "
-                f"{lookup.dim} terms. Use a complete SPLADE model."
+                f"the transformer and the token weights must share a vocabulary, got vocabularies of "
+                f"{transformer.dim} and {lookup.dim} terms. Use a SPLADE model whose files belong together."
             )
         self.dim = transformer.dim
         self._transformer = transformer
         self._lookup = lookup
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Return the transformer's rows, restricted to each text's own tokens and scaled. (N, dim)."""
+        """Return the transformer's rows, for each text's own tokens only, times the fixed weights. (N, dim)."""
         presence = self._lookup.encode(ids, lambda _: None)  # special tokens included
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position of each term's own token, and a share of 1.
+        """Return, for each of K terms, the first position at which the term itself is a token, and 1 as its share.
 
-        Every term of a row has such a token, because the row has no other terms.
+        There always is such a position, because a row has terms only for the text's own tokens.
         """
         return self._lookup.locate(ids, terms)
 
@@ -110,7 +110,9 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
     if spec.file is not None:
         path = repository.path(spec.file)
         if path is None:
-            raise UnsupportedModelError(f"{repository.name!r} must have {spec.file}, got no such file. Fetch it again.")
+            raise UnsupportedModelError(
+                f"{repository.name!r} must have {spec.file}, got no such file. Download the model again."
+            )
         weights = _read_weights(path, tokenizer, len(weights))
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if weights.ndim == 1 and largest >= len(weights):
@@ -121,7 +123,7 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise UnsupportedModelError(
             f"{repository.name!r} must have one token weight of 0 or more per term, got weights that are negative, "
-            "NaN or infinite, or a wrong number of weights. Fetch it again."
+            "NaN or infinite, or a wrong number of weights. Download the model again."
         )
     return LookupRows(weights)
 
@@ -148,4 +150,6 @@ def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
                 weights[vocabulary[token]] = float(weight)
         return weights
     except Exception as err:
-        raise UnsupportedModelError(f"{path.name} must hold one weight per token, got {err}. Fetch it again.") from err
+        raise UnsupportedModelError(
+            f"{path.name} must hold one weight per token, got an error: {err}. Download it again."
+        ) from err

@@ -1,6 +1,7 @@
 """Encodes texts block by block. While the model works on one block, the next block is tokenised.
 
-This module also adds prompts, joins the windows of a text, drops and prunes terms, and reports progress.
+This module also adds prompts, joins the windows of a text, drops the terms of special tokens, prunes rows and reports
+progress.
 """
 
 import logging
@@ -58,7 +59,7 @@ def stream_rows(
     """Encode texts as they arrive. While the model works on one block, the next block is tokenised.
 
     Args:
-        encoders: The encoder of each role. The encoder that is needed may load when the first block is requested.
+        encoders: The encoder of each role. The one for `role` loads when the first block is requested, at the latest.
         role: "document" or "query".
         settings: The settings of the role.
         texts: The texts. They are read at most one block ahead.
@@ -67,8 +68,9 @@ def stream_rows(
             the last call.
         total: The number of texts, for the progress bar.
     Yields:
-        Blocks of (block_rows, dim) float32, in the order of the texts. The last block may be shorter. At the end, or
-        when the caller stops early, one warning says how many tokens truncation has lost.
+        Blocks of (block_rows, dim) float32, in the order of the texts. The last block may be shorter. If texts
+        were truncated, one warning at the end says how many, and which share of the tokens was lost. The warning comes
+        even if the caller stops early.
     """
     encoder, prompt = encoders[role], settings.prompt
 
@@ -93,8 +95,8 @@ def stream_rows(
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
     """Yield `function(item)` for each item. A thread computes the next result while the caller uses the current one.
 
-    Items are read in the caller's thread, at most one more than the caller has requested. If reading an item raises an
-    exception, the results of all earlier items are yielded first. A caller that stops early waits until the current
+    Items are read in the caller's thread, at most one ahead of what the caller has requested. If reading an item raises
+    an exception, the results of all earlier items are yielded first. A caller that stops early waits until the current
     call of `function` ends. A single item is computed without a thread.
 
     Args:
@@ -136,7 +138,7 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
 
 
 class _Truncation:
-    """Counts the texts and tokens that truncation has affected so far."""
+    """Counts all texts and tokens so far, and those that truncation has affected."""
 
     def __init__(self, encoder: RoleEncoder, max_windows: int) -> None:
         self._max_length, self._max_windows = encoder.max_length, max_windows
@@ -154,8 +156,8 @@ class _Truncation:
             windows = self._max_windows > 1
             logger.warning(
                 "%d of %d texts are longer than %smax_length=%d tokens and were truncated: %.1f %% of the call's "
-                "tokens were lost. Split texts into chunks of %d tokens at most (LlamaIndex's default: 1 024; set "
-                "SentenceSplitter(chunk_size=…)), or raise max_length if the model allows it%s.",
+                "tokens were lost. Split texts into chunks of %d tokens at most (in LlamaIndex, with SentenceSplitter("
+                "chunk_size=…), whose default is 1 024), or raise max_length if the model allows it%s.",
                 self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
                 100 * self._lost / self._tokens, self._max_content_tokens, ", or max_windows" if windows else "",
             )  # fmt: skip
@@ -168,7 +170,7 @@ def _blocks(texts: Iterable[str], rows: int) -> Iterator[list[str]]:
 
 
 def _counting_texts(report: Callable[[int], object], token_ids: TokenIds) -> Callable[[int], object]:
-    """Adapt `report`, which counts texts, to a caller that counts windows."""
+    """Return a function that takes a number of encoded windows, and gives `report` the number of encoded texts."""
     windows = texts = 0
 
     def count(more: int) -> None:

@@ -1,7 +1,7 @@
 """Shows an explanation in a notebook (HTML), in a terminal (rich) or as a picture (matplotlib).
 
-Terms in the document have solid bars and underlines, and expansions have hatched bars and dotted underlines. So the two
-can be told apart in black and white.
+Terms that are in the document have solid bars, and expansions have hatched bars. So the two can be told apart even in
+black and white.
 """
 
 from collections.abc import Iterable, Iterator
@@ -251,5 +251,5 @@ def _marked_text(explanation: Rendered, *, query: bool) -> Any:
 
 
 def _shorten(text: str, most: int) -> str:
-    text = " ".join(text.split()).replace("$", r"\$")  # matplotlib reads maths between dollars
+    text = " ".join(text.split()).replace("$", r"\$")  # matplotlib reads maths between dollar signs
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -112,7 +112,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
     def _load(self, spec: RoleSpec) -> RoleEncoder:
         transformer = None if spec.transformer is None else self._transformer(spec.transformer)
         if spec.token_weights is None:
-            assert transformer is not None  # describe() gives a role at least one of them
+            assert transformer is not None  # describe() gives each role a transformer or token weights
             return transformer
         tokenizer = self._tokenizer(spec.token_weights.repository, spec.token_weights.folder)
         lookup = load_token_weights(spec.token_weights, tokenizer)
@@ -154,7 +154,7 @@ def _check_one_vocabulary(model_name: str, encoder: RoleEncoder, other: RoleEnco
     if not same:
         raise UnsupportedModelError(
             f"{model_name!r} must have one vocabulary for documents and queries, got two vocabularies, of "
-            f"{other.dim} and {encoder.dim} terms. Use a complete SPLADE model."
+            f"{other.dim} and {encoder.dim} terms. Use a SPLADE model whose files belong together."
         )
 
 

@@ -27,12 +27,12 @@ __all__ = [
     "token_names",
 ]
 
-# The share of a window that the next window of the same text repeats, so that most phrases are whole in one window.
+# The share of a window that the next window of the same text repeats. So most phrases are complete in one window.
 _OVERLAP = 1 / 8
 # The number of texts that are tokenised at once. The library `tokenizers` returns each token as a string, even tokens
-# that are cut off. For a long text this takes about 100 KB.
+# that are cut off. For one long text these strings take about 100 KB, so the number of texts limits memory.
 TEXTS_AT_ONCE = 256
-# Tokenizers without a stated limit report 1e30.
+# A limit of this size or more counts as no limit. A tokenizer that states no limit reports 1e30.
 _NO_LIMIT = 10**6
 _NO_TEXTS = "texts must be a list (or another ordered iterable) of str, got {}. Pass a list of str."
 
@@ -55,7 +55,7 @@ def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
     """
     if isinstance(texts, str | bytes):
         raise TypeError(
-            f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. Wrap it: [text]."
+            f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. For one text, pass [text]."
         )
     try:
         items = iter(() if isinstance(texts, Mapping | Set) else texts)
@@ -117,9 +117,9 @@ class TokenOffsets:
 class TextTokenizer:
     """Tokenises with any Hugging Face tokenizer, in any thread, to at most `max_length` token ids.
 
-    A fast tokenizer object holds its truncation length. If two threads shared a tokenizer but needed different lengths,
-    each would change the results of the other. So this class copies the tokenizer and sets the length once. A tokenizer
-    that is written in Python is called under a lock.
+    A fast tokenizer, which is written in Rust, stores the truncation length. If two threads shared a tokenizer but
+    needed different lengths, each would change the results of the other. So this class copies the tokenizer and sets
+    the length once. A tokenizer that is written in Python is called under a lock.
 
     Args:
         tokenizer: A tokenizer of transformers.
@@ -155,14 +155,14 @@ class TextTokenizer:
 
         Args:
             texts: N texts. A lone surrogate, which no tokenizer accepts, counts as U+FFFD.
-            max_windows: The largest number of windows of `max_length` tokens that a longer text is cut into. The rest
-                of the text is lost.
+            max_windows: A text of more than `max_length` tokens is cut into windows of this length, at most this many.
+                The rest of the text is lost.
         """
         texts = [_replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
-        """Cut `text` into windows as a call does, and return each token with its place in `text`."""
+        """Cut `text` into the same windows as `__call__`, and return each token with its place in `text`."""
         text = _replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
@@ -227,13 +227,15 @@ def _replace_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # utf-16 joins surrogates that form a pair and replaces the others.
+        # The utf-16 codec joins surrogates that form a pair, and replaces the others.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
 def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Return the vocabulary entry of each token id. A model may have more columns than its tokenizer has tokens.
+    """Return the vocabulary entry of each token id, or `[unused<id>]` for an id that the tokenizer does not have.
+
+    The output of some models has more columns than the vocabulary of their tokenizer has entries.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -256,14 +258,15 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
         return AutoTokenizer.from_pretrained(**repository.location(folder))
     except (OSError, ValueError) as err:
         raise FileNotFoundError(
-            f"{repository.name!r} must have a tokenizer that loads, got: {first_line(err)} Add the missing files."
+            f"{repository.name!r} must have a tokenizer that loads, got an error ({first_line(err)}). Add the "
+            "missing files."
         ) from err
 
 
 def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:
     """Return the largest number of token ids of a text: `requested`, or the largest that the model takes.
 
-    Special tokens are included.
+    Special tokens are included. If no limit is known, the number is 512.
 
     Args:
         requested: The number that the user requests, or None.
@@ -280,7 +283,7 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
     least = tokenizer.num_special_tokens_to_add() + 1
     if not is_integer(requested) or requested < least:
         raise ValueError(
-            f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own."
+            f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own limit."
         )
     if positions is not None and requested > positions:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Resolves the user's choice of device, dtype and backend into where and how a model computes."""
+"""Turns the user's device, dtype and backend into a `Compute`, which says where and how a model computes."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -60,8 +60,8 @@ def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Bac
 
     On a CPU and on MPS, the dtype "auto" means float32, whatever the checkpoint states. On CUDA it means float16, which
     has three more bits of mantissa than bfloat16 and so keeps the weights closer to float32. int8 is allowed only on
-    processors that multiply 8-bit integers fast. For OpenVINO, these are the processors with AMX or with the VNNI
-    instructions of AVX-512.
+    processors that multiply 8-bit integers fast. For torch, these processors have AVX2 or wider instructions. For
+    OpenVINO, they have AMX or the VNNI instructions of AVX-512.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:n" or "mps".
@@ -112,7 +112,7 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
         return "float16" if device.type == "cuda" else "float32"
     precision: Precision | None = next((name for name in get_args(Precision) if dtype in (name, _DTYPES[name])), None)
     if precision is None:
-        raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
+        raise ValueError(f"dtype must be one of auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
     if precision == "int8" and not int8_products_pay(device):
         raise ValueError(
             f"dtype='int8' must run on a CPU that has AVX2 or wider instructions, got device {str(device)!r}, which is "

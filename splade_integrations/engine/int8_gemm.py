@@ -1,8 +1,8 @@
-"""Exact products of 8-bit integers on a CPU, and the quantisation of numbers for them.
+"""Exact matrix products of 8-bit integers on a CPU, and the quantisation of numbers for them.
 
-Processors with AVX-512's VNNI or AMX instructions sum such products in 32 bits. AVX2 first adds pairs of products in 16
-bits. These sums overflow if both factors have 8 bits. If one factor has only 7 bits, the product is exact on AVX2 as
-well, and twice as fast as in float32.
+A matrix product sums products of two integers. The VNNI instructions of AVX-512, and AMX, add these products in 32
+bits. AVX2 first adds pairs of them in 16 bits, which overflows if both factors have 8 bits. If one factor has only 7
+bits, the matrix product is exact on AVX2 as well, and twice as fast as in float32.
 """
 
 from functools import cache
@@ -23,13 +23,14 @@ __all__ = [
 ]
 
 # The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2 weights
-# have 7 bits, because the sum of two products must stay below 2^15. The sum is at most 2 · 255 · 64 if tokens are the
-# left factor, and 2 · 128 · 127 if weights are the left factor.
+# have 7 bits, because the sum of two products must stay below 2^15. The left factor is unsigned. So the sum is at most
+# 2 · 255 · 64 if tokens are the left factor. If weights are, `to_unsigned` has shifted them to 0 to 128, and the sum is
+# at most 2 · 128 · 127.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
 # Scales are at least this large, so that dividing by them neither overflows nor loses digits.
 LEAST_SCALE = 2.0**-100
-# The widths for which products are tested.
+# The row lengths K for which products are tested.
 _WIDTHS = (128, 768, 1024, 4096)
 
 
@@ -42,10 +43,11 @@ def int8_products_pay(device: torch.device) -> bool:
 def int8_weight_qmax() -> int | None:
     """Return the largest magnitude that weights may have in an int8 product on this processor.
 
-    The other factor may have up to 127. The result is 127 with AVX-512's VNNI or AMX instructions, 64 with only AVX2 or
-    AVX-512, and None without any of these. The two-pass head multiplies with `torch._int_mm` on processors with VNNI or
-    AMX, and with `multiply_int8` on others, where `torch._int_mm` is slow. This function tests that the sums of this
-    product are exact.
+    The other factor may have magnitudes of up to 127 as int8, and up to 255 as uint8. The result is 127 with AVX-512's
+    VNNI or AMX instructions, 64 with only AVX2 or AVX-512, and None without any of these. The two-pass head multiplies
+    with `torch._int_mm` on processors with VNNI or AMX, and with `multiply_int8` on others, where `torch._int_mm` is
+    slow. This function tests the one that the head uses on this processor. If its sums are not exact, the result is
+    None.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
@@ -68,7 +70,7 @@ def quantize(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> tuple[T
         Integers from -qmax to qmax, (…, H) int8, and scales of `largest`'s shape.
     """
     scale = (largest / qmax).clamp_min(LEAST_SCALE)
-    # The result is at most `qmax`, because float32 division is monotone.
+    # No integer exceeds `qmax`, because `largest` becomes `qmax` and float32 division is monotone.
     return torch.round(vectors / scale).to(torch.int8), scale
 
 
@@ -89,8 +91,8 @@ def pack_int8(integers: Tensor) -> Tensor:
 def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor) -> Tensor:
     """Return scales[n] · sum over k of (left[m, k] - zero_point) · right[n, k], summed as 32-bit integers.
 
-    The product is exact if the magnitudes in one factor are at most `int8_weight_qmax`. That factor may be the right
-    one, or a left one that `to_unsigned` made.
+    The product is exact if one factor holds weights of at most `int8_weight_qmax()` in magnitude. They may be the right
+    factor, or the left factor after `to_unsigned`.
 
     Args:
         left: (M, K) uint8.
@@ -108,7 +110,10 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 
 
 def is_exact(qmax: int) -> bool:
-    """Return whether products are exact for the largest sums, large summands that cancel to 1, and random numbers."""
+    """Return whether `multiply_int8` is exact for weights from -`qmax` to `qmax`.
+
+    The largest sums are tested, large summands that cancel to 1, and random numbers.
+    """
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:
         for left, right in ((255, qmax), (0, qmax), (255, -qmax), (2 * qmax, 127), (2 * qmax, -127)):
@@ -116,7 +121,8 @@ def is_exact(qmax: int) -> bool:
             product = multiply_int8(factors[0], qmax, pack_int8(factors[1]), scales)
             if not (product == (left - qmax) * right * width).all():
                 return False
-        # At width 4 096 the sum before subtracting `qmax` is odd and above 2^24, so float32 would round it.
+        # The kernel may sum left · right first, and subtract qmax · right afterwards. At width 4 096 the first sum is odd
+        # and above 2^24, so float32 would round it.
         weights, tokens = _filled(qmax, width, torch.uint8), _filled(127, width, torch.int8)
         weights[:, 0], tokens[:, 0] = qmax + 1, 1
         if not (multiply_int8(weights, qmax, pack_int8(tokens), scales) == 1).all():
@@ -125,7 +131,7 @@ def is_exact(qmax: int) -> bool:
 
 
 def _is_exact_for(rows: int, zero_point: int, qmax: int) -> bool:
-    """Return whether sums are exact for random numbers, with sizes that are not multiples of a block."""
+    """Return whether sums are exact for random numbers. The sizes are no multiples of a kernel's block size."""
     generator = torch.Generator("cpu").manual_seed(rows)
     tokens = torch.randint(0, 256, (rows, 771), generator=generator, device="cpu")
     weights = torch.randint(-qmax, qmax + 1, (70, 771), generator=generator, device="cpu")

@@ -1,7 +1,7 @@
-"""Linear layers in int8. On a CPU with 8-bit instructions, they make a model several times faster than in float32.
+"""Linear layers in int8. On a CPU with instructions for int8, they make a model several times faster than in float32.
 
-Weights are quantised once per output channel, and activations in each call per token. So a text's result does not
-depend on other texts.
+Weights are quantised once, with one scale per output channel. Activations are quantised in each call, with one scale
+per token. So a text's result does not depend on other texts.
 """
 
 from typing import NamedTuple
@@ -46,12 +46,12 @@ class _QuantizedTokens(NamedTuple):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer that multiplies 8-bit integers and sums them exactly in int32.
+    """A linear layer that multiplies 8-bit integers and sums the products exactly in int32.
 
-    Each token is written as offset + scale · u with u from 0 to 255, so w . x = scale · (w . u) + offset · sum(w). A
-    layer with fewer outputs than inputs reads the output of an activation function such as GELU, which is nearly all on
-    one side of 0. So in this layer, u covers the range from a token's smallest value to its largest. In other layers, u
-    covers a symmetric range around 0, so they need no offset · sum(w).
+    Each token x is written as offset + scale · u with integers u, so w . x = scale · (w . u) + offset · sum(w). A layer
+    with fewer outputs than inputs reads the output of an activation function such as GELU, which is nearly all on one
+    side of 0. So in this layer, u from 0 to 255 covers the range from a token's smallest value to its largest. In other
+    layers, u from -127 to 127 covers a range that is symmetric around 0. So the offset is 0, and no sum is needed.
 
     Args:
         linear: The layer that this layer replaces.

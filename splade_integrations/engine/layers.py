@@ -1,8 +1,8 @@
 """Computes the layers of BERT, RoBERTa, DistilBERT and similar models in few calls, with weights laid out for the CPU.
 
-In transformers a layer is a tree of about twenty modules, and calling them takes a fifth of a short query's time. Here
-a layer is one function. Its projections to queries, keys and values are one product, and large tensors are changed in
-place.
+In transformers a layer is a tree of about twenty modules, and calling them takes a fifth of the time to encode a short
+query. Here a layer is one function. It computes the projections to queries, keys and values in one matrix product, and
+changes large tensors in place.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,16 @@ __all__ = [
 
 
 def rounded_up(rows: int) -> int:
-    """Round `rows` up to one of a few numbers. The result is at most a sixteenth above `rows`.
+    """Round a number of rows up to one of a few numbers. The result is at most a sixteenth above `rows`.
 
-    oneDNN compiles a kernel for each number of rows and keeps it. Each kernel takes half a millisecond and half a
-    megabyte. Without rounding, batches of real texts would need hundreds of kernels.
+    oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Each one takes half a millisecond
+    to compile, and half a megabyte. Without rounding, batches of real texts would need hundreds of kernels.
 
     Example:
         >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
         [25, 34, 1024, 6144]
     """
-    step = 1 << max(0, rows.bit_length() - 5)  # there are sixteen numbers from each power of two to the next
+    step = 1 << max(0, rows.bit_length() - 5)  # gives sixteen results from each power of two to the next
     return -(-rows // step) * step
 
 
@@ -48,8 +48,9 @@ def pad_rows(tokens: Tensor, rows: int) -> Tensor:
 class PackedLinear(nn.Module):
     """A linear layer whose weight is kept in the layout of oneDNN's kernels, so that no call has to rearrange it.
 
-    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. That costs most if
-    there are few tokens. The results differ only by rounding, because the products are added in another order.
+    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. This costs most time
+    per token if there are few tokens. The results differ from those of nn.Linear only by rounding, because the products
+    are added in another order.
 
     Args:
         linear: The layer that this layer replaces.
@@ -63,7 +64,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        # The layout is opaque and cannot be moved to other devices or types, so this is not a buffer.
+        # The layout is opaque and cannot be moved to other devices or types, so the weight is not a buffer.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
         self._bias = None if linear.bias is None else linear.bias.detach()
 
@@ -76,17 +77,19 @@ class PackedLinear(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One transformer layer: attention, then two linear layers. Each part is added to its input and normalised.
+    """One transformer layer: attention, then two linear layers with an activation between them.
+
+    The output of each of these two parts is added to the part's input, and the sum is normalised.
 
     Args:
         heads: The number of attention heads.
         projections: The projections to queries, keys and values, (H, H) each.
-        attention_output: (H, H).
-        attention_norm: Over (…, H).
-        intermediate: (H, I).
-        activation: Over (…, I).
-        output: (I, H).
-        output_norm: Over (…, H).
+        attention_output: The linear layer at the end of attention. (H, H).
+        attention_norm: The norm after attention. Over (…, H).
+        intermediate: The first of the two linear layers. (H, I).
+        activation: The activation between them. Over (…, I).
+        output: The second of the two linear layers. (I, H).
+        output_norm: The norm after them. Over (…, H).
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class FusedLayer(nn.Module):
         """Compute the next hidden states.
 
         Args:
-            hidden: The states of all tokens, possibly followed by padding rows. (B L or more, H).
+            hidden: The states of all tokens, possibly followed by padding rows. (B · L or more, H).
             shape: (B, L, H).
             mask: The attention mask, which broadcasts to (B, heads, L, L). None hides nothing.
         """
@@ -123,7 +126,7 @@ class FusedLayer(nn.Module):
         return output
 
     def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Return the output of attention in the shape of `hidden`. Leaving this method frees the projections."""
+        """Return the output of attention in the shape of `hidden`. The projections are freed when this method returns."""
         batch, length, _ = shape
         tokens = batch * length
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -133,7 +136,7 @@ class FusedLayer(nn.Module):
 
 
 class _AddedNorm(nn.Module):
-    """The layer norm of a sum. It overwrites the first of its two terms."""
+    """The layer norm of `outputs + residual`. It overwrites `outputs`."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -153,7 +156,7 @@ class InPlaceGelu(nn.Module):
 
 
 class FusedLayers(nn.Module):
-    """Replaces an encoder of transformers and is called with the same arguments."""
+    """Replaces the encoder of a transformers model, and is called with the same arguments."""
 
     def __init__(self, layers: list[FusedLayer]) -> None:
         super().__init__()
@@ -163,7 +166,7 @@ class FusedLayers(nn.Module):
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
-            # The rows are padded once here, so that no `PackedLinear` has to do it. At the end they are dropped.
+            # Padding rows are added once here, so that no `PackedLinear` has to add them. The return below drops them.
             tokens = pad_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)
@@ -198,9 +201,9 @@ def _of_distilbert(layer: Any) -> FusedLayer:
     )
 
 
-# {model type: (the name of the encoder's attribute, a function that reads a layer)}. Other model types may have modules
-# with the same names that compute something else, perhaps only for long texts. A check with short texts would not
-# notice that.
+# {model type: (the name of the encoder's attribute, a function that makes a `FusedLayer` from a layer)}. No other model
+# types are fused. They may have modules with the same names that compute something else, perhaps only for long texts,
+# and a check with short texts would not notice that.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
@@ -213,8 +216,8 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
     Args:
         backbone: A transformers model without its head.
     Returns:
-        A function that restores the original layers, or None if the layers are not supported. Layers from a
-        repository's own code are not supported. A model of a supported type can still be configured to compute
+        A function that restores the original layers, or None if the layers are not supported. Layers that a
+        repository's own code defines are not supported. A model of a supported type can still be configured to compute
         something else, so compare the results before and after.
     """
     kind = _KINDS.get(backbone.config.model_type)

@@ -70,7 +70,7 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
 def mean_hidden(model: MaskedLM) -> Tensor:
     """Estimate the mean of the hidden states that enter the decoder.
 
-    The estimate is made from one text, whose tokens are spread over the vocabulary.
+    The estimate is made from one artificial text, whose tokens are spread over the vocabulary.
 
     Args:
         model: A masked LM with a decoder.
@@ -123,24 +123,26 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
             config=config, dtype=dtype, output_loading_info=True, **repository.location(folder)
         )
     except SafetensorError as err:
-        raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch it again.") from err
+        raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch the checkpoint again.") from err
     except OSError as err:
-        raise FileNotFoundError(f"{name!r} lacks a file: {err} Complete it, or name another model.") from err
-    # The causes are sizes that differ, a truncated pickle, or a pickle that holds more than tensors.
+        raise FileNotFoundError(f"{name!r} lacks a file: {err} Add the file, or name another model.") from err
+    # The cause is a tensor whose size contradicts the configuration, a truncated pickle, or a pickle that holds more
+    # than tensors.
     except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
         raise UnsupportedModelError(
-            f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch it again, or "
-            "use a complete …ForMaskedLM checkpoint."
+            f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch the checkpoint "
+            "again, or use a complete …ForMaskedLM checkpoint."
         ) from err
     random = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if random:
         more = f" and {len(random) - 3} more" if len(random) > 3 else ""
         raise UnsupportedModelError(
-            f"{name!r} lacks the weights {', '.join(random[:3])}{more}, which would be random. "
+            f"{name!r} lacks the weights {', '.join(random[:3])}{more}, which transformers would fill with "
+            "random numbers. "
             "Use a complete …ForMaskedLM checkpoint."
         )
     for key, value in model.named_parameters():
-        if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # one pass
+        if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # reads once
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
     return model
 

@@ -138,9 +138,10 @@ class SpladeModel:
         pooling_strategy: "max" or "sum".
         activation_function: "relu" or "log1p_relu".
         padding_id: The token id to pad with. The attention mask hides the padding.
-        max_batch_tokens: The largest number of tokens of a batch, padding included. None takes a number that suits the
+        max_batch_tokens: The largest number of tokens of a batch, padding included. None means a number that suits the
             device and the model.
-        max_batch_texts: The largest number of texts of a batch, or None.
+        max_batch_texts: The largest number of texts of a batch, or None. In either case, the term weights of a batch of
+            several texts take at most 64 MiB.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class SpladeModel:
         rows: list[csr_array] = []
         positions: list[int] = []
         batches = deque(self._batches(ids))
-        while batches:  # runs again if memory ran out for the rows of the last batch
+        while batches:  # the loop runs again if memory ran out for the rows of the last batch
             for batch, finish in _one_behind(self._started(batches, ids)):
                 finished = self._unless_out_of_memory(finish, batch, ids)
                 del finish  # otherwise it would keep the batch's weights on the device
@@ -206,9 +207,9 @@ class SpladeModel:
         return concatenate(rows, self.dim)[np.argsort(positions)]
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each term, the token with the largest logit and the share of the term's weight from this token.
+        """Return, for each term, the token with the largest logit, and the share of the term's weight that it gives.
 
-        Under max pooling the share is 1.
+        Under max pooling one token gives the whole weight, so the share is 1.
 
         Args:
             ids: The token ids of one text.
@@ -244,11 +245,12 @@ class SpladeModel:
     ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
         """Start each batch, and yield the positions of its texts with a function that waits for its rows.
 
-        A batch that does not fit in the device's memory is halved until it fits. Later batches get no larger than that.
+        A batch that does not fit in the device's memory is halved until it fits. Later batches are not larger than
+        the batch that fitted.
         """
         while batches:
             batch = batches.popleft()
-            # The first text of a batch is its longest.
+            # The first text of a batch is its longest, so this counts the batch's tokens, padding included.
             if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self.max_batch_tokens:
                 half = (len(batch) + 1) // 2
                 batches.extendleft((batch[half:], batch[:half]))
@@ -295,8 +297,8 @@ class SpladeModel:
                 ) from err
         self.max_batch_tokens = min(self.max_batch_tokens, (len(batch) + 1) // 2 * longest)
         logger.warning(
-            "Out of memory on %s with a batch of %d tokens. From now on batches have at most %d tokens. To avoid the "
-            "failed attempt, set max_batch_tokens.",
+            "Out of memory on %s with a batch of %d tokens. From now on batches have at most %d tokens. To avoid this "
+            "failed attempt next time, set max_batch_tokens to that number.",
             device, len(batch) * longest, self.max_batch_tokens,
         )  # fmt: skip
         return None
@@ -307,8 +309,9 @@ def token_budget_batches(
 ) -> Iterator[list[int]]:
     """Group texts of similar length so that a padded batch stays within a token budget.
 
-    Texts are sorted by length, and a large batch ends when lengths have fallen by an eighth. So there is little
-    padding. The longest texts come first, so memory use peaks in the first batch and not an hour later.
+    Texts are sorted by length, the longest first. A batch that fills an eighth of its budget takes no text that is
+    shorter than seven eighths of its longest text, so there is little padding. Memory use peaks in the first batch. So
+    if memory runs out, it does so at once and not after an hour.
 
     Args:
         lengths: The number of tokens of each text, special tokens included.
@@ -340,13 +343,16 @@ def token_budget_batches(
 
 
 def _to_device(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
-    """Send numbers to a device. For CUDA they are in page-locked memory, so the host does not wait for the copy."""
+    """Send numbers to a device. For CUDA, page-locked memory is copied, so that the host does not wait for the copy."""
     tensor = torch.from_numpy(numbers)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
-    """Yield each item after the next one has been started. So a GPU copies one batch while it computes the next."""
+    """Yield each item after `items` has given the next one. So a GPU copies one batch while it computes the next.
+
+    Taking a batch from `items` starts it on the GPU.
+    """
     started = deque(islice(items, 1))
     for item in items:
         started.append(item)
@@ -358,7 +364,7 @@ def _finite(rows: csr_array) -> csr_array:
     """Return `rows`, or raise ValueError if a weight is NaN or infinite."""
     if not np.isfinite(rows.data).all():
         raise ValueError(
-            "term weights must be finite, got NaN or infinity. With dtype='float16' use 'float32' or 'bfloat16', which "
-            "have a wider range. With backend='openvino' use backend='torch'."
+            "term weights must be finite, got NaN or infinity. If dtype is 'float16', use 'float32' or 'bfloat16', "
+            "which have a wider range. If backend is 'openvino', use 'torch'."
         )
     return rows

@@ -38,7 +38,7 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
 
 
 class OpenVinoLayers(nn.Module):
-    """Replaces an encoder of transformers on a CPU, and is called with the same arguments.
+    """Replaces the encoder of a transformers model on a CPU, and is called with the same arguments.
 
     In int8, a token's numbers are divided into groups, and each group has its own scale. So other tokens do not affect
     how a token is rounded. Everything between the int8 products is computed in bfloat16 if the processor supports it.
@@ -79,7 +79,8 @@ class OpenVinoLayers(nn.Module):
             **_: Further arguments of transformers, which are ignored.
         """
         batch, length, _width = hidden_states.shape
-        # OpenVINO compiles kernels for each new shape, which takes some milliseconds and up to a megabyte.
+        # OpenVINO compiles kernels for each new shape, which takes some milliseconds and up to a megabyte. So texts are
+        # padded to one of a few lengths.
         longest = rounded_up(length)
         seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)

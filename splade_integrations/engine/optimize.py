@@ -26,7 +26,7 @@ __all__ = ["Linears", "optimize", "packing_pays"]
 
 logger = logging.getLogger(__name__)
 
-# The number of tokens of the probe, of each of its two texts, and of the second text without padding.
+# The number of tokens of the whole probe, of each of its two texts with padding, and of the second text without it.
 _TOKENS, _PADDED_TO, _REAL = 16, 8, 5
 
 
@@ -41,9 +41,9 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         The decoder, and whether padding leaves a text's results unchanged. The decoder is None if the head does not end
         in a plain linear layer. Then the model still returns logits.
     Raises:
-        UnsupportedModelError: int8 is requested, but the model reads the weights of its linear layers itself. Or
-            OpenVINO is requested, but it does not support the layers, their activation is not GELU, or the results in
-            float32 differ.
+        UnsupportedModelError: int8 is requested, but the model reads the weights of its linear layers instead of
+            calling the layers. Or OpenVINO is requested, but it does not support the layers, their activation is not
+            GELU, or its results differ in float32 or are not finite.
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)
@@ -119,7 +119,7 @@ class _Probe:
     def __call__(self) -> Tensor:
         """Return the outputs for both texts in one batch, followed by those for the second text alone without padding.
 
-        The outputs are logits, or the hidden states that enter the decoder.
+        The outputs are logits. Once the decoder is taken off, they are the hidden states that enter it.
 
         Returns:
             (2 · _PADDED_TO + _REAL, V or H).
@@ -131,7 +131,7 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two results differ only by rounding, whose size depends on the largest number."""
+    """Return whether two results differ only by rounding, which is at most a small share of the largest number."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps
@@ -149,7 +149,7 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
     Returns:
         Whether the change stays.
     """
-    undo, why = None, "it gives another result"
+    undo, why = None, "the faster part gives another result"
     try:
         undo = change()
         if undo is None or _same(probe(), expected):
@@ -165,11 +165,11 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
 def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, compute: Compute) -> Tensor:
     """Let OpenVINO compute the backbone's layers, and return the probe's new output.
 
-    In float32, the new output must be the same as the previous one.
+    In float32, the new output must be the same as the previous one. In other types, it must be finite.
     """
     if not use_openvino(model.base_model, compute.precision):
         raise UnsupportedModelError(
-            f"{name!r} must have the layers of BERT, RoBERTa, DistilBERT or a similar model of transformers for "
+            f"{name!r} must have the layers of BERT, RoBERTa, DistilBERT or a similar transformers model for "
             f"backend='openvino', got other layers, of model type {model.config.model_type!r}. Use backend='torch'."
         )
     found = probe()
@@ -183,7 +183,10 @@ def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, comput
 
 
 def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> None:
-    """Lay out the weights of linear layers for the processor. A head that reads its weights itself stays as it is."""
+    """Lay out the weights of linear layers for the processor.
+
+    If the head reads its weights instead of calling its layers, only the backbone's layers are packed.
+    """
     for part in (model, model.base_model):
 
         def replace(part: nn.Module = part) -> Callable[[], None]:
@@ -222,8 +225,8 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
 def _quantize(name: str, model: Any, probe: _Probe) -> None:
     """Replace the backbone's linear layers by int8 layers, and check that the model calls them as layers.
 
-    Some models read the weights of their layers instead. The linear layer inside the head stays float32, because it
-    takes little time and its rounding errors would go directly into the term weights.
+    Some models read the weights of their layers instead. The head's linear layer before the decoder stays float32. It
+    takes little time, and its rounding errors would go directly into the term weights.
     """
     Linears(model.base_model).replace(Int8Linear)
     try:

@@ -1,4 +1,4 @@
-"""Controls the settings of float32 arithmetic and the memory that malloc keeps, which belong to the whole process.
+"""Controls two things that belong to the whole process: how float32 is computed, and how much free memory malloc keeps.
 
 This module uses torch, but no models.
 """
@@ -17,8 +17,8 @@ import torch
 
 __all__ = ["HeapTrimmer", "exact_float32", "keep_freed_memory", "resident_bytes"]
 
-# If the process grows by more bytes than this, free memory is given back to the system. A batch takes much less, and
-# the next batch uses the same memory again.
+# If the process grows by more bytes than this, free memory is given back to the system. One batch takes much less
+# memory than this, and the next batch uses the same memory again.
 MOST_GROWTH = 192 * 2**20
 _STATM = Path("/proc/self/statm")
 
@@ -51,26 +51,27 @@ _SETTINGS: dict[str, tuple[_Setting, ...]] = {
 }
 _lock = threading.Lock()
 _users: dict[str, int] = dict.fromkeys(_SETTINGS, 0)
-_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # with the values to restore
+_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # what to restore
 
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Run a block with exact float32 products, with 16-bit products summed in float32, and without autograd.
 
-    `torch.autocast` would compute our products in 16 bits, so it is turned off. Process-wide settings let a backend
-    replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. These settings belong to
-    the caller, so they are restored afterwards. Several threads may use the block at once: the first one saves and sets
-    the settings, and the last one restores them. On a CPU with the default settings, which is the usual case, nothing
-    is written.
+    `torch.autocast` would compute our products in 16 bits, so it is turned off. Process-wide settings can let oneDNN
+    and cuBLAS replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. The block turns
+    these settings off. They belong to the caller, so they are restored afterwards. Several threads may run such blocks
+    at once: the first one to enter changes the settings, and the last one to leave restores them. On a CPU with the
+    default settings, which is the usual case, no setting is changed.
 
     Three limits remain:
 
-    - A precision that a backend inherits from torch.backends.fp32_precision is restored as the backend's own setting.
-    - If set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
-      torch.backends.cuda.matmul.allow_tf32 at the same time.
+    - A backend of torch can inherit its precision from torch.backends.fp32_precision. Afterwards it no longer does,
+      because the inherited value is restored as the backend's own setting.
+    - If torch.set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
+      setting torch.backends.cuda.matmul.allow_tf32 during the block.
     - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA, which is torch's default.
-      Changing that setting could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
+      Turning TF32 off could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
 
     Args:
         device: The device on which the block computes.
@@ -112,10 +113,10 @@ def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MiB of freed memory for the next activations instead of returning it to the system.
 
     The activations of each layer take some megabytes. If they are in fresh memory, the system first clears it page by
-    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps twice the size of the largest
-    block of up to 32 MiB that the process has ever freed (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this
-    function allocates and frees one such block, without writing to it. Other allocators, and thresholds that the user
-    has set, are not affected.
+    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps as much
+    free memory as twice the largest block that the process has ever freed. Only blocks of up to 32 MiB count
+    (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of almost that
+    size, without writing to it. Other allocators, and thresholds that the user has set, are not affected.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
@@ -123,8 +124,8 @@ def keep_freed_memory() -> None:
 class HeapTrimmer:
     """Gives free memory back to the system when the process has grown by more than 192 MiB.
 
-    By default, glibc gives back only free memory at the end of its heap. Rows and compiled kernels are small and stay
-    in memory, and they lie between activations of many sizes. When these activations are freed, the gaps that they
+    By default, glibc gives memory back only from the end of its heap. Encoded rows and compiled kernels are small and
+    stay in memory, and they lie between activations of many sizes. When these activations are freed, the gaps that they
     leave add up to hundreds of megabytes. With a C library other than glibc, this class does nothing.
     """
 
@@ -132,7 +133,7 @@ class HeapTrimmer:
         self._least = resident_bytes()
 
     def after_batch(self) -> None:
-        """Give memory back if the process has grown too much. That takes ten milliseconds or more."""
+        """Give memory back if the process has grown too much. Giving it back takes ten milliseconds or more."""
         resident = resident_bytes()
         if resident - self._least > MOST_GROWTH and (malloc_trim := _malloc_trim()):
             malloc_trim(0)

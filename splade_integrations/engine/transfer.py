@@ -29,7 +29,7 @@ class CudaTransfer:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, weights: Tensor) -> Callable[[], csr_array]:
-        """Take (B, V) float32 weights that may still be computing, and return a function that waits for their rows."""
+        """Take (B, V) float32 weights, possibly not computed yet, and return a function that waits for their rows."""
         stream, computed = self._stream, torch.cuda.Event()  # type: ignore[no-untyped-call]
         computed.record(torch.cuda.current_stream(weights.device))
 
@@ -39,7 +39,7 @@ class CudaTransfer:
                 # The copies go to page-locked memory, so that they run at the same time as the model.
                 parts = [part.to("cpu", non_blocking=True) for part in nonzero_terms(weights)]
                 stream.synchronize()  # must come before `weights` is released
-            counts, ids, values = (part.numpy().copy() for part in parts)  # copied: page-locked memory is scarce
+            counts, ids, values = (part.numpy().copy() for part in parts)  # copies: page-locked memory is scarce
             return from_terms(ids, values, counts, weights.shape[1])
 
         return finish

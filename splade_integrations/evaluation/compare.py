@@ -44,7 +44,7 @@ def evaluate(
     """Compare retrievers and their fusions by exact search.
 
     `fusions` says which retrievers are fused. Each combination is fused by rank and by weights. The weights are those
-    that give the best first measure on the train split. Without a train split, they are equal.
+    with the best value of the first measure on the train split. Without a train split, all weights are equal.
 
     Args:
         dataset: The dataset.
@@ -110,7 +110,7 @@ def compare(
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
         baseline: As in `evaluate`.
-        search: "exact" or "Milvus".
+        search: What found the rankings: "exact" search or "Milvus".
         costs: {retriever: its costs}.
         notes: Sentences that a reader of the results should know.
     """
@@ -154,7 +154,8 @@ def compare(
 def fusions(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the combinations to fuse: dense + BM25, dense + SPLADE, and all three.
 
-    Here, BM25 is the last retriever whose name begins with "BM25". If a retriever is missing, it is left out.
+    Here, BM25 is the last retriever whose name begins with "BM25". A missing retriever is left out of a combination,
+    and a combination of fewer than two retrievers is dropped.
 
     Example:
         >>> fusions(["BM25 unstemmed", "BM25", "SPLADE"])
@@ -183,7 +184,7 @@ def check_baseline(baseline: str | None, systems: Sequence[str]) -> None:
         ValueError: The baseline is unknown.
     """
     if baseline and baseline not in systems:
-        raise ValueError(f"the baseline must be one of {'; '.join(systems)}, got {baseline!r}. Name one of them.")
+        raise ValueError(f"the baseline must be one of {'; '.join(systems)}, got {baseline!r}.")
 
 
 def rrf_name(parts: Sequence[str]) -> str:
@@ -229,7 +230,7 @@ def _weighted_system(
 
 
 def _default_baseline(names: Sequence[str]) -> str:
-    """Return the last system that is BM25 without fusion, or the first system if BM25 is missing."""
+    """Return the last BM25 retriever, or the first system if there is no BM25 retriever."""
     lexical = [name for name in names if name.startswith("BM25") and "+" not in name]
     return lexical[-1] if lexical else names[0]
 
@@ -245,7 +246,10 @@ def _test(systems: list[System], baseline: str) -> None:
 
 
 def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
-    """Return the best weights on the train split, in steps of 0.1. Among equally good weights, the most even win."""
+    """Return the best weights on the train split, in steps of 0.1.
+
+    Of several equally good combinations, the one whose largest weight is smallest wins.
+    """
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)
     best: tuple[float, float, list[float]] = (-1.0, 0.0, [])
@@ -266,7 +270,7 @@ def _latency_ms(retriever: Retriever, dataset: Dataset, depth: int) -> float:
 def median_ms(search: Callable[[str], object], dataset: Dataset) -> float:
     """Return the median time of a single query in milliseconds, over the first queries of the dataset."""
     times = []
-    for text in [dataset.queries[0], *dataset.queries[:_TIMED_QUERIES]]:  # the first call warms up
+    for text in [dataset.queries[0], *dataset.queries[:_TIMED_QUERIES]]:  # the first call warms up and is not counted
         start = time.perf_counter()
         search(text)
         times.append(1000 * (time.perf_counter() - start))

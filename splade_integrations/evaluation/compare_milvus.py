@@ -40,9 +40,9 @@ def evaluate_milvus(
     baseline: str | None = None,
     report: Callable[[int], object] = lambda _: None,
 ) -> Comparison:
-    """Compare as `evaluate` does, but in a temporary Milvus collection, which is dropped at the end.
+    """Compare as `evaluate` does, but search in a temporary Milvus collection, which is dropped at the end.
 
-    BM25 is Milvus's own BM25 function.
+    The system "BM25" is Milvus's own BM25 function.
 
     Args:
         dataset: The dataset.
@@ -52,7 +52,7 @@ def evaluate_milvus(
         collection: The name of the collection. An existing collection of this name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
-        baseline: As in `evaluate`. A baseline that needs BM25 is treated as None if the store has no BM25 function.
+        baseline: As in `evaluate`. If the store has no BM25 function, a baseline that needs BM25 is treated as None.
         report: Called with the number of documents stored since the last call.
     Raises:
         ValueError: The baseline or a measure is unknown.

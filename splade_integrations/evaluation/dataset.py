@@ -1,4 +1,4 @@
-"""Reads test datasets in BEIR layout: a corpus, judged queries, and the judgments."""
+"""Reads test datasets in the layout of the BEIR benchmark: a corpus, judged queries, and the judgments."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,9 @@ class Dataset:
         documents: The title and text of each document, joined by a space. A document may be empty.
         query_ids: One id per judged query, in the order of the judgments.
         queries: The text of each judged query.
-        qrels: {query id: {document id: grade}}. A grade of 1 or more means relevant.
-        train: The same corpus with the queries of the train split, or None. Settings are chosen on this split, and
-            results are reported only for the other queries.
+        qrels: The judgments: {query id: {document id: grade}}. A grade of 1 or more means relevant.
+        train: The same corpus with the queries of the train split, or None. Settings such as fusion weights are chosen
+            on this split, and results are reported only for the other queries.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Dataset:
 
 
 def load_dataset(folder: str | Path) -> Dataset:
-    """Read a dataset from `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` (or BEIR's own `qrels/test.tsv`).
+    """Read a dataset from `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`. BEIR's own `qrels/test.tsv` works too.
 
     If there is a train split, its judgments are in `qrels_train.tsv` or `qrels/train.tsv`. Its queries are in
     `queries_train.jsonl` or in `queries.jsonl`.
 
     Raises:
         DatasetError: A file is missing, empty or broken, the files do not fit together, or a query is in both splits.
-            If a line is broken, the message names it.
+            If a line is broken, the message names the line.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -121,7 +121,7 @@ def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
                     continue  # the header
                 raise DatasetError(
                     f"{place}: must be query-id, corpus-id and an integer score, separated by tabs, got "
-                    f"{line[:80]!r}. Fix or drop the line. If it has TREC's four columns, drop the second column."
+                    f"{line[:80]!r}. Fix or drop the line. If the file has TREC's four columns, drop the second column."
                 ) from err
             qrels.setdefault(query, {})[document] = grade
     except DatasetError:
@@ -129,5 +129,5 @@ def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
     except RecordError as err:
         raise DatasetError(f"{err} A BEIR folder has corpus.jsonl, queries.jsonl and qrels.tsv.") from err
     if not qrels:
-        raise DatasetError(f"{file} must have at least one judgment, but it has only a header line. Add one.")
+        raise DatasetError(f"{file} must have at least one judgment, but it has only a header line. Add a judgment.")
     return qrels

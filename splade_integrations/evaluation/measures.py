@@ -13,14 +13,15 @@ from splade_integrations.evaluation.ranking import Ranking, blocks
 __all__ = ["DRAWN_AT_ONCE", "MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
-# With this number of sign flips, another seed changes a p value near 0.05 by about 0.002. The smallest possible p value
-# is 0.0001.
+# The number of random draws of signs in `paired_test`. With this number, another seed changes a p value near 0.05 by
+# about 0.002. The smallest possible p value is 0.0001.
 _SIGN_FLIPS = 10_000
-# With this number of samples, another seed moves the ends of an interval by about 1.5 % of its width.
+# The number of random samples in `interval`. With this number, another seed moves the ends of an interval by about
+# 1.5 % of its width.
 _BOOTSTRAPS = 2_000
 _SEED = 0  # fixed, so that each run gives the same figures
-# The number of random numbers that are drawn in one call. Each takes 16 bytes, so drawing all numbers in one call would
-# take 160 KB per query.
+# The largest number of random numbers drawn in one call. It limits memory: each number takes 16 bytes, so a single call
+# for all signs of a test would take 160 KB per query.
 DRAWN_AT_ONCE = 2**20
 
 
@@ -70,7 +71,8 @@ def check_measures(measures: Sequence[str]) -> dict[str, Any]:
             parsed[name] = ir_measures.parse_measure("RR" + name[3:] if name.startswith("MRR") else name)
         except Exception as err:  # ir_measures raises one error for unknown names and another for malformed ones
             raise ValueError(
-                f"a measure must be one of ir_measures', such as nDCG@10, R@100 or P@5, got {name!r}. See ir-measur.es."
+                f"a measure must be one that ir_measures knows, such as nDCG@10, R@100 or P@5, got {name!r}. "
+                "See the list at https://ir-measur.es."
             ) from err
     return parsed
 
@@ -91,7 +93,9 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> float:
-    """Return the two-sided p value of the difference of two means over the same queries, by random sign flips.
+    """Return the two-sided p value of the difference between two means over the same queries.
+
+    The test randomly flips the sign of each query's difference.
 
     Args:
         values: One value per query. (Q,).
@@ -110,7 +114,7 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
 def _shapes(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
     """Split the shape (resamples, queries) into shapes of fewer rows.
 
-    Random numbers that are drawn in these parts equal those of a single draw.
+    If random numbers are drawn part by part, they equal those of a single draw of the whole shape.
     """
     for rows in blocks(resamples, max(1, DRAWN_AT_ONCE // max(1, queries))):
         yield rows.stop - rows.start, queries

@@ -23,16 +23,17 @@ with require_extra("milvus", module=__name__):
 __all__ = ["MilvusCollection"]
 
 _ROWS_AT_ONCE = 1000
+# {retriever: the side of a `Collection`, which is one kind of vectors}
 _SIDES = {"dense": "dense", "SPLADE": "sparse", "BM25": "bm25"}
 
 
 class MilvusCollection:
-    """A new collection of documents with up to three searchable fields. A primary key is a document's row number.
+    """A new collection of documents with up to three searchable fields. Primary keys are the documents' row numbers.
 
     Args:
         uri: A milvus-lite file or a server.
         name: The name of the collection. An existing collection of this name is replaced.
-        texts: The texts for Milvus's BM25 function, which are cut at 65 535 bytes.
+        texts: The texts for Milvus's BM25 function. Each text is cut at 65 535 bytes.
         dense: Dense embeddings, (N, H), or None for no dense field.
         sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but a search
             by SPLADE never finds it.
@@ -57,7 +58,7 @@ class MilvusCollection:
         self.bm25_refused = ""
         try:
             self._collection = self._create(name, width, bm25=True)
-        except MilvusException as err:  # this store has no BM25 function
+        except MilvusException as err:  # most likely, this store has no BM25 function
             self.bm25_refused = str(err.message)
             self._collection = self._create(name, width, bm25=False)
         try:
@@ -133,7 +134,8 @@ class MilvusCollection:
 
     def close(self) -> None:
         """Drop the collection and close the connection."""
-        self._collection.drop()  # milvus-lite keeps the open file in memory until the process ends
+        # milvus-lite keeps the open file in memory until the process ends, so closing alone would not free the memory.
+        self._collection.drop()
         self._collection.close()
 
 

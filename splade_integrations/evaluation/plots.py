@@ -21,7 +21,7 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
 
     Args:
         comparison: What `evaluate` returned.
-        ax: Axes to draw into. None makes a figure.
+        ax: Axes to draw into. None makes a new figure.
     Returns:
         The axes.
     Raises:
@@ -63,13 +63,13 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
 
 
 def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = None, ax: Any = None) -> Any:
-    """Plot quality against the size of the index, with a line for each number type and a point for each pruning.
+    """Plot the first measure against the size of the index, with a line per number type and a point per pruning.
 
     Args:
         points: What `sweep` returned.
         comparison: A comparison on the same dataset, or None. The results of its baseline and of its dense retriever
             are drawn as horizontal lines.
-        ax: Axes to draw into. None makes a figure.
+        ax: Axes to draw into. None makes a new figure.
     Returns:
         The axes.
     Raises:
@@ -79,7 +79,7 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
     measure = next(iter(points[0].measures))
     for place, dtype in enumerate(dict.fromkeys(point.dtype for point in points)):
         line = sorted((point for point in points if point.dtype == dtype), key=lambda point: point.index_bytes)
-        shift = 1.02**place  # so that points at the same place are visible for each number type
+        shift = 1.02**place  # so that number types with equal points do not hide each other
         x = [point.index_bytes / 1e6 * shift for point in line]
         y = [point.measures[measure] for point in line]
         errors = [

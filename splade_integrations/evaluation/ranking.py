@@ -24,7 +24,7 @@ __all__ = [
     "unit_rows",
 ]
 
-# The number of queries scored at once. A block of scores is (64, N) float64.
+# The number of queries scored at once. It limits the memory for their scores, a (64, N) matrix of float64.
 _QUERIES_AT_ONCE = 64
 
 
@@ -33,7 +33,7 @@ class Ranking:
     """The hits of a search for one query.
 
     Args:
-        rows: The documents found, as rows of the corpus, best first.
+        rows: The row numbers of the documents found, best first.
         scores: The score of each hit, highest first.
     """
 
@@ -46,15 +46,16 @@ class Ranking:
 
 
 def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> Ranking:
-    """Return the documents with the `depth` highest scores. Equal scores keep the order of rows.
+    """Return the documents with the `depth` highest scores. Documents with equal scores stay in row order.
 
     Args:
         scores: One score per document. (N,).
         depth: The largest number of hits.
-        positive: Whether to leave out documents with a score of 0 or less, which share no term with the query.
+        positive: Whether to leave out documents with a score of 0 or less. With BM25 or SPLADE, these documents share
+            no term with the query.
     """
     found = np.flatnonzero(scores > 0) if positive else np.arange(len(scores))
-    if len(found) > depth:  # keep all documents whose score equals the last one's, so that ties stay in order
+    if len(found) > depth:  # keep every document that ties with the last hit, so that the sort can order the ties
         least = np.partition(scores[found], len(found) - depth)[len(found) - depth]
         found = found[scores[found] >= least]
     order = found[np.argsort(-scores[found], kind="stable")][:depth]
@@ -62,13 +63,13 @@ def rank_scores(scores: NDArray[Any], depth: int, *, positive: bool = True) -> R
 
 
 def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], depth: int) -> list[Ranking]:
-    """Return the `depth` documents with the highest cosine for each query. Equal scores keep the order of rows.
+    """Return, for each query, the `depth` documents with the highest cosine. Ties stay in row order.
 
     The cosine is computed in float64.
 
     Args:
         queries: Dense embeddings. (Q, H).
-        documents: `unit_rows` of dense embeddings. (N, H).
+        documents: Dense embeddings that `unit_rows` has scaled. (N, H).
         depth: The largest number of hits.
     """
     unit_queries = unit_rows(queries)
@@ -80,7 +81,7 @@ def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], dep
 
 
 def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Divide each row by its length, in float64. A row of zeros does not change."""
+    """Divide each row by its Euclidean length, in float64. A row of zeros does not change."""
     wide = matrix.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     unit: NDArray[np.float64] = wide / np.where(norms == 0, 1, norms)
@@ -88,13 +89,13 @@ def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rank_sparse(queries: csr_array, documents: csr_array, depth: int) -> list[Ranking]:
-    """Return the `depth` documents with the highest inner product for each query. Ties keep the order of rows.
+    """Return, for each query, the `depth` documents with the highest inner product. Ties stay in row order.
 
     The inner product is computed in float64. As in Milvus, a document that shares no term with the query is not ranked.
 
     Args:
         queries: Sparse embeddings. (Q, V).
-        documents: `postings` of sparse embeddings. (V, N).
+        documents: The inverted index that `postings` returns. (V, N).
         depth: The largest number of hits.
     """
     wide = queries.astype(np.float64)
@@ -133,17 +134,17 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Return whether two of the first `depth` + 1 scores are equal, so that the tie rule affects the best `depth`."""
+    """Return whether two of the first `depth` + 1 scores are equal. If so, the tie rule affects the best `depth`."""
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 
 
 class Candidates:
-    """The rankings of several retrievers for one query, with scores from 0 to 1, so that weighted sums make sense.
+    """The rankings of several retrievers for one query. All scores are scaled to 0 to 1, so that they can be added.
 
     The candidates are the documents in the rankings. A retriever's lowest score becomes 0, and its highest becomes 1. A
-    document that a retriever did not find gets 0 from this retriever. So the scaled scores depend on the lengths of the
-    rankings.
+    document that a retriever did not find gets 0 from this retriever. A longer ranking has a lower lowest score, so the
+    scaled scores depend on the lengths of the rankings.
 
     Args:
         rankings: One ranking per retriever.

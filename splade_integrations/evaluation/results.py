@@ -20,12 +20,13 @@ class System:
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.
         difference: The system's first measure minus the baseline's.
-        p_value: The p value of `difference`, by a paired test corrected for the number of systems. None for the
-            baseline.
+        p_value: The p value of `difference`, by a paired test. It is corrected for the number of systems tested. None
+            for the baseline.
         weights: {retriever: weight} for a fusion by weights, None for other systems.
         tuned_on: The queries on which the weights were chosen, in words, or "" for equal weights.
         latency_ms: The median time to encode and search one query, in milliseconds. None if it was not measured.
-        queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule.
+        queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule. None
+            for other systems.
         values: The first measure of each query. (Q,).
     """
 
@@ -43,11 +44,11 @@ class System:
 
 @dataclass
 class Comparison:
-    """The results of `evaluate`. `to_dict` returns them as plain data for JSON.
+    """The results of `evaluate`. `to_dict` returns them in a form that `json` can write.
 
     Args:
         dataset: The name of the dataset.
-        search: "exact" or "Milvus".
+        search: What found the rankings: "exact" search or "Milvus".
         documents: The number of documents.
         empty_documents: The number of empty documents.
         queries: The number of judged queries.
@@ -97,6 +98,4 @@ class Comparison:
         for system in self.systems:
             if system.name == name:
                 return system
-        raise ValueError(
-            f"name must be one of {', '.join(system.name for system in self.systems)}, got {name!r}. Name one of them."
-        )
+        raise ValueError(f"name must be one of {'; '.join(system.name for system in self.systems)}, got {name!r}.")

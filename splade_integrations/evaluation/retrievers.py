@@ -1,4 +1,4 @@
-"""The retrievers that exact search compares: BM25, a dense model and SPLADE. Each retriever measures its costs."""
+"""The retrievers that `evaluate` compares: BM25, a dense model and SPLADE. Each retriever measures its own costs."""
 
 import inspect
 import time
@@ -42,9 +42,10 @@ class Costs:
     """The costs of a retriever.
 
     Args:
-        texts_per_second: The number of documents that are encoded per second. For BM25, the number that are indexed.
+        texts_per_second: The number of documents encoded per second. For BM25, the number of documents indexed per
+            second.
         index_bytes: The size in bytes of the index that exact search holds in memory.
-        dims_per_document: The average number of stored values of a document.
+        dims_per_document: The average number of values stored for a document.
         dims_per_query: The average number of values of an encoded query. `evaluate` sets this value, because a new
             retriever has seen no queries.
     """
@@ -104,7 +105,7 @@ class Bm25:
             self._index.index(words, show_progress=False)
         seconds = time.perf_counter() - start
         stored = sum(len(set(row)) for row in words)
-        # An inverted index needs a float32 score and an int32 row for each stored word.
+        # For each distinct word of a document, an inverted index needs a float32 score and an int32 row: 8 bytes.
         self.costs = Costs(len(documents) / seconds, 8 * stored, stored / max(1, len(documents)))
         self._documents = len(documents)
 
@@ -117,7 +118,7 @@ class Bm25:
         return float(np.mean([len(set(words)) for words in queries])) if queries else 0.0
 
     def rank(self, queries: list[list[str]], depth: int) -> list[Ranking]:
-        """Return the best documents by score. Equal scores keep the order of rows.
+        """Return the best documents by score. Ties stay in row order.
 
         A document that shares no word with the query is not ranked.
         """
@@ -130,7 +131,7 @@ class Bm25:
 
 
 def bm25_name(*, stemmed: bool) -> str:
-    """Return the name of a `Bm25` without making one."""
+    """Return the name of a `Bm25` without indexing documents."""
     return "BM25" if stemmed else "BM25 unstemmed"
 
 
@@ -148,8 +149,8 @@ class Dense:
     def __init__(self, encoder: DenseEncoder, documents: list[str], report: Report = lambda _: None) -> None:
         self._encoder = encoder
         start = time.perf_counter()
-        # Texts are sorted by length, so that a batch has little padding. sentence-transformers sorts only the texts of
-        # one call.
+        # Each call encodes texts of similar length, so that batches have little padding. sentence-transformers sorts
+        # only the texts of one call.
         order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         parts = []
         for first in range(0, len(order), 64):
@@ -170,7 +171,7 @@ class Dense:
         return float(queries.shape[1])
 
     def rank(self, queries: NDArray[np.float32], depth: int) -> list[Ranking]:
-        """Return the best documents by cosine. Equal cosines keep the order of rows."""
+        """Return the best documents by cosine. Ties stay in row order."""
         return rank_dense(queries, self._unit, depth)
 
 
@@ -216,7 +217,7 @@ class Splade:
         return queries.nnz / max(1, queries.shape[0])
 
     def rank(self, queries: csr_array, depth: int) -> list[Ranking]:
-        """Return the best documents by inner product. Equal products keep the order of rows.
+        """Return the best documents by inner product. Ties stay in row order.
 
         A document that shares no term with the query is not ranked.
         """

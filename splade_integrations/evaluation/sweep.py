@@ -1,4 +1,4 @@
-"""Measures one SPLADE model with several prunings and number types, to show how quality, size and speed change."""
+"""Measures one SPLADE model with several prunings and number types, to show how its quality, size and speed change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class SweepPoint:
     """One setting of a model, and its results.
 
     Args:
-        dtype: The number type of the model.
+        dtype: The number type of the model, such as float32.
         max_active_dims: The largest number of terms of a document, or None for all terms.
         dims_per_document: The average number of terms of a document.
-        index_bytes: The size of the index in bytes: 8 for each stored term, and the start of each document's terms.
+        index_bytes: The size of the index in bytes: 8 for each stored term, plus the offset of each document's terms.
         texts_per_second: The number of documents encoded per second, without pruning.
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.
@@ -44,12 +44,12 @@ def sweep(
 ) -> list[SweepPoint]:
     """Measure a model with each number type and each pruning of its documents.
 
-    Documents are encoded once for each number type. Pruning then keeps the heaviest terms of the encoded rows.
+    Documents are encoded once for each number type. Pruning then keeps the terms with the largest weights.
 
     Args:
         dataset: The dataset.
         encoders: {number type: function that loads the model with this number type}.
-        max_active_dims: The largest numbers of terms of a document. None keeps all terms.
+        max_active_dims: The prunings to try. Each is the largest number of terms of a document. None keeps all terms.
         measures: Names of measures, as ir_measures spells them.
         report: Called with the number of documents encoded since the last call.
     """

@@ -1,7 +1,8 @@
-"""LangChain: a vector store for hybrid search in Milvus, and its sparse embedding.
+"""LangChain: a vector store for hybrid search in Milvus, and a SPLADE embedding for the store.
 
-This package needs only langchain-core and pymilvus. If langchain-milvus is installed, `SpladeSparseEmbedding` also
-works with the `Milvus` store of langchain-milvus. `splade_integrations.milvus` handles the collection.
+Of LangChain's and Milvus's packages, this package needs only langchain-core and pymilvus. If langchain-milvus is
+installed, `SpladeSparseEmbedding` also works with the `Milvus` store of langchain-milvus. Our store keeps its documents
+in a Milvus collection, which `splade_integrations.milvus` creates, fills and searches.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

@@ -1,4 +1,7 @@
-"""Turn documents into rows for a store: check them, embed them together, and attach the vectors."""
+"""Turn texts and their metadata into rows for a Milvus collection, and give the rows their vectors.
+
+A side is one kind of vectors in the collection: "dense", "sparse" or "bm25".
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +14,7 @@ __all__ = ["embed_rows", "embedded_text", "make_rows", "with_vectors"]
 
 
 def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return the text that the sides embed: the metadata under `keys`, in LlamaIndex's form, and then the text.
+    """Return what is embedded for a text: the metadata under `keys`, in LlamaIndex's form, and then the text.
 
     Example:
         >>> print(embedded_text("On computable numbers", {"author": "Turing", "page": 1}, ["author"]))
@@ -50,12 +53,12 @@ def make_rows(
 
 
 def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequence[str]) -> list[Row]:
-    """Return the rows with vectors. Each side embeds all rows in one call.
+    """Embed the texts of the rows, and return the rows with the vectors. Each embedding gets all texts in one call.
 
     Args:
-        rows: A chunk of a few hundred rows.
-        embeddings: {side: its embedding}. The embedding of BM25 is None, because Milvus makes its vectors.
-        keys: The keys of the metadata to embed as well.
+        rows: The rows, at most a few hundred.
+        embeddings: {side: its embedding}. For BM25 this is None, because Milvus makes the BM25 vectors itself.
+        keys: The metadata keys whose values are embedded together with the text.
     """
     texts = [embedded_text(row.text, row.metadata, keys) for row in rows]
     made = {side: embedding.embed_documents(texts) for side, embedding in embeddings.items() if embedding is not None}
@@ -63,11 +66,12 @@ def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequen
 
 
 def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, Sequence[Any]]) -> list[Row]:
-    """Return the rows with these vectors.
+    """Return the rows with the vectors that were made for them.
 
     Args:
         rows: N rows.
-        texts: The N texts that were embedded. If a text has no words, its sparse vector is a placeholder.
+        texts: The N texts that were embedded. A text without a word gets a sparse vector that no query finds, because
+            milvus-lite 3 refuses empty ones.
         made: {side: N vectors}.
     Raises:
         ValueError: The number of a side's vectors is not N.
@@ -75,8 +79,8 @@ def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, 
     for side, vectors in made.items():
         if len(vectors) != len(rows):
             raise ValueError(
-                f"the {side} embedding must return one vector for each of the {len(rows)} texts, got {len(vectors)}. "
-                "Check its embed_documents."
+                f"each of the {len(rows)} texts must have one {side} vector, got {len(vectors)} vectors. Check what "
+                "embed_documents of the embedding returns, or what you gave to add_embeddings."
             )
     none = [None] * len(rows)
     return [

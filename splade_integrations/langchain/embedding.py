@@ -1,4 +1,4 @@
-"""An adapter of the encoder for LangChain's Milvus stores. It returns rows as `{token id: weight}` dicts."""
+"""An adapter that lets LangChain's Milvus stores use a SPLADE encoder. It returns `{token id: weight}` dicts."""
 
 from typing import Unpack
 
@@ -16,14 +16,14 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
 
     The async methods, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free. Queries
     that wait at the same time are encoded together. If a document has no words, or the model gives it no terms, it gets
-    a placeholder row, which Milvus can store and which no query finds. A query without words or terms finds nothing.
+    a placeholder vector, which Milvus can store and which no query finds. A query without words or terms finds nothing.
 
-    If the object was made with `model_name`, its pickle holds the name and the options. The first use after unpickling
-    loads the model again.
+    If the object was made with `model_name`, its pickle holds only the name and the options, not the model. The first
+    use after unpickling loads the model again.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
-            Any number of adapters and threads may share one encoder.
+            Any number of objects and threads may share one encoder.
         model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: Further options of `SpladeEncoder`, such as `device` or `max_length`. Allowed only with
@@ -57,16 +57,16 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, which a collection stores, or None if the encoder has no fingerprint."""
+        """The encoder's fingerprint, or None if it has none. A collection stores it, and refuses other encoders."""
         return self._adapted.fingerprint
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Embed documents, all in one call of the encoder.
+        """Embed all documents in one call of the encoder.
 
         Args:
             texts: N texts.
         Returns:
-            N dicts of {token id: weight}, in plain Python numbers.
+            N dicts {token id: weight} of plain Python numbers.
         Raises:
             TypeError: `texts` is a bare str, or an item is not a str. The message names the item's position.
         """
@@ -74,7 +74,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]
 
     def embed_query(self, query: str) -> dict[int, float]:
-        """Embed one query as {token id: weight}, in plain Python numbers."""
+        """Embed one query as a dict {token id: weight} of plain Python numbers."""
         return query_terms(self._adapted.encode_queries([query])[0], query)
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:

@@ -1,8 +1,8 @@
-"""The abstract class of sparse embeddings.
+"""`BaseSparseEmbedding`, the base class of sparse embeddings.
 
-If langchain-milvus is installed, this module uses the class of langchain-milvus, because the `Milvus` store of that
-package accepts only subclasses of its own class as sparse embeddings. Otherwise, this module defines a class with the
-same methods. This is the only module that imports langchain-milvus.
+If langchain-milvus is installed, `BaseSparseEmbedding` is the class of that package, because its `Milvus` store refuses
+sparse embeddings that are not subclasses of that class. Otherwise, `BaseSparseEmbedding` is a class of this module with
+the same methods. This is the only module that imports langchain-milvus.
 """
 
 from abc import ABC, abstractmethod

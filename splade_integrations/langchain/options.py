@@ -1,6 +1,7 @@
-"""Translate the options of a store to a connection, to the fields of a collection, and to an embedding for each side.
+"""Translate a store's options to connection arguments, to a collection's schema, and to one embedding for each side.
 
-The options have the same names as in langchain-milvus, so our store can replace langchain-milvus's store.
+A side is one kind of vectors in the collection: "dense", "sparse" or "bm25". The options have the same names as in
+langchain-milvus, so `HybridMilvus` can take the place of `langchain_milvus.Milvus`.
 """
 
 import inspect
@@ -23,15 +24,15 @@ _OPTION_NAMES = {
 }
 _REFUSED = {
     "builtin_function": "For Milvus's BM25 use bm25=True.",
-    "vector_schema": "New fields hold float32 and sparse vectors. To use other existing fields, use vector_field.",
+    "vector_schema": "New collections store float32 vectors. To use existing fields, give their names as vector_field.",
 }
 
 
 def sides_of(embeddings: Any) -> dict[Side, Any]:
-    """Return the embeddings as {side: embedding}, with the sides "dense" and "sparse".
+    """Return the embeddings as {side: embedding}. Each side is "dense" or "sparse".
 
     Args:
-        embeddings: One dense and one sparse embedding in this order, or one of them.
+        embeddings: A list of one dense and one sparse embedding, in this order, or only one of the two.
     Raises:
         TypeError: The number, the types or the order of the embeddings is wrong.
     """
@@ -45,9 +46,9 @@ def sides_of(embeddings: Any) -> dict[Side, Any]:
     ):
         return {"sparse" if is_sparse else "dense": one for one, is_sparse in zip(given, sparse, strict=True)}
     found = ", ".join(type(one).__name__ for one in given) or "none"
-    advice = "Swap them." if sparse == [True, False] else "Wrap an encoder: SpladeSparseEmbedding(encoder=…)."
+    advice = "Swap them." if sparse == [True, False] else "Make the sparse one with SpladeSparseEmbedding(encoder=…)."
     raise TypeError(
-        "embeddings must be dense and sparse in this order, an Embeddings and a SpladeSparseEmbedding, or one of them, "
+        "embeddings must be a dense one (an Embeddings), a sparse one (a SpladeSparseEmbedding) or both in this order, "
         f"got {found}. {advice}"
     )
 
@@ -56,9 +57,10 @@ def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
     """Return the values of an option, one for each side, as {side: value}.
 
     Args:
-        value: A list in the order of the sides, a single value if the store has one side, or None.
-        sides: The sides that the store has, from "dense", "sparse" and "bm25".
-        name: The option's name.
+        value: A list with one value for each of `sides`, in their order. A store with one side also takes the value
+            itself. None means that the option is not given.
+        sides: The store's sides: some of "dense", "sparse" and "bm25".
+        name: The option's name, for the message.
     Raises:
         ValueError: The number of values differs from the number of sides.
     """
@@ -68,7 +70,7 @@ def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
     if len(values) != len(sides):
         raise ValueError(
             f"{name} must be a list with one item for each side ({', '.join(sides)}), got {value!r}. Give a list of "
-            f"{len(sides)}."
+            f"length {len(sides)}."
         )
     return dict(zip(sides, values, strict=True))
 
@@ -87,9 +89,10 @@ def connection_arguments(
         host: The server's host, instead of a uri.
         port: The server's port; 19530 by default.
         arguments: The option `connection_args`.
-        **named: Connection arguments that are options of the store, such as `token`.
+        **named: Connection arguments that are also options of the store, such as `token`.
     Raises:
-        TypeError: An argument is given twice, with different values.
+        TypeError: An argument is given twice, with different values. Or a uri is given together with a host, a port or
+            an address.
     """
     joined = {key: value for key, value in (arguments or {}).items() if value is not None}
     for name, value in {"uri": uri, "host": host, "port": port, **named}.items():
@@ -97,13 +100,18 @@ def connection_arguments(
             continue
         value = fspath(value) if name == "uri" else value
         if joined.setdefault(name, value) != value:
-            raise TypeError(f"{name} must be given once, got another value in connection_args. Drop one of them.")
+            raise TypeError(
+                f"{name} must be given once, got one value as an option and another in connection_args. Drop one."
+            )
     host, port, address = joined.pop("host", None), joined.pop("port", None), joined.pop("address", None)
     if host is not None or port is not None:
         address = f"{host or 'localhost'}:{port or 19530}"
     if address is not None:
         if joined.get("uri"):
-            raise TypeError(f"uri must be given without host, port and address, got {joined['uri']!r}. Drop one.")
+            raise TypeError(
+                f"uri must be given without host, port and address, got uri {joined['uri']!r} and address {address!r}. "
+                "Drop one of them."
+            )
         joined["uri"] = f"{'https' if joined.get('secure') else 'http'}://{address}"
     joined["uri"] = fspath(joined.get("uri") or _DEFAULT_URI)  # "" means pymilvus's default, not a file
     return joined
@@ -124,16 +132,16 @@ def make_schema(
 
     Args:
         sides: "dense", "sparse", or both. `bm25_field` adds the side "bm25".
-        vector_field: The name of each side's vector field.
+        vector_field: The name of each side's vector field. A list has the order of `sides`.
         bm25_field: The name of the field for BM25's vectors, or None for no BM25 side.
         index_params: The index parameters of each side. Those of BM25 come last.
         search_params: The search parameters of each side. Those of BM25 come last.
-        metadata_fields: The metadata keys that get a typed column, with their types.
+        metadata_fields: {metadata key: type} for the keys that get a typed column, which is a field of their own.
         metadata_schema: langchain-milvus's name for `metadata_fields`.
         **fields: Further arguments of `Schema`.
     """
     names = {"dense": "dense", "sparse": "sparse", **by_side(vector_field, sides, "vector_field")}
-    every: list[Side] = [*sides, *(["bm25"] if bm25_field else [])]  # type: ignore[list-item]  # it is a side
+    every: list[Side] = [*sides, *(["bm25"] if bm25_field else [])]  # type: ignore[list-item]  # "bm25" is a Side
     indexes = by_side(index_params, every, "index_params")
     return Schema(
         dense_field=names["dense"] if "dense" in sides else None,

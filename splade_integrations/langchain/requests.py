@@ -23,7 +23,7 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Asked:
-    """The sides (dense, sparse, BM25) that a search uses, and the keywords for `Collection.search`."""
+    """The sides (kinds of vectors: dense, sparse, BM25) that a search uses, and keywords for `Collection.search`."""
 
     sides: tuple[Side, ...]
     how: Mapping[str, Any]
@@ -49,23 +49,26 @@ def translate(
     """Return a search in the form that `Collection.search` takes.
 
     Args:
-        store_sides: The sides that the store has, from "dense", "sparse" and "bm25".
+        store_sides: The store's sides: some of "dense", "sparse" and "bm25".
         k: The largest number of documents to return.
         param: Milvus's search parameters: a list with one dict for each side, or one dict for a search of one side.
-        expr: A Milvus expression, such as `year > 2000`. It applies to every side.
-        timeout: Seconds for each call.
-        filter: A dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or a Milvus expression.
+        expr: The condition that documents must satisfy on every side, as a Milvus expression such as `year > 2000`.
+        timeout: Seconds for each call of Milvus.
+        filter: The same condition, as a dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or as a Milvus
+            expression. Give either `filter` or `expr`.
         mode: "hybrid" fuses the hits of all sides. "dense", "sparse" or "bm25" searches only that side.
-        fetch_k: The number of candidates from each side. None means max(100, 10 * k).
-        reranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with k = 60.
+        fetch_k: The number of hits to fetch from each side before fusion. None means max(100, 10 * k).
+        reranker: A pymilvus ranker or rerank function, which fuses the hits of the sides. None means reciprocal rank
+            fusion with 60 as the constant.
         ranker_type: A ranker's name, "rrf" or "weighted", instead of `reranker`.
-        ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", {"weights": [.7, .3]} for "weighted".
+        ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", or {"weights": [.7, .3]} for "weighted",
+            with one weight for each side.
         group_by: A metadata key. Of the documents with the same value under this key, only the best is returned.
         partition_names: The partitions to search.
         **options: Options of `MilvusClient.search`: consistency_level, offset, round_decimal, …
     Raises:
         TypeError: An option is unknown, or both `filter` and `expr` are given.
-        ValueError: The mode or the ranker is unknown, or the number of parameters differs from the number of sides.
+        ValueError: The mode or the ranker is unknown, or `param` does not have one item for each side.
     """
     check_search_options(options, _KNOWN)
     modes: dict[str, tuple[Side, ...]] = {"hybrid": tuple(store_sides), **{side: (side,) for side in store_sides}}
@@ -74,7 +77,7 @@ def translate(
         raise ValueError(f"mode must be {', '.join(most)} or {last}, got {mode!r}. Use one of them.")
     sides = modes[mode]
     if fetch_k is not None and (isinstance(fetch_k, bool) or not isinstance(fetch_k, int) or fetch_k < 1):
-        raise ValueError(f"fetch_k must be an int of at least 1, got {fetch_k!r}. Leave it out for max(100, 10 k).")
+        raise ValueError(f"fetch_k must be an int of at least 1, got {fetch_k!r}. Leave it out for max(100, 10 * k).")
     single = isinstance(param, Mapping) and len(sides) == 1
     params = dict.fromkeys(sides, param) if single else by_side(param, store_sides, "param")
     return Asked(
@@ -101,7 +104,8 @@ def one_filter(filter: Any, expr: Any) -> Any:
     """
     if filter and expr:
         raise TypeError(
-            "filter and expr must not be given together, got both. Join them: {'$and': […]}, or '(…) and (…)'."
+            "filter and expr must not be given together, got both. Join the two conditions in one of them: "
+            "filter={'$and': […]}, or expr='(…) and (…)'."
         )
     return filter if filter is not None else expr
 
@@ -116,6 +120,6 @@ def _ranker(reranker: Any, ranker_type: str | None, params: Mapping[str, Any]) -
     if ranker_type == "weighted" and params.keys() == {"weights"}:
         return WeightedRanker(*params["weights"])
     raise ValueError(
-        "ranker_type must be 'rrf', with ranker_params {'k': …} or none, or 'weighted', with {'weights': […]}, got "
-        f"{ranker_type!r} with {dict(params)!r}. Use one of them."
+        "ranker_type must be 'rrf' (ranker_params: {'k': …} or none) or 'weighted' (ranker_params: {'weights': […]}), "
+        f"got {ranker_type!r} with ranker_params {dict(params)!r}. Use one of these two."
     )

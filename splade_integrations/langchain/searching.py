@@ -1,4 +1,4 @@
-"""The search methods of LangChain's `VectorStore`, over a collection."""
+"""The search methods of LangChain's `VectorStore`, for a store that keeps its documents in a Milvus collection."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Scored = list[tuple[Document, float]]
 
 
 class Searching(VectorStore):
-    """The part of a store that searches."""
+    """The part of `HybridMilvus` that searches."""
 
     collection: Collection
     _embeddings: dict[Side, Any]
@@ -29,15 +29,16 @@ class Searching(VectorStore):
     def similarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
         """Return the `k` best documents with their scores.
 
-        A search of several sides (dense, sparse, BM25) returns the scores of fusion. A search of one side returns that
-        side's scores.
+        A side is one kind of vectors: dense, sparse or BM25. If a search uses several sides, it fuses their hits, and
+        returns the scores of the fused ranking. If it uses one side, it returns that side's scores.
 
         Args:
             query: The question.
             k: The largest number of documents to return.
-            *args: param, expr and timeout, by position.
+            *args: `param`, `expr` and `timeout`, if they are given by position.
             **kwargs: param, expr, timeout, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by and
-                partition_names. Also options of `MilvusClient.search`: consistency_level, offset, round_decimal, …
+                partition_names, which `langchain.requests.translate` describes. Also options of `MilvusClient.search`:
+                consistency_level, offset, round_decimal, …
         Raises:
             TypeError: A keyword is unknown.
         """
@@ -58,10 +59,10 @@ class Searching(VectorStore):
         return _unscored(await self.asimilarity_search_with_score(query, k, *args, **kwargs))
 
     def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
-        """Return the `k` best documents of one side, with their scores.
+        """Search one side for a given vector, and return the `k` best documents with their scores.
 
         Args:
-            embedding: A dense vector, or {token id: weight} for the sparse side.
+            embedding: A dense vector to search the dense side, or {token id: weight} to search the sparse side.
             k: The largest number of documents to return.
             *args: The same as for `similarity_search_with_score`.
             **kwargs: The keywords of `similarity_search_with_score`, except `mode`.
@@ -77,7 +78,7 @@ class Searching(VectorStore):
         return _scored(await self.collection.asearch(queries, **asked.how))
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
-        """Return the `k` best documents of one side. See `similarity_search_with_score_by_vector` for the arguments."""
+        """Search like `similarity_search_with_score_by_vector`, and return the documents without their scores."""
         return _unscored(self.similarity_search_with_score_by_vector(embedding, k, *args, **kwargs))
 
     async def asimilarity_search_by_vector(
@@ -95,11 +96,12 @@ class Searching(VectorStore):
             query: The question.
             k: The largest number of documents to return.
             fetch_k: The number of candidates to choose from. The candidates are the best hits of the search that `mode`
-                names, which is the hybrid search by default. Their dense vectors are compared with the query and with
-                each other.
-            lambda_mult: A number from 0 (most different) to 1 (most relevant).
+                names, which is the hybrid search by default. Their dense vectors are compared with the query's dense
+                vector and with each other.
+            lambda_mult: A number from 0 (only the differences between the documents count) to 1 (only their relevance
+                counts).
             *args: The same as for `similarity_search_with_score`.
-            **kwargs: The keywords of `similarity_search_with_score`.
+            **kwargs: The other keywords of `similarity_search_with_score`.
         Raises:
             ValueError: The store has no dense side.
         """
@@ -137,7 +139,7 @@ class Searching(VectorStore):
         return _diverse(embedding, hits, k, lambda_mult)
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
-        """Return a retriever. `search_kwargs` may hold the keywords of the search that `search_type` names.
+        """Return a retriever. `search_kwargs` may hold the keywords of the search method that `search_type` selects.
 
         Args:
             **kwargs: search_type ("similarity", "mmr" or "similarity_score_threshold"), search_kwargs, tags, …
@@ -158,7 +160,7 @@ class Searching(VectorStore):
         return super().as_retriever(**kwargs)
 
     def _select_relevance_score_fn(self) -> Any:
-        """Return the function that maps a cosine to a number from 0 to 1. No other score has a fixed scale.
+        """Return the function that maps a cosine to a relevance score from 0 to 1. Other scores have no fixed scale.
 
         Raises:
             ValueError: The store has a side other than dense, or a metric other than cosine.
@@ -177,24 +179,26 @@ class Searching(VectorStore):
         return [(document, _relevance(score)) for document, score in found]
 
     def _check_relevance(self, mode: str) -> None:
-        sides = translate(tuple(self._embeddings), mode=mode).sides  # type: ignore[arg-type]  # raises for a wrong mode
+        sides = translate(tuple(self._embeddings), mode=mode).sides  # type: ignore[arg-type]  # also checks the mode
         metric = self.collection.dense_metric() if sides == ("dense",) else None
         if metric == "COSINE":
             return
         why = {"sparse": "a SPLADE score has no upper end", "bm25": "a BM25 score has no upper end"}.get(
-            sides[0], f"distances by {metric} have no common scale"
+            sides[0], f"a score by the metric {metric} has no fixed scale"
         )
         if len(sides) > 1:
-            why = "fused ranks have no relevance scale"
+            why = "a fused score does not measure relevance"
         way = (
-            "mode='dense'" if "dense" in self._embeddings and metric is None else "a dense store with the cosine metric"
+            "mode='dense'"
+            if "dense" in self._embeddings and metric is None
+            else "a store whose dense vectors have the cosine metric"
         )
         raise ValueError(
-            "relevance scores and score_threshold must be used with dense vectors and the cosine metric, got "
-            f"{' + '.join(sides)}: {why}. Use {way}, or limit the number of results by k."
+            "relevance scores and score_threshold must be used in a search of only dense vectors, with the cosine "
+            f"metric, got a search of {' + '.join(sides)}: {why}. Use {way}, or limit the number of results by k."
         )
 
-    # Translating arguments to those of the collection
+    # Translating a search method's arguments to those of `Collection.search`
 
     def _asked(self, *args: Any, **kwargs: Any) -> Asked:
         return translate(tuple(self._embeddings), *args, **kwargs)
@@ -207,8 +211,8 @@ class Searching(VectorStore):
     def _dense(self, what: str) -> Any:
         if (dense := self._embeddings.get("dense")) is None:
             raise ValueError(
-                f"{what} must have a store with a dense side, whose vectors it compares, got a store with "
-                f"{', '.join(self._embeddings)} alone. Use similarity_search, or open the store with a dense embedding."
+                f"{what} must be used on a store with dense vectors, because it compares them, got a store with only "
+                f"{', '.join(self._embeddings)}. Use similarity_search, or open the store with a dense embedding."
             )
         return dense
 

@@ -1,6 +1,6 @@
 """`HybridMilvus`, a LangChain vector store over a Milvus collection: its options and constructors.
 
-The store works with any dense and any sparse embedding of LangChain.
+The store works with any LangChain `Embeddings`, and with any `BaseSparseEmbedding`.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def hybrid_milvus(
     connection_args: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> "HybridMilvus":
-    """Open a store for hybrid retrieval over a Milvus collection, which may or may not exist yet.
+    """Open a store for hybrid retrieval over a new or an existing Milvus collection.
 
     Args:
         dense: A LangChain `Embeddings`, or None for a store without dense vectors.
@@ -42,14 +42,14 @@ def hybrid_milvus(
         bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well.
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
-        collection_name: The collection's name. The first documents added create the collection.
+        collection_name: The collection's name. If there is no such collection, adding the first documents creates it.
         connection_args: Further arguments of `MilvusClient`, such as `db_name`. May also hold `uri` and `token`.
         **options: Further options of `HybridMilvus`, such as `drop_old`, `metadata_fields` or `partition_key_field`.
     Returns:
         The store. The docstring of `HybridMilvus` describes its searches.
     Raises:
         TypeError: `dense` or `sparse` has the wrong type, they are in the wrong order, or an option is unknown.
-        ValueError: The collection exists and has other fields, or was made with another encoder.
+        ValueError: The collection exists, but it lacks a field that the store needs, or was made with another encoder.
         OSError: The milvus-lite file cannot be opened.
 
     Example:
@@ -80,18 +80,19 @@ def hybrid_milvus(
 class HybridMilvus(Writing, Searching):
     """A LangChain vector store over a Milvus collection with dense vectors, SPLADE vectors, or both.
 
-    - A search for k documents takes max(100, 10 * k) candidates from each side (dense, SPLADE and, if it is used,
-      BM25). It fuses them by reciprocal rank fusion, with 60 as the constant. The keywords `fetch_k`, `reranker` and
-      `ranker_type` of a search override this.
+    - A side is one kind of vectors: dense, sparse (SPLADE) or, with `bm25=True`, BM25. A search for k documents takes
+      max(100, 10 * k) candidates from each side. It fuses them by reciprocal rank fusion, with 60 as the constant. The
+      keywords `fetch_k`, `reranker` and `ranker_type` of a search override this.
     - Further keywords of a search: `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
-      expression, and applies to every side. `mode="dense"` or `mode="sparse"` searches only one side.
+      expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side.
       `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
     - A search returns documents with their ids, and with their metadata exactly as it was given. Metadata that JSON
       cannot hold is refused.
-    - Adding takes ids from `ids=`, or else from `Document.id`, and replaces stored documents with the same ids. A
-      document without an id gets one. If an error occurs, the documents that were already written stay stored.
-    - All sides embed the same text: the metadata that `embed_metadata` names, and then `page_content`. A text without
-      a word is stored, but a sparse search never finds it. Only the dense side answers an empty query.
+    - Adding takes ids from `ids=`, or else from `Document.id`. It replaces stored documents that have the same ids. A
+      document without an id gets a new one. If an error occurs, the documents that were already written stay stored.
+    - The dense and the sparse side embed the same text: the metadata that `embed_metadata` names, and then
+      `page_content`. BM25 uses only `page_content`. A text without a word is stored, but a sparse search never finds
+      it. Only the dense side answers an empty query.
     - Async methods work in any number of event loops. Async adding runs in a thread, and calls the sync methods of the
       embeddings.
     - A collection stores which encoder filled it, and refuses other encoders. Collections made by
@@ -100,31 +101,33 @@ class HybridMilvus(Writing, Searching):
       collection from memory, it is loaded again.
     - The default `consistency_level` is "Session": a search sees everything that this client wrote. With "Strong", and
       always on milvus-lite, a search sees everything that any client wrote.
-    - On milvus-lite, but not on a server, the dense index is exact, and adding ends with a flush.
+    - On milvus-lite, the dense index is exact, and adding ends with a flush. A server chooses its dense index and
+      flushes by itself.
 
     Args:
-        embedding_function: [dense, sparse], or one of them.
+        embedding_function: A list of a dense and a sparse embedding, in this order, or only one of the two.
         collection_name: The collection's name, or an alias of an existing collection.
         uri, token, user, password, db_name, host, port: The server or file, and the credentials. The default is
             http://localhost:19530.
-        connection_args: Further arguments of `MilvusClient`, such as those for TLS. May also hold the options above.
-        client, aclient: Clients to use. Without them, the store opens new clients.
-        bm25: Whether Milvus also keeps a BM25 index of the texts. milvus-lite's BM25 does not stem words, and does not
-            compute one IDF for the whole collection.
+        connection_args: Further arguments of `MilvusClient`, such as those for TLS. May also hold `uri`, `token`, …
+        client, aclient: A `MilvusClient` and an `AsyncMilvusClient` to use. Without them, the store opens new clients.
+        bm25: Whether Milvus also keeps a BM25 index of the texts. A server's BM25 stems words. milvus-lite's BM25 does
+            not, and it does not compute one IDF for the whole collection.
         embed_metadata: The metadata keys to embed with the text. Each is put in front of the text as "key: value".
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
         auto_id: Whether Milvus numbers the documents of a new collection. An id is then a str of digits.
-        primary_field, text_field, vector_field, bm25_field: The names of fields. If the store has dense and SPLADE
-            vectors, vector_field is a list of two names.
+        primary_field, text_field, vector_field, bm25_field: The names of the collection's fields. If the store has
+            dense and sparse vectors, vector_field is a list of two names.
         metadata_field: The JSON field that holds the metadata. None keeps the metadata in Milvus's dynamic field, as
             langchain-milvus does.
         enable_dynamic_field: Whether a Milvus expression can use a metadata key's bare name, as in `year > 2000`. If
             not, an expression must use `metadata["year"] > 2000`. A filter that is a dict works in both cases.
-        metadata_fields: {key: type} for the metadata keys that get a typed column. A dict as type can ask for an index:
-            {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. Also called metadata_schema.
+        metadata_fields: {key: type} for the metadata keys that get a typed column, which is a field of their own. A
+            dict as type can ask for an index: {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. Also
+            called metadata_schema.
         partition_key_field: The metadata key that Milvus partitions by. Each document needs a value for it.
-        index_params, search_params: A list with one dict for each side, which overrides our defaults.
+        index_params, search_params: Lists with one dict for each side. They override the store's defaults.
         partition_names: The partitions to search.
         collection_description, collection_properties, consistency_level, num_partitions, num_shards, replica_number:
             The settings of a new collection.
@@ -218,7 +221,7 @@ class HybridMilvus(Writing, Searching):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HybridMilvus":
-        return copy.copy(self)  # a copy shares the collection, its client and the models
+        return copy.copy(self)  # the copy shares the collection, its client and the models
 
     @property
     def collection_name(self) -> str:
@@ -232,7 +235,7 @@ class HybridMilvus(Writing, Searching):
 
     @property
     def aclient(self) -> AsyncMilvusClient | None:
-        """The async client of the running event loop."""
+        """The async client of the running event loop, or None if the caller gave only a sync client."""
         return self.collection.aclient
 
     @property
@@ -262,7 +265,7 @@ class HybridMilvus(Writing, Searching):
 
         Args:
             texts: N texts.
-            embedding: [dense, sparse], or one of them.
+            embedding: A list of a dense and a sparse embedding, in this order, or only one of the two.
             metadatas: N dicts, or None.
             collection_name: The collection's name.
             ids: N ids, or None.

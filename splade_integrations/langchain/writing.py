@@ -1,4 +1,4 @@
-"""Write, read and delete documents of a collection: translate documents to rows and back."""
+"""Write, read and delete the documents of a store: translate documents to rows of its collection and back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ __all__ = ["Writing"]
 
 
 class Writing(VectorStore):
-    """The part of a store that writes."""
+    """The part of `HybridMilvus` that writes, reads and deletes documents."""
 
     collection: Collection
     embed_metadata: Sequence[str]
@@ -38,23 +38,23 @@ class Writing(VectorStore):
         partition_name: str | None = None,
         **unknown: Any,
     ) -> list[str]:
-        """Encode and write texts, a few hundred at a time; replace stored texts with the same ids.
+        """Encode and write texts, a few hundred at a time. Stored texts that have the same ids are replaced.
 
         Args:
             texts: N texts.
             metadatas: N dicts of values that JSON can hold, or None.
             timeout: Seconds for each write.
             batch_size: The largest number of rows in a write.
-            ids: N ids, or None. A text whose id is None gets an id. If the collection was made with `auto_id`, all ids
-                must be None, because Milvus numbers the texts.
+            ids: N ids, or None. A text whose id is None gets a new id. If the collection was made with `auto_id`, all
+                ids must be None, because Milvus numbers the texts.
             partition_name: The partition to write to.
-            **unknown: Refused.
+            **unknown: Unknown options, which are refused.
         Returns:
             N ids.
         Raises:
-            TypeError: A text or an id is not a str, or JSON cannot hold the metadata.
-            ValueError: Ids repeat, ids or metadata do not fit the collection, or Milvus cannot store a text. Nothing
-                has been written.
+            TypeError: A text or an id is not a str, or JSON cannot hold the metadata. Nothing has been written.
+            ValueError: An id occurs twice, ids or metadata do not fit the collection, or Milvus cannot store a text.
+                Nothing has been written.
         """
         refuse(unknown, self.add_texts)
         rows = make_rows(check_texts(texts), metadatas, ids)
@@ -81,7 +81,7 @@ class Writing(VectorStore):
         return await asyncio.to_thread(self.add_documents, documents, **kwargs)
 
     def upsert(self, ids: list[str] | None = None, documents: list[Document] | None = None, **kwargs: Any) -> list[str]:
-        """Add documents, and replace those with the same ids. `add_documents` does the same."""
+        """Add documents, and replace stored documents that have the same ids. `add_documents` does the same."""
         return self.add_documents(documents or [], **({} if ids is None else {"ids": ids}), **kwargs)
 
     async def aupsert(
@@ -105,7 +105,8 @@ class Writing(VectorStore):
 
         Args:
             texts: N texts.
-            embeddings: N vectors for a store with one side, or N pairs [dense, sparse] for a store with both.
+            embeddings: N vectors for a store with a dense or a sparse embedding, or N pairs [dense, sparse] for a store
+                with both.
             metadatas: See `add_texts`.
             timeout: Seconds for each write.
             batch_size: The largest number of rows in a write.
@@ -132,7 +133,7 @@ class Writing(VectorStore):
     # Reading and deleting
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return the documents with these ids, in the order of the ids; leave out unknown ids."""
+        """Return the documents with these ids, in the order of the ids. Unknown ids are left out."""
         return [as_document(hit) for hit in self.collection.get(ids)]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -144,7 +145,7 @@ class Writing(VectorStore):
 
         Args:
             filter: A dict, a Milvus expression, or None for all documents.
-            expr: The same filter under its other name.
+            expr: The other name of `filter`. Give only one of them.
             **kwargs: partition_names, timeout.
         """
         return map(as_document, self.collection.iterate(one_filter(filter, expr), **kwargs))
@@ -164,15 +165,15 @@ class Writing(VectorStore):
         timeout: float | None = None,
         **unknown: Any,
     ) -> bool:
-        """Delete documents by id, by filter, or by both: then a document must have one of the ids and match the filter.
+        """Delete documents by ids or by a filter. If both are given, only documents that match both are deleted.
 
         Args:
             ids: The documents' ids. [] deletes nothing, and unknown ids are not an error.
-            expr: A Milvus expression, the same as `filter`.
+            expr: The other name of `filter`. Give only one of them.
             filter: A dict, or a Milvus expression.
             partition_names: The partitions to delete from.
             timeout: Seconds for each call.
-            **unknown: Refused.
+            **unknown: Unknown options, which are refused.
         Returns:
             True.
         Raises:
@@ -188,7 +189,7 @@ class Writing(VectorStore):
         return await asyncio.to_thread(self.delete, ids, expr, **kwargs)
 
     def clear(self) -> None:
-        """Delete all documents, and keep the collection."""
+        """Delete all documents. The collection itself is kept."""
         self.collection.clear()
 
     async def aclear(self) -> None:

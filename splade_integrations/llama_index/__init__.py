@@ -1,8 +1,9 @@
-"""LlamaIndex: a vector store for hybrid search in Milvus, and its sparse embedding.
+"""LlamaIndex: a vector store for hybrid search in Milvus, and a SPLADE embedding for the store.
 
-This package needs only llama-index-core and pymilvus. If llama-index-vector-stores-milvus is installed,
-`SpladeSparseEmbedding` also works with the `MilvusVectorStore` of that package. `splade_integrations.milvus` handles
-the collection.
+Of LlamaIndex's and Milvus's packages, this package needs only llama-index-core and pymilvus. If
+llama-index-vector-stores-milvus is installed, `SpladeSparseEmbedding` also works with the `MilvusVectorStore` of that
+package. Our store keeps its nodes in a Milvus collection, which `splade_integrations.milvus` creates, fills and
+searches.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

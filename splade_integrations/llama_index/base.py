@@ -15,7 +15,7 @@ __all__ = ["CollectionStore"]
 
 
 class CollectionStore(BasePydanticVectorStore, ABC):
-    """The store's fields, its collection and its clients."""
+    """The store's pydantic fields, its collection and its clients."""
 
     stores_text: bool = True
     stores_node: bool = True
@@ -34,7 +34,8 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     use_async_client: bool
 
     _collection: Collection = PrivateAttr()
-    _is_there: bool = PrivateAttr()  # if False, a look at the fields calls Milvus, which would block an event loop
+    # Whether the collection is known to exist. If not, `_collection.fields` calls Milvus, which blocks an event loop.
+    _is_there: bool = PrivateAttr()
 
     @property
     def client(self) -> MilvusClient:
@@ -64,7 +65,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
         if fields is not None and self.doc_id_field not in fields.columns:
             raise ValueError(
                 f"collection {self.collection_name!r} must have a field for the source document's id, got no field "
-                f"{self.doc_id_field!r}. Name it with doc_id_field. If another package made the collection, this store "
-                "can search and read the collection, and can delete nodes by id or filters. Add nodes through that "
-                "package, or to another collection_name."
+                f"{self.doc_id_field!r}. Name it with doc_id_field if it has another name. Without such a field, this "
+                "store can search and read the collection, and delete nodes by id or filters, but cannot add nodes. "
+                "Add nodes through the package that made the collection, or use another collection_name."
             )

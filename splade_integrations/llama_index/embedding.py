@@ -1,4 +1,4 @@
-"""An adapter that gives the encoder both of LlamaIndex's interfaces for sparse embeddings.
+"""An adapter that gives a SPLADE encoder the two interfaces that LlamaIndex has for sparse embeddings.
 
 Both interfaces return `{token id: weight}` dicts.
 """
@@ -26,30 +26,30 @@ dispatcher = get_dispatcher(__name__)
 
 
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
-    """SPLADE embeddings with the interfaces of LlamaIndex core and of its Milvus store.
+    """SPLADE embeddings with the interfaces of LlamaIndex core and of LlamaIndex's Milvus store.
 
-    The two interfaces differ if a text is blank, or if the model gives it no terms:
+    The two interfaces treat a blank text, and a text to which the model gives no terms, differently:
 
     - The methods of core's `BaseSparseEmbedding` (`get_text_embedding_batch`, `get_query_embedding`, …) return `{}`.
     - The methods of the Milvus store's sparse embedding function (`encode_documents`, `encode_queries`, …) return a
-      placeholder row, which Milvus can store and which no query finds.
+      placeholder vector, which Milvus can store and which no query finds. A placeholder for a query finds nothing.
 
-    Each call sends one Start event and one End event, and calls the encoder once. Core's batch methods do this once for
-    each batch of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free. Queries that
-    wait at the same time are encoded together.
+    Each call sends LlamaIndex one Start event and one End event, and calls the encoder once. Core's batch methods do
+    this once for each batch of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free.
+    Queries that wait at the same time are encoded together.
 
-    If the object was made with `model_name`, its pickle holds the name and the options. The first use after unpickling
-    loads the model again. If the object was made with `encoder`, its pickle holds the encoder. A `SpladeEncoder` cannot
-    be pickled. Copies of the object share the encoder.
+    If the object was made with `model_name`, its pickle holds only the name and the options, not the model. The first
+    use after unpickling loads the model again. If the object was made with `encoder`, its pickle holds the encoder. But
+    a `SpladeEncoder` cannot be pickled, so use `model_name` instead. Copies of the object share the encoder.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
-            Any number of adapters and threads may share one encoder.
+            Any number of objects and threads may share one encoder.
         model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
         embed_batch_size: The number of texts in one batch of core's methods, at most 2 048. The encoder limits its
-            memory for any batch size.
-        num_workers: The number of batches that core's async method encodes at the same time. None means as many as the
-            thread pool allows.
+            memory, whatever the batch size is.
+        num_workers: The number of batches that core's `aget_text_embedding_batch` encodes at the same time. None and 1
+            mean as many as the thread pool allows.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
         **encoder_options: Further options of `SpladeEncoder`, such as `device` or `max_length`. Allowed only with
             `model_name`.
@@ -84,7 +84,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the class's name in serialised form and in events."""
+        """Return the name that this class has in serialised objects and in events."""
         return "SpladeSparseEmbedding"
 
     @property
@@ -94,19 +94,19 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, which a collection stores, or None if the encoder has no fingerprint."""
+        """The encoder's fingerprint, or None if it has none. A collection stores it, and refuses other encoders."""
         return self._adapted.fingerprint
 
     def __deepcopy__(self, memo: Any = None) -> SpladeSparseEmbedding:
         return self.model_copy()  # all fields are immutable, and copies share the model
 
     def encode_documents(self, documents: list[str]) -> list[SparseEmbedding]:
-        """Encode documents for Milvus, all in one call of the encoder.
+        """Encode all documents for Milvus in one call of the encoder.
 
         Args:
             documents: N texts.
         Returns:
-            N dicts of {token id: weight}, in plain Python numbers.
+            N dicts {token id: weight} of plain Python numbers.
         Raises:
             TypeError: `documents` is a bare str, or an item is not a str. The message names the item's position.
         """
@@ -127,7 +127,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         return rows
 
     async def async_encode_queries(self, queries: list[str]) -> list[SparseEmbedding]:
-        """Encode queries like `encode_queries`, in a thread. Calls that wait at the same time are encoded together."""
+        """Encode like `encode_queries`, in a thread. Queries that wait at the same time are encoded together."""
         with self._events(queries) as rows:
             rows += map(query_terms, await self._adapted.aencode_queries(queries), queries)
         return rows
@@ -152,7 +152,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @contextmanager
     def _events(self, texts: list[str]) -> Iterator[list[SparseEmbedding]]:
-        """Send core's Start and End events around a call that fills the yielded list."""
+        """Send core's Start event, yield an empty list, which the caller fills, and send core's End event."""
         rows: list[SparseEmbedding] = []
         dispatcher.event(SparseEmbeddingStartEvent(model_dict=self.to_payload()))
         yield rows
@@ -160,5 +160,5 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
 
 def _without_blanks(texts: list[str], rows: list[SparseEmbedding]) -> list[SparseEmbedding]:
-    """Empty the rows of blank texts. A model gives terms even to a blank text, and many queries would match these."""
+    """Empty the rows of blank texts. A model gives terms even to a blank text, so many queries would find it."""
     return [{} if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]

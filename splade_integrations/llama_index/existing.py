@@ -33,9 +33,9 @@ _DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECT
 def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
     """Return the schema with the field names of an existing collection, if it is clear which field is which.
 
-    A name that the user gave is kept. If the collection has no field with our default name, but exactly one field of
-    the right type, that field's name replaces the default. For example, LangChain's collections call their dense field
-    `vector`.
+    A name that the user gave is kept. If the collection has no field with our default name, but has exactly one field
+    of the right type, that field's name replaces the default. For example, collections made by LangChain's own store
+    call their dense field `vector`.
 
     Args:
         schema: The fields that the store wants.
@@ -63,14 +63,14 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
     if filled & {found.sparse_field}:
         raise ValueError(
             f"collection {collection_name!r} must have a sparse field for SPLADE, got {found.sparse_field!r}, which a "
-            "function of Milvus fills. Name another field with sparse_embedding_field, or use only the dense vectors: "
-            "enable_sparse=False."
+            "Milvus function such as BM25 fills. Name another field with sparse_embedding_field, or use only the dense "
+            "vectors: enable_sparse=False."
         )
     dense = fields.get(found.dense_field or "")
     if dense is not None and dim is not None and (width := int(dense["params"].get("dim", dim))) != dim:
         raise ValueError(
-            f"collection {collection_name!r} must have dense vectors of {dim} dimensions, got {width}. Leave dim out, "
-            "load the model that the collection was made with, or use another collection_name."
+            f"collection {collection_name!r} must have dense vectors of {dim} dimensions, got {width}. Leave dim out "
+            "and embed with the model that the collection was made with, or use another collection_name."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Translate LlamaIndex's `MetadataFilters` to the filters of this package."""
+"""Translate LlamaIndex's `MetadataFilters` to the `Filter` classes of `splade_integrations.milvus`."""
 
 from collections.abc import Collection
 
@@ -27,17 +27,17 @@ _OPERATORS = {
 
 
 def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()) -> Filter:
-    """Return the filter for `MetadataFilters`, including nested groups.
+    """Return the filter for `MetadataFilters`, including nested groups. Each `MetadataFilters` is a group.
 
-    A group with the condition NOT is true if none of its filters is true. A group without filters is always true if
-    its condition is AND. With OR or NOT, a group without filters is refused.
+    A group with the condition NOT is true if none of its filters is true. A group without filters is always true if its
+    condition is AND, and is refused if its condition is OR or NOT.
 
     Args:
         filters: Filters with any operator and condition. A group without a condition has the condition AND.
         hidden: The metadata keys that filters cannot use, because the collection keeps other values under them.
     Raises:
-        FilterError: A filter has no value, a filter uses a hidden key, or a group has no filters. The message names
-            the key, or the position of the group.
+        FilterError: A filter has no value, a filter uses a hidden key, or a group with OR or NOT has no filters. The
+            message names the key, or the position of the group.
 
     Example:
         >>> tenant = MetadataFilter(key="tenant", value="a")
@@ -50,15 +50,15 @@ def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()
 
 
 def check_complete(filters: MetadataFilters, name: str = "filters") -> None:
-    """Raise an error if a group has no filters. A deletion by an empty group could delete every node.
+    """Raise an error if a group has no filters. A deletion with an empty group could delete every node.
 
     Raises:
         ValueError: A group is empty. The message names its position.
     """
     if not filters.filters:
         raise ValueError(
-            f"{name} must hold at least one filter, got none. Nothing has been deleted. To delete all nodes call "
-            "clear()."
+            f"{name} must hold at least one filter, got none. Nothing has been deleted. To delete all nodes, "
+            "call clear()."
         )
     for position, one in enumerate(filters.filters):
         if isinstance(one, MetadataFilters):
@@ -77,8 +77,8 @@ def _group(filters: MetadataFilters, name: str, hidden: Collection[str]) -> Filt
         return And(*parts)
     if not parts:
         raise FilterError(
-            f"{name} must hold at least one filter for condition {condition.value!r}, got none. Leave the group out "
-            "for a search without filters."
+            f"{name} must hold at least one filter for condition {condition.value!r}, got none. Add a filter, "
+            "or leave the group out."
         )
     return Or(*parts) if condition == FilterCondition.OR else Not(Or(*parts))
 
@@ -86,15 +86,15 @@ def _group(filters: MetadataFilters, name: str, hidden: Collection[str]) -> Filt
 def _compare(one: MetadataFilter, hidden: Collection[str]) -> Filter:
     if one.key in hidden:
         raise FilterError(
-            f"a filter must not ask for key {one.key!r} in this collection, which keeps the source document's id "
-            f"under that key, got operator {one.operator.value!r}. To filter by source documents use doc_ids. To "
-            "filter by metadata of that name add the nodes to a new collection."
+            f"a filter must not ask for key {one.key!r} in this collection, got one with operator "
+            f"{one.operator.value!r}. The collection keeps the source document's id under that key. To filter by "
+            "source documents, use doc_ids. To filter by metadata of that name, add the nodes to a new collection."
         )
     if one.operator == FilterOperator.IS_EMPTY:  # LlamaIndex requires a value, but this operator ignores it
         return Compare(one.key, "is_empty")
     if one.value is None:
         raise FilterError(
             f"the filter on key {one.key!r} must have a value for operator {one.operator.value!r}, got None. To find "
-            "nodes without this key use FilterOperator.IS_EMPTY."
+            "nodes without this key, use FilterOperator.IS_EMPTY."
         )
     return Compare(one.key, _OPERATORS[one.operator], one.value)

@@ -21,10 +21,11 @@ from splade_integrations.milvus.values import check_metadata
 
 __all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of"]
 
-# LlamaIndex's own stores use these two names as well.
+# LlamaIndex's own stores use these two names as well, so their nodes can be read.
 CONTENT_COLUMN = "_node_content"
 _TYPE_KEY = "_node_type"
-# LlamaIndex's own stores write the source document's id under these keys, or "None" if a node has no source document.
+# LlamaIndex's own stores write the source document's id under each of these keys, or the str "None" if a node has no
+# source document.
 NO_SOURCE = "None"
 SOURCE_KEYS = ("document_id", "doc_id", "ref_doc_id")
 
@@ -44,7 +45,7 @@ def row_of(
     Args:
         node: The node.
         doc_id_field: The column that holds the source document's id.
-        name: The node's name in messages, such as "nodes[3]".
+        name: What messages call the node, such as "nodes[3]".
         needs_embedding: Whether the node must have a dense embedding.
         in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key in a separate field,
             like LlamaIndex's `MilvusVectorStore`. The row then has the form that `MilvusVectorStore` writes.
@@ -55,11 +56,11 @@ def row_of(
     name = f"{name} ({node.node_id!r})"
     if needs_embedding and node.embedding is None:
         raise ValueError(
-            f"{name} must have an embedding, got None. Add it through a VectorStoreIndex or an IngestionPipeline with "
-            "an embedding model, or set node.embedding."
+            f"{name} must have an embedding, got None. Add the node through a VectorStoreIndex or an IngestionPipeline "
+            "with an embedding model, or set node.embedding."
         )
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    check_varchar(text, name, "Split it: SentenceSplitter(chunk_size=256).")
+    check_varchar(text, name, "Split its text: SentenceSplitter(chunk_size=256).")
     metadata = check_metadata(node.metadata, f"{name}.metadata")
     for relationship, related in node.relationships.items():
         for one in [related] if isinstance(related, RelatedNodeInfo) else related:
@@ -73,9 +74,10 @@ def row_of(
             f"{name} must hold only values that JSON can hold, got a field that cannot be written: {err}. Set the "
             "field to None before adding the node."
         ) from err
-    # An empty field is read back as the class's default, which is empty, too. pymilvus takes longer for a longer text.
+    # Empty fields are left out, because pymilvus needs less time for a shorter text. When the node is read back, these
+    # fields get the class's defaults, which are empty, too.
     content = {key: value for key, value in content.items() if key in _RESOURCES or value not in (None, [], {})}
-    for field in _RESOURCES:  # LlamaIndex's model_dump leaves out the bytes of these fields
+    for field in _RESOURCES:  # model_dump leaves out the bytes of these fields
         if (resource := getattr(node, field, None)) is not None and resource.data is not None:
             content[field]["data"] = resource.data.decode()
     if not in_json:
@@ -84,7 +86,7 @@ def row_of(
         metadata |= {key: source for key in SOURCE_KEYS if key != doc_id_field}
         metadata[_TYPE_KEY] = node.class_name()
     kept = json.dumps(content, ensure_ascii=False)
-    check_varchar(kept, f"{name} without its text", "Store images by path or URL, and shorten the metadata.")
+    check_varchar(kept, f"the JSON of {name} without its text", "Store images by path or URL. Shorten the metadata.")
     return Row(
         id=node.node_id,
         text=text,
@@ -95,7 +97,7 @@ def row_of(
 
 
 def node_of(hit: Hit) -> BaseNode:
-    """Return the node that a row was made from, or a `TextNode` with the row's id if another package wrote the row."""
+    """Return the node that a row was made from. A row without such a node becomes a `TextNode` with the row's id."""
     content = hit.columns.get(CONTENT_COLUMN)
     if not content:
         return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
@@ -110,6 +112,7 @@ def node_of(hit: Hit) -> BaseNode:
 def source_of(hit: Hit, doc_id_field: str) -> str | None:
     """Return the id of the source document of a row's node, or None if it has no source document."""
     source = hit.columns.get(doc_id_field)
-    if source == NO_SOURCE:  # either the source document's id is "None", or there is no source document
+    # "None" is the source document's id, or says that there is no source document. The node itself knows which.
+    if source == NO_SOURCE:
         return node_of(hit).ref_doc_id
     return str(source) if source else None

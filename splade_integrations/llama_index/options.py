@@ -49,15 +49,15 @@ _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "euclidean": "L2"}
 
 
 def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise a TypeError if an option is not an argument of the connection.
+    """Raise a TypeError if an option is unknown: neither an option of the store nor an argument of the connection.
 
     Args:
-        options: The options that are not options of the store itself.
+        options: The options that the store itself does not have. Each must be one of `CONNECTION`.
         known: The names of the store's options, for the message.
     """
     for name in sorted(options.keys() - set(CONNECTION)):
         if name in REFUSED:
-            raise TypeError(f"{name} must not be given, as {REFUSED[name]}, got {options[name]!r}. Leave it out.")
+            raise TypeError(f"{name} must not be given, got {options[name]!r}. Leave it out: {REFUSED[name]}.")
         similar = get_close_matches(name, [*known, *CONNECTION], 1)
         advice = (
             f"Did you mean {similar[0]!r}?"
@@ -100,7 +100,7 @@ def metric_of(name: str) -> str:
 
 
 def index_of(name: str, config: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
-    """Return an index in pymilvus's form, which separates the parameters from the type.
+    """Return an index's settings in pymilvus's form, which separates the parameters from the type.
 
     Args:
         name: The option's name, for messages.
@@ -131,8 +131,8 @@ def search_params_of(name: str, config: Mapping[str, Any] | None, metric: str) -
 
     Args:
         name: The option's name, for messages.
-        config: The flat form {"nprobe": 10}, or Milvus's form {"params": {"nprobe": 10}}. LlamaIndex's store takes the
-            flat form in some modes and Milvus's form in the others.
+        config: The flat form {"nprobe": 10}, or Milvus's form {"params": {"nprobe": 10}}. Both forms are accepted,
+            because LlamaIndex's store takes the flat form in some modes and Milvus's form in the others.
         metric: The field's metric.
     Raises:
         ValueError: `config` names another metric.
@@ -160,13 +160,15 @@ def check_metric(name: str, config: dict[str, Any], metric: str) -> None:
 def ranker_of(
     name: str, params: Mapping[str, Any], sides: Sequence[Side], alpha: float | None = None
 ) -> RRFRanker | WeightedRanker | None:
-    """Return the ranker that fuses the hits of some sides, or None for the default: reciprocal rank fusion with k = 60.
+    """Return the ranker that fuses the hits of several sides, or None for reciprocal rank fusion with k = 60.
+
+    A side is one kind of vectors: "dense", "sparse" or "bm25".
 
     Args:
         name: "RRFRanker" or "WeightedRanker".
         params: {"k": 60} for "RRFRanker", or {"weights": [dense, sparse, bm25]} for "WeightedRanker". Without BM25, two
             weights are enough.
-        sides: The sides to fuse, from "dense", "sparse" and "bm25".
+        sides: The sides whose hits are fused.
         alpha: The query's alpha, or None. The weight of the dense side is alpha, and that of the sparse side 1 - alpha.
     Raises:
         ValueError: The name or a parameter is unknown, or a weight is missing or not from 0 to 1. Or alpha is given for
@@ -177,8 +179,8 @@ def ranker_of(
     known = "k" if name == "RRFRanker" else "weights"
     if unknown := sorted(params.keys() - {known}):
         raise ValueError(
-            f"hybrid_ranker_params must hold {known!r} alone for hybrid_ranker={name!r}, got {unknown[0]!r}. "
-            "Leave it out."
+            f"hybrid_ranker_params must hold only {known!r} for hybrid_ranker={name!r}, got {unknown[0]!r}. "
+            f"Leave {unknown[0]!r} out."
         )
     if name == "RRFRanker":
         if alpha is not None:
@@ -193,7 +195,8 @@ def ranker_of(
         weights = {"dense": alpha, "sparse": 1 - alpha}
     if not all(side in weights and 0 <= weights[side] <= 1 for side in sides):
         raise ValueError(
-            f"the weights of hybrid_ranker='WeightedRanker' must be one number from 0 to 1 for each side, "
-            f"{', '.join(sides)}, got {list(weights.values())}. Change hybrid_ranker_params or alpha."
+            f"the weights of hybrid_ranker='WeightedRanker' must be one number from 0 to 1 for each side "
+            f"({', '.join(sides)}), got {list(weights.values())}. Change hybrid_ranker_params, or the query's alpha, "
+            "which sets only the weights of dense and sparse."
         )
     return WeightedRanker(*(weights[side] for side in sides))

@@ -22,7 +22,7 @@ __all__ = ["KEYWORDS", "Plan", "plan_of"]
 
 Mode = VectorStoreQueryMode
 
-# The keywords of `query`.
+# The keywords that the store's method `query` takes.
 KEYWORDS = (
     "group_by",
     "milvus_partition_names",
@@ -42,13 +42,13 @@ class Plan:
     """The search that a query asks for.
 
     Args:
-        sides: The sides to search, from "dense", "sparse" and "bm25".
+        sides: The sides to search. A side is one kind of vectors: "dense", "sparse" or "bm25".
         text: The question.
         embedding: The question's dense vector.
         filter: The condition that nodes must satisfy. A str is a Milvus expression.
         k: The largest number of nodes to return.
-        fetch_k: The largest number of hits to ask for.
-        depth: The number of hits to fetch from each side before fusion. None means the collection's default.
+        fetch_k: The number of hits to ask Milvus for. It is k, or more with MMR, which then selects k of the hits.
+        depth: The number of hits to fetch from each side before fusion. None means the default of `Collection.search`.
         mmr_threshold: For MMR (maximal marginal relevance), a number from 0 (only novelty counts) to 1 (only relevance
             counts). None means a search without MMR.
         keywords: Further keywords of `Collection.search`.
@@ -70,7 +70,7 @@ class Plan:
         return "sparse" in self.sides and not is_blank(self.text)
 
     def queries(self, terms: dict[int, float] | None) -> dict[Side, Any]:
-        """Return {side: its query}. `terms` is the question as {token id: weight}."""
+        """Return {side: its query}. `terms` is the question as {token id: weight}, or None if it was not encoded."""
         asked: dict[Side, Any] = {"dense": self.embedding, "sparse": terms, "bm25": self.text}
         return {side: asked[side] for side in self.sides}
 
@@ -138,8 +138,8 @@ def plan_of(
     config = keywords.get("milvus_search_config")
     if config and "dense" not in searched:
         raise ValueError(
-            f"milvus_search_config must be given in a mode that searches the dense side, got it in {mode.value!r}. "
-            "Leave it out."
+            f"milvus_search_config must be given only in a mode that searches the dense side, got it in mode "
+            f"{mode.value!r}. Leave it out."
         )
     return Plan(
         sides=searched,
@@ -181,11 +181,10 @@ def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side]) -> tuple[Side, 
 
 
 def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
-    """Raise if the query has a value that the mode would ignore."""
+    """Raise a ValueError if the query has a value that the mode would ignore."""
     if query.output_fields is not None:
         raise ValueError(
-            f"output_fields must be None, because a node is always returned whole, got {query.output_fields}. Leave it "
-            "out."
+            f"output_fields must be None, got {query.output_fields}. Leave it out: a query always returns whole nodes."
         )
     if query.embedding_field is not None:
         raise ValueError(
@@ -195,7 +194,7 @@ def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
     for name in ("alpha", "sparse_top_k", "hybrid_top_k"):
         if mode not in _FUSED and getattr(query, name) is not None:
             raise ValueError(
-                f"{name} must be None in mode {mode.value!r}, which does not fuse, got {getattr(query, name)}. Use "
+                f"{name} must be None in mode {mode.value!r}, which does not use it, got {getattr(query, name)}. Use "
                 f"mode 'hybrid', or leave {name} out."
             )
 
@@ -203,7 +202,7 @@ def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
 def _question(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
 ) -> tuple[str, list[float] | None]:
-    """Return the text and its dense vector. LlamaIndex does not embed a blank text, so its vector may be None."""
+    """Return the text and its dense vector, which may be None because LlamaIndex does not embed a blank text."""
     if query.query_str is None and any(side != "dense" for side in sides) and mode != Mode.MMR:
         raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it in the query.")
     text = query.query_str or ""
@@ -225,7 +224,7 @@ def _mmr(
     if mode != Mode.MMR:
         if given:
             raise ValueError(
-                f"{given[0]} must be given in mode 'mmr' alone, got it in mode {mode.value!r}. Leave it out."
+                f"{given[0]} must be given only in mode 'mmr', got it in mode {mode.value!r}. Leave it out."
             )
         return None, None
     if given.count("mmr_threshold") > 1 and query.mmr_threshold != keywords["mmr_threshold"]:
@@ -234,7 +233,9 @@ def _mmr(
             "as a keyword. Drop one of them."
         )
     if {"mmr_prefetch_factor", "mmr_prefetch_k"} <= set(given):
-        raise ValueError("mmr_prefetch_k or mmr_prefetch_factor must be given, got both. Drop one of them.")
+        raise ValueError(
+            "mmr_prefetch_k and mmr_prefetch_factor must not be given together, got both. Drop one of them."
+        )
     threshold = next(
         (value for value in (query.mmr_threshold, keywords.get("mmr_threshold")) if value is not None), 0.5
     )
@@ -262,8 +263,8 @@ def _filter_of(
     if string_expr:
         if filters:
             raise ValueError(
-                "string_expr must be given without filters, node_ids and doc_ids, got both. Put all conditions in "
-                "string_expr, or all in filters."
+                "string_expr must be given without filters, node_ids and doc_ids, got it with one or more of them. "
+                "Put all conditions into string_expr, or leave string_expr out."
             )
         return string_expr
     return And(*filters) if filters else None

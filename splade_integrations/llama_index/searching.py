@@ -1,4 +1,4 @@
-"""Answer queries over a collection: plan the search, encode the question, and search."""
+"""Answer queries to a store: plan the search, encode the question, and search the store's collection."""
 
 import asyncio
 from abc import ABC
@@ -21,9 +21,9 @@ class Searching(CollectionStore, ABC):
 
         Args:
             query: The question, its embedding, the mode, the filters and the number of nodes. If the question is blank,
-                the sides that cannot answer it are left out. `doc_ids` restricts the search to nodes of these
-                documents, and `doc_ids=[]` finds nothing. `node_ids` restricts the search to these nodes. But
-                `node_ids=[]` means no restriction, because LlamaIndex's retrievers pass [] by default.
+                only the dense side is searched, because the other sides need words. `doc_ids` restricts the search to
+                nodes of these documents, and `doc_ids=[]` finds nothing. `node_ids` restricts the search to these
+                nodes. But `node_ids=[]` means no restriction, because LlamaIndex's retrievers pass [] by default.
             **kwargs: A retriever's `vector_store_kwargs`:
                 `string_expr`, a Milvus expression, instead of filters;
                 `milvus_partition_names`;

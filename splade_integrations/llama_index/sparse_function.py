@@ -1,6 +1,7 @@
-"""The abstract class of sparse embedding functions: the class that LlamaIndex's Milvus store requires.
+"""`BaseSparseEmbeddingFunction`, the base class of sparse embedding functions for Milvus stores.
 
-If that store is not installed, it is a class with the same methods. This module needs no encoder and no Milvus.
+It is the class that LlamaIndex's own Milvus store requires. If that store is not installed, it is a class of this
+module with the same methods. This module needs no encoder and no Milvus.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ class BaseSparseEmbeddingFunction(ABC):
     """The methods that a Milvus store calls on a sparse embedding. They return `{token id: weight}` dicts.
 
     If llama-index-vector-stores-milvus is installed, this name refers to the class of that package, because the store
-    of that package checks `isinstance`. Both classes have the same methods.
+    of that package refuses functions that are not instances of its class. Both classes have the same methods.
     """
 
     @abstractmethod

@@ -35,27 +35,31 @@ __all__ = ["HybridMilvusVectorStore"]
 class HybridMilvusVectorStore(Writing, Searching):
     """A LlamaIndex vector store over a Milvus collection with one to three sides: dense, sparse (SPLADE) and BM25.
 
+    A side is one kind of vectors. A search of several sides fuses their hits into one ranking.
+
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
 
     - `default` searches the **dense side alone**, as in LlamaIndex's other stores. In a store with
-      `enable_dense=False`, it searches the sparse side. For hybrid retrieval use `hybrid`.
+      `enable_dense=False`, it searches the sparse side, or else the BM25 side. For hybrid retrieval, use `hybrid`.
     - `hybrid` searches all sides. To return k nodes, it takes max(100, 10 * k) candidates from each side, and fuses
       them by reciprocal rank fusion with 60 as the constant. A query's `sparse_top_k` sets the number of candidates
       from each side, and `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
-    - `sparse` searches only the sparse side, with all terms of the query.
+    - `sparse` searches only the sparse side. It uses all terms of the query, while LlamaIndex's own Milvus store drops
+      those with small weights.
     - `text_search` searches the BM25 side if the store has `bm25`, or else the sparse side.
     - `mmr` (maximal marginal relevance) selects diverse nodes among the hits of `hybrid`, by their dense vectors. The
       scores are those of MMR.
     - Other modes (`svm`, …) are refused.
 
     **Scores.** In mode `default`, a score is the metric's value. In mode `sparse`, a score is the inner product. In
-    mode `hybrid`, a score is a sum of reciprocal ranks. With two sides, it is at most 2/61 = .033. A
-    `SimilarityPostprocessor(similarity_cutoff=0.5)` would drop every node, so limit the nodes by `similarity_top_k`.
+    mode `hybrid`, a score is a sum of reciprocal ranks. With two sides, it is at most 2/61 = .033. So a
+    `SimilarityPostprocessor(similarity_cutoff=0.5)` would drop every node. Use `similarity_top_k` to limit the nodes.
 
-    **Adding** replaces stored nodes with the same ids. It encodes a few hundred nodes at a time. The dense and the
-    sparse side embed the same text, which includes metadata. If an error occurs, the nodes that were already written
-    stay stored. Nodes are read back whole, and metadata that JSON cannot hold is refused.
+    **Adding** replaces stored nodes that have the same ids. It encodes a few hundred nodes at a time. The dense and the
+    sparse side embed the same text, which includes metadata. BM25 uses the text without metadata. If an error occurs,
+    the nodes that were already written stay stored. Nodes are read back whole, and metadata that JSON cannot hold is
+    refused.
 
     **Async** methods leave the event loop free. They work in any number of event loops, even if the store was made
     outside of these loops.
@@ -64,16 +68,18 @@ class HybridMilvusVectorStore(Writing, Searching):
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
         collection_name: The collection's name. A missing collection is created.
-        sparse_embedding_function: A `SpladeSparseEmbedding`. It is needed even if the collection exists.
+        sparse_embedding_function: A `SpladeSparseEmbedding`. A store with a sparse side needs it, even if the
+            collection already exists.
         dim: The dimension of the dense vectors. Without it, a missing collection is not created until the first `add`.
         enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. It needs at least one side.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well.
-            milvus-lite's BM25 does not stem words, and does not compute one IDF for the whole collection.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well. A server's
+            BM25 stems words. milvus-lite's BM25 does not, and it does not compute one IDF for the whole collection.
         similarity_metric: "COSINE", "IP" or "L2". With "L2", a score is a distance, and the smallest comes first. None
             means the metric of an existing collection, and COSINE for a new collection.
-        text_key, embedding_field, sparse_embedding_field, doc_id_field, primary_field, metadata_field: The names of the
-            collection's fields. If an existing collection has only one field that fits, its name need not be given.
-        metadata_fields: The metadata keys that get a typed column as well, for quick filters:
+        text_key, embedding_field, sparse_embedding_field, bm25_field, doc_id_field, primary_field, metadata_field: The
+            names of the collection's fields. An existing collection's text field, dense field and sparse field need not
+            be named if only one field has the right type.
+        metadata_fields: The metadata keys that get a typed column (a field of their own) as well, for quick filters:
             {"year": int, "tenant": str}.
         scalar_field_names, scalar_field_types: The same as `metadata_fields`, in LlamaIndex's form.
         partition_key_field: The metadata key that Milvus partitions by, such as the tenant.
@@ -81,7 +87,8 @@ class HybridMilvusVectorStore(Writing, Searching):
             default, the dense index is exact on milvus-lite, and a server chooses its dense index itself.
         search_config: Search parameters of the dense side, such as {"ef": 64}.
         hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
-            {"weights": [dense, sparse]}. With `bm25`, there is a third weight. A query's `alpha` replaces the weights.
+            {"weights": [dense, sparse]}. With `bm25`, there is a third weight. A query's `alpha` replaces the
+            weights by [alpha, 1 - alpha].
         overwrite: Whether to delete an existing collection first.
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         consistency_level: With "Session", a search sees everything that this client wrote. With "Strong", and always on
@@ -89,17 +96,17 @@ class HybridMilvusVectorStore(Writing, Searching):
         collection_properties, num_shards, num_partitions, replica_number: The settings of a new collection.
         batch_size: The number of rows in one write.
         timeout: Seconds for each call of Milvus.
-        upsert_mode: Must be True, because adding always replaces nodes with the same ids.
-        use_async_client: Whether async methods use async clients, which are made when first needed. If not, async
-            methods run the sync methods in threads.
-        client, aclient: Clients to use. Without them, the store opens new clients. If `client` is given, `uri` and
-            `token` have no effect.
-        **connection: Arguments of `MilvusClient`: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
+        upsert_mode: Must be True, because adding always replaces stored nodes that have the same ids.
+        use_async_client: Whether the async methods that read use async clients, which are made when first needed. If
+            not, they run the sync methods in threads, as the async methods that write always do.
+        client, aclient: A `MilvusClient` and an `AsyncMilvusClient` to use. Without them, the store opens new clients.
+            If `client` is given, `uri` and `token` have no effect.
+        **connection: Further arguments of `MilvusClient`: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …
 
     Raises:
         TypeError: `sparse_embedding_function` is missing or has the wrong type, or an option is unknown.
-        ValueError: The collection exists and lacks a field or was made with another encoder, or an option's value is
-            not supported.
+        ValueError: The collection exists, but it lacks a field that the store needs, or was made with another encoder.
+            Or an option's value is not supported.
         OSError: The milvus-lite file cannot be opened.
 
     Example:
@@ -166,7 +173,9 @@ class HybridMilvusVectorStore(Writing, Searching):
         check_connection(connection, _OPTIONS)
         _check_sides(enable_dense, enable_sparse, bm25, sparse_embedding_function)
         if not upsert_mode:
-            raise ValueError("upsert_mode must be True, because adding always replaces, got False. Leave it out.")
+            raise ValueError(
+                "upsert_mode must be True, got False. Leave it out: adding always replaces nodes with the same ids."
+            )
         metric = metric_of(similarity_metric or "COSINE")
         params = dict(hybrid_ranker_params or {})
         fields: dict[str, Any] = {
@@ -237,7 +246,7 @@ class HybridMilvusVectorStore(Writing, Searching):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the class's name in serialised form."""
+        """Return the name that this class has in serialised objects."""
         return "HybridMilvusVectorStore"
 
 
@@ -250,8 +259,8 @@ def _check_sides(enable_dense: bool, enable_sparse: bool, bm25: bool, function: 
     if enable_sparse and not isinstance(function, BaseSparseEmbeddingFunction):
         raise TypeError(
             "sparse_embedding_function must be a SpladeSparseEmbedding, or another BaseSparseEmbeddingFunction, got "
-            f"{type(function).__name__}. Give the function that the collection is made with: "
-            "SpladeSparseEmbedding(encoder=…) or SpladeSparseEmbedding(model_name='…')."
+            f"{type(function).__name__}. Give SpladeSparseEmbedding(encoder=…) or "
+            "SpladeSparseEmbedding(model_name='…'), or open a store without a sparse side: enable_sparse=False."
         )
     if not enable_sparse and function is not None:
         raise TypeError(

@@ -22,7 +22,7 @@ __all__ = ["Writing"]
 class Writing(CollectionStore, ABC):
     """The part of a store that adds, deletes and reads nodes."""
 
-    def add(  # type: ignore[override]  # here and below: unknown keywords are refused
+    def add(  # type: ignore[override]  # no **kwargs: unknown keywords are refused
         self,
         nodes: Sequence[BaseNode],
         *,
@@ -30,13 +30,13 @@ class Writing(CollectionStore, ABC):
         force_flush: bool = False,
         timeout: float | None = None,
     ) -> list[str]:
-        """Encode and write nodes, a few hundred at a time; replace stored nodes with the same ids.
+        """Encode and write nodes, a few hundred at a time. Stored nodes that have the same ids are replaced.
 
         Args:
             nodes: N nodes with their dense embeddings.
             milvus_partition_name: The partition to write to.
-            force_flush: Whether to flush on a server as well; milvus-lite always does.
-            timeout: Seconds for each message.
+            force_flush: Whether to flush at the end, even on a server. On milvus-lite, adding always ends with a flush.
+            timeout: Seconds for each write.
         Returns:
             N ids.
         Raises:
@@ -105,15 +105,15 @@ class Writing(CollectionStore, ABC):
         *,
         milvus_partition_name: str | None = None,
     ) -> None:
-        """Delete nodes by id, by filters, or by both: then a node must have one of the ids and match the filters.
+        """Delete nodes by ids or by filters. If both are given, only nodes that match both are deleted.
 
         Args:
             node_ids: The nodes' ids. [] deletes nothing, and unknown ids are not an error.
-            filters: The condition that nodes must satisfy. Each node that Milvus finds is checked again here, and then
-                deleted by its id.
+            filters: The condition that nodes must satisfy. Each node that Milvus finds is checked again in Python,
+                and then deleted by its id.
             milvus_partition_name: The partition to delete from.
         Raises:
-            ValueError: Neither is given, or a group of filters is empty. To delete all nodes call `clear`.
+            ValueError: Neither ids nor filters are given, or a group of filters is empty. To delete all, use `clear`.
         """
         if filters is not None:
             check_complete(filters)
@@ -144,7 +144,7 @@ class Writing(CollectionStore, ABC):
             filters: The condition that nodes must satisfy, in addition to `node_ids` if both are given.
             milvus_partition_names: The partitions to read.
         Raises:
-            ValueError: Neither is given.
+            ValueError: Neither ids nor filters are given.
         """
         condition = _condition(node_ids, filters, self._hidden)
         how: dict[str, Any] = {"with_dense": self.enable_dense, "partition_names": milvus_partition_names}
@@ -182,8 +182,8 @@ class Writing(CollectionStore, ABC):
 def _condition(node_ids: Sequence[str] | None, filters: MetadataFilters | None, hidden: Sequence[str]) -> Filter | None:
     if node_ids is None and filters is None:
         raise ValueError(
-            "node_ids or filters must be given, got neither. To read all nodes pass MetadataFilters(filters=[]). To "
-            "delete all nodes call clear()."
+            "node_ids or filters must be given, got neither. To read all nodes, give filters=MetadataFilters("
+            "filters=[])."
         )
     _check_ids(node_ids)
     return None if filters is None else from_metadata_filters(filters, hidden)

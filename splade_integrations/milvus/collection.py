@@ -1,7 +1,8 @@
-"""One Milvus collection with any of the sides dense, SPLADE and BM25.
+"""One Milvus collection with up to three kinds of vectors, called sides: dense, SPLADE and BM25.
 
-Both stores, the evaluation and the command line use it. This package decides on fields, indexes, search parameters,
-fusion, empty texts, locks, flushes, fingerprints and retries. This module needs no framework and no encoder.
+The LangChain store, the LlamaIndex store, the evaluation and the command line use it. This package decides for all of
+them on fields, indexes, search parameters, fusion, empty texts, locks, flushes, fingerprints and retries. This module
+needs neither LangChain, LlamaIndex nor an encoder.
 """
 
 import asyncio
@@ -32,20 +33,21 @@ class Collection(Reading):
 
     Args:
         name: The collection's name, or an alias of an existing collection.
-        schema: The fields wanted.
+        schema: The fields that the collection should have.
         connection: The server or file.
         fingerprint: The fingerprint of the encoder that fills the sparse side. The collection stores it and refuses
             other encoders.
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
-        timeout: Seconds for each call of Milvus. None means 30 for a call that reads and 120 for one that writes. A
-            server that takes longer counts as down and causes a TimeoutError.
+        timeout: The time limit for each call to Milvus, in seconds. None means 30 for a call that reads and 120 for one
+            that writes. If a server takes longer, the call raises a TimeoutError.
         partition_names: The partitions to search and read, unless a call names others. None means all partitions.
         create_options: Further arguments of `MilvusClient.create_collection`: `properties`, `consistency_level`, …
         description: The description of a new collection.
         replica_number: The number of copies of the collection that a server loads.
     Raises:
-        ValueError: The collection has other fields or another encoder, or `drop_old` is given with an alias.
+        ValueError: The existing collection lacks a field of the schema or was made with another encoder, or `drop_old`
+            is given with an alias.
 
     Example:
         >>> import tempfile
@@ -65,7 +67,7 @@ class Collection(Reading):
     """
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise if rows could not be written; they need no vectors yet.
+        """Raise if `write` would refuse these rows. They need no vectors yet.
 
         Raises:
             TypeError, ValueError: An id, a text or a metadata value is wrong. The message names its position.
@@ -77,7 +79,7 @@ class Collection(Reading):
         elif self.schema.auto_id and (given := [row.id for row in rows if row.id is not None]):
             raise ValueError(
                 f"ids must not be given with auto_id=True, because Milvus then numbers the documents, got "
-                f"{given[0]!r}. Add without ids, or make the collection without auto_id."
+                f"{given[0]!r}. Leave out the ids, or create the collection without auto_id."
             )
 
     def write(
@@ -89,13 +91,13 @@ class Collection(Reading):
         timeout: float | None = None,
         flush: bool = True,
     ) -> list[str]:
-        """Write rows, and replace stored rows that have the same ids, with all their metadata.
+        """Write rows. A row replaces the stored row with the same id, including all of its metadata.
 
         Args:
             rows: N documents.
             partition_name: The partition to write to. None means the default one, or the one the partition key selects.
-            batch_size: The number of rows in one message.
-            timeout: Seconds for each message.
+            batch_size: The largest number of rows in one message to Milvus.
+            timeout: The time limit for each message, in seconds.
             flush: Whether milvus-lite flushes afterwards, which makes the rows quick to search. A server flushes by
                 itself.
         Returns:
@@ -105,7 +107,7 @@ class Collection(Reading):
         """
         if not rows:
             return []
-        if self._fields is not None and not self.exists(timeout):  # someone has dropped it
+        if self._fields is not None and not self.exists(timeout):  # another client has dropped it
             self._fields = None
         fields = self.fields
         check_rows(rows, metadata=fields is None)
@@ -128,16 +130,17 @@ class Collection(Reading):
                 if _UNFIT_FOR_LITE2.search(str(entity.get(fields.primary, ""))):
                     raise ValueError(
                         f"ids[{position}] must have no apostrophe, backslash or control character on milvus-lite 2, "
-                        f"which writes ids into its queries unescaped, got {entity[fields.primary]!r}. Rename it, or "
-                        "install milvus-lite 3."
+                        f"which writes ids into its queries unescaped, got {entity[fields.primary]!r}. Change the id, "
+                        "or install milvus-lite 3."
                     )
         return entities
 
     def _send(
         self, entities: list[dict[str, Any]], fields: Fields, partition_name: str | None, timeout: float | None
     ) -> list[str]:
-        # milvus-lite 3's insert replaces the row that has the same key. Its upsert keeps that row's old dynamic keys,
-        # so filters would still find the row by them. A server's insert would keep both rows.
+        # A row must replace the stored row with the same key. milvus-lite 3 needs an insert for this, because its
+        # upsert keeps the stored row's dynamic keys, and filters would still find the new row by them. A server needs
+        # an upsert, because its insert keeps both rows. If Milvus numbers the rows, no stored row has the same key.
         replaces = fields.auto_id or self.engine is Engine.LITE3
         how: dict[str, Any] = {"data": entities, "timeout": self._write_timeout(timeout)}
         if partition_name is not None:
@@ -180,23 +183,24 @@ class Collection(Reading):
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Delete documents by id, by filter, or by both: then a document must have one of the ids and match the filter.
+        """Delete documents by id, by filter, or by both. With both, a document must have one of the ids and match.
 
-        The rows that match a filter are read, checked again here, and deleted by id. Unknown ids are not an error.
+        The rows that match a filter are read first. Python checks them again unless the filter is a Milvus expression,
+        and they are then deleted by id. Unknown ids are not an error.
 
         Args:
-            ids: The documents' ids; [] deletes nothing.
-            filter: A dict, a filter, or a Milvus expression.
+            ids: The documents' ids. [] deletes nothing.
+            filter: A dict, a `Filter`, or a Milvus expression.
             partition_names: The partitions to delete from.
-            timeout: Seconds for each call.
+            timeout: The time limit for each call, in seconds.
         Raises:
             ValueError: Neither ids nor a filter is given, or the filter has no condition.
         """
         condition = as_filter(filter)
         if condition == And() or (ids is None and condition is None) or (filter is not None and condition is None):
             raise ValueError(
-                f"delete must be given ids, or a filter with a condition, got filter={filter!r}. To delete all "
-                "documents call clear()."
+                f"delete must be given ids, or a filter with a condition, or both, got filter={filter!r}. To delete "
+                "all documents, call clear()."
             )
         fields = self.fields
         if fields is None or (ids is not None and not len(ids)):
@@ -213,7 +217,8 @@ class Collection(Reading):
                 if (only is None or hit.id in only)
                 and (not isinstance(condition, Filter) or condition.matches(hit.metadata, reader.judged(hit)))
             ]
-        if self.engine is Engine.LITE2:  # it stores no such ids, and would run them as SQL
+        # milvus-lite 2 would run parts of these ids as SQL. No row has such an id, because `write` refuses them.
+        if self.engine is Engine.LITE2:
             keys = [key for key in keys if not _UNFIT_FOR_LITE2.search(str(key))]
         for start in range(0, len(keys), _IDS_AT_ONCE):
             expr = ids_expr(fields.primary, keys[start : start + _IDS_AT_ONCE])
@@ -221,7 +226,7 @@ class Collection(Reading):
                 self._do("delete", filter=expr, timeout=self._write_timeout(timeout))
 
     def clear(self) -> None:
-        """Delete all documents. The fields, alias and properties stay."""
+        """Delete all documents. The collection keeps its fields, aliases and properties."""
         if (fields := self.fields) is None:
             return
         every = f"{fields.primary} >= {-(2**63)}" if fields.primary_is_number else f'{fields.primary} >= ""'
@@ -229,22 +234,22 @@ class Collection(Reading):
             self._do("delete", filter=every, timeout=self._write_timeout())
             self._flush_lite()
 
-    # Writing builds rows and messages. That would block the event loop, so a thread does it.
+    # Building rows and messages would block the event loop, so the async methods run the sync methods in a thread.
 
     async def awrite(self, rows: Sequence[Row], **how: Any) -> list[str]:
-        """Write as `write` does, in a thread."""
+        """Run `write` in a thread."""
         return await asyncio.to_thread(self.write, rows, **how)
 
     async def aingest(
         self, items: Sequence[T], rows_of: Callable[[Sequence[T]], Sequence[Row]], **how: Any
     ) -> list[str]:
-        """Write as `ingest` does, in a thread."""
+        """Run `ingest` in a thread."""
         return await asyncio.to_thread(lambda: self.ingest(items, rows_of, **how))
 
     async def adelete(self, **how: Any) -> None:
-        """Delete as `delete` does, in a thread."""
+        """Run `delete` in a thread."""
         await asyncio.to_thread(self.delete, **how)
 
     async def aclear(self) -> None:
-        """Delete as `clear` does, in a thread."""
+        """Run `clear` in a thread."""
         await asyncio.to_thread(self.clear)

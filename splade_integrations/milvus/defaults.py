@@ -27,7 +27,8 @@ __all__ = [
 RRF_K = 60
 MOST_CANDIDATES = 16_384  # the largest number of hits that a Milvus server returns for one search
 MAX_TEXT_BYTES = 65_535  # the largest size of a Milvus VARCHAR, and so of a text, in bytes of UTF-8
-# The number of rows in one write. If it were much larger, building and sending the message would block an event loop.
+# The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even
+# from a thread.
 ROWS_PER_WRITE = 100
 # Timeouts, in seconds. Without a timeout, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is
 # down.
@@ -51,7 +52,7 @@ def candidates(k: int) -> int:
 def has_terms(terms: dict[int, float]) -> bool:
     """Return whether a query's sparse row can find documents.
 
-    It is False for an empty row, and for the placeholder that stands for an empty query.
+    An empty row cannot, and neither can the placeholder row that stands for an empty query.
     """
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 
@@ -63,7 +64,7 @@ def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", l
         text: The text.
         name: The text's name in the message, such as `texts[3]`.
         advice: What the message tells the user to do if the text is too long.
-        limit: The largest number of bytes in UTF-8.
+        limit: The largest size that the field can hold, in bytes of UTF-8.
     Raises:
         ValueError: The text is too long, or not valid Unicode.
     """
@@ -76,10 +77,10 @@ def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", l
         ) from err
     if size > limit:
         raise ValueError(
-            f"{name} must be at most {limit} bytes of UTF-8, the limit of a Milvus VARCHAR, got {size}. {advice}"
+            f"{name} must be at most {limit} bytes of UTF-8, the limit of its field in Milvus, got {size}. {advice}"
         )
 
 
 def cut_text(text: str) -> str:
-    """Return `text` in a form that a Milvus VARCHAR can hold: valid UTF-8, cut after the last character that fits."""
+    """Return `text` in a form that a Milvus VARCHAR can hold: valid Unicode, cut after the last character that fits."""
     return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode(errors="ignore")

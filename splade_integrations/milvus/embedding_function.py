@@ -45,12 +45,13 @@ class SparseRows(csr_array):
 class SpladeEmbeddingFunction:
     """A replacement for `SpladeEmbeddingFunction` of `pymilvus.model.sparse`.
 
-    Unlike Milvus's class, this class masks padding, and works with current versions of transformers.
+    Unlike Milvus's class, this class masks padding, so that padding tokens add no terms to a row. It also works with
+    current versions of transformers.
 
     Pickling stores the model's name and the options. The first use after unpickling loads the model again.
 
     Args:
-        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the hub. The default model is
+        model_name: A masked-LM checkpoint: a local folder, or `org/model` on the Hugging Face hub. The default model is
             Milvus's default as well. Its licence (CC BY-NC-SA 4.0) forbids commercial use.
         batch_size: The largest number of texts in a batch. The encoder's token budget can make a batch smaller.
         query_instruction: The text to put before each query.
@@ -58,7 +59,7 @@ class SpladeEmbeddingFunction:
         device: "cpu", "cuda", "cuda:n", "mps" or "auto".
         k_tokens_query: The maximum number of terms of a query. The terms with the largest weights are kept. None keeps
             all terms.
-        k_tokens_document: The maximum number of terms of a document, in the same way.
+        k_tokens_document: The maximum number of terms of a document, chosen in the same way.
         **encoder_options: Further options of `SpladeEncoder`, such as `dtype` or `max_length`.
 
     Raises:
@@ -84,7 +85,7 @@ class SpladeEmbeddingFunction:
     ) -> None:
         options: dict[str, Any] = {
             "batch_size": batch_size,
-            "query_prompt": query_instruction or None,  # None: the prompt that the model defines, if any
+            "query_prompt": query_instruction or None,  # None means the prompt that the model defines, if any
             "document_prompt": doc_instruction or None,
             "device": device,
             "query_pruning": None if k_tokens_query is None else Pruning(max_active_dims=k_tokens_query),
@@ -111,5 +112,5 @@ class SpladeEmbeddingFunction:
         return SparseRows(self.encoder.encode_queries(queries))
 
     def __call__(self, texts: Iterable[str]) -> SparseRows:
-        """Encode texts as documents, with `doc_instruction` and pruning. (A call of Milvus's class applies neither.)"""
+        """Encode texts as documents, with `doc_instruction` and pruning. Milvus's `__call__` applies neither."""
         return self.encode_documents(texts)

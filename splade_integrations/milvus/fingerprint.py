@@ -47,7 +47,8 @@ def check_encoder(
 
     Args:
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
-        uri: The server or file. Each process warns only once about a collection that has no fingerprint.
+        uri: The server or file. With the collection's name, it identifies a collection that has no fingerprint, so that
+            each process warns about it only once.
         fingerprint: The encoder's fingerprint. None means that the encoder has none, and that nothing is checked.
         allow_other_encoder: Whether to accept another encoder.
     Raises:
@@ -61,16 +62,16 @@ def check_encoder(
         if (uri, name) not in _warned:
             _warned.add((uri, name))
             logger.warning(
-                "Collection %r does not say which encoder it was made with, so nothing shows whether %s fits it. "
-                "Collections made by this package record their encoder.", name, fingerprint.describe(["weights"]),
+                "Collection %r does not say which encoder it was made with, so check yourself that it was %s. "
+                "Collections that this package creates record their encoder.", name, fingerprint.describe(["weights"]),
             )  # fmt: skip
         return
     if differing := kept.differences(fingerprint):
         raise ValueError(
             f"collection {name!r} must be used with the encoder that it was made with, "
-            f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load the first encoder, index the "
-            "documents into another collection_name, or pass allow_other_encoder=True if the rows of both encoders are "
-            "compatible."
+            f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load the collection's encoder, index "
+            "the documents into another collection_name, or pass allow_other_encoder=True if the rows of both encoders "
+            "are compatible."
         )
 
 

@@ -1,6 +1,6 @@
 """Write many documents to Milvus in bounded memory: encode, write and release one chunk, then take the next.
 
-This module needs no framework, no encoder and no pymilvus.
+This module needs neither LangChain, LlamaIndex, an encoder nor pymilvus.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +10,16 @@ __all__ = ["ROWS_PER_WRITE", "ingest"]
 
 T = TypeVar("T")
 
-# Documents encoded together: enough for full batches. As dicts, a chunk's sparse rows take about 10 MB.
+# The number of documents in a chunk, which are encoded together: enough to fill the encoder's batches. As dicts, a
+# chunk's sparse rows take about 10 MB.
 _CHUNK = 512
-# Rows of one write. Few enough that building and sending the message does not hold up an event loop.
+# The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even
+# from a thread.
 ROWS_PER_WRITE = 100
-# milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file, and
-# milvus-lite merges four files of one size in memory. The peak memory for 50 000 rows was 990 MiB if a flush came after
-# every 2 048 rows, 1 060 MiB after 4 096, 1 340 MiB after 1 024, and 1 300 MiB after 25 600.
+# milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file.
+# Whenever there are four files of similar size, milvus-lite merges them in memory. So both too few and too many
+# flushes cost memory: the peak for 50 000 rows was 990 MiB if a flush came after every 2 048 rows, 1 060 MiB after
+# 4 096, 1 340 MiB after 1 024, and 1 300 MiB after 25 600.
 _ROWS_PER_FLUSH = 4 * _CHUNK
 
 
@@ -31,11 +34,12 @@ def ingest(
 
     Args:
         items: N items for `write`. Check them first: after an error, earlier chunks stay written.
-        write: Encodes and writes one chunk, and returns its keys.
-        flush: Makes written rows quick to search and frees their memory, or None. Called every few chunks.
+        write: Encodes and writes one chunk, and returns the primary keys of its items.
+        flush: Makes the written rows quick to search and frees their memory. It is called after every few chunks and at
+            the end. None means no flush.
         once: Whether to call `flush` only at the end.
     Returns:
-        N keys.
+        N primary keys.
 
     Example:
         >>> ingest(range(3), lambda chunk: [str(item) for item in chunk], lambda: print("flushed"))

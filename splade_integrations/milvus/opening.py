@@ -20,7 +20,7 @@ __all__ = ["Opening", "layout_of"]
 
 
 class Opening:
-    """The part of `Collection` that opens, creates and drops. It has the same arguments as `Collection`."""
+    """The part of `Collection` that opens, creates and drops a collection. It has the arguments of `Collection`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Opening:
         replica_number: int = 1,
     ) -> None:
         self.name, self.schema, self.connection = name, schema, connection
-        schema.typed()  # raises if the schema is wrong
+        schema.typed()  # raises if two fields have the same name
         self._fingerprint, self._allow_other_encoder = fingerprint, allow_other_encoder
         self._timeout, self._partition_names = timeout, partition_names
         self._create_options, self._description = dict(create_options or {}), description
@@ -51,7 +51,7 @@ class Opening:
             self._learn()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Opening":
-        return self  # a copy shares the client and the lock
+        return self  # the client and the lock cannot be copied, so a "copy" is this same object
 
     # Properties of the collection
 
@@ -116,9 +116,9 @@ class Opening:
         Args:
             dense_dim: The dimension of the dense vectors, if the collection has dense vectors.
         Raises:
-            ValueError: The collection exists, and has other fields or another encoder.
+            ValueError: The collection exists, but lacks a field of the schema or was made with another encoder.
         """
-        with self.connection.lock:  # several threads may write first, but only one may create the collection
+        with self.connection.lock:  # if several threads make the first write, only one of them may create
             if not self.exists():
                 self._create(dense_dim)
             self._learn()
@@ -129,7 +129,7 @@ class Opening:
         how = {"schema": definition, **self._create_options}
         self._do("create_collection", timeout=self._write_timeout(), **how)
         record(self.client, self.name, self._fingerprint)
-        # With sync=True, pymilvus would wait for the index by a call that milvus-lite does not have.
+        # With sync=True, pymilvus would wait for the index with a call that milvus-lite does not have.
         indexes = self.schema.indexes(self.engine)
         self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
         self.load()
@@ -147,14 +147,15 @@ class Opening:
         how: dict[str, Any] = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
         if self._partition_names and self.engine is Engine.SERVER:
             how["partition_names"] = list(self._partition_names)
-        # There is no default timeout, because a server answers only when the whole collection is in memory.
+        # Loading has no default timeout. A server answers only when the whole collection is in memory, however long
+        # that takes.
         self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
     def drop(self) -> None:
         """Delete the collection, if it exists.
 
         Raises:
-            ValueError: The name is an alias. Milvus would delete the collection that the alias names.
+            ValueError: The name is an alias. Milvus itself would delete the collection that the alias stands for.
         """
         with self.connection.lock:
             if not self.exists():
@@ -163,7 +164,8 @@ class Opening:
             if name != self.name:
                 raise ValueError(
                     f"a collection to drop must be named directly, got {self.name!r}, which is an alias of {name!r}. "
-                    f"Name {name!r} to delete it, or index into a new collection and move the alias to it."
+                    f"To delete that collection, name {name!r}. To replace it, index into a new collection and move "
+                    "the alias to the new one."
                 )
             self._do("drop_collection", timeout=self._write_timeout())
             self._fields = None
@@ -173,7 +175,7 @@ class Opening:
         self.client.close()
 
     def described(self) -> dict[str, Any]:
-        """Return the answer of `MilvusClient.describe_collection` for the collection."""
+        """Return the collection's description, as `MilvusClient.describe_collection` returns it."""
         description: dict[str, Any] = self._do("describe_collection")
         return description
 

@@ -22,15 +22,16 @@ class Reading(Opening):
     def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Return the best documents, best first.
 
-        A search of one side (dense, sparse or BM25) returns that side's scores. A search of several sides returns the
-        scores of fusion, even if only one side can answer.
+        A search of one side (dense, sparse or BM25) returns that side's scores. A search of several sides returns
+        fused scores, even if the queries of all sides but one are empty.
 
         Args:
             sides: {side: its query}. See `Search`.
-            filter: A dict, a filter, or a Milvus expression. It applies to every side.
+            filter: A dict, a `Filter`, or a Milvus expression. It applies to every side.
             **how: Further arguments of `Search`.
         Raises:
-            ValueError: A side, partition or parameter is unknown.
+            ValueError: `k` is out of range, a side or a partition does not exist, or milvus-lite 3 would ignore a
+                search parameter.
             TimeoutError: The server does not answer.
         """
         asked = self._asked(sides, filter, how)
@@ -38,7 +39,7 @@ class Reading(Opening):
         return [] if reader is None else self._ask(reader.search(asked))
 
     async def asearch(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
-        """Search like `search`."""
+        """Do the same as `search`."""
         asked = self._asked(sides, filter, how)
         reader = await self._areader()
         return [] if reader is None else await self._aask(reader.search(asked))
@@ -48,22 +49,22 @@ class Reading(Opening):
 
         Args:
             ids: The documents' ids.
-            **how: with_dense, partition_names, timeout.
+            **how: The arguments `with_dense`, `partition_names` and `timeout` of `Search`.
         """
         reader = self._reader()
         return [] if reader is None else self._ask(reader.get(ids, **self._where(how)))
 
     async def aget(self, ids: Sequence[str], **how: Any) -> list[Hit]:
-        """Read like `get`."""
+        """Do the same as `get`."""
         reader = await self._areader()
         return [] if reader is None else await self._aask(reader.get(ids, **self._where(how)))
 
     def iterate(self, filter: AnyFilter = None, **how: Any) -> Iterator[Hit]:
-        """Yield all documents that match, in ascending order of their ids.
+        """Yield all documents that match the filter, in ascending order of their ids.
 
         Args:
-            filter: A dict, a filter, a Milvus expression, or None for all documents.
-            **how: with_dense, partition_names, timeout.
+            filter: A dict, a `Filter`, a Milvus expression, or None for all documents.
+            **how: The arguments `with_dense`, `partition_names` and `timeout` of `Search`.
         """
         condition, where = as_filter(filter), self._where(how)
         if (reader := self._reader()) is None:
@@ -77,7 +78,7 @@ class Reading(Opening):
                 return
 
     async def aiterate(self, filter: AnyFilter = None, **how: Any) -> AsyncIterator[Hit]:
-        """Yield like `iterate`."""
+        """Do the same as `iterate`."""
         condition, where = as_filter(filter), self._where(how)
         if (reader := await self._areader()) is None:
             return
@@ -122,6 +123,7 @@ class Reading(Opening):
 
     async def _aask(self, conversation: Conversation[T]) -> T:
         client = self.aclient
-        if client is None or self.engine is Engine.LITE2:  # a thread can wait for its turn, an event loop must not
+        # On milvus-lite 2, calls take turns. A thread can wait for its turn, but an event loop must not.
+        if client is None or self.engine is Engine.LITE2:
             return await asyncio.to_thread(self._ask, conversation)
         return await aask(client, self.name, conversation, self.connection.uri)

@@ -19,7 +19,7 @@ __all__ = ["aask", "ask", "perform"]
 
 T = TypeVar("T")
 
-_NOT_LOADED = (101, 201)  # Milvus's error codes for a collection and for a partition that is not loaded
+_NOT_LOADED = (101, 201)  # Milvus's error codes for an unloaded collection and for an unloaded partition
 _SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -32,7 +32,7 @@ def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: s
         client: The client that makes the calls.
         name: The collection's name.
         conversation: The generator that yields the calls.
-        where: The server's address, for messages.
+        where: The server's address, for messages. "" means that the address is unknown.
     Raises:
         TimeoutError: The server does not answer within the call's timeout.
     """
@@ -72,7 +72,7 @@ def perform(client: MilvusClient, call: Call, where: str) -> Any:
 
 
 async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[T], where: str) -> T:
-    """Make the calls of a conversation like `ask`, with an async client."""
+    """Do the same as `ask`, with an async client."""
     answer: Any = None
     while True:
         try:
@@ -95,7 +95,7 @@ async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[
 
 
 async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
-    """Wait at most for the call's timeout. pymilvus's async client waits without a limit for its first connection."""
+    """Wait for an answer until the call's timeout. pymilvus's async client sets no limit for its first connection."""
     async with asyncio.timeout(call.arguments.get("timeout")):
         return await waiting
 
@@ -103,13 +103,14 @@ async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
 def _raise_if_silent(err: BaseException, call: Call, where: str) -> None:
     """Raise a TimeoutError if an error means that the server does not answer.
 
-    If a server is down, pymilvus retries until the call's timeout has passed, and then raises "Retry timeout".
+    If a server is down, pymilvus retries until the call's timeout has passed. Its error then says "Retry timeout".
     """
     silent = isinstance(err, grpc.RpcError) and getattr(err, "code", lambda: None)() in _SILENCE
     if silent or isinstance(err, TimeoutError) or _disconnected(err) or "Retry timeout" in str(err):
         seconds = call.arguments.get("timeout")
+        at = f" at {where}" if where else ""
         raise TimeoutError(
-            f"Milvus at {where or 'its address'} must answer within {seconds} s, got no answer to {call.method}. Check "
+            f"Milvus{at} must answer within {seconds} s, got no answer to {call.method}. Check "
             "that the server runs and can be reached, or give a longer timeout."
         ) from err
 

@@ -1,4 +1,4 @@
-"""Turn documents into Milvus rows and back, and check ids and texts before anything is sent. It needs no client."""
+"""Turn documents into Milvus rows and back, and check ids and texts before anything is sent. This needs no client."""
 
 import uuid
 from collections import Counter
@@ -25,10 +25,11 @@ class Row:
 
     Args:
         text: The document's text.
-        id: The document's id. None means that this package makes one, or Milvus if it numbers the rows.
-        metadata: Any values that JSON can hold.
-        dense, sparse: The document's vectors: floats, and {token id: weight}.
-        columns: The values of the columns that the caller has added to the schema.
+        id: The document's id. None means that Milvus makes the id if it numbers the rows, and this package otherwise.
+        metadata: {key: any value that JSON can hold}.
+        dense: The document's dense vector.
+        sparse: The document's sparse vector: {token id: weight}.
+        columns: {name: value} for the columns that the caller has added to the schema.
     """
 
     text: str
@@ -44,12 +45,12 @@ class Hit:
     """A document that Milvus returned.
 
     Args:
-        id: The document's id. It holds a number's digits if the collection's ids are numbers.
-        score: The score in the search; 0.0 if the document was read without a search.
+        id: The document's id. If the collection's ids are numbers, this is the number as a str of digits.
+        score: The score in the search. It is 0.0 if the document was read without a search.
         text: The document's text.
         metadata: The metadata as it was given.
-        columns: The values of the columns that the caller has added to the schema.
-        dense: The dense vector, if it was asked for.
+        columns: {name: value} for the columns that the caller has added to the schema.
+        dense: The dense vector, if the caller asked for it.
     """
 
     id: str
@@ -72,7 +73,7 @@ def check_ids(ids: Sequence[str | None]) -> None:
             continue
         if not isinstance(value, str):
             raise TypeError(
-                f"ids[{position}] must be a str, got {type(value).__name__}. Give each document a str, or None."
+                f"ids[{position}] must be a str or None, got {type(value).__name__}. Convert it to a str, or give None."
             )
         check_varchar(value, f"ids[{position}]", "Shorten it.")
         if not value:
@@ -80,15 +81,15 @@ def check_ids(ids: Sequence[str | None]) -> None:
     given = Counter(value for value in ids if value is not None)
     value, times = max(given.items(), key=lambda item: item[1], default=("", 0))
     if times > 1:
-        raise ValueError(f"ids must differ within a call, got {value!r} {times} times. Drop or rename the others.")
+        raise ValueError(f"ids must differ within a call, got {value!r} {times} times. Give each document its own id.")
 
 
 def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
-    """Raise if rows cannot be written to any collection. `entity_of` checks the rules of the particular collection.
+    """Raise if no collection could hold these rows. `entity_of` checks what one particular collection can hold.
 
     Args:
         rows: The rows.
-        metadata: Whether to check the metadata. `entity_of` checks it anyway.
+        metadata: Whether to check the metadata. This is unnecessary before `entity_of`, which checks it as well.
     Raises:
         TypeError, ValueError: An id, a text or a metadata value is wrong. The message names its position.
     """
@@ -100,13 +101,13 @@ def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
 
 
 def key_of(value: str, fields: Fields) -> Any:
-    """Return an id in the collection's type, or None if the collection cannot hold such an id.
+    """Return an id as an int or a str, like the collection's ids, or None if the collection cannot hold such an id.
 
     Raises:
         TypeError: The id is not a str.
     """
     if not isinstance(value, str):
-        raise TypeError(f"an id must be a str, got {type(value).__name__} {value!r}. Give the id that was returned.")
+        raise TypeError(f"an id must be a str, got {type(value).__name__} {value!r}. Give the id as a str.")
     if not fields.primary_is_number:
         return value
     return int(value) if value.removeprefix("-").isdecimal() and value.isascii() and int(value) in INT64 else None
@@ -126,8 +127,9 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
     entity: dict[str, Any] = {fields.text: row.text}
     if fields.other_vectors:
         raise ValueError(
-            f"collection {fields.collection_name!r} must get a vector for each vector field, got none for "
-            f"{fields.other_vectors[0]!r}. Open it with that side as well, or use another collection_name."
+            f"each row of collection {fields.collection_name!r} must get a vector for each vector field, got none for "
+            f"{fields.other_vectors[0]!r}. Name that field when you open the collection, or use another "
+            "collection_name."
         )
     if "dense" in fields.sides and row.dense is not None:
         entity[fields.sides["dense"]] = row.dense
@@ -138,7 +140,7 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
     elif row.id is not None:
         raise ValueError(
             f"ids[{position}] must be None, because Milvus numbers the rows of collection {fields.collection_name!r}, "
-            f"got {row.id!r}. Add without ids, or use another collection_name."
+            f"got {row.id!r}. Leave out the ids, or use another collection_name."
         )
     for name, (_, nullable) in fields.columns.items():
         entity[name] = row.columns.get(name, None if nullable else "")
@@ -147,15 +149,15 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             continue
         if not fields.dynamic:
             raise ValueError(
-                f"collection {fields.collection_name!r} must have the field {name!r} or a dynamic field, which the "
-                "store needs for documents, got neither. Use another collection_name."
+                f"collection {fields.collection_name!r} must have the field {name!r} or a dynamic field, to hold a "
+                "value that the store keeps for each document, got neither. Use another collection_name."
             )
         entity[name] = value
     for name, (kind, nullable) in fields.typed.items():
         entity[name] = _typed(metadata, name, kind, nullable, position, fields)
     if fields.metadata is not None:
         entity[fields.metadata] = metadata
-        if fields.dynamic:  # copies, so that a Milvus expression can use a key's bare name: year > 2000
+        if fields.dynamic:  # also copy each key, so that a Milvus expression can use its bare name: year > 2000
             entity |= {key: value for key, value in metadata.items() if key not in fields.names and key[:1] != "$"}
         return entity
     for key, value in metadata.items():
@@ -165,29 +167,30 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             known = ", ".join(fields.typed) or "none"
             raise ValueError(
                 f"metadatas[{position}] must use the keys that collection {fields.collection_name!r} has fields for "
-                f"({known}), got {key!r}. Drop it, or use another collection_name."
+                f"({known}), got {key!r}. Drop that key, or use another collection_name."
             )
         if key in fields.names or key in row.columns or key.startswith("$"):
             raise ValueError(
-                f"metadatas[{position}] must not use a field name or a key that starts with $, got {key!r}. Collection "
-                f"{fields.collection_name!r} keeps metadata keys next to its fields. Rename the key, or use another "
-                "collection_name: a new collection takes any key."
+                f"metadatas[{position}] must not use a field name or a key that starts with $, got {key!r}. In "
+                f"collection {fields.collection_name!r}, metadata keys share one set of names with the fields. Rename "
+                "the key, or use another collection_name: a new collection takes any key."
             )
         entity[key] = value
     return entity
 
 
 def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, columns: Sequence[str]) -> Hit:
-    """Return a row that Milvus returned as a document.
+    """Turn a row that Milvus returned into a document.
 
     Args:
         key: The primary key.
         score: The score.
-        entity: {field or dynamic key: value}.
+        entity: The row: {field or dynamic key: value}.
         fields: The collection's fields.
-        columns: The names of the caller's additional columns. In this collection they may be dynamic keys.
+        columns: The names of the caller's additional columns. The collection may hold them as dynamic keys.
     """
-    if fields.metadata is not None:  # the other fields are copies of its keys, or belong to the other framework
+    # If there is a metadata field, other fields only hold copies of its keys, or columns that another store has added.
+    if fields.metadata is not None:
         metadata = dict(entity.get(fields.metadata) or {})
     else:
         others = {fields.primary, fields.text, *fields.sides.values(), *columns}
@@ -211,15 +214,15 @@ def _primary(value: str | None, position: int, fields: Fields) -> Any:
     if value is None:
         if fields.primary_is_number:
             raise ValueError(
-                f"ids[{position}] must be given, because the ids of collection {fields.collection_name!r} are numbers "
-                "that the user chooses, got None. Give each document an id."
+                f"ids[{position}] must be given, because collection {fields.collection_name!r} has numbers as ids, "
+                "and Milvus does not assign them, got None. Give each document an id."
             )
         return str(uuid.uuid4())
     key = key_of(value, fields)
     if key is None:
         raise ValueError(
-            f"ids[{position}] must be the digits of a number, because collection {fields.collection_name!r} has INT64 "
-            f"ids, got {value!r}. Rename it, or use another collection_name."
+            f"ids[{position}] must be the digits of a 64-bit integer, because collection {fields.collection_name!r} "
+            f"has INT64 ids, got {value!r}. Give such an id, or use another collection_name."
         )
     if not fields.primary_is_number:
         check_varchar(value, f"ids[{position}]", "Shorten it.", fields.max_lengths.get(fields.primary, 65_535))
@@ -233,8 +236,8 @@ def _typed(
     if value is None:
         if not nullable:
             raise ValueError(
-                f"metadatas[{position}] must have a value under {name!r}, because that field of collection "
-                f"{fields.collection_name!r} takes no null, got none. Add a value."
+                f"metadatas[{position}] must have a value under {name!r}, because the field of that name in "
+                f"collection {fields.collection_name!r} cannot be null, got none. Add a value."
             )
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)

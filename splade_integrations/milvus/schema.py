@@ -1,9 +1,10 @@
 """The fields that a new collection gets, and the fields that an existing collection has.
 
 A new collection keeps a document's metadata in one JSON field. That field takes any key, and the metadata is read back
-exactly as it was given. Milvus's dynamic field holds copies under the bare keys, for Milvus expressions that users
-write. LangChain's and LlamaIndex's own stores use only the dynamic field, or one field for each key. Their collections
-can be opened as well. This module handles neither rows nor searches.
+exactly as it was given. Milvus's dynamic field holds a copy of each key. A user's Milvus expression can then say
+`year > 2000` for `metadata["year"] > 2000`. LangChain's and LlamaIndex's own stores keep metadata only in the dynamic
+field, or in one field for each key. Their collections can be opened as well. This module handles neither rows nor
+searches.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["SIDES", "Column", "Fields", "Schema", "Side", "bm25_analyzer"]
 
-# A kind of vectors in a collection. A search uses one or more sides.
+# A side is a kind of vector in a collection. A search uses one or more sides.
 Side = Literal["dense", "sparse", "bm25"]
 SIDES: tuple[Side, ...] = ("dense", "sparse", "bm25")
 
@@ -49,8 +50,8 @@ class Column:
 
         Args:
             name: The column's name, for the message.
-            value: A `Column`, str, int, float or bool, a `DataType`, or a dict in the form of langchain-milvus:
-                {"dtype": DataType.INT64, "kwargs": {…}}, with "index": True for an index.
+            value: A `Column`, a `DataType`, one of the types str, int, float and bool, or a dict in the form of
+                langchain-milvus: {"dtype": DataType.INT64, "kwargs": {…}}. Add "index": True for an index.
         Raises:
             TypeError: The value has another form.
 
@@ -68,14 +69,16 @@ class Column:
             options = {key: item for key, item in value.items() if key not in ("dtype", "kwargs", "index")}
             return Column(DataType(value["dtype"]), bool(value.get("index")), {**value.get("kwargs", {}), **options})
         raise TypeError(
-            f"metadata_fields[{name!r}] must be str, int, float, bool, a DataType or a dict with a 'dtype', "
-            f"got {value!r}. Give the type of its values."
+            f"metadata_fields[{name!r}] must be one of the types str, int, float and bool, a DataType, or a dict with "
+            f"the key 'dtype', got {value!r}. Give the type of the values of this metadata key, such as int."
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """The fields, sides, columns and indexes that a user wants in a collection.
+    """The fields and indexes that a user wants in a collection.
+
+    A side is a kind of vector. A column is a field for values of one type, such as those of a metadata key.
 
     Args:
         primary_field, text_field: The names of the fields that hold ids and texts.
@@ -92,8 +95,8 @@ class Schema:
         primary_max_length: The largest size of an id, in bytes.
         number_ids: Whether the ids of a new collection are numbers, which callers give as strings of digits.
         metric_type: The dense side's metric: "COSINE", "IP" or "L2".
-        index_params, search_params: {side: parameters that replace our defaults}.
-        option_names: {an argument of this class: the name of the user's option for it}, for messages.
+        index_params, search_params: {side: parameters that replace this package's defaults}.
+        option_names: {argument of this class: the name of the user's option that sets it}, for error messages.
     """
 
     primary_field: str = "pk"
@@ -125,7 +128,7 @@ class Schema:
         return {side: name for side, name in named.items() if name is not None}
 
     def typed(self) -> dict[str, Column]:
-        """Return the columns that hold the values of a metadata key, including the partition key.
+        """Return the columns that hold metadata, one for each key in `metadata_fields` and one for the partition key.
 
         Raises:
             ValueError: A column has the same name as another field.
@@ -137,7 +140,7 @@ class Schema:
         if taken := sorted(typed.keys() & others):
             raise ValueError(
                 f"metadata_fields must not use the names of the collection's other fields, got {taken[0]!r}. Rename "
-                "the key, or that field."
+                "the metadata key or the other field."
             )
         return typed
 
@@ -193,12 +196,12 @@ class Schema:
 
     def _index(self, side: Side, engine: Engine) -> dict[str, Any]:
         if side == "dense":
-            # milvus-lite's collections are small, so its index is exact. A server chooses its index itself.
+            # milvus-lite's collections are small, so an exact index is fast enough. A server chooses its index itself.
             index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
             return {"index_type": index_type, "metric_type": self.metric_type, "params": {}}
         # inverted_index_algo is left out, because a server's default is the fastest algorithm that its version has.
-        # (For the inner product, Milvus 3's default keeps postings of 16 bits, so a score may have a relative error of
-        # 5e-4.)
+        # (For the inner product, Milvus 3's default stores each weight in 16 bits, so a score may have a relative error
+        # of 5e-4.)
         metric = "IP" if side == "sparse" else "BM25"
         return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": metric, "params": {}}
 
@@ -214,14 +217,14 @@ class Fields:
         primary_is_number: Whether ids are integers.
         auto_id: Whether Milvus numbers the rows.
         sides: {side: its vector field} for the sides in use.
-        metadata: The JSON field that holds the metadata, if there is one.
+        metadata: The JSON field that holds the metadata, or None if there is none.
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
         typed: {metadata key: (kind, whether it may be null)} for each metadata key that has a field.
         columns: {name: (kind, whether it may be null)} for each of the caller's additional columns that has a field.
         keys_of_columns: The names of the caller's additional columns that have no field. They may be dynamic keys.
         names: The names of all fields.
-        other_vectors: The vector fields that no side in use fills, and no Milvus function either. A row cannot be added
-            without a value for each of them.
+        other_vectors: The vector fields that neither a side in use nor a Milvus function fills. If there are any, no
+            row can be added, because Milvus requires a value for each of them.
         max_lengths: {name of a VARCHAR field: its largest size in bytes}.
     """
 
@@ -291,8 +294,9 @@ class Fields:
 def bm25_analyzer(engine: Engine) -> dict[str, Any]:
     """Return the analyzer with which Milvus's BM25 function splits text into words.
 
-    A server's "english" analyzer stems words and drops stop words. milvus-lite 3.2 lowercases, and splits at every
-    character that is not a word character. Of an analyzer's filters, it silently ignores all but lists of stop words.
+    A server's "english" analyzer stems words and drops stop words. milvus-lite 3.2 cannot stem. It lowercases the text,
+    and splits it at every character that is not a letter, a digit or an underscore. An analyzer may list filters, but
+    milvus-lite silently ignores all of them except lists of stop words.
     """
     return {"type": "english"} if engine is Engine.SERVER else {"tokenizer": "standard"}
 

@@ -43,7 +43,7 @@ Conversation = Generator[Call, Any, T]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """One search.
+    """What to search for, and how.
 
     Args:
         sides: {side: its query}. The query is a vector for "dense", {token id: weight} for "sparse", and a text for
@@ -51,15 +51,15 @@ class Search:
         k: The largest number of documents to return.
         depth: The number of hits to fetch from each side before fusion. None means `candidates(k)`.
         filter: The condition that documents must satisfy. A str is a Milvus expression.
-        params: {side: search parameters that override the collection's}.
-        ranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with k = 60.
+        params: {side: search parameters}. They override those of the `Schema`.
+        ranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with the constant 60.
         group_by: A metadata key, or one of the caller's additional columns. Of the documents with the same value, only
             the best is returned. Documents without a value are not grouped.
         partition_names: The partitions to search.
         with_dense: Whether to return dense vectors as well.
         ids_only: Whether to return only ids and scores, without texts and metadata.
-        timeout: Seconds for each call.
-        options: Further arguments of `MilvusClient.search`: see `check_search_options`.
+        timeout: The time limit for each call, in seconds.
+        options: Further arguments of `MilvusClient.search`. `check_search_options` refuses unknown ones.
     """
 
     sides: Mapping[Side, Any]
@@ -81,7 +81,7 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
 
     Args:
         options: The options to pass on to Milvus, by name.
-        known: The other options of the caller's search. The message lists them as well.
+        known: The names of the options that the caller's own search method takes. The message lists them as well.
     """
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(
@@ -91,7 +91,7 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
 
 
 def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
-    """Return a dict as a `Filter`, an empty dict or str as None, and any other filter unchanged.
+    """Return a dict as a `Filter`, an empty dict or a blank str as None, and any other filter unchanged.
 
     Raises:
         TypeError: The value is not a filter.
@@ -104,8 +104,8 @@ def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | 
     if value is None or isinstance(value, Filter):
         return value
     raise TypeError(
-        f"a filter must be a dict, a Milvus expression or None, got {type(value).__name__}. Give a dict such as "
-        "{'tenant': 'a', 'year': {'$gte': 2000}}."
+        f"a filter must be a dict, a str with a Milvus expression, or None, got {type(value).__name__}. Give a dict "
+        "such as {'tenant': 'a', 'year': {'$gte': 2000}}."
     )
 
 
@@ -132,7 +132,7 @@ class Reader:
     partitions: set[str]
 
     def search(self, asked: Search) -> Conversation[list[Hit]]:
-        """Find the best documents, best first."""
+        """Return the best documents, best first."""
         self._check(asked)
         answering = {side: query for side, query in asked.sides.items() if _can_answer(side, query)}
         if not answering:
@@ -170,7 +170,7 @@ class Reader:
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[tuple[list[Hit], Any]]:
-        """Return one page of documents, and the key of its last document, or None if there are no more pages.
+        """Return one page of documents, and the key that the next page starts after, or None if this page is the last.
 
         A page has up to 1000 documents, in ascending order of their primary keys. pymilvus's iterator cannot be used,
         because it does not escape keys: after a key with a backslash, it returns the first page again and again.
@@ -180,7 +180,7 @@ class Reader:
             after: The key that was returned with the previous page, or None for the first page.
             with_dense: Whether to return dense vectors as well.
             partition_names: The partitions to read.
-            timeout: Seconds for the call.
+            timeout: The time limit for the call, in seconds.
         """
         if after is not None:
             cursor = f"{self.fields.primary} > {quote(after) if isinstance(after, str) else after}"
@@ -189,7 +189,7 @@ class Reader:
         return self._read(rows), rows[-1][self.fields.primary] if len(rows) == _ROWS_AT_ONCE else None
 
     def all_of(self, expr: str, **how: Any) -> Conversation[list[Hit]]:
-        """Return all documents that match, in ascending order of primary keys. The arguments are those of `page`."""
+        """Return all documents that match `expr`, in ascending order of primary keys. `how` are arguments of `page`."""
         found, after = yield from self.page(expr, None, **how)
         while after is not None:
             more, after = yield from self.page(expr, after, **how)
@@ -201,13 +201,13 @@ class Reader:
     ) -> Conversation[str]:
         """Return the Milvus expression that stands for a filter in this collection.
 
-        On milvus-lite, an expression may be wrong on some rows. Those rows are read, and Python evaluates the filter on
-        them.
+        On milvus-lite, an expression may be wrong on some rows. Those rows are read, Python evaluates the filter on
+        them, and the returned expression names them by id.
 
         Args:
             filter: The filter.
             partition_names: The partitions to search. They must exist.
-            timeout: Seconds for each call.
+            timeout: The time limit for each call, in seconds.
         """
         yield from self._check_partitions(partition_names, timeout)
         if filter is None:
@@ -221,7 +221,7 @@ class Reader:
         return plan.resolve([(key_of(hit.id, self.fields), hit.metadata, self.judged(hit)) for hit in rows])
 
     def judged(self, hit: Hit) -> dict[str, Any]:
-        """Return the hit's values of all columns that filters can ask for, including the primary key."""
+        """Return {name: value} for all columns of the hit that filters can ask for, including the primary key."""
         return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
@@ -244,7 +244,8 @@ class Reader:
     def _check(self, asked: Search) -> None:
         if isinstance(asked.k, bool) or not isinstance(asked.k, int) or not 1 <= asked.k <= MOST_CANDIDATES:
             raise ValueError(
-                f"k must be an int from 1 to {MOST_CANDIDATES}, got {asked.k!r}. Ask for fewer, or read by filter."
+                f"k must be an int from 1 to {MOST_CANDIDATES}, got {asked.k!r}. Give a k in this range. To get more "
+                "documents, read them by filter."
             )
         if missing := [side for side in asked.sides if side not in self.fields.sides]:
             raise ValueError(
@@ -268,7 +269,7 @@ class Reader:
     def _found(
         self, asked: Search, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
     ) -> Conversation[list[Hit]]:
-        # For an empty list, milvus-lite's hybrid search would return every field, even the vectors.
+        # For an empty list of output fields, milvus-lite's hybrid search would return every field, even the vectors.
         fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
         common = {
             "collection_name": self.name,
@@ -295,13 +296,13 @@ class Reader:
             AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), depth, expr)
             for side, query in answering.items()
         ]
-        # The caller's ranker may have one weight for each side, so it is used only if all sides answer.
+        # The caller's ranker may have one weight for each side. So it is used only if every side has a query.
         ranker = asked.ranker if len(answering) == len(asked.sides) else None
         answer = yield Call("hybrid_search", {"reqs": requests, "ranker": ranker or RRFRanker(RRF_K), **common})
         return self._ranked(answer[0], 1)
 
     def _grouped(self, asked: Search, key: str, answering: Mapping[Side, Any], expr: str) -> Conversation[list[Hit]]:
-        """Group the hits in Python.
+        """Search, and keep only the best hit of each group. The hits are grouped in Python.
 
         No engine can group by an arbitrary metadata key, and milvus-lite groups only the best 10 * k rows.
         """
@@ -355,7 +356,7 @@ class Reader:
         return [hit_of(row[self.fields.primary], 0.0, row, self.fields, self.columns) for row in rows]
 
     def _ranked(self, hits: Any, sign: int) -> list[Hit]:
-        """Return the hits, best first. `sign` is -1 for BM25 on milvus-lite 3, because it returns negated scores."""
+        """Return the hits, best first. `sign` is -1 if the scores are negated, as milvus-lite 3's BM25 scores are."""
         return [
             hit_of(
                 hit["id"] if "id" in hit else hit[self.fields.primary],

@@ -1,7 +1,7 @@
-"""Check metadata and sparse vectors, and return them in the form that pymilvus stores. This module needs no pymilvus.
+"""Check metadata and sparse vectors, and return them in the form that pymilvus takes. This module needs no pymilvus.
 
-Metadata is read back exactly as it was given. Metadata for which this is impossible is refused, and the message names
-the document and the key.
+Metadata must be read back exactly as it was given. Metadata for which this is impossible is refused, and the message
+names the document and the key.
 """
 
 import math
@@ -47,13 +47,17 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class _Checked(dict[str, Any]):
-    """Metadata that has been checked. A face checks all documents before it writes, so each would be checked twice."""
+    """Metadata that has been checked.
+
+    A store checks all documents before it writes any. This class marks them, so that the write does not check them
+    again.
+    """
 
 
 def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
-    """Return a document's terms as a (1, V) row, or raise if Milvus cannot hold them.
+    """Return a document's terms as a sparse row, (1, largest token id + 1), or raise if Milvus cannot hold them.
 
-    pymilvus packs such a row in four fifths of the time that it takes for a dict.
+    pymilvus encodes such a row in four fifths of the time that it takes for a dict.
 
     Args:
         terms: {token id: weight}.
@@ -69,11 +73,12 @@ def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
     if not isinstance(terms, Mapping):
         raise TypeError(
             f"the sparse vector of texts[{position}] must be a dict {{token id: weight}}, got {type(terms).__name__}. "
-            "Check the sparse embedding's embed_documents: to_dicts turns scipy rows into dicts."
+            "Make the sparse embedding's embed_documents return dicts: splade_integrations.to_dicts makes them from "
+            "scipy rows."
         )
     try:
         ids, weights = np.array([*terms]), np.array([*terms.values()])
-    except ValueError:  # lists of different lengths
+    except ValueError:  # NumPy cannot make one array of numbers and lists
         raise _wrong_term(terms, position) from None
     if not terms:
         ids = np.empty(0, np.int64)
@@ -84,7 +89,7 @@ def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
 
 
 def _milvus_holds(ids: NDArray[Any], weights: NDArray[Any]) -> bool:
-    """Return whether these are n token ids, (n,), and n weights, (n,), that a sparse vector of Milvus can hold."""
+    """Return whether a sparse vector of Milvus can hold these token ids, (n,), and weights, (n,)."""
     if ids.ndim > 1 or weights.ndim > 1 or ids.dtype.kind not in "biu" or weights.dtype.kind not in "biuf":
         return False
     finite = (np.abs(weights.astype(np.float64)) <= _LARGEST_WEIGHT).all()
@@ -104,13 +109,13 @@ def _wrong_term(terms: Mapping[Any, Any], position: int) -> ValueError:
     ]
     return ValueError(
         f"the sparse vector of texts[{position}] must have integers from 0 to {_LARGEST_TERM} as token ids, and finite "
-        f"float32 numbers as weights, got {wrong[0] if wrong else terms!r:.80}. Check the sparse embedding's "
-        "embed_documents."
+        f"float32 numbers as weights, got {wrong[0] if wrong else terms!r:.80}. Correct what the sparse "
+        "embedding's embed_documents returns."
     )
 
 
 def _plain(value: Any, path: tuple[Any, ...]) -> Any:
-    """Return a copy of a value in plain JSON types, NumPy numbers among them; raise if JSON cannot hold the value."""
+    """Return a copy of a value in plain JSON types, or raise if JSON cannot hold it. NumPy numbers are converted."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):
@@ -138,7 +143,7 @@ def _plain(value: Any, path: tuple[Any, ...]) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
-                    f"the keys of {_place(path)} must be str, got {type(key).__name__} {key!r}. Convert it."
+                    f"the keys of {_place(path)} must be str, got {type(key).__name__} {key!r}. Make each key a str."
                 )
             _plain(key, (*path, key))
         return {str.__str__(key): _plain(item, (*path, key)) for key, item in value.items()}

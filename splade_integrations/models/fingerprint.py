@@ -1,7 +1,7 @@
-"""Fingerprints of encoders. A fingerprint holds everything that decides an encoder's rows.
+"""Fingerprints of encoders. If two encoders have equal fingerprints, their rows fit together.
 
-Two fingerprints show how two encoders differ. A fingerprint is small enough to be stored together with the rows. To
-compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
+Otherwise the fingerprints show how the encoders differ. A fingerprint is small enough to be stored together with the
+rows. To compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
 """
 
 import json
@@ -17,7 +17,7 @@ from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint_of"]
 
-# transformers looks for these files in this order.
+# transformers looks for the weights in these files, in this order.
 _WEIGHTS_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
@@ -31,7 +31,7 @@ _ORIGIN = ("model", "commit")
 
 @dataclass(frozen=True)
 class RoleFingerprint:
-    """Everything that decides the rows of documents, or of queries, except the weights and the pruning.
+    """The settings of one role, which is either documents or queries. `Fingerprint` holds the settings of both roles.
 
     Args:
         prompt: The text that is put before each text.
@@ -51,7 +51,7 @@ class RoleFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that decides an encoder's rows of documents, and which queries fit these rows.
+    """Everything that decides an encoder's rows of documents, and whether query rows can be compared with them.
 
     Weights are compared by their content, not by name, path or commit. So a model from a hub and its copy in a folder
     on another machine count as the same model. The pruning of queries and the number type are left out, because they
@@ -124,7 +124,7 @@ class Fingerprint:
         return [name for name in self.differences(other) if name in concerned]
 
     def describe(self, names: list[str]) -> str:
-        """Return the model's name and the values of some `differences`, as text for a message.
+        """Return the model's name, its commit if known, and the values named in `names`, as text for a message.
 
         Example:
             >>> Fingerprint(model="org/x", weights="9af1", max_length=256).describe(["max_length", "document_prompt"])
@@ -136,10 +136,10 @@ class Fingerprint:
         return f"{self.model!r}{commit} ({values})"
 
     def _stored(self) -> dict[str, Any]:
-        """Return {name: value} without default values, such as no prompt or no pruning.
+        """Return {name: value} of all values except empty ones, such as an empty prompt or no pruning.
 
-        Defaults are left out so that a collection made before an option existed still fits an encoder that does not
-        use the option.
+        Empty values are left out so that a collection which was made before an option existed still fits an encoder
+        that does not use the option.
         """
         found: dict[str, Any] = {}
         for part in fields(self):
@@ -167,11 +167,11 @@ def compute_fingerprint(
     max_length: int | None = None,
     max_windows: int | None = None,
 ) -> Fingerprint:
-    """Compute the fingerprint of a model with the options that it is used with.
+    """Compute the fingerprint of a model and of the options that it is used with.
 
     Args:
         model_name: The name under which the model was requested.
-        description: The description of the model.
+        description: The spec of the model.
         document_pruning: Which terms of documents are kept.
         max_length: The largest number of tokens of a text, or of a window of it.
         max_windows: The largest number of windows of a document, or None.
@@ -201,8 +201,8 @@ def weights_hash(files: list[Path]) -> str:
 
     The sample is the file's size and 256 blocks of 4 KiB. The blocks are spread evenly from the start of the file,
     where safetensors stores names and shapes, to its end. The hash changes with the model, with its size, and with any
-    fine-tuning of more than a few rows. Hashing all of BERT-base would take half a second, and hashing a multilingual
-    model would take seconds.
+    fine-tuning that changes more than a few rows of a weight matrix. Hashing all of BERT-base would take half a second,
+    and hashing a multilingual model would take seconds.
     """
     digest = blake2b(digest_size=8)
     for path in files:
@@ -218,7 +218,7 @@ def weights_hash(files: list[Path]) -> str:
 
 
 def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
-    """Remove the fields of the dataclass `kind` from `stored`, where their names have a prefix, and return them."""
+    """Remove the fields of the dataclass `kind` from `stored`, where their names begin with `prefix`. Return them."""
     names = [part.name for part in fields(kind)]
     return {name: stored.pop(f"{prefix}{name}") for name in names if f"{prefix}{name}" in stored}
 

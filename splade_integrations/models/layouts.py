@@ -81,7 +81,7 @@ def describe(repository: Repository) -> ModelSpec:
     prompts = stated.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise UnsupportedModelError(
-            f"{repository.name!r} must state prompts as strings by name, got {prompts!r}. "
+            f"{repository.name!r} must state prompts as strings, each under a name, got {prompts!r}. "
             "Correct its config_sentence_transformers.json."
         )
     default = prompts.get(stated.get("default_prompt_name"), "")
@@ -100,7 +100,7 @@ def describe(repository: Repository) -> ModelSpec:
 
 
 def stated_positions(config: Mapping[str, Any]) -> int | None:
-    """Return the number of tokens that a model has positions for, from its config.json, or None for no limit."""
+    """Return how many tokens a model has positions for, according to its config.json. None means no limit."""
     positions: int | None = config.get("max_position_embeddings")
     if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
         padding_id = config.get("pad_token_id")
@@ -109,7 +109,7 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
 
 
 def _known(repository: Repository) -> _Fact | None:
-    """Return the facts about a known repository, or about a local folder with the same name."""
+    """Return the facts about a known repository. A local folder of the same name counts as a copy of it."""
     if repository.local_folder is None:
         return KNOWN.get(repository.name)
     folder = repository.local_folder.resolve().name
@@ -121,7 +121,7 @@ def _known(repository: Repository) -> _Fact | None:
 
 
 def _describe_plain(repository: Repository) -> ModelSpec:
-    """Read a masked-LM checkpoint without sentence-transformers files. It may have OpenSearch's query weights."""
+    """Read a masked-LM checkpoint that has no sentence-transformers files. It may have OpenSearch's query weights."""
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
             raise FileNotFoundError(
@@ -141,7 +141,8 @@ def _describe_plain(repository: Repository) -> ModelSpec:
         file = weight_files[0] if fact.query_from == "idf" and weight_files else None
         if fact.query_from == "idf" and file is None:
             raise UnsupportedModelError(
-                f"{repository.name!r} must have an idf.json or query_token_weights.txt, got neither. Fetch it again."
+                f"{repository.name!r} must have an idf.json or query_token_weights.txt, got neither. "
+                "Download the model again."
             )
         query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file))
     return ModelSpec(document, query, special_terms=fact.special_terms)
@@ -174,12 +175,15 @@ def _modules(repository: Repository) -> list[tuple[str, str]]:
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise UnsupportedModelError(
             f"{repository.name!r} must have a modules.json that lists modules with idx, type and path, got "
-            f"{str(modules)[:80]}. Fetch it again."
+            f"{str(modules)[:80]}. Download the model again."
         ) from err
 
 
 def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
-    """Return the modules that encode documents and the modules that encode queries, as (type, folder)."""
+    """Return the modules that encode documents, and those that encode queries, as (type, folder).
+
+    A router holds separate modules for documents and for queries. It is replaced by these modules.
+    """
     routes: dict[str, list[tuple[str, str]]] = {"document": [], "query": []}
     for kind, folder in chain:
         if kind not in ("Router", "Asym"):
@@ -199,7 +203,7 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
 
 
 def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
-    """Read the spec of one role from its modules, which are in the order of their use."""
+    """Read the spec of one role from `chain`, which lists its modules in the order of their use."""
     kinds = modules = [kind for kind, _ in chain]
     transformer, token_weights = None, None
     if kinds[:2] in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
@@ -248,8 +252,8 @@ def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
         if repository.path(path_in(folder, name)) is not None:
             return TokenWeightsSpec(repository, folder, path_in(folder, name))
     raise UnsupportedModelError(
-        f"{repository.name!r} must have token weights in {folder or 'its root'}, got no model.safetensors and no JSON "
-        "there. Fetch it again."
+        f"{repository.name!r} must have token weights in {folder or 'its root'}, got no "
+        "model.safetensors, pytorch_model.bin or JSON file there. Download the model again."
     )
 
 
@@ -264,11 +268,11 @@ def _mapping(repository: Repository, file: str) -> dict[str, Any]:
     content = repository.json(file)
     if content is not None and not isinstance(content, dict):
         raise UnsupportedModelError(
-            f"{repository.name!r} must have a {file} that is a JSON object, got another type. Fetch it again."
+            f"{repository.name!r} must have a {file} that is a JSON object, got another type. Download it again."
         )
     return content or {}
 
 
 def _last_component(module_type: str) -> str:
-    """Return a module's class name without its package, which differs between releases of sentence-transformers."""
+    """Return a module's class name without its package, because releases of sentence-transformers move modules."""
     return str(module_type).rpartition(".")[2]

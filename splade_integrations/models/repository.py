@@ -23,8 +23,9 @@ class Repository:
         trust_remote_code: Whether code in the repository may run.
 
     Attributes:
-        local_folder: The absolute path of the folder, or None for a hub repository. It is resolved once. So files that
-            are read later, such as weights that load on first use, are found even if the working directory changes.
+        local_folder: The absolute path of the folder, or None for a hub repository. It is found once, at the start. So
+            files that are read later, such as weights that load on first use, are found even if the working directory
+            changes.
     """
 
     name: str
@@ -37,14 +38,17 @@ class Repository:
         object.__setattr__(self, "local_folder", folder.absolute() if folder.is_dir() else None)
 
     def path(self, file: str) -> Path | None:
-        """Return the local path of a file, or None if the repository has no such file. Download the file if needed.
+        """Return the local path of a file, or None if the repository has no such file.
+
+        A file on the hub is downloaded, unless it is already in the cache.
 
         Raises:
             UnsupportedModelError: The path would leave the repository.
         """
         if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file or ":" in file:
             raise UnsupportedModelError(
-                f"{self.name!r} must name its own files only, got {file!r} in its configuration. Do not trust it."
+                f"the configuration of {self.name!r} must name only files of its own repository, got {file!r}. "
+                "Do not use a model that reaches for other files."
             )
         if self.local_folder is not None:
             path = self.local_folder / file
@@ -70,11 +74,11 @@ class Repository:
             return json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as err:
             raise UnsupportedModelError(
-                f"{self.name!r} must have a {file} that is valid JSON, got an error: {err}. Fetch it again."
+                f"{self.name!r} must have a {file} that is valid JSON, got an error: {err}. Download it again."
             ) from err
 
     def location(self, folder: str) -> dict[str, Any]:
-        """Return the arguments that make transformers read a folder of this repository. "" is its root."""
+        """Return the arguments that make transformers read a folder of this repository. The folder "" is the root."""
         trust = {"trust_remote_code": self.trust_remote_code}
         if self.local_folder is not None:
             return {"pretrained_model_name_or_path": str(self.local_folder / folder), **self.hub_options, **trust}
@@ -82,7 +86,7 @@ class Repository:
 
 
 def path_in(folder: str, file: str) -> str:
-    """Return the path of a file in a folder of a repository. "" is its root."""
+    """Return the path of a file in a folder of a repository. The folder "" is the root."""
     return str(PurePosixPath(folder) / file)
 
 

@@ -40,7 +40,7 @@ class TransformerSpec:
         activation_function: "relu" for log(1 + relu(x)), or "log1p_relu" for log(1 + log(1 + relu(x))), as in
             OpenSearch v3.
         max_length: The repository's limit on the number of tokens of a text, or None if it states no limit.
-        lower_case: Whether to lower-case texts before they are tokenised.
+        lower_case: Whether to lowercase texts before they are tokenised.
     """
 
     repository: Repository
@@ -58,8 +58,9 @@ class TokenWeightsSpec:
     Args:
         repository: The repository that holds the files.
         folder: The folder of the tokenizer. "" is the repository's root.
-        file: The file of the weights. It may be safetensors with the key "weight", JSON that maps tokens to weights, or
-            lines of token, tab and weight. None means that each token weighs 1, which gives a binary bag of words.
+        file: The file of the weights. It may be safetensors or a PyTorch file with the key "weight", JSON that maps
+            tokens to weights, or a text file with a token, a tab and a weight in each line. None means that each token
+            weighs 1, which gives a binary bag of words.
     """
 
     repository: Repository

@@ -108,7 +108,7 @@ BAD_FILES = [
     ("texts.csv", b"id,body\n1,a\n", "line 2: must have the text under 'text', got the fields id, body"),
     ("texts.csv", b"id,text\n1,a\n2,b,c\n", "line 3: must have 2 columns, like the header, but has more"),
     ("texts.csv", b"id,text\n1\n", "line 2: must have 2 columns, like the header, but has fewer"),
-    ("texts.csv", b'id,text\n1,"a\n', "must be CSV, but unexpected end of data"),
+    ("texts.csv", b'id,text\n1,"a\n', "must be CSV, but does not parse (unexpected end of data)"),
     ("texts.csv", b"id,text\n", "texts.csv must have at least one row below its header"),
     ("texts.parquet", b"PAR1 no", "texts.parquet must be a Parquet file, but is not"),
     ("texts.doc", b"a", "texts.doc must end in .jsonl"),

@@ -427,7 +427,7 @@ class TestCommand:
             (["--dense", "/no/such/model"], "dense model '/no/such/model' must be a folder"),
             (["--json", "/no/such/folder/out.json"], "cannot be written: No such file or directory"),
             (["--plot", "out.gif"], "--plot must end in .png, .svg or .pdf"),
-            (["--measure", "nonsense"], "a measure must be one of ir_measures'"),
+            (["--measure", "nonsense"], "a measure must be one that ir_measures knows"),
             (["--sweep-dims", "0,all"], "--sweep-dims must be like"),
         ],
     )
@@ -449,7 +449,7 @@ class TestCommand:
             (["--baseline", "BM25 unstemmed", "--search", "milvus"], "one of dense; SPLADE; BM25; dense + BM25, RRF"),
             (
                 ["--sweep-dtype", "float32, flaot16"],
-                "dtype must be auto, float32, bfloat16, float16, int8, got 'flaot16'",
+                "dtype must be one of auto, float32, bfloat16, float16, int8, got 'flaot16'",
             ),
             (["--sweep-dtype", "float16", "--backend", "openvino"], "dtype must be float32, bfloat16 or int8 for"),
         ],

@@ -320,7 +320,7 @@ def test_ids_are_checked_before_anything_is_written(store):
     for error, message, ids in [
         (ValueError, "got 'a' 2 times", ["a", "b", "a"]),
         (ValueError, "one item for each of the 3 texts, got 2", ["a", "b"]),
-        (TypeError, r"ids\[1\] must be a str, got int", ["a", 1, "b"]),
+        (TypeError, r"ids\[1\] must be a str or None, got int", ["a", 1, "b"]),
     ]:
         with pytest.raises(error, match=message):
             store.add_texts(["x", "y", "z"], ids=ids)
@@ -463,7 +463,7 @@ def test_embeddings_in_the_wrong_place_are_named(dense, sparse, encoder, uri):
     for sides, message in [
         ([sparse, dense], "got SpladeSparseEmbedding, HashEmbeddings. Swap them"),
         ([dense, dense], "got HashEmbeddings, HashEmbeddings"),
-        ([dense, encoder], "got HashEmbeddings, SpladeEncoder. Wrap an encoder"),
+        ([dense, encoder], "got HashEmbeddings, SpladeEncoder. Make the sparse one"),
         ([], "got none"),
         (None, "got NoneType"),
     ]:
@@ -498,7 +498,7 @@ def test_a_database_that_does_not_open_says_why(dense, sparse, tmp_path):
     (tmp_path / "file.db").write_text("milvus-lite 2 wrote one file")
     for name, message in [
         ("missing/test.db", "got a folder that does not exist"),
-        ("test.sqlite", "got another name"),
+        ("test.sqlite", "got a path with another ending"),
         ("file.db", "got a file, but milvus-lite 3 keeps"),
     ]:
         with pytest.raises(OSError, match=message):

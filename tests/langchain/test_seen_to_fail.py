@@ -262,7 +262,8 @@ def test_a_store_without_dense_vectors_says_why_it_cannot_compare(sparse, place)
         lambda: asyncio.run(store.amax_marginal_relevance_search("dogs")),
     ):
         with pytest.raises(
-            ValueError, match="must have a store with a dense side, whose vectors it compares, got a store with sparse"
+            ValueError,
+            match="must be used on a store with dense vectors, because it compares them, got a store with only sparse",
         ):
             call()
 
@@ -276,7 +277,10 @@ def test_relevance_scores_where_they_mean_something(filled, sparse, place):
     retriever = filled.as_retriever(search_type="similarity_score_threshold", search_kwargs=threshold)
     assert ids_of(retriever.invoke(TENANTS[1].page_content)) == ["dog"]
     assert ids_of(asyncio.run(retriever.ainvoke(TENANTS[1].page_content))) == ["dog"]
-    for mode, why in (("hybrid", "fused ranks have no relevance scale"), ("sparse", "a SPLADE score has no upper end")):
+    for mode, why in (
+        ("hybrid", "a fused score does not measure relevance"),
+        ("sparse", "a SPLADE score has no upper end"),
+    ):
         keywords = {"mode": mode, "score_threshold": 0.5}
         message = f"{why}. Use mode='dense', or limit the number of results by k"
         with pytest.raises(ValueError, match=message):
@@ -287,7 +291,7 @@ def test_relevance_scores_where_they_mean_something(filled, sparse, place):
     index_params = [{"metric_type": "IP"}, {}]
     inner = hybrid_milvus(HashEmbeddings(), sparse, index_params=index_params, **other)
     inner.add_documents(TENANTS)
-    with pytest.raises(ValueError, match="by IP have no common scale"):
+    with pytest.raises(ValueError, match="by the metric IP has no fixed scale"):
         inner.similarity_search_with_relevance_scores("dogs", mode="dense")
 
 

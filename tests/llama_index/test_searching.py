@@ -115,10 +115,10 @@ def test_the_ranker_is_an_option(sparse, dense, prose, prose_store):
         prose_store.query(ask(text, alpha=0.5))
     for options, message in [
         ({"hybrid_ranker": "no"}, "must be 'RRFRanker' or 'WeightedRanker', got 'no'"),
-        ({"hybrid_ranker_params": {"weights": [1, 1]}}, "must hold 'k' alone .* got 'weights'"),
+        ({"hybrid_ranker_params": {"weights": [1, 1]}}, "must hold only 'k' .* got 'weights'"),
         (
             {"hybrid_ranker": "WeightedRanker", "hybrid_ranker_params": {"weights": [1]}},
-            "one number from 0 to 1 for each side, dense, sparse, got",
+            r"one number from 0 to 1 for each side \(dense, sparse\), got",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -298,7 +298,7 @@ def test_what_a_query_cannot_use_is_refused(store):
         ("sparse_top_k must be None in mode 'default'", {"sparse_top_k": 5, "mode": "default"}),
         ("hybrid_top_k must be None in mode 'sparse'", {"hybrid_top_k": 5, "mode": "sparse"}),
         ("alpha must be None in mode 'sparse'", {"alpha": 0.5, "mode": "sparse"}),
-        ("mmr_threshold must be given in mode 'mmr' alone", {"mmr_threshold": 0.5}),
+        ("mmr_threshold must be given only in mode 'mmr'", {"mmr_threshold": 0.5}),
         ("mmr_threshold must be a number from 0 to 1, got 2", {"mmr_threshold": 2, "mode": "mmr"}),
         ("k must be an int from 1", {"k": 0}),
     ]:
@@ -310,7 +310,7 @@ def test_what_a_query_cannot_use_is_refused(store):
             TypeError, match=f"known keywords, got '{keyword}'. Use one of these: group_by, milvus_part"
         ):
             store.query(ask("x"), **{keyword: "x"})
-    with pytest.raises(ValueError, match="mmr_prefetch_k or mmr_prefetch_factor must be given, got both"):
+    with pytest.raises(ValueError, match="mmr_prefetch_k and mmr_prefetch_factor must not be given together, got both"):
         store.query(ask("x", "mmr"), mmr_prefetch_k=5, mmr_prefetch_factor=2)
     with pytest.raises(ValueError, match="'nowhere'"):
         store.query(ask("x"), milvus_partition_names=["nowhere"])
@@ -350,7 +350,7 @@ def test_bm25_is_a_third_side(word_counts, place):
     )
     assert both(weighted, ask("gamma delta", k=1)).ids == ["c"]
     assert both(weighted, ask("gamma delta", "semantic_hybrid", alpha=0.5, k=1)).ids
-    with pytest.raises(ValueError, match=r"for each side, dense, sparse, bm25, got \[0\.5, 0\.5\]"):
+    with pytest.raises(ValueError, match=r"for each side \(dense, sparse, bm25\), got \[0\.5, 0\.5\]"):
         weighted.query(ask("x", alpha=0.5))
 
 

@@ -365,7 +365,7 @@ def test_refuses_a_configuration_that_contradicts_the_weights(saved):
 def test_refuses_a_truncated_file(saved):
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(UnsupportedModelError, match="Fetch it again"):
+    with pytest.raises(UnsupportedModelError, match="Fetch the checkpoint again"):
         SpladeEncoder(saved)
 
 
@@ -373,7 +373,7 @@ def test_refuses_an_empty_pickle(saved):
     """The error that an empty pickle raises has no message."""
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").touch()
-    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded: EOFError Fetch it again"):
+    with pytest.raises(UnsupportedModelError, match="weights that cannot be loaded: EOFError Fetch the checkpoint again"):
         SpladeEncoder(saved)
 
 
@@ -457,7 +457,7 @@ def test_refuses_paths_that_leave_the_repository(plain, tmp_path):
     config = next(tmp_path.glob("query*/config.json"))
     for path in ("../../outside/idf.json", "/etc/idf.json"):
         rewrite(config, path=path)
-        with pytest.raises(UnsupportedModelError, match="must name its own files only"):
+        with pytest.raises(UnsupportedModelError, match="must name only files of its own repository"):
             SpladeEncoder(tmp_path)
 
 

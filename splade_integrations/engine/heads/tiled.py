@@ -16,15 +16,15 @@ from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_
 __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
 
 # The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maxima are taken.
-# Larger tiles have two advantages: the product reads its factors less often, and a GPU's kernel runs for longer than
-# its launch takes.
+# Larger tiles have two advantages: the matrix products read their inputs less often, and each kernel on a GPU runs long
+# enough to hide the time of its launch.
 TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
-# The number of logits in a tile for products with unsigned weights. These products run on processors without VNNI and
-# AMX instructions, which have smaller caches.
+# The number of logits in a tile for products with unsigned weights. Only processors without VNNI and AMX instructions
+# compute these products, and such processors have smaller caches.
 _UNSIGNED_TILE_CELLS = 2**20
 # The largest number of tokens in a tile.
 TILE_TOKENS = 2048
-# Up to this number of tokens, an int8 product is faster with the weight as its right factor.
+# If a batch has at most this number of tokens, an int8 product is faster with the weight as its right factor.
 _FEW_TOKENS = 64
 
 
@@ -59,9 +59,9 @@ def splade_pool(
     Returns:
         Term weights, 0 or more, natural log scale. (B, V) float32.
     Raises:
-        ValueError: The mask does not have the shape (B, L) of the logits.
+        ValueError: The mask's shape is not (B, L), as the logits require.
     Source:
-        Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; the double log, arXiv:2504.14839.
+        Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; log1p_relu, arXiv:2504.14839.
 
     Example:
         >>> logits = torch.tensor([[[0.0, 1.0], [2.0, -1.0], [9.0, 9.0]]])
@@ -70,7 +70,7 @@ def splade_pool(
     """
     if logits.shape[:2] != attention_mask.shape:
         raise ValueError(
-            f"attention_mask must have the shape {tuple(logits.shape[:2])} of the logits' texts and tokens, "
+            f"attention_mask must have the shape {tuple(logits.shape[:2])}, (texts, tokens) as in the logits, "
             f"got {tuple(attention_mask.shape)}. Pass the mask that the model was given."
         )
     real = attention_mask.bool().unsqueeze(-1)  # (B, L, 1)
@@ -85,9 +85,10 @@ def activate(logits: Tensor, activation_function: str) -> Tensor:
 
 
 class MaxPoolHead:
-    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling. Only one tile of logits is in memory.
+    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling. Only one tile of logits is in memory at a time.
 
-    The bias and the activation are applied once, to the (B, V) maxima. Both are monotone, so the result is the same.
+    The bias and the activation are applied to the (B, V) maxima instead of to all logits. Both are monotone, so the
+    result is the same.
 
     Args:
         decoder: The decoder. Its weight has the type of the hidden states, or another type that is converted tile by
@@ -166,7 +167,7 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     """Return each term's largest product with a text's tokens, computed tile by tile with a running maximum.
 
     Args:
-        hidden: Token vectors without padding. (B, L, H).
+        hidden: Token vectors, with padding already replaced by `repeat_first_token`. (B, L, H).
         weight: Decoder weight. (V, H), of hidden's type or of another type that is converted tile by tile. If hidden is
             int8, weight must be int8 as well, or the unsigned integers that `to_unsigned` makes.
     Returns:
@@ -196,9 +197,9 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return a function that multiplies a tile, (at most `rows`, H), with tokens, (n, H).
+    """Return a function that multiplies a tile of the weight, (at most `rows`, H), with tokens, (n, H).
 
-    Each result may overwrite the previous one.
+    Each result of the function may overwrite the previous one.
     """
     if weight_dtype == torch.uint8:
         packed, ones = pack_int8(tokens), torch.ones(len(tokens), dtype=torch.float32, device=tokens.device)
@@ -209,7 +210,7 @@ def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Calla
 
 
 def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
-    """Return slices (texts, tokens) that cover (batch, longest) in groups of about `TILE_TOKENS` tokens."""
+    """Return pairs of slices (texts, tokens) that cover a batch, in groups of at most `TILE_TOKENS` tokens."""
     texts_a_group = max(1, TILE_TOKENS // longest)
     return [
         (slice(first, min(first + texts_a_group, batch)), slice(token, min(token + TILE_TOKENS, longest)))

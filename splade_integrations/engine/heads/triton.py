@@ -19,11 +19,11 @@ __all__ = ["TritonHead"]
 
 logger = logging.getLogger(__name__)
 
-# The sizes of the batches that check the kernel. With these sizes, the kernel uses each of its tilings: some tiles hold
-# several texts, and some texts need several tiles.
+# The sizes of the batches that check the kernel. With these sizes, the kernel uses each of its tilings. In some, a tile
+# holds several texts, and in others, a text needs several tiles.
 PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
-# The largest difference that the check accepts, as a share of the largest weight. If products of 16-bit numbers are
+# The largest difference that the check accepts, as a share of the largest term weight. If products of 16-bit numbers are
 # summed in float32, results differ by about 1e-5. If they are summed in 16 bits, results differ by 1e-3 or more.
 _TOLERANCE = 1e-4
 
@@ -48,8 +48,8 @@ class TritonHead:
     def suits(cls, weight: Tensor) -> bool:
         """Return whether the kernel is faster than the plain head and correct for this decoder weight.
 
-        The kernel is faster only in 16 bits, because tensor cores do not compute in float32. Without tensor cores,
-        cuBLAS is twice as fast as Triton. On a GPU, this method checks the kernel by running it once per tiling. The
+        The kernel is faster only in 16 bits. Tensor cores do not compute in float32, and without them cuBLAS, which the
+        plain head uses, is twice as fast as Triton. On a GPU, this method checks the kernel by running it once per tiling. The
         first time on a machine, this also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
@@ -69,7 +69,7 @@ class TritonHead:
 
 
 def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
-    """Return whether a class of heads agrees with the plain head in float32 on random vectors. Warn if not."""
+    """Return whether `kind` gives the plain head's float32 results on random vectors. Warn if it does not."""
     difference = 0.0
     try:
         for longest in PROBED_LENGTHS:
@@ -79,8 +79,8 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
         return False
     if not difference <= _TOLERANCE:
         logger.warning(
-            "The Triton head differs from the plain head by %.1e of the largest weight here, which is more than %.0e. "
-            "So the slower plain head is used.",
+            "On this device, the Triton head's results differ from the plain head's by %.1e of the largest term weight. "
+            "At most %.0e is accepted, so the slower plain head is used.",
             difference,
             _TOLERANCE,
         )
@@ -89,7 +89,7 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
 
 
 def _difference(kind: type[TritonHead], weight: Tensor, longest: int) -> float:
-    """Return the largest difference from the plain head in float32, as a share of the largest weight."""
+    """Return the largest difference from the plain head in float32, as a share of its largest term weight."""
     generator = torch.Generator("cpu").manual_seed(longest)
     hidden = torch.randn(PROBED_TEXTS, longest, weight.shape[1], generator=generator, device="cpu").to(weight)
     lengths = torch.linspace(longest, 1, PROBED_TEXTS, device="cpu").round().long().to(weight.device)

@@ -1,8 +1,9 @@
 """The exact two-pass head: float32 term weights at about the cost of an int8 product.
 
-A text's maximum for a term is the term's largest logit. Of about 30 000 maxima, one per term, only a few hundred are
-positive, and only these become weights. The first pass computes all logits in int8, and an upper bound of every
-maximum. The second pass computes in float32, but only the terms whose bound is positive. `MaxPoolHead` is the readable
+A text's maximum for a term is the term's largest logit over the text's tokens. Of about 30 000 maxima, one per term,
+only a few hundred are positive, and only these become term weights. The first pass computes all logits in int8, and
+from them an upper bound of every maximum. The second pass computes in float32, but only the terms whose bound is
+positive. `MaxPoolHead` is the readable
 reference of this head, and a test checks that both are equal on adversarial weights.
 """
 
@@ -25,17 +26,18 @@ __all__ = ["TwoPassHead"]
 
 # The unit roundoff of float32 (24 bits of significand). Everything but the int8 product is computed in float32.
 _FLOAT32 = 2.0**-24
-# The number of roundings that the bound allows for in addition to those of a sum of H products. The proof counts about
-# ten.
+# The number of roundings that the bound allows for in addition to those of a sum of H products. The proof in
+# `TwoPassHead` counts about ten.
 _ROUNDINGS = 64
 # An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
-# 2^-63 are lost if the process flushes subnormal numbers to 0. In products with elements of up to 2^20, such numbers
-# add less than H 2^-41. The allowance is far below any weight that matters.
+# 2^-63 are lost if the process flushes subnormal numbers to 0. Multiplied by elements
+# of up to 2^20, such numbers add less than H 2^-41 to a sum of H products, which is at most the allowance for H <= 2^17.
+# The allowance is far below any term weight that matters.
 _UNDERFLOW = 2.0**-24
 # The largest share of terms that may be candidates, which are the terms whose bound is positive. With more candidates,
-# the second pass would take longer than the first pass saves, so the plain head takes the batch.
+# the second pass would take longer than the first pass saves, so the plain head computes the batch.
 MOST_CANDIDATES = 1 / 16
-# The number of weight rows that are converted to float32, or quantised, at once.
+# The number of rows of the decoder weight that are converted to float32 and quantised at a time.
 _ROWS = 2048
 
 
@@ -54,16 +56,16 @@ class _Quantized(NamedTuple):
 
 
 class TwoPassHead:
-    """Max pooling over a decoder, exact in float32, with most of the work in int8.
+    """Max pooling of a decoder's logits, exact in float32, with most of the work in int8.
 
-    Let m be a vector close to the expected inputs, and let r_t = h_t - m be the residuals of a text's token vectors
-    h_t. For a term with decoder row w, let k and K_t be integers with scales s and S such that w = s k + d and
-    r_t = S K_t + e_t. Then
+    Let m be a vector close to the expected inputs, and let r_t = h_t - m for a text's token vectors h_t. A term has
+    the decoder row w. Let k and K_t be vectors of integers with scales s and S, and d and e_t residuals, such that
+    w = s k + d and r_t = S K_t + e_t. Then
 
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
     Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). All tokens of a text share one scale S.
-    So the maximum over tokens can be taken of the integers k . K_t, or of these integers rounded to float32. By
+    So the maximum over tokens can be taken before scaling, of the integers k . K_t or of their float32 values. By
     Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. M denotes
     the maximum over t. The float32 maximum, with the bias added, is positive only if
 
@@ -71,13 +73,14 @@ class TwoPassHead:
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
 
     The second line allows for the rounding errors of float32, with g = n u / (1 - n u), u = 2^-24 and n = H + 64. Its
-    last term, 2^-24, is for numbers that underflow. In any order of summation, a float32 sum of H products a . b has an
-    error of at most g |a| |b|. There are two such sums: w . m, and the result to be bounded, w . h, where |h_t| <=
-    |r_t| + |m|. All other errors come from a few roundings each:
+    last summand, 2^-24, is for numbers that underflow. If a . b is summed in float32, its error is at most g |a| |b| in
+    any order of summation. There are two such sums: w . m, and w . h_t, which is the result to be bounded. In the
+    latter, |h_t| <= |r_t| + |m|. All other errors come from a few roundings each:
 
     - r_t and the residuals are rounded (2 u |r_t| each, because |S K_t| <= 2 |r_t|).
-    - The integer is converted and multiplied by its two factors (4 u |s k| |S K_t|, at most 16 u |w| |r_t|).
-    - The terms are added.
+    - The integer k . K_t is converted to float32 and multiplied by s and S (4 u |s k| |S K_t|, at most
+      16 u |w| |r_t|).
+    - The summands are added.
 
     Each norm is rounded upward. If any number is NaN, the term counts as a candidate.
 
@@ -96,13 +99,14 @@ class TwoPassHead:
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
-        qmax = int8_weight_qmax() or QMAX_8BIT  # 8 bits are exact on all processors, but slow
+        qmax = int8_weight_qmax() or QMAX_8BIT  # `torch._int_mm` is exact with 8 bits everywhere, but slow here
         unsigned = qmax < QMAX_8BIT
         self._integers = torch.empty(  # (V, H)
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # The factors of M|r| and M|e|, (V, 2), and the sum of the summands that are the same for all texts, (V, 1).
+        # The factors of M|r| and M|e| in the bound, (V, 2), and the sum of its summands that are the same for all texts,
+        # (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, _UNDERFLOW)
         if bias is not None:
@@ -138,8 +142,8 @@ class TwoPassHead:
             hidden: The hidden states that enter the decoder, padded at the end. (B, L, H) of the weight's type.
             lengths: The number of tokens of each text without padding, at least 1. (B,).
         Returns:
-            Term weights, 0 or more. (B, V) float32, equal to those of `MaxPoolHead` up to float32 rounding. Weights and
-            hidden states in 16 bits are converted to float32 first.
+            Term weights, 0 or more. (B, V) float32, equal to those of `MaxPoolHead` up to float32 rounding. A
+            decoder and hidden states in 16 bits are converted to float32 first.
         """
         batch = len(hidden)
         exact = repeat_first_token(hidden, lengths).float()
@@ -149,7 +153,7 @@ class TwoPassHead:
         weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
         counts = texts.bincount(minlength=batch).tolist()
         for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
-            rows = self._weight.index_select(0, terms).float()  # (C, H). weight[terms] takes twice as long on a CPU
+            rows = self._weight.index_select(0, terms).float()  # (C, H) of C terms. weight[terms] is half as fast
             maxima = linear(rows, exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
             scores = maxima if self._bias is None else maxima + self._bias[terms].float()
             weights[text, terms] = activate(scores, self._activation_function)
@@ -159,7 +163,7 @@ class TwoPassHead:
         """Return which terms may have a positive float32 maximum: all terms that have one, and few others.
 
         Args:
-            hidden: Token vectors without padding. (B, L, H) float32.
+            hidden: Token vectors, with padding already replaced by `repeat_first_token`. (B, L, H) float32.
         Returns:
             (V, B) bool.
         """
@@ -179,7 +183,8 @@ def _quantized(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> _Quan
     """Quantise vectors (…, H) so that `largest`, (…, 1), becomes `qmax`."""
     integers, scale = quantize(vectors, largest, qmax)
     residuals = torch.addcmul(vectors, integers.float(), scale, value=-1)
-    # `_norms` allows for its own roundings. The roundings of a residual add at most 2^-22 of the vector's length.
+    # `_norms` allows for its own roundings. The roundings of a residual change its norm by at most 2^-22 of the vector's
+    # norm, which is added.
     return _Quantized(integers, scale, _norms(residuals) + _norms(vectors) * 2.0**-22)
 
 

@@ -1,9 +1,9 @@
 """A Triton kernel for the layer norm of a sum. The kernel passes over memory once, and torch passes twice.
 
-One program adds, normalises and writes one token, which stays in registers. The reference in torch is
+Each program of the kernel adds, normalises and writes one token, which stays in registers meanwhile. The reference in torch is
 `norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not round the sum. Small batches
-use the kernel as well, because a text must be rounded in the same way in every batch. The disadvantage is that
-launching the kernel takes the host longer than torch's two calls, by some milliseconds for a hundred launches.
+use the kernel as well, because a text must be rounded in the same way in every batch. For them it has a disadvantage:
+the host takes longer to launch the kernel than to make torch's two calls, by some milliseconds for a hundred launches.
 """
 
 import torch
@@ -70,7 +70,7 @@ def check_kernel(norm: nn.LayerNorm) -> None:
     difference = (add_and_normalize_(outputs, residual, norm).float() - expected).abs().max().item()
     allowed = max(torch.finfo(outputs.dtype).eps, 1e-5) * expected.abs().max().item()  # twice the rounding error
     if not difference <= allowed:
-        raise RuntimeError(f"the kernel for added norms differs from torch's by {difference:.1e}")
+        raise RuntimeError(f"the Triton kernel's layer norm differs from torch's by {difference:.1e}")
 
 
 class AddedNormKernel(nn.Module):

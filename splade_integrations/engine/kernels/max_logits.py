@@ -2,23 +2,23 @@
 
 The logits are never written to memory. This is how the work is divided, and why:
 
-- A tile is BLOCK_V terms by BLOCK_T tokens of the logits. It is computed in registers as a sum of products. Each
+- A tile holds the logits of BLOCK_V terms for BLOCK_T tokens. It is computed in registers as a sum of products. Each
   product multiplies a slice of the decoder's weight with a slice of the hidden states, and the slices advance along the
   hidden size. When the sum is complete, only the maximum over each text's tokens is stored.
-- Terms lie along the rows of a tile and tokens along its columns. If a tensor core's result is spread over warps by
-  rows, as on Hopper, a maximum over columns involves only four threads. It needs neither shared memory nor a barrier.
+- Each row of a tile belongs to a term, and each column to a token. If a tensor core's result is spread over warps by
+  rows, as on Hopper, the maximum of a row involves only four threads. It needs neither shared memory nor a barrier.
 - Texts differ in length, and a tile with one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts,
   with SPAN tokens of each. `tokens_per_tile` picks the power of two for SPAN that needs the fewest tiles. A text that
-  is longer than SPAN is divided into spans of SPAN tokens, with SPAN at least 32, and each span gets its own maximum.
-  Afterwards the largest of these maxima is taken, for a part of the batch at a time.
-- Texts and terms need no mask. Positions beyond the end of a text read its last token, and positions beyond the end of
-  the vocabulary read its last term. A repetition does not change a maximum. A mask is used only if the hidden size is
-  not a multiple of BLOCK_K.
+  is longer than SPAN is divided into spans of SPAN tokens, and each span gets its own maximum. SPAN is then at least
+  32. Afterwards the largest of a text's maxima is taken. To save memory, this is done for a part of the batch at a time.
+- Loads need no mask at the end of a text or of the vocabulary. Positions beyond the end of a text read its last token,
+  which does not change its maximum. Positions beyond the end of the vocabulary read its last term, and their results
+  are not stored. Loads use a mask only if the hidden size is not a multiple of BLOCK_K.
 - The kernel is persistent: it runs as many programs as the GPU has multiprocessors, and each program computes tile
   after tile in one flattened loop. So the first slices of a tile load while the previous tile is being finished, which
   saves a tenth of the time on an H100.
-- The order of tiles decides what the L2 cache holds. The tiles of the vocabulary are taken in groups of TOGETHER tiles
-  (1 to 2 MB). Each group is multiplied with all texts before the next group is read. So the decoder's weight is read
+- The order of tiles decides what the L2 cache holds. The decoder's weight is divided into blocks of BLOCK_V terms. A
+  group of TOGETHER blocks (1 to 2 MB) is multiplied with all texts before the next group is read. So the weight is read
   from memory once, and hidden states come from the cache.
 - Each result is written by one program that sums in a fixed order, so a text gets the same bits in any batch.
 """
@@ -40,7 +40,7 @@ _INTERPRETED = bool(triton.knobs.runtime.interpret)
 # The smallest SPAN for a text that needs several spans. Each span has its own maximum, so short spans would give many
 # maxima.
 LEAST_SPAN_OF_SEVERAL = 32
-# The largest number of bytes for the maxima of all spans, if texts have several spans.
+# If texts have several spans, the largest number of bytes of the spans' maxima that are in memory at a time.
 MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so launches of two threads must not overlap.
 _interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()
@@ -60,8 +60,8 @@ class _Blocks(NamedTuple):
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# Large blocks read the least memory. In 16 bits, the first entry fits an H100 and an A100. It was measured on an H100.
-# The other entries fit GPUs with 99 KiB of shared memory.
+# The first entry that fits the GPU is used, because kernels with larger blocks read less memory. In 16 bits, the first
+# entry fits an H100 and an A100. It was measured on an H100. The other entries fit GPUs with 99 KiB of shared memory.
 BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from splade_integrations.milvus.filters.dialect import Dialect, escaped_pattern
+from splade_integrations.milvus.filters.dialect import ANY_CASE, Dialect, escaped_pattern
 from splade_integrations.milvus.filters.lite3 import INVERSE, SIGNS, pattern_said
 from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said, either
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
@@ -26,7 +26,7 @@ class Column(Dialect):
             self.kind: str | None = "string" if layout.primary_is_text else "int"
         else:
             self.kind = KINDS.get({**layout.columns, **layout.own}.get(compare.key, 0))
-        # milvus-lite 2 has neither nulls nor a syntax for them.
+        # A primary key is never null. milvus-lite 2 has neither nulls nor a syntax for them.
         nulls = compare.key != layout.primary and engine is not Engine.LITE2
         self.is_null: Expression = nulls and f"{self.value} is null"
         self.some_value: Expression = not nulls or f"{self.value} is not null"
@@ -35,20 +35,25 @@ class Column(Dialect):
         """Return the engine's expression, if the field holds a bool, a number or a string.
 
         Raises:
-            FilterError: The engine is a server, and the field holds lists or objects.
+            FilterError: The engine is a server. The field holds lists or objects, or the operator ignores case.
         """
         if self.kind is not None:
             return super().said(negated)
-        return self.unsayable("a field of this type")
+        return self.unsayable(
+            "a field of this type. Filter by a field of strings, numbers or bools, or by a metadata key"
+        )
 
     def unsayable(self, what: str) -> Said:
-        """Return that every row must be checked in Python, or raise a FilterError if the engine is a server."""
+        """Say that every row must be checked in Python, or raise a FilterError if the engine is a server.
+
+        `what` names what the server cannot express, and then says what to do instead.
+        """
         if self.engine is not Engine.SERVER:
             return UNSAYABLE
         compare = self.compare
         raise FilterError(
             f"A Milvus server cannot filter by {compare.operator} on the field {compare.key!r} exactly: it has no "
-            f"expression for {what}. Filter by a metadata key."
+            f"expression for {what}."
         )
 
     def equals_one(self, members: list[Any], negated: bool) -> Said:
@@ -82,7 +87,8 @@ class Column(Dialect):
         if not self._readable([bound]):
             return UNSAYABLE
         if self.kind == "int" and isinstance(bound, float):
-            # No integer equals the bound, so rounding it changes nothing: up for < and >=, down for > and <=.
+            # No integer in the field equals this bound. So the same rows match if it is rounded: up for < and >=, down
+            # for > and <=.
             bound = math.ceil(bound) if operator in ("lt", "gte") else math.floor(bound)
         elif self.kind == "float":
             bound = float(bound)
@@ -91,11 +97,11 @@ class Column(Dialect):
         return Said(either(self.is_null, expr) if negated else expr)
 
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Return that no row matches, because a typed field holds a single value, never a list."""
+        """Match no row, because a typed field holds a single value, never a list."""
         return Said(negated)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Return that no row matches, because a typed field holds a single value, never a list."""
+        """Match no row, because a typed field holds a single value, never a list."""
         return Said(negated)
 
     def text(self, part: str, negated: bool) -> Said:
@@ -115,7 +121,7 @@ class Column(Dialect):
         """Return the condition that the field is a string that contains this part, ignoring case."""
         if self.kind != "string":
             return Said(negated)
-        return self.unsayable("text matched regardless of case")
+        return self.unsayable(ANY_CASE)
 
     def exists(self, negated: bool) -> Said:
         """Return the condition that the field is not null."""

@@ -13,13 +13,15 @@ from splade_integrations.milvus.filters.tree import LARGEST_INT, ORDERS, SMALLES
 
 # A float can hold every integer up to this bound exactly.
 EXACT_FLOATS = 2**53
+# The end of a server's FilterError: what it cannot express, and what to do instead.
+ANY_CASE = "text matched regardless of case. Store the text in lower case, and use text_match"
 
 
 class Dialect(ABC):
     """One engine's conditions on the value under one key.
 
-    If `negated` is true, a method returns the negation, which holds on exactly those rows on which the condition does
-    not hold.
+    If `negated` is true, a method returns the negation of its condition. The negation holds on exactly those rows on
+    which the condition does not hold.
     """
 
     def __init__(self, compare: Compare) -> None:
@@ -36,7 +38,8 @@ class Dialect(ABC):
         if operator in ORDERS:
             if kind(operand) in ("string", "number"):
                 return self.ordered(operator, as_whole(operand), negated)
-            # false comes before true. null, lists and objects have no order.
+            # false comes before true, so list the bools that match a bool operand. null, lists and objects have no
+            # order, so no value matches them.
             members = [each for each in (False, True) if kind(operand) == "bool" and ORDERS[operator](each, operand)]
             return self.one_of(members, negated)
         if operator in ("eq", "in"):
@@ -87,7 +90,7 @@ class Dialect(ABC):
 
 
 def as_whole(value: Any) -> Any:
-    """Return a whole float that fits into 64 bits as an int, because engines compare ints exactly.
+    """Convert a whole float that fits into 64 bits to an int, because engines compare ints exactly.
 
     Any other value is returned unchanged.
     """
@@ -97,7 +100,7 @@ def as_whole(value: Any) -> Any:
 
 
 def by_kind(members: list[Any]) -> dict[str, list[Any]]:
-    """Return {type name: its members}, because the values of an engine's list must have the same type."""
+    """Return {type name: its members}. An engine needs one list for each type, because it accepts no mixed lists."""
     groups: dict[str, list[Any]] = {}
     for member in members:
         name = type(member).__name__ if isinstance(member, (bool, int, float, str)) else "other"

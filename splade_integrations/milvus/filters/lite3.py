@@ -1,8 +1,9 @@
 """Filters for milvus-lite 3, which evaluates expressions in Python.
 
 - Comparisons follow Python's rules: true equals 1 and is below 2.
-- If the key is absent, or its value has another kind, a comparison is unknown (None). Its negation is then unknown as
-  well. `is null`, `like` and `json_contains` are always true or false.
+- If the key is absent, or its value is of another kind than the operand, a comparison is unknown (None). Its negation
+  is then unknown as well. A row whose result is unknown does not match. `is null`, `like` and `json_contains` are
+  always true or false.
 - `json_contains` treats a string as a list if the string parses as a JSON list.
 - A pattern for `like` cannot escape a wildcard.
 
@@ -21,7 +22,7 @@ from splade_integrations.milvus.filters.tree import ORDERS, Compare, kind
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
 
-# Each comparison parses the row's JSON again (about 5 microseconds). With more comparisons than this, it is cheaper to
+# Each comparison parses the row's JSON again (about 5 microseconds). Above this number of comparisons, it is cheaper to
 # read the rows and compare in Python.
 MOST_COMPARISONS = 16
 
@@ -35,7 +36,8 @@ class Lite3(Dialect):
     def __init__(self, compare: Compare, layout: Layout) -> None:
         super().__init__(compare)
         self.value = f"{layout.document}[{quote(compare.key)}]"
-        # json_contains accepts a path into a JSON field, or the bare name of a dynamic key.
+        # json_contains accepts a path into a JSON field. It accepts a dynamic key only as a bare name, so it cannot ask
+        # for a dynamic key that is not a name.
         bare = is_name(compare.key) and compare.key.lower() not in KEYWORDS
         self.listed = self.value if layout.metadata is not None else compare.key if bare else None
         self.is_null = f"{self.value} is null"
@@ -60,7 +62,7 @@ class Lite3(Dialect):
         return all_of(parts) if negated else any_of(parts)
 
     def _about(self, members: list[Any]) -> Expression:
-        """Return a condition that holds for every row that may equal a member.
+        """Return a condition that holds for every row whose value may equal a member.
 
         If all members are strings, or all are numbers, the value must lie between the smallest and the largest member.
         Otherwise, the value must not be null.
@@ -74,7 +76,8 @@ class Lite3(Dialect):
         if not isinstance(member, (bool, int, float, str)):
             return Said(negated, self.some_value)
         equal = f"{self.value} == {literal(member)}"
-        # In Python, true equals 1 and false equals 0, so rows that equal such a member must be checked.
+        # In Python, true equals 1 and false equals 0. So if the member is one of these, the rows that equal it must be
+        # checked.
         doubt = not isinstance(member, str) and member in (0, 1) and equal
         return Said(either(self.is_null, f"{self.value} != {literal(member)}") if negated else equal, doubt)
 
@@ -90,7 +93,8 @@ class Lite3(Dialect):
             return Said(f"{self.value} {SIGNS[operator]} {literal(bound)}", either(*bools))
         if isinstance(bound, str):
             return Said(either(self.is_null, f"not ({self.is_text})", other))
-        # No condition distinguishes an object from a number: objects have no order, and no expression tests the kind.
+        # A row with an object matches. But no condition distinguishes an object from a number, as no expression tests
+        # the kind. So every row that may hold either must be checked.
         is_list = self.is_list or False
         rest = both(self.some_value, f"not ({self.is_text})", is_list is False or f"not {is_list}")
         return Said(either(self.is_null, self.is_text, is_list, other), rest)
@@ -141,8 +145,8 @@ class Lite3(Dialect):
 def pattern_said(value: str, part: str, negated: bool) -> Said:
     """Return milvus-lite 3's condition that a string contains this part.
 
-    A pattern for `like` cannot escape special characters. The wildcard _ takes the place of each of them. The rows that
-    such a pattern finds must be checked.
+    A pattern for `like` cannot escape special characters. So the wildcard _, which matches any character, replaces each
+    of them, and the rows that such a pattern finds must be checked.
     """
     wild = part
     for special in ("%", "_", "\\"):

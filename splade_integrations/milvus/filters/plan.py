@@ -1,4 +1,4 @@
-"""Translate a filter into an engine's expression, and name the rows on which that expression may be wrong."""
+"""Translates a filter into an engine's expression, and finds the rows on which this expression may be wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from splade_integrations.milvus.filters.strict import Lite2, Server
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, is_name
 from splade_integrations.milvus.filters.tree import And, Compare, Filter, Not, Or
 
-# A row to check: its primary key, its metadata and, if the filter asks for columns, the columns' values by name.
+# A row to check: its primary key and its metadata. If the filter asks for fields of the collection, a third item holds
+# {field: its value}.
 Row = tuple[Any, Mapping[str, Any]] | tuple[Any, Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -24,7 +25,7 @@ class Plan:
 
     If `doubtful` is None, `expr` is exact. Otherwise `expr` may be wrong on the rows that match `doubtful`. Read the
     primary keys and metadata of those rows, and use `resolve(rows)` in place of `expr`. Every row that satisfies the
-    filter matches `reach`.
+    filter matches `reach`, but not every row that matches `reach` satisfies the filter.
 
     Example:
         >>> layout = Layout()
@@ -52,7 +53,7 @@ class Plan:
 
     @property
     def reach(self) -> str:
-        """The expression for all rows that may satisfy the filter. A deletion checks each of these rows."""
+        """The expression for all rows that may satisfy the filter."""
         return self._sent(self.said.reach)
 
     def resolve(self, rows: Iterable[Row]) -> str:
@@ -105,8 +106,8 @@ def to_expr(filter: Filter, layout: Layout, engine: Engine) -> str:
         or Plan(each, layout, engine, _said(each, layout, engine, True)).doubtful is not None
     )
     raise FilterError(
-        f"{engine.value} cannot filter by {compare.operator} on {compare.key!r} exactly, and the rows on which it may "
-        "be wrong have not been checked. Use make_plan(filter, layout, engine) and its resolve(rows)."
+        f"{engine.value} cannot filter by {compare.operator} on {compare.key!r} exactly: Python must check some rows. "
+        "Call make_plan(filter, layout, engine), read the rows that match its `doubtful`, and call its resolve(rows)."
     )
 
 
@@ -117,7 +118,7 @@ def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = N
         filter: The filter.
         rows: (primary key, metadata) of each row. If the filter asks for fields of the collection, a third item holds
             their values by name.
-        layout: The layout, from which the name of the primary field is taken. Needed if the filter asks for that field.
+        layout: The layout. It is needed only if the filter asks for the primary field, whose name it holds.
 
     Example:
         >>> matching_keys(Compare("tenant", "eq", "a"), [(1, {"tenant": "a"}), (2, {}), (3, {"tenant": "b"})])
@@ -132,7 +133,7 @@ def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = N
 
 
 def _said(filter: Filter, layout: Layout, engine: Engine, negated: bool) -> Said:
-    """Return the engine's expression for the filter, in which only single comparisons are negated."""
+    """Return the engine's expression. A `Not` is moved inwards, so that only single comparisons are negated."""
     if isinstance(filter, Not):
         return _said(filter.filter, layout, engine, not negated)
     if isinstance(filter, (And, Or)):
@@ -148,7 +149,7 @@ def _dialect(compare: Compare, layout: Layout, engine: Engine) -> Dialect:
     if compare.column and (compare.key not in fields or not is_name(compare.key)):
         raise FilterError(
             f"The field {compare.key!r}, which {compare.operator} asks for, must be one of the collection's fields: "
-            f"{', '.join(sorted(fields))}. Leave out column=True for a metadata key."
+            f"{', '.join(sorted(fields))}. If it is a metadata key, leave out column=True."
         )
     if compare.column or compare.key in layout.columns:
         return Column(compare, layout, engine)

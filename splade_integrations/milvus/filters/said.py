@@ -21,7 +21,7 @@ class Said(NamedTuple):
         return either(self.expr, self.doubt)
 
 
-# The answer if the engine cannot express the condition: every row must be checked.
+# The answer if the engine cannot express the condition: every row must be checked in Python.
 UNSAYABLE = Said(False, True)
 
 
@@ -57,7 +57,8 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 def all_of(parts: Sequence[Said]) -> Said:
     """Return the condition that is true if all parts are true.
 
-    A row must be checked if both are true: some part may be wrong on it, and no reliable part is false for it.
+    A row must be checked if some part may be wrong on it and every exact part is true on it. If an exact part is false,
+    the whole condition is certainly false.
     """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]

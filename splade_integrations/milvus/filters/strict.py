@@ -2,19 +2,21 @@
 
 The engine distinguishes the kinds of JSON values: a bool never equals a number, for example.
 
-milvus-lite 2 has no `not`, no `exists` and no `is null`. `!=` and `not in` hold if the key is absent, or if its value
-has another kind than the operand.
+milvus-lite 2 has no `not`, no `exists` and no `is null`. Its `!=` and `not in` also hold if the key is absent, or if
+its value is of another kind than the operand.
 
-A server has `not` and `exists`. If the key is absent, or its value has another kind, versions differ:
+A server has `not` and `exists`. If the key is absent, or its value is of another kind, the result depends on the
+version:
 
 - Up to 2.6.x, a comparison is false, so its negation by `not` is true. `!=` is true.
 - In later versions, a comparison, its negation and `!=` are all "unknown" (milvus issue 50699).
 
-So a negation in this module also asks for an absent key and for the other kinds. It is then true in every version. In
-the later versions, two conditions cannot be expressed:
+So a negation in this module also asks, by `or`, for an absent key and for each other kind. Such rows then match in
+every version. In the later versions, two conditions cannot be expressed:
 
 - The value is an object ({…}). So negations leave out rows with an object under the key.
-- The value is [] or {}. The reason is that `exists` treats both as absent.
+- The value is [] or {}, because `exists` treats both as absent. So the operator `exists` leaves out rows with such a
+  value.
 
 Source: UnaryExpr.cpp, JsonContainsExpr.cpp, Json.h, Plan.g4 of milvus.
 """
@@ -24,11 +26,15 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from splade_integrations.milvus.filters.dialect import EXACT_FLOATS, Dialect, by_kind, escaped_pattern
+from splade_integrations.milvus.filters.dialect import ANY_CASE, EXACT_FLOATS, Dialect, by_kind, escaped_pattern
 from splade_integrations.milvus.filters.lite3 import SIGNS
 from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare, kind
+
+# The end of a server's FilterError: what it cannot express, and what to do instead.
+_NO_SCALAR = "a comparison with null, a list or an object. Store strings, numbers or bools, and compare with those"
+_OTHER_KEY = "Store the value under a key of letters, digits and underscores"
 
 
 class Strict(Dialect):
@@ -41,16 +47,19 @@ class Strict(Dialect):
         self.value = f'{layout.document}["{compare.key}"]'
 
     def said(self, negated: bool) -> Said:
-        """Return the engine's expression, if the engine can read the key. Its parser does not unescape keys."""
+        """Return the engine's expression. Its parser does not unescape keys, so it cannot read every key."""
         fault = _fault_of_key(self.compare.key)
-        return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}")
+        return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}. {_OTHER_KEY}")
 
     def unsayable(self, what: str) -> Said:
-        """Return that every row must be checked in Python, or raise a FilterError."""
+        """Say that every row must be checked in Python, or raise a FilterError.
+
+        `what` names what the engine cannot express, and then says what to do instead.
+        """
         raise NotImplementedError
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that `expr` does not hold. `expr` asks for values of the kind `of_kind`."""
+        """Return the condition that `expr` does not hold. `expr` can hold only for values of the kind `of_kind`."""
         raise NotImplementedError
 
     def literal(self, value: Any) -> str:
@@ -64,7 +73,7 @@ class Strict(Dialect):
     def equals_one(self, members: list[Any], negated: bool) -> Said:
         """Return the condition that the value equals one of the members."""
         if not self.readable(members):
-            return self.unsayable("such a value")
+            return self.unsayable(_NO_SCALAR)
         parts = []
         for group in by_kind(members).values():
             values = ", ".join(map(self.literal, group))
@@ -75,13 +84,13 @@ class Strict(Dialect):
         return all_of(parts) if negated else any_of(parts)
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that the inequality `expr` holds, or that the value has another kind than `of_kind`."""
+        """Return the condition that the inequality `expr` holds, or that the value is not of the kind `of_kind`."""
         raise NotImplementedError
 
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
         """Return the condition that the value is above or below the bound."""
         if not self.readable([bound]):
-            return self.unsayable("such a value")
+            return self.unsayable(_NO_SCALAR)
         expr = f"{self.value} {SIGNS[operator]} {self.literal(bound)}"
         return self.negation(expr, kind(bound)) if negated else Said(expr)
 
@@ -89,24 +98,25 @@ class Strict(Dialect):
         """Return the condition that the value is a list with at least one of the members."""
         parts = self._held("any", members, negated)
         if parts is None:
-            return self.unsayable("such a value")
+            return self.unsayable(_NO_SCALAR)
         return all_of(parts) if negated else any_of(parts)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
         """Return the condition that the value is a list with all members."""
         parts = self._held("all", members, negated)
         if not parts:
-            return self.unsayable("such a value" if members else "an empty list")
+            return self.unsayable(_NO_SCALAR if members else "an empty list. Name at least one member")
         return any_of(parts) if negated else all_of(parts)
 
     def _held(self, which: str, members: list[Any], negated: bool) -> list[Said] | None:
         if not self.readable(members):
             return None
-        # In these functions, an int finds only ints, but a float finds ints and floats.
+        # In the functions json_contains…, an int finds only ints, but a float finds ints and floats. So ask for ints
+        # as floats, if a float can hold them exactly.
         as_floats = [float(each) if type(each) is int and abs(each) <= EXACT_FLOATS else each for each in members]
         asked = []
         for name, group in by_kind(as_floats).items():
-            # milvus-lite 2 accepts a single bool, but not a list of bools.
+            # milvus-lite 2 accepts a single bool, but not a list of bools. So ask for each bool on its own.
             if name == "bool":
                 asked += [f"json_contains({self.value}, {self.literal(each)})" for each in dict.fromkeys(group)]
             else:
@@ -116,14 +126,14 @@ class Strict(Dialect):
     def text(self, part: str, negated: bool) -> Said:
         """Return the condition that the value is a string that contains this part."""
         if not self.readable([part]):
-            return self.unsayable("such a value")
-        # On milvus-lite 2, `like "%"` finds nothing.
+            return self.unsayable(_NO_SCALAR)
+        # Every string contains "". On milvus-lite 2, `like "%"` finds nothing, but `>= ""` finds every string.
         expr = f"{self.value} like {self.literal(escaped_pattern(part))}" if part else f'{self.value} >= ""'
         return self.negation(expr, "string") if negated else Said(expr)
 
     def text_in_any_case(self, part: str, negated: bool) -> Said:
         """Return the condition that the value is a string that contains this part, ignoring case."""
-        return self.unsayable("text matched regardless of case")
+        return self.unsayable(ANY_CASE)
 
 
 class Lite2(Strict):
@@ -132,11 +142,11 @@ class Lite2(Strict):
     engine = Engine.LITE2
 
     def unsayable(self, what: str) -> Said:
-        """Return that every row must be checked in Python."""
+        """Say that every row must be checked in Python."""
         return UNSAYABLE
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return that every row must be checked in Python, because milvus-lite 2 has no `not`."""
+        """Say that every row must be checked in Python, because milvus-lite 2 has no `not`."""
         return UNSAYABLE
 
     def beyond(self, expr: str, of_kind: str) -> Said:
@@ -148,11 +158,11 @@ class Lite2(Strict):
         return super().readable(members) and all(readable_by_lite2(each) for each in members if isinstance(each, str))
 
     def exists(self, negated: bool) -> Said:
-        """Return that every row must be checked in Python: no expression distinguishes {} from an absent key."""
+        """Say that every row must be checked in Python, because no expression distinguishes {} from an absent key."""
         return UNSAYABLE
 
     def is_empty(self, negated: bool) -> Said:
-        """Return that every row must be checked in Python: no expression distinguishes {} from an absent key."""
+        """Say that every row must be checked in Python, because no expression distinguishes {} from an absent key."""
         return UNSAYABLE
 
 
@@ -170,15 +180,15 @@ class Server(Strict):
         compare = self.compare
         raise FilterError(
             f"A Milvus server cannot filter by {compare.operator} on {compare.key!r} exactly: it has no expression for "
-            f"{what}. Filter by a string, a number or a bool, and store it under a plain key."
+            f"{what}."
         )
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that `expr` does not hold, or that the value is absent or has another kind."""
+        """Return the condition that `expr` does not hold, or that the value is absent or of another kind."""
         return self.beyond(f"not ({expr})", of_kind)
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return the condition that the inequality `expr` holds, or that the value is absent or has another kind."""
+        """Return the condition that the inequality `expr` holds, or that the value is absent or of another kind."""
         return Said(either(f"not (exists {self.value})", expr, *self._other_kinds(of_kind)))
 
     def _other_kinds(self, of_kind: str) -> list[Expression]:
@@ -198,7 +208,7 @@ class Server(Strict):
     def is_empty(self, negated: bool) -> Said:
         """Return the condition that the key is absent, or holds null, "" or []."""
         if negated:
-            # Up to Milvus 2.6.x, `neither` also holds for an object.
+            # Up to Milvus 2.6.x, `neither` also holds for an object, which no other part of the expression finds.
             neither = both(f'not ({self.value} == "")', f"not ({self.value} == [])")
             some = either(f'{self.value} > ""', *self._other_kinds("string"), neither)
             return Said(both(f"exists {self.value}", some))

@@ -1,4 +1,4 @@
-"""The syntax of Milvus's expressions: names, literals and lists of ids. Quoting keeps each text inside its literal."""
+"""The syntax of Milvus's expressions: names, literals and lists of ids. Escapes keep each text inside its literal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Layout:
         primary_is_text: Whether primary keys are strings. Otherwise, they are int64.
         metadata: The JSON field that holds each document's metadata. It must not be nullable. None means that the
             metadata is in Milvus's dynamic field.
-        columns: {metadata key: the `DataType` of its column, as an int} for the keys that have a typed column.
+        columns: {metadata key: the `DataType` of its field, as an int} for the keys that have their own typed field.
         own: {field: its `DataType`, as an int} for the fields that hold no metadata. Only `Compare(…, column=True)`
             asks for these fields.
     """
@@ -90,8 +90,8 @@ def ids_expr(
 
     Args:
         field: The primary field's name.
-        ids: Primary keys. An empty list matches no row.
-        engine: The engine. A key that the engine cannot read in an expression is refused.
+        ids: Primary keys. An empty list matches no row, or all rows if negated.
+        engine: The engine. A key that the engine cannot read in an expression is refused. None refuses no key.
         negated: Whether to match the rows with other keys instead.
         is_text: Whether the field holds strings rather than int64. The expression for an empty list depends on this.
 
@@ -111,13 +111,14 @@ def ids_expr(
             raise TypeError(f"ids[{position}] must be a str or an int, got {type(key).__name__}.")
         if engine is Engine.LITE2 and isinstance(key, str) and not readable_by_lite2(key):
             raise FilterError(
-                f"ids[{position}] must not hold a line break on milvus-lite 2, got {key!r}. Use milvus-lite 3."
+                f"ids[{position}] must not hold a line break or a null character on milvus-lite 2, got {key!r}. Use "
+                "milvus-lite 3."
             )
     if keys:
         return f"{field} {'not in' if negated else 'in'} [{', '.join(literal(key, engine) for key in keys)}]"
     if negated:
         return ""
-    # milvus-lite 2 accepts neither an empty list nor a bare constant as an expression.
+    # milvus-lite 2 accepts neither an empty list nor a bare constant as an expression. A contradiction matches no row.
     one, other = ('"a"', '"b"') if is_text else ("0", "1")
     return f"({field} == {one} and {field} == {other})"
 
@@ -135,7 +136,8 @@ def literal(value: Any, engine: Engine | None = None) -> str:
         return repr(value)
     quoted = quote(value)
     if engine is Engine.SERVER and not quoted.isascii():
-        # A server's parser rewrites Chinese characters as \\uXXXX, which truncates characters of more than 16 bits.
+        # A server's parser rewrites Chinese characters as \uXXXX. That would truncate a character of more than 16 bits,
+        # so write such a character as \UXXXXXXXX.
         quoted = "".join(each if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in quoted)
     return quoted
 

@@ -2,10 +2,10 @@
 
 A filter has the same meaning on every engine:
 
-- If a key is absent or null, ne and nin are true, is_empty is true, exists is false, and all other operators are false.
-- Values of different JSON kinds are not equal, and have no order: true is not 1. Numbers are one kind, so 1 equals 1.0.
-  false comes before true.
-- Every filter is either true or false: not is true exactly if the filter inside it is false.
+- If a key is absent or null, the operators `ne`, `nin` and `is_empty` are true. All other operators are false.
+- Values of different JSON kinds are never equal, and have no order: true does not equal 1. All numbers are of one kind,
+  so 1 equals 1.0. Bools have an order: false comes before true.
+- Every filter is either true or false, so `Not` is true exactly if the filter inside it is false.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Filter(ABC):
 
         Args:
             metadata: The document's metadata: {key: JSON value}.
-            columns: The values of the collection's fields, for `Compare(…, column=True)`.
+            columns: {field: its value} for the collection's fields, which `Compare(…, column=True)` asks for.
         """
 
     def __and__(self, other: Filter) -> And:
@@ -108,14 +108,16 @@ class Compare(Filter):
 
     Operators:
 
-    - eq, ne: the operand is any JSON value, except that ne does not accept null.
-    - gt, gte, lt, lte: the operand is a number, a string or a bool. Only values of the same kind match.
-    - in, nin: the operand is a list of values.
-    - exists, is_empty: the operand is True (the default) or False. is_empty holds for an absent key, null, "" and [].
-    - contains: the list under the key contains the operand.
-    - any: the operand is a list, and the list under the key contains at least one of its members.
-    - all: the operand is a list, and the list under the key contains all of its members.
-    - text_match, text_match_insensitive: the string under the key contains the operand. text_match is case-sensitive.
+    - `eq`, `ne`: the operand is any JSON value, except that `ne` does not accept null.
+    - `gt`, `gte`, `lt`, `lte`: the operand is a number, a string or a bool. Only values of the operand's kind match.
+    - `in`, `nin`: the operand is a list of values.
+    - `exists`, `is_empty`: the operand is True (the default) or False. False asks for the opposite. `is_empty` is true
+      for an absent key, null, "" and [].
+    - `contains`: the list under the key contains the operand.
+    - `any`: the operand is a list. The list under the key contains at least one of its members.
+    - `all`: the operand is a list. The list under the key contains all of its members.
+    - `text_match`, `text_match_insensitive`: the string under the key contains the operand. Only `text_match` is
+      case-sensitive.
 
     Args:
         key: A metadata key, or the name of a field of the collection if `column` is true.
@@ -140,11 +142,9 @@ class Compare(Filter):
     column: bool = False
 
     def __post_init__(self) -> None:
-        """Check the key, the operator and the operand, and keep an immutable copy of the operand."""
+        """Check the key, the operator and the operand, and keep a hashable copy of the operand."""
         if not isinstance(self.key, str):
-            raise FilterError(
-                f"A filter's key must be a str, got {type(self.key).__name__}. Metadata keys are strings."
-            )
+            raise FilterError(f"A filter's key must be a str, got {type(self.key).__name__}. Write the key as a str.")
         _check_text(self.key, f"The key {self.key!r} of a filter")
         if self.operator not in OPERATORS:
             raise FilterError(
@@ -162,7 +162,7 @@ class Compare(Filter):
                 raise FilterError(f"{what} must be True or False, got {operand!r}.")
             return operand is not False
         if self.operator in TAKES_A_TEXT and not isinstance(operand, str):
-            raise FilterError(f"{what} must be a str, got {type(operand).__name__}. Use eq to compare numbers.")
+            raise FilterError(f"{what} must be a str, got {type(operand).__name__}. To compare other values, use eq.")
         if self.operator in TAKES_A_LIST:
             if not isinstance(operand, (list, tuple, set, frozenset)):
                 raise FilterError(
@@ -171,8 +171,8 @@ class Compare(Filter):
             operand = list(operand)
         if (self.operator == "ne" and operand is None) or (self.operator == "nin" and None in operand):
             raise FilterError(
-                f"{what} must not be or hold None, because no value equals None, got None. To find the documents that "
-                f"have the key, use Compare({self.key!r}, 'exists')."
+                f"{what} must not be None or contain None, because no value equals None and so nothing would be left "
+                f"out. To find the documents that have the key, use Compare({self.key!r}, 'exists')."
             )
         return _frozen(operand, what)
 
@@ -253,7 +253,10 @@ def same(left: Any, right: Any) -> bool:
 def _checked(filters: tuple[Any, ...], what: str) -> tuple[Filter, ...]:
     for position, each in enumerate(filters):
         if not isinstance(each, Filter):
-            raise FilterError(f"{what} joins filters, got {type(each).__name__} at position {position}. See from_dict.")
+            raise FilterError(
+                f"The operands of {what} must be filters, got {type(each).__name__} at position {position}. Turn a "
+                "dict into a filter with from_dict."
+            )
     return filters
 
 
@@ -265,7 +268,7 @@ class _Object(dict[str, Any]):
 
 
 def _frozen(operand: Any, what: str) -> Any:
-    """Return an immutable copy of the operand. Raise a FilterError if Milvus cannot hold it as JSON."""
+    """Return a hashable copy of the operand. Raise a FilterError if Milvus cannot hold it as JSON."""
     if operand is None or isinstance(operand, bool):
         return operand
     if isinstance(operand, str):
@@ -273,12 +276,13 @@ def _frozen(operand: Any, what: str) -> Any:
         return operand
     if isinstance(operand, int):
         if not SMALLEST_INT <= operand <= LARGEST_INT:
-            raise FilterError(f"{what} must fit into 64 bits, got {operand}. Use a float or a str.")
+            raise FilterError(f"{what} must fit into 64 bits, got {operand}. Store and compare a float or a str.")
         return int(operand)
     if isinstance(operand, float):
         if not math.isfinite(operand):
             raise FilterError(
-                f"{what} must be finite, got {operand}. JSON has no such number. Leave the condition out."
+                f"{what} must be finite, got {operand}. JSON has no such number, so no document holds it. Leave the "
+                "condition out."
             )
         return float(operand)
     if is_list(operand):
@@ -286,7 +290,7 @@ def _frozen(operand: Any, what: str) -> Any:
     if isinstance(operand, Mapping) and all(isinstance(key, str) for key in operand):
         return _Object((key, _frozen(value, what)) for key, value in operand.items())
     raise FilterError(
-        f"{what} must be JSON (a str, number, bool, list or dict of them), got {type(operand).__name__}. "
+        f"{what} must be JSON (a str, number, bool or list, or a dict with str keys), got {type(operand).__name__}. "
         "Convert it to the form in which you stored it."
     )
 
@@ -296,7 +300,8 @@ def _check_text(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as err:
         raise FilterError(
-            f"{what} must be valid Unicode, got a lone surrogate at {err.start}. Decode it first."
+            f"{what} must be valid Unicode, got a lone surrogate at position {err.start}. Replace it: "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
         ) from err
 
 
@@ -322,7 +327,8 @@ def from_dict(conditions: Mapping[str, Any]) -> Filter:
     """
     if not isinstance(conditions, Mapping):
         raise FilterError(
-            f"A filter must be a dict, got {type(conditions).__name__}. Give a Milvus expression as a str."
+            f"A dict filter must have only dicts as its conditions, got {type(conditions).__name__}. A Milvus "
+            "expression must be a str that is the whole filter."
         )
     return _all_of([_condition(key, value) for key, value in conditions.items()])
 
@@ -335,7 +341,9 @@ def _condition(key: Any, value: Any) -> Filter:
     if key == "$not":
         return Not(from_dict(value))
     if isinstance(key, str) and key.startswith("$"):
-        raise FilterError(f"The operator {key!r} must be $and, $or or $not, or be under a key. Write {{key: {{…}}}}.")
+        raise FilterError(
+            f"An operator without a key must be $and, $or or $not, got {key!r}. Write {{'a key': {{{key!r}: …}}}}."
+        )
     if not isinstance(value, Mapping):
         return Compare(key, "eq", value)
     if not value:
@@ -347,7 +355,7 @@ def _operation(key: Any, name: Any, operand: Any) -> Filter:
     if name == "$not":
         if not isinstance(operand, Mapping):
             raise FilterError(
-                f"$not on {key!r} must be given a dict of operators, got {operand!r}. Use $ne for a value."
+                f"$not on {key!r} must be given a dict of operators, got {operand!r}. To exclude one value, use $ne."
             )
         return Not(_condition(key, operand))
     operator = name.removeprefix("$") if isinstance(name, str) and name.startswith("$") else None
