@@ -33,7 +33,7 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
-from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.fusion import RRF_K
 from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 __all__ = ["Embeddings", "KeptRows", "compare"]

@@ -1,7 +1,7 @@
 """Exact matrix products of 8-bit integers on a CPU, and the quantisation of numbers for them.
 
-A matrix product sums products of two integers. The VNNI instructions of AVX-512, and AMX, add these products in 32
-bits. AVX2 first adds pairs of them in 16 bits, which overflows if both factors have 8 bits. If one factor has only 7
+A matrix product sums products of two integers. AVX-512's VNNI instructions and AMX add these products in 32 bits. AVX2
+first adds pairs of them in 16 bits, and such a sum overflows if both factors have 8 bits. If one factor has only 7
 bits, the matrix product is exact on AVX2 as well, and twice as fast as in float32.
 """
 
@@ -46,8 +46,8 @@ def int8_weight_qmax() -> int | None:
     The other factor may have magnitudes of up to 127 as int8, and up to 255 as uint8. The result is 127 with AVX-512's
     VNNI or AMX instructions, 64 with only AVX2 or AVX-512, and None without any of these. The two-pass head multiplies
     with `torch._int_mm` on processors with VNNI or AMX, and with `multiply_int8` on others, where `torch._int_mm` is
-    slow. This function tests the one that the head uses on this processor. If its sums are not exact, the result is
-    None.
+    slow. This function tests the operation that the head uses on this processor, and returns None if its sums are not
+    exact.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
@@ -112,7 +112,7 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 def is_exact(qmax: int) -> bool:
     """Return whether `multiply_int8` is exact for weights from -`qmax` to `qmax`.
 
-    The largest sums are tested, large summands that cancel to 1, and random numbers.
+    The tests are the largest sums, large summands that cancel to 1, and random numbers.
     """
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:
@@ -121,8 +121,8 @@ def is_exact(qmax: int) -> bool:
             product = multiply_int8(factors[0], qmax, pack_int8(factors[1]), scales)
             if not (product == (left - qmax) * right * width).all():
                 return False
-        # The kernel may sum left · right first, and subtract qmax · right afterwards. At width 4 096 the first sum is odd
-        # and above 2^24, so float32 would round it.
+        # The kernel may first sum left · right, and then subtract qmax · right. At width 4 096 the first sum is odd and
+        # above 2^24, so float32 would round it.
         weights, tokens = _filled(qmax, width, torch.uint8), _filled(127, width, torch.int8)
         weights[:, 0], tokens[:, 0] = qmax + 1, 1
         if not (multiply_int8(weights, qmax, pack_int8(tokens), scales) == 1).all():
@@ -131,7 +131,7 @@ def is_exact(qmax: int) -> bool:
 
 
 def _is_exact_for(rows: int, zero_point: int, qmax: int) -> bool:
-    """Return whether sums are exact for random numbers. The sizes are no multiples of a kernel's block size."""
+    """Return whether sums are exact for random numbers. No size is a multiple of a kernel's block size."""
     generator = torch.Generator("cpu").manual_seed(rows)
     tokens = torch.randint(0, 256, (rows, 771), generator=generator, device="cpu")
     weights = torch.randint(-qmax, qmax + 1, (70, 771), generator=generator, device="cpu")

@@ -51,7 +51,7 @@ class Int8Linear(nn.Module):
     Each token x is written as offset + scale · u with integers u, so w . x = scale · (w . u) + offset · sum(w). A layer
     with fewer outputs than inputs reads the output of an activation function such as GELU, which is nearly all on one
     side of 0. So in this layer, u from 0 to 255 covers the range from a token's smallest value to its largest. In other
-    layers, u from -127 to 127 covers a range that is symmetric around 0. So the offset is 0, and no sum is needed.
+    layers, u from -127 to 127 covers a range that is symmetric around 0. So offset · sum(w) is 0.
 
     Args:
         linear: The layer that this layer replaces.

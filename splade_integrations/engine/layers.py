@@ -126,7 +126,7 @@ class FusedLayer(nn.Module):
         return output
 
     def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Return the output of attention in the shape of `hidden`. The projections are freed when this method returns."""
+        """Return attention's output in the shape of `hidden`. Leaving this method frees the memory of `projected`."""
         batch, length, _ = shape
         tokens = batch * length
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)

@@ -309,9 +309,9 @@ def token_budget_batches(
 ) -> Iterator[list[int]]:
     """Group texts of similar length so that a padded batch stays within a token budget.
 
-    Texts are sorted by length, the longest first. A batch that fills an eighth of its budget takes no text that is
-    shorter than seven eighths of its longest text, so there is little padding. Memory use peaks in the first batch. So
-    if memory runs out, it does so at once and not after an hour.
+    Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it takes no text that
+    is shorter than seven eighths of its longest text, so there is little padding. Memory use peaks in the first batch.
+    So if memory runs out, it does so at once and not after an hour.
 
     Args:
         lengths: The number of tokens of each text, special tokens included.

@@ -59,10 +59,10 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     """Run a block with exact float32 products, with 16-bit products summed in float32, and without autograd.
 
     `torch.autocast` would compute our products in 16 bits, so it is turned off. Process-wide settings can let oneDNN
-    and cuBLAS replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. The block turns
-    these settings off. They belong to the caller, so they are restored afterwards. Several threads may run such blocks
-    at once: the first one to enter changes the settings, and the last one to leave restores them. On a CPU with the
-    default settings, which is the usual case, no setting is changed.
+    and cuBLAS replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. The block
+    turns these settings off. They belong to the caller, so they are restored afterwards. Several threads may run such
+    blocks at once: the first one to enter changes the settings, and the last one to leave restores them. On a CPU with
+    the default settings, which is the usual case, no setting is changed.
 
     Three limits remain:
 
@@ -113,10 +113,10 @@ def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MiB of freed memory for the next activations instead of returning it to the system.
 
     The activations of each layer take some megabytes. If they are in fresh memory, the system first clears it page by
-    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps as much
-    free memory as twice the largest block that the process has ever freed. Only blocks of up to 32 MiB count
-    (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of almost that
-    size, without writing to it. Other allocators, and thresholds that the user has set, are not affected.
+    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps free
+    memory of up to twice the size of the largest block that the process has ever freed, where only blocks of up to
+    32 MiB count (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of
+    almost 32 MiB, without writing to it. Other allocators, and thresholds that the user has set, are not affected.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 

@@ -14,7 +14,7 @@ from splade_integrations.evaluation.measures import MEASURES, holm, interval, pa
 from splade_integrations.evaluation.ranking import Candidates, Ranking, fuse_rrf, has_tie
 from splade_integrations.evaluation.results import Comparison, System
 from splade_integrations.evaluation.retrievers import Costs, Retriever
-from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.fusion import RRF_K
 
 __all__ = [
     "DEPTH",

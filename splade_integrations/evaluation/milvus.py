@@ -15,10 +15,11 @@ from splade_integrations.sparse import to_dicts
 with require_extra("milvus", module=__name__):
     from pymilvus.exceptions import MilvusException
 
+    from splade_integrations.milvus.bm25 import ENGLISH, analyzer_params
     from splade_integrations.milvus.clients import Connection
     from splade_integrations.milvus.collection import Collection
     from splade_integrations.milvus.rows import Hit, Row
-    from splade_integrations.milvus.schema import Schema, bm25_analyzer
+    from splade_integrations.milvus.schema import Schema
 
 __all__ = ["MilvusCollection"]
 
@@ -105,7 +106,7 @@ class MilvusCollection:
     @property
     def analyzer(self) -> dict[str, Any]:
         """The analyzer with which Milvus's BM25 function splits text into words."""
-        return bm25_analyzer(self._connection.engine)
+        return analyzer_params(ENGLISH, self._connection.engine)
 
     @property
     def retrievers(self) -> list[str]:

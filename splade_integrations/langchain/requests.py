@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pymilvus import RRFRanker, WeightedRanker
 
+from splade_integrations.fusion import RRF_K, Fusion
 from splade_integrations.langchain.options import by_side
-from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.milvus.calls import check_search_options
 from splade_integrations.milvus.schema import Side
-from splade_integrations.milvus.searching import check_search_options
 
 __all__ = ["Asked", "Mode", "one_filter", "translate"]
 
-Mode = Literal["hybrid", "dense", "sparse", "bm25"]
+Mode = Literal["hybrid", "dense", "sparse", "bm25"] | Sequence[Side]
 
 _KNOWN = (
-    "k", "param", "expr", "filter", "timeout", "mode", "fetch_k", "reranker", "ranker_type", "ranker_params",
+    "k", "param", "expr", "filter", "timeout", "mode", "fetch_k", "fusion", "reranker", "ranker_type", "ranker_params",
     "group_by", "partition_names",
 )  # fmt: skip
 
@@ -31,6 +31,7 @@ class Asked:
 
 def translate(
     store_sides: Sequence[Side],
+    hybrid: Fusion,
     k: int = 4,
     param: Any = None,
     expr: str | None = None,
@@ -39,6 +40,7 @@ def translate(
     filter: Any = None,
     mode: Mode = "hybrid",
     fetch_k: int | None = None,
+    fusion: Fusion | Mapping[str, Any] | None = None,
     reranker: Any = None,
     ranker_type: str | None = None,
     ranker_params: Mapping[str, Any] | None = None,
@@ -50,16 +52,19 @@ def translate(
 
     Args:
         store_sides: The store's sides: some of "dense", "sparse" and "bm25".
+        hybrid: The store's own fusion.
         k: The largest number of documents to return.
         param: Milvus's search parameters: a list with one dict for each side, or one dict for a search of one side.
         expr: The condition that documents must satisfy on every side, as a Milvus expression such as `year > 2000`.
         timeout: Seconds for each call of Milvus.
         filter: The same condition, as a dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or as a Milvus
             expression. Give either `filter` or `expr`.
-        mode: "hybrid" fuses the hits of all sides. "dense", "sparse" or "bm25" searches only that side.
+        mode: "hybrid" fuses the hits of the sides of `hybrid`. "dense", "sparse" or "bm25" searches only that side. A
+            list of sides, such as ["dense", "bm25"], fuses only their hits.
         fetch_k: The number of hits to fetch from each side before fusion. None means max(100, 10 * k).
-        reranker: A pymilvus ranker or rerank function, which fuses the hits of the sides. None means reciprocal rank
-            fusion with 60 as the constant.
+        fusion: A `Fusion`, or its dict: the sides to search, and how their hits are fused. It replaces `hybrid`.
+        reranker: A pymilvus ranker or rerank function, which fuses the hits of the sides instead. With it, and with
+            `ranker_type`, mode "hybrid" searches all sides.
         ranker_type: A ranker's name, "rrf" or "weighted", instead of `reranker`.
         ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", or {"weights": [.7, .3]} for "weighted",
             with one weight for each side.
@@ -71,11 +76,17 @@ def translate(
         ValueError: The mode or the ranker is unknown, or `param` does not have one item for each side.
     """
     check_search_options(options, _KNOWN)
-    modes: dict[str, tuple[Side, ...]] = {"hybrid": tuple(store_sides), **{side: (side,) for side in store_sides}}
-    if mode not in modes:
-        *most, last = map(repr, modes)
-        raise ValueError(f"mode must be {', '.join(most)} or {last}, got {mode!r}. Use one of them.")
-    sides = modes[mode]
+    ranker = _ranker(reranker, ranker_type, ranker_params or {})
+    if (fusion := Fusion.of(fusion)) is not None:
+        if ranker is not None or mode != "hybrid":
+            raise TypeError(
+                "fusion must be given without mode, reranker and ranker_type, got one of these as well. Drop it: a "
+                "fusion names the sides and the way to fuse them."
+            )
+        hybrid = fusion
+    sides = _sides(mode, store_sides, hybrid if ranker is None else None)
+    if ranker is None and set(sides) == set(hybrid.sides):
+        ranker = hybrid
     if fetch_k is not None and (isinstance(fetch_k, bool) or not isinstance(fetch_k, int) or fetch_k < 1):
         raise ValueError(f"fetch_k must be an int of at least 1, got {fetch_k!r}. Leave it out for max(100, 10 * k).")
     single = isinstance(param, Mapping) and len(sides) == 1
@@ -87,13 +98,25 @@ def translate(
             "depth": fetch_k,
             "params": {side: value for side, value in params.items() if side in sides and value},
             "filter": one_filter(filter, expr),
-            "ranker": _ranker(reranker, ranker_type, ranker_params or {}),
+            "ranker": ranker,
             "group_by": group_by,
             "partition_names": partition_names,
             "timeout": timeout,
             "options": options,
         },
     )
+
+
+def _sides(mode: Mode, store_sides: Sequence[Side], hybrid: Fusion | None) -> tuple[Side, ...]:
+    if mode == "hybrid":
+        return cast("tuple[Side, ...]", tuple(store_sides) if hybrid is None else hybrid.sides)
+    sides = (mode,) if isinstance(mode, str) else tuple(mode)
+    if not sides or len(set(sides)) < len(sides) or not set(sides) <= set(store_sides):
+        raise ValueError(
+            f"mode must be 'hybrid', one of this store's sides ({', '.join(map(repr, store_sides))}) or a list of some "
+            f"of them, got {mode!r}. Use one of these."
+        )
+    return cast("tuple[Side, ...]", sides)
 
 
 def one_filter(filter: Any, expr: Any) -> Any:

@@ -36,9 +36,9 @@ class Searching(VectorStore):
             query: The question.
             k: The largest number of documents to return.
             *args: `param`, `expr` and `timeout`, if they are given by position.
-            **kwargs: param, expr, timeout, filter, mode, fetch_k, reranker, ranker_type, ranker_params, group_by and
-                partition_names, which `langchain.requests.translate` describes. Also options of `MilvusClient.search`:
-                consistency_level, offset, round_decimal, …
+            **kwargs: param, expr, timeout, filter, mode, fetch_k, fusion, reranker, ranker_type, ranker_params,
+                group_by and partition_names, which `langchain.requests.translate` describes. Also options of
+                `MilvusClient.search`: consistency_level, offset, round_decimal, …
         Raises:
             TypeError: A keyword is unknown.
         """
@@ -178,8 +178,8 @@ class Searching(VectorStore):
         found = await self.asimilarity_search_with_score(query, k, **kwargs)
         return [(document, _relevance(score)) for document, score in found]
 
-    def _check_relevance(self, mode: str) -> None:
-        sides = translate(tuple(self._embeddings), mode=mode).sides  # type: ignore[arg-type]  # also checks the mode
+    def _check_relevance(self, mode: Any) -> None:
+        sides = self._asked(mode=mode).sides  # also checks the mode
         metric = self.collection.dense_metric() if sides == ("dense",) else None
         if metric == "COSINE":
             return
@@ -201,7 +201,7 @@ class Searching(VectorStore):
     # Translating a search method's arguments to those of `Collection.search`
 
     def _asked(self, *args: Any, **kwargs: Any) -> Asked:
-        return translate(tuple(self._embeddings), *args, **kwargs)
+        return translate(tuple(self._embeddings), self.collection.fusion, *args, **kwargs)
 
     def _by_vector(self, embedding: Any, *args: Any, **kwargs: Any) -> tuple[Asked, dict[Side, Any]]:
         side: Side = "sparse" if isinstance(embedding, Mapping) else "dense"

@@ -13,9 +13,11 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from pymilvus import AsyncMilvusClient, MilvusClient
 
+from splade_integrations.fusion import Fusion
 from splade_integrations.langchain.options import connection_arguments, make_schema, refuse, sides_of
 from splade_integrations.langchain.searching import Searching
 from splade_integrations.langchain.writing import Writing
+from splade_integrations.milvus.bm25 import analyzer_of
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
 from splade_integrations.milvus.schema import Side
@@ -27,7 +29,7 @@ def hybrid_milvus(
     dense: Embeddings | None,
     sparse: Any = None,
     *,
-    bm25: bool = False,
+    bm25: bool | str | Mapping[str, Any] = False,
     uri: str | PathLike[str] | None = None,
     token: str | None = None,
     collection_name: str = "LangChainCollection",
@@ -39,7 +41,8 @@ def hybrid_milvus(
     Args:
         dense: A LangChain `Embeddings`, or None for a store without dense vectors.
         sparse: A `SpladeSparseEmbedding`, or None for a store without SPLADE vectors.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well.
+        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well. True means
+            English. Another language is given by its name, such as "german".
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
         collection_name: The collection's name. If there is no such collection, adding the first documents creates it.
@@ -111,8 +114,10 @@ class HybridMilvus(Writing, Searching):
             http://localhost:19530.
         connection_args: Further arguments of `MilvusClient`, such as those for TLS. May also hold `uri`, `token`, …
         client, aclient: A `MilvusClient` and an `AsyncMilvusClient` to use. Without them, the store opens new clients.
-        bm25: Whether Milvus also keeps a BM25 index of the texts. A server's BM25 stems words. milvus-lite's BM25 does
-            not, and it does not compute one IDF for the whole collection.
+        bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
+            are stemmed. For another language give its name, such as "german", for another analyzer its parameters.
+        fusion: The sides of a hybrid search and how their hits are fused, as a `Fusion` or its dict. None means the
+            fusion that the collection holds, or else reciprocal rank fusion of all sides.
         embed_metadata: The metadata keys to embed with the text. Each is put in front of the text as "key: value".
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
@@ -159,7 +164,8 @@ class HybridMilvus(Writing, Searching):
         port: int | str | None = None,
         client: MilvusClient | None = None,
         aclient: AsyncMilvusClient | None = None,
-        bm25: bool = False,
+        bm25: bool | str | Mapping[str, Any] = False,
+        fusion: Fusion | Mapping[str, Any] | None = None,
         embed_metadata: Sequence[str] = (),
         allow_other_encoder: bool = False,
         primary_field: str = "pk",
@@ -183,7 +189,8 @@ class HybridMilvus(Writing, Searching):
         schema = make_schema(
             list(sides),
             vector_field=vector_field,
-            bm25_field=bm25_field if bm25 else None,
+            bm25_field=None if bm25 is False else bm25_field,
+            bm25_analyzer=analyzer_of(bm25),
             index_params=index_params,
             search_params=search_params,
             metadata_fields=metadata_fields,
@@ -205,7 +212,7 @@ class HybridMilvus(Writing, Searching):
             "properties": collection_properties,
         }
         self.embed_metadata = embed_metadata
-        self._embeddings: dict[Side, Any] = {**sides, **({"bm25": None} if bm25 else {})}
+        self._embeddings: dict[Side, Any] = {**sides, **({} if bm25 is False else {"bm25": None})}
         self.collection = Collection(
             collection_name,
             schema,
@@ -218,6 +225,7 @@ class HybridMilvus(Writing, Searching):
             create_options={name: value for name, value in create_options.items() if value is not None},
             description=collection_description,
             replica_number=replica_number,
+            fusion=Fusion.of(fusion),
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HybridMilvus":
@@ -247,6 +255,15 @@ class HybridMilvus(Writing, Searching):
     def sparse_embeddings(self) -> Any:
         """The sparse embedding, if there is one."""
         return self._embeddings.get("sparse")
+
+    @property
+    def fusion(self) -> Fusion:
+        """The sides of a hybrid search, and how their hits are fused.
+
+        It is the option `fusion`, or else the fusion that `splade evaluate --fit --write` stored in the collection, or
+        else reciprocal rank fusion of all sides.
+        """
+        return self.collection.fusion
 
     # Opening with documents
 

@@ -7,6 +7,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from pymilvus import AsyncMilvusClient, MilvusClient
 
+from splade_integrations.fusion import Fusion
 from splade_integrations.llama_index.nodes import SOURCE_KEYS
 from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
 from splade_integrations.milvus.collection import Collection
@@ -46,6 +47,15 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     def aclient(self) -> AsyncMilvusClient:
         """The async client of the running event loop."""
         return self._collection.aclient
+
+    @property
+    def fusion(self) -> Fusion:
+        """The sides of mode `hybrid`, and how their hits are fused.
+
+        It is the option `fusion`, or else the fusion that `splade evaluate --fit --write` stored in the collection, or
+        else reciprocal rank fusion of all sides.
+        """
+        return self._collection.fusion
 
     def __deepcopy__(self, memo: Any = None) -> "CollectionStore":
         return self.model_copy()  # a copy shares the clients and the locks

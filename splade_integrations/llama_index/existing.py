@@ -6,11 +6,11 @@ from typing import Any
 
 from pymilvus import DataType
 
+from splade_integrations.milvus.calls import Call
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.defaults import READ_TIMEOUT
 from splade_integrations.milvus.retries import perform
 from splade_integrations.milvus.schema import Schema
-from splade_integrations.milvus.searching import Call
 
 __all__ = ["OPTION_NAMES", "matching"]
 

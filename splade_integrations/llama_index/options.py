@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.defaults import RRF_K
+from splade_integrations.fusion import RRF_K
 from splade_integrations.milvus.schema import SIDES, Side
 
 with require_extra("llama-index", module=__name__):

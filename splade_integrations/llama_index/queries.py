@@ -5,11 +5,12 @@ This module needs no client and no encoder.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
 
+from splade_integrations.fusion import Fusion
 from splade_integrations.llama_index.filters import from_metadata_filters
 from splade_integrations.llama_index.nodes import node_of
 from splade_integrations.llama_index.options import search_params_of
@@ -24,6 +25,7 @@ Mode = VectorStoreQueryMode
 
 # The keywords that the store's method `query` takes.
 KEYWORDS = (
+    "fusion",
     "group_by",
     "milvus_partition_names",
     "milvus_search_config",
@@ -51,6 +53,7 @@ class Plan:
         depth: The number of hits to fetch from each side before fusion. None means the default of `Collection.search`.
         mmr_threshold: For MMR (maximal marginal relevance), a number from 0 (only novelty counts) to 1 (only relevance
             counts). None means a search without MMR.
+        fusion: How the hits of the sides are fused. None means reciprocal rank fusion.
         keywords: Further keywords of `Collection.search`.
     """
 
@@ -62,6 +65,7 @@ class Plan:
     fetch_k: int
     depth: int | None = None
     mmr_threshold: float | None = None
+    fusion: Fusion | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -104,6 +108,7 @@ def plan_of(
     keywords: dict[str, Any],
     *,
     sides: Sequence[Side],
+    hybrid: Fusion,
     primary_field: str,
     doc_id_field: str,
     metric: str,
@@ -115,6 +120,7 @@ def plan_of(
         query: The query.
         keywords: The keywords that were given with the query. Only those in `KEYWORDS` are allowed.
         sides: The sides that the collection has.
+        hybrid: The fusion of modes `hybrid` and `mmr`.
         primary_field: The column that holds the node's id.
         doc_id_field: The column that holds the source document's id.
         metric: The dense side's metric.
@@ -129,7 +135,11 @@ def plan_of(
             f"a query must be given known keywords, got {unknown[0]!r}. Use one of these: {', '.join(KEYWORDS)}."
         )
     mode = VectorStoreQueryMode(query.mode)
-    searched = _sides_of(mode, sides)
+    if (fusion := Fusion.of(keywords.get("fusion"))) is not None:
+        if mode not in (Mode.HYBRID, Mode.MMR):
+            raise ValueError(f"fusion must be given in mode 'hybrid' or 'mmr', got it in mode {mode.value!r}.")
+        hybrid = fusion
+    searched = _sides_of(mode, sides, hybrid)
     _check_fields(query, mode)
     text, embedding = _question(query, mode, searched)
     fused = mode in _FUSED
@@ -150,6 +160,7 @@ def plan_of(
         fetch_k=k if fetch_k is None else fetch_k,
         depth=query.sparse_top_k,
         mmr_threshold=threshold,
+        fusion=hybrid if set(hybrid.sides) == set(searched) else None,
         keywords={
             "group_by": keywords.get("group_by"),
             "partition_names": keywords.get("milvus_partition_names"),
@@ -159,14 +170,15 @@ def plan_of(
     )
 
 
-def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side]) -> tuple[Side, ...]:
+def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side], hybrid: Fusion) -> tuple[Side, ...]:
+    fused = cast("tuple[Side, ...]", hybrid.sides)
     wanted: dict[VectorStoreQueryMode, tuple[Side, ...]] = {
         Mode.DEFAULT: ("dense",) if "dense" in sides else ("sparse",) if "sparse" in sides else ("bm25",),
         Mode.SPARSE: ("sparse",),
         Mode.TEXT_SEARCH: ("bm25",) if "bm25" in sides else ("sparse",),
-        Mode.HYBRID: tuple(sides) if len(sides) > 1 else ("dense", "sparse"),
+        Mode.HYBRID: fused if len(sides) > 1 else ("dense", "sparse"),
         Mode.SEMANTIC_HYBRID: ("dense", "sparse"),
-        Mode.MMR: tuple(sides) if "dense" in sides else ("dense",),
+        Mode.MMR: fused if "dense" in sides else ("dense",),
     }
     if mode not in wanted:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryResult
 
+from splade_integrations.fusion import Fusion
 from splade_integrations.llama_index.base import CollectionStore
 from splade_integrations.llama_index.options import ranker_of
 from splade_integrations.llama_index.queries import Plan, plan_of
@@ -29,6 +30,7 @@ class Searching(CollectionStore, ABC):
                 `milvus_partition_names`;
                 `group_by`, a metadata key, or "doc_id" for the best node of each document;
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
+                `fusion`, the sides of mode `hybrid` and how they are fused, instead of the store's;
                 `mmr_threshold`, from 0 (only novelty counts) to 1 (only relevance counts), 0.5 by default;
                 `mmr_prefetch_k`, the number of candidates for MMR, or `mmr_prefetch_factor`, the number of candidates
                 for each result, 4 by default;
@@ -57,10 +59,13 @@ class Searching(CollectionStore, ABC):
 
     def _plan(self, query: VectorStoreQuery, keywords: dict[str, Any]) -> tuple[Plan, Any]:
         schema, fields = self._collection.schema, self._collection.fields
+        named = ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, tuple(schema.sides))
+        every = Fusion(sides=tuple(schema.sides))
         plan = plan_of(
             query,
             keywords,
             sides=tuple(schema.sides),
+            hybrid=self.fusion if named is None else every,
             primary_field=schema.primary_field if fields is None else fields.primary,
             doc_id_field=self.doc_id_field,
             metric=self.similarity_metric,
@@ -70,4 +75,5 @@ class Searching(CollectionStore, ABC):
             self._check_doc_id_field()
         if len(plan.sides) == 1:
             return plan, None
-        return plan, ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)
+        ranker = ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)
+        return plan, plan.fusion if named is None or keywords.get("fusion") is not None else ranker

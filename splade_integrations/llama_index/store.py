@@ -10,6 +10,7 @@ from typing import Any
 
 from pymilvus import AsyncMilvusClient, MilvusClient
 
+from splade_integrations.fusion import Fusion
 from splade_integrations.llama_index.existing import OPTION_NAMES, matching
 from splade_integrations.llama_index.nodes import CONTENT_COLUMN
 from splade_integrations.llama_index.options import (
@@ -23,6 +24,7 @@ from splade_integrations.llama_index.options import (
 from splade_integrations.llama_index.searching import Searching
 from splade_integrations.llama_index.sparse_function import BaseSparseEmbeddingFunction
 from splade_integrations.llama_index.writing import Writing
+from splade_integrations.milvus.bm25 import analyzer_of
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
 from splade_integrations.milvus.defaults import ROWS_PER_WRITE
@@ -72,8 +74,10 @@ class HybridMilvusVectorStore(Writing, Searching):
             collection already exists.
         dim: The dimension of the dense vectors. Without it, a missing collection is not created until the first `add`.
         enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. It needs at least one side.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well. A server's
-            BM25 stems words. milvus-lite's BM25 does not, and it does not compute one IDF for the whole collection.
+        bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
+            are stemmed. For another language give its name, such as "german", for another analyzer its parameters.
+        fusion: The sides of mode `hybrid` and how their hits are fused, as a `Fusion` or its dict. None means the
+            fusion that the collection holds, or else reciprocal rank fusion of all sides.
         similarity_metric: "COSINE", "IP" or "L2". With "L2", a score is a distance, and the smallest comes first. None
             means the metric of an existing collection, and COSINE for a new collection.
         text_key, embedding_field, sparse_embedding_field, bm25_field, doc_id_field, primary_field, metadata_field: The
@@ -137,7 +141,8 @@ class HybridMilvusVectorStore(Writing, Searching):
         dim: int | None = None,
         enable_dense: bool = True,
         enable_sparse: bool = True,
-        bm25: bool = False,
+        bm25: bool | str | Mapping[str, Any] = False,
+        fusion: Fusion | Mapping[str, Any] | None = None,
         similarity_metric: str | None = None,
         text_key: str = "text",
         embedding_field: str = "embedding",
@@ -171,7 +176,7 @@ class HybridMilvusVectorStore(Writing, Searching):
         **connection: Any,
     ) -> None:
         check_connection(connection, _OPTIONS)
-        _check_sides(enable_dense, enable_sparse, bm25, sparse_embedding_function)
+        _check_sides(enable_dense, enable_sparse, bm25 is not False, sparse_embedding_function)
         if not upsert_mode:
             raise ValueError(
                 "upsert_mode must be True, got False. Leave it out: adding always replaces nodes with the same ids."
@@ -198,7 +203,8 @@ class HybridMilvusVectorStore(Writing, Searching):
             text_field=text_key,
             dense_field=embedding_field if enable_dense else None,
             sparse_field=sparse_embedding_field if enable_sparse else None,
-            bm25_field=bm25_field if bm25 else None,
+            bm25_field=None if bm25 is False else bm25_field,
+            bm25_analyzer=analyzer_of(bm25),
             metadata_field=metadata_field,
             metadata_fields=typed_columns(metadata_fields, scalar_field_names, scalar_field_types),
             dynamic=True,
@@ -212,7 +218,8 @@ class HybridMilvusVectorStore(Writing, Searching):
             search_params={"dense": search_params_of("search_config", search_config, metric)},
             option_names=OPTION_NAMES,
         )
-        ranker_of(hybrid_ranker, params, tuple(schema.sides))
+        if ranker_of(hybrid_ranker, params, tuple(schema.sides)) is not None and fusion is not None:
+            raise TypeError("fusion must be given without hybrid_ranker, got both. Drop one of them.")
         place = Connection(fspath(uri), {"token": token, **connection}, client=client, aclient=aclient)
         if not overwrite:
             schema = matching(schema, place, collection_name, dim)
@@ -232,6 +239,7 @@ class HybridMilvusVectorStore(Writing, Searching):
             timeout=timeout,
             create_options={name: value for name, value in creation.items() if value is not None},
             replica_number=replica_number,
+            fusion=Fusion.of(fusion),
         )
         if self._collection.fields is None and (dim is not None or not enable_dense):
             self._collection.create(dim)

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from splade_integrations.milvus.calls import as_filter
 from splade_integrations.milvus.defaults import ROWS_PER_WRITE
 from splade_integrations.milvus.filters import And, Engine, Filter, ids_expr
 from splade_integrations.milvus.ingest import ingest
 from splade_integrations.milvus.reading import AnyFilter, Reading
 from splade_integrations.milvus.rows import Row, check_rows, entity_of, key_of
 from splade_integrations.milvus.schema import Fields
-from splade_integrations.milvus.searching import as_filter
 
 __all__ = ["Collection"]
 
@@ -45,6 +45,7 @@ class Collection(Reading):
         create_options: Further arguments of `MilvusClient.create_collection`: `properties`, `consistency_level`, …
         description: The description of a new collection.
         replica_number: The number of copies of the collection that a server loads.
+        fusion: How a hybrid search fuses the sides. None means the fusion that the collection holds, if there is one.
     Raises:
         ValueError: The existing collection lacks a field of the schema or was made with another encoder, or `drop_old`
             is given with an alias.

@@ -11,7 +11,6 @@ __all__ = [
     "MOST_CANDIDATES",
     "READ_TIMEOUT",
     "ROWS_PER_WRITE",
-    "RRF_K",
     "WRITE_TIMEOUT",
     "candidates",
     "check_varchar",
@@ -22,9 +21,6 @@ __all__ = [
     "query_terms",
 ]
 
-# In reciprocal rank fusion, each ranking adds 1 / (RRF_K + rank) to a document's score.
-# Source: Cormack et al., SIGIR 2009.
-RRF_K = 60
 MOST_CANDIDATES = 16_384  # the largest number of hits that a Milvus server returns for one search
 MAX_TEXT_BYTES = 65_535  # the largest size of a Milvus VARCHAR, and so of a text, in bytes of UTF-8
 # The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even

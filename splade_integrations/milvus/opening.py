@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
+from splade_integrations.fusion import Fusion
+from splade_integrations.milvus.calls import Call
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.defaults import READ_TIMEOUT, WRITE_TIMEOUT
 from splade_integrations.milvus.filters import Engine, Layout
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
+from splade_integrations.milvus.fusion_property import recorded_fusion, write_fusion
 from splade_integrations.milvus.retries import perform
 from splade_integrations.milvus.schema import Fields, Schema
-from splade_integrations.milvus.searching import Call
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module=__name__):
@@ -36,6 +38,7 @@ class Opening:
         create_options: Mapping[str, Any] | None = None,
         description: str = "",
         replica_number: int = 1,
+        fusion: Fusion | None = None,
     ) -> None:
         self.name, self.schema, self.connection = name, schema, connection
         schema.typed()  # raises if two fields have the same name
@@ -43,6 +46,9 @@ class Opening:
         self._timeout, self._partition_names = timeout, partition_names
         self._create_options, self._description = dict(create_options or {}), description
         self._replica_number = replica_number
+        self._own_fusion = fusion
+        self._recorded_fusion: Fusion | None = None
+        self._check_fusion(fusion)
         self._fields: Fields | None = None
         self._partitions: set[str] = set()
         if drop_old:
@@ -82,6 +88,44 @@ class Opening:
         """The fields in the form that filters need, or None if there is no collection yet."""
         fields = self.fields
         return None if fields is None else layout_of(fields)
+
+    @property
+    def fusion(self) -> Fusion:
+        """The fusion of a hybrid search: the caller's, or else the collection's, or else equal weights for all sides.
+
+        Raises:
+            ValueError: The collection's fusion is of a side that was not opened.
+        """
+        if (fusion := self._own_fusion or self._recorded_fusion) is not None:
+            self._check_fusion(fusion)
+            return fusion
+        return Fusion(sides=tuple(self.schema.sides))
+
+    def record_fusion(self, fusion: Fusion | None) -> None:
+        """Store a fusion in the collection, for everyone who opens it. None removes the stored one.
+
+        Raises:
+            ValueError: The fusion is of a side that was not opened, there is no collection, or it is on milvus-lite 2.
+        """
+        self._check_fusion(fusion)
+        if self.engine is Engine.LITE2:
+            raise ValueError(
+                "a fusion must be stored on milvus-lite 3 or a server, got milvus-lite 2, which cannot change a "
+                "collection's properties. Give the fusion to each store that you open."
+            )
+        if self.fields is None:
+            raise ValueError(f"a fusion must be stored in a collection that exists, got {self.name!r}. Add documents.")
+        with self.connection.lock:
+            write_fusion(self.client, self.name, fusion, timeout=self._write_timeout())
+        self._recorded_fusion = fusion
+
+    def _check_fusion(self, fusion: Fusion | None) -> None:
+        if fusion is not None and (missing := [side for side in fusion.sides if side not in self.schema.sides]):
+            raise ValueError(
+                f"a fusion of collection {self.name!r} must be of sides that were opened "
+                f"({', '.join(self.schema.sides)}), got one of {', '.join(fusion.sides)}. Open the collection with its "
+                f"{missing[0]} side as well, or give another fusion."
+            )
 
     def dense_metric(self) -> str:
         """Return the metric of the dense index, or the schema's metric if there is no collection yet."""
@@ -139,6 +183,7 @@ class Opening:
         where = self.connection.uri or str(id(self.client))
         check_encoder(description, where, self._fingerprint, allow_other_encoder=self._allow_other_encoder)
         fields = Fields.of(description, self.schema)
+        self._recorded_fusion = recorded_fusion(description)
         self.load()  # milvus-lite does not load the collections of a file that it opens
         self._fields = fields
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from splade_integrations.milvus.calls import Conversation, Search, as_filter
 from splade_integrations.milvus.filters import Engine, Filter
 from splade_integrations.milvus.opening import Opening, layout_of
 from splade_integrations.milvus.retries import aask, ask
 from splade_integrations.milvus.rows import Hit
-from splade_integrations.milvus.searching import Conversation, Reader, Search, as_filter
+from splade_integrations.milvus.searching import Reader
 
 __all__ = ["AnyFilter", "Reading"]
 

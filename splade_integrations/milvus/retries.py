@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.searching import Call, Conversation
+from splade_integrations.milvus.calls import Call, Conversation
 
 with require_extra("milvus", module=__name__):
     import grpc

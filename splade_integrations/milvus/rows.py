@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.defaults import check_varchar
+from splade_integrations.milvus.bm25 import ENGLISH, split_words
+from splade_integrations.milvus.defaults import check_varchar, cut_text
 from splade_integrations.milvus.schema import Fields
 from splade_integrations.milvus.values import INT64, check_metadata, sparse_row
 
@@ -125,6 +126,8 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
     """
     metadata = check_metadata(row.metadata, f"metadatas[{position}]")
     entity: dict[str, Any] = {fields.text: row.text}
+    if fields.bm25_words is not None:
+        entity[fields.bm25_words] = cut_text(" ".join(split_words(row.text, fields.bm25_language or ENGLISH)))
     if fields.other_vectors:
         raise ValueError(
             f"each row of collection {fields.collection_name!r} must get a vector for each vector field, got none for "

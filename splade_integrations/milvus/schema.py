@@ -7,18 +7,20 @@ field, or in one field for each key. Their collections can be opened as well. Th
 searches.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.bm25 import ENGLISH, analyzer_params, language_of, stores_words
 from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
 from splade_integrations.milvus.filters import Engine
 
 with require_extra("milvus", module=__name__):
     from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusClient
 
-__all__ = ["SIDES", "Column", "Fields", "Schema", "Side", "bm25_analyzer"]
+__all__ = ["SIDES", "Column", "Fields", "Schema", "Side"]
 
 # A side is a kind of vector in a collection. A search uses one or more sides.
 Side = Literal["dense", "sparse", "bm25"]
@@ -83,7 +85,9 @@ class Schema:
     Args:
         primary_field, text_field: The names of the fields that hold ids and texts.
         dense_field, sparse_field, bm25_field: The names of the vector fields, one for each side. None means that the
-            collection does not have the side. Milvus computes the BM25 vectors from the text field.
+            collection does not have the side. Milvus computes the BM25 vectors from the text.
+        bm25_analyzer: A language, whose stop words BM25 drops and whose words it stems, or the parameters of a Milvus
+            analyzer. None means English for a new collection, and any analyzer for an existing one.
         metadata_field: The JSON field that holds the metadata. If it is None, a metadata key is kept in its column, or
             in a dynamic key if it has no column and `dynamic` is true.
         metadata_fields: {metadata key: its type} for the keys that also get a column. `Column.of` lists the types.
@@ -104,6 +108,7 @@ class Schema:
     dense_field: str | None = "dense"
     sparse_field: str | None = "sparse"
     bm25_field: str | None = None
+    bm25_analyzer: str | Mapping[str, Any] | None = None
     metadata_field: str | None = "metadata"
     metadata_fields: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -159,15 +164,23 @@ class Schema:
             schema.add_field(self.primary_field, DataType.INT64, is_primary=True, auto_id=self.auto_id)
         else:
             schema.add_field(self.primary_field, DataType.VARCHAR, is_primary=True, max_length=self.primary_max_length)
-        bm25 = {"enable_analyzer": True, "analyzer_params": bm25_analyzer(engine)} if self.bm25_field else {}
-        schema.add_field(self.text_field, DataType.VARCHAR, max_length=MAX_TEXT_BYTES, **bm25)
+        bm25: dict[str, Any] = {}
+        words_field = self.text_field
+        if self.bm25_field is not None:
+            analyzer = self.bm25_analyzer or ENGLISH
+            bm25 = {"enable_analyzer": True, "analyzer_params": analyzer_params(analyzer, engine)}
+            if stores_words(analyzer, engine):
+                words_field = _words_field(self.bm25_field)
+                schema.add_field(words_field, DataType.VARCHAR, max_length=MAX_TEXT_BYTES, **bm25)
+        options = bm25 if words_field == self.text_field else {}
+        schema.add_field(self.text_field, DataType.VARCHAR, max_length=MAX_TEXT_BYTES, **options)
         if self.dense_field is not None:
             schema.add_field(self.dense_field, DataType.FLOAT_VECTOR, dim=dense_dim)
         if self.sparse_field is not None:
             schema.add_field(self.sparse_field, DataType.SPARSE_FLOAT_VECTOR)
         if self.bm25_field is not None:
             schema.add_field(self.bm25_field, DataType.SPARSE_FLOAT_VECTOR)
-            schema.add_function(Function(self.bm25_field, FunctionType.BM25, [self.text_field], [self.bm25_field]))
+            schema.add_function(Function(self.bm25_field, FunctionType.BM25, [words_field], [self.bm25_field]))
         if self.metadata_field is not None:
             schema.add_field(self.metadata_field, DataType.JSON)
         for name, column in {**self.columns, **self.typed()}.items():
@@ -217,6 +230,8 @@ class Fields:
         primary_is_number: Whether ids are integers.
         auto_id: Whether Milvus numbers the rows.
         sides: {side: its vector field} for the sides in use.
+        bm25_words: The field that holds the words of each text for BM25, if there is one. See `milvus.bm25`.
+        bm25_language: The language whose words BM25 stems, or None if it stems none or there is no BM25 side.
         metadata: The JSON field that holds the metadata, or None if there is none.
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
         typed: {metadata key: (kind, whether it may be null)} for each metadata key that has a field.
@@ -234,6 +249,8 @@ class Fields:
     auto_id: bool
     text: str
     sides: Mapping[Side, str]
+    bm25_words: str | None
+    bm25_language: str | None
     metadata: str | None
     dynamic: bool
     typed: Mapping[str, tuple[DataType, bool]]
@@ -269,7 +286,8 @@ class Fields:
         primary = next(name for name, one in found.items() if one.get("is_primary"))
         vectors = [name for name, kind in kinds.items() if kind in _VECTOR_KINDS]
         made = {name for function in description.get("functions", ()) for name in function["output_field_names"]}
-        own = {primary, schema.text_field, metadata, *schema.columns, *vectors}
+        words_field, language = _bm25_of(description, found, schema)
+        own = {primary, schema.text_field, words_field, metadata, *schema.columns, *vectors}
         nullable = {name: bool(one.get("nullable") or one.get("default_value")) for name, one in found.items()}
         return Fields(
             collection_name=description["collection_name"],
@@ -278,6 +296,8 @@ class Fields:
             auto_id=bool(found[primary].get("auto_id")),
             text=schema.text_field,
             sides=schema.sides,
+            bm25_words=words_field,
+            bm25_language=language,
             metadata=metadata,
             dynamic=bool(description["enable_dynamic_field"]),
             typed={name: (kinds[name], nullable[name]) for name in found if name not in own},
@@ -291,14 +311,32 @@ class Fields:
         )
 
 
-def bm25_analyzer(engine: Engine) -> dict[str, Any]:
-    """Return the analyzer with which Milvus's BM25 function splits text into words.
+def _bm25_of(description: Mapping[str, Any], found: Mapping[str, Any], schema: Schema) -> tuple[str | None, str | None]:
+    """Return the field for the words of each text, and the language whose words BM25 stems. Both may be None.
 
-    A server's "english" analyzer stems words and drops stop words. milvus-lite 3.2 cannot stem. It lowercases the text,
-    and splits it at every character that is not a letter, a digit or an underscore. An analyzer may list filters, but
-    milvus-lite silently ignores all of them except lists of stop words.
+    A collection that has a field for words needs them from every writer, even from one that does not search by BM25.
+
+    Raises:
+        ValueError: The user asks for another language than the collection's.
     """
-    return {"type": "english"} if engine is Engine.SERVER else {"tokenizer": "standard"}
+    words_field = language = kept = None
+    for function in description.get("functions", ()):
+        output, read = function["output_field_names"][0], function["input_field_names"][0]
+        if output == schema.bm25_field or read == _words_field(output):
+            words_field = read if read == _words_field(output) else None
+            params = found[read]["params"].get("analyzer_params") or "{}"
+            kept = json.loads(params) if isinstance(params, str) else params
+            language = language_of(kept)
+    if schema.bm25_field is not None and schema.bm25_analyzer not in (None, language, kept):
+        raise ValueError(
+            f"bm25 must be the analyzer of collection {description['collection_name']!r}, {language or kept!r}, "
+            f"got {schema.bm25_analyzer!r}. Use bm25=True, which follows the collection, or another collection_name."
+        )
+    return words_field, language
+
+
+def _words_field(bm25_field: str) -> str:
+    return f"{bm25_field}_words"
 
 
 def _check_kinds(collection_name: str, kinds: Mapping[str, Any], schema: Schema) -> None:

@@ -7,106 +7,27 @@ A search uses one or more sides of a collection: its dense, its sparse and its B
 their hits are fused into one ranking.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from splade_integrations.dependencies import require_extra
-from splade_integrations.milvus.defaults import MOST_CANDIDATES, RRF_K, candidates, has_terms, is_blank
-from splade_integrations.milvus.filters import Engine, Filter, Layout, from_dict, ids_expr, make_plan, quote
+from splade_integrations.fusion import RRF_K, Fusion
+from splade_integrations.milvus.bm25 import ENGLISH, split_words
+from splade_integrations.milvus.calls import Call, Conversation, Search
+from splade_integrations.milvus.defaults import MOST_CANDIDATES, candidates, has_terms, is_blank
+from splade_integrations.milvus.filters import Engine, Filter, Layout, ids_expr, make_plan, quote
 from splade_integrations.milvus.rows import Hit, hit_of, key_of
 from splade_integrations.milvus.schema import Fields, Side
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AnnSearchRequest, RRFRanker
 
-__all__ = ["Call", "Conversation", "Reader", "Search", "as_filter", "check_search_options"]
-
-T = TypeVar("T")
+__all__ = ["Reader"]
 
 _IDS_AT_ONCE = 1000
 _ROWS_AT_ONCE = 1000
 _RANGES = ("radius", "range_filter")
-_OPTIONS = ("consistency_level", "guarantee_timestamp", "ignore_growing", "offset", "round_decimal")
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a client: the name of a `MilvusClient` method, and the keyword arguments."""
-
-    method: str
-    arguments: Mapping[str, Any]
-
-
-Conversation = Generator[Call, Any, T]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What to search for, and how.
-
-    Args:
-        sides: {side: its query}. The query is a vector for "dense", {token id: weight} for "sparse", and a text for
-            "bm25". A side is left out if its query is None, has no terms, or is a blank text.
-        k: The largest number of documents to return.
-        depth: The number of hits to fetch from each side before fusion. None means `candidates(k)`.
-        filter: The condition that documents must satisfy. A str is a Milvus expression.
-        params: {side: search parameters}. They override those of the `Schema`.
-        ranker: A pymilvus ranker or rerank function. None means reciprocal rank fusion with the constant 60.
-        group_by: A metadata key, or one of the caller's additional columns. Of the documents with the same value, only
-            the best is returned. Documents without a value are not grouped.
-        partition_names: The partitions to search.
-        with_dense: Whether to return dense vectors as well.
-        ids_only: Whether to return only ids and scores, without texts and metadata.
-        timeout: The time limit for each call, in seconds.
-        options: Further arguments of `MilvusClient.search`. `check_search_options` refuses unknown ones.
-    """
-
-    sides: Mapping[Side, Any]
-    k: int = 4
-    depth: int | None = None
-    filter: Filter | str | None = None
-    params: Mapping[Side, Mapping[str, Any]] = field(default_factory=dict)
-    ranker: Any = None
-    group_by: str | None = None
-    partition_names: Sequence[str] | None = None
-    with_dense: bool = False
-    ids_only: bool = False
-    timeout: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise a TypeError if an option is not one of Milvus's search options.
-
-    Args:
-        options: The options to pass on to Milvus, by name.
-        known: The names of the options that the caller's own search method takes. The message lists them as well.
-    """
-    if unknown := sorted(options.keys() - set(_OPTIONS)):
-        raise TypeError(
-            f"a search must be given known options, got {unknown[0]!r}. Use one of these: "
-            f"{', '.join(sorted({*known, *_OPTIONS}))}."
-        )
-
-
-def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
-    """Return a dict as a `Filter`, an empty dict or a blank str as None, and any other filter unchanged.
-
-    Raises:
-        TypeError: The value is not a filter.
-        ValueError: The dict does not have the form of a filter.
-    """
-    if isinstance(value, Mapping):
-        return from_dict(value) if value else None
-    if isinstance(value, str):
-        return value if value.strip() else None
-    if value is None or isinstance(value, Filter):
-        return value
-    raise TypeError(
-        f"a filter must be a dict, a str with a Milvus expression, or None, got {type(value).__name__}. Give a dict "
-        "such as {'tenant': 'a', 'year': {'$gte': 2000}}."
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +55,15 @@ class Reader:
     def search(self, asked: Search) -> Conversation[list[Hit]]:
         """Return the best documents, best first."""
         self._check(asked)
-        answering = {side: query for side, query in asked.sides.items() if _can_answer(side, query)}
+        queries = {side: self._query_of(side, query) for side, query in asked.sides.items()}
+        answering = {side: query for side, query in queries.items() if query is not None}
         if not answering:
             return []
         expr = yield from self.expression(asked.filter, asked.partition_names, asked.timeout)
         if asked.group_by is not None:
             return (yield from self._grouped(asked, asked.group_by, answering, expr))
-        depth = asked.depth or candidates(asked.k + asked.options.get("offset", 0))
+        own = asked.ranker.depth if isinstance(asked.ranker, Fusion) else None
+        depth = asked.depth or own or candidates(asked.k + asked.options.get("offset", 0))
         return (yield from self._found(asked, answering, expr, asked.k, depth))
 
     def get(
@@ -252,6 +175,11 @@ class Reader:
                 f"a search must use the sides of collection {self.name!r} ({', '.join(self.fields.sides)}), got "
                 f"{missing[0]!r}. Use one of them."
             )
+        if isinstance(asked.ranker, Fusion) and set(asked.ranker.sides) != set(asked.sides):
+            raise ValueError(
+                f"a fusion must be of the sides that are searched ({', '.join(asked.sides)}), got the sides "
+                f"{', '.join(asked.ranker.sides)}. Search those sides, or leave the fusion out."
+            )
         if len(asked.sides) > 1 and self.engine is Engine.LITE3:
             for side in asked.sides:
                 params = self._params(side, asked)
@@ -269,37 +197,77 @@ class Reader:
     def _found(
         self, asked: Search, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
     ) -> Conversation[list[Hit]]:
+        fusion = asked.ranker if isinstance(asked.ranker, Fusion) else None
+        if len(asked.sides) > 1 and fusion is not None and not fusion.plain:
+            return (yield from self._fused_here(asked, fusion, answering, expr, limit, depth))
         # For an empty list of output fields, milvus-lite's hybrid search would return every field, even the vectors.
         fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
-        common = {
-            "collection_name": self.name,
-            "limit": limit,
-            "output_fields": fields,
-            "timeout": asked.timeout,
-            **({"partition_names": list(asked.partition_names)} if asked.partition_names else {}),
-            **asked.options,
-        }
         if len(asked.sides) == 1:
             [(side, query)] = answering.items()
-            answer = yield Call(
-                "search",
-                {
-                    "data": [query],
-                    "anns_field": self.fields.sides[side],
-                    "search_params": self._params(side, asked),
-                    "filter": expr,
-                    **common,
-                },
-            )
+            answer = yield self._one_side(asked, side, query, expr, limit=limit, output_fields=fields)
             return self._ranked(answer[0], -1 if side == "bm25" and self.engine is Engine.LITE3 else 1)
         requests = [
             AnnSearchRequest([query], self.fields.sides[side], self._params(side, asked), depth, expr)
             for side, query in answering.items()
         ]
-        # The caller's ranker may have one weight for each side. So it is used only if every side has a query.
-        ranker = asked.ranker if len(answering) == len(asked.sides) else None
-        answer = yield Call("hybrid_search", {"reqs": requests, "ranker": ranker or RRFRanker(RRF_K), **common})
+        # A pymilvus ranker may have one weight for each side. So it is used only if every side has a query.
+        ranker = asked.ranker if fusion is None and len(answering) == len(asked.sides) else None
+        ranker = ranker or RRFRanker(RRF_K if fusion is None else fusion.k)
+        how = {"reqs": requests, "ranker": ranker, "limit": limit, "output_fields": fields}
+        answer = yield Call("hybrid_search", {**self._common(asked), **how})
         return self._ranked(answer[0], 1)
+
+    def _fused_here(
+        self, asked: Search, fusion: Fusion, answering: Mapping[Side, Any], expr: str, limit: int, depth: int
+    ) -> Conversation[list[Hit]]:
+        """Fuse the hits of each side in Python, and read the documents that win.
+
+        Milvus has no reciprocal rank fusion with weights, and does not scale each side's scores for a query.
+        """
+        places = {name: asked.options[name] for name in ("offset", "round_decimal") if name in asked.options}
+        options = {name: value for name, value in asked.options.items() if name not in places}
+        plain = replace(asked, options=options)
+        rankings: list[tuple[list[Any], list[float]]] = []
+        for side in cast("tuple[Side, ...]", fusion.sides):
+            if side not in answering:
+                rankings.append(([], []))
+                continue
+            fields = [self.fields.primary]
+            [hits] = yield self._one_side(plain, side, answering[side], expr, limit=depth, output_fields=fields)
+            rankings.append(([self._key(hit) for hit in hits], [float(hit["distance"]) for hit in hits]))
+        keys, scores = fusion.fuse(rankings)
+        start = places.get("offset", 0)
+        decimals = places.get("round_decimal", -1)
+        score_of = {
+            str(key): score if decimals < 0 else round(score, decimals)
+            for key, score in zip(keys[start : start + limit], scores[start : start + limit], strict=True)
+        }
+        if asked.ids_only:
+            return [Hit(id=key, score=score, text="", metadata={}, columns={}) for key, score in score_of.items()]
+        found = yield from self.get(
+            [*score_of], with_dense=asked.with_dense, partition_names=asked.partition_names, timeout=asked.timeout
+        )
+        return [replace(hit, score=score_of[hit.id]) for hit in found]
+
+    def _one_side(self, asked: Search, side: Side, query: Any, expr: str, **how: Any) -> Call:
+        field = {"anns_field": self.fields.sides[side], "search_params": self._params(side, asked), "filter": expr}
+        return Call("search", {**self._common(asked), "data": [query], **field, **how})
+
+    def _common(self, asked: Search) -> dict[str, Any]:
+        """Return the arguments of a search with one side or with several."""
+        partitions = {"partition_names": list(asked.partition_names)} if asked.partition_names else {}
+        return {"collection_name": self.name, "timeout": asked.timeout, **partitions, **asked.options}
+
+    def _query_of(self, side: Side, query: Any) -> Any:
+        """Return a side's query in the form that Milvus takes, or None if this query cannot find documents."""
+        if query is None or (side == "sparse" and not has_terms(query)) or (side == "bm25" and is_blank(query)):
+            return None
+        if side == "bm25" and self.fields.bm25_words is not None:
+            return " ".join(split_words(query, self.fields.bm25_language or ENGLISH)) or None
+        return query
+
+    def _key(self, hit: Any) -> Any:
+        return hit["id"] if "id" in hit else hit[self.fields.primary]
 
     def _grouped(self, asked: Search, key: str, answering: Mapping[Side, Any], expr: str) -> Conversation[list[Hit]]:
         """Search, and keep only the best hit of each group. The hits are grouped in Python.
@@ -308,7 +276,7 @@ class Reader:
         """
         offset = asked.options.get("offset", 0)
         options = {name: value for name, value in asked.options.items() if name != "offset"}
-        plain = Search(**{**vars(asked), "options": options})
+        plain = replace(asked, options=options)
         wanted, limit = asked.k + offset, candidates(asked.k + offset)
         while True:
             hits = yield from self._found(plain, answering, expr, limit, max(limit, asked.depth or 0))
@@ -359,7 +327,7 @@ class Reader:
         """Return the hits, best first. `sign` is -1 if the scores are negated, as milvus-lite 3's BM25 scores are."""
         return [
             hit_of(
-                hit["id"] if "id" in hit else hit[self.fields.primary],
+                self._key(hit),
                 sign * float(hit["distance"]),
                 hit["entity"],
                 self.fields,
@@ -367,11 +335,3 @@ class Reader:
             )
             for hit in hits
         ]
-
-
-def _can_answer(side: Side, query: Any) -> bool:
-    if query is None:
-        return False
-    if side == "sparse":
-        return has_terms(query)
-    return not is_blank(query) if side == "bm25" else True

@@ -227,7 +227,7 @@ def off_by_a_thousandth(self, hidden, lengths):
 
 @pytest.mark.parametrize(
     ("head", "words"),
-    [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differs from the plain head by 1.0e-03")],
+    [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differ from the plain head's by 1.0e-03")],
 )
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
     """This breaks the kernel on purpose, because a working machine cannot show how the probe reacts."""
@@ -238,7 +238,7 @@ def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, ca
         assert not caplog.records  # the head does not suit float32, so nothing is probed
         assert not TritonHead.suits(torch.randn(40, 16).half())
     assert len(caplog.records) == 1
-    assert caplog.records[0].getMessage().startswith("The Triton head ")
+    assert "Triton head" in caplog.records[0].getMessage()
     assert re.search(words, caplog.records[0].getMessage())
 
 

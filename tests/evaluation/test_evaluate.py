@@ -37,8 +37,8 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
+from splade_integrations.fusion import RRF_K
 from splade_integrations.milvus import clients, schema
-from splade_integrations.milvus.defaults import RRF_K
 from splade_integrations.models.offline import dense_model_path, splade_model_path
 
 DOCUMENTS = [

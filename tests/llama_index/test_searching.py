@@ -307,7 +307,7 @@ def test_what_a_query_cannot_use_is_refused(store):
     store.add(animals())
     for keyword in ("milvus_partition_name", "filter", "milvus_scalar_filters"):
         with pytest.raises(
-            TypeError, match=f"known keywords, got '{keyword}'. Use one of these: group_by, milvus_part"
+            TypeError, match=f"known keywords, got '{keyword}'. Use one of these: fusion, group_by, milvus_part"
         ):
             store.query(ask("x"), **{keyword: "x"})
     with pytest.raises(ValueError, match="mmr_prefetch_k and mmr_prefetch_factor must not be given together, got both"):

@@ -14,7 +14,7 @@ PACKAGE = "splade_integrations"
 
 # The rooms from the bottom up. A room may import only rooms on the lines before its own line.
 ROOMS = [
-    ["errors", "sparse"],
+    ["errors", "fusion", "sparse"],
     ["dependencies"],
     ["records"],
     ["models"],

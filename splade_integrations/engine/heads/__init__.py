@@ -1,8 +1,8 @@
 """The vocabulary heads, which turn hidden states into term weights.
 
 `ALL` lists the heads, and `choose` takes the first one that suits a decoder. To add a head, write one class and add one
-entry to `ALL`. tests/test_reference.py then compares its weights with those of reference.py, in float32 on a CPU. A head
-that cannot run there needs tests of its own, as `TritonHead` has.
+entry to `ALL`. tests/test_reference.py then compares its results with those of reference.py, in float32 on a CPU. A
+head that cannot run there needs tests of its own, as `TritonHead` has.
 """
 
 from typing import ClassVar, Protocol
@@ -30,7 +30,7 @@ class Head(Protocol):
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return whether the head is correct and fast for a decoder weight, (V, H), of its type and on its device."""
+        """Return whether the head is correct and fast for the type and the device of a decoder weight, (V, H)."""
         ...
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:

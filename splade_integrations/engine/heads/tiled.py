@@ -59,7 +59,7 @@ def splade_pool(
     Returns:
         Term weights, 0 or more, natural log scale. (B, V) float32.
     Raises:
-        ValueError: The mask's shape is not (B, L), as the logits require.
+        ValueError: The mask's shape is not the (B, L) of the logits.
     Source:
         Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; log1p_relu, arXiv:2504.14839.
 
@@ -85,7 +85,7 @@ def activate(logits: Tensor, activation_function: str) -> Tensor:
 
 
 class MaxPoolHead:
-    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling. Only one tile of logits is in memory at a time.
+    """Computes `splade_pool(hidden @ weight.T + bias, mask)` with max pooling, one tile of logits at a time.
 
     The bias and the activation are applied to the (B, V) maxima instead of to all logits. Both are monotone, so the
     result is the same.

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 # holds several texts, and in others, a text needs several tiles.
 PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
-# The largest difference that the check accepts, as a share of the largest term weight. If products of 16-bit numbers are
-# summed in float32, results differ by about 1e-5. If they are summed in 16 bits, results differ by 1e-3 or more.
+# The largest difference that the check accepts, as a share of the largest term weight. If products of 16-bit numbers
+# are summed in float32, results differ by about 1e-5. If they are summed in 16 bits, results differ by 1e-3 or more.
 _TOLERANCE = 1e-4
 
 
@@ -49,8 +49,8 @@ class TritonHead:
         """Return whether the kernel is faster than the plain head and correct for this decoder weight.
 
         The kernel is faster only in 16 bits. Tensor cores do not compute in float32, and without them cuBLAS, which the
-        plain head uses, is twice as fast as Triton. On a GPU, this method checks the kernel by running it once per tiling. The
-        first time on a machine, this also compiles the kernel, which takes some seconds.
+        plain head uses, is twice as fast as Triton. On a GPU, this method checks the kernel by running it once per
+        tiling. The first time on a machine, this also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 
@@ -79,8 +79,8 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
         return False
     if not difference <= _TOLERANCE:
         logger.warning(
-            "On this device, the Triton head's results differ from the plain head's by %.1e of the largest term weight. "
-            "At most %.0e is accepted, so the slower plain head is used.",
+            "On this device, the Triton head's results differ from the plain head's by %.1e of the largest term "
+            "weight. At most %.0e is accepted, so the slower plain head is used.",
             difference,
             _TOLERANCE,
         )

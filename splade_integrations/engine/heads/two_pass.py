@@ -3,8 +3,8 @@
 A text's maximum for a term is the term's largest logit over the text's tokens. Of about 30 000 maxima, one per term,
 only a few hundred are positive, and only these become term weights. The first pass computes all logits in int8, and
 from them an upper bound of every maximum. The second pass computes in float32, but only the terms whose bound is
-positive. `MaxPoolHead` is the readable
-reference of this head, and a test checks that both are equal on adversarial weights.
+positive. `MaxPoolHead` is the readable reference of this head, and a test checks that both are equal on adversarial
+weights.
 """
 
 from typing import ClassVar, NamedTuple
@@ -30,9 +30,9 @@ _FLOAT32 = 2.0**-24
 # `TwoPassHead` counts about ten.
 _ROUNDINGS = 64
 # An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
-# 2^-63 are lost if the process flushes subnormal numbers to 0. Multiplied by elements
-# of up to 2^20, such numbers add less than H 2^-41 to a sum of H products, which is at most the allowance for H <= 2^17.
-# The allowance is far below any term weight that matters.
+# 2^-63 are lost if the process flushes subnormal numbers to 0. Multiplied by elements of up to 2^20, such numbers add
+# less than H 2^-41 to a sum of H products. For H <= 2^17, this is at most the allowance. The allowance is far below any
+# term weight that matters.
 _UNDERFLOW = 2.0**-24
 # The largest share of terms that may be candidates, which are the terms whose bound is positive. With more candidates,
 # the second pass would take longer than the first pass saves, so the plain head computes the batch.
@@ -99,14 +99,13 @@ class TwoPassHead:
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
-        qmax = int8_weight_qmax() or QMAX_8BIT  # `torch._int_mm` is exact with 8 bits everywhere, but slow here
+        qmax = int8_weight_qmax() or QMAX_8BIT  # if None, `torch._int_mm` multiplies, exactly but slowly
         unsigned = qmax < QMAX_8BIT
         self._integers = torch.empty(  # (V, H)
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # The factors of M|r| and M|e| in the bound, (V, 2), and the sum of its summands that are the same for all texts,
-        # (V, 1).
+        # The bound's factors of M|r| and M|e|, (V, 2), and the sum of its summands that all texts share, (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, _UNDERFLOW)
         if bias is not None:
@@ -183,8 +182,8 @@ def _quantized(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> _Quan
     """Quantise vectors (…, H) so that `largest`, (…, 1), becomes `qmax`."""
     integers, scale = quantize(vectors, largest, qmax)
     residuals = torch.addcmul(vectors, integers.float(), scale, value=-1)
-    # `_norms` allows for its own roundings. The roundings of a residual change its norm by at most 2^-22 of the vector's
-    # norm, which is added.
+    # `_norms` allows for its own roundings. The roundings of a residual change the residual's norm by at most 2^-22 of
+    # the vector's norm, so this is added.
     return _Quantized(integers, scale, _norms(residuals) + _norms(vectors) * 2.0**-22)
 
 

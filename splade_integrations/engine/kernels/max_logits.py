@@ -10,7 +10,7 @@ The logits are never written to memory. This is how the work is divided, and why
 - Texts differ in length, and a tile with one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts,
   with SPAN tokens of each. `tokens_per_tile` picks the power of two for SPAN that needs the fewest tiles. A text that
   is longer than SPAN is divided into spans of SPAN tokens, and each span gets its own maximum. SPAN is then at least
-  32. Afterwards the largest of a text's maxima is taken. To save memory, this is done for a part of the batch at a time.
+  32. Afterwards the largest of a text's maxima is taken. To save memory, the batch is then computed part by part.
 - Loads need no mask at the end of a text or of the vocabulary. Positions beyond the end of a text read its last token,
   which does not change its maximum. Positions beyond the end of the vocabulary read its last term, and their results
   are not stored. Loads use a mask only if the hidden size is not a multiple of BLOCK_K.

@@ -1,0 +1,147 @@
+"""Splits text into words for BM25. This module needs no pymilvus.
+
+Milvus's BM25 function splits text itself, by an analyzer that a server runs well: it drops stop words and stems the
+rest. milvus-lite 3 ignores stemmers without a warning. So on milvus-lite 3 a collection has one more field, which holds
+the words of each text as this module finds them, and a question is split in the same way.
+"""
+
+import re
+import threading
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.filters import Engine
+
+__all__ = ["ENGLISH", "analyzer_of", "analyzer_params", "language_of", "split_words", "stores_words"]
+
+ENGLISH = "english"
+
+_WORD = re.compile(r"\b\w\w+\b")
+_local = threading.local()  # a stemmer must not be used by two threads at once
+
+
+def split_words(text: str, language: str = ENGLISH) -> list[str]:
+    """Return the words of a text: lower case, without stop words, stemmed by Snowball.
+
+    Args:
+        text: The text.
+        language: The language, such as "english". Languages for which bm25s has no stop words keep all their words.
+    Raises:
+        OptionalDependencyError: bm25s or PyStemmer is not installed.
+        ValueError: The language is unknown.
+    Source:
+        bm25s, whose default pattern and stop words these are, and https://snowballstem.org.
+
+    Example:
+        >>> split_words("The cats are running!"), split_words("Die Katzen laufen", "german")
+        (['cat', 'run'], ['katz', 'lauf'])
+    """
+    stemmers = _local.__dict__
+    if language not in stemmers:
+        stemmers[language] = _stemmer(language)
+    stop_words = _stop_words(language)
+    stems: list[str] = stemmers[language].stemWords(
+        [word for word in _WORD.findall(text.lower()) if word not in stop_words]
+    )
+    return stems
+
+
+def analyzer_of(bm25: bool | str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
+    """Return the analyzer that a store's option `bm25` asks for. None leaves the choice to the collection.
+
+    Raises:
+        TypeError, ValueError: The option is not a bool, a known language or a dict.
+    """
+    if isinstance(bm25, bool):
+        return None
+    if isinstance(bm25, str):
+        _check_language(bm25)
+    elif not isinstance(bm25, Mapping) or not bm25:
+        raise TypeError(
+            f"bm25 must be a bool, a language or a dict with Milvus's analyzer parameters, got {bm25!r}. Use True for "
+            "English."
+        )
+    return bm25
+
+
+def _check_language(language: str) -> None:
+    """Raise a ValueError if there is no stemmer for a language."""
+    known = _stemmers().algorithms()
+    if language not in known:
+        raise ValueError(
+            f"bm25 must be True, one of the languages {', '.join(known)}, or a dict with Milvus's analyzer parameters, "
+            f"got {language!r}. Use True for English."
+        )
+
+
+def stores_words(analyzer: str | Mapping[str, Any], engine: Engine) -> bool:
+    """Return whether a new collection needs a field for the words of each text."""
+    return isinstance(analyzer, str) and engine is Engine.LITE3
+
+
+def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[str, Any]:
+    """Return the parameters of Milvus's analyzer for a new collection.
+
+    Args:
+        analyzer: A language, or the parameters themselves.
+        engine: The engine that will hold the collection.
+    Raises:
+        ValueError: The language is unknown, or milvus-lite 3 would ignore a part of the parameters.
+
+    Example:
+        >>> analyzer_params("english", Engine.SERVER)
+        {'type': 'english'}
+        >>> analyzer_params("german", Engine.SERVER)["filter"][2]
+        {'type': 'stemmer', 'language': 'german'}
+    """
+    if isinstance(analyzer, Mapping):
+        if engine is Engine.LITE3 and (analyzer.keys() - {"tokenizer"} or analyzer.get("tokenizer") != "standard"):
+            raise ValueError(
+                f"bm25 must be True or a language on milvus-lite 3, which ignores most of an analyzer, got "
+                f"{dict(analyzer)!r}. Use bm25=True, or a Milvus server."
+            )
+        return dict(analyzer)
+    if engine is Engine.SERVER and analyzer == ENGLISH:
+        return {"type": "english"}
+    stemmer = {"type": "stemmer", "language": analyzer}
+    if engine is Engine.LITE3:  # it ignores the stemmer, but keeps the parameters, which `language_of` reads
+        return {"tokenizer": "standard", "filter": [stemmer]}
+    stop_words = {"type": "stop", "stop_words": [f"_{analyzer}_"]}
+    return {"tokenizer": "standard", "filter": ["lowercase", stop_words, stemmer]}
+
+
+def language_of(params: Mapping[str, Any]) -> str | None:
+    """Return the language whose words an analyzer stems, or None if it stems none.
+
+    Args:
+        params: The parameters of the analyzer.
+
+    Example:
+        >>> language_of({"type": "english"}), language_of({"tokenizer": "standard"})
+        ('english', None)
+    """
+    if params.get("type") == ENGLISH:
+        return ENGLISH
+    stemmers = [one for one in params.get("filter", []) if isinstance(one, Mapping) and one.get("type") == "stemmer"]
+    return str(stemmers[0]["language"]) if stemmers else None
+
+
+def _stemmer(language: str) -> Any:
+    _check_language(language)
+    return _stemmers().Stemmer(language)
+
+
+def _stemmers() -> Any:
+    with require_extra("milvus", module="BM25"):
+        import Stemmer
+    return Stemmer
+
+
+@cache
+def _stop_words(language: str) -> frozenset[str]:
+    with require_extra("milvus", module="BM25"):
+        from bm25s import stopwords
+    name = "EN" if language == ENGLISH else language.upper()
+    return frozenset(getattr(stopwords, f"STOPWORDS_{name}", ()))
