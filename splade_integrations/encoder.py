@@ -28,8 +28,8 @@ from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 
 __all__ = ["SpladeEncoder"]
 
-# The number of texts that are tokenised, sorted by length and encoded together. The number is large enough to form batches
-# of texts of similar length, and small enough to take little memory.
+# The number of texts that are tokenised, sorted by length and encoded together. The number is large enough to form
+# batches of texts of similar length, and small enough to take little memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 
 

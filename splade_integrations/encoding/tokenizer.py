@@ -55,7 +55,8 @@ def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
     """
     if isinstance(texts, str | bytes):
         raise TypeError(
-            f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. For one text, pass [text]."
+            f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. "
+            "For one text, pass [text]."
         )
     try:
         items = iter(() if isinstance(texts, Mapping | Set) else texts)
