@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pymilvus import MilvusClient
 from scipy.sparse import csr_array
 
+from splade_integrations.fusion import Fusion
 from splade_integrations.milvus.filters import FilterError
 from tests.milvus.test_filters import BATCH, DOCUMENTS, batches, keys, quick
 from tests.support.adapters import DIM, HashEmbeddings, unit_vector
@@ -41,7 +42,8 @@ class LangChainStore:
     def __init__(self, place):
         from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
 
-        self.store = hybrid_milvus(HashEmbeddings(), SpladeSparseEmbedding(encoder=OneTerm()), **place)
+        sparse = SpladeSparseEmbedding(encoder=OneTerm())
+        self.store = hybrid_milvus(HashEmbeddings(), sparse, bm25=True, **place)
 
     def add(self, numbers):
         self.store.add_texts(
@@ -49,8 +51,9 @@ class LangChainStore:
         )
 
     def ways_to_find(self, asked):
-        for mode in ("dense", "sparse", "hybrid"):
-            yield [one.id for one in self.store.similarity_search("alpha", k=len(IDS), mode=mode, filter=asked)]
+        by_scores = {"fusion": Fusion(sides=("dense", "sparse", "bm25"), method="scores")}
+        for how in (*({"mode": mode} for mode in ("dense", "sparse", "bm25", "hybrid")), by_scores):
+            yield [one.id for one in self.store.similarity_search("alpha", k=len(IDS), filter=asked, **how)]
         yield [one.id for one in self.store.iterate(asked)]
 
     def delete(self, asked):
@@ -97,7 +100,7 @@ class LlamaIndexStore:
         from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
 
         sparse = SpladeSparseEmbedding(encoder=OneTerm())
-        self.store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=sparse)
+        self.store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=sparse, bm25=True)
 
     def as_law(self, asked):
         """Return the conditions, in the form that the law takes, that a comparison or a group stands for."""
@@ -125,7 +128,7 @@ class LlamaIndexStore:
         from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
         filters = self.filters(asked)
-        for mode in ("default", "sparse", "hybrid"):
+        for mode in ("default", "sparse", "hybrid", "text_search"):
             query = VectorStoreQuery(
                 query_embedding=unit_vector("alpha"),
                 query_str="alpha",

@@ -315,6 +315,7 @@ def _bm25_of(description: Mapping[str, Any], found: Mapping[str, Any], schema: S
     """Return the field for the words of each text, and the language whose words BM25 stems. Both may be None.
 
     A collection that has a field for words needs them from every writer, even from one that does not search by BM25.
+    milvus-lite 2 does not return functions, so nothing can be found out there.
 
     Raises:
         ValueError: The user asks for another language than the collection's.
@@ -327,7 +328,7 @@ def _bm25_of(description: Mapping[str, Any], found: Mapping[str, Any], schema: S
             params = found[read]["params"].get("analyzer_params") or "{}"
             kept = json.loads(params) if isinstance(params, str) else params
             language = language_of(kept)
-    if schema.bm25_field is not None and schema.bm25_analyzer not in (None, language, kept):
+    if kept is not None and schema.bm25_field is not None and schema.bm25_analyzer not in (None, language, kept):
         raise ValueError(
             f"bm25 must be the analyzer of collection {description['collection_name']!r}, {language or kept!r}, "
             f"got {schema.bm25_analyzer!r}. Use bm25=True, which follows the collection, or another collection_name."

@@ -1,4 +1,4 @@
-"""Runs LangChain's standard tests for vector stores on stores with dense vectors, with sparse vectors and with both.
+"""Runs LangChain's standard tests for vector stores on stores with one, two and three sides.
 
 Each store is tested on a milvus-lite file and, if MILVUS_URI is set, on a server.
 """
@@ -18,7 +18,7 @@ class OverACollection(VectorStoreIntegrationTests):
     def vectorstore(self, place, encoder):
         dense = self.get_embeddings() if "dense" in self.sides else None
         sparse = SpladeSparseEmbedding(encoder=encoder) if "sparse" in self.sides else None
-        store = hybrid_milvus(dense, sparse, **place)
+        store = hybrid_milvus(dense, sparse, bm25="bm25" in self.sides, **place)
         assert not store.collection.exists()
         return store
 
@@ -33,3 +33,7 @@ class TestSparse(OverACollection):
 
 class TestHybrid(OverACollection):
     pass
+
+
+class TestThreeSides(OverACollection):
+    sides = ("dense", "sparse", "bm25")
