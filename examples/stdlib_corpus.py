@@ -26,11 +26,11 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 MIN_WORDS = 7  # a shorter docstring, such as "Return the name.", says too little to search for
 MAX_SIGNATURE = 200  # characters
-MAX_TEXT = 1200  # characters; name, signature and text then have about the 256 tokens that the demo reads
+MAX_TEXT = 1200  # characters, so that name, signature and text have about 256 tokens, as many as the demo reads
 
 LEFT_OUT = {
     *("test", "tests", "idlelib", "turtledemo"),  # programs, not libraries
-    *("site-packages", "dist-packages", "ensurepip"),  # not part of the standard library
+    *("site-packages", "dist-packages", "ensurepip"),  # no part of the library that users import
     *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # removed in Python 3.12 or 3.13
     *("tkinter", "turtle"),  # not installed everywhere, and they would be a sixth of the corpus
     "ntpath",  # os.path for Windows, with the same functions

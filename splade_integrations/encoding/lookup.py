@@ -1,6 +1,7 @@
-"""Makes rows from fixed token weights, or from the products of fixed token weights and a transformer's weights.
+"""Makes sparse rows of term weights from fixed token weights, with or without a transformer.
 
-Rows from only fixed weights are called inference-free. Rows from the products are called lexical.
+Rows of only fixed weights are called inference-free. Lexical rows are the term weights that a transformer computes,
+times the fixed weights.
 """
 
 import json
@@ -32,7 +33,7 @@ class RowModel(Protocol):
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the position of the token that adds most to its weight, and that share. (K,)."""
+        """Return the position of the token that adds most to each of K terms' weights, and how much it adds. (K,)."""
         ...
 
 
@@ -58,12 +59,12 @@ class LookupRows:
         return from_rows(rows, self.dim)
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the first position at which the term itself is a token, and 1 as its share."""
+        """Return the first position at which each of K terms occurs in `ids`, and 1 as the share of each."""
         return np.array([ids.index(term) for term in terms.tolist()], np.int64), np.ones(len(terms), np.float32)
 
 
 class LexicalRows:
-    """Makes lexical rows: a transformer's weights times fixed weights, only for a text's own tokens.
+    """Makes lexical rows: a transformer's term weights times fixed weights, only for a text's own tokens.
 
     Args:
         transformer: The transformer.
@@ -83,12 +84,12 @@ class LexicalRows:
         self._lookup = lookup
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Return the transformer's rows, for each text's own tokens only, times the fixed weights. (N, dim)."""
+        """Return the transformer's rows, limited to each text's own tokens, times the fixed weights. (N, dim)."""
         presence = self._lookup.encode(ids, lambda _: None)  # special tokens included
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the first position at which the term itself is a token, and 1 as its share.
+        """Return the first position at which each of K terms occurs in `ids`, and 1 as the share of each.
 
         There always is such a position, because a row has terms only for the text's own tokens.
         """
@@ -122,8 +123,8 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
         )
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise UnsupportedModelError(
-            f"{repository.name!r} must have one token weight of 0 or more per term, got weights that are negative, "
-            "NaN or infinite, or a wrong number of weights. Download the model again."
+            f"{repository.name!r} must have exactly one weight for each term, and none below 0, got weights that are "
+            "negative, NaN or infinite, or not one for each term. Download the model again."
         )
     return LookupRows(weights)
 

@@ -39,7 +39,7 @@ class Term:
     """A vocabulary term that the query and the document share.
 
     Args:
-        token_id: The token id of the term, which is its column in a row.
+        token_id: The token id of the term. It is also the term's column in the encoder's sparse rows.
         token: The term as it is in the vocabulary, such as "##ing".
         label: The term in readable form. If the term is a piece of a word in the text, the label also has the word:
             "…ing (turing)".

@@ -24,7 +24,7 @@ _OPTION_NAMES = {
 }
 _REFUSED = {
     "builtin_function": "For Milvus's BM25 use bm25=True.",
-    "vector_schema": "New collections store float32 vectors. To use existing fields, give their names as vector_field.",
+    "vector_schema": "New collections always store float32 vectors, so there is nothing to choose. To use existing fields, give their names as vector_field.",
 }
 
 
@@ -132,11 +132,11 @@ def make_schema(
 
     Args:
         sides: "dense", "sparse", or both. `bm25_field` adds the side "bm25".
-        vector_field: The name of each side's vector field. A list has the order of `sides`.
+        vector_field: The name of the vector field, or a list of one name for each side, in the order of `sides`.
         bm25_field: The name of the field for BM25's vectors, or None for no BM25 side.
         index_params: The index parameters of each side. Those of BM25 come last.
         search_params: The search parameters of each side. Those of BM25 come last.
-        metadata_fields: {metadata key: type} for the keys that get a typed column, which is a field of their own.
+        metadata_fields: {metadata key: type} for the keys that each get a typed column, that is, a separate field.
         metadata_schema: langchain-milvus's name for `metadata_fields`.
         **fields: Further arguments of `Schema`.
     """

@@ -128,7 +128,7 @@ class HybridMilvus(Writing, Searching):
             langchain-milvus does.
         enable_dynamic_field: Whether a Milvus expression can use a metadata key's bare name, as in `year > 2000`. If
             not, an expression must use `metadata["year"] > 2000`. A filter that is a dict works in both cases.
-        metadata_fields: {key: type} for the metadata keys that get a typed column, which is a field of their own. A
+        metadata_fields: {key: type} for the metadata keys that each get a typed column, that is, a separate field. A
             dict as type can ask for an index: {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. Also
             called metadata_schema.
         partition_key_field: The metadata key that Milvus partitions by. Each document needs a value for it.

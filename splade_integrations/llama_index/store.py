@@ -83,7 +83,7 @@ class HybridMilvusVectorStore(Writing, Searching):
         text_key, embedding_field, sparse_embedding_field, bm25_field, doc_id_field, primary_field, metadata_field: The
             names of the collection's fields. An existing collection's text field, dense field and sparse field need not
             be named if only one field has the right type.
-        metadata_fields: The metadata keys that get a typed column (a field of their own) as well, for quick filters:
+        metadata_fields: The metadata keys that each get a typed column (a separate field) as well, for quick filters:
             {"year": int, "tenant": str}.
         scalar_field_names, scalar_field_types: The same as `metadata_fields`, in LlamaIndex's form.
         partition_key_field: The metadata key that Milvus partitions by, such as the tenant.

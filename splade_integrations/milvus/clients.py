@@ -30,7 +30,8 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client", "write_lock"]
 
-# pymilvus 3 shares a connection between the clients of an address, unless it is told not to. (pymilvus 2 has aliases.)
+# pymilvus 3 shares a connection between the clients of an address, unless it is told not to. pymilvus 2 has no such
+# option: there, clients share the connections of one alias.
 _DEDICATED = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
 _write_locks: dict[str, Any] = {}
 _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
@@ -140,8 +141,9 @@ def open_client(**connection_args: Any) -> MilvusClient:
 def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> MilvusClient:
     """Return a connected client, and try again if that fails.
 
-    pymilvus 3 shares a connection between the clients of a server. If the server has closed it, the next attempt
-    succeeds. A milvus-lite database may get the port of one that was closed. gRPC then refuses to connect for about a
+    pymilvus 3 shares a connection between the clients of a server. If the server has closed it, the first attempt
+    fails and the next one succeeds. On milvus-lite there is a second cause: a new database may get the port
+    of a database that was closed before. gRPC then refuses to connect for about a
     second, because it remembers that nobody answered there.
     """
     pauses = iter((0.0, 1.0, 2.0) if kind is LiteClient else (0.0,))
@@ -265,7 +267,7 @@ class Connection:
         self.turn = self.lock if self.engine is Engine.LITE2 else nullcontext()
         self._aclient = aclient
         # A client that the caller made does not say how it connects, so no async client can be opened beside it. The
-        # async methods then run the sync methods in a thread.
+        # stores' async searches then run the sync ones in a thread, unless the caller also gives an async client.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None
 
     @property

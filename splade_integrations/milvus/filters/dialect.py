@@ -1,4 +1,4 @@
-"""The base class of the engines' dialects. It reduces every comparison to eight conditions.
+"""The base class of the engines' dialects. It reduces every comparison to one of eight conditions.
 
 Each engine's dialect expresses these conditions in the engine's syntax.
 """
@@ -13,7 +13,7 @@ from splade_integrations.milvus.filters.tree import LARGEST_INT, ORDERS, SMALLES
 
 # A float can hold every integer up to this bound exactly.
 EXACT_FLOATS = 2**53
-# The end of a server's FilterError: what it cannot express, and what to do instead.
+# What a Milvus server has no expression for, and what to do instead: the end of the messages that say so.
 ANY_CASE = "text matched regardless of case. Store the text in lower case, and use text_match"
 
 
@@ -62,7 +62,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return the condition that the value has the same JSON kind as the bound, and is above or below the bound."""
+        """Return the condition that the value has the same JSON kind as the bound, and compares with it as `operator` says."""
 
     @abstractmethod
     def holds_any(self, members: list[Any], negated: bool) -> Said:

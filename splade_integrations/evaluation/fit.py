@@ -1,0 +1,176 @@
+"""Chooses the sides of a hybrid search, and how their hits are fused, from judged queries.
+
+A fusion that is chosen on some queries looks better on them than it is. So every figure here is of queries on which
+nothing was chosen: those of the test split, or, without a train split, those that cross-validation held out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splade_integrations.evaluation.dataset import Dataset
+from splade_integrations.evaluation.measures import interval, per_query
+from splade_integrations.evaluation.ranking import Ranking
+from splade_integrations.fusion import Fusion, contributions, ordered
+
+__all__ = ["LEAST_QUERIES", "Fit", "fit", "fusions_to_try"]
+
+LEAST_QUERIES = 40  # with fewer, a choice follows chance more than the data
+_FOLDS = 10
+_STEPS = 10  # weights are multiples of 1 / _STEPS
+_SEED = 0  # fixed, so that each run gives the same choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The fusion that was chosen, and what it and the simple choices reach on queries that were not chosen on.
+
+    Args:
+        fusion: The choice.
+        measure: The name of the measure.
+        value: The mean of the measure, over the queries that were not chosen on.
+        interval: The 95 % bootstrap interval of `value`.
+        others: {fusion in words: its mean over the same queries} for each side alone and for equal weights by rank.
+        queries: The number of queries that `value` is a mean of.
+        chosen_on: What the fusion was chosen on, in words.
+    """
+
+    fusion: Fusion
+    measure: str
+    value: float
+    interval: tuple[float, float]
+    others: Mapping[str, float]
+    queries: int
+    chosen_on: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fit as plain data for JSON."""
+        return {**vars(self), "fusion": self.fusion.to_dict(), "others": dict(self.others)}
+
+
+def fit(
+    dataset: Dataset,
+    found: Mapping[str, Sequence[Ranking]],
+    train: Mapping[str, Sequence[Ranking]],
+    *,
+    measure: str,
+    depth: int,
+) -> Fit:
+    """Choose sides, method and weights.
+
+    The choice is made on the train split, or, without one, on all queries, and cross-validation then says what a choice
+    made in this way reaches. A fusion with fitted weights is chosen only if it is better than the best side alone and
+    the best fusion with equal ranks by more than the standard error of the difference.
+
+    Args:
+        dataset: The dataset.
+        found: {side: a ranking for each query of the dataset}.
+        train: {side: a ranking for each query of the train split}, or {} if there is no train split.
+        measure: The name of the measure.
+        depth: The number of each side's hits to fuse.
+    Raises:
+        ValueError: There are too few judged queries.
+    """
+    judged = dataset if dataset.train is None else dataset.train
+    if len(judged.queries) < LEAST_QUERIES:
+        raise ValueError(
+            f"a fusion must be fitted on at least {LEAST_QUERIES} judged queries, got {len(judged.queries)}. Judge "
+            "more queries, or keep the default, reciprocal rank fusion."
+        )
+    tried = fusions_to_try(tuple(found))
+    values = _values(dataset, found, tried, measure, depth)
+    if dataset.train is not None:
+        best = _choice(_values(dataset.train, train, tried, measure, depth), tried)
+        held_out, chosen_on = values[:, best], f"{len(judged.queries)} train queries"
+    else:
+        best = _choice(values, tried)
+        held_out = _cross_validated(values, tried)
+        chosen_on = f"all {len(judged.queries)} queries, and judged by {_FOLDS}-fold cross-validation"
+    simple = [place for place, one in enumerate(tried) if len(one.sides) == 1 or _is_default(one, tuple(found))]
+    return Fit(
+        fusion=replace(tried[best], depth=depth),
+        measure=measure,
+        value=float(held_out.mean()),
+        interval=interval(held_out),
+        others={str(tried[place]): float(values[:, place].mean()) for place in simple},
+        queries=len(held_out),
+        chosen_on=chosen_on,
+    )
+
+
+@cache
+def fusions_to_try(sides: tuple[str, ...]) -> list[Fusion]:
+    """Return each side alone, and each subset fused by rank and by scaled scores, with weights in steps of 0.1.
+
+    Example:
+        >>> len(fusions_to_try(("dense", "sparse"))), len(fusions_to_try(("dense", "sparse", "bm25")))
+        (20, 129)
+    """
+    tried: list[Fusion] = []
+    for subset in (some for size in range(1, len(sides) + 1) for some in combinations(sides, size)):
+        if len(subset) == 1:
+            tried.append(Fusion(sides=subset))
+            continue
+        counts = [one for one in product(range(1, _STEPS), repeat=len(subset)) if sum(one) == _STEPS]
+        weights = [None, *(tuple(count / _STEPS for count in one) for one in counts if len(set(one)) > 1)]
+        tried += [
+            Fusion(sides=subset, method=method, weights=one)
+            for method, one in product(("rrf", "scores"), weights)  # type: ignore[arg-type]  # a Method
+        ]
+    return tried
+
+
+def _values(
+    dataset: Dataset, found: Mapping[str, Sequence[Ranking]], tried: Sequence[Fusion], measure: str, depth: int
+) -> NDArray[np.float64]:
+    """Return the measure of each query under each fusion, (Q, F)."""
+    columns: list[NDArray[np.float64]] = []
+    parts: dict[tuple[tuple[str, ...], str], list[tuple[NDArray[Any], NDArray[np.float64]]]] = {}
+    for fusion in tried:
+        key = (fusion.sides, fusion.method)
+        if key not in parts:
+            queries = zip(*(found[side] for side in fusion.sides), strict=True)
+            parts[key] = [contributions([_cut(one, depth) for one in query], fusion.method) for query in queries]
+        weights = np.asarray(fusion.weights or [1.0] * len(fusion.sides))
+        rankings = [Ranking(*ordered(rows, scores @ weights, depth)) for rows, scores in parts[key]]
+        columns.append(per_query(dataset, rankings, [measure])[measure])
+    return np.stack(columns, axis=1)
+
+
+def _choice(values: NDArray[np.float64], tried: Sequence[Fusion]) -> int:
+    """Return the place of the best fusion. Prefer one without weights unless another is surely better.
+
+    Of several candidates the luckiest looks best, and among many with weights there is more luck than among few
+    without. A margin of one standard error of the difference makes up for it.
+
+    Args:
+        values: The measure of each query under each fusion, (Q, F).
+        tried: The F fusions.
+    """
+    simple = [place for place, fusion in enumerate(tried) if fusion.plain]
+    best: int = simple[int(values[:, simple].mean(axis=0).argmax())]
+    gains = values - values[:, [best]]
+    margin = gains.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return int((gains.mean(axis=0) - margin).argmax())
+
+
+def _cross_validated(values: NDArray[np.float64], tried: Sequence[Fusion]) -> NDArray[np.float64]:
+    """Return for each query the measure under the fusion that is chosen on the other folds, (Q,)."""
+    held_out = np.empty(len(values))
+    folds = np.random.default_rng(_SEED).permutation(len(values)) % _FOLDS
+    for fold in range(_FOLDS):
+        held_out[folds == fold] = values[folds == fold, _choice(values[folds != fold], tried)]
+    return held_out
+
+
+def _cut(ranking: Ranking, depth: int) -> tuple[list[int], list[float]]:
+    return ranking.rows[:depth], ranking.scores[:depth]
+
+
+def _is_default(fusion: Fusion, sides: tuple[str, ...]) -> bool:
+    return fusion.plain and fusion.sides == sides
