@@ -74,6 +74,20 @@ def evaluate(
     sweep_dtype: Annotated[
         str | None, typer.Option(help='Number types to try, such as "float32,bfloat16".', rich_help_panel="Sweep")
     ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Choose the sides, the fusion and its weights.", rich_help_panel="Fit")
+    ] = False,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Fit to a collection of this Milvus file or server, and store the fusion in it.",
+            rich_help_panel="Fit",
+        ),
+    ] = None,
+    collection: Annotated[
+        str, typer.Option("--collection", "-c", help="Collection to write to.", rich_help_panel="Fit")
+    ] = "splade",
     plot: Annotated[
         str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,
@@ -91,11 +105,16 @@ def evaluate(
     up weighted scores. The weights are chosen on the train split (qrels_train.tsv or qrels/train.tsv), and no results
     are reported for its queries. Without a train split, the weights are equal.
 
+    --fit chooses among single sides and fusions, on the train split or by cross-validation. With --write it does so for
+    a collection that "splade index" filled, and stores the choice there: stores and "splade search" then follow it.
+
     Examples:
 
       splade evaluate scifact --plot scifact.png
 
       splade evaluate scifact -m MODEL --search both --sweep-dims 64,128,256,all
+
+      splade evaluate scifact --fit --write corpus.db
     """
     from splade_integrations.cli.run_evaluation import Request, run_evaluation
 
@@ -115,5 +134,8 @@ def evaluate(
             plot=plot,
             json_file=json_file,
             model_options=model_options,
+            fit=fit,
+            write=write,
+            collection=collection,
         )
     )

@@ -42,6 +42,8 @@ def index(
     uri: Uri = "./splade.db",
     collection: CollectionName = "splade",
     dense: DenseModel = None,
+    bm25: Annotated[bool, typer.Option("--bm25", help="Also keep a BM25 index, made by Milvus.")] = False,
+    language: Annotated[str, typer.Option(help="Language of the texts, for BM25's stemmer.")] = "english",
     token: Token = "",
     resume: Annotated[bool, typer.Option("--resume", help="Add only documents whose ids are not stored yet.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="First drop the collection of this name.")] = False,
@@ -52,14 +54,15 @@ def index(
 ) -> None:
     """Put the texts of a file into a Milvus collection.
 
-    The collection also gets dense vectors if you name a dense model. After Ctrl-C, the texts that are already in the
-    collection can be searched. To add the others, run the same command with --resume.
+    The collection also gets dense vectors if you name a dense model, and a BM25 index with --bm25. After Ctrl-C,
+    the texts that are already in the collection can be searched. To add the others, run the same command with
+    --resume.
 
     Examples:
 
       splade index corpus.jsonl -m prithivida/Splade_PP_en_v2 --uri corpus.db
 
-      splade index corpus.jsonl -m MODEL --dense all-MiniLM-L6-v2
+      splade index corpus.jsonl -m MODEL --dense all-MiniLM-L6-v2 --bm25
     """
     if resume and replace:
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
@@ -81,13 +84,13 @@ def index(
         pruning = model_options.pruning()
         encoder = load_encoder(model, model_options.for_encoder(document_pruning=pruning))
         if continues:
-            _check_models(store, encoder, dense)
+            _check_models(store, encoder, dense, bm25=bm25)
         dense_encoder = None
         if dense is not None:
             dense_encoder = load_dense_encoder(dense, max_length=model_options.max_length, device=model_options.device)
         if not continues:
             width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
-            store.create(encoder.fingerprint, dense, width)
+            store.create(encoder.fingerprint, dense, width, language if bm25 else None)
         counts = _Counts()
         with _keeping_what_is_stored(store, counts), progress("Indexing", total) as advance:
             _fill(store, records, encoder, dense_encoder, resume=resume, counts=counts, advance=advance)
@@ -106,8 +109,13 @@ class _Counts:
     already_there: int = 0
 
 
-def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None) -> None:
-    """Raise ValueError if the collection names another encoder or another dense model."""
+def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *, bm25: bool) -> None:
+    """Raise ValueError if the collection names another encoder or another dense model, or lacks a BM25 index."""
+    if bm25 and "bm25" not in store.sides:
+        raise ValueError(
+            f"the collection {store.name!r} must have been made with --bm25 to be continued with it, but it has no "
+            "BM25 index. Leave --bm25 out, or start again with --replace."
+        )
     kept, given = store.fingerprint(), encoder.fingerprint
     differing = [] if kept is None else kept.differences(given)
     if differing or store.dense_model() != dense:

@@ -5,11 +5,12 @@ store, it records the encoder's fingerprint: everything that decides the sparse 
 the collection. This module depends on Milvus, but not on an encoder or a terminal.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
+from splade_integrations.fusion import Fusion
 from splade_integrations.milvus.defaults import cut_text, document_terms
 from splade_integrations.models.fingerprint import Fingerprint
 
@@ -20,7 +21,7 @@ with require_extra("milvus", module="splade index and search"):
     from splade_integrations.milvus.collection import Collection
     from splade_integrations.milvus.fingerprint import recorded
     from splade_integrations.milvus.rows import Row
-    from splade_integrations.milvus.schema import Schema
+    from splade_integrations.milvus.schema import Schema, Side
 
 __all__ = ["Hit", "Store", "StoreError"]
 
@@ -53,9 +54,9 @@ class Store:
         self._connection = Connection(uri, {"token": token})
         self._collection: Collection | None = None
         if self.exists():
-            fields = self._connection.client.describe_collection(name)["fields"]
-            dense = any(field["name"] == "dense" for field in fields)
-            self._collection = Collection(name, _schema(dense=dense), self._connection)
+            fields = {field["name"] for field in self._connection.client.describe_collection(name)["fields"]}
+            schema = _schema(dense="dense" in fields, bm25="bm25" in fields)
+            self._collection = Collection(name, schema, self._connection)
 
     def exists(self) -> bool:
         """Return whether the collection exists."""
@@ -69,23 +70,36 @@ class Store:
         """Return the name of the model that made the dense vectors, or None if the collection does not name one."""
         return (self._opened().described().get("properties") or {}).get(_DENSE) or None
 
-    def fields(self) -> set[str]:
-        """Return the names of the collection's fields."""
-        return {field["name"] for field in self._opened().described()["fields"]}
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The kinds of vectors that the collection has: "sparse", and perhaps "dense" and "bm25"."""
+        return tuple(self._opened().schema.sides)
 
-    def create(self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None) -> None:
+    @property
+    def fusion(self) -> Fusion:
+        """The fusion that the collection holds, or else reciprocal rank fusion of all its sides."""
+        return self._opened().fusion
+
+    def record_fusion(self, fusion: Fusion) -> None:
+        """Store a fusion in the collection, for everyone who searches it."""
+        self._opened().record_fusion(fusion)
+
+    def create(
+        self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None, bm25: str | None = None
+    ) -> None:
         """Create the collection. An existing collection of this name is dropped first.
 
         Args:
             fingerprint: The fingerprint of the encoder that makes the sparse vectors.
             dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
             dense_dim: The dimension of the dense vectors, or None for no dense vectors.
+            bm25: The language of the texts, for a BM25 index, or None for no BM25.
         Raises:
             ValueError: The name is an alias of another collection.
         """
         self._collection = Collection(
             self.name,
-            _schema(dense=dense_dim is not None),
+            _schema(dense=dense_dim is not None, bm25=bm25 is not None, language=bm25),
             self._connection,
             fingerprint=fingerprint,
             drop_old=True,
@@ -120,22 +134,20 @@ class Store:
         if self._connection.lite:
             self._opened().flush()
 
-    def search(self, mode: str, sparse: dict[int, float] | None, dense: Any, k: int, expr: str) -> list[Hit]:
+    def search(
+        self, queries: Mapping[Side, Any], fusion: Fusion, k: int, expr: str, *, texts: bool = True
+    ) -> list[Hit]:
         """Return the best `k` documents.
 
         Args:
-            mode: "sparse", "dense", or "hybrid", which fuses the results of both searches by reciprocal rank.
-            sparse: The query's sparse embedding, {token id: weight}. The mode "dense" does not use it.
-            dense: The query's dense embedding. The mode "sparse" does not use it.
+            queries: {side: its query} for the sides of the fusion: a vector for "dense", {token id: weight} for
+                "sparse", and the text for "bm25".
+            fusion: How the hits of the sides are fused.
             k: The largest number of documents to return.
             expr: A Milvus filter expression, or "" for no filter.
+            texts: Whether to return the texts as well.
         """
-        queries: dict[str, Any] = {}
-        if mode != "dense":
-            queries["sparse"] = sparse or {}
-        if mode != "sparse":
-            queries["dense"] = dense
-        found = self._opened().search(queries, k=k, filter=expr)
+        found = self._opened().search(queries, k=k, ranker=fusion, filter=expr, ids_only=not texts)
         return [Hit(hit.id, hit.score, hit.text) for hit in found]
 
     def close(self) -> None:
@@ -147,5 +159,10 @@ class Store:
         return self._collection
 
 
-def _schema(*, dense: bool) -> Schema:
-    return Schema(dense_field="dense" if dense else None, primary_max_length=_ID_BYTES)
+def _schema(*, dense: bool, bm25: bool, language: str | None = None) -> Schema:
+    return Schema(
+        dense_field="dense" if dense else None,
+        bm25_field="bm25" if bm25 else None,
+        bm25_analyzer=language,
+        primary_max_length=_ID_BYTES,
+    )

@@ -8,7 +8,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from splade_integrations.cli.loading import load_dense_encoder, load_encoder
 from splade_integrations.cli.options import ModelOptions
 from splade_integrations.cli.pictures import picture_format, pyplot_for_files
 from splade_integrations.cli.progress import progress
-from splade_integrations.cli.tables import comparison_tables, sweep_table
+from splade_integrations.cli.tables import comparison_tables, fit_table, sweep_table
 from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
 from splade_integrations.errors import OptionalDependencyError
@@ -68,6 +68,9 @@ class Request:
         plot: The file name of the picture, or None for no picture.
         json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
         model_options: How the models run, how texts are cut, and how documents are pruned.
+        fit: Whether to choose the best fusion.
+        write: The Milvus file or server with the collection to fit the fusion to, and to store it in. None stores none.
+        collection: The name of this collection.
     """
 
     folders: list[Path]
@@ -84,6 +87,9 @@ class Request:
     plot: str | None
     json_file: str | None
     model_options: ModelOptions
+    fit: bool = False
+    write: str | None = None
+    collection: str = "splade"
 
     @property
     def quiet(self) -> bool:
@@ -111,6 +117,9 @@ def run_evaluation(request: Request) -> None:
         ValueError: An option is wrong. All options are checked before a folder is read or a model is loaded.
     """
     _check(request)
+    if request.write is not None:
+        _fit_collection(request, request.write)
+        return
     limits, dtypes = _limits(request.sweep_dims), _dtypes(request)
     pictures = _picture_names(request.plot, len(request.folders))
     datasets = [load_dataset(folder) for folder in request.folders]
@@ -145,12 +154,52 @@ def run_evaluation(request: Request) -> None:
         note(f"Written: {name}")
 
 
+def _fit_collection(request: Request, uri: str) -> None:
+    from splade_integrations.cli.fit_collection import fit_collection
+    from splade_integrations.cli.milvus_store import Store
+    from splade_integrations.cli.search import load_query_encoder
+
+    [folder] = request.folders
+    dataset = load_dataset(folder)
+    options = request.model_options
+    with closing(Store(uri, request.collection, request.token)) as store:
+        if not store.exists():
+            raise ValueError(
+                f"the collection {request.collection!r} must be in {uri}, but it is not. Make it with: splade index."
+            )
+        encoder = load_query_encoder(store, request.model, options)
+        dense = store.dense_model() if request.dense in (None, "none") else request.dense
+        dense_encoder = None
+        if dense is not None and request.dense != "none":
+            dense_encoder = load_dense_encoder(dense, max_length=options.max_length, device=options.device)
+        fitted = fit_collection(
+            dataset,
+            store,
+            encoder,
+            dense_encoder,
+            measure=request.chosen_measures()[0],
+            depth=request.candidates,
+        )
+    _show(request, f"{dataset.name}, the collection {request.collection!r} of {uri}", *fit_table(fitted))
+    if request.quiet:
+        print_json(fitted.to_dict())
+    elif request.json_file is not None:
+        with whole_file(request.json_file) as file:
+            file.write((json.dumps(fitted.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    note(f"Stored in {request.collection!r}: {fitted.fusion}. Searches of this collection now follow it.")
+
+
 def _check(request: Request) -> None:
     if not 1 <= request.candidates <= MOST_CANDIDATES:
         raise ValueError(
             f"--candidates must be from 1 to {MOST_CANDIDATES}, got {request.candidates}. Choose one in this range."
         )
     check_measures(request.chosen_measures())
+    if request.write is not None and (not request.fit or len(request.folders) != 1):
+        raise ValueError(
+            "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "
+            f"{len(request.folders)} folders{'' if request.fit else ' and no --fit'}."
+        )
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
     # Exact search has all systems that Milvus has, and others. Milvus's list is needed only without exact search.
@@ -239,12 +288,15 @@ def _compare(
                 candidates=request.candidates,
                 measures=request.chosen_measures(),
                 baseline=request.baseline,
+                fitted=request.fit,
             )
         )
     if "milvus" in request.searches:
         comparisons.append(_compare_in_milvus(request, dataset, retrievers))
     for comparison in comparisons:
         _show(request, *comparison_tables(comparison))
+        if comparison.fit is not None:
+            _show(request, *fit_table(comparison.fit))
     return comparisons
 
 
@@ -278,6 +330,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             if request.baseline in names
             else None,  # a baseline that only exact search has is replaced by the default one
             report=advance,
+            fitted=request.fit,
         )
 
 

@@ -3,7 +3,7 @@
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,9 +13,10 @@ from splade_integrations.cli.terminal import print_json, stdout
 if TYPE_CHECKING:
     from splade_integrations.cli.milvus_store import Store
     from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.fusion import Fusion
     from splade_integrations.models.fingerprint import Fingerprint
 
-__all__ = ["search"]
+__all__ = ["load_query_encoder", "search"]
 
 
 class Mode(StrEnum):
@@ -24,6 +25,7 @@ class Mode(StrEnum):
     hybrid = "hybrid"
     dense = "dense"
     sparse = "sparse"
+    bm25 = "bm25"
 
 
 def search(
@@ -33,8 +35,8 @@ def search(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="hybrid fuses the dense and the sparse ranking.",
-            show_default="hybrid if there are dense vectors, else sparse",
+            help="hybrid fuses the rankings as the collection says, or by reciprocal rank.",
+            show_default="hybrid if there are several kinds of vectors, else sparse",
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of documents to return.")] = 5,
@@ -49,9 +51,10 @@ def search(
     compute: ComputeOptions,
     as_json: Json = False,
 ) -> None:
-    """Search a collection by dense or sparse vectors, or by both.
+    """Search a collection by one or several kinds of vectors.
 
-    Hybrid search fuses both rankings by reciprocal rank fusion (k = 60).
+    Hybrid search fuses the rankings as "splade evaluate --fit --write" has stored it in the collection, or else by
+    reciprocal rank fusion (k = 60) of all kinds of vectors.
 
     Examples:
 
@@ -72,15 +75,15 @@ def search(
                 f"the collection {collection!r} must be in {uri}, but it is not. Make it with: splade index."
             )
         dense_name = dense or store.dense_model()
-        chosen = _choose_mode(store, mode, dense_name)
-        encoder = None
-        if chosen is not Mode.dense or why:
-            encoder = _load_encoder(store, model, compute)
-        terms = None if encoder is None else to_dicts(encoder.encode_queries([query]))[0]
-        vector = None
-        if chosen is not Mode.sparse and dense_name is not None:
-            vector = load_dense_encoder(dense_name, device=compute.device).encode([query])[0]
-        hits = store.search(chosen.value, terms, vector, k, expr)
+        fusion = _choose_fusion(store, mode, dense_name)
+        shown = fusion.sides[0] if len(fusion.sides) == 1 else "hybrid"
+        encoder = load_query_encoder(store, model, compute) if "sparse" in fusion.sides or why else None
+        queries: dict[Any, Any] = {"bm25": query}
+        if encoder is not None:
+            queries["sparse"] = to_dicts(encoder.encode_queries([query]))[0]
+        if "dense" in fusion.sides and dense_name is not None:
+            queries["dense"] = load_dense_encoder(dense_name, device=compute.device).encode([query])[0]
+        hits = store.search({side: queries[side] for side in fusion.sides}, fusion, k, expr)  # type: ignore[misc]  # sides
     explanations = [encoder.explain(query, hit.text) for hit in hits] if why and encoder is not None else []
     if as_json:
         found = [
@@ -92,20 +95,31 @@ def search(
     elif not hits:
         stdout().print("Nothing found.")
     elif explanations:
-        print_explained(stdout(), hits, explanations, chosen.value)
+        print_explained(stdout(), hits, explanations, shown)
     else:
-        stdout().print(hits_table(hits, chosen.value))
+        stdout().print(hits_table(hits, shown))
 
 
-def _choose_mode(store: "Store", mode: Mode | None, dense_name: str | None) -> Mode:
-    has_dense = "dense" in store.fields() and dense_name is not None
-    chosen = mode or (Mode.hybrid if has_dense else Mode.sparse)
-    if chosen is not Mode.sparse and not has_dense:
-        raise ValueError(f"--mode {chosen} needs dense vectors, but {store.name!r} has none. Use --mode sparse.")
-    return chosen
+def _choose_fusion(store: "Store", mode: Mode | None, dense_name: str | None) -> "Fusion":
+    """Return the sides to search and their fusion. Dense vectors can be searched only if their model is known."""
+    from splade_integrations.fusion import Fusion
+
+    usable = tuple(side for side in store.sides if side != "dense" or dense_name is not None)
+    wanted = Fusion(sides=(mode.value,)) if mode not in (None, Mode.hybrid) and mode is not None else store.fusion
+    missing = [side for side in wanted.sides if side not in usable]
+    if missing and mode is None:  # the default leaves out what cannot be searched
+        return Fusion(sides=usable)
+    if missing or (mode is Mode.hybrid and len(usable) == 1):
+        lacking = missing[0] if missing else "dense"
+        raise ValueError(
+            f"--mode {mode} needs {lacking} vectors, but {store.name!r} has none"
+            + (" of a known model; name it with --dense." if lacking in store.sides else ".")
+            + " Use --mode sparse."
+        )
+    return wanted
 
 
-def _load_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
+def load_query_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
     """Load `model`, or the model that the collection names. Refuse a model whose queries do not fit the collection."""
     from splade_integrations.cli.loading import load_encoder
 

@@ -11,10 +11,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from splade_integrations.cli.milvus_store import Hit
     from splade_integrations.encoding.explain import Explanation
+    from splade_integrations.evaluation.fit import Fit
     from splade_integrations.evaluation.results import Comparison
     from splade_integrations.evaluation.sweep import SweepPoint
 
-__all__ = ["comparison_tables", "facts_table", "hits_table", "print_explained", "sweep_table"]
+__all__ = ["comparison_tables", "facts_table", "fit_table", "hits_table", "print_explained", "sweep_table"]
 
 _TEXT_SHOWN = 160  # at most this many characters of a text are shown
 
@@ -61,6 +62,27 @@ def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
     if comparison.costs:
         yield _costs(comparison)
     yield Text(_reading(comparison))
+
+
+def fit_table(fitted: "Fit") -> Iterator[Any]:
+    """Yield what rich prints of a fit: a table of the choice and the simple choices, and what follows from it."""
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("fusion", overflow="fold", min_width=21)
+    table.add_column(fitted.measure, justify="right", no_wrap=True)
+    table.add_column("95 %", justify="right", no_wrap=True)
+    for name, value in fitted.others.items():
+        table.add_row(name, _digits(value), "")
+    chosen = Text(_digits(fitted.value), style="bold underline")
+    table.add_row(Text(f"fitted: {fitted.fusion}", style="bold"), chosen, _interval(fitted.interval))
+    yield table
+    sides = {side for name in fitted.others for side in name.partition(",")[0].split(" + ")}
+    count = len(fitted.fusion.sides)
+    enough = "" if count == len(sides) else "One side is enough. " if count == 1 else "Two sides are enough. "
+    again = "" if fitted.itself == fitted.value else f" On those it was chosen on, it has {_digits(fitted.itself)}."
+    yield Text(
+        f"{enough}Chosen on {fitted.chosen_on}. The figures are means over {fitted.queries} queries on which nothing "
+        f"was chosen.{again}"
+    )
 
 
 def sweep_table(points: "Sequence[SweepPoint]") -> Table:

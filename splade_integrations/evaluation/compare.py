@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from splade_integrations.evaluation.dataset import Dataset
+from splade_integrations.evaluation.fit import Fit, fit
 from splade_integrations.evaluation.measures import MEASURES, holm, interval, paired_test, per_query
 from splade_integrations.evaluation.ranking import Candidates, Ranking, fuse_rrf, has_tie
 from splade_integrations.evaluation.results import Comparison, System
@@ -40,6 +41,7 @@ def evaluate(
     candidates: int = 100,
     measures: Sequence[str] = MEASURES,
     baseline: str | None = None,
+    fitted: bool = False,
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
@@ -53,6 +55,7 @@ def evaluate(
         measures: Names of measures, as ir_measures spells them. Intervals, tests and weights use the first measure.
         baseline: The system to test the others against. None means the last retriever whose name begins with "BM25",
             or the first retriever if no name does.
+        fitted: Whether to choose the best fusion as well. See `evaluation.fit`.
     Returns:
         The measures, tests and costs of each retriever and fusion.
     Raises:
@@ -80,6 +83,7 @@ def evaluate(
         baseline=baseline,
         search="exact",
         costs={retriever.name: retriever.costs for retriever in retrievers},
+        fitted=fitted,
         notes=["BM25: bm25s, English stop words, Snowball stemmer; k1 = 1.5, b = 0.75."] if "BM25" in names else [],
     )
 
@@ -97,6 +101,7 @@ def compare(
     search: str,
     costs: dict[str, Costs],
     notes: list[str],
+    fitted: bool = False,
 ) -> Comparison:
     """Measure single and fused rankings, and test them against the baseline.
 
@@ -113,6 +118,7 @@ def compare(
         search: What found the rankings: "exact" search or "Milvus".
         costs: {retriever: its costs}.
         notes: Sentences that a reader of the results should know.
+        fitted: As in `evaluate`.
     """
     systems = [_system(dataset, name, rankings, measures, latency.get(name)) for name, rankings in found.items()]
     for parts in fusions(list(found)):
@@ -148,6 +154,23 @@ def compare(
         systems=systems,
         costs=costs,
         notes=notes,
+        fit=_fit(dataset, found, train, measures[0], candidates) if fitted else None,
+    )
+
+
+def _fit(
+    dataset: Dataset, found: dict[str, list[Ranking]], train: dict[str, list[Ranking]], measure: str, depth: int
+) -> Fit:
+    """Fit a fusion of dense, SPLADE and the last BM25 retriever, under the names that stores give to these sides."""
+    lexical = [name for name in found if name.startswith("BM25")][-1:]
+    names = {"dense": "dense", "sparse": "SPLADE", "bm25": "".join(lexical)}
+    sides = {side: name for side, name in names.items() if name in found}
+    return fit(
+        dataset,
+        {side: found[name] for side, name in sides.items()},
+        {side: train[name] for side, name in sides.items()} if train else {},
+        measure=measure,
+        depth=depth,
     )
 
 

@@ -39,6 +39,7 @@ def evaluate_milvus(
     measures: Sequence[str] = MEASURES,
     baseline: str | None = None,
     report: Callable[[int], object] = lambda _: None,
+    fitted: bool = False,
 ) -> Comparison:
     """Compare as `evaluate` does, but search in a temporary Milvus collection, which is dropped at the end.
 
@@ -54,6 +55,7 @@ def evaluate_milvus(
         measures: As in `evaluate`.
         baseline: As in `evaluate`. If the store has no BM25 function, a baseline that needs BM25 is treated as None.
         report: Called with the number of documents stored since the last call.
+        fitted: As in `evaluate`.
     Raises:
         ValueError: The baseline or a measure is unknown.
     """
@@ -106,6 +108,7 @@ def evaluate_milvus(
             search="Milvus",
             costs={},
             notes=notes,
+            fitted=fitted,
         )
     finally:
         store.close()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import interval, per_query
 from splade_integrations.evaluation.ranking import Ranking
-from splade_integrations.fusion import Fusion, contributions, ordered
+from splade_integrations.fusion import METHODS, Fusion, contributions, ordered
 
 __all__ = ["LEAST_QUERIES", "Fit", "fit", "fusions_to_try"]
 
@@ -34,6 +34,8 @@ class Fit:
         fusion: The choice.
         measure: The name of the measure.
         value: The mean of the measure, over the queries that were not chosen on.
+        itself: The mean of the chosen fusion itself. It is the same as `value` with a train split. Without one, the
+            fusion was chosen on these queries, so other queries will get less.
         interval: The 95 % bootstrap interval of `value`.
         others: {fusion in words: its mean over the same queries} for each side alone and for equal weights by rank.
         queries: The number of queries that `value` is a mean of.
@@ -43,6 +45,7 @@ class Fit:
     fusion: Fusion
     measure: str
     value: float
+    itself: float
     interval: tuple[float, float]
     others: Mapping[str, float]
     queries: int
@@ -96,6 +99,7 @@ def fit(
         fusion=replace(tried[best], depth=depth),
         measure=measure,
         value=float(held_out.mean()),
+        itself=float(values[:, best].mean()),
         interval=interval(held_out),
         others={str(tried[place]): float(values[:, place].mean()) for place in simple},
         queries=len(held_out),
@@ -109,7 +113,7 @@ def fusions_to_try(sides: tuple[str, ...]) -> list[Fusion]:
 
     Example:
         >>> len(fusions_to_try(("dense", "sparse"))), len(fusions_to_try(("dense", "sparse", "bm25")))
-        (20, 129)
+        (20, 131)
     """
     tried: list[Fusion] = []
     for subset in (some for size in range(1, len(sides) + 1) for some in combinations(sides, size)):
@@ -118,10 +122,7 @@ def fusions_to_try(sides: tuple[str, ...]) -> list[Fusion]:
             continue
         counts = [one for one in product(range(1, _STEPS), repeat=len(subset)) if sum(one) == _STEPS]
         weights = [None, *(tuple(count / _STEPS for count in one) for one in counts if len(set(one)) > 1)]
-        tried += [
-            Fusion(sides=subset, method=method, weights=one)
-            for method, one in product(("rrf", "scores"), weights)  # type: ignore[arg-type]  # a Method
-        ]
+        tried += [Fusion(sides=subset, method=method, weights=one) for method in METHODS for one in weights]
     return tried
 
 

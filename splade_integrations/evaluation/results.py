@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splade_integrations.evaluation.fit import Fit
 from splade_integrations.evaluation.retrievers import Costs
 
 __all__ = ["Comparison", "System"]
@@ -62,6 +63,7 @@ class Comparison:
         systems: The results of the retrievers and of their fusions.
         costs: {retriever: its costs}.
         notes: Sentences that a reader of the results should know.
+        fit: The fusion that was chosen, if one was asked for.
     """
 
     dataset: str
@@ -78,15 +80,17 @@ class Comparison:
     systems: list[System]
     costs: dict[str, Costs]
     notes: list[str] = field(default_factory=list)
+    fit: Fit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as plain data, without the values of single queries."""
-        whole = {name: value for name, value in vars(self).items() if name not in ("systems", "costs")}
+        whole = {name: value for name, value in vars(self).items() if name not in ("systems", "costs", "fit")}
         systems = []
         for system in self.systems:
             row = vars(system).copy()
             row.pop("values")
             systems.append(row)
+        whole |= {} if self.fit is None else {"fit": self.fit.to_dict()}
         return whole | {"systems": systems, "costs": {name: asdict(cost) for name, cost in self.costs.items()}}
 
     def system(self, name: str) -> System:

@@ -24,7 +24,7 @@ _OPTION_NAMES = {
 }
 _REFUSED = {
     "builtin_function": "For Milvus's BM25 use bm25=True.",
-    "vector_schema": "New collections always store float32 vectors, so there is nothing to choose. To use existing fields, give their names as vector_field.",
+    "vector_schema": "New collections store float32 vectors. To use existing fields, name them with vector_field.",
 }
 
 

@@ -62,8 +62,9 @@ class Reader:
         expr = yield from self.expression(asked.filter, asked.partition_names, asked.timeout)
         if asked.group_by is not None:
             return (yield from self._grouped(asked, asked.group_by, answering, expr))
+        wanted = asked.k + asked.options.get("offset", 0)
         own = asked.ranker.depth if isinstance(asked.ranker, Fusion) else None
-        depth = asked.depth or own or candidates(asked.k + asked.options.get("offset", 0))
+        depth = asked.depth or max(own or candidates(wanted), wanted)
         return (yield from self._found(asked, answering, expr, asked.k, depth))
 
     def get(

@@ -19,6 +19,7 @@ from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
 from splade_integrations.cli.blocks import encode_blocks
 from splade_integrations.cli.writing import WriteError, whole_file
+from splade_integrations.fusion import Fusion
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
 from splade_integrations.milvus.defaults import cut_text
 from splade_integrations.models.offline import dense_model_path
@@ -316,6 +317,41 @@ class TestIndexAndSearch:
         assert total == pytest.approx(hit["score"], abs=1e-4)
         assert run(["search", "who barks", *uri]) == 0
         assert "Dogs bark" in capsys.readouterr().out
+
+    def test_a_fitted_fusion_is_stored_and_followed(self, corpus, tmp_path, model_folder, capsys):
+        uri = ["--uri", str(tmp_path / "a.db")]
+        assert run(["index", str(corpus), "-m", model_folder, "--dense", dense_model_path(), "--bm25", *uri]) == 0
+        folder = tmp_path / "beir"
+        folder.mkdir()
+        write_as(folder / "corpus.jsonl")
+        asked = {"cat": "who purrs and sleeps", "dog": "a barking dog", "bird": "birds that sing"}
+        queries = [(f"{key}{number}", key, f"{text} {number}") for key, text in asked.items() for number in range(15)]
+        lines = [json.dumps({"_id": name, "text": text}) for name, _, text in queries]
+        (folder / "queries.jsonl").write_text("\n".join(lines))
+        (folder / "qrels.tsv").write_text("\n".join(f"{name}\t{key}\t1" for name, key, _ in queries))
+        fit = ["evaluate", str(folder), "--fit", "--write", str(tmp_path / "a.db")]
+        capsys.readouterr()
+        assert run([*fit, "--json", "-"]) == 0
+        fitted = json.loads(capsys.readouterr().out)
+        assert run(["evaluate", str(folder), "--write", str(tmp_path / "a.db")]) == 2
+        assert "--write must be given with --fit" in capsys.readouterr().err
+        sparse = SpladeSparseEmbedding(model_name=model_folder)
+        dense = DeterministicFakeEmbedding(size=384)
+        place = {"uri": str(tmp_path / "a.db"), "collection_name": "splade"}
+        store = hybrid_milvus(dense, sparse, bm25=True, **place)
+        assert store.fusion == Fusion.from_dict(fitted["fusion"])
+        chosen = Fusion(sides=("bm25", "sparse"), method="scores", weights=(0.9, 0.1), depth=20)
+        store.collection.record_fusion(chosen)
+        found = store.similarity_search_with_score("who barks", k=2)
+        assert run(["search", "who barks", *uri, "-k", "2", "--json"]) == 0
+        hits = json.loads(capsys.readouterr().out)
+        assert [(hit["id"], round(hit["score"], 5)) for hit in hits] == [
+            (document.id, round(score, 5)) for document, score in found
+        ]
+        with pytest.raises(ValueError, match="Open the collection with its bm25 side as well"):
+            hybrid_milvus(dense, sparse, **place).similarity_search("who barks")
+        assert run(["search", "who barks", *uri, "--mode", "bm25", "--json"]) == 0
+        assert [hit["id"] for hit in json.loads(capsys.readouterr().out)] == ["dog"]
 
     def test_explanations_of_pruned_documents_sum_to_the_score(self, corpus, tmp_path, model_folder, capsys):
         uri = ["--uri", str(tmp_path / "a.db")]

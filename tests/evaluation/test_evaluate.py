@@ -325,7 +325,8 @@ class TestComparison:
         for name in ("dense", "SPLADE", "dense + SPLADE, RRF", "dense + SPLADE, weights"):
             assert in_milvus.system(name).measures == pytest.approx(exact.system(name).measures), name
         assert [system.name for system in in_milvus.systems] == milvus_system_names(["BM25", "dense", "SPLADE"])
-        assert in_milvus.system("BM25").measures["R@100"] > 0.4
+        # The same words as bm25s has, and another formula: the same documents, in about the same order.
+        assert in_milvus.system("BM25").measures["R@100"] == exact.system("BM25").measures["R@100"]
         assert any("Milvus's own function" in note for note in in_milvus.notes)
 
     @pytest.mark.parametrize("candidates", [100, 7])

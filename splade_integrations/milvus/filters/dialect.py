@@ -62,7 +62,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return the condition that the value has the same JSON kind as the bound, and compares with it as `operator` says."""
+        """Return the condition that the value has the bound's JSON kind, and compares with it as `operator` says."""
 
     @abstractmethod
     def holds_any(self, members: list[Any], negated: bool) -> Said:

@@ -1,0 +1,80 @@
+"""`splade evaluate --fit --write`: finds the best fusion for a collection by judged queries, and stores it there.
+
+Only the queries are encoded. The documents and their vectors are those of the collection, so the figures are what its
+users get.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from splade_integrations.cli.milvus_store import Store
+from splade_integrations.evaluation.dataset import Dataset
+from splade_integrations.evaluation.fit import Fit, fit
+from splade_integrations.evaluation.ranking import Ranking
+from splade_integrations.evaluation.retrievers import DenseEncoder
+from splade_integrations.fusion import Fusion
+from splade_integrations.sparse import to_dicts
+
+__all__ = ["fit_collection"]
+
+
+def fit_collection(
+    dataset: Dataset,
+    store: Store,
+    encoder: Any,
+    dense_encoder: DenseEncoder | None,
+    *,
+    measure: str,
+    depth: int,
+) -> Fit:
+    """Fit a fusion to a collection, and store it there.
+
+    Args:
+        dataset: The judged queries. Document ids are those of the collection.
+        store: The collection.
+        encoder: The SPLADE encoder of the collection.
+        dense_encoder: The dense model of the collection, or None if it has no dense vectors.
+        measure: The name of the measure.
+        depth: The number of each side's hits to fuse.
+    Raises:
+        ValueError: There are too few judged queries, or no judged document is in the collection.
+    """
+    known = store.known(list({document for grades in dataset.qrels.values() for document in grades}))
+    if not known:
+        raise ValueError(
+            f"the judged documents of {dataset.name!r} must be in the collection {store.name!r}, but none is. Index "
+            "the same corpus, with its ids."
+        )
+    rows = {document: row for row, document in enumerate(dataset.document_ids)}
+    found = _rankings(dataset.queries, store, encoder, dense_encoder, depth, rows)
+    train = (
+        {} if dataset.train is None else _rankings(dataset.train.queries, store, encoder, dense_encoder, depth, rows)
+    )
+    ids = list(rows)  # with the ids of documents that only the collection has
+    both = None if dataset.train is None else replace(dataset.train, document_ids=ids)
+    fitted = fit(replace(dataset, document_ids=ids, train=both), found, train, measure=measure, depth=depth)
+    store.record_fusion(fitted.fusion)
+    return fitted
+
+
+def _rankings(
+    texts: list[str],
+    store: Store,
+    encoder: Any,
+    dense_encoder: DenseEncoder | None,
+    depth: int,
+    rows: dict[str, int],
+) -> dict[str, list[Ranking]]:
+    """Return {side: a ranking for each text}. `rows` gets a new row number for each id that it lacks."""
+    queries: dict[str, Sequence[Any]] = {"sparse": to_dicts(encoder.encode_queries(texts)), "bm25": texts}
+    if dense_encoder is not None:
+        queries["dense"] = list(dense_encoder.encode(texts))
+    found: dict[str, list[Ranking]] = {}
+    for side in (one for one in store.sides if one in queries):
+        alone = Fusion(sides=(side,))
+        hits = [store.search({side: query}, alone, depth, "", texts=False) for query in queries[side]]
+        found[side] = [
+            Ranking([rows.setdefault(hit.id, len(rows)) for hit in one], [hit.score for hit in one]) for one in hits
+        ]
+    return found
