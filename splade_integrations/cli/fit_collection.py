@@ -13,7 +13,6 @@ from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.fit import Fit, fit
 from splade_integrations.evaluation.ranking import Ranking
 from splade_integrations.evaluation.retrievers import DenseEncoder
-from splade_integrations.fusion import Fusion
 from splade_integrations.sparse import to_dicts
 
 __all__ = ["fit_collection"]
@@ -72,9 +71,8 @@ def _rankings(
         queries["dense"] = list(dense_encoder.encode(texts))
     found: dict[str, list[Ranking]] = {}
     for side in (one for one in store.sides if one in queries):
-        alone = Fusion(sides=(side,))
-        hits = [store.search({side: query}, alone, depth, "", texts=False) for query in queries[side]]
         found[side] = [
-            Ranking([rows.setdefault(hit.id, len(rows)) for hit in one], [hit.score for hit in one]) for one in hits
+            Ranking([rows.setdefault(hit.id, len(rows)) for hit in hits], [hit.score for hit in hits])
+            for hits in store.rank(side, queries[side], depth)
         ]
     return found

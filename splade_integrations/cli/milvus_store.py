@@ -134,9 +134,7 @@ class Store:
         if self._connection.lite:
             self._opened().flush()
 
-    def search(
-        self, queries: Mapping[Side, Any], fusion: Fusion, k: int, expr: str, *, texts: bool = True
-    ) -> list[Hit]:
+    def search(self, queries: Mapping[Side, Any], fusion: Fusion, k: int, expr: str) -> list[Hit]:
         """Return the best `k` documents.
 
         Args:
@@ -145,10 +143,14 @@ class Store:
             fusion: How the hits of the sides are fused.
             k: The largest number of documents to return.
             expr: A Milvus filter expression, or "" for no filter.
-            texts: Whether to return the texts as well.
         """
-        found = self._opened().search(queries, k=k, ranker=fusion, filter=expr, ids_only=not texts)
+        found = self._opened().search(queries, k=k, ranker=fusion, filter=expr)
         return [Hit(hit.id, hit.score, hit.text) for hit in found]
+
+    def rank(self, side: Side, queries: Sequence[Any], depth: int) -> list[list[Hit]]:
+        """Return the best `depth` documents of one side for each query, without their texts."""
+        found = self._opened().search_many([{side: query} for query in queries], k=depth, ids_only=True)
+        return [[Hit(hit.id, hit.score, "") for hit in hits] for hits in found]
 
     def close(self) -> None:
         """Close the connection."""

@@ -126,12 +126,9 @@ class MilvusCollection:
             depth: The largest number of hits in a ranking.
         """
         rows = {_side(retriever): _rows(retriever, encoded) for retriever, encoded in queries.items()}
-        return [
-            _ranking(
-                self._collection.search(dict(zip(rows, query, strict=True)), k=depth, depth=candidates, ids_only=True)
-            )
-            for query in zip(*rows.values(), strict=True)
-        ]
+        asked = [dict(zip(rows, query, strict=True)) for query in zip(*rows.values(), strict=True)]
+        found = self._collection.search_many(asked, k=depth, depth=candidates, ids_only=True)
+        return [_ranking(hits) for hits in found]
 
     def close(self) -> None:
         """Drop the collection and close the connection."""

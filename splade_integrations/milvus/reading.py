@@ -14,6 +14,7 @@ from splade_integrations.milvus.searching import Reader
 __all__ = ["AnyFilter", "Reading"]
 
 T = TypeVar("T")
+_QUERIES_AT_ONCE = 256  # limits the size of an answer, which holds k documents for each query
 AnyFilter = Filter | Mapping[str, Any] | str | None
 
 
@@ -44,6 +45,40 @@ class Reading(Opening):
         asked = self._asked(sides, filter, how)
         reader = await self._areader()
         return [] if reader is None else await self._aask(reader.search(asked))
+
+    def search_many(
+        self, queries: Sequence[Mapping[Any, Any]], *, filter: AnyFilter = None, **how: Any
+    ) -> list[list[Hit]]:
+        """Search like `search` for each of N queries, which are sent to Milvus together.
+
+        Args:
+            queries: N times {side: its query}. All must have the same sides.
+            filter: The filter of all queries.
+            **how: Further arguments of `Search`.
+        """
+        if not queries:
+            return []
+        asked = self._asked(queries[0], filter, how)
+        reader = self._reader()
+        found: list[list[Hit]] = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = queries[start : start + _QUERIES_AT_ONCE]
+            found += [[] for _ in some] if reader is None else self._ask(reader.search_many(asked, some))
+        return found
+
+    async def asearch_many(
+        self, queries: Sequence[Mapping[Any, Any]], *, filter: AnyFilter = None, **how: Any
+    ) -> list[list[Hit]]:
+        """Search like `search_many`."""
+        if not queries:
+            return []
+        asked = self._asked(queries[0], filter, how)
+        reader = await self._areader()
+        found: list[list[Hit]] = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = queries[start : start + _QUERIES_AT_ONCE]
+            found += [[] for _ in some] if reader is None else await self._aask(reader.search_many(asked, some))
+        return found
 
     def get(self, ids: Sequence[str], **how: Any) -> list[Hit]:
         """Return the documents with these ids, in the order of the ids. Unknown ids are left out.

@@ -204,3 +204,30 @@ def test_a_collection_keeps_its_language(connection):
             opened(connection, name, schema={"bm25_analyzer": "english"})
     finally:
         MilvusClient.drop_collection(connection.client, name)
+
+
+@pytest.mark.parametrize("fusion", [*FUSIONS, Fusion(sides=("bm25",))], ids=str)
+def test_many_queries_are_answered_as_one_by_one(collection, fusion):
+    random = np.random.default_rng(5)
+    queries = []
+    for number in range(20):
+        whole = {
+            "dense": random.random(4).tolist(),
+            "sparse": {} if number % 7 == 3 else {int(random.integers(0, 8)): 1.0},
+            "bm25": "the" if number % 5 == 2 else str(random.choice(WORDS)),
+        }
+        queries.append({side: whole[side] for side in fusion.sides})
+    how = {"ranker": fusion, "k": 8, "depth": 20, "filter": {"even": True}}
+    expected = [collection.search(one, **how) for one in queries]
+    for found in (collection.search_many(queries, **how), asyncio.run(collection.asearch_many(queries, **how))):
+        for many, alone in zip(found, expected, strict=True):  # the engine's sums differ in the last digit
+            assert [hit.score for hit in many] == pytest.approx([hit.score for hit in alone], abs=1e-5)
+            if not (LITE2 and fusion.plain):  # its hybrid search does not sort equal scores by key
+                assert [hit.id for hit in many] == [hit.id for hit in alone]
+    grouped = {**how, "group_by": "source"}
+    if LITE2 and fusion.plain:
+        return
+    assert [pairs(hits) for hits in collection.search_many(queries[:4], **grouped)] == [
+        pairs(collection.search(one, **grouped)) for one in queries[:4]
+    ]
+    assert collection.search_many([]) == []

@@ -1,0 +1,168 @@
+"""Read a collection by ids or by filter. Every operation is a generator, which this package calls a conversation.
+
+A conversation yields the calls to make, and is sent the answer to each call. The sync and the async methods run the
+same conversations, so they follow the same rules. This module makes no calls itself, and needs no client.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from splade_integrations.milvus.calls import Call, Conversation
+from splade_integrations.milvus.filters import Engine, Filter, Layout, ids_expr, make_plan, quote
+from splade_integrations.milvus.rows import Hit, hit_of, key_of
+from splade_integrations.milvus.schema import Fields
+
+__all__ = ["Fetcher"]
+
+_IDS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """Reads from one collection.
+
+    Args:
+        name: The collection's name, or an alias.
+        fields: The collection's fields.
+        layout: The same fields in the form that filters need.
+        engine: The engine that holds the collection.
+        columns: The names of the caller's additional columns.
+        search_params: {side: search parameters}.
+        partitions: The names of partitions that are known to exist. The reader adds the names that Milvus lists.
+    """
+
+    name: str
+    fields: Fields
+    layout: Layout
+    engine: Engine
+    columns: Sequence[str]
+    search_params: Mapping[str, Mapping[str, Any]]
+    partitions: set[str]
+
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        with_dense: bool = False,
+        partition_names: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Conversation[list[Hit]]:
+        """Return the documents with these ids, in the order of the ids. Unknown ids are left out."""
+        yield from self._check_partitions(partition_names, timeout)
+        keys = [key for key in (key_of(value, self.fields) for value in ids) if key is not None]
+        found: dict[str, Hit] = {}
+        for start in range(0, len(keys), _IDS_AT_ONCE):
+            expr = ids_expr(self.fields.primary, keys[start : start + _IDS_AT_ONCE])
+            rows = yield self._query(expr, _IDS_AT_ONCE, with_dense, partition_names, timeout)
+            found |= {hit.id: hit for hit in self._read(rows)}
+        return [found[value] for value in dict.fromkeys(map(str, keys)) if value in found]
+
+    def page(
+        self,
+        expr: str,
+        after: Any,
+        *,
+        with_dense: bool = False,
+        partition_names: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Conversation[tuple[list[Hit], Any]]:
+        """Return one page of documents, and the key that the next page starts after, or None if this page is the last.
+
+        A page has up to 1000 documents, in ascending order of their primary keys. pymilvus's iterator cannot be used,
+        because it does not escape keys: after a key with a backslash, it returns the first page again and again.
+
+        Args:
+            expr: The Milvus expression that selects the documents. `expression` returns it.
+            after: The key that was returned with the previous page, or None for the first page.
+            with_dense: Whether to return dense vectors as well.
+            partition_names: The partitions to read.
+            timeout: The time limit for the call, in seconds.
+        """
+        if after is not None:
+            cursor = f"{self.fields.primary} > {quote(after) if isinstance(after, str) else after}"
+            expr = f"({expr}) and {cursor}" if expr else cursor
+        rows = yield self._query(expr, _ROWS_AT_ONCE, with_dense, partition_names, timeout, by_key=True)
+        return self._read(rows), rows[-1][self.fields.primary] if len(rows) == _ROWS_AT_ONCE else None
+
+    def all_of(self, expr: str, **how: Any) -> Conversation[list[Hit]]:
+        """Return all documents that match `expr`, in ascending order of primary keys. `how` are arguments of `page`."""
+        found, after = yield from self.page(expr, None, **how)
+        while after is not None:
+            more, after = yield from self.page(expr, after, **how)
+            found += more
+        return found
+
+    def expression(
+        self, filter: Filter | str | None, partition_names: Sequence[str] | None, timeout: float | None
+    ) -> Conversation[str]:
+        """Return the Milvus expression that stands for a filter in this collection.
+
+        On milvus-lite, an expression may be wrong on some rows. Those rows are read, Python evaluates the filter on
+        them, and the returned expression names them by id.
+
+        Args:
+            filter: The filter.
+            partition_names: The partitions to search. They must exist.
+            timeout: The time limit for each call, in seconds.
+        """
+        yield from self._check_partitions(partition_names, timeout)
+        if filter is None:
+            return ""
+        if isinstance(filter, str):
+            return filter
+        plan = make_plan(filter, self.layout, self.engine)
+        if plan.doubtful is None:
+            return plan.expr
+        rows = yield from self.all_of(plan.doubtful, partition_names=partition_names, timeout=timeout)
+        return plan.resolve([(key_of(hit.id, self.fields), hit.metadata, self.judged(hit)) for hit in rows])
+
+    def judged(self, hit: Hit) -> dict[str, Any]:
+        """Return {name: value} for all columns of the hit that filters can ask for, including the primary key."""
+        return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
+
+    def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
+        """Raise a ValueError if a partition does not exist. milvus-lite would find nothing and raise no error."""
+        if not names or self.partitions.issuperset(names):
+            return
+        if self.engine is Engine.LITE2:
+            raise ValueError(
+                f"partition_names must not be given on milvus-lite 2, which has no partitions, got {list(names)}. "
+                "Filter by metadata, or install milvus-lite 3."
+            )
+        there = yield Call("list_partitions", {"collection_name": self.name, "timeout": timeout})
+        self.partitions.update(there)
+        if missing := [name for name in names if name not in there]:
+            raise ValueError(
+                f"partition_names must be partitions of collection {self.name!r} ({', '.join(there)}), got "
+                f"{missing[0]!r}. Correct the name, or create the partition with the client's create_partition."
+            )
+
+    def _query(
+        self,
+        expr: str,
+        limit: int,
+        with_dense: bool,
+        partition_names: Sequence[str] | None,
+        timeout: float | None,
+        *,
+        by_key: bool = False,
+    ) -> Call:
+        # These two parameters make Milvus return the smallest keys first. pymilvus's iterator also sends them.
+        order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
+        return Call(
+            "query",
+            {
+                "collection_name": self.name,
+                "filter": expr,
+                "output_fields": [self.fields.primary, *self.fields.output(with_dense=with_dense)],
+                "limit": limit,
+                "timeout": timeout,
+                **({"partition_names": list(partition_names)} if partition_names else {}),
+                **order,
+            },
+        )
+
+    def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[Hit]:
+        return [hit_of(row[self.fields.primary], 0.0, row, self.fields, self.columns) for row in rows]
