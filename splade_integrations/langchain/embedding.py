@@ -77,6 +77,11 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         """Embed one query as a dict {token id: weight} of plain Python numbers."""
         return query_terms(self._adapted.encode_queries([query])[0], query)
 
+    def embed_queries(self, queries: list[str]) -> list[dict[int, float]]:
+        """Embed N queries in one call of the encoder, as N dicts {token id: weight}."""
+        rows = self._adapted.encode_queries(queries)
+        return [query_terms(row, query) for row, query in zip(rows, queries, strict=True)]
+
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Embed documents like `embed_documents`, in a thread."""
         rows = await self._adapted.aencode_documents(texts)

@@ -10,6 +10,7 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from splade_integrations.langchain.requests import Asked, translate
+from splade_integrations.langchain.retriever import HybridRetriever
 from splade_integrations.milvus.collection import Collection
 from splade_integrations.milvus.defaults import query_terms
 from splade_integrations.milvus.rows import Hit
@@ -57,6 +58,34 @@ class Searching(VectorStore):
     async def asimilarity_search(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> list[Document]:
         """Search like `similarity_search`."""
         return _unscored(await self.asimilarity_search_with_score(query, k, *args, **kwargs))
+
+    def similarity_search_many(
+        self, queries: Sequence[str], k: int = 4, *args: Any, **kwargs: Any
+    ) -> list[list[Document]]:
+        """Return the `k` best documents for each of N queries, which are sent to Milvus in one request.
+
+        A `SpladeSparseEmbedding` encodes all queries together, which takes much less time than one by one.
+        `as_retriever().batch` calls this method.
+
+        Args:
+            queries: N questions.
+            k: The largest number of documents for each question.
+            *args: The same as for `similarity_search_with_score`.
+            **kwargs: The keywords of `similarity_search_with_score`. They hold for all questions.
+        Returns:
+            N lists.
+        """
+        asked = self._asked(k, *args, **kwargs)
+        found = self.collection.search_many(self._queries_of(queries, asked.sides), **asked.how)
+        return [_documents(hits) for hits in found]
+
+    async def asimilarity_search_many(
+        self, queries: Sequence[str], k: int = 4, *args: Any, **kwargs: Any
+    ) -> list[list[Document]]:
+        """Search like `similarity_search_many`. The queries are encoded in a thread."""
+        asked = self._asked(k, *args, **kwargs)
+        made = await asyncio.to_thread(self._queries_of, queries, asked.sides)
+        return [_documents(hits) for hits in await self.collection.asearch_many(made, **asked.how)]
 
     def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
         """Search one side for a given vector, and return the `k` best documents with their scores.
@@ -157,7 +186,7 @@ class Searching(VectorStore):
             search_kwargs.pop("score_threshold", None)
             self._check_relevance(search_kwargs.get("mode", "hybrid"))
         self._asked(**search_kwargs)
-        return super().as_retriever(**kwargs)
+        return HybridRetriever(**dict(super().as_retriever(**kwargs)))
 
     def _select_relevance_score_fn(self) -> Any:
         """Return the function that maps a cosine to a relevance score from 0 to 1. Other scores have no fixed scale.
@@ -224,6 +253,20 @@ class Searching(VectorStore):
             return vector if side == "dense" else query
         made = self._embeddings[side].embed_query(query)
         return query_terms(made, query) if side == "sparse" else made
+
+    def _queries_of(self, queries: Sequence[str], sides: Sequence[Side]) -> list[dict[Side, Any]]:
+        """Return {side: its query} for each of N queries. The sparse side encodes them together."""
+        made: dict[Side, list[Any]] = {}
+        for side in sides:
+            together = getattr(self._embeddings[side], "embed_queries", None)
+            if together is None:
+                made[side] = [self._query(query, side, None) for query in queries]
+            else:
+                made[side] = [
+                    query_terms(row, query) if side == "sparse" else row
+                    for row, query in zip(together(list(queries)), queries, strict=True)
+                ]
+        return [{side: made[side][place] for side in sides} for place in range(len(queries))]
 
     async def _aqueries(self, query: str, sides: Sequence[Side], vector: Any = None) -> dict[Side, Any]:
         async def made(side: Side) -> Any:

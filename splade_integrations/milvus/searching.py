@@ -55,15 +55,15 @@ class Reader(Fetcher):
         wanted = asked.k + asked.options.get("offset", 0)
         own = asked.ranker.depth if isinstance(asked.ranker, Fusion) else None
         depth = asked.depth or max(own or candidates(wanted), wanted)
-        together: dict[tuple[Side, ...], list[int]] = {}
+        together: dict[Any, list[int]] = {}
         for place, one in enumerate(answering):
-            if one:
-                together.setdefault(tuple(one), []).append(place)
-        for sides, places in together.items():
+            if one:  # milvus-lite 2 mixes the scores of the queries of one hybrid search, so there each goes alone
+                together.setdefault((tuple(one), place if self.engine is Engine.LITE2 else None), []).append(place)
+        for (sides, _), places in together.items():
             many = {side: [answering[place][side] for place in places] for side in sides}
             hits = yield from self._found(asked, many, expr, asked.k, depth)
-            for place, one_querys in zip(places, hits, strict=True):
-                found[place] = one_querys
+            for place, hits_of_one in zip(places, hits, strict=True):
+                found[place] = hits_of_one
         return found
 
     def _answering(self, queries: Mapping[Side, Any]) -> dict[Side, Any]:

@@ -17,9 +17,12 @@ from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
+from splade_integrations.fusion import Fusion
 from splade_integrations.langchain import HybridMilvus, SpladeSparseEmbedding, hybrid_milvus
 from splade_integrations.langchain.options import connection_arguments
 from tests.support.adapters import HashEmbeddings, WordCounts, count
+from tests.support.proxy import milvus_proxy
+from tests.support.server import milvus_lite_server
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
@@ -570,3 +573,39 @@ def test_without_langchain_the_import_names_the_pip_line():
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "OptionalDependencyError: splade_integrations.langchain needs langchain_core" in result.stderr
     assert "pip install 'splade-integrations[langchain]'" in result.stderr
+
+
+# Many questions at once
+
+
+def test_a_batch_is_answered_as_one_by_one(prose_store, prose):
+    questions = [text[:30] for text in prose[:5]] + ["", "the"]
+    for how in (
+        {},
+        {"mode": "sparse"},
+        {"filter": {"half": 1}},
+        {"fusion": Fusion(sides=("dense", "sparse"), weights=(0.3, 0.7))},
+    ):
+        alone = [ids_of(prose_store.similarity_search(question, k=3, **how)) for question in questions]
+        assert [ids_of(found) for found in prose_store.similarity_search_many(questions, k=3, **how)] == alone
+        retriever = prose_store.as_retriever(search_kwargs={"k": 3, **how})
+        assert [ids_of(found) for found in retriever.batch(questions)] == alone
+        assert [ids_of(found) for found in asyncio.run(retriever.abatch(questions))] == alone
+        assert ids_of(retriever.invoke(questions[0])) == alone[0]
+    mmr = prose_store.as_retriever(search_type="mmr")
+    assert [ids_of(found) for found in mmr.batch(questions[:2])] == [
+        ids_of(mmr.invoke(question)) for question in questions[:2]
+    ]
+
+
+def test_a_batch_is_one_call_of_the_encoder_and_one_request(dense, prose):
+    encoder = WordCounts()
+    with milvus_lite_server() as server, milvus_proxy(server) as proxy:
+        store = hybrid_milvus(dense, SpladeSparseEmbedding(encoder=encoder), uri=proxy.uri)
+        store.add_texts(prose)
+        proxy.seen.clear()
+        encoder.batches.clear()
+        found = store.as_retriever(search_kwargs={"k": 2}).batch([text[:40] for text in prose[:8] * 8])
+        assert [len(one) for one in found] == [2] * 64
+        assert encoder.batches == [64]
+        assert {name: len(requests) for name, requests in proxy.seen.items() if "Search" in name} == {"HybridSearch": 1}

@@ -372,3 +372,14 @@ def test_one_side_stores(sparse, dense, tmp_path):
     words = HybridMilvusVectorStore(tmp_path / "words.db", enable_dense=False, enable_sparse=False, bm25=True)
     words.add(made)
     assert both(words, ask("bark", "default", query_embedding=None)).ids == ["dog"]
+
+
+def test_many_queries_are_answered_as_one_by_one(prose_store, prose):
+    queries = [ask(text[:30], mode, k=3) for text in prose[:4] for mode in ("hybrid", "sparse", "default")]
+    queries.append(ask("", "hybrid", k=3))
+    alone = [prose_store.query(query) for query in queries]
+    for found in (prose_store.query_many(queries), asyncio.run(prose_store.aquery_many(queries))):
+        assert [one.ids for one in found] == [one.ids for one in alone]
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(one.similarities, other.similarities, atol=1e-6)
+    assert prose_store.query_many([]) == []

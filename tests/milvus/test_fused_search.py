@@ -225,8 +225,6 @@ def test_many_queries_are_answered_as_one_by_one(collection, fusion):
             if not (LITE2 and fusion.plain):  # its hybrid search does not sort equal scores by key
                 assert [hit.id for hit in many] == [hit.id for hit in alone]
     grouped = {**how, "group_by": "source"}
-    if LITE2 and fusion.plain:
-        return
     assert [pairs(hits) for hits in collection.search_many(queries[:4], **grouped)] == [
         pairs(collection.search(one, **grouped)) for one in queries[:4]
     ]
