@@ -4,7 +4,7 @@ The steps are: texts -> token ids -> batches -> hidden states -> tiles of logits
 This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does the same computation in twenty lines.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from splade_integrations.dependencies import check_tokenizers
-from splade_integrations.encoding.explain import EncodedText, Explanation, explain
+from splade_integrations.encoding.explain import EncodedText, Explanation, explain, explain_stored
 from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, stream_rows
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
 from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, token_names
@@ -285,6 +285,36 @@ class SpladeEncoder:
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
         return explain(self._encoded("query", query), self._encoded("document", document))
+
+    def explain_stored(self, query: str, documents: Sequence[str], rows: csr_array) -> list[Explanation]:
+        """Explain documents by the rows that a collection holds. The model is run only on the query.
+
+        The scores are exactly those of the collection, however its documents were cut and pruned.
+
+        Args:
+            query: The query.
+            documents: N documents.
+            rows: Their stored rows. (N, dim).
+        Returns:
+            N explanations. A term that expands a document has no place in it.
+        Raises:
+            ValueError: The number of rows is not N.
+
+        Example:
+            >>> encoder = SpladeEncoder(model_folder)
+            >>> texts = ["Alan Turing broke the Enigma cipher.", "Cats purr."]
+            >>> stored = encoder.encode_documents(texts)
+            >>> [len(one.terms) > 0 for one in encoder.explain_stored("who cracked enigma", texts, stored)]
+            [True, False]
+        """
+        if rows.shape[0] != len(documents):
+            raise ValueError(f"rows must have one row for each of {len(documents)} documents, got {rows.shape[0]}.")
+        settings, encoder = self._settings["document"], self._roles["document"]
+        stored = [
+            EncodedText(text, settings.prompt, rows[[place]], encoder, settings.max_windows)
+            for place, text in enumerate(documents)
+        ]
+        return explain_stored(self._encoded("query", query), stored)
 
     def __copy__(self) -> "SpladeEncoder":
         return self  # an encoder may be shared

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from scipy.sparse import csr_array
+
 from splade_integrations.dependencies import require_extra
 from splade_integrations.fusion import Fusion
 from splade_integrations.milvus.defaults import cut_text, document_terms
@@ -26,6 +29,7 @@ with require_extra("milvus", module="splade index and search"):
 __all__ = ["Hit", "Store", "StoreError"]
 
 _ID_BYTES = 512
+_PLACES = 100  # the number of hits in which an explanation looks for a document's place in each side
 _DENSE = "splade.dense_model"
 
 
@@ -146,6 +150,23 @@ class Store:
         """
         found = self._opened().search(queries, k=k, ranker=fusion, filter=expr)
         return [Hit(hit.id, hit.score, hit.text) for hit in found]
+
+    def stored_rows(self, ids: Sequence[str], dim: int) -> csr_array:
+        """Return the sparse vectors of documents, (N, dim). `dim` is the size of the vocabulary."""
+        found = {hit.id: hit.sparse or {} for hit in self._opened().get(ids, with_sparse=True)}
+        rows = [found.get(key, {}) for key in ids]
+        terms, weights = ([value for row in rows for value in part(row)] for part in (dict.keys, dict.values))
+        starts = np.cumsum([0, *map(len, rows)])
+        return csr_array((np.array(weights, np.float32), np.array(terms, np.int64), starts), (len(rows), dim))
+
+    def places(self, queries: Mapping[Side, Any], ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return {side: {rank, score}} for each document, or {side: None} if the side's best hits lack it."""
+        ranked = {side: self.rank(side, [query], _PLACES)[0] for side, query in queries.items()}
+        found = {
+            side: {hit.id: {"rank": rank, "score": hit.score} for rank, hit in enumerate(hits, start=1)}
+            for side, hits in ranked.items()
+        }
+        return [{side: of_side.get(key) for side, of_side in found.items()} for key in ids]
 
     def rank(self, side: Side, queries: Sequence[Any], depth: int) -> list[list[Hit]]:
         """Return the best `depth` documents of one side for each query, without their texts."""

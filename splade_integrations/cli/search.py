@@ -83,19 +83,28 @@ def search(
             queries["sparse"] = to_dicts(encoder.encode_queries([query]))[0]
         if "dense" in fusion.sides and dense_name is not None:
             queries["dense"] = load_dense_encoder(dense_name, device=compute.device).encode([query])[0]
-        hits = store.search({side: queries[side] for side in fusion.sides}, fusion, k, expr)  # type: ignore[misc]  # sides
-    explanations = [encoder.explain(query, hit.text) for hit in hits] if why and encoder is not None else []
+        queries = {side: queries[side] for side in fusion.sides}
+        hits = store.search(queries, fusion, k, expr)
+        explanations, places = [], []
+        if why and encoder is not None and hits:
+            ids = [hit.id for hit in hits]
+            explanations = encoder.explain_stored(
+                query, [hit.text for hit in hits], store.stored_rows(ids, encoder.dim)
+            )
+            places = store.places(queries, ids) if len(fusion.sides) > 1 else []
     if as_json:
         found = [
             {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text} for rank, hit in enumerate(hits, start=1)
         ]
         for entry, explanation in zip(found, explanations, strict=False):
             entry["explanation"] = explanation.to_dict()
+        for entry, place in zip(found, places, strict=False):
+            entry["sides"] = place
         print_json(found)
     elif not hits:
         stdout().print("Nothing found.")
     elif explanations:
-        print_explained(stdout(), hits, explanations, shown)
+        print_explained(stdout(), hits, explanations, places, shown)
     else:
         stdout().print(hits_table(hits, shown))
 
@@ -131,8 +140,6 @@ def load_query_encoder(store: "Store", model: str | None, compute: ComputeOption
         )
     if kept is None:
         return load_encoder(name, compute.for_encoder())
-    # --explain encodes the found documents again. They must be cut and pruned as they were for the collection.
-    # Otherwise an explanation would not add up to the score.
     options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
     encoder = load_encoder(name, options)
     _check_queries(kept, encoder.fingerprint)

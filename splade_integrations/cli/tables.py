@@ -1,6 +1,6 @@
 """Formats results as tables. A table is at most as wide as the terminal, or 80 columns if there is no terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -44,11 +44,31 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
     return table
 
 
-def print_explained(console: Console, hits: "Sequence[Hit]", explanations: "Sequence[Explanation]", mode: str) -> None:
-    """Print each document that a search found, followed by the explanation of its score."""
+def print_explained(
+    console: Console,
+    hits: "Sequence[Hit]",
+    explanations: "Sequence[Explanation]",
+    places: Sequence[Mapping[str, Any]],
+    mode: str,
+) -> None:
+    """Print each document that a search found, what each side gave it, and the explanation of its SPLADE score.
+
+    Args:
+        console: The terminal.
+        hits: N documents.
+        explanations: N explanations.
+        places: N dicts {side: its rank and score}, or [] if only one side was searched.
+        mode: What the scores are, such as "hybrid".
+    """
     for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
         console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
+        if places:
+            console.print(Text(" · ".join(f"{side} {_place(place)}" for side, place in places[rank - 1].items())))
         console.print(explanation)
+
+
+def _place(place: Mapping[str, Any] | None) -> str:
+    return "not among its best" if place is None else f"{place['score']:.4f} (rank {place['rank']})"
 
 
 def comparison_tables(comparison: "Comparison") -> Iterator[Any]:

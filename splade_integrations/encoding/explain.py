@@ -3,6 +3,7 @@
 The explanation is computed from one query and one document. `render.py` draws it.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from splade_integrations.encoding.roles import RoleEncoder
 from splade_integrations.encoding.terms import Place, Term
 from splade_integrations.encoding.tokenizer import TokenOffsets, token_names
 
-__all__ = ["EncodedText", "Explanation", "explain", "readable_tokens"]
+__all__ = ["EncodedText", "Explanation", "explain", "explain_stored", "readable_tokens"]
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,56 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
         query: The query.
         document: The document. Its row has as many columns as the query's.
     """
+    shared = _shared(query, document)
+    return _explained(
+        query, document, shared, *(_locate(text, np.array(shared, np.int32)) for text in (query, document))
+    )
+
+
+def explain_stored(query: EncodedText, documents: Sequence[EncodedText]) -> list[Explanation]:
+    """Explain the inner products of a query's row and of stored rows, without running the model on the documents.
+
+    A term that is one of the document's own tokens has the place where it first occurs. The place of another term is
+    not known, because only the model can tell which token expands to it.
+
+    Args:
+        query: The query.
+        documents: N documents with their stored rows.
+    """
+    every = query.row.indices
+    located = _locate(query, every)
+    place_of = dict(zip(every.tolist(), located.places, strict=True))
+    explanations = []
+    for document in documents:
+        shared = _shared(query, document)
+        of_query = replace(located, places=[place_of[term] for term in shared])
+        of_document = _tokens(
+            document, document.encoder.tokenize.offsets(document.prompt + document.text, document.max_windows)
+        )
+        first = [of_document.token_ids.get(term, [None])[0] for term in shared]
+        places = [None if at is None else of_document.tokens[at] for at in first]
+        explanations.append(_explained(query, document, shared, of_query, replace(of_document, places=places)))
+    return explanations
+
+
+def _shared(query: EncodedText, document: EncodedText) -> list[int]:
+    """Return the token ids of the terms that both rows have, in ascending order."""
+    return sorted(set(query.row.indices.tolist()) & set(document.row.indices.tolist()))
+
+
+def _explained(
+    query: EncodedText, document: EncodedText, shared: list[int], of_query: "_Located", of_document: "_Located"
+) -> Explanation:
     query_weights, document_weights = (
         dict(zip(text.row.indices.tolist(), text.row.data.tolist(), strict=True)) for text in (query, document)
     )
-    shared = sorted(query_weights.keys() & document_weights.keys())
-    texts = [_locate(text, np.array(shared, np.int32)) for text in (query, document)]
+    texts = [of_query, of_document]
     tokens = token_names(document.encoder.tokenizer, shared)
     readable = readable_tokens(document.encoder.tokenizer, tokens)
     terms = []
     for column, token_id in enumerate(shared):
-        places = [text.places[column] for text in texts]
+        query_place = of_query.places[column]
+        assert query_place is not None  # the model was run on the query
         terms.append(
             Term(
                 token_id=token_id,
@@ -91,16 +132,16 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
                 query_weight=query_weights[token_id],
                 document_weight=document_weights[token_id],
                 contribution=query_weights[token_id] * document_weights[token_id],
-                in_query=token_id in texts[0].token_ids,
-                in_document=token_id in texts[1].token_ids,
-                query_place=places[0],
-                document_place=places[1],
+                in_query=token_id in of_query.token_ids,
+                in_document=token_id in of_document.token_ids,
+                query_place=query_place,
+                document_place=of_document.places[column],
             )
         )
     terms.sort(key=lambda term: -term.contribution)  # a stable sort, so ties stay in the order of token ids
     return Explanation(
-        query=texts[0].text,
-        document=texts[1].text,
+        query=of_query.text,
+        document=of_document.text,
         score=sum(term.contribution for term in terms),
         terms=tuple(terms),
         query_terms=len(query_weights),
@@ -150,30 +191,38 @@ class _Located:
     text: str
     token_ids: dict[int, list[int]]  # the positions of each token id
     tokens: list[Place]
-    places: list[Place]
+    places: Sequence[Place | None]
 
 
 def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
+    """Return the tokens of a text, and the place that the model takes each term's weight from."""
     windows = text.encoder.tokenize.offsets(text.prompt + text.text, text.max_windows)
-    tokens: list[Place] = []
-    occurrences: dict[int, list[int]] = {}
+    located = _tokens(text, windows)
     positions, shares = np.zeros(len(terms), np.int64), np.zeros(len(terms), np.float32)
     source = _heaviest_windows(text.encoder, windows, terms)
+    start = 0
     for number, window in enumerate(windows):
         here = source == number
         if here.any():
             found, shares[here] = text.encoder.rows.locate(window.ids, terms[here])
-            positions[here] = len(tokens) + found
+            positions[here] = start + found
+        start += len(window.ids)
+    places = [
+        replace(located.tokens[at], share=float(share)) for at, share in zip(positions.tolist(), shares, strict=True)
+    ]
+    return replace(located, places=places)
+
+
+def _tokens(text: EncodedText, windows: list[TokenOffsets]) -> _Located:
+    """Return the tokens of a text that was cut into windows, without the places of terms."""
+    tokens: list[Place] = []
+    occurrences: dict[int, list[int]] = {}
+    for window in windows:
         for place in _places(text.encoder.tokenizer, window, len(text.prompt)):
             if place.start is not None or window.offsets is None:
                 occurrences.setdefault(window.ids[place.token_index], []).append(len(tokens))
             tokens.append(replace(place, token_index=len(tokens)))
-    return _Located(
-        text=windows[0].text[len(text.prompt) :],
-        token_ids=occurrences,
-        tokens=tokens,
-        places=[replace(tokens[at], share=float(share)) for at, share in zip(positions.tolist(), shares, strict=True)],
-    )
+    return _Located(text=windows[0].text[len(text.prompt) :], token_ids=occurrences, tokens=tokens, places=[])
 
 
 def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: NDArray[np.int32]) -> NDArray[np.int64]:

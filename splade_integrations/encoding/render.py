@@ -71,7 +71,7 @@ def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int,
     words: dict[tuple[int, int], tuple[float, bool]] = {}
     for term in explanation.terms:
         place = term.query_place if query else term.document_place
-        if place.word_start is None or place.word_end is None:
+        if place is None or place.word_start is None or place.word_end is None:
             continue
         added, own = words.get((place.word_start, place.word_end), (0.0, False))
         own = own or (term.in_query if query else term.in_document)
@@ -210,6 +210,8 @@ def _summary(explanation: Rendered, top_k: int) -> str:
 
 def _came_from(term: Term) -> str:
     place = term.document_place
+    if place is None:
+        return "expansion"
     if place.word_start is None:
         words = f"{place.word} (not a word)"
     else:

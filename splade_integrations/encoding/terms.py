@@ -49,7 +49,8 @@ class Term:
         in_query: Whether the term is one of the query's own tokens. If not, it is an expansion of the query.
         in_document: Whether the term is one of the document's own tokens. If not, it is an expansion of the document.
         query_place: The place in the query that the weight comes from.
-        document_place: The place in the document that the weight comes from.
+        document_place: The place in the document that the weight comes from. None if the weight was read from a
+            collection and the term is an expansion, because then only the model could tell the place.
     """
 
     token_id: int
@@ -61,7 +62,7 @@ class Term:
     in_query: bool
     in_document: bool
     query_place: Place
-    document_place: Place
+    document_place: Place | None
 
     @property
     def expansion(self) -> bool:

@@ -46,6 +46,7 @@ class Fetcher:
         ids: Sequence[str],
         *,
         with_dense: bool = False,
+        with_sparse: bool = False,
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[list[Hit]]:
@@ -55,7 +56,7 @@ class Fetcher:
         found: dict[str, Hit] = {}
         for start in range(0, len(keys), _IDS_AT_ONCE):
             expr = ids_expr(self.fields.primary, keys[start : start + _IDS_AT_ONCE])
-            rows = yield self._query(expr, _IDS_AT_ONCE, with_dense, partition_names, timeout)
+            rows = yield self._query(expr, _IDS_AT_ONCE, with_dense, partition_names, timeout, with_sparse=with_sparse)
             found |= {hit.id: hit for hit in self._read(rows)}
         return [found[value] for value in dict.fromkeys(map(str, keys)) if value in found]
 
@@ -148,6 +149,7 @@ class Fetcher:
         timeout: float | None,
         *,
         by_key: bool = False,
+        with_sparse: bool = False,
     ) -> Call:
         # These two parameters make Milvus return the smallest keys first. pymilvus's iterator also sends them.
         order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
@@ -156,7 +158,10 @@ class Fetcher:
             {
                 "collection_name": self.name,
                 "filter": expr,
-                "output_fields": [self.fields.primary, *self.fields.output(with_dense=with_dense)],
+                "output_fields": [
+                    self.fields.primary,
+                    *self.fields.output(with_dense=with_dense, with_sparse=with_sparse),
+                ],
                 "limit": limit,
                 "timeout": timeout,
                 **({"partition_names": list(partition_names)} if partition_names else {}),

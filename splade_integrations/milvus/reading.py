@@ -85,7 +85,7 @@ class Reading(Opening):
 
         Args:
             ids: The documents' ids.
-            **how: The arguments `with_dense`, `partition_names` and `timeout` of `Search`.
+            **how: `with_dense`, `with_sparse`, `partition_names` and `timeout`.
         """
         reader = self._reader()
         return [] if reader is None else self._ask(reader.get(ids, **self._where(how)))

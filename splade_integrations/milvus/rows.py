@@ -52,6 +52,7 @@ class Hit:
         metadata: The metadata as it was given.
         columns: {name: value} for the columns that the caller has added to the schema.
         dense: The dense vector, if the caller asked for it.
+        sparse: The sparse vector, if the caller asked for it.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Hit:
     metadata: dict[str, Any]
     columns: dict[str, Any]
     dense: list[float] | None = None
+    sparse: dict[int, float] | None = None
 
 
 def check_ids(ids: Sequence[str | None]) -> None:
@@ -203,6 +205,7 @@ def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, co
             if name not in others and (value is not None or name not in fields.typed)
         }
     dense = entity.get(fields.sides["dense"]) if "dense" in fields.sides else None
+    sparse = entity.get(fields.sides["sparse"]) if "sparse" in fields.sides else None
     return Hit(
         id=str(key),
         score=score,
@@ -210,6 +213,7 @@ def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, co
         metadata=metadata,
         columns={name: entity[name] for name in columns if name in entity},
         dense=None if dense is None else [float(number) for number in dense],
+        sparse=None if sparse is None else {int(term): float(weight) for term, weight in sparse.items()},
     )
 
 

@@ -260,12 +260,13 @@ class Fields:
     other_vectors: tuple[str, ...]
     max_lengths: Mapping[str, int]
 
-    def output(self, *, with_dense: bool) -> list[str]:
+    def output(self, *, with_dense: bool, with_sparse: bool = False) -> list[str]:
         """Return the names of the fields to read for a document."""
         names = [self.text, *self.columns]
         names += self.typed if self.metadata is None else [self.metadata]
         names += ["$meta"] if self.dynamic and (self.metadata is None or self.keys_of_columns) else []
-        return names + ([self.sides["dense"]] if with_dense and "dense" in self.sides else [])
+        vectors = {"dense": with_dense, "sparse": with_sparse}
+        return names + [self.sides[side] for side, wanted in vectors.items() if wanted and side in self.sides]  # type: ignore[index]  # sides
 
     @staticmethod
     def of(description: Mapping[str, Any], schema: Schema) -> "Fields":

@@ -231,3 +231,43 @@ class TestRendering:
             assert explanation.score == 0
         assert "Score" in explanation._repr_html_()
         json.dumps(explanation.to_dict())
+
+
+class TestStoredRows:
+    def test_they_are_explained_as_the_encoders_own(self, encoder):
+        rows = encoder.encode_documents(DOCUMENTS)
+        for query in QUERIES:
+            stored = encoder.explain_stored(query, DOCUMENTS, rows)
+            for one, document in zip(stored, DOCUMENTS, strict=True):
+                whole = encoder.explain(query, document)
+                assert one.score == pytest.approx(whole.score, abs=1e-4)
+                assert [term.token_id for term in one.terms] == [term.token_id for term in whole.terms]
+                for term, own in zip(one.terms, whole.terms, strict=True):
+                    assert (term.label, term.in_document, term.query_place) == (
+                        own.label,
+                        own.in_document,
+                        own.query_place,
+                    )
+                    assert (term.document_place is None) == (not term.in_document)
+                    if term.document_place is not None and term.document_place.word_start is not None:
+                        place = term.document_place
+                        assert document[place.word_start : place.word_end] == place.word
+                assert "Score" in one._repr_html_()
+                json.dumps(one.to_dict())
+                str(highlights(one))
+
+    def test_the_model_runs_on_the_query_alone(self, encoder, monkeypatch):
+        rows = encoder.encode_documents(DOCUMENTS)
+        seen = []
+        run = type(encoder._roles["query"].rows).encode
+        monkeypatch.setattr(
+            type(encoder._roles["query"].rows),
+            "encode",
+            lambda self, ids, progress: seen.append(len(ids)) or run(self, ids, progress),
+        )
+        encoder.explain_stored("who cracked enigma", DOCUMENTS, rows)
+        assert sum(seen) == 1
+
+    def test_one_row_for_each_document(self, encoder):
+        with pytest.raises(ValueError, match="rows must have one row for each of 2 documents, got 1"):
+            encoder.explain_stored("cat", ["a", "b"], encoder.encode_documents(["a"]))
