@@ -81,7 +81,7 @@ def test_llama_index_queries(llama_index_store):
 
     listed = table("Keywords of a query and fields of `VectorStoreQuery`")
     plain = {"query_embedding", "similarity_top_k", "query_str", "mode", "filters"}
-    ours = {"fusion", "group_by", "timeout"}
+    ours = {"fusion", "group_by", "reranker", "timeout"}
     of_query = {field.name for field in fields(VectorStoreQuery)}
     assert set(listed) >= (of_query - plain) | (set(KEYWORDS) - ours)
     for name, (verdict, _) in listed.items():

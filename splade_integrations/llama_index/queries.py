@@ -32,6 +32,7 @@ KEYWORDS = (
     "mmr_prefetch_factor",
     "mmr_prefetch_k",
     "mmr_threshold",
+    "reranker",
     "string_expr",
     "timeout",
 )
@@ -135,10 +136,13 @@ def plan_of(
             f"a query must be given known keywords, got {unknown[0]!r}. Use one of these: {', '.join(KEYWORDS)}."
         )
     mode = VectorStoreQueryMode(query.mode)
-    if (fusion := Fusion.of(keywords.get("fusion"))) is not None:
-        if mode not in (Mode.HYBRID, Mode.MMR):
-            raise ValueError(f"fusion must be given in mode 'hybrid' or 'mmr', got it in mode {mode.value!r}.")
-        hybrid = fusion
+    given = [name for name in ("fusion", "reranker") if keywords.get(name) is not None]
+    if given and (len(given) == 2 or mode not in (Mode.HYBRID, Mode.MMR)):
+        raise ValueError(
+            f"one of fusion and reranker may be given, in mode 'hybrid' or 'mmr', got {' and '.join(given)} in mode "
+            f"{mode.value!r}. Leave it out, or use mode 'hybrid'."
+        )
+    hybrid = Fusion.of(keywords.get("fusion")) or hybrid
     searched = _sides_of(mode, sides, hybrid)
     _check_fields(query, mode)
     text, embedding = _question(query, mode, searched)

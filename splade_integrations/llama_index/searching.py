@@ -33,6 +33,7 @@ class Searching(CollectionStore, ABC):
                 `group_by`, a metadata key, or "doc_id" for the best node of each document;
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
                 `fusion`, the sides of mode `hybrid` and how they are fused, instead of the store's;
+                `reranker`, a pymilvus ranker or rerank function that fuses all sides in mode `hybrid`;
                 `mmr_threshold`, from 0 (only novelty counts) to 1 (only relevance counts), 0.5 by default;
                 `mmr_prefetch_k`, the number of candidates for MMR, or `mmr_prefetch_factor`, the number of candidates
                 for each result, 4 by default;
@@ -95,12 +96,13 @@ class Searching(CollectionStore, ABC):
     def _plan(self, query: VectorStoreQuery, keywords: dict[str, Any]) -> tuple[Plan, Any]:
         schema, fields = self._collection.schema, self._collection.fields
         named = ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, tuple(schema.sides))
+        reranker = keywords.get("reranker")
         every = Fusion(sides=tuple(schema.sides))
         plan = plan_of(
             query,
             keywords,
             sides=tuple(schema.sides),
-            hybrid=self.fusion if named is None else every,
+            hybrid=self.fusion if named is None and reranker is None else every,
             primary_field=schema.primary_field if fields is None else fields.primary,
             doc_id_field=self.doc_id_field,
             metric=self.similarity_metric,
@@ -110,5 +112,7 @@ class Searching(CollectionStore, ABC):
             self._check_doc_id_field()
         if len(plan.sides) == 1:
             return plan, None
+        if reranker is not None:
+            return plan, reranker
         ranker = ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)
         return plan, plan.fusion if named is None or keywords.get("fusion") is not None else ranker

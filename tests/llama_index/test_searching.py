@@ -7,6 +7,7 @@ import pytest
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
+from pymilvus import Function, FunctionType
 
 from splade_integrations.llama_index import HybridMilvusVectorStore
 from tests.llama_index.support import MODES, all_of, animals, any_of, ask, node, none_of, where
@@ -383,3 +384,24 @@ def test_many_queries_are_answered_as_one_by_one(prose_store, prose):
         for one, other in zip(found, alone, strict=True):
             np.testing.assert_allclose(one.similarities, other.similarities, atol=1e-6)
     assert prose_store.query_many([]) == []
+
+
+def test_a_query_may_choose_its_fusion(word_counts, place):
+    store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=word_counts, bm25=True)
+    store.add([node(str(number), text) for number, text in enumerate(["alpha beta", "beta gamma", "gamma delta"])])
+    only_words = {"sides": ["bm25", "sparse"], "method": "scores", "weights": [1, 0]}
+    found = both(store, ask("gammas", "hybrid", k=3), fusion=only_words)
+    assert found.similarities[0] == 1.0
+    assert set(found.ids) == {"1", "2"}  # BM25 stems words, and no side finds "0"
+    weighted = Function("weighted", FunctionType.RERANK, [], params={"reranker": "weighted", "weights": [0, 1, 0]})
+    ranked = both(store, ask("alpha", "hybrid", k=3), reranker=weighted)
+    assert ranked.ids[0] == "0"
+    for mode, wrong in [
+        ("sparse", {"fusion": only_words}),
+        ("default", {"reranker": weighted}),
+        ("hybrid", {"fusion": only_words, "reranker": weighted}),
+    ]:
+        with pytest.raises(ValueError, match="one of fusion and reranker may be given, in mode 'hybrid' or 'mmr'"):
+            store.query(ask("alpha", mode), **wrong)
+    with pytest.raises(ValueError, match="may have depth, k, method, weights"):
+        store.query(ask("alpha", "hybrid"), fusion={"sides": ["bm25"], "wieghts": [1]})
