@@ -1,12 +1,13 @@
 """`splade info`: shows a model's architecture, settings and licence. It reads small files and loads no weights."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splade_integrations.cli.options import Json
+from splade_integrations.cli.options import CollectionName, Json, Token
 from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
@@ -16,26 +17,46 @@ __all__ = ["info", "licence"]
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="A folder, or a name on the hub.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A folder, or a name on the hub; not with --uri.", show_default=False)
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
+    uri: Annotated[
+        str | None, typer.Option(help="Show a collection of this Milvus file or server.", show_default=False)
+    ] = None,
+    collection: CollectionName = "splade",
+    token: Token = "",
     as_json: Json = False,
 ) -> None:
-    """Show what a model is, without loading its weights.
+    """Show what a model or a collection is, without loading weights.
 
     The output includes the architecture, the size of the vocabulary, the pruning and the licence. It also says how the
     model encodes documents and queries.
 
-    Example:
+    With --uri, the output describes a collection: its documents, kinds of vectors, indexes, models and fusion.
+
+    Examples:
 
       splade info prithivida/Splade_PP_en_v2
+
+      splade info --uri corpus.db
     """
+    if (model is None) == (uri is None):
+        given = "both" if model else "neither"
+        raise ValueError(
+            f"a model or --uri must be given, got {given}. Name a model, or a collection's file or server."
+        )
     from splade_integrations.cli.loading import silence_downloads
     from splade_integrations.cli.tables import facts_table
     from splade_integrations.models.repository import Repository
 
-    if not Path(model).is_dir():
-        silence_downloads()
-    found = _facts(Repository(model, {"revision": revision}))
+    if uri is not None:
+        found = _facts_of_collection(uri, collection, token)
+    else:
+        assert model is not None
+        if not Path(model).is_dir():
+            silence_downloads()
+        found = _facts(Repository(model, {"revision": revision}))
     if as_json:
         print_json(found)
     else:
@@ -50,6 +71,19 @@ def licence(repository: "Repository") -> str | None:
     front = re.match(r"\ufeff?---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     stated = re.search(r"^licen[sc]e:\s*['\"]?([^'\"\n]+)", front.group(1), re.MULTILINE) if front else None
     return stated.group(1).strip() if stated else None
+
+
+def _facts_of_collection(uri: str, collection: str, token: str) -> dict[str, Any]:
+    from splade_integrations.cli.milvus_store import Store
+
+    if "://" not in uri and not Path(uri).exists():
+        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
+    with closing(Store(uri, collection, token)) as store:
+        if not store.exists():
+            raise ValueError(
+                f"the collection {collection!r} must be in {uri}, but it is not. Name another with --collection."
+            )
+        return store.facts()
 
 
 def _facts(repository: "Repository") -> dict[str, Any]:

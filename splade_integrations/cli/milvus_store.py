@@ -88,6 +88,23 @@ class Store:
         """Store a fusion in the collection, for everyone who searches it."""
         self._opened().record_fusion(fusion)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the collection is: its documents, sides, encoder, dense model, fusion and segments."""
+        collection, encoder = self._opened(), self.fingerprint()
+        fields, indexes = collection.fields, collection.index_facts()
+        segments = collection.segments()
+        return {
+            "collection": self.name,
+            "engine": collection.engine.value,
+            "documents": collection.count(),
+            **{f"{side}_side": ", ".join(facts.values()) for side, facts in indexes.items()},
+            "bm25_language": None if fields is None or "bm25" not in fields.sides else fields.bm25_language,
+            "encoder": None if encoder is None else encoder.model,
+            "dense_model": self.dense_model(),
+            "fusion": str(self.fusion),
+            "segments": "not told by milvus-lite" if segments is None else segments,
+        }
+
     def create(
         self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None, bm25: str | None = None
     ) -> None:

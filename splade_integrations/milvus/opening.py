@@ -12,7 +12,7 @@ from splade_integrations.milvus.filters import Engine, Layout
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
 from splade_integrations.milvus.fusion_property import recorded_fusion, write_fusion
 from splade_integrations.milvus.retries import perform
-from splade_integrations.milvus.schema import Fields, Schema
+from splade_integrations.milvus.schema import Fields, Schema, Side
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module=__name__):
@@ -133,6 +133,20 @@ class Opening:
             return self.schema.metric_type
         found = self._do("describe_index", index_name=fields.sides["dense"]) or {}
         return str(found.get("metric_type", self.schema.metric_type))
+
+    def index_facts(self) -> dict[Side, dict[str, Any]]:
+        """Return {side: what Milvus says of its index}: type, metric and, if Milvus tells it, the algorithm."""
+        fields = self.fields
+        sides = {} if fields is None else fields.sides
+        found = {side: self._do("describe_index", index_name=name) or {} for side, name in sides.items()}
+        keys = ("index_type", "metric_type", "inverted_index_algo")
+        return {side: {key: facts[key] for key in keys if facts.get(key)} for side, facts in found.items()}
+
+    def segments(self) -> int | None:
+        """Return the number of segments on disk, or None if the engine does not tell (milvus-lite)."""
+        if self.engine is not Engine.SERVER:
+            return None
+        return len(self._do("list_persistent_segments"))
 
     def exists(self, timeout: float | None = None) -> bool:
         """Return whether the collection exists.

@@ -335,6 +335,15 @@ class TestIndexAndSearch:
         fitted = json.loads(capsys.readouterr().out)
         assert run(["evaluate", str(folder), "--write", str(tmp_path / "a.db")]) == 2
         assert "--write must be given with --fit" in capsys.readouterr().err
+        assert run(["info", *uri, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["documents"] == 4
+        assert facts["fusion"] == str(Fusion.from_dict(fitted["fusion"]))
+        assert facts["bm25_side"] == "SPARSE_INVERTED_INDEX, BM25"
+        assert facts["bm25_language"] == "english"
+        for wrong in ([], [model_folder, *uri]):
+            assert run(["info", *wrong]) == 2
+            assert "a model or --uri must be given" in capsys.readouterr().err
         sparse = SpladeSparseEmbedding(model_name=model_folder)
         dense = DeterministicFakeEmbedding(size=384)
         place = {"uri": str(tmp_path / "a.db"), "collection_name": "splade"}
