@@ -57,7 +57,7 @@ class Reader(Fetcher):
         depth = asked.depth or max(own or candidates(wanted), wanted)
         together: dict[Any, list[int]] = {}
         for place, one in enumerate(answering):
-            if one:  # milvus-lite 2 mixes the scores of the queries of one hybrid search, so there each goes alone
+            if one:  # in one hybrid search, milvus-lite 2 counts ranks on from query to query
                 together.setdefault((tuple(one), place if self.engine is Engine.LITE2 else None), []).append(place)
         for (sides, _), places in together.items():
             many = {side: [answering[place][side] for place in places] for side in sides}
