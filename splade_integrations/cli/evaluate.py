@@ -74,6 +74,13 @@ def evaluate(
     sweep_dtype: Annotated[
         str | None, typer.Option(help='Number types to try, such as "float32,bfloat16".', rich_help_panel="Sweep")
     ] = None,
+    sweep_queries: Annotated[
+        str | None,
+        typer.Option(
+            help='Prunings of queries to try, such as "8,16,0.9,all": numbers of terms, or shares of the weight.',
+            rich_help_panel="Sweep",
+        ),
+    ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Choose the sides, the fusion and its weights.", rich_help_panel="Fit")
     ] = False,
@@ -116,7 +123,8 @@ def evaluate(
 
       splade evaluate scifact --fit --write corpus.db
     """
-    from splade_integrations.cli.run_evaluation import Request, run_evaluation
+    from splade_integrations.cli.evaluation_request import Request
+    from splade_integrations.cli.run_evaluation import run_evaluation
 
     run_evaluation(
         Request(
@@ -131,6 +139,7 @@ def evaluate(
             baseline=baseline,
             sweep_dims=sweep_dims,
             sweep_dtype=sweep_dtype,
+            sweep_queries=sweep_queries,
             plot=plot,
             json_file=json_file,
             model_options=model_options,

@@ -7,34 +7,39 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from splade_integrations.cli.evaluation_request import (
+    Request,
+    check,
+    dtypes,
+    limits,
+    milvus_system_names,
+    picture_names,
+    prunings,
+)
 from splade_integrations.cli.loading import load_dense_encoder, load_encoder
-from splade_integrations.cli.options import ModelOptions
 from splade_integrations.cli.pictures import picture_format, pyplot_for_files
 from splade_integrations.cli.progress import progress
-from splade_integrations.cli.tables import comparison_tables, fit_table, sweep_table
+from splade_integrations.cli.tables import comparison_tables, fit_table, query_sweep_table, sweep_table
 from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
-from splade_integrations.errors import OptionalDependencyError
-from splade_integrations.evaluation.compare import check_baseline, evaluate, system_names
+from splade_integrations.evaluation.compare import evaluate
 from splade_integrations.evaluation.dataset import Dataset, load_dataset
-from splade_integrations.evaluation.measures import MEASURES, check_measures
 from splade_integrations.evaluation.results import Comparison
-from splade_integrations.evaluation.retrievers import Bm25, Dense, DenseEncoder, Retriever, Splade, bm25_name
-from splade_integrations.evaluation.sweep import SweepPoint, sweep
-from splade_integrations.milvus.defaults import MOST_CANDIDATES
-from splade_integrations.models.offline import dense_model_path, splade_model_path
+from splade_integrations.evaluation.retrievers import Bm25, Dense, DenseEncoder, Retriever, Splade
+from splade_integrations.evaluation.sweep import QueryPoint, SweepPoint, sweep, sweep_queries
+from splade_integrations.models.offline import splade_model_path
 from splade_integrations.options import EncoderOptions
+from splade_integrations.sparse import Pruning
 
 if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
 
-__all__ = ["Request", "run_evaluation"]
+__all__ = ["run_evaluation"]
 
 _PACKAGES = (
     "splade-integrations",
@@ -47,81 +52,18 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of `splade evaluate` that the user chose.
-
-    Args:
-        folders: Folders in BEIR layout.
-        model: The SPLADE model. None means the demo's model.
-        dense: The dense model. "none" means no dense model. None means all-MiniLM-L6-v2, from the demo's wheel if the
-            wheel is installed, and otherwise from the hub.
-        searches: ("exact",), ("milvus",), or both names.
-        uri: A Milvus file or server. None means a temporary file.
-        token: The server's token.
-        candidates: The number of each retriever's hits that are fused.
-        measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
-        baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
-        sweep_dims: The numbers of terms to prune documents to, such as "32,64,all". None tries only "all".
-        sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
-            If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
-        plot: The file name of the picture, or None for no picture.
-        json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
-        model_options: How the models run, how texts are cut, and how documents are pruned.
-        fit: Whether to choose the best fusion.
-        write: The Milvus file or server with the collection to fit the fusion to, and to store it in. None stores none.
-        collection: The name of this collection.
-    """
-
-    folders: list[Path]
-    model: str | None
-    dense: str | None
-    searches: tuple[str, ...]
-    uri: str | None
-    token: str
-    candidates: int
-    measures: list[str] | None
-    baseline: str | None
-    sweep_dims: str | None
-    sweep_dtype: str | None
-    plot: str | None
-    json_file: str | None
-    model_options: ModelOptions
-    fit: bool = False
-    write: str | None = None
-    collection: str = "splade"
-
-    @property
-    def quiet(self) -> bool:
-        """Whether only JSON is printed."""
-        return self.json_file == "-"
-
-    def dense_name(self) -> str | None:
-        """Return the name of the dense model, or None for no dense model."""
-        if self.dense is not None:
-            return None if self.dense == "none" else self.dense
-        try:
-            return dense_model_path()
-        except OptionalDependencyError:
-            return "sentence-transformers/all-MiniLM-L6-v2"
-
-    def chosen_measures(self) -> list[str]:
-        """Return the names of the measures."""
-        return list(self.measures or MEASURES)
-
-
 def run_evaluation(request: Request) -> None:
     """Evaluate each folder, and print, draw and write the results.
 
     Raises:
         ValueError: An option is wrong. All options are checked before a folder is read or a model is loaded.
     """
-    _check(request)
+    check(request)
     if request.write is not None:
         _fit_collection(request, request.write)
         return
-    limits, dtypes = _limits(request.sweep_dims), _dtypes(request)
-    pictures = _picture_names(request.plot, len(request.folders))
+    sizes, types, rules = limits(request.sweep_dims), dtypes(request), prunings(request.sweep_queries)
+    pictures = picture_names(request.plot, len(request.folders))
     datasets = [load_dataset(folder) for folder in request.folders]
     with ExitStack() as outputs:  # opened now, because hours of encoding would be lost if a file could not be written
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
@@ -135,14 +77,17 @@ def run_evaluation(request: Request) -> None:
         _show(request, *(_line(facts) for facts in (versions, settings)))
         reports = []
         for number, dataset in enumerate(datasets):
-            comparisons = _compare(request, dataset, encoder, dense_encoder)
-            points = _sweep(request, dataset, model, dtypes, limits)
+            retrievers = _retrievers(dataset, encoder, dense_encoder)
+            comparisons = _compare(request, dataset, retrievers)
+            of_queries = _sweep_queries(request, dataset, retrievers, rules)
+            points = _sweep(request, dataset, model, types, sizes)
             if picture_files:
                 _draw(comparisons, points, picture_files[number], picture_format(pictures[number]))
             reports.append(
                 {
                     "comparisons": [comparison.to_dict() for comparison in comparisons],
                     "sweep": [vars(point) for point in points],
+                    "query_sweep": [{**vars(point), "pruning": asdict(point.pruning)} for point in of_queries],
                 }
             )
         report = {"versions": versions, "settings": settings, "datasets": reports}
@@ -189,56 +134,6 @@ def _fit_collection(request: Request, uri: str) -> None:
     note(f"Stored in {request.collection!r}: {fitted.fusion}. Searches of this collection now follow it.")
 
 
-def _check(request: Request) -> None:
-    if not 1 <= request.candidates <= MOST_CANDIDATES:
-        raise ValueError(
-            f"--candidates must be from 1 to {MOST_CANDIDATES}, got {request.candidates}. Choose one in this range."
-        )
-    check_measures(request.chosen_measures())
-    if request.write is not None and (not request.fit or len(request.folders) != 1):
-        raise ValueError(
-            "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "
-            f"{len(request.folders)} folders{'' if request.fit else ' and no --fit'}."
-        )
-    dense = [] if request.dense_name() is None else [Dense.name]
-    retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # Exact search has all systems that Milvus has, and others. Milvus's list is needed only without exact search.
-    exact = "exact" in request.searches
-    check_baseline(request.baseline, system_names(retrievers) if exact else _milvus_system_names(retrievers))
-
-
-def _limits(stated: str | None) -> list[int | None]:
-    """Return the numbers in a list such as "32,64,all", with None in place of "all"."""
-    limits: list[int | None] = []
-    for part in (stated or "all").split(","):
-        if part.strip() == "all":
-            limits.append(None)
-        elif part.strip().isdecimal() and int(part) > 0:
-            limits.append(int(part))
-        else:
-            raise ValueError(f'--sweep-dims must be like "32,64,all", got {stated!r}. Use numbers from 1, or all.')
-    return limits
-
-
-def _dtypes(request: Request) -> list[str]:
-    """Return the number types that the sweep tries. Raise ValueError if the device does not support one of them."""
-    names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
-    for name in names:
-        request.model_options.check_dtype(name)
-    return names
-
-
-def _picture_names(plot: str | None, folders: int) -> list[str]:
-    """Return one file name per folder, numbered if there are several folders. Raise ValueError on a wrong ending."""
-    if plot is None:
-        return []
-    picture_format(plot)
-    if folders == 1:
-        return [plot]
-    path = Path(plot)
-    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(1, folders + 1)]
-
-
 def _load_dense(request: Request) -> DenseEncoder | None:
     name, options = request.dense_name(), request.model_options
     return None if name is None else load_dense_encoder(name, max_length=options.max_length, device=options.device)
@@ -275,10 +170,7 @@ def _show(request: Request, *found: Any) -> None:
             stdout().print(part, markup=False)
 
 
-def _compare(
-    request: Request, dataset: Dataset, encoder: "SpladeEncoder", dense_encoder: DenseEncoder | None
-) -> list[Comparison]:
-    retrievers = _retrievers(dataset, encoder, dense_encoder)
+def _compare(request: Request, dataset: Dataset, retrievers: list[Retriever]) -> list[Comparison]:
     comparisons = []
     if "exact" in request.searches:
         comparisons.append(
@@ -314,7 +206,7 @@ def _retrievers(dataset: Dataset, encoder: "SpladeEncoder", dense_encoder: Dense
 def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retriever]) -> Comparison:
     from splade_integrations.evaluation.compare_milvus import evaluate_milvus
 
-    names = _milvus_system_names([retriever.name for retriever in retrievers])
+    names = milvus_system_names([retriever.name for retriever in retrievers])
     with (
         tempfile.TemporaryDirectory() as folder,
         progress(f"{dataset.name}: Milvus", len(dataset.documents)) as advance,
@@ -334,12 +226,6 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
         )
 
 
-def _milvus_system_names(retrievers: Sequence[str]) -> list[str]:
-    from splade_integrations.evaluation.compare_milvus import milvus_system_names
-
-    return milvus_system_names(retrievers)
-
-
 def _sweep(
     request: Request, dataset: Dataset, model: str, dtypes: list[str], limits: list[int | None]
 ) -> list[SweepPoint]:
@@ -354,6 +240,17 @@ def _sweep(
     with progress(f"{dataset.name}: sweep", len(dataset.documents) * len(dtypes)) as advance:
         points = sweep(dataset, encoders, limits, measures=request.chosen_measures(), report=advance)
     _show(request, sweep_table(points))
+    return points
+
+
+def _sweep_queries(
+    request: Request, dataset: Dataset, retrievers: list[Retriever], prunings: list[Pruning]
+) -> list[QueryPoint]:
+    if not prunings:
+        return []
+    [splade] = [one for one in retrievers if isinstance(one, Splade)]
+    points = sweep_queries(dataset, splade, prunings, measures=request.chosen_measures())
+    _show(request, query_sweep_table(points))
     return points
 
 

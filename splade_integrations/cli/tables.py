@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from splade_integrations.encoding.explain import Explanation
     from splade_integrations.evaluation.fit import Fit
     from splade_integrations.evaluation.results import Comparison
-    from splade_integrations.evaluation.sweep import SweepPoint
+    from splade_integrations.evaluation.sweep import QueryPoint, SweepPoint
 
-__all__ = ["comparison_tables", "facts_table", "fit_table", "hits_table", "print_explained", "sweep_table"]
+__all__ = [
+    "comparison_tables",
+    "facts_table",
+    "fit_table",
+    "hits_table",
+    "print_explained",
+    "query_sweep_table",
+    "sweep_table",
+]
 
 _TEXT_SHOWN = 160  # at most this many characters of a text are shown
 
@@ -122,6 +130,35 @@ def sweep_table(points: "Sequence[SweepPoint]") -> Table:
             f"{point.dims_per_document:.0f}",
             f"{point.index_bytes / 1e6:.1f}",
             f"{point.texts_per_second:.0f}",
+            values[0],
+            _interval(point.interval),
+            *values[1:],
+        )
+    return table
+
+
+def query_sweep_table(points: "Sequence[QueryPoint]") -> Table:
+    """Return a table with one row for each pruning of the queries."""
+    measures = list(points[0].measures)
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning of queries", title_justify="left")
+    table.add_column("keep")
+    for name in ("dims", "recall", "ms", *measures[:1], "95 %", *measures[1:]):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in points:
+        values = [_digits(point.measures[name]) for name in measures]
+        rule = point.pruning
+        keep = (
+            f"{rule.max_active_dims} terms"
+            if rule.max_active_dims
+            else f"{rule.mass:g} of the weight"
+            if rule.mass
+            else "all"
+        )
+        table.add_row(
+            keep,
+            f"{point.dims_per_query:.1f}",
+            _digits(point.recall),
+            f"{point.milliseconds:.1f}",
             values[0],
             _interval(point.interval),
             *values[1:],

@@ -1,14 +1,21 @@
-"""Measures one SPLADE model with several prunings and number types, to show how its quality, size and speed change."""
+"""Measures one SPLADE model with several prunings of documents and queries, and with several number types."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
 
 from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES, interval, per_query
 from splade_integrations.evaluation.retrievers import Splade
 from splade_integrations.sparse import Pruning, SparseTextEncoder
 
-__all__ = ["SweepPoint", "sweep"]
+__all__ = ["QueryPoint", "SweepPoint", "sweep", "sweep_queries"]
+
+_DEPTH = 100
+_TIMED_QUERIES = 30
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def sweep(
         for limit in max_active_dims:
             pruning = None if limit is None else Pruning(max_active_dims=limit)
             pruned = Splade(encoder, whole.documents, pruning=pruning)
-            values = per_query(dataset, pruned.rank(queries, 100), measures)
+            values = per_query(dataset, pruned.rank(queries, _DEPTH), measures)
             points.append(
                 SweepPoint(
                     dtype=dtype,
@@ -74,3 +81,68 @@ def sweep(
                 )
             )
     return points
+
+
+@dataclass(frozen=True)
+class QueryPoint:
+    """One pruning of the queries, and its results.
+
+    Args:
+        pruning: The pruning.
+        dims_per_query: The average number of terms of a query.
+        recall: The share of the first 100 hits of the unpruned query that the pruned query still finds in its first
+            100. It is a mean over the queries.
+        milliseconds: The median time to search for one query.
+        measures: {measure: mean over the judged queries}.
+        interval: The 95 % bootstrap interval of the first measure.
+    """
+
+    pruning: Pruning
+    dims_per_query: float
+    recall: float
+    milliseconds: float
+    measures: dict[str, float]
+    interval: tuple[float, float]
+
+
+def sweep_queries(
+    dataset: Dataset, splade: Splade, prunings: Sequence[Pruning], *, measures: Sequence[str] = MEASURES
+) -> list[QueryPoint]:
+    """Measure a model with each pruning of the queries. The documents stay as they are.
+
+    Args:
+        dataset: The dataset.
+        splade: The model, with its index of the dataset's documents.
+        prunings: The prunings to try.
+        measures: Names of measures, as ir_measures spells them.
+    """
+    queries = splade.encode(dataset.queries)
+    whole = [set(ranking.rows) for ranking in splade.rank(queries, _DEPTH)]
+    points = []
+    for pruning in prunings:
+        pruned = pruning.apply(queries)
+        rankings = splade.rank(pruned, _DEPTH)
+        kept = [
+            len(best & set(ranking.rows)) / len(best) for best, ranking in zip(whole, rankings, strict=True) if best
+        ]
+        values = per_query(dataset, rankings, measures)
+        points.append(
+            QueryPoint(
+                pruning=pruning,
+                dims_per_query=splade.dims(pruned),
+                recall=float(np.mean(kept)) if kept else 1.0,
+                milliseconds=_median_ms(splade, pruned),
+                measures={name: float(found.mean()) for name, found in values.items()},
+                interval=interval(values[measures[0]]),
+            )
+        )
+    return points
+
+
+def _median_ms(splade: Splade, queries: csr_array) -> float:
+    times = []
+    for row in range(min(_TIMED_QUERIES, queries.shape[0])):
+        start = time.perf_counter()
+        splade.rank(queries[[row]], _DEPTH)
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times))

@@ -389,7 +389,7 @@ class TestSweep:
 class TestCommand:
     def test_prints_writes_and_draws_the_same_figures(self, folder, tmp_path, capsys):
         outputs = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
-        sweeps = ["--sweep-dims", "4,all", "--search", "both", "--max-length", "64"]
+        sweeps = ["--sweep-dims", "4,all", "--sweep-queries", "2,0.5,all", "--search", "both", "--max-length", "64"]
         assert run(["evaluate", str(folder), *outputs, *sweeps]) == 0
         printed = capsys.readouterr().out
         assert max(map(len, printed.splitlines())) <= 80
@@ -402,6 +402,11 @@ class TestCommand:
             for system in comparison["systems"]:
                 assert f"{system['measures']['nDCG@10']:.4f}".removeprefix("0") in printed
         assert len(report["sweep"]) == 2
+        few, half, whole = report["query_sweep"]
+        assert few["dims_per_query"] <= 2
+        assert half["pruning"] == {"max_active_dims": None, "min_weight": None, "mass": 0.5}
+        assert whole["recall"] == 1
+        assert max(few["recall"], half["recall"]) < 1
 
     def test_json_alone(self, folder, capsys):
         assert run(["evaluate", str(folder), "--json", "-", "--dense", "none", "--measure", "P@5"]) == 0
@@ -430,6 +435,8 @@ class TestCommand:
             (["--plot", "out.gif"], "--plot must end in .png, .svg or .pdf"),
             (["--measure", "nonsense"], "a measure must be one that ir_measures knows"),
             (["--sweep-dims", "0,all"], "--sweep-dims must be like"),
+            (["--sweep-queries", "8,1.5"], "--sweep-queries must be like"),
+            (["--sweep-queries", "x"], "--sweep-queries must be like"),
         ],
     )
     def test_bad_options_give_one_clear_line(self, folder, capsys, arguments, message):

@@ -1,0 +1,158 @@
+"""The options of `splade evaluate` that the user chose, checked and parsed before any work is done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splade_integrations.cli.options import ModelOptions
+from splade_integrations.cli.pictures import picture_format
+from splade_integrations.errors import OptionalDependencyError
+from splade_integrations.evaluation.compare import check_baseline, system_names
+from splade_integrations.evaluation.measures import MEASURES, check_measures
+from splade_integrations.evaluation.retrievers import Dense, Splade, bm25_name
+from splade_integrations.milvus.defaults import MOST_CANDIDATES
+from splade_integrations.models.offline import dense_model_path
+from splade_integrations.sparse import Pruning
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Request", "check", "dtypes", "limits", "milvus_system_names", "picture_names", "prunings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `splade evaluate` that the user chose.
+
+    Args:
+        folders: Folders in BEIR layout.
+        model: The SPLADE model. None means the demo's model.
+        dense: The dense model. "none" means no dense model. None means all-MiniLM-L6-v2, from the demo's wheel if the
+            wheel is installed, and otherwise from the hub.
+        searches: ("exact",), ("milvus",), or both names.
+        uri: A Milvus file or server. None means a temporary file.
+        token: The server's token.
+        candidates: The number of each retriever's hits that are fused.
+        measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
+        baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
+        sweep_dims: The numbers of terms to prune documents to, such as "32,64,all". None tries only "all".
+        sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
+            If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
+        sweep_queries: The prunings of queries to try, such as "8,16,0.9,all". None tries none.
+        plot: The file name of the picture, or None for no picture.
+        json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
+        model_options: How the models run, how texts are cut, and how documents are pruned.
+        fit: Whether to choose the best fusion.
+        write: The Milvus file or server with the collection to fit the fusion to, and to store it in. None stores none.
+        collection: The name of this collection.
+    """
+
+    folders: list[Path]
+    model: str | None
+    dense: str | None
+    searches: tuple[str, ...]
+    uri: str | None
+    token: str
+    candidates: int
+    measures: list[str] | None
+    baseline: str | None
+    sweep_dims: str | None
+    sweep_dtype: str | None
+    sweep_queries: str | None
+    plot: str | None
+    json_file: str | None
+    model_options: ModelOptions
+    fit: bool = False
+    write: str | None = None
+    collection: str = "splade"
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only JSON is printed."""
+        return self.json_file == "-"
+
+    def dense_name(self) -> str | None:
+        """Return the name of the dense model, or None for no dense model."""
+        if self.dense is not None:
+            return None if self.dense == "none" else self.dense
+        try:
+            return dense_model_path()
+        except OptionalDependencyError:
+            return "sentence-transformers/all-MiniLM-L6-v2"
+
+    def chosen_measures(self) -> list[str]:
+        """Return the names of the measures."""
+        return list(self.measures or MEASURES)
+
+
+def check(request: Request) -> None:
+    if not 1 <= request.candidates <= MOST_CANDIDATES:
+        raise ValueError(
+            f"--candidates must be from 1 to {MOST_CANDIDATES}, got {request.candidates}. Choose one in this range."
+        )
+    check_measures(request.chosen_measures())
+    if request.write is not None and (not request.fit or len(request.folders) != 1):
+        raise ValueError(
+            "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "
+            f"{len(request.folders)} folders{'' if request.fit else ' and no --fit'}."
+        )
+    dense = [] if request.dense_name() is None else [Dense.name]
+    retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
+    # Exact search has all systems that Milvus has, and others. Milvus's list is needed only without exact search.
+    exact = "exact" in request.searches
+    check_baseline(request.baseline, system_names(retrievers) if exact else milvus_system_names(retrievers))
+
+
+def limits(stated: str | None) -> list[int | None]:
+    """Return the numbers in a list such as "32,64,all", with None in place of "all"."""
+    limits: list[int | None] = []
+    for part in (stated or "all").split(","):
+        if part.strip() == "all":
+            limits.append(None)
+        elif part.strip().isdecimal() and int(part) > 0:
+            limits.append(int(part))
+        else:
+            raise ValueError(f'--sweep-dims must be like "32,64,all", got {stated!r}. Use numbers from 1, or all.')
+    return limits
+
+
+def prunings(stated: str | None) -> list[Pruning]:
+    """Return the prunings of queries in a list such as "8,0.9,all": numbers of terms, and shares of the weight."""
+    prunings = []
+    for part in [] if stated is None else stated.split(","):
+        try:
+            whole = part.strip() == "all"
+            limits = {} if whole else {"mass": float(part)} if "." in part else {"max_active_dims": int(part)}
+            prunings.append(Pruning(**limits))
+        except ValueError:
+            raise ValueError(
+                f'--sweep-queries must be like "8,16,0.9,all", got {stated!r}. Use numbers of terms from 1, shares of '
+                "the weight above 0 with a point, or all."
+            ) from None
+    return prunings
+
+
+def dtypes(request: Request) -> list[str]:
+    """Return the number types that the sweep tries. Raise ValueError if the device does not support one of them."""
+    names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
+    for name in names:
+        request.model_options.check_dtype(name)
+    return names
+
+
+def picture_names(plot: str | None, folders: int) -> list[str]:
+    """Return one file name per folder, numbered if there are several folders. Raise ValueError on a wrong ending."""
+    if plot is None:
+        return []
+    picture_format(plot)
+    if folders == 1:
+        return [plot]
+    path = Path(plot)
+    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(1, folders + 1)]
+
+
+def milvus_system_names(retrievers: Sequence[str]) -> list[str]:
+    from splade_integrations.evaluation.compare_milvus import milvus_system_names
+
+    return milvus_system_names(retrievers)
