@@ -86,7 +86,7 @@ format: $(INSTALLED)  ## Fix style.
 # Folders in BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv. A train split, if there is one, tunes fusion weights.
 DATA ?= ../shared/data/scifact ../shared/data/cranfield
 evaluate: $(INSTALLED)  ## Measure retrieval quality and its cost: make evaluate DATA="folder …"
-	@$(BIN)/splade evaluate $(DATA) --search both
+	@$(BIN)/splade evaluate $(DATA) --search both --fit
 
 # checks/README.md says what each check requires. A check that fails has exit status 1. Most checks take minutes.
 check-installs:  ## Check in clean environments that pip resolves each extra, and that a search works there.
