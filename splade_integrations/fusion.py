@@ -5,7 +5,7 @@ fusions. So a store's results are those that `splade evaluate` measured. The mod
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeAlias
@@ -46,7 +46,7 @@ class Fusion:
         k: The constant of "rrf". The larger k is, the less the first ranks count. "scores" does not use it.
         depth: The number of hits of each side that are fused. None leaves the choice to the search.
     Raises:
-        ValueError: A value is wrong. The message names it.
+        TypeError, ValueError: A value is wrong. The message names it.
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009. Bruch et al., An Analysis of Fusion
         Functions for Hybrid Retrieval, TOIS 2023, compares both methods.
@@ -66,7 +66,16 @@ class Fusion:
     depth: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sides", tuple(self.sides))
+        for name in ("sides", "weights"):
+            value = getattr(self, name)
+            if not isinstance(value, Iterable) or isinstance(value, str | Mapping):
+                if name == "weights" and value is None:
+                    continue
+                raise TypeError(
+                    f"{name} must be a list with one item for each side, got {type(value).__name__} {value!r}. Give "
+                    "sides=('dense', 'bm25'), weights=(0.6, 0.4), for example."
+                )
+            object.__setattr__(self, name, tuple(value))
         if not self.sides or len(set(self.sides)) < len(self.sides):
             raise ValueError(f"sides must be one or more different sides, got {self.sides!r}. Name each side once.")
         if self.method not in METHODS:
@@ -78,13 +87,14 @@ class Fusion:
             raise ValueError(f"depth must be an int of at least 1, got {self.depth!r}. Leave it out.")
         if self.weights is None:
             return
-        object.__setattr__(self, "weights", tuple(self.weights))
         right = all(_is_number(weight) and weight >= 0 for weight in self.weights) and any(self.weights)
         if not right or len(self.weights) != len(self.sides):
             raise ValueError(
                 f"weights must be one number of at least 0 for each side ({', '.join(self.sides)}), with one above 0, "
                 f"got {self.weights!r}. Leave weights out for equal weights."
             )
+        # Plain numbers, because JSON cannot hold NumPy's.
+        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
 
     @property
     def plain(self) -> bool:

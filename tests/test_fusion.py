@@ -100,6 +100,25 @@ def test_what_is_wrong_is_named(wrong, message):
         Fusion(**{"sides": SIDES, **wrong})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sides": "bm25"}, "sides must be a list with one item for each side, got str 'bm25'"),
+        ({"sides": None}, "sides must be a list"),
+        ({"weights": {"dense": 1}}, "weights must be a list with one item for each side, got dict"),
+        ({"weights": 0.5}, "weights must be a list"),
+    ],
+)
+def test_what_is_no_list_is_refused(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        Fusion(**{"sides": SIDES, **wrong})
+
+
+def test_numpys_numbers_are_stored_as_plain_ones():
+    fusion = Fusion(sides=SIDES, weights=np.array([1, 2, 3], np.float32))
+    assert json.loads(json.dumps(fusion.to_dict()))["weights"] == [1.0, 2.0, 3.0]
+
+
 def test_an_unknown_key_is_refused():
     with pytest.raises(ValueError, match="a fusion must have sides"):
         Fusion.from_dict({"sides": ["dense"], "wieghts": [1]})

@@ -97,6 +97,24 @@ def check(request: Request) -> None:
             "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "
             f"{len(request.folders)} folders{'' if request.fit else ' and no --fit'}."
         )
+    unused = {
+        "--plot": request.plot,
+        "--sweep-dims": request.sweep_dims,
+        "--sweep-dtype": request.sweep_dtype,
+        "--sweep-queries": request.sweep_queries,
+        "--baseline": request.baseline,
+        "--uri": request.uri,
+    }
+    if request.write is not None and (names := [name for name, value in unused.items() if value is not None]):
+        raise ValueError(
+            f"{names[0]} must not be given with --write, which only fits a fusion to a collection. Evaluate without "
+            "--write first, and then write."
+        )
+    if request.write is not None and "://" not in request.write and not Path(request.write).exists():
+        raise FileNotFoundError(
+            f"--write must name a Milvus server, or a file that exists, got {request.write!r}. Make one with: splade "
+            "index."
+        )
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
     # Exact search has all systems that Milvus has, and others. Milvus's list is needed only without exact search.

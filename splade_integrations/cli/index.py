@@ -43,7 +43,9 @@ def index(
     collection: CollectionName = "splade",
     dense: DenseModel = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Also keep a BM25 index, made by Milvus.")] = False,
-    language: Annotated[str, typer.Option(help="Language of the texts, for BM25's stemmer.")] = "english",
+    language: Annotated[
+        str | None, typer.Option(help="Language of the texts, for --bm25.", show_default="english")
+    ] = None,
     token: Token = "",
     resume: Annotated[bool, typer.Option("--resume", help="Add only documents whose ids are not stored yet.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="First drop the collection of this name.")] = False,
@@ -66,6 +68,8 @@ def index(
     """
     if resume and replace:
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
+    if language is not None and not bm25:
+        raise ValueError(f"--language must be given with --bm25, got {language!r} alone. Add --bm25, or leave it out.")
     records = input_options.records(input)
     total = records.count()
     if input != "-":  # reads the first record, so that a broken file is found before a model is loaded
@@ -85,12 +89,13 @@ def index(
         encoder = load_encoder(model, model_options.for_encoder(document_pruning=pruning))
         if continues:
             _check_models(store, encoder, dense, bm25=bm25)
+            store.check_language(language)
         dense_encoder = None
         if dense is not None:
             dense_encoder = load_dense_encoder(dense, max_length=model_options.max_length, device=model_options.device)
         if not continues:
             width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
-            store.create(encoder.fingerprint, dense, width, language if bm25 else None)
+            store.create(encoder.fingerprint, dense, width, (language or "english") if bm25 else None)
         counts = _Counts()
         with _keeping_what_is_stored(store, counts), progress("Indexing", total) as advance:
             _fill(store, records, encoder, dense_encoder, resume=resume, counts=counts, advance=advance)

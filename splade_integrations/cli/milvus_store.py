@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from splade_integrations.dependencies import require_extra
 from splade_integrations.fusion import Fusion
-from splade_integrations.milvus.defaults import cut_text, document_terms
+from splade_integrations.milvus.defaults import candidates, cut_text, document_terms
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module="splade index and search"):
@@ -29,7 +29,6 @@ with require_extra("milvus", module="splade index and search"):
 __all__ = ["Hit", "Store", "StoreError"]
 
 _ID_BYTES = 512
-_PLACES = 100  # the number of hits in which an explanation looks for a document's place in each side
 _DENSE = "splade.dense_model"
 
 
@@ -83,6 +82,15 @@ class Store:
     def fusion(self) -> Fusion:
         """The fusion that the collection holds, or else reciprocal rank fusion of all its sides."""
         return self._opened().fusion
+
+    def check_language(self, language: str | None) -> None:
+        """Raise a ValueError if the collection's BM25 index is for another language."""
+        fields = self._opened().fields
+        if language is not None and fields is not None and fields.bm25_language not in (None, language):
+            raise ValueError(
+                f"the collection {self.name!r} must be continued with --language {fields.bm25_language}, got "
+                f"{language}. Leave --language out, or start again with --replace."
+            )
 
     def record_fusion(self, fusion: Fusion) -> None:
         """Store a fusion in the collection, for everyone who searches it."""
@@ -176,18 +184,22 @@ class Store:
         starts = np.cumsum([0, *map(len, rows)])
         return csr_array((np.array(weights, np.float32), np.array(terms, np.int64), starts), (len(rows), dim))
 
-    def places(self, queries: Mapping[Side, Any], ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return {side: {rank, score}} for each document, or {side: None} if the side's best hits lack it."""
-        ranked = {side: self.rank(side, [query], _PLACES)[0] for side, query in queries.items()}
+    def places(
+        self, queries: Mapping[Side, Any], ids: Sequence[str], fusion: Fusion, k: int, expr: str
+    ) -> list[dict[str, Any]]:
+        """Return {side: {rank, score}} for each document, or {side: None} if the fused hits of the side lack it."""
+        depth = max(fusion.depth or candidates(k), k)
+        ranked = {side: self.rank(side, [query], depth, expr)[0] for side, query in queries.items()}
         found = {
             side: {hit.id: {"rank": rank, "score": hit.score} for rank, hit in enumerate(hits, start=1)}
             for side, hits in ranked.items()
         }
         return [{side: of_side.get(key) for side, of_side in found.items()} for key in ids]
 
-    def rank(self, side: Side, queries: Sequence[Any], depth: int) -> list[list[Hit]]:
+    def rank(self, side: Side, queries: Sequence[Any], depth: int, expr: str = "") -> list[list[Hit]]:
         """Return the best `depth` documents of one side for each query, without their texts."""
-        found = self._opened().search_many([{side: query} for query in queries], k=depth, ids_only=True)
+        asked = [{side: query} for query in queries]
+        found = self._opened().search_many(asked, k=depth, filter=expr, ids_only=True)
         return [[Hit(hit.id, hit.score, "") for hit in hits] for hits in found]
 
     def close(self) -> None:

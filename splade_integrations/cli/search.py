@@ -91,7 +91,7 @@ def search(
             explanations = encoder.explain_stored(
                 query, [hit.text for hit in hits], store.stored_rows(ids, encoder.dim)
             )
-            places = store.places(queries, ids) if len(fusion.sides) > 1 else []
+            places = store.places(queries, ids, fusion, k, expr) if len(fusion.sides) > 1 else []
     if as_json:
         found = [
             {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text} for rank, hit in enumerate(hits, start=1)

@@ -1,6 +1,6 @@
 """Check the keywords of a store's search, and translate them to the keywords of `Collection.search`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -31,7 +31,7 @@ class Asked:
 
 def translate(
     store_sides: Sequence[Side],
-    hybrid: Fusion,
+    hybrid: Callable[[], Fusion],
     k: int = 4,
     param: Any = None,
     expr: str | None = None,
@@ -52,7 +52,7 @@ def translate(
 
     Args:
         store_sides: The store's sides: some of "dense", "sparse" and "bm25".
-        hybrid: The store's own fusion.
+        hybrid: Returns the store's own fusion. It is called only if this search follows it.
         k: The largest number of documents to return.
         param: Milvus's search parameters: a list with one dict for each side, or one dict for a search of one side.
         expr: The condition that documents must satisfy on every side, as a Milvus expression such as `year > 2000`.
@@ -77,16 +77,24 @@ def translate(
     """
     check_search_options(options, _KNOWN)
     ranker = _ranker(reranker, ranker_type, ranker_params or {})
-    if (fusion := Fusion.of(fusion)) is not None:
+    if ranker_params and ranker_type is None:
+        raise TypeError("ranker_params must be given with ranker_type, got them alone. Name the ranker as well.")
+    chosen = Fusion.of(fusion)
+    if chosen is not None:
         if ranker is not None or mode != "hybrid":
             raise TypeError(
                 "fusion must be given without mode, reranker and ranker_type, got one of these as well. Drop it: a "
                 "fusion names the sides and the way to fuse them."
             )
-        hybrid = fusion
-    sides = _sides(mode, store_sides, hybrid if ranker is None else None)
-    if ranker is None and set(sides) == set(hybrid.sides):
-        ranker = hybrid
+        if missing := [side for side in chosen.sides if side not in store_sides]:
+            raise ValueError(
+                f"a fusion must be of this store's sides ({', '.join(map(repr, store_sides))}), got {missing[0]!r}. "
+                "Open the store with that side as well, or leave it out of the fusion."
+            )
+    elif mode == "hybrid" and ranker is None:
+        chosen = hybrid()
+    sides = _sides(mode, store_sides) if chosen is None else cast("tuple[Side, ...]", chosen.sides)
+    ranker = ranker or chosen
     if fetch_k is not None and (isinstance(fetch_k, bool) or not isinstance(fetch_k, int) or fetch_k < 1):
         raise ValueError(f"fetch_k must be an int of at least 1, got {fetch_k!r}. Leave it out for max(100, 10 * k).")
     single = isinstance(param, Mapping) and len(sides) == 1
@@ -107,10 +115,10 @@ def translate(
     )
 
 
-def _sides(mode: Mode, store_sides: Sequence[Side], hybrid: Fusion | None) -> tuple[Side, ...]:
+def _sides(mode: Mode, store_sides: Sequence[Side]) -> tuple[Side, ...]:
     if mode == "hybrid":
-        return cast("tuple[Side, ...]", tuple(store_sides) if hybrid is None else hybrid.sides)
-    sides = (mode,) if isinstance(mode, str) else tuple(mode)
+        return tuple(store_sides)
+    sides = tuple(mode) if isinstance(mode, Sequence) and not isinstance(mode, str) else (mode,)
     if not sides or len(set(sides)) < len(sides) or not set(sides) <= set(store_sides):
         raise ValueError(
             f"mode must be 'hybrid', one of this store's sides ({', '.join(map(repr, store_sides))}) or a list of some "

@@ -1,41 +1,97 @@
 """The retriever that `HybridMilvus.as_retriever` returns."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
+from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.documents import Document
+from langchain_core.runnables.config import ensure_config, get_config_list
 from langchain_core.vectorstores import VectorStoreRetriever
 
 __all__ = ["HybridRetriever"]
 
 
 class HybridRetriever(VectorStoreRetriever):
-    """A retriever whose `batch` encodes all questions together, and sends them to Milvus in one request."""
+    """A retriever whose `batch` encodes all questions together, and sends them to Milvus in one request.
+
+    Callbacks, tags and metadata are those of one `invoke` for each question.
+    """
 
     def batch(
         self, inputs: list[str], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[list[Document]]:
-        """Return the documents for each question. If one question fails, all fail."""
-        if self.search_type != "similarity":
+        """Return the documents for each question.
+
+        If that fails and `return_exceptions` is true, each question is asked alone, and has its documents or its error.
+        """
+        if self.search_type != "similarity" or len(inputs) < 2:
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         store: Any = self.vectorstore  # a `HybridMilvus`, which has more methods than a `VectorStore`
         how = {**self.search_kwargs, **kwargs}
-        return self._batch_with_config(
-            lambda questions: store.similarity_search_many(questions, **how),
-            inputs,
-            config,
-            return_exceptions=return_exceptions,
-        )
+        runs = [
+            CallbackManager.configure(**arguments).on_retriever_start(None, question, **started)
+            for question, (arguments, started) in zip(inputs, self._runs(inputs, config), strict=True)
+        ]
+        try:
+            found = store.similarity_search_many(inputs, **how)
+        except Exception as err:
+            if not return_exceptions:
+                for run in runs:
+                    run.on_retriever_error(err)
+                raise
+            found = [_attempt(store, question, how) for question in inputs]
+        for run, documents in zip(runs, found, strict=True):
+            if isinstance(documents, Exception):
+                run.on_retriever_error(documents)
+            else:
+                run.on_retriever_end(documents)
+        return list(found)
 
     async def abatch(
         self, inputs: list[str], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[list[Document]]:
         """Search like `batch`."""
-        if self.search_type != "similarity":
+        if self.search_type != "similarity" or len(inputs) < 2:
             return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         store: Any = self.vectorstore
         how = {**self.search_kwargs, **kwargs}
+        runs = [
+            await AsyncCallbackManager.configure(**arguments).on_retriever_start(None, question, **started)
+            for question, (arguments, started) in zip(inputs, self._runs(inputs, config), strict=True)
+        ]
+        try:
+            found = await store.asimilarity_search_many(inputs, **how)
+        except Exception as err:
+            if not return_exceptions:
+                await asyncio.gather(*(run.on_retriever_error(err) for run in runs))
+                raise
+            asked = (store.asimilarity_search(question, **how) for question in inputs)
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        for run, documents in zip(runs, found, strict=True):
+            if isinstance(documents, Exception):
+                await run.on_retriever_error(documents)
+            else:
+                await run.on_retriever_end(documents)
+        return list(found)
 
-        async def search(questions: list[str]) -> list[Exception | list[Document]]:
-            return list(await store.asimilarity_search_many(questions, **how))
+    def _runs(self, inputs: Sequence[str], config: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return, for each question, the arguments that configure its callbacks, and those that start its run."""
+        runs = []
+        for each in map(ensure_config, get_config_list(config, len(inputs))):
+            arguments = {
+                "inheritable_callbacks": each.get("callbacks"),
+                "inheritable_tags": each.get("tags"),
+                "local_tags": self.tags,
+                "inheritable_metadata": {**(each.get("metadata") or {}), **self._get_ls_params()},
+                "local_metadata": self.metadata,
+            }
+            runs.append((arguments, {"name": each.get("run_name") or self.get_name(), "run_id": each.get("run_id")}))
+        return runs
 
-        return await self._abatch_with_config(search, inputs, config, return_exceptions=return_exceptions)
+
+def _attempt(store: Any, question: str, how: dict[str, Any]) -> Any:
+    try:
+        return store.similarity_search(question, **how)
+    except Exception as err:
+        return err

@@ -184,7 +184,7 @@ class Searching(VectorStore):
             search_kwargs.pop("lambda_mult", None)
         elif search_type == "similarity_score_threshold":
             search_kwargs.pop("score_threshold", None)
-            self._check_relevance(search_kwargs.get("mode", "hybrid"))
+            self._check_relevance(self._asked(**search_kwargs))
         self._asked(**search_kwargs)
         return HybridRetriever(**dict(super().as_retriever(**kwargs)))
 
@@ -194,21 +194,21 @@ class Searching(VectorStore):
         Raises:
             ValueError: The store has a side other than dense, or a metric other than cosine.
         """
-        self._check_relevance("hybrid")
+        self._check_relevance(self._asked())
         return _relevance
 
     def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
-        self._check_relevance(kwargs.get("mode", "hybrid"))
+        self._check_relevance(self._asked(k, **kwargs))
         found = self.similarity_search_with_score(query, k, **kwargs)
         return [(document, _relevance(score)) for document, score in found]
 
     async def _asimilarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
-        self._check_relevance(kwargs.get("mode", "hybrid"))
+        self._check_relevance(self._asked(k, **kwargs))
         found = await self.asimilarity_search_with_score(query, k, **kwargs)
         return [(document, _relevance(score)) for document, score in found]
 
-    def _check_relevance(self, mode: Any) -> None:
-        sides = self._asked(mode=mode).sides  # also checks the mode
+    def _check_relevance(self, asked: Asked) -> None:
+        sides = asked.sides
         metric = self.collection.dense_metric() if sides == ("dense",) else None
         if metric == "COSINE":
             return
@@ -230,7 +230,7 @@ class Searching(VectorStore):
     # Translating a search method's arguments to those of `Collection.search`
 
     def _asked(self, *args: Any, **kwargs: Any) -> Asked:
-        return translate(tuple(self._embeddings), self.collection.fusion, *args, **kwargs)
+        return translate(tuple(self._embeddings), lambda: self.collection.fusion, *args, **kwargs)
 
     def _by_vector(self, embedding: Any, *args: Any, **kwargs: Any) -> tuple[Asked, dict[Side, Any]]:
         side: Side = "sparse" if isinstance(embedding, Mapping) else "dense"

@@ -3,7 +3,7 @@
 This module needs no client and no encoder.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -109,7 +109,7 @@ def plan_of(
     keywords: dict[str, Any],
     *,
     sides: Sequence[Side],
-    hybrid: Fusion,
+    hybrid: Callable[[], Fusion],
     primary_field: str,
     doc_id_field: str,
     metric: str,
@@ -121,7 +121,7 @@ def plan_of(
         query: The query.
         keywords: The keywords that were given with the query. Only those in `KEYWORDS` are allowed.
         sides: The sides that the collection has.
-        hybrid: The fusion of modes `hybrid` and `mmr`.
+        hybrid: Returns the fusion of modes `hybrid` and `mmr`. It is called only in these modes.
         primary_field: The column that holds the node's id.
         doc_id_field: The column that holds the source document's id.
         metric: The dense side's metric.
@@ -142,8 +142,10 @@ def plan_of(
             f"one of fusion and reranker may be given, in mode 'hybrid' or 'mmr', got {' and '.join(given)} in mode "
             f"{mode.value!r}. Leave it out, or use mode 'hybrid'."
         )
-    hybrid = Fusion.of(keywords.get("fusion")) or hybrid
-    searched = _sides_of(mode, sides, hybrid)
+    fusion = Fusion.of(keywords.get("fusion"))
+    if fusion is None and mode in (Mode.HYBRID, Mode.MMR):
+        fusion = hybrid()
+    searched = _sides_of(mode, sides, fusion)
     _check_fields(query, mode)
     text, embedding = _question(query, mode, searched)
     fused = mode in _FUSED
@@ -164,7 +166,7 @@ def plan_of(
         fetch_k=k if fetch_k is None else fetch_k,
         depth=query.sparse_top_k,
         mmr_threshold=threshold,
-        fusion=hybrid if set(hybrid.sides) == set(searched) else None,
+        fusion=fusion if fusion is not None and set(fusion.sides) == set(searched) else None,
         keywords={
             "group_by": keywords.get("group_by"),
             "partition_names": keywords.get("milvus_partition_names"),
@@ -174,8 +176,13 @@ def plan_of(
     )
 
 
-def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side], hybrid: Fusion) -> tuple[Side, ...]:
-    fused = cast("tuple[Side, ...]", hybrid.sides)
+def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side], fusion: Fusion | None) -> tuple[Side, ...]:
+    fused = cast("tuple[Side, ...]", tuple(sides) if fusion is None else fusion.sides)
+    if fusion is not None and (unknown := [side for side in fused if side not in sides]):
+        raise ValueError(
+            f"a fusion must be of this store's sides ({', '.join(sides)}), got {unknown[0]!r}. Open the store with "
+            "that side as well, or leave it out of the fusion."
+        )
     wanted: dict[VectorStoreQueryMode, tuple[Side, ...]] = {
         Mode.DEFAULT: ("dense",) if "dense" in sides else ("sparse",) if "sparse" in sides else ("bm25",),
         Mode.SPARSE: ("sparse",),
@@ -219,10 +226,12 @@ def _question(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
 ) -> tuple[str, list[float] | None]:
     """Return the text and its dense vector, which may be None because LlamaIndex does not embed a blank text."""
-    if query.query_str is None and any(side != "dense" for side in sides) and mode != Mode.MMR:
+    needed = "dense" not in sides if mode == Mode.MMR else any(side != "dense" for side in sides)
+    if query.query_str is None and needed:
         raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it in the query.")
     text = query.query_str or ""
-    if query.query_embedding is None and "dense" in sides and (query.query_str is None or not is_blank(text)):
+    compared = "dense" in sides or mode == Mode.MMR
+    if query.query_embedding is None and compared and (query.query_str is None or not is_blank(text)):
         raise ValueError(
             f"query_embedding must be given for mode {mode.value!r}, got None. Embed the question with the model "
             "that embedded the nodes, or use mode 'sparse'."

@@ -102,7 +102,7 @@ class Searching(CollectionStore, ABC):
             query,
             keywords,
             sides=tuple(schema.sides),
-            hybrid=self.fusion if named is None and reranker is None else every,
+            hybrid=(lambda: self.fusion) if named is None and reranker is None else (lambda: every),
             primary_field=schema.primary_field if fields is None else fields.primary,
             doc_id_field=self.doc_id_field,
             metric=self.similarity_metric,
@@ -112,6 +112,10 @@ class Searching(CollectionStore, ABC):
             self._check_doc_id_field()
         if len(plan.sides) == 1:
             return plan, None
+        if query.alpha is not None and (reranker is not None or keywords.get("fusion") is not None):
+            raise ValueError(
+                "alpha must be None with fusion or reranker, which have weights of their own. Leave it out."
+            )
         if reranker is not None:
             return plan, reranker
         ranker = ranker_of(self.hybrid_ranker, self.hybrid_ranker_params, plan.sides, query.alpha)

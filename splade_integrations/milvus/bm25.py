@@ -7,6 +7,7 @@ the words of each text as this module finds them, and a question is split in the
 
 import re
 import threading
+import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -18,7 +19,13 @@ __all__ = ["ENGLISH", "analyzer_of", "analyzer_params", "language_of", "split_wo
 
 ENGLISH = "english"
 
-_WORD = re.compile(r"\b\w\w+\b")
+# The languages of the stemmers in Milvus's analyzer, and those for which it also has stop words.
+_STEMMED = (
+    "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
+    "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
+)  # fmt: skip
+_STOPPED = set(_STEMMED) - {"greek", "romanian", "tamil", "turkish"}
+
 _local = threading.local()  # a stemmer must not be used by two threads at once
 
 
@@ -42,9 +49,11 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
     if language not in stemmers:
         stemmers[language] = _stemmer(language)
     stop_words = _stop_words(language)
-    stems: list[str] = stemmers[language].stemWords(
-        [word for word in _WORD.findall(text.lower()) if word not in stop_words]
-    )
+    text = unicodedata.normalize("NFC", text)
+    if language == "turkish":  # its I has two lower cases
+        text = text.replace("İ", "i").replace("I", "ı")
+    words = [word for word in _word().findall(text.lower()) if word not in stop_words]
+    stems: list[str] = stemmers[language].stemWords(words)
     return stems
 
 
@@ -105,11 +114,16 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
         return dict(analyzer)
     if engine is Engine.SERVER and analyzer == ENGLISH:
         return {"type": "english"}
+    if engine is not Engine.LITE3 and analyzer not in _STEMMED:
+        raise ValueError(
+            f"bm25 must be one of the languages that Milvus stems ({', '.join(_STEMMED)}), got {analyzer!r}. Give the "
+            "parameters of another analyzer, such as {'tokenizer': 'icu'}."
+        )
     stemmer = {"type": "stemmer", "language": analyzer}
     if engine is Engine.LITE3:  # it ignores the stemmer, but keeps the parameters, which `language_of` reads
         return {"tokenizer": "standard", "filter": [stemmer]}
-    stop_words = {"type": "stop", "stop_words": [f"_{analyzer}_"]}
-    return {"tokenizer": "standard", "filter": ["lowercase", stop_words, stemmer]}
+    stop_words = [{"type": "stop", "stop_words": [f"_{analyzer}_"]}] if analyzer in _STOPPED else []
+    return {"tokenizer": "standard", "filter": ["lowercase", *stop_words, stemmer]}
 
 
 def language_of(params: Mapping[str, Any]) -> str | None:
@@ -126,6 +140,13 @@ def language_of(params: Mapping[str, Any]) -> str | None:
         return ENGLISH
     stemmers = [one for one in params.get("filter", []) if isinstance(one, Mapping) and one.get("type") == "stemmer"]
     return str(stemmers[0]["language"]) if stemmers else None
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """Return what a word is: two characters or more. Vowel signs and accents of their own belong to it."""
+    marks = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M"))
+    return re.compile(rf"[\w{re.escape(marks)}]{{2,}}")
 
 
 def _stemmer(language: str) -> Any:

@@ -49,6 +49,7 @@ class Fetcher:
         with_sparse: bool = False,
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Conversation[list[Hit]]:
         """Return the documents with these ids, in the order of the ids. Unknown ids are left out."""
         yield from self._check_partitions(partition_names, timeout)
@@ -56,7 +57,9 @@ class Fetcher:
         found: dict[str, Hit] = {}
         for start in range(0, len(keys), _IDS_AT_ONCE):
             expr = ids_expr(self.fields.primary, keys[start : start + _IDS_AT_ONCE])
-            rows = yield self._query(expr, _IDS_AT_ONCE, with_dense, partition_names, timeout, with_sparse=with_sparse)
+            rows = yield self._query(
+                expr, _IDS_AT_ONCE, with_dense, partition_names, timeout, with_sparse=with_sparse, **(options or {})
+            )
             found |= {hit.id: hit for hit in self._read(rows)}
         return [found[value] for value in dict.fromkeys(map(str, keys)) if value in found]
 
@@ -150,6 +153,7 @@ class Fetcher:
         *,
         by_key: bool = False,
         with_sparse: bool = False,
+        **options: Any,
     ) -> Call:
         # These two parameters make Milvus return the smallest keys first. pymilvus's iterator also sends them.
         order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
@@ -166,6 +170,7 @@ class Fetcher:
                 "timeout": timeout,
                 **({"partition_names": list(partition_names)} if partition_names else {}),
                 **order,
+                **options,
             },
         )
 

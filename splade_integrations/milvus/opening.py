@@ -227,7 +227,7 @@ class Opening:
                     "the alias to the new one."
                 )
             self._do("drop_collection", timeout=self._write_timeout())
-            self._fields = None
+            self._fields = self._recorded_fusion = None
 
     def close(self) -> None:
         """Close the connection."""

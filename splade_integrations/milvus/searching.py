@@ -24,6 +24,7 @@ with require_extra("milvus", module=__name__):
 __all__ = ["Reader"]
 
 _RANGES = ("radius", "range_filter")
+_FRESHNESS = ("consistency_level", "guarantee_timestamp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,7 @@ class Reader(Fetcher):
             for place in (place for place, one in enumerate(answering) if one):
                 found[place] = yield from self._grouped(asked, asked.group_by, answering[place], expr)
             return found
-        wanted = asked.k + asked.options.get("offset", 0)
-        own = asked.ranker.depth if isinstance(asked.ranker, Fusion) else None
-        depth = asked.depth or max(own or candidates(wanted), wanted)
+        depth = self._depth(asked)
         together: dict[Any, list[int]] = {}
         for place, one in enumerate(answering):
             if one:  # in one hybrid search, milvus-lite 2 counts ranks on from query to query
@@ -76,6 +75,12 @@ class Reader(Fetcher):
             raise ValueError(
                 f"k must be an int from 1 to {MOST_CANDIDATES}, got {asked.k!r}. Give a k in this range. To get more "
                 "documents, read them by filter."
+            )
+        offset, decimals = (asked.options.get(name, least) for name, least in (("offset", 0), ("round_decimal", -1)))
+        if not isinstance(offset, int) or offset < 0 or not isinstance(decimals, int) or not -1 <= decimals <= 6:
+            raise ValueError(
+                "offset must be an int of at least 0, and round_decimal an int from -1 (no rounding) to 6, got "
+                f"{offset!r} and {decimals!r}. Leave them out for 0 and -1."
             )
         if missing := [side for side in asked.sides if side not in self.fields.sides]:
             raise ValueError(
@@ -163,6 +168,7 @@ class Reader(Fetcher):
             with_dense=asked.with_dense,
             partition_names=asked.partition_names,
             timeout=asked.timeout,
+            options={name: value for name, value in options.items() if name in _FRESHNESS},
         )
         hit_of_key = {hit.id: hit for hit in read}
         return [
@@ -197,16 +203,23 @@ class Reader(Fetcher):
         offset = asked.options.get("offset", 0)
         options = {name: value for name, value in asked.options.items() if name != "offset"}
         plain = replace(asked, options=options)
-        wanted, limit = asked.k + offset, candidates(asked.k + offset)
+        wanted, depth = asked.k + offset, self._depth(asked)
         while True:
             one = {side: [query] for side, query in answering.items()}
-            [hits] = yield from self._found(plain, one, expr, limit, max(limit, asked.depth or 0))
+            limit = min(max(wanted, depth * len(answering)), MOST_CANDIDATES)
+            [hits] = yield from self._found(plain, one, expr, limit, depth)
             best: dict[Any, Hit] = {}
             for hit in hits:
                 best.setdefault(self._group(hit, key), hit)
-            if len(best) >= wanted or len(hits) < limit or limit == MOST_CANDIDATES:
+            if len(best) >= wanted or len(hits) < depth or depth == MOST_CANDIDATES:
                 return list(best.values())[offset:wanted]
-            limit = min(4 * limit, MOST_CANDIDATES)
+            depth = min(4 * depth, MOST_CANDIDATES)
+
+    def _depth(self, asked: Search) -> int:
+        """Return the number of hits to fetch from each side."""
+        wanted = asked.k + asked.options.get("offset", 0)
+        own = asked.ranker.depth if isinstance(asked.ranker, Fusion) else None
+        return asked.depth or min(max(own or candidates(wanted), wanted), MOST_CANDIDATES)
 
     def _group(self, hit: Hit, key: str) -> Any:
         own = key in self.columns

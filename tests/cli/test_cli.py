@@ -335,6 +335,22 @@ class TestIndexAndSearch:
         fitted = json.loads(capsys.readouterr().out)
         assert run(["evaluate", str(folder), "--write", str(tmp_path / "a.db")]) == 2
         assert "--write must be given with --fit" in capsys.readouterr().err
+        for wrong, message in [
+            (["--plot", "a.png"], "--plot must not be given with --write"),
+            (["--write", str(tmp_path / "none.db")], "--write must name a Milvus server, or a file that exists"),
+        ]:
+            assert run([*fit, *wrong]) == 2
+            assert message in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "none.db").exists()
+        again = ["index", str(corpus), "-m", model_folder, "--dense", dense_model_path(), "--resume", *uri]
+        assert run([*again, "--bm25", "--language", "german"]) == 2
+        assert "--language english, got german" in " ".join(capsys.readouterr().err.split())
+        assert run([*again, "--language", "english"]) == 2
+        assert "--language must be given with --bm25" in capsys.readouterr().err
+        assert run(["search", "who barks", *uri, "--explain", "--filter", 'pk != "cat"', "-k", "1", "--json"]) == 0
+        [hit] = json.loads(capsys.readouterr().out)
+        assert hit["id"] == "dog"
+        assert all(side is None or side["rank"] == 1 for side in hit.get("sides", {}).values())
         assert run(["info", *uri, "--json"]) == 0
         facts = json.loads(capsys.readouterr().out)
         assert facts["documents"] == 4

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, index
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from milvus_lite.server_manager import server_manager_instance
-from pymilvus import DataType, Function, FunctionType, MilvusClient
+from pymilvus import DataType, Function, FunctionType, MilvusClient, RRFRanker
 
 from splade_integrations import Pruning, SpladeEncoder
 from splade_integrations.fusion import Fusion
@@ -609,3 +610,71 @@ def test_a_batch_is_one_call_of_the_encoder_and_one_request(dense, prose):
         assert [len(one) for one in found] == [2] * 64
         assert encoder.batches == [64]
         assert {name: len(requests) for name, requests in proxy.seen.items() if "Search" in name} == {"HybridSearch": 1}
+
+
+class Runs(BaseCallbackHandler):
+    def __init__(self):
+        self.seen = []
+
+    def on_retriever_start(self, serialized, query, *, tags=None, metadata=None, **kwargs):
+        self.seen.append(("start", query, tags))
+
+    def on_retriever_end(self, documents, **kwargs):
+        self.seen.append(("end", len(documents)))
+
+    def on_retriever_error(self, error, **kwargs):
+        self.seen.append(("error", type(error).__name__))
+
+
+def test_a_batch_reports_a_run_for_each_question(prose_store):
+    retriever = prose_store.as_retriever(search_kwargs={"k": 2}, tags=["mine"])
+    alone, together, awaited = Runs(), Runs(), Runs()
+    for question in ("one", "two"):
+        retriever.invoke(question, {"callbacks": [alone]})
+    retriever.batch(["one", "two"], {"callbacks": [together]})
+    asyncio.run(retriever.abatch(["one", "two"], {"callbacks": [awaited]}))
+    assert sorted(map(repr, together.seen)) == sorted(map(repr, alone.seen)) == sorted(map(repr, awaited.seen))
+    assert {tuple(run[2][:1]) for run in together.seen if run[0] == "start"} == {("mine",)}
+
+
+def test_a_batch_keeps_good_answers_beside_errors(tmp_path, sparse):
+    class Fails(HashEmbeddings):
+        def embed_query(self, text):
+            if text == "boom":
+                raise RuntimeError("no")
+            return super().embed_query(text)
+
+    store = hybrid_milvus(Fails(), sparse, uri=tmp_path / "fails.db")
+    store.add_texts(["a cat", "a dog"], ids=["cat", "dog"])
+    retriever, runs = store.as_retriever(), Runs()
+    for found in (
+        retriever.batch(["a dog", "boom"], {"callbacks": [runs]}, return_exceptions=True),
+        asyncio.run(retriever.abatch(["a dog", "boom"], return_exceptions=True)),
+    ):
+        assert set(ids_of(found[0])) == {"cat", "dog"}
+        assert isinstance(found[1], RuntimeError)
+    assert ("error", "RuntimeError") in runs.seen
+    with pytest.raises(RuntimeError, match="no"):
+        retriever.batch(["a dog", "boom"])
+
+
+def test_a_stored_fusion_binds_only_hybrid_searches(tmp_path, dense, sparse):
+    place = {"uri": str(tmp_path / "bound.db")}
+    store = hybrid_milvus(dense, sparse, bm25=True, **place)
+    store.add_texts(["a cat", "a dog"], ids=["cat", "dog"])
+    store.collection.record_fusion(Fusion(sides=("dense", "bm25")))
+    lacking = hybrid_milvus(dense, sparse, **place)
+    with pytest.raises(ValueError, match="Open the collection with its bm25 side as well"):
+        lacking.similarity_search("a dog")
+    for how in ({"mode": "dense"}, {"mode": ["dense", "sparse"]}, {"fusion": {"sides": ["dense", "sparse"]}}):
+        assert lacking.similarity_search("a dog", **how)
+    assert lacking.similarity_search_by_vector(dense.embed_query("a dog"))
+    with pytest.raises(ValueError, match=r"this store's sides \('dense', 'sparse'\), got 'bm25'"):
+        lacking.similarity_search("a dog", fusion=Fusion(sides=("dense", "bm25")))
+    for how in ({}, {"fusion": Fusion(sides=("sparse",))}, {"reranker": RRFRanker()}):
+        with pytest.raises(ValueError, match="relevance scores and score_threshold must be used"):
+            store.similarity_search_with_relevance_scores("a dog", **how)
+    found = store.similarity_search_with_relevance_scores("a dog", fusion=Fusion(sides=("dense",)))
+    assert all(0 <= score <= 1 for _, score in found)
+    with pytest.raises(TypeError, match="ranker_params must be given with ranker_type"):
+        store.similarity_search("a dog", ranker_params={"k": 3})

@@ -405,3 +405,15 @@ def test_a_query_may_choose_its_fusion(word_counts, place):
             store.query(ask("alpha", mode), **wrong)
     with pytest.raises(ValueError, match="may have depth, k, method, weights"):
         store.query(ask("alpha", "hybrid"), fusion={"sides": ["bm25"], "wieghts": [1]})
+
+
+def test_mmr_says_what_its_fusion_needs(prose_store):
+    only_words = {"sides": ["sparse"]}
+    with pytest.raises(ValueError, match="query_embedding must be given for mode 'mmr'"):
+        prose_store.query(ask("water", "mmr", query_embedding=None), fusion=only_words)
+    with pytest.raises(ValueError, match="query_str must be given for mode 'mmr'"):
+        prose_store.query(ask("water", "mmr", query_str=None), fusion=only_words)
+    with pytest.raises(ValueError, match=r"this store's sides \(dense, sparse\), got 'colbert'"):
+        prose_store.query(ask("water"), fusion={"sides": ["dense", "colbert"]})
+    with pytest.raises(ValueError, match="alpha must be None with"):
+        prose_store.query(ask("water", alpha=0.5), fusion={"sides": ["dense", "sparse"]})

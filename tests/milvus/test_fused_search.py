@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import os
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,14 +110,18 @@ def test_a_fused_search_is_the_fusion_of_its_sides(collection, fusion, depth):
     )
 
 
+@pytest.mark.parametrize("depth", [5, 100])
 @pytest.mark.parametrize("fusion", [*FUSIONS[1:4]], ids=str)
-def test_groups_keep_their_best_hit(collection, fusion):
-    ranked = search(collection, fusion, k=COUNT, depth=100)
+def test_groups_keep_their_best_hit(collection, fusion, depth):
+    """Grouping must not change the order, which depends on the depth."""
+    ranked = search(collection, fusion, k=COUNT, depth=depth)
     best = {}
     for hit in ranked:
         best.setdefault(hit.metadata["source"], hit.id)
-    found = search(collection, fusion, k=5, depth=100, group_by="source")
-    assert [hit.id for hit in found] == list(best.values())[:5]
+    found = search(collection, fusion, k=3, depth=depth, group_by="source")
+    assert [hit.id for hit in found] == list(best.values())[:3]
+    stated = replace(fusion, depth=depth)
+    assert [hit.id for hit in search(collection, stated, k=3, group_by="source")] == list(best.values())[:3]
 
 
 def test_the_engines_own_fusion_is_ours(collection):
@@ -229,3 +234,43 @@ def test_many_queries_are_answered_as_one_by_one(collection, fusion):
         pairs(collection.search(one, **grouped)) for one in queries[:4]
     ]
     assert collection.search_many([]) == []
+
+
+def test_offsets_and_decimals_must_make_sense(collection):
+    for options in ({"offset": -1}, {"offset": None}, {"round_decimal": 20}, {"round_decimal": None}):
+        with pytest.raises(ValueError, match="offset must be an int of at least 0, and round_decimal an int from -1"):
+            collection.search(QUERIES, options=options)
+
+
+@pytest.mark.skipif(LITE2, reason="milvus-lite 2 splits words itself")
+@pytest.mark.parametrize(
+    ("text", "question", "language"),
+    [
+        ("मेरी पुस्तक नई है", "मेरी", "hindi"),
+        ("une tasse de cafe\u0301", "café", "french"),
+        ("İstanbul güzel", "istanbul", "turkish"),
+        ("كَتَبَ الكِتَاب", "كتب", "arabic"),
+        ("schöne Häuser", "Ha\u0308user", "german"),
+    ],
+)
+def test_words_of_other_languages_are_found(text, question, language):
+    assert set(split_words(question, language)) & set(split_words(text, language))
+
+
+def test_a_language_that_the_engine_cannot_stem_is_refused_before_anything_is_made(connection):
+    if connection.engine.name == "LITE3":
+        pytest.skip("milvus-lite 3 stems nothing, so this package does")
+    collection = opened(connection, f"hindi_{uuid.uuid4().hex}", schema={"bm25_analyzer": "hindi"})
+    with pytest.raises(ValueError, match="bm25 must be one of the languages that Milvus stems"):
+        collection.write(made_up_rows())
+    assert not collection.exists()
+
+
+@pytest.mark.skipif(not LITE2, reason="a server's analyzers, in milvus-lite 2")
+@pytest.mark.parametrize(
+    "language", ["danish", "dutch", "finnish", "french", "greek", "romanian", "tamil", "turkish", "swedish"]
+)
+def test_milvus_has_an_analyzer_for_each_language(connection, language):
+    collection = opened(connection, f"{language}_{uuid.uuid4().hex}", schema={"bm25_analyzer": language})
+    collection.write([Row(id="a", text="zebra 123", dense=[1.0, 0.0], sparse={1: 1.0})])
+    assert [hit.id for hit in collection.search({"bm25": "123"})] == ["a"]
