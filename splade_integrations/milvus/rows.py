@@ -10,7 +10,7 @@ from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.bm25 import ENGLISH, split_words
 from splade_integrations.milvus.defaults import check_varchar, cut_text
 from splade_integrations.milvus.schema import Fields
-from splade_integrations.milvus.values import INT64, check_metadata, sparse_row
+from splade_integrations.milvus.values import INT64, UncheckedText, check_metadata, sparse_row
 
 with require_extra("milvus", module=__name__):
     from pymilvus import DataType
@@ -127,9 +127,11 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
         TypeError, ValueError: The metadata or the id does not fit the collection.
     """
     metadata = check_metadata(row.metadata, f"metadatas[{position}]")
-    entity: dict[str, Any] = {fields.text: row.text}
+    entity: dict[str, Any] = {fields.text: UncheckedText(row.text)}
     if fields.bm25_words is not None:
-        entity[fields.bm25_words] = cut_text(" ".join(split_words(row.text, fields.bm25_language or ENGLISH)))
+        entity[fields.bm25_words] = UncheckedText(
+            cut_text(" ".join(split_words(row.text, fields.bm25_language or ENGLISH)))
+        )
     if fields.other_vectors:
         raise ValueError(
             f"each row of collection {fields.collection_name!r} must get a vector for each vector field, got none for "
@@ -148,7 +150,8 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             f"got {row.id!r}. Leave out the ids, or use another collection_name."
         )
     for name, (_, nullable) in fields.columns.items():
-        entity[name] = row.columns.get(name, None if nullable else "")
+        value = row.columns.get(name, None if nullable else "")
+        entity[name] = UncheckedText(value) if isinstance(value, str) else value
     for name, value in row.columns.items():
         if name in fields.columns or value is None:
             continue

@@ -5,7 +5,7 @@ names the document and the key.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,11 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-__all__ = ["INT64", "check_metadata", "sparse_row"]
+__all__ = ["INT64", "UncheckedText", "check_metadata", "sparse_row"]
 
 INT64 = range(-(2**63), 2**63)
 _LARGEST_TERM = 2**32 - 2  # Milvus's largest token id
 _LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+
+
+class UncheckedText(str):
+    """A text that pymilvus sends without looking at each of its characters. It has been checked here.
+
+    pymilvus takes a VARCHAR for a list of strings, and checks each item's type and length. For texts of a thousand
+    characters, these checks take up to a tenth of the time of adding. So this text has a single item: itself.
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((str(self),))
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
