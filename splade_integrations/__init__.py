@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
     from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
+    from splade_integrations.fusion import Fusion
     from splade_integrations.sparse import Pruning, SparseTextEncoder, to_dicts
 
 __version__ = "0.1.0"
 __all__ = [
+    "Fusion",
     "OptionalDependencyError",
     "Pruning",
     "SparseTextEncoder",
@@ -19,6 +21,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Fusion": "fusion",
     "OptionalDependencyError": "errors",
     "Pruning": "sparse",
     "SparseTextEncoder": "sparse",
