@@ -93,8 +93,9 @@ def evaluate(
         ),
     ] = None,
     collection: Annotated[
-        str, typer.Option("--collection", "-c", help="Collection to write to.", rich_help_panel="Fit")
-    ] = "splade",
+        str | None,
+        typer.Option("--collection", "-c", help="Collection of --write.", show_default="splade", rich_help_panel="Fit"),
+    ] = None,
     plot: Annotated[
         str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,

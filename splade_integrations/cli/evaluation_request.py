@@ -45,7 +45,7 @@ class Request:
         model_options: How the models run, how texts are cut, and how documents are pruned.
         fit: Whether to choose the best fusion.
         write: The Milvus file or server with the collection to fit the fusion to, and to store it in. None stores none.
-        collection: The name of this collection.
+        collection: The name of this collection. None means "splade".
     """
 
     folders: list[Path]
@@ -65,7 +65,7 @@ class Request:
     model_options: ModelOptions
     fit: bool = False
     write: str | None = None
-    collection: str = "splade"
+    collection: str | None = None
 
     @property
     def quiet(self) -> bool:
@@ -96,6 +96,10 @@ def check(request: Request) -> None:
         raise ValueError(
             "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "
             f"{len(request.folders)} folders{'' if request.fit else ' and no --fit'}."
+        )
+    if request.collection is not None and request.write is None:
+        raise ValueError(
+            f"--collection must be given with --write, got {request.collection!r} alone. Add --write, or leave it out."
         )
     unused = {
         "--plot": request.plot,

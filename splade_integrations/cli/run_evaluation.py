@@ -104,14 +104,12 @@ def _fit_collection(request: Request, uri: str) -> None:
     from splade_integrations.cli.milvus_store import Store
     from splade_integrations.cli.search import load_query_encoder
 
-    [folder] = request.folders
+    [folder], name = request.folders, request.collection or "splade"
     dataset = load_dataset(folder)
     options = request.model_options
-    with closing(Store(uri, request.collection, request.token)) as store:
+    with closing(Store(uri, name, request.token)) as store:
         if not store.exists():
-            raise ValueError(
-                f"the collection {request.collection!r} must be in {uri}, but it is not. Make it with: splade index."
-            )
+            raise ValueError(f"the collection {name!r} must be in {uri}, but it is not. Make it with: splade index.")
         encoder = load_query_encoder(store, request.model, options)
         dense = store.dense_model() if request.dense in (None, "none") else request.dense
         dense_encoder = None
@@ -125,13 +123,13 @@ def _fit_collection(request: Request, uri: str) -> None:
             measure=request.chosen_measures()[0],
             depth=request.candidates,
         )
-    _show(request, f"{dataset.name}, the collection {request.collection!r} of {uri}", *fit_table(fitted))
+    _show(request, f"{dataset.name}, the collection {name!r} of {uri}", *fit_table(fitted))
     if request.quiet:
         print_json(fitted.to_dict())
     elif request.json_file is not None:
         with whole_file(request.json_file) as file:
             file.write((json.dumps(fitted.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
-    note(f"Stored in {request.collection!r}: {fitted.fusion}. Searches of this collection now follow it.")
+    note(f"Stored in {name!r}: {fitted.fusion}. Searches of this collection now follow it.")
 
 
 def _load_dense(request: Request) -> DenseEncoder | None:

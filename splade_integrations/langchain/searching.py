@@ -256,6 +256,8 @@ class Searching(VectorStore):
 
     def _queries_of(self, queries: Sequence[str], sides: Sequence[Side]) -> list[dict[Side, Any]]:
         """Return {side: its query} for each of N queries. The sparse side encodes them together."""
+        if isinstance(queries, str):
+            raise TypeError(f"queries must be a list of str, got the str {queries!r}. Put it into a list.")
         made: dict[Side, list[Any]] = {}
         for side in sides:
             together = getattr(self._embeddings[side], "embed_queries", None)

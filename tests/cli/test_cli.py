@@ -335,6 +335,8 @@ class TestIndexAndSearch:
         fitted = json.loads(capsys.readouterr().out)
         assert run(["evaluate", str(folder), "--write", str(tmp_path / "a.db")]) == 2
         assert "--write must be given with --fit" in capsys.readouterr().err
+        assert run(["evaluate", str(folder), "-c", "mine"]) == 2
+        assert "--collection must be given with --write" in capsys.readouterr().err
         for wrong, message in [
             (["--plot", "a.png"], "--plot must not be given with --write"),
             (["--write", str(tmp_path / "none.db")], "--write must name a Milvus server, or a file that exists"),

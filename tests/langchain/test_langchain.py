@@ -593,6 +593,9 @@ def test_a_batch_is_answered_as_one_by_one(prose_store, prose):
         assert [ids_of(found) for found in retriever.batch(questions)] == alone
         assert [ids_of(found) for found in asyncio.run(retriever.abatch(questions))] == alone
         assert ids_of(retriever.invoke(questions[0])) == alone[0]
+    assert prose_store.similarity_search_many([]) == []
+    with pytest.raises(TypeError, match="queries must be a list of str, got the str 'abc'"):
+        prose_store.similarity_search_many("abc")
     mmr = prose_store.as_retriever(search_type="mmr")
     assert [ids_of(found) for found in mmr.batch(questions[:2])] == [
         ids_of(mmr.invoke(question)) for question in questions[:2]
