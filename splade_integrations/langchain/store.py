@@ -81,14 +81,15 @@ def hybrid_milvus(
 
 
 class HybridMilvus(Writing, Searching):
-    """A LangChain vector store over a Milvus collection with dense vectors, SPLADE vectors, or both.
+    """A LangChain vector store over a Milvus collection with dense, SPLADE or BM25 vectors, or with several of them.
 
     - A side is one kind of vectors: dense, sparse (SPLADE) or, with `bm25=True`, BM25. A search for k documents takes
-      max(100, 10 * k) candidates from each side. It fuses them by reciprocal rank fusion, with 60 as the constant. The
-      keywords `fetch_k`, `reranker` and `ranker_type` of a search override this.
+      max(100, 10 * k) candidates from each side, and fuses them as `store.fusion` says. That is the option `fusion`, or
+      else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the constant.
+      The keywords `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override this.
     - Further keywords of a search: `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
-      expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side.
-      `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
+      expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side, and a list
+      of sides fuses only those. `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
     - A search returns documents with their ids, and with their metadata exactly as it was given. Metadata that JSON
       cannot hold is refused.
     - Adding takes ids from `ids=`, or else from `Document.id`. It replaces stored documents that have the same ids. A

@@ -43,9 +43,10 @@ class HybridMilvusVectorStore(Writing, Searching):
 
     - `default` searches the **dense side alone**, as in LlamaIndex's other stores. In a store with
       `enable_dense=False`, it searches the sparse side, or else the BM25 side. For hybrid retrieval, use `hybrid`.
-    - `hybrid` searches all sides. To return k nodes, it takes max(100, 10 * k) candidates from each side, and fuses
-      them by reciprocal rank fusion with 60 as the constant. A query's `sparse_top_k` sets the number of candidates
-      from each side, and `hybrid_top_k` sets the number of results.
+    - `hybrid` searches the sides of `store.fusion`, and fuses their hits as it says. That is the option `fusion`, or
+      else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the constant. To
+      return k nodes, it takes max(100, 10 * k) candidates from each side. A query's `sparse_top_k` sets the number of
+      candidates from each side, and `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
     - `sparse` searches only the sparse side. It uses all terms of the query, while LlamaIndex's own Milvus store drops
       those with small weights.
