@@ -89,7 +89,8 @@ class HybridMilvus(Writing, Searching):
       The keywords `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override this.
     - Further keywords of a search: `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
       expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side, and a list
-      of sides fuses only those. `group_by="source"` returns only the best chunk of each source. An unknown keyword raises a TypeError.
+      of sides fuses only those. `group_by="source"` returns only the best chunk of each source. An unknown keyword
+      raises a TypeError.
     - A search returns documents with their ids, and with their metadata exactly as it was given. Metadata that JSON
       cannot hold is refused.
     - Adding takes ids from `ids=`, or else from `Document.id`. It replaces stored documents that have the same ids. A
