@@ -304,8 +304,9 @@ class SpladeEncoder:
             >>> encoder = SpladeEncoder(model_folder)
             >>> texts = ["Alan Turing broke the Enigma cipher.", "Cats purr."]
             >>> stored = encoder.encode_documents(texts)
-            >>> [len(one.terms) > 0 for one in encoder.explain_stored("who cracked enigma", texts, stored)]
-            [True, False]
+            >>> first, second = encoder.explain_stored("who cracked enigma", texts, stored)
+            >>> first.terms[0].label, first.score > second.score
+            ('enigma', True)
         """
         if rows.shape[0] != len(documents):
             raise ValueError(f"rows must have one row for each of {len(documents)} documents, got {rows.shape[0]}.")
