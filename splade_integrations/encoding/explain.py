@@ -6,6 +6,7 @@ The explanation is computed from one query and one document. `render.py` draws i
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from splade_integrations.encoding.terms import Place, Term
 from splade_integrations.encoding.tokenizer import TokenOffsets, token_names
 
 __all__ = ["EncodedText", "Explanation", "explain", "explain_stored", "readable_tokens"]
+
+
+# To read a whole vocabulary takes longer than to explain a document.
+_marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -180,8 +185,11 @@ def _readable(tokenizer: Any, token: str, mark: str) -> str:
 
 def _start_mark(tokenizer: Any) -> str:
     """Return the mark that the vocabulary puts before the first piece of a word: Ġ, ▁ or nothing."""
-    vocabulary = tokenizer.get_vocab()
-    return max(("", "Ġ", "▁"), key=lambda mark: sum(token.startswith(mark) for token in vocabulary) if mark else 100)
+    if (mark := _marks.get(tokenizer)) is None:
+        vocabulary = tokenizer.get_vocab()
+        counts = {mark: sum(token.startswith(mark) for token in vocabulary) for mark in ("Ġ", "▁")}
+        mark = _marks[tokenizer] = max(("", "Ġ", "▁"), key=lambda mark: counts.get(mark, 100))
+    return mark
 
 
 @dataclass(frozen=True)
