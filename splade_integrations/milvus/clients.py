@@ -32,7 +32,10 @@ __all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client
 
 # pymilvus 3 shares a connection between the clients of an address, unless it is told not to. pymilvus 2 has no such
 # option: there, clients share the connections of one alias.
-_DEDICATED = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
+_DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
+# gRPC remembers for up to two minutes that nobody answered at an address, and a new milvus-lite database may get the
+# port of a closed one. With a pool of its own, a connection does not share this memory.
+_FORGETFUL = {"grpc_options": {"grpc.use_local_subchannel_pool": 1}} if _DEDICATED else {}
 _write_locks: dict[str, Any] = {}
 _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
 
@@ -98,7 +101,7 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
 
     def __init__(self, **connection_args: Any) -> None:
         self.writing = write_lock(connection_args["uri"])
-        super().__init__(**{**connection_args, **_DEDICATED})
+        super().__init__(**{**_FORGETFUL, **connection_args, **_DEDICATED})
 
     insert, upsert, delete, flush = map(_in_turn, ("insert", "upsert", "delete", "flush"))
     create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
@@ -114,7 +117,7 @@ class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is u
 
     def __init__(self, in_turn: LiteClient, **connection_args: Any) -> None:
         self.in_turn = in_turn
-        super().__init__(**connection_args)
+        super().__init__(**{**_FORGETFUL, **connection_args})
 
     insert, upsert, delete, flush = map(_in_thread, ("insert", "upsert", "delete", "flush"))
 
@@ -142,11 +145,9 @@ def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> 
     """Return a connected client, and try again if that fails.
 
     pymilvus 3 shares a connection between the clients of a server. If the server has closed it, the first attempt
-    fails and the next one succeeds. On milvus-lite there is a second cause: a new database may get the port
-    of a database that was closed before. gRPC then refuses to connect for about a
-    second, because it remembers that nobody answered there.
+    fails and the next one succeeds.
     """
-    pauses = iter((0.0, 1.0, 2.0) if kind is LiteClient else (0.0,))
+    pauses = iter((0.0, 1.0) if kind is LiteClient else (0.0,))
     while True:
         try:
             return kind(**connection_args)
