@@ -1,13 +1,12 @@
 """`splade info`: shows a model's architecture, settings and licence. It reads small files and loads no weights."""
 
 import re
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splade_integrations.cli.options import CollectionName, Json, Token
+from splade_integrations.cli.options import CollectionName, Json, Token, check_milvus_file
 from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
@@ -74,15 +73,10 @@ def licence(repository: "Repository") -> str | None:
 
 
 def _facts_of_collection(uri: str, collection: str, token: str) -> dict[str, Any]:
-    from splade_integrations.cli.milvus_store import Store
+    check_milvus_file(uri)
+    from splade_integrations.cli.milvus_store import existing_store
 
-    if "://" not in uri and not Path(uri).exists():
-        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
-    with closing(Store(uri, collection, token)) as store:
-        if not store.exists():
-            raise ValueError(
-                f"the collection {collection!r} must be in {uri}, but it is not. Name another with --collection."
-            )
+    with existing_store(uri, collection, token) as store:
         return store.facts()
 
 

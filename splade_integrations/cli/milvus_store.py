@@ -5,7 +5,8 @@ store, it records the encoder's fingerprint: everything that decides the sparse 
 the collection. This module depends on Milvus, but not on an encoder or a terminal.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ with require_extra("milvus", module="splade index and search"):
     from splade_integrations.milvus.rows import Row
     from splade_integrations.milvus.schema import Schema, Side
 
-__all__ = ["Hit", "Store", "StoreError"]
+__all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
 _ID_BYTES = 512
 _DENSE = "splade.dense_model"
@@ -209,6 +210,19 @@ class Store:
     def _opened(self) -> Collection:
         assert self._collection is not None  # the commands first check that the collection exists, or create it
         return self._collection
+
+
+@contextmanager
+def existing_store(uri: str, name: str, token: str) -> Iterator[Store]:
+    """Open a collection that must exist, and close it at the end. The arguments are those of `Store`.
+
+    Raises:
+        ValueError: The collection does not exist.
+    """
+    with closing(Store(uri, name, token)) as store:
+        if not store.exists():
+            raise ValueError(f"the collection {name!r} must be in {uri}, but it is not. Make it with: splade index.")
+        yield store
 
 
 def _schema(*, dense: bool, bm25: bool, language: str | None = None) -> Schema:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast, get_type_hints
 
 import typer
@@ -33,6 +34,7 @@ __all__ = [
     "ModelOptions",
     "Token",
     "Uri",
+    "check_milvus_file",
     "with_groups",
 ]
 
@@ -60,6 +62,12 @@ Token = Annotated[
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def check_milvus_file(uri: str) -> None:
+    """Raise a FileNotFoundError if `uri` names a file that does not exist. This check needs no pymilvus."""
+    if "://" not in uri and not Path(uri).exists():
+        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
 
 
 @dataclass(frozen=True, kw_only=True)

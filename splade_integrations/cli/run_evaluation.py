@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -101,15 +101,13 @@ def run_evaluation(request: Request) -> None:
 
 def _fit_collection(request: Request, uri: str) -> None:
     from splade_integrations.cli.fit_collection import fit_collection
-    from splade_integrations.cli.milvus_store import Store
+    from splade_integrations.cli.milvus_store import existing_store
     from splade_integrations.cli.search import load_query_encoder
 
     [folder], name = request.folders, request.collection or "splade"
     dataset = load_dataset(folder)
     options = request.model_options
-    with closing(Store(uri, name, request.token)) as store:
-        if not store.exists():
-            raise ValueError(f"the collection {name!r} must be in {uri}, but it is not. Make it with: splade index.")
+    with existing_store(uri, name, request.token) as store:
         encoder = load_query_encoder(store, request.model, options)
         dense = store.dense_model() if request.dense in (None, "none") else request.dense
         dense_encoder = None

@@ -1,13 +1,11 @@
 """`splade search`: searches a collection that `splade index` filled, by dense vectors, by SPLADE, or by both."""
 
-from contextlib import closing
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splade_integrations.cli.options import CollectionName, ComputeOptions, Json, Token, Uri
+from splade_integrations.cli.options import CollectionName, ComputeOptions, Json, Token, Uri, check_milvus_file
 from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
@@ -62,18 +60,13 @@ def search(
 
       splade search "how do I cancel" --uri corpus.db --mode sparse --explain
     """
-    if "://" not in uri and not Path(uri).exists():
-        raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
+    check_milvus_file(uri)
     from splade_integrations.cli.loading import load_dense_encoder
-    from splade_integrations.cli.milvus_store import Store
+    from splade_integrations.cli.milvus_store import existing_store
     from splade_integrations.cli.tables import hits_table, print_explained
     from splade_integrations.sparse import to_dicts
 
-    with closing(Store(uri, collection, token)) as store:
-        if not store.exists():
-            raise ValueError(
-                f"the collection {collection!r} must be in {uri}, but it is not. Make it with: splade index."
-            )
+    with existing_store(uri, collection, token) as store:
         dense_name = dense or store.dense_model()
         fusion = _choose_fusion(store, mode, dense_name)
         shown = fusion.sides[0] if len(fusion.sides) == 1 else "hybrid"
