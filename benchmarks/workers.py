@@ -21,12 +21,12 @@ _PATIENCE_SECONDS = 10
 
 
 class Worker:
-    """Start a process that holds one library's contestants until `close`.
+    """Start a process that holds one library's encoders (`Contestant`) until `close` is called.
 
     Args:
         name: As in `set_up`.
         folder: The checkpoint.
-        options: As in `contest`.
+        options: As in `set_up`.
     Raises:
         UnavailableError: The library cannot run here.
     """
@@ -48,7 +48,7 @@ class Worker:
         ]
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of a module in the process, and return its result."""
+        """Call a module-level function in the worker's process, and return the function's result."""
         return self._ask("call", function, *arguments)
 
     def close(self) -> None:

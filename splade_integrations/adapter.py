@@ -16,8 +16,8 @@ from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
-# Placeholder rows for texts without terms. Milvus takes token ids up to 2^32 - 2. No vocabulary is so large, so no real
-# term has the ids below. The two ids differ, so that an empty query does not find an empty document.
+# Placeholder rows for texts without terms. Milvus takes token ids up to 2^32 - 2. No vocabulary is that large, so no
+# real term has either id below. The two ids differ, so that an empty query does not find an empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 EMPTY_QUERY = {2**32 - 3: 1e-6}
 
@@ -132,7 +132,7 @@ class AdaptedEncoder:
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Run `encode_queries` in a thread. With dynamic batching, one call also encodes the other waiting queries."""
+        """Run `encode_queries` in a thread. Dynamic batching encodes waiting queries together."""
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # while this object holds the batcher, the batcher's thread stays alive

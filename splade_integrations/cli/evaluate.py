@@ -55,7 +55,7 @@ def evaluate(
         str | None, typer.Option(help="Milvus file or server.", show_default="a temporary milvus-lite file")
     ] = None,
     token: Token = "",
-    candidates: Annotated[int, typer.Option(help="Number of each retriever's hits to fuse.")] = 100,
+    candidates: Annotated[int, typer.Option(help="How many hits of each retriever are fused.")] = 100,
     measures: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,12 +77,12 @@ def evaluate(
     sweep_queries: Annotated[
         str | None,
         typer.Option(
-            help='Prunings of queries to try, such as "8,16,0.9,all": numbers of terms, or shares of the weight.',
+            help='Prunings of queries to try: numbers of terms or shares of the weight, as in "8,0.9,all".',
             rich_help_panel="Sweep",
         ),
     ] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Choose the sides, the fusion and its weights.", rich_help_panel="Fit")
+        bool, typer.Option("--fit", help="Choose which retrievers to fuse, and how.", rich_help_panel="Fit")
     ] = False,
     write: Annotated[
         str | None,
@@ -94,14 +94,18 @@ def evaluate(
     ] = None,
     collection: Annotated[
         str | None,
-        typer.Option("--collection", "-c", help="Collection of --write.", show_default="splade", rich_help_panel="Fit"),
+        typer.Option(
+            "--collection", "-c", help="Collection that --write changes.", show_default="splade", rich_help_panel="Fit"
+        ),
     ] = None,
     plot: Annotated[
         str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,
     json_file: Annotated[
         str | None,
-        typer.Option("--json", help="Write the results to a JSON file; - prints only JSON.", rich_help_panel="Output"),
+        typer.Option(
+            "--json", help='Write the results to a JSON file. "-" prints only JSON.', rich_help_panel="Output"
+        ),
     ] = None,
     *,
     model_options: BothModelsOptions,
@@ -113,8 +117,8 @@ def evaluate(
     up weighted scores. The weights are chosen on the train split (qrels_train.tsv or qrels/train.tsv), and no results
     are reported for its queries. Without a train split, the weights are equal.
 
-    --fit chooses among single sides and fusions, on the train split or by cross-validation. With --write it does so for
-    a collection that "splade index" filled, and stores the choice there: stores and "splade search" then follow it.
+    --fit chooses one retriever or a fusion, on the train split or by cross-validation. With --write, it chooses for a
+    collection that "splade index" filled, and saves the choice in it. "splade search" and the stores then use it.
 
     Examples:
 

@@ -13,7 +13,7 @@ from splade_integrations.milvus.filters.tree import LARGEST_INT, ORDERS, SMALLES
 
 # A float can hold every integer up to this bound exactly.
 EXACT_FLOATS = 2**53
-# What a Milvus server has no expression for, and what to do instead: the end of the messages that say so.
+# The end of an error message. It names what a Milvus server cannot express, and says what to do instead.
 ANY_CASE = "text matched regardless of case. Store the text in lower case, and use text_match"
 
 
@@ -38,8 +38,8 @@ class Dialect(ABC):
         if operator in ORDERS:
             if kind(operand) in ("string", "number"):
                 return self.ordered(operator, as_whole(operand), negated)
-            # false comes before true, so list the bools that match a bool operand. null, lists and objects have no
-            # order, so no value matches them.
+            # Bools are ordered: false comes before true. An order comparison with a bool becomes a list of the bools
+            # that satisfy it. null, lists and objects have no order, so no value satisfies a comparison with them.
             members = [each for each in (False, True) if kind(operand) == "bool" and ORDERS[operator](each, operand)]
             return self.one_of(members, negated)
         if operator in ("eq", "in"):
@@ -62,7 +62,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def ordered(self, operator: str, bound: str | int | float, negated: bool) -> Said:
-        """Return the condition that the value has the bound's JSON kind, and compares with it as `operator` says."""
+        """Return the condition that the value has the bound's JSON kind, and that `value operator bound` holds."""
 
     @abstractmethod
     def holds_any(self, members: list[Any], negated: bool) -> Said:
