@@ -36,7 +36,7 @@ from splade_integrations.evaluation.ranking import (
 from splade_integrations.fusion import RRF_K
 from splade_integrations.models.offline import dense_model_path, splade_model_path
 
-__all__ = ["Embeddings", "KeptRows", "compare"]
+__all__ = ["Embeddings", "KeptRows", "compare", "embeddings_of"]
 
 ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES = 100
@@ -193,7 +193,7 @@ def main(folders: Sequence[Path]) -> int:
     worst = 0.0
     for folder in folders:
         dataset = load_dataset(folder)
-        documents, queries = _embeddings(dataset)
+        documents, queries = embeddings_of(dataset)
         print(f"{dataset.name}: {len(dataset.documents)} documents, {len(dataset.queries)} queries; nDCG@10")
         print(f"  {'':12}{'':8}{'k':>4}{'store':>9}{'exact':>9}{'diff':>9}")
         for framework, side, k, through, expected in compare(dataset, documents, queries):
@@ -204,7 +204,7 @@ def main(folders: Sequence[Path]) -> int:
     return int(worst > TOLERANCE)
 
 
-def _embeddings(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
+def embeddings_of(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
     """Return the embeddings of documents and queries. The first run computes them; later runs read them from disk."""
     texts = "\0".join([splade_model_path(), *dataset.documents, *dataset.queries])
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"

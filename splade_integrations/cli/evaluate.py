@@ -81,6 +81,9 @@ def evaluate(
             rich_help_panel="Sweep",
         ),
     ] = None,
+    made_queries: Annotated[
+        bool, typer.Option("--made-queries", help="Make queries from the documents' own sentences.")
+    ] = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Choose which retrievers to fuse, and how.", rich_help_panel="Fit")
     ] = False,
@@ -120,6 +123,9 @@ def evaluate(
     --fit chooses one retriever or a fusion, on the train split or by cross-validation. With --write, it chooses for a
     collection that "splade index" filled, and saves the choice in it. "splade search" and the stores then use it.
 
+    --made-queries is for a folder without judged queries: only corpus.jsonl is read. A made query is a sentence that is
+    taken out of its document. Such queries show a retriever that is far behind the others. They do not order good ones.
+
     Examples:
 
       splade evaluate scifact --plot scifact.png
@@ -148,6 +154,7 @@ def evaluate(
             plot=plot,
             json_file=json_file,
             model_options=model_options,
+            made_queries=made_queries,
             fit=fit,
             write=write,
             collection=collection,

@@ -9,6 +9,7 @@ from splade_integrations.cli.options import ModelOptions
 from splade_integrations.cli.pictures import picture_format
 from splade_integrations.errors import OptionalDependencyError
 from splade_integrations.evaluation.compare import check_baseline, system_names
+from splade_integrations.evaluation.made_queries import MADE_MEASURE
 from splade_integrations.evaluation.measures import MEASURES, check_measures
 from splade_integrations.evaluation.retrievers import Dense, Splade, bm25_name
 from splade_integrations.milvus.defaults import MOST_CANDIDATES
@@ -43,6 +44,7 @@ class Request:
         plot: The file name of the picture, or None for no picture.
         json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
         model_options: How the models run, how texts are cut, and how documents are pruned.
+        made_queries: Whether to make the queries from the documents, instead of reading judged queries.
         fit: Whether to choose the best fusion.
         write: The Milvus file or server with the collection to fit the fusion to, and to store it in. None stores none.
         collection: The name of this collection. None means "splade".
@@ -63,6 +65,7 @@ class Request:
     plot: str | None
     json_file: str | None
     model_options: ModelOptions
+    made_queries: bool = False
     fit: bool = False
     write: str | None = None
     collection: str | None = None
@@ -83,7 +86,8 @@ class Request:
 
     def chosen_measures(self) -> list[str]:
         """Return the names of the measures."""
-        return list(self.measures or MEASURES)
+        needed = [MADE_MEASURE] if self.made_queries else []
+        return list(dict.fromkeys([*(self.measures or MEASURES), *needed]))
 
 
 def check(request: Request) -> None:
@@ -92,6 +96,11 @@ def check(request: Request) -> None:
             f"--candidates must be from 1 to {MOST_CANDIDATES}, got {request.candidates}. Choose one in this range."
         )
     check_measures(request.chosen_measures())
+    if request.made_queries and request.fit:
+        raise ValueError(
+            "--fit must be given with judged queries, got --made-queries. Made queries share more words with their "
+            "documents than users' questions do, so the weights would not fit your users. Leave out one of the two."
+        )
     if request.write is not None and (not request.fit or len(request.folders) != 1):
         raise ValueError(
             "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "

@@ -29,8 +29,9 @@ from splade_integrations.cli.terminal import note, print_json, stdout
 from splade_integrations.cli.writing import whole_file
 from splade_integrations.evaluation.compare import evaluate
 from splade_integrations.evaluation.dataset import Dataset, load_dataset
+from splade_integrations.evaluation.made_queries import MADE_MEASURE, made_queries, verdict
 from splade_integrations.evaluation.results import Comparison
-from splade_integrations.evaluation.retrievers import Bm25, Dense, DenseEncoder, Retriever, Splade
+from splade_integrations.evaluation.retrievers import Bm25, Dense, DenseEncoder, Retriever, Splade, bm25_name
 from splade_integrations.evaluation.sweep import QueryPoint, SweepPoint, sweep, sweep_queries
 from splade_integrations.models.offline import splade_model_path
 from splade_integrations.options import EncoderOptions
@@ -64,7 +65,7 @@ def run_evaluation(request: Request) -> None:
         return
     sizes, types, rules = limits(request.sweep_dims), dtypes(request), prunings(request.sweep_queries)
     pictures = picture_names(request.plot, len(request.folders))
-    datasets = [load_dataset(folder) for folder in request.folders]
+    datasets = [made_queries(folder) if request.made_queries else load_dataset(folder) for folder in request.folders]
     with ExitStack() as outputs:  # opened now, because hours of encoding would be lost if a file could not be written
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_name = None if request.quiet else request.json_file
@@ -185,6 +186,9 @@ def _compare(request: Request, dataset: Dataset, retrievers: list[Retriever]) ->
         _show(request, *comparison_tables(comparison))
         if comparison.fit is not None:
             _show(request, *fit_table(comparison.fit))
+        if request.made_queries:
+            singles = [name for name in comparison.costs if name != bm25_name(stemmed=False)]
+            _show(request, verdict({name: comparison.system(name).measures[MADE_MEASURE] for name in singles}))
     return comparisons
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from splade_integrations.records import RecordError, Records, numbered_lines
 
-__all__ = ["Dataset", "DatasetError", "load_dataset"]
+__all__ = ["Dataset", "DatasetError", "load_dataset", "read_corpus"]
 
 
 class DatasetError(RecordError):
@@ -58,10 +58,7 @@ def load_dataset(folder: str | Path) -> Dataset:
             If a line is broken, the message names the line.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise DatasetError(f"{folder} must be a folder in BEIR layout, but it {found}. Check the name.")
-    corpus = _read_jsonl(folder / "corpus.jsonl", title_field="title")
+    corpus = read_corpus(folder)
     test = _split(folder, corpus, "test", folder / "qrels.tsv", folder / "queries.jsonl")
     train_file = next((f for f in (folder / "qrels_train.tsv", folder / "qrels" / "train.tsv") if f.is_file()), None)
     if train_file is None:
@@ -75,6 +72,19 @@ def load_dataset(folder: str | Path) -> Dataset:
             "because settings must not be chosen on queries whose results are reported."
         )
     return replace(test, train=train)
+
+
+def read_corpus(folder: str | Path) -> dict[str, str]:
+    """Return {id: title and text} of `corpus.jsonl` in a folder, in the order of the file.
+
+    Raises:
+        DatasetError: The file is missing, empty or broken. If a line is broken, the message names the line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DatasetError(f"{folder} must be a folder in BEIR layout, but it {found}. Check the name.")
+    return _read_jsonl(folder / "corpus.jsonl", title_field="title")
 
 
 def _split(folder: Path, corpus: dict[str, str], split: str, qrels_file: Path, queries_file: Path) -> Dataset:
