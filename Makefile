@@ -9,7 +9,7 @@ Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-files test-server test-gpu install-lanes test-lanes lint format evaluate check-installs check-frameworks check-explanations check-quality notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-elsewhere test-server test-gpu install-lanes test-lanes lint format evaluate check-installs check-frameworks check-explanations check-quality check-weak-sides notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -41,9 +41,18 @@ LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_readm
 LANE_TESTS_lite2 := tests/milvus tests/test_dependencies.py \
 	tests/test_adapters_smoke.py tests/test_contract_stores.py tests/test_filter_law.py
 
+# The two halves of `make test` run at the same time. A thread that waits for another one must sleep, because a thread that
+# spins takes the processor from the other half.
+test: export OMP_WAIT_POLICY := PASSIVE
 test: $(INSTALLED)  ## Run all tests: on files, on a server, and with other versions of Milvus's packages.
-	@$(MAKE) --no-print-directory -j2 test-files install-lanes
-	@$(MAKE) --no-print-directory test-server test-lanes
+	@$(MAKE) --no-print-directory -j2 test-files test-elsewhere
+
+# The output is shown at the end, so that it does not mix with that of `test-files`. MAKEFLAGS is empty, so that the targets
+# run one after the other.
+test-elsewhere: $(INSTALLED)
+	@echo "On a server and in the lanes: running at the same time. The output comes at the end."
+	@MAKEFLAGS= OMP_NUM_THREADS=1 $(MAKE) --no-print-directory test-server test-lanes > $(VENV)/elsewhere.log 2>&1; \
+		status=$$?; cat $(VENV)/elsewhere.log; exit $$status
 
 test-files: $(INSTALLED)  ## Run only the tests on milvus-lite files, which are most tests.
 	@$(BIN)/python -m pytest --quiet
@@ -101,6 +110,9 @@ check-explanations: $(INSTALLED)  ## Check that explanations add up to Milvus's 
 
 check-quality: $(INSTALLED)  ## Check SciFact's nDCG@10, and print what each dtype and pruning costs.
 	@$(BIN)/python -m checks.quality $(firstword $(DATA))
+
+check-weak-sides: $(INSTALLED)  ## Check what made queries say of weak sides, on variants of the datasets in DATA.
+	@$(BIN)/python -m checks.weak_sides $(DATA)
 
 notebooks: $(INSTALLED)  ## Run the notebooks in examples/ and store their outputs.
 	@$(BIN)/python examples/run_notebooks.py
