@@ -547,7 +547,7 @@ class TestExplainAndInfo:
 
 
 COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info"]
-MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-length"]
+MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-ratio", "--max-length"]
 
 
 class TestHelp:
