@@ -63,7 +63,8 @@ class SpladeEncoder:
         query_prompt: Text to put before each query. None takes the repository's prompt.
         document_prompt: Text to put before each document. None takes the repository's prompt.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
-        document_pruning: Which terms of a document are kept. None takes the repository's `max_active_dims`, if any.
+        document_pruning: Which terms of a document are kept. None takes the rule of the model's authors, which is the
+            repository's `max_active_dims` or, for OpenSearch's v3 models, `max_ratio=0.1`. `Pruning()` keeps all terms.
         pooling_strategy: "max" or "sum". None takes the repository's value.
         activation_function: "relu" or "log1p_relu". None takes the repository's value.
         special_terms: Whether to "keep" or "drop" the terms of special tokens, such as [SEP]. None does what the
@@ -144,12 +145,13 @@ class SpladeEncoder:
             activation_function=activation_function,
             special_terms=special_terms,
         )
-        stated = Pruning(max_active_dims=self.spec.max_active_dims)
         drops = self.spec.special_terms == "drop"
         windows = int(max_windows) if long_documents == "max" else 1
         self._settings: dict[Role, RoleSettings] = {
-            "query": RoleSettings(self.spec.query.prompt, 1, drops, query_pruning or stated),
-            "document": RoleSettings(self.spec.document.prompt, windows, drops, document_pruning or stated),
+            "query": RoleSettings(self.spec.query.prompt, 1, drops, query_pruning or self.spec.query_pruning),
+            "document": RoleSettings(
+                self.spec.document.prompt, windows, drops, document_pruning or self.spec.document_pruning
+            ),
         }
         limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
         self._roles = RoleEncoders(self.model_name, self.spec, self._compute, max_length=max_length, limits=limits)

@@ -101,6 +101,7 @@ def _facts(repository: "Repository") -> dict[str, Any]:
         "max_length": (transformer.max_length if transformer else None) or stated_positions(config),
         "documents": str(document),
         "queries": "as documents" if document == query else str(query),
-        "max_active_dims": description.max_active_dims or "all",
+        "document_pruning": str(description.document_pruning),
+        "query_pruning": str(description.query_pruning),
         "special_terms": "kept" if description.special_terms == "keep" else "dropped",
     }

@@ -1,30 +1,27 @@
 """Reads a model repository's small files into a spec, which says how documents and queries become term weights.
 
-It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. It also holds
-facts about a few repositories whose files do not state everything. It loads no weights.
+It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. What the files
+of a known repository do not state comes from `known.py`. This module loads no weights.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.known import OPENSEARCH, Fact, known
 from splade_integrations.models.repository import Repository, not_reached, path_in
 from splade_integrations.models.spec import (
     ACTIVATION_FUNCTIONS,
     POOLING_STRATEGIES,
-    ActivationFunction,
     ModelSpec,
     RoleSpec,
-    SpecialTerms,
     TokenWeightsSpec,
     TransformerSpec,
 )
+from splade_integrations.sparse import Pruning, is_integer
 
 __all__ = ["describe", "stated_positions"]
-
-logger = logging.getLogger(__name__)
 
 # Model types that number positions from padding_idx + 1, so they never use the first positions.
 _COUNT_FROM_PADDING = {
@@ -33,36 +30,8 @@ _COUNT_FROM_PADDING = {
 }
 # The names under which sentence-transformers looks for a document prompt, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-
-
-@dataclass(frozen=True)
-class _Fact:
-    """Facts about a known repository that its files do not state."""
-
-    query_from: Literal["idf", "ones", "own tokens", ""] = ""
-    query_repository: str = ""
-    activation_function: ActivationFunction = "relu"
-    special_terms: SpecialTerms = "keep"
-
-
-_OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
-# These facts are used only if the repository has no modules.json. They come from the model cards. Further sources for
-# naver's models are arXiv:2403.06789 (splade-v3) and arXiv:2207.03834 (efficient-splade). Further sources for
-# OpenSearch's models are arXiv:2411.04403 and arXiv:2504.14839 (v3).
-KNOWN = {
-    "naver/splade-v3-doc": _Fact(query_from="ones"),
-    "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
-    "naver/efficient-splade-V-large-doc": _Fact(query_repository="naver/efficient-splade-V-large-query"),
-    "naver/efficient-splade-VI-BT-large-doc": _Fact(query_repository="naver/efficient-splade-VI-BT-large-query"),
-    f"{_OPENSEARCH}-v1": _Fact(special_terms="drop"),
-    f"{_OPENSEARCH}-v2-distill": _Fact(special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v1": _Fact(query_from="idf", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v2-distill": _Fact(query_from="idf", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v2-mini": _Fact(query_from="idf", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v3-distill": _Fact(query_from="idf", activation_function="log1p_relu", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v3-gte": _Fact(query_from="idf", activation_function="log1p_relu", special_terms="drop"),
-    f"{_OPENSEARCH}-multilingual-v1": _Fact(query_from="idf", special_terms="drop"),
-}
+# Only OpenSearch publishes repositories with this file.
+_OPENSEARCH_FILE = "query_token_weights.txt"
 
 
 def describe(repository: Repository) -> ModelSpec:
@@ -87,15 +56,18 @@ def describe(repository: Repository) -> ModelSpec:
     default = prompts.get(stated.get("default_prompt_name"), "")
     document_prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
     max_active_dims = stated.get("max_active_dims")
-    if max_active_dims is not None and (not isinstance(max_active_dims, int) or max_active_dims < 1):
+    if max_active_dims is not None and (not is_integer(max_active_dims) or max_active_dims < 1):
         raise UnsupportedModelError(
             f"{repository.name!r} must state max_active_dims as an int of at least 1, got {max_active_dims!r}. "
             "Correct its config_sentence_transformers.json."
         )
+    fact = _opensearch_fact(repository)
     return ModelSpec(
         document=replace(_role(repository, routes["document"]), prompt=document_prompt or ""),
         query=replace(_role(repository, routes["query"]), prompt=prompts.get("query", default) or ""),
-        max_active_dims=max_active_dims,
+        document_pruning=replace(fact.document_pruning, max_active_dims=max_active_dims),
+        query_pruning=Pruning(max_active_dims=max_active_dims),
+        special_terms=fact.special_terms,
     )
 
 
@@ -108,16 +80,15 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
     return positions
 
 
-def _known(repository: Repository) -> _Fact | None:
-    """Return the facts about a known repository. A local folder of the same name counts as a copy of it."""
-    if repository.local_folder is None:
-        return KNOWN.get(repository.name)
-    folder = repository.local_folder.resolve().name
-    for name, fact in KNOWN.items():
-        if folder == name.rpartition("/")[2]:
-            logger.warning("%s is treated as a copy of %s. Options override the known settings.", folder, name)
-            return fact
-    return None
+def _opensearch_fact(repository: Repository) -> Fact:
+    """Return what the sentence-transformers files of OpenSearch's repositories do not state.
+
+    sentence-transformers neither drops the terms of special tokens nor prunes by the largest weight, so its files have
+    no place for these two statements.
+    """
+    if (fact := known(repository, prefix=OPENSEARCH)) is not None:
+        return fact
+    return Fact(special_terms="keep" if repository.path(_OPENSEARCH_FILE) is None else "drop")
 
 
 def _describe_plain(repository: Repository) -> ModelSpec:
@@ -128,9 +99,9 @@ def _describe_plain(repository: Repository) -> ModelSpec:
                 f"{repository.name!r} must be a model folder, but it has no config.json. Name the folder that has one."
             )
         raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
-    weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
-    unknown = _Fact(query_from="idf", special_terms="drop") if weight_files else _Fact()
-    fact = _known(repository) or unknown
+    weight_files = [name for name in ("idf.json", _OPENSEARCH_FILE) if repository.path(name) is not None]
+    unknown = Fact(query_from="idf", special_terms="drop") if weight_files else Fact()
+    fact = known(repository) or unknown
     document = RoleSpec(TransformerSpec(repository, activation_function=fact.activation_function))
     query = document
     if fact.query_repository:
@@ -145,7 +116,7 @@ def _describe_plain(repository: Repository) -> ModelSpec:
                 "Download the model again."
             )
         query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file))
-    return ModelSpec(document, query, special_terms=fact.special_terms)
+    return ModelSpec(document, query, fact.document_pruning, special_terms=fact.special_terms)
 
 
 def query_repository(repository: Repository, name: str) -> Repository:

@@ -3,10 +3,11 @@
 `layouts.py` reads the spec from a repository, and `encoding/roles.py` loads the files that the spec names.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from splade_integrations.models.repository import Repository
+from splade_integrations.sparse import Pruning
 
 __all__ = [
     "ACTIVATION_FUNCTIONS",
@@ -105,13 +106,15 @@ class ModelSpec:
     Args:
         document: How documents become term weights.
         query: How queries become term weights. In a symmetric model this equals `document`, except for the prompt.
-        max_active_dims: The repository's limit on the number of terms of a text, or None if it states no limit.
+        document_pruning: Which terms of a document the model's authors keep.
+        query_pruning: Which terms of a query the model's authors keep.
         special_terms: Whether to "keep" or "drop" the weights of special tokens such as [SEP].
     """
 
     document: RoleSpec
     query: RoleSpec
-    max_active_dims: int | None = None
+    document_pruning: Pruning = field(default_factory=Pruning)
+    query_pruning: Pruning = field(default_factory=Pruning)
     special_terms: SpecialTerms = "keep"
 
 

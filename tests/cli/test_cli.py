@@ -486,7 +486,7 @@ class TestIndexAndSearch:
         ("options", "difference"),
         [
             ({"query_prompt": "query: "}, "query_prompt 'query: '"),
-            ({"special_terms": "drop"}, "special_terms 'drop'"),
+            ({"activation_function": "log1p_relu"}, "query_activation_function 'log1p_relu'"),
         ],
     )
     def test_a_collection_made_in_python_for_other_queries(self, tmp_path, model_folder, capsys, options, difference):
@@ -501,7 +501,12 @@ class TestIndexAndSearch:
 
     def test_documents_cut_and_pruned_in_python_are_searched(self, tmp_path, model_folder, capsys):
         uri = str(tmp_path / "a.db")
-        options = {"max_length": 64, "document_prompt": "document: ", "document_pruning": Pruning(max_active_dims=8)}
+        options = {
+            "max_length": 64,
+            "document_prompt": "document: ",
+            "special_terms": "drop",
+            "document_pruning": Pruning(max_active_dims=8, max_ratio=0.1),
+        }
         sparse = SpladeSparseEmbedding(model_name=model_folder, **options)
         store = hybrid_milvus(DeterministicFakeEmbedding(size=8), sparse, uri=uri, collection_name="splade")
         store.add_texts(TEXTS[:2])

@@ -6,7 +6,6 @@ sentence-transformers wrote each layout, or can read it.
 import json
 import logging
 import shutil
-import string
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,38 +21,13 @@ from sentence_transformers.sparse_encoder.modules import Transformer as MLMTrans
 from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
 from splade_integrations.encoding import roles
 from splade_integrations.models import layouts
+from splade_integrations.models.known import KNOWN
 from tests.support.loading import loaded
-from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
+from tests.support.random_checkpoints import ARCHITECTURES
 
 TOLERANCE = 1e-5
 # A sum over 128 tokens reaches 150. Neighbouring float32 numbers of this size differ by 1.5e-5.
 RELATIVE = 1e-6
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
-    folders = {}
-
-    def make(architecture: str, seed: int = 7) -> Path:
-        if (architecture, seed) not in folders:
-            folder = tmp_path_factory.mktemp(f"{architecture}-{seed}")
-            save_masked_lm(folder, architecture, seed)
-            folders[architecture, seed] = folder
-        return folders[architecture, seed]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def odd_texts() -> list[str]:
-    """Return 120 texts: prose of mixed length, Unicode, very long and empty texts, duplicates, and special tokens."""
-    words = Path(string.__file__).read_text().split()
-    prose = [" ".join(words[start : start + (1, 4, 15, 60)[start % 4]]) for start in range(108)]
-    return [
-        *prose, "", " ", "naïve café ÀÉÎ", "日本語のテキスト", "😀🏳️‍🌈", "a\x00b", "tab\tand\nnewline", "x" * 5000,
-        "[SEP] [MASK] [CLS] [PAD] x", "<s> </s> <mask> <pad> x", prose[0], prose[0],
-    ]  # fmt: skip
 
 
 def transformer(folder) -> MLMTransformer:
@@ -226,17 +200,17 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     repository = Repository(str(opensearch_root))
     assert layouts.describe(repository).document.transformer.activation_function == "relu"
     name = f"org/{opensearch_root.name}"  # a local folder with a known repository's name counts as its copy
-    fact = layouts.KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
-    monkeypatch.setitem(layouts.KNOWN, name, fact)
+    fact = KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
+    monkeypatch.setitem(KNOWN, name, fact)
     assert layouts.describe(repository).document.transformer.activation_function == "log1p_relu"
-    monkeypatch.setitem(layouts.KNOWN, name, layouts.KNOWN["naver/splade-v3-doc"])
+    monkeypatch.setitem(KNOWN, name, KNOWN["naver/splade-v3-doc"])
     assert layouts.describe(repository).query.token_weights.file is None
-    monkeypatch.setitem(layouts.KNOWN, f"org/{opensearch_root.name}", layouts.KNOWN["naver/splade-v3-lexical"])
+    monkeypatch.setitem(KNOWN, f"org/{opensearch_root.name}", KNOWN["naver/splade-v3-lexical"])
     query = layouts.describe(repository).query
     assert query.transformer is not None
     assert query.token_weights.file is None
-    efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
-    monkeypatch.setitem(layouts.KNOWN, name, efficient)
+    efficient = KNOWN["naver/efficient-splade-VI-BT-large-doc"]
+    monkeypatch.setitem(KNOWN, name, efficient)
     with pytest.raises(FileNotFoundError, match="query encoder naver/efficient-splade-VI-BT-large-query must be in"):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
