@@ -19,6 +19,7 @@ from splade_integrations.models.spec import (
     TokenWeightsSpec,
     TransformerSpec,
 )
+from splade_integrations.models.weights import check_weights
 from splade_integrations.sparse import Pruning, is_integer
 
 __all__ = ["describe", "stated_positions"]
@@ -93,6 +94,7 @@ def _opensearch_fact(repository: Repository) -> Fact:
 
 def _describe_plain(repository: Repository) -> ModelSpec:
     """Read a masked-LM checkpoint that has no sentence-transformers files. It may have OpenSearch's query weights."""
+    check_weights(repository, "")
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
             raise FileNotFoundError(
@@ -193,6 +195,7 @@ def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
 
 
 def _transformer(repository: Repository, folder: str, pooling_folder: str) -> TransformerSpec:
+    check_weights(repository, folder)
     pooling = _mapping(repository, path_in(pooling_folder, "config.json"))
     stated = _mapping(repository, path_in(folder, "sentence_bert_config.json"))
     max_length = stated.get("max_seq_length")
