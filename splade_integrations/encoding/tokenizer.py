@@ -23,6 +23,7 @@ __all__ = [
     "check_texts",
     "iterate_texts",
     "load_tokenizer",
+    "lowers_case",
     "resolve_max_length",
     "token_names",
 ]
@@ -219,6 +220,14 @@ class TextTokenizer:
                 tokens_lost += lost
                 tokens += len(content) + self._specials
         return TokenIds(ids, windows, truncated, tokens_lost, tokens)
+
+
+def lowers_case(tokenizer: Any) -> bool:
+    """Return whether a tokenizer lowercases texts itself."""
+    if not getattr(tokenizer, "is_fast", False):
+        return bool(getattr(tokenizer, "do_lower_case", False))
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer is not None and normalizer.normalize_str("Q") == "q"
 
 
 def _replace_surrogates(text: str) -> str:

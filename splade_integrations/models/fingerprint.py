@@ -223,12 +223,12 @@ def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
 def _settings(role: RoleSpec) -> RoleFingerprint:
     token_weights = None if role.token_weights is None else role.token_weights.file or "1 each"
     if role.transformer is None:
-        return RoleFingerprint(role.prompt, token_weights=token_weights)
+        return RoleFingerprint(role.prompt, lower_case=role.lower_case, token_weights=token_weights)
     return RoleFingerprint(
         role.prompt,
         role.transformer.pooling_strategy,
         role.transformer.activation_function,
-        role.transformer.lower_case,
+        role.lower_case,
         token_weights,
     )
 

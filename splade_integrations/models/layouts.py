@@ -104,12 +104,16 @@ def _describe_plain(repository: Repository) -> ModelSpec:
     weight_files = [name for name in ("idf.json", _OPENSEARCH_FILE) if repository.path(name) is not None]
     unknown = Fact(query_from="idf", special_terms="drop") if weight_files else Fact()
     fact = known(repository) or unknown
-    document = RoleSpec(TransformerSpec(repository, activation_function=fact.activation_function))
+    lower_case = _lower_case(repository, "")
+    document = RoleSpec(
+        TransformerSpec(repository, activation_function=fact.activation_function, lower_case=lower_case)
+    )
     query = document
     if fact.query_repository:
-        query = RoleSpec(TransformerSpec(query_repository(repository, fact.query_repository)))
+        other = query_repository(repository, fact.query_repository)
+        query = RoleSpec(TransformerSpec(other, lower_case=_lower_case(other, "")))
     elif fact.query_from == "own tokens":
-        query = replace(document, token_weights=TokenWeightsSpec(repository))
+        query = replace(document, token_weights=TokenWeightsSpec(repository, lower_case=lower_case))
     elif fact.query_from:
         file = weight_files[0] if fact.query_from == "idf" and weight_files else None
         if fact.query_from == "idf" and file is None:
@@ -117,7 +121,7 @@ def _describe_plain(repository: Repository) -> ModelSpec:
                 f"{repository.name!r} must have an idf.json or query_token_weights.txt, got neither. "
                 "Download the model again."
             )
-        query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file))
+        query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file, lower_case=lower_case))
     return ModelSpec(document, query, fact.document_pruning, special_terms=fact.special_terms)
 
 
@@ -212,7 +216,7 @@ def _transformer(repository: Repository, folder: str, pooling_folder: str) -> Tr
             "activation_function", pooling.get("activation_function", "relu"), ACTIVATION_FUNCTIONS
         ),
         max_length=max_length,
-        lower_case=bool(stated.get("do_lower_case")),
+        lower_case=bool(stated.get("do_lower_case")) or _lower_case(repository, folder),
     )
 
 
@@ -221,14 +225,35 @@ def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
     if path is not None and str(path).endswith(".json"):
         # The path may be relative to the module's folder or to the root of the repository.
         inside = path_in(folder, path)
-        return TokenWeightsSpec(repository, folder, inside if repository.path(inside) else path)
+        file = inside if repository.path(inside) else str(path)
+        return TokenWeightsSpec(repository, folder, file, _lower_case(repository, folder))
     for name in ("model.safetensors", "pytorch_model.bin"):
         if repository.path(path_in(folder, name)) is not None:
-            return TokenWeightsSpec(repository, folder, path_in(folder, name))
+            return TokenWeightsSpec(repository, folder, path_in(folder, name), _lower_case(repository, folder))
     raise UnsupportedModelError(
         f"{repository.name!r} must have token weights in {folder or 'its root'}, got no "
         "model.safetensors, pytorch_model.bin or JSON file there. Download the model again."
     )
+
+
+def _lower_case(repository: Repository, folder: str) -> bool:
+    """Return whether a tokenizer is stated to lowercase texts (`do_lower_case`) but does not do so itself.
+
+    transformers obeys the statement only if the tokenizer's class knows it and there is no tokenizer.json.
+    """
+    if not _mapping(repository, path_in(folder, "tokenizer_config.json")).get("do_lower_case"):
+        return False
+    tokenizer = _mapping(repository, path_in(folder, "tokenizer.json"))
+    return bool(tokenizer) and not _lowers_case(tokenizer.get("normalizer"))
+
+
+def _lowers_case(normalizer: Any) -> bool:
+    """Return whether a normalizer of tokenizer.json lowercases texts."""
+    if not isinstance(normalizer, dict):
+        return False
+    if normalizer.get("type") == "Sequence":
+        return any(map(_lowers_case, normalizer.get("normalizers") or ()))
+    return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True
 
 
 def _one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:

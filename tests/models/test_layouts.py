@@ -558,3 +558,38 @@ def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
     rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
     with pytest.raises(UnsupportedModelError, match="needs code from its repository, which runs only if you allow it"):
         SpladeEncoder(saved)
+
+
+def test_lower_case_of_the_tokenizers_settings(plain, odd_texts, tmp_path):
+    """transformers reads `do_lower_case` but obeys it only in some classes. The tokenizer here is a cased one."""
+    shutil.copytree(plain("modernbert"), tmp_path, dirs_exist_ok=True)
+    texts = ["ABC Def", "ÀÉÎ", "<s> UPPER </s>", *odd_texts[:20]]
+    cased = SpladeEncoder(tmp_path)
+    by_option = SpladeEncoder(tmp_path, lower_case=True)
+    assert "texts lowercased" in repr(by_option)
+    rewrite(tmp_path / "tokenizer_config.json", do_lower_case=True)
+    stated = SpladeEncoder(tmp_path)
+    for encoder in (by_option, stated):
+        lowered = [text.replace("UPPER", "upper") if "<s>" in text else text.lower() for text in texts]
+        np.testing.assert_array_equal(
+            encoder.encode_documents(texts).toarray(), cased.encode_documents(lowered).toarray()
+        )
+        assert encoder.fingerprint.differences(cased.fingerprint) == ["document_lower_case", "query_lower_case"]
+    refused = SpladeEncoder(tmp_path, lower_case=False)
+    assert refused.fingerprint == cased.fingerprint
+
+
+def test_lower_case_of_inference_free_queries(plain, tmp_path):
+    inference_free(plain, "roberta").save_pretrained(str(tmp_path))
+    cased, lower = SpladeEncoder(tmp_path), SpladeEncoder(tmp_path, lower_case=True)
+    assert to_dicts(lower.encode_queries(["DEF if"])) == to_dicts(cased.encode_queries(["def if"]))
+    assert to_dicts(cased.encode_queries(["DEF if"])) != to_dicts(cased.encode_queries(["def if"]))
+
+
+def test_a_tokenizer_that_lowers_case_itself_is_no_change(plain, model_folder, tmp_path):
+    shutil.copytree(plain("bert"), tmp_path, dirs_exist_ok=True)
+    before = SpladeEncoder(tmp_path).fingerprint
+    rewrite(tmp_path / "tokenizer_config.json", do_lower_case=True)
+    assert SpladeEncoder(tmp_path).fingerprint == before
+    with pytest.raises(ValueError, match=r"lower_case must be True or None, because the tokenizer of .* lowercases"):
+        SpladeEncoder(model_folder, lower_case=False)
