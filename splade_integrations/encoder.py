@@ -17,7 +17,7 @@ from splade_integrations.dependencies import check_tokenizers
 from splade_integrations.encoding.explain import EncodedText, Explanation, explain, explain_stored
 from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, stream_rows
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
-from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, token_names
+from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, lowers_case, token_names
 from splade_integrations.engine.compute import Backend, Device, Dtype, ResolvedDevice, ResolvedDtype, resolve_compute
 from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
@@ -63,11 +63,14 @@ class SpladeEncoder:
         query_prompt: Text to put before each query. None takes the repository's prompt.
         document_prompt: Text to put before each document. None takes the repository's prompt.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
-        document_pruning: Which terms of a document are kept. None takes the repository's `max_active_dims`, if any.
+        document_pruning: Which terms of a document are kept. None takes the rule of the model's authors, which is the
+            repository's `max_active_dims` or, for OpenSearch's v3 models, `max_ratio=0.1`. `Pruning()` keeps all terms.
         pooling_strategy: "max" or "sum". None takes the repository's value.
         activation_function: "relu" or "log1p_relu". None takes the repository's value.
         special_terms: Whether to "keep" or "drop" the terms of special tokens, such as [SEP]. None does what the
             model's authors do.
+        lower_case: Whether texts are lowercased before they are tokenised, for a model with a cased tokenizer that was
+            trained on lowercased texts. None does what the repository states (`do_lower_case`).
         cache_dir: The folder for downloads from the hub.
         token: An access token for gated repositories on the hub.
         local_files_only: Whether to use only local files and never ask the hub.
@@ -113,6 +116,7 @@ class SpladeEncoder:
         pooling_strategy: PoolingStrategy | None = None,
         activation_function: ActivationFunction | None = None,
         special_terms: SpecialTerms | None = None,
+        lower_case: bool | None = None,
         cache_dir: str | PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
@@ -127,6 +131,7 @@ class SpladeEncoder:
             )
         check_tokenizers(windows=long_documents == "max")
         _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
+        _check_types(bool, lower_case=lower_case)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
         self._compute = resolve_compute(device, dtype, backend)
@@ -143,13 +148,15 @@ class SpladeEncoder:
             pooling_strategy=pooling_strategy,
             activation_function=activation_function,
             special_terms=special_terms,
+            lower_case=lower_case,
         )
-        stated = Pruning(max_active_dims=self.spec.max_active_dims)
         drops = self.spec.special_terms == "drop"
         windows = int(max_windows) if long_documents == "max" else 1
         self._settings: dict[Role, RoleSettings] = {
-            "query": RoleSettings(self.spec.query.prompt, 1, drops, query_pruning or stated),
-            "document": RoleSettings(self.spec.document.prompt, windows, drops, document_pruning or stated),
+            "query": RoleSettings(self.spec.query.prompt, 1, drops, query_pruning or self.spec.query_pruning),
+            "document": RoleSettings(
+                self.spec.document.prompt, windows, drops, document_pruning or self.spec.document_pruning
+            ),
         }
         limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
         self._roles = RoleEncoders(self.model_name, self.spec, self._compute, max_length=max_length, limits=limits)
@@ -161,6 +168,11 @@ class SpladeEncoder:
         self.dim: int = first.dim
         self.max_length: int = int(self._roles.max_length())
         self.tokenizer = first.tokenizer
+        if lower_case is False and lowers_case(self.tokenizer):
+            raise ValueError(
+                f"lower_case must be True or None, because the tokenizer of {self.model_name!r} lowercases texts, got "
+                "False. Leave it out."
+            )
 
     @property
     def device(self) -> ResolvedDevice:

@@ -42,6 +42,7 @@ class EncoderOptions(TypedDict, total=False):
     pooling_strategy: PoolingStrategy | None
     activation_function: ActivationFunction | None
     special_terms: SpecialTerms | None
+    lower_case: bool | None
     cache_dir: str | PathLike[str] | None
     token: str | bool | None
     local_files_only: bool

@@ -53,6 +53,8 @@ class Pruning:
         min_weight: Keep terms of at least this weight.
         mass: Keep the fewest terms whose weights add up to this share of the sum of the row's weights. The share is
             above 0 and at most 1.
+        max_ratio: Keep terms of at least this share of the row's largest weight. The share is 0 or more, and below 1.
+            OpenSearch calls this rule `prune_type: max_ratio`, and uses the share 0.1.
 
     Raises:
         ValueError: A limit is out of range.
@@ -63,14 +65,22 @@ class Pruning:
         array([[0.5, 0. , 0. , 0.7]], dtype=float32)
         >>> Pruning(mass=0.5).apply(row).toarray()
         array([[0. , 0. , 0. , 0.7]], dtype=float32)
+        >>> Pruning(max_ratio=0.2).apply(row).toarray()
+        array([[0.5, 0. , 0. , 0.7]], dtype=float32)
+        >>> print(Pruning(max_ratio=0.1)), print(Pruning())
+        terms of at least 0.1 of the largest weight
+        all terms
+        (None, None)
 
     Source:
-        Lassance et al., A Static Pruning Study on Sparse Neural Retrievers, arXiv:2304.12702.
+        Lassance et al., A Static Pruning Study on Sparse Neural Retrievers, arXiv:2304.12702. For `max_ratio`:
+        OpenSearch's documentation, "Sparse encoding processor", and PruneUtils.java of neural-search.
     """
 
     max_active_dims: int | None = None
     min_weight: float | None = None
     mass: float | None = None
+    max_ratio: float | None = None
 
     def __post_init__(self) -> None:
         limit = self.max_active_dims
@@ -86,9 +96,23 @@ class Pruning:
             raise ValueError(
                 f"mass must be above 0 and at most 1, or None, got {self.mass!r}. Use None to keep all terms."
             )
-        for name, plain in {"max_active_dims": int, "min_weight": float, "mass": float}.items():
+        if not (self.max_ratio is None or (_is_real(self.max_ratio) and 0 <= self.max_ratio < 1)):
+            raise ValueError(
+                f"max_ratio must be 0 or more and below 1, or None, got {self.max_ratio!r}. Use None to keep all terms."
+            )
+        plain_types = {"max_active_dims": int, "min_weight": float, "mass": float, "max_ratio": float}
+        for name, plain in plain_types.items():
             if (value := getattr(self, name)) is not None:  # plain, because JSON cannot store a numpy number
                 object.__setattr__(self, name, plain(value))
+
+    def __str__(self) -> str:
+        rules = {
+            "at most {} terms": self.max_active_dims,
+            "terms of at least {}": self.min_weight,
+            "the heaviest terms that hold {} of the weight": self.mass,
+            "terms of at least {} of the largest weight": self.max_ratio,
+        }
+        return ", ".join(rule.format(f"{value:g}") for rule, value in rules.items() if value) or "all terms"
 
     def apply(self, matrix: csr_array) -> csr_array:
         """Return `matrix` (N, V) without the terms that the rules drop. If none are dropped, it is `matrix` itself."""
@@ -98,6 +122,8 @@ class Pruning:
         kept = np.ones(matrix.nnz, bool)
         if self.min_weight is not None:
             kept &= matrix.data >= self.min_weight
+        if self.max_ratio is not None:
+            kept &= matrix.data >= np.repeat(np.float32(self.max_ratio) * _largest(matrix), counts)
         if sorts:
             rows = np.repeat(np.arange(matrix.shape[0]), counts)
             # lexsort sorts by its last key first: by row, then by falling weight, then by token id.
@@ -257,6 +283,15 @@ def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     counts = np.bincount(rows[kept], minlength=matrix.shape[0])
     return from_terms(matrix.indices[kept], matrix.data[kept], counts, matrix.shape[1])
+
+
+def _largest(matrix: csr_array) -> NDArray[np.float32]:
+    """Return the largest weight of each row, (N,). It is 0 for a row without terms."""
+    largest = np.zeros(matrix.shape[0], np.float32)
+    filled = np.flatnonzero(np.diff(matrix.indptr))
+    if filled.size:
+        largest[filled] = np.maximum.reduceat(matrix.data, matrix.indptr[filled])
+    return largest
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:

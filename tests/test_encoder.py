@@ -206,6 +206,18 @@ def test_truncation_keeps_the_closing_token_and_warns_once(encoder, model_folder
     assert not caplog.records
 
 
+def test_texts_that_the_vocabulary_lacks_warn_once(random_encoder, caplog):
+    """The vocabulary of the random model has no Japanese characters. Each of them becomes [UNK]."""
+    with caplog.at_level(logging.WARNING, "splade_integrations"):
+        list(random_encoder.stream_documents(["日本語", "ab", "日本語 abc 日本", "日本 ab cd", "", " "], block_rows=2))
+    [record] = caplog.records  # 3 + 5 + 2 of 3 + 2 + 8 + 6 tokens are unknown, and most of two texts
+    assert "2 of 6 texts are mostly [UNK]" in record.getMessage()
+    assert f"{100 * 10 / 19:.1f} %" in record.getMessage()
+    caplog.clear()
+    random_encoder.encode_documents(["日本 ab cd", ""])
+    assert not caplog.records
+
+
 def test_prompts_and_pruning_belong_to_their_role(model_folder, encoder):
     sided = SpladeEncoder(
         model_folder, max_length=256, query_prompt="query: ", document_pruning=Pruning(max_active_dims=5)

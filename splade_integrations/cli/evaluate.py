@@ -69,7 +69,11 @@ def evaluate(
     ] = None,
     sweep_dims: Annotated[
         str | None,
-        typer.Option(help='Numbers of terms to keep per document, such as "32,64,128,all".', rich_help_panel="Sweep"),
+        typer.Option(
+            help='Prunings of documents to try, such as "64,0.9,0.1max,all": numbers of terms, shares of the weight, '
+            "shares of the largest weight.",
+            rich_help_panel="Sweep",
+        ),
     ] = None,
     sweep_dtype: Annotated[
         str | None, typer.Option(help='Number types to try, such as "float32,bfloat16".', rich_help_panel="Sweep")
@@ -77,7 +81,7 @@ def evaluate(
     sweep_queries: Annotated[
         str | None,
         typer.Option(
-            help='Prunings of queries to try: numbers of terms or shares of the weight, as in "8,0.9,all".',
+            help='Prunings of queries to try, such as "8,16,0.9,all", as for --sweep-dims.',
             rich_help_panel="Sweep",
         ),
     ] = None,

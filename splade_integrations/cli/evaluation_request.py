@@ -19,7 +19,7 @@ from splade_integrations.sparse import Pruning
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Request", "check", "dtypes", "limits", "milvus_system_names", "picture_names", "prunings"]
+__all__ = ["Request", "check", "dtypes", "milvus_system_names", "picture_names", "prunings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class Request:
         candidates: The number of each retriever's hits that are fused.
         measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
         baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
-        sweep_dims: The numbers of terms to prune documents to, such as "32,64,all". None tries only "all".
+        sweep_dims: The prunings of documents to try, such as "32,0.1max,all". None tries only "all".
         sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
             If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
-        sweep_queries: The prunings of queries to try, such as "8,16,0.9,all". None tries none.
+        sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None tries none.
         plot: The file name of the picture, or None for no picture.
         json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
         model_options: How the models run, how texts are cut, and how documents are pruned.
@@ -135,33 +135,30 @@ def check(request: Request) -> None:
     check_baseline(request.baseline, system_names(retrievers) if exact else milvus_system_names(retrievers))
 
 
-def limits(stated: str | None) -> list[int | None]:
-    """Return the numbers in a list such as "32,64,all", with None in place of "all"."""
-    limits: list[int | None] = []
-    for part in (stated or "all").split(","):
-        if part.strip() == "all":
-            limits.append(None)
-        elif part.strip().isdecimal() and int(part) > 0:
-            limits.append(int(part))
-        else:
-            raise ValueError(f'--sweep-dims must be like "32,64,all", got {stated!r}. Use numbers from 1, or all.')
-    return limits
+def prunings(option: str, stated: str | None, default: str | None = None) -> list[Pruning]:
+    """Return the prunings in a list such as "8,0.9,0.1max,all", or in `default` if it is None.
+
+    Args:
+        option: The name of the option, for the message.
+        stated: Numbers of terms, shares of a text's weight, shares of its largest weight, and "all".
+        default: The list to read if `stated` is None. None has no prunings.
+    """
+    text = default if stated is None else stated
+    try:
+        return [] if text is None else [_pruning(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f'{option} must be like "8,16,0.9,0.1max,all", got {stated!r}. Use numbers of terms from 1, shares of the '
+            "weight above 0 with a point, shares of the largest weight with max, or all."
+        ) from None
 
 
-def prunings(stated: str | None) -> list[Pruning]:
-    """Return the prunings of queries in a list such as "8,0.9,all": numbers of terms, and shares of the weight."""
-    prunings = []
-    for part in [] if stated is None else stated.split(","):
-        try:
-            whole = part.strip() == "all"
-            limits = {} if whole else {"mass": float(part)} if "." in part else {"max_active_dims": int(part)}
-            prunings.append(Pruning(**limits))
-        except ValueError:
-            raise ValueError(
-                f'--sweep-queries must be like "8,16,0.9,all", got {stated!r}. Use numbers of terms from 1, shares of '
-                "the weight above 0 with a point, or all."
-            ) from None
-    return prunings
+def _pruning(part: str) -> Pruning:
+    if part == "all":
+        return Pruning()
+    if part.endswith("max"):
+        return Pruning(max_ratio=float(part.removesuffix("max")))
+    return Pruning(mass=float(part)) if "." in part else Pruning(max_active_dims=int(part))
 
 
 def dtypes(request: Request) -> list[str]:

@@ -1,5 +1,6 @@
 """`splade info`: shows a model's architecture, settings and licence. It reads small files and loads no weights."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
     from splade_integrations.models.repository import Repository
+    from splade_integrations.models.spec import TransformerSpec
+    from splade_integrations.models.weights import Adapter
 
 __all__ = ["info", "licence"]
 
@@ -30,7 +33,7 @@ def info(
     """Show what a model or a collection is, without loading weights.
 
     The output includes the architecture, the size of the vocabulary, the pruning and the licence. It also says how the
-    model encodes documents and queries.
+    model encodes documents and queries, and whether it would be refused, and why.
 
     With --uri, the output describes a collection: its documents, kinds of vectors, indexes, models and fusion.
 
@@ -83,13 +86,16 @@ def _facts_of_collection(uri: str, collection: str, token: str) -> dict[str, Any
 def _facts(repository: "Repository") -> dict[str, Any]:
     from splade_integrations.models.layouts import describe, stated_positions
     from splade_integrations.models.repository import path_in
+    from splade_integrations.models.weights import find_adapter
 
     description = describe(repository)
     document, query = description.document, description.query
     transformer = document.transformer or query.transformer
     config: dict[str, Any] = {}
+    adapter = None
     if transformer is not None:
         config = transformer.repository.json(path_in(transformer.folder, "config.json")) or {}
+        adapter = find_adapter(transformer.repository, transformer.folder)
     return {
         "model": repository.name,
         "licence": licence(repository),
@@ -101,6 +107,30 @@ def _facts(repository: "Repository") -> dict[str, Any]:
         "max_length": (transformer.max_length if transformer else None) or stated_positions(config),
         "documents": str(document),
         "queries": "as documents" if document == query else str(query),
-        "max_active_dims": description.max_active_dims or "all",
+        "document_pruning": str(description.document_pruning),
+        "query_pruning": str(description.query_pruning),
         "special_terms": "kept" if description.special_terms == "keep" else "dropped",
+        "lower_case": "texts are lowercased first" if document.lower_case else "left to the tokenizer",
+        "adapter": "none" if adapter is None else f"{adapter}, merged into the weights",
+        "would_be_refused": (transformer and _refusal(transformer, config, adapter)) or "no",
     }
+
+
+def _refusal(transformer: "TransformerSpec", config: dict[str, Any], adapter: "Adapter | None") -> str | None:
+    """Return why a model that `describe` accepts would not load, as far as its small files show, or None."""
+    from splade_integrations.models.weights import missing_weights
+
+    architectures = config.get("architectures") or []
+    if architectures and not any(name.endswith(("ForMaskedLM", "ForCausalLM")) for name in architectures):
+        return f"yes: a {architectures[0]} has no masked-LM head. Use a …ForMaskedLM checkpoint."
+    if adapter is not None and importlib.util.find_spec("peft") is None:
+        return f"yes: the {adapter} needs peft. Install it with: pip install 'splade-integrations[peft]'."
+    if config.get("auto_map") and not transformer.repository.trust_remote_code and _is_unknown(config):
+        return "yes, unless you pass trust_remote_code=True: the model needs code from its repository. Read it first."
+    return missing_weights(transformer.repository, transformer.folder)
+
+
+def _is_unknown(config: dict[str, Any]) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return config.get("model_type") not in CONFIG_MAPPING

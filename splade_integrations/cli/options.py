@@ -105,6 +105,14 @@ class ModelOptions(ComputeOptions):
             show_default="the model's limit, if any",
         ),
     ] = None
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep terms of at least this share of a text's largest weight, such as 0.1; 0 keeps all.",
+            rich_help_panel="Model",
+            show_default="the model's share, if any",
+        ),
+    ] = None
     max_length: Annotated[
         int | None,
         typer.Option(
@@ -115,15 +123,17 @@ class ModelOptions(ComputeOptions):
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
         """Return these options and the `further` ones as keywords for `SpladeEncoder`.
 
-        `max_active_dims` is not among them, because some commands prune only documents. Pass a pruning in `further`.
+        The pruning is not among them, because some commands prune only documents. Pass a pruning in `further`.
         """
         return {**super().for_encoder(**further), "max_length": self.max_length}
 
     def pruning(self) -> "Pruning | None":
-        """Return the pruning that `max_active_dims` asks for, or None to keep the model's own pruning."""
+        """Return the pruning that the options ask for, or None to keep the model's own pruning."""
         from splade_integrations.sparse import Pruning
 
-        return None if self.max_active_dims is None else Pruning(max_active_dims=self.max_active_dims)
+        if self.max_active_dims is None and self.max_ratio is None:
+            return None
+        return Pruning(max_active_dims=self.max_active_dims, max_ratio=self.max_ratio)
 
 
 class InputFormat(StrEnum):

@@ -16,7 +16,6 @@ from splade_integrations.cli.evaluation_request import (
     Request,
     check,
     dtypes,
-    limits,
     milvus_system_names,
     picture_names,
     prunings,
@@ -63,7 +62,9 @@ def run_evaluation(request: Request) -> None:
     if request.write is not None:
         _fit_collection(request, request.write)
         return
-    sizes, types, rules = limits(request.sweep_dims), dtypes(request), prunings(request.sweep_queries)
+    types = dtypes(request)
+    rules = prunings("--sweep-dims", request.sweep_dims, "all")
+    query_rules = prunings("--sweep-queries", request.sweep_queries)
     pictures = picture_names(request.plot, len(request.folders))
     datasets = [made_queries(folder) if request.made_queries else load_dataset(folder) for folder in request.folders]
     with ExitStack() as outputs:  # opened now, because hours of encoding would be lost if a file could not be written
@@ -80,14 +81,14 @@ def run_evaluation(request: Request) -> None:
         for number, dataset in enumerate(datasets):
             retrievers = _retrievers(dataset, encoder, dense_encoder)
             comparisons = _compare(request, dataset, retrievers)
-            of_queries = _sweep_queries(request, dataset, retrievers, rules)
-            points = _sweep(request, dataset, model, types, sizes)
+            of_queries = _sweep_queries(request, dataset, retrievers, query_rules)
+            points = _sweep(request, dataset, model, types, rules)
             if picture_files:
                 _draw(comparisons, points, picture_files[number], picture_format(pictures[number]))
             reports.append(
                 {
                     "comparisons": [comparison.to_dict() for comparison in comparisons],
-                    "sweep": [vars(point) for point in points],
+                    "sweep": [{**vars(point), "pruning": asdict(point.pruning)} for point in points],
                     "query_sweep": [{**vars(point), "pruning": asdict(point.pruning)} for point in of_queries],
                 }
             )
@@ -226,19 +227,19 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
         )
 
 
-def _sweep(
-    request: Request, dataset: Dataset, model: str, dtypes: list[str], limits: list[int | None]
-) -> list[SweepPoint]:
+def _sweep(request: Request, dataset: Dataset, model: str, dtypes: list[str], rules: list[Pruning]) -> list[SweepPoint]:
     if not (request.sweep_dims or request.sweep_dtype):
         return []
 
     def load(dtype: str) -> "SpladeEncoder":
-        options: EncoderOptions = {**request.model_options.for_encoder(), "dtype": dtype}
+        # The sweep prunes by itself, so the model's own pruning is turned off.
+        options: EncoderOptions = request.model_options.for_encoder(document_pruning=Pruning())
+        options["dtype"] = dtype
         return load_encoder(model, options)
 
     encoders = {dtype: (lambda dtype=dtype: load(dtype)) for dtype in dtypes}
     with progress(f"{dataset.name}: sweep", len(dataset.documents) * len(dtypes)) as advance:
-        points = sweep(dataset, encoders, limits, measures=request.chosen_measures(), report=advance)
+        points = sweep(dataset, encoders, rules, measures=request.chosen_measures(), report=advance)
     _show(request, sweep_table(points))
     return points
 

@@ -1,7 +1,7 @@
 """`splade search`: searches a collection that `splade index` filled, by dense vectors, by SPLADE, or by both."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
     from splade_integrations.fusion import Fusion
     from splade_integrations.models.fingerprint import Fingerprint
+    from splade_integrations.models.spec import SpecialTerms
 
 __all__ = ["load_query_encoder", "search"]
 
@@ -133,7 +134,11 @@ def load_query_encoder(store: "Store", model: str | None, compute: ComputeOption
         )
     if kept is None:
         return load_encoder(name, compute.for_encoder())
-    options = compute.for_encoder(max_length=kept.max_length, document_pruning=kept.document_pruning)
+    options = compute.for_encoder(
+        max_length=kept.max_length,
+        document_pruning=kept.document_pruning,
+        special_terms=cast("SpecialTerms | None", kept.special_terms),
+    )
     encoder = load_encoder(name, options)
     _check_queries(kept, encoder.fingerprint)
     return encoder

@@ -115,18 +115,20 @@ def fit_table(fitted: "Fit") -> Iterator[Any]:
 
 def sweep_table(points: "Sequence[SweepPoint]") -> Table:
     """Return a table with one row for each setting of the sweep."""
+    from splade_integrations.evaluation.sweep import short_name
+
     measures = list(points[0].measures)
     table = Table(
         box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning and number types", title_justify="left"
     )
     table.add_column("dtype")
-    for name in ("max dims", "dims", "MB", "texts/s", *measures[:1], "95 %", *measures[1:]):
+    for name in ("keep", "dims", "MB", "texts/s", *measures[:1], "95 %", *measures[1:]):
         table.add_column(name, justify="right", no_wrap=True)
     for point in points:
         values = [_digits(point.measures[name]) for name in measures]
         table.add_row(
             point.dtype,
-            "all" if point.max_active_dims is None else str(point.max_active_dims),
+            short_name(point.pruning),
             f"{point.dims_per_document:.0f}",
             f"{point.index_bytes / 1e6:.1f}",
             f"{point.texts_per_second:.0f}",
@@ -139,6 +141,8 @@ def sweep_table(points: "Sequence[SweepPoint]") -> Table:
 
 def query_sweep_table(points: "Sequence[QueryPoint]") -> Table:
     """Return a table with one row for each pruning of the queries."""
+    from splade_integrations.evaluation.sweep import short_name
+
     measures = list(points[0].measures)
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False, title="Pruning of queries", title_justify="left")
     table.add_column("keep")
@@ -146,16 +150,8 @@ def query_sweep_table(points: "Sequence[QueryPoint]") -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for point in points:
         values = [_digits(point.measures[name]) for name in measures]
-        rule = point.pruning
-        keep = (
-            f"{rule.max_active_dims} terms"
-            if rule.max_active_dims
-            else f"{rule.mass:g} of the weight"
-            if rule.mass
-            else "all"
-        )
         table.add_row(
-            keep,
+            short_name(point.pruning),
             f"{point.dims_per_query:.1f}",
             _digits(point.recall),
             f"{point.milliseconds:.1f}",

@@ -69,20 +69,21 @@ def stream_rows(
         total: The number of texts, for the progress bar.
     Yields:
         Blocks of (block_rows, dim) float32, in the order of the texts. The last block may be shorter. If texts
-        were truncated, one warning at the end says how many, and which share of the tokens was lost. The warning comes
-        even if the caller stops early.
+        were truncated, one warning at the end says how many, and which share of the tokens was lost. If texts are
+        mostly unknown to the vocabulary, another warning says so. The warnings come even if the caller stops early.
     """
     encoder, prompt = encoders[role], settings.prompt
 
     def tokenize(block: list[str]) -> TokenIds:
         return encoder.tokenize([prompt + text for text in block] if prompt else block, settings.max_windows)
 
-    truncation = _Truncation(encoder, settings.max_windows)
+    truncation, unknown = _Truncation(encoder, settings.max_windows), _Unknown(encoder)
     try:
         with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
             report = show_progress if callable(show_progress) else progress.update
             for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
                 truncation.count(token_ids)
+                unknown.count(token_ids)
                 rows = encoder.rows.encode(token_ids.ids, _counting_texts(report, token_ids))
                 rows = max_over_groups(rows, token_ids.windows)
                 if settings.drops_special_terms:
@@ -90,6 +91,7 @@ def stream_rows(
                 yield settings.pruning.apply(rows)
     finally:  # also if the caller stops early
         truncation.warn()
+        unknown.warn()
 
 
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
@@ -160,6 +162,29 @@ class _Truncation:
                 "chunk_size=…), whose default is 1 024), or raise max_length if the model allows it%s.",
                 self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
                 100 * self._lost / self._tokens, self._max_content_tokens, ", or max_windows" if windows else "",
+            )  # fmt: skip
+
+
+class _Unknown:
+    """Counts all texts and tokens so far, and those that the model's vocabulary lacks."""
+
+    def __init__(self, encoder: RoleEncoder) -> None:
+        self._token = encoder.tokenizer.unk_token
+        self._specials = encoder.max_length - encoder.tokenize.max_content_tokens
+        self._texts = self._unknown_texts = self._tokens = self._unknown_tokens = 0
+
+    def count(self, token_ids: TokenIds) -> None:
+        self._texts += len(token_ids.windows)
+        self._unknown_texts += token_ids.unknown_texts
+        self._tokens += sum(map(len, token_ids.ids)) - self._specials * len(token_ids.ids)
+        self._unknown_tokens += token_ids.unknown_tokens
+
+    def warn(self) -> None:
+        if self._unknown_texts:
+            logger.warning(
+                "%d of %d texts are mostly %s, the token for what the model's vocabulary lacks: %.1f %% of the call's "
+                "tokens are unknown. Such texts are hardly found. Use a model for the language of the texts.",
+                self._unknown_texts, self._texts, self._token, 100 * self._unknown_tokens / self._tokens,
             )  # fmt: skip
 
 

@@ -120,9 +120,10 @@ class RoleEncoders(dict[Role, RoleEncoder]):
             rows = LexicalRows(transformer.rows, lookup)
             return RoleEncoder(transformer.tokenizer, transformer.tokenize, transformer.max_length, rows)
         max_length = self._max_length or min(tokenizer.model_max_length, 10**6)
-        return RoleEncoder(
-            tokenizer, TextTokenizer(tokenizer, max_length, add_special_tokens=False), max_length, lookup
+        tokenize = TextTokenizer(
+            tokenizer, max_length, add_special_tokens=False, lower_case=spec.token_weights.lower_case
         )
+        return RoleEncoder(tokenizer, tokenize, max_length, lookup)
 
     def _transformer(self, spec: TransformerSpec) -> RoleEncoder:
         """Return the encoder of a transformer. Both roles of a symmetric model share it."""

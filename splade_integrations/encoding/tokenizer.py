@@ -23,6 +23,7 @@ __all__ = [
     "check_texts",
     "iterate_texts",
     "load_tokenizer",
+    "lowers_case",
     "resolve_max_length",
     "token_names",
 ]
@@ -88,6 +89,9 @@ class TokenIds:
         truncated: The number of texts that were cut.
         tokens_lost: The number of tokens that were cut off.
         tokens: The number of tokens of all texts before they were cut.
+        unknown_texts: The number of texts of which most tokens are the unknown token, such as [UNK]. Special tokens
+            around a text do not count.
+        unknown_tokens: The number of unknown tokens of all texts.
     """
 
     ids: list[list[int]]
@@ -95,6 +99,8 @@ class TokenIds:
     truncated: int
     tokens_lost: int
     tokens: int
+    unknown_texts: int = 0
+    unknown_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,7 @@ class TextTokenizer:
         self.max_content_tokens = max_length - self._specials
         self._add_special_tokens = add_special_tokens
         self._overlap = int(_OVERLAP * max_length)
+        self._unknown_id = _unknown_id(tokenizer)
         if getattr(tokenizer, "is_fast", False):
             self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
             self._rust.no_padding()
@@ -180,7 +187,7 @@ class TextTokenizer:
     def _call_rust(self, texts: list[str], max_windows: int) -> TokenIds:
         ids: list[list[int]] = []
         windows = []
-        truncated = tokens_lost = tokens = 0
+        truncated = tokens_lost = tokens = unknown_texts = unknown_tokens = 0
         for encoding in self._encodings(texts):
             pieces = [encoding, *encoding.overflowing]
             kept = [piece.ids for piece in pieces[:max_windows]]
@@ -192,7 +199,15 @@ class TextTokenizer:
             truncated += lost > 0
             tokens_lost += lost
             tokens += len(encoding) + sum(added)
-        return TokenIds(ids, windows, truncated, tokens_lost, tokens)
+            unknown, mostly = self._unknown(kept)
+            unknown_tokens += unknown
+            unknown_texts += mostly
+        return TokenIds(ids, windows, truncated, tokens_lost, tokens, unknown_texts, unknown_tokens)
+
+    def _unknown(self, windows: list[list[int]]) -> tuple[int, bool]:
+        """Return the number of unknown tokens of a text, and whether most of its own tokens are unknown."""
+        unknown = sum(ids.count(self._unknown_id) for ids in windows)
+        return unknown, 2 * unknown > sum(map(len, windows)) - self._specials * len(windows)
 
     def _encodings(self, texts: list[str]) -> Iterator[Encoding]:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -202,7 +217,7 @@ class TextTokenizer:
     def _call_python(self, texts: list[str], max_windows: int) -> TokenIds:
         ids: list[list[int]] = []
         windows = []
-        truncated = tokens_lost = tokens = 0
+        truncated = tokens_lost = tokens = unknown_texts = unknown_tokens = 0
         with self._lock:
             for text in texts:
                 text = text.lower() if self._lower_case else text
@@ -218,7 +233,28 @@ class TextTokenizer:
                 truncated += lost > 0
                 tokens_lost += lost
                 tokens += len(content) + self._specials
-        return TokenIds(ids, windows, truncated, tokens_lost, tokens)
+                unknown, mostly = self._unknown(kept)
+                unknown_tokens += unknown
+                unknown_texts += mostly
+        return TokenIds(ids, windows, truncated, tokens_lost, tokens, unknown_texts, unknown_tokens)
+
+
+def _unknown_id(tokenizer: Any) -> int:
+    """Return the id of the token that stands for what the vocabulary lacks, or -1 if there is none.
+
+    Some tokenizers name the token at the end of each text as the unknown token. It says nothing about the text.
+    """
+    others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    unknown = tokenizer.unk_token_id
+    return -1 if unknown is None or unknown in others else int(unknown)
+
+
+def lowers_case(tokenizer: Any) -> bool:
+    """Return whether a tokenizer lowercases texts itself."""
+    if not getattr(tokenizer, "is_fast", False):
+        return bool(getattr(tokenizer, "do_lower_case", False))
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer is not None and normalizer.normalize_str("Q") == "q"
 
 
 def _replace_surrogates(text: str) -> str:

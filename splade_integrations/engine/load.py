@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils import logging as transformers_logging
 
+from splade_integrations.engine.adapters import check_peft, merge_adapter
 from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.heads import Decoder
 from splade_integrations.engine.model import MaskedLM
@@ -26,6 +27,7 @@ from splade_integrations.engine.optimize import optimize
 from splade_integrations.engine.process import exact_float32, keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.models.repository import Repository
+from splade_integrations.models.weights import find_adapter, missing_weights
 
 __all__ = ["load_masked_lm", "mean_hidden", "read_torch_weight"]
 
@@ -38,7 +40,8 @@ _CENTRE_TOKENS = 64
 def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> MaskedLM:
     """Load a masked-LM checkpoint and make it fast.
 
-    Weights are read from safetensors, or from a `.bin` file with torch's weights-only loader, which runs no code.
+    Weights are read from safetensors, or from a `.bin` file with torch's weights-only loader, which runs no code. The
+    weights of an adapter beside the checkpoint are merged into those of the checkpoint.
 
     Args:
         repository: The repository of the checkpoint. If code from the repository may run, its revision is logged.
@@ -46,15 +49,24 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
         compute: Where and how the model computes.
     Raises:
         FileNotFoundError: A file is missing.
+        OptionalDependencyError: There is an adapter, and peft is not installed.
         UnsupportedModelError: The checkpoint has no masked-LM head. Or weights are missing, damaged or not finite, or
             contradict the configuration. Or the backend does not support the layers.
     """
     name = repository.name
+    adapter = find_adapter(repository, folder)
+    if adapter is not None:
+        check_peft(repository, adapter)
     config = _load_config(repository, folder)
     if repository.trust_remote_code:
         logger.warning("%s may run code from its repository, revision %s.", name, getattr(config, "_commit_hash", None))
     with _quiet_if_local(repository):
-        model = _load_weights(repository, folder, config, compute.weights_dtype)
+        if adapter is None:
+            model = _load_weights(repository, folder, config, compute.weights_dtype)
+        else:  # in 16 bits, adding the adapter's small changes would lose most of their digits
+            model = merge_adapter(repository, adapter, _load_weights(repository, folder, config, torch.float32))
+            model.to(compute.weights_dtype)
+    _check_finite(name, model)
     model.eval().requires_grad_(False).to(compute.device)
     if compute.device.type == "cpu":
         keep_freed_memory()
@@ -116,15 +128,22 @@ def _load_config(repository: Repository, folder: str) -> Any:
 
 
 def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch.dtype) -> Any:
-    """Return the model with its weights, after checking that the checkpoint has all of them and all are finite."""
+    """Return the model with its weights, after checking that the checkpoint has all of them. Adapters are left out."""
     name = repository.name
     try:
         model, report = AutoModelForMaskedLM.from_pretrained(
-            config=config, dtype=dtype, output_loading_info=True, **repository.location(folder)
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            # If peft is installed, transformers looks for an adapter. In this folder it finds none.
+            adapter_kwargs={"subfolder": "no-adapter"},
+            **repository.location(folder),
         )
     except SafetensorError as err:
         raise UnsupportedModelError(f"{name!r} has a damaged weights file: {err}. Fetch the checkpoint again.") from err
     except OSError as err:
+        if message := missing_weights(repository, folder):
+            raise UnsupportedModelError(message) from err
         raise FileNotFoundError(f"{name!r} lacks a file: {err} Add the file, or name another model.") from err
     # The cause is a tensor whose size contradicts the configuration, a truncated pickle, or a pickle that holds more
     # than tensors.
@@ -141,10 +160,14 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
             "random numbers. "
             "Use a complete …ForMaskedLM checkpoint."
         )
+    return model
+
+
+def _check_finite(name: str, model: Any) -> None:
+    """Raise UnsupportedModelError if a weight is NaN or infinite."""
     for key, value in model.named_parameters():
         if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # reads once
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
-    return model
 
 
 def _positions(model: Any) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from splade_integrations.dependencies import require_extra
 from splade_integrations.evaluation.results import Comparison
-from splade_integrations.evaluation.sweep import SweepPoint
+from splade_integrations.evaluation.sweep import SweepPoint, short_name
 
 __all__ = ["plot_comparison", "plot_sweep"]
 
@@ -100,10 +100,8 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
         )
         if place == 0:
             for point, horizontal, vertical in zip(line, x, y, strict=True):
-                limit = "all" if point.max_active_dims is None else str(point.max_active_dims)
-                ax.annotate(
-                    limit, (horizontal, vertical), textcoords="offset points", xytext=(-6, 7), ha="right", fontsize=8
-                )
+                name, place_of_name = short_name(point.pruning), {"xytext": (-6, 7), "ha": "right", "fontsize": 8}
+                ax.annotate(name, (horizontal, vertical), textcoords="offset points", **place_of_name)
     for system, style in _references(comparison):
         ax.axhline(system.measures[measure], color="grey", linestyle=style, linewidth=1, label=system.name)
     ax.set_xscale("log")
@@ -112,7 +110,7 @@ def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = Non
     kept = [tick for n, tick in enumerate(ticks) if n == 0 or tick > 1.15 * ticks[n - 1]]
     ax.set_xticks(kept, [f"{tick:g}" for tick in kept])
     ax.margins(x=0.12)
-    ax.set_xlabel("index size (MB, log scale); labels: largest number of terms per document")
+    ax.set_xlabel("index size (MB, log scale); labels: terms kept per document")
     ax.set_ylabel(f"{measure} (0 to 1) with 95 % interval")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)

@@ -12,7 +12,7 @@ from splade_integrations.evaluation.measures import MEASURES, interval, per_quer
 from splade_integrations.evaluation.retrievers import Splade
 from splade_integrations.sparse import Pruning, SparseTextEncoder
 
-__all__ = ["QueryPoint", "SweepPoint", "sweep", "sweep_queries"]
+__all__ = ["QueryPoint", "SweepPoint", "short_name", "sweep", "sweep_queries"]
 
 _DEPTH = 100
 _TIMED_QUERIES = 30
@@ -24,7 +24,7 @@ class SweepPoint:
 
     Args:
         dtype: The number type of the model, such as float32.
-        max_active_dims: The largest number of terms of a document, or None for all terms.
+        pruning: Which terms of a document are kept.
         dims_per_document: The average number of terms of a document.
         index_bytes: The size of the index in bytes: 8 for each stored term, plus the offset of each document's terms.
         texts_per_second: The number of documents encoded per second, without pruning.
@@ -33,7 +33,7 @@ class SweepPoint:
     """
 
     dtype: str
-    max_active_dims: int | None
+    pruning: Pruning
     dims_per_document: float
     index_bytes: int
     texts_per_second: float
@@ -44,7 +44,7 @@ class SweepPoint:
 def sweep(
     dataset: Dataset,
     encoders: Mapping[str, Callable[[], SparseTextEncoder]],
-    max_active_dims: Sequence[int | None] = (None,),
+    prunings: Sequence[Pruning | int | None] = (None,),
     *,
     measures: Sequence[str] = MEASURES,
     report: Callable[[int], object] = lambda _: None,
@@ -55,8 +55,9 @@ def sweep(
 
     Args:
         dataset: The dataset.
-        encoders: {number type: function that loads the model with this number type}.
-        max_active_dims: The prunings to try. Each is the largest number of terms of a document. None keeps all terms.
+        encoders: {number type: function that loads the model with this number type}. Load the model with
+            `document_pruning=Pruning()`, or each pruning comes in addition to the model's own.
+        prunings: The prunings to try. A number is the largest number of terms of a document. None keeps all terms.
         measures: Names of measures, as ir_measures spells them.
         report: Called with the number of documents encoded since the last call.
     """
@@ -65,14 +66,14 @@ def sweep(
         encoder = load()
         whole = Splade(encoder, dataset.documents, report)
         queries = whole.encode(dataset.queries)
-        for limit in max_active_dims:
-            pruning = None if limit is None else Pruning(max_active_dims=limit)
+        for rule in prunings:
+            pruning = rule if isinstance(rule, Pruning) else Pruning(max_active_dims=rule)
             pruned = Splade(encoder, whole.documents, pruning=pruning)
             values = per_query(dataset, pruned.rank(queries, _DEPTH), measures)
             points.append(
                 SweepPoint(
                     dtype=dtype,
-                    max_active_dims=limit,
+                    pruning=pruning,
                     dims_per_document=pruned.costs.dims_per_document,
                     index_bytes=pruned.costs.index_bytes,
                     texts_per_second=whole.costs.texts_per_second,
@@ -81,6 +82,22 @@ def sweep(
                 )
             )
     return points
+
+
+def short_name(pruning: Pruning) -> str:
+    """Return a pruning as the options of `splade evaluate` spell it.
+
+    Example:
+        >>> [short_name(rule) for rule in (Pruning(), Pruning(max_active_dims=64), Pruning(mass=0.9, max_ratio=0.1))]
+        ['all', '64', '0.9 0.1max']
+    """
+    rules = {
+        "{}": pruning.max_active_dims,
+        "{:g}": pruning.mass,
+        "{:g}max": pruning.max_ratio,
+        "{:g}min": pruning.min_weight,
+    }
+    return " ".join(rule.format(value) for rule, value in rules.items() if value) or "all"
 
 
 @dataclass(frozen=True)

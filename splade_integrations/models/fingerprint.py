@@ -13,14 +13,11 @@ from typing import Any
 
 from splade_integrations.models.repository import path_in
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
+from splade_integrations.models.weights import WEIGHTS_FILES, find_adapter
 from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint_of"]
 
-# transformers looks for the weights in these files, in this order.
-_WEIGHTS_FILES = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
 _BLOCKS, _BLOCK_BYTES = 256, 4096
 # The fields of `Fingerprint` that are stored under their own names.
 _PLAIN = ("model", "commit", "weights", "special_terms", "max_length", "max_windows")
@@ -226,12 +223,12 @@ def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
 def _settings(role: RoleSpec) -> RoleFingerprint:
     token_weights = None if role.token_weights is None else role.token_weights.file or "1 each"
     if role.transformer is None:
-        return RoleFingerprint(role.prompt, token_weights=token_weights)
+        return RoleFingerprint(role.prompt, lower_case=role.lower_case, token_weights=token_weights)
     return RoleFingerprint(
         role.prompt,
         role.transformer.pooling_strategy,
         role.transformer.activation_function,
-        role.transformer.lower_case,
+        role.lower_case,
         token_weights,
     )
 
@@ -246,7 +243,14 @@ def _weights_files(side: RoleSpec) -> list[Path]:
 
 
 def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
-    for name in _WEIGHTS_FILES:
+    """Return the files of a checkpoint's weights, and those of the adapter beside it."""
+    adapter = find_adapter(transformer.repository, transformer.folder)
+    changes = [] if adapter is None else [adapter.config_file, *adapter.weights_files]
+    return [*_checkpoint_files(transformer), *map(transformer.repository.path, changes)]
+
+
+def _checkpoint_files(transformer: TransformerSpec) -> list[Path | None]:
+    for name in WEIGHTS_FILES:
         path = transformer.repository.path(path_in(transformer.folder, name))
         if path is not None and path.suffix == ".json":
             shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -1,30 +1,28 @@
 """Reads a model repository's small files into a spec, which says how documents and queries become term weights.
 
-It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. It also holds
-facts about a few repositories whose files do not state everything. It loads no weights.
+It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. What the files
+of a known repository do not state comes from `known.py`. This module loads no weights.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.known import OPENSEARCH, Fact, known
 from splade_integrations.models.repository import Repository, not_reached, path_in
 from splade_integrations.models.spec import (
     ACTIVATION_FUNCTIONS,
     POOLING_STRATEGIES,
-    ActivationFunction,
     ModelSpec,
     RoleSpec,
-    SpecialTerms,
     TokenWeightsSpec,
     TransformerSpec,
 )
+from splade_integrations.models.weights import check_weights
+from splade_integrations.sparse import Pruning, is_integer
 
 __all__ = ["describe", "stated_positions"]
-
-logger = logging.getLogger(__name__)
 
 # Model types that number positions from padding_idx + 1, so they never use the first positions.
 _COUNT_FROM_PADDING = {
@@ -33,36 +31,8 @@ _COUNT_FROM_PADDING = {
 }
 # The names under which sentence-transformers looks for a document prompt, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-
-
-@dataclass(frozen=True)
-class _Fact:
-    """Facts about a known repository that its files do not state."""
-
-    query_from: Literal["idf", "ones", "own tokens", ""] = ""
-    query_repository: str = ""
-    activation_function: ActivationFunction = "relu"
-    special_terms: SpecialTerms = "keep"
-
-
-_OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
-# These facts are used only if the repository has no modules.json. They come from the model cards. Further sources for
-# naver's models are arXiv:2403.06789 (splade-v3) and arXiv:2207.03834 (efficient-splade). Further sources for
-# OpenSearch's models are arXiv:2411.04403 and arXiv:2504.14839 (v3).
-KNOWN = {
-    "naver/splade-v3-doc": _Fact(query_from="ones"),
-    "naver/splade-v3-lexical": _Fact(query_from="own tokens"),
-    "naver/efficient-splade-V-large-doc": _Fact(query_repository="naver/efficient-splade-V-large-query"),
-    "naver/efficient-splade-VI-BT-large-doc": _Fact(query_repository="naver/efficient-splade-VI-BT-large-query"),
-    f"{_OPENSEARCH}-v1": _Fact(special_terms="drop"),
-    f"{_OPENSEARCH}-v2-distill": _Fact(special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v1": _Fact(query_from="idf", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v2-distill": _Fact(query_from="idf", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v2-mini": _Fact(query_from="idf", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v3-distill": _Fact(query_from="idf", activation_function="log1p_relu", special_terms="drop"),
-    f"{_OPENSEARCH}-doc-v3-gte": _Fact(query_from="idf", activation_function="log1p_relu", special_terms="drop"),
-    f"{_OPENSEARCH}-multilingual-v1": _Fact(query_from="idf", special_terms="drop"),
-}
+# Only OpenSearch publishes repositories with this file.
+_OPENSEARCH_FILE = "query_token_weights.txt"
 
 
 def describe(repository: Repository) -> ModelSpec:
@@ -87,15 +57,18 @@ def describe(repository: Repository) -> ModelSpec:
     default = prompts.get(stated.get("default_prompt_name"), "")
     document_prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
     max_active_dims = stated.get("max_active_dims")
-    if max_active_dims is not None and (not isinstance(max_active_dims, int) or max_active_dims < 1):
+    if max_active_dims is not None and (not is_integer(max_active_dims) or max_active_dims < 1):
         raise UnsupportedModelError(
             f"{repository.name!r} must state max_active_dims as an int of at least 1, got {max_active_dims!r}. "
             "Correct its config_sentence_transformers.json."
         )
+    fact = _opensearch_fact(repository)
     return ModelSpec(
         document=replace(_role(repository, routes["document"]), prompt=document_prompt or ""),
         query=replace(_role(repository, routes["query"]), prompt=prompts.get("query", default) or ""),
-        max_active_dims=max_active_dims,
+        document_pruning=replace(fact.document_pruning, max_active_dims=max_active_dims),
+        query_pruning=Pruning(max_active_dims=max_active_dims),
+        special_terms=fact.special_terms,
     )
 
 
@@ -108,35 +81,39 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
     return positions
 
 
-def _known(repository: Repository) -> _Fact | None:
-    """Return the facts about a known repository. A local folder of the same name counts as a copy of it."""
-    if repository.local_folder is None:
-        return KNOWN.get(repository.name)
-    folder = repository.local_folder.resolve().name
-    for name, fact in KNOWN.items():
-        if folder == name.rpartition("/")[2]:
-            logger.warning("%s is treated as a copy of %s. Options override the known settings.", folder, name)
-            return fact
-    return None
+def _opensearch_fact(repository: Repository) -> Fact:
+    """Return what the sentence-transformers files of OpenSearch's repositories do not state.
+
+    sentence-transformers neither drops the terms of special tokens nor prunes by the largest weight, so its files have
+    no place for these two statements.
+    """
+    if (fact := known(repository, prefix=OPENSEARCH)) is not None:
+        return fact
+    return Fact(special_terms="keep" if repository.path(_OPENSEARCH_FILE) is None else "drop")
 
 
 def _describe_plain(repository: Repository) -> ModelSpec:
     """Read a masked-LM checkpoint that has no sentence-transformers files. It may have OpenSearch's query weights."""
+    check_weights(repository, "")
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
             raise FileNotFoundError(
                 f"{repository.name!r} must be a model folder, but it has no config.json. Name the folder that has one."
             )
         raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
-    weight_files = [name for name in ("idf.json", "query_token_weights.txt") if repository.path(name) is not None]
-    unknown = _Fact(query_from="idf", special_terms="drop") if weight_files else _Fact()
-    fact = _known(repository) or unknown
-    document = RoleSpec(TransformerSpec(repository, activation_function=fact.activation_function))
+    weight_files = [name for name in ("idf.json", _OPENSEARCH_FILE) if repository.path(name) is not None]
+    unknown = Fact(query_from="idf", special_terms="drop") if weight_files else Fact()
+    fact = known(repository) or unknown
+    lower_case = _lower_case(repository, "")
+    document = RoleSpec(
+        TransformerSpec(repository, activation_function=fact.activation_function, lower_case=lower_case)
+    )
     query = document
     if fact.query_repository:
-        query = RoleSpec(TransformerSpec(query_repository(repository, fact.query_repository)))
+        other = query_repository(repository, fact.query_repository)
+        query = RoleSpec(TransformerSpec(other, lower_case=_lower_case(other, "")))
     elif fact.query_from == "own tokens":
-        query = replace(document, token_weights=TokenWeightsSpec(repository))
+        query = replace(document, token_weights=TokenWeightsSpec(repository, lower_case=lower_case))
     elif fact.query_from:
         file = weight_files[0] if fact.query_from == "idf" and weight_files else None
         if fact.query_from == "idf" and file is None:
@@ -144,8 +121,8 @@ def _describe_plain(repository: Repository) -> ModelSpec:
                 f"{repository.name!r} must have an idf.json or query_token_weights.txt, got neither. "
                 "Download the model again."
             )
-        query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file))
-    return ModelSpec(document, query, special_terms=fact.special_terms)
+        query = RoleSpec(token_weights=TokenWeightsSpec(repository, file=file, lower_case=lower_case))
+    return ModelSpec(document, query, fact.document_pruning, special_terms=fact.special_terms)
 
 
 def query_repository(repository: Repository, name: str) -> Repository:
@@ -222,6 +199,7 @@ def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
 
 
 def _transformer(repository: Repository, folder: str, pooling_folder: str) -> TransformerSpec:
+    check_weights(repository, folder)
     pooling = _mapping(repository, path_in(pooling_folder, "config.json"))
     stated = _mapping(repository, path_in(folder, "sentence_bert_config.json"))
     max_length = stated.get("max_seq_length")
@@ -238,7 +216,7 @@ def _transformer(repository: Repository, folder: str, pooling_folder: str) -> Tr
             "activation_function", pooling.get("activation_function", "relu"), ACTIVATION_FUNCTIONS
         ),
         max_length=max_length,
-        lower_case=bool(stated.get("do_lower_case")),
+        lower_case=bool(stated.get("do_lower_case")) or _lower_case(repository, folder),
     )
 
 
@@ -247,14 +225,35 @@ def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
     if path is not None and str(path).endswith(".json"):
         # The path may be relative to the module's folder or to the root of the repository.
         inside = path_in(folder, path)
-        return TokenWeightsSpec(repository, folder, inside if repository.path(inside) else path)
+        file = inside if repository.path(inside) else str(path)
+        return TokenWeightsSpec(repository, folder, file, _lower_case(repository, folder))
     for name in ("model.safetensors", "pytorch_model.bin"):
         if repository.path(path_in(folder, name)) is not None:
-            return TokenWeightsSpec(repository, folder, path_in(folder, name))
+            return TokenWeightsSpec(repository, folder, path_in(folder, name), _lower_case(repository, folder))
     raise UnsupportedModelError(
         f"{repository.name!r} must have token weights in {folder or 'its root'}, got no "
         "model.safetensors, pytorch_model.bin or JSON file there. Download the model again."
     )
+
+
+def _lower_case(repository: Repository, folder: str) -> bool:
+    """Return whether a tokenizer is stated to lowercase texts (`do_lower_case`) but does not do so itself.
+
+    transformers obeys the statement only if the tokenizer's class knows it and there is no tokenizer.json.
+    """
+    if not _mapping(repository, path_in(folder, "tokenizer_config.json")).get("do_lower_case"):
+        return False
+    tokenizer = _mapping(repository, path_in(folder, "tokenizer.json"))
+    return bool(tokenizer) and not _lowers_case(tokenizer.get("normalizer"))
+
+
+def _lowers_case(normalizer: Any) -> bool:
+    """Return whether a normalizer of tokenizer.json lowercases texts."""
+    if not isinstance(normalizer, dict):
+        return False
+    if normalizer.get("type") == "Sequence":
+        return any(map(_lowers_case, normalizer.get("normalizers") or ()))
+    return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True
 
 
 def _one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:

@@ -77,6 +77,28 @@ class Repository:
                 f"{self.name!r} must have a {file} that is valid JSON, got an error: {err}. Download it again."
             ) from err
 
+    def files(self, folder: str) -> list[str]:
+        """Return the paths of the files in a folder and in its subfolders, relative to it, or [] if they are not known.
+
+        The files of a hub repository are not known if the hub cannot be asked.
+        """
+        if self.local_folder is not None:
+            root = self.local_folder / folder
+            return [path.relative_to(root).as_posix() for path in root.glob("*")] + [
+                path.relative_to(root).as_posix() for path in root.glob("*/*")
+            ]
+        if self.hub_options.get("local_files_only"):
+            return []
+        from huggingface_hub import HfApi
+
+        options = {name: self.hub_options.get(name) for name in ("revision", "token")}
+        prefix = f"{folder}/" if folder else ""
+        try:
+            found = HfApi().list_repo_files(self.name, **options)
+        except Exception:  # the hub is not reached, or refuses; this list only improves messages
+            return []
+        return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+
     def location(self, folder: str) -> dict[str, Any]:
         """Return the arguments that make transformers read a folder of this repository. The folder "" is the root."""
         trust = {"trust_remote_code": self.trust_remote_code}

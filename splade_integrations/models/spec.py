@@ -3,10 +3,11 @@
 `layouts.py` reads the spec from a repository, and `encoding/roles.py` loads the files that the spec names.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from splade_integrations.models.repository import Repository
+from splade_integrations.sparse import Pruning
 
 __all__ = [
     "ACTIVATION_FUNCTIONS",
@@ -61,11 +62,13 @@ class TokenWeightsSpec:
         file: The file of the weights. It may be safetensors or a PyTorch file with the key "weight", JSON that maps
             tokens to weights, or a text file with a token, a tab and a weight in each line. None means that each token
             weighs 1, which gives a binary bag of words.
+        lower_case: Whether to lowercase texts before they are tokenised.
     """
 
     repository: Repository
     folder: str = ""
     file: str | None = None
+    lower_case: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,14 @@ class RoleSpec:
             kind = f"masked LM, {pooling} of {activation[self.transformer.activation_function]}"
             if self.token_weights is not None:
                 kind += f", own tokens only, times {self._weights_file()}"
+        if self.lower_case:
+            kind += ", texts lowercased"
         return kind + (f", prompt {self.prompt!r}" if self.prompt else "")
+
+    @property
+    def lower_case(self) -> bool:
+        """Whether texts are lowercased before they are tokenised."""
+        return any(part is not None and part.lower_case for part in (self.transformer, self.token_weights))
 
     def _weights_file(self) -> str:
         weights = cast(TokenWeightsSpec, self.token_weights)
@@ -105,13 +115,15 @@ class ModelSpec:
     Args:
         document: How documents become term weights.
         query: How queries become term weights. In a symmetric model this equals `document`, except for the prompt.
-        max_active_dims: The repository's limit on the number of terms of a text, or None if it states no limit.
+        document_pruning: Which terms of a document the model's authors keep.
+        query_pruning: Which terms of a query the model's authors keep.
         special_terms: Whether to "keep" or "drop" the weights of special tokens such as [SEP].
     """
 
     document: RoleSpec
     query: RoleSpec
-    max_active_dims: int | None = None
+    document_pruning: Pruning = field(default_factory=Pruning)
+    query_pruning: Pruning = field(default_factory=Pruning)
     special_terms: SpecialTerms = "keep"
 
 
@@ -123,6 +135,7 @@ def override(
     pooling_strategy: PoolingStrategy | None = None,
     activation_function: ActivationFunction | None = None,
     special_terms: SpecialTerms | None = None,
+    lower_case: bool | None = None,
 ) -> ModelSpec:
     """Replace values of the spec with values that the user gives. None keeps the repository's value.
 
@@ -138,16 +151,17 @@ def override(
             raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use None for the model's own.")
 
     def overridden(role: RoleSpec, prompt: str | None) -> RoleSpec:
-        if role.transformer is not None:
-            role = replace(
-                role,
-                transformer=replace(
-                    role.transformer,
-                    pooling_strategy=pooling_strategy or role.transformer.pooling_strategy,
-                    activation_function=activation_function or role.transformer.activation_function,
-                ),
+        transformer, token_weights = role.transformer, role.token_weights
+        if transformer is not None:
+            transformer = replace(
+                transformer,
+                pooling_strategy=pooling_strategy or transformer.pooling_strategy,
+                activation_function=activation_function or transformer.activation_function,
+                lower_case=transformer.lower_case if lower_case is None else lower_case,
             )
-        return role if prompt is None else replace(role, prompt=prompt)
+        if token_weights is not None and lower_case is not None:
+            token_weights = replace(token_weights, lower_case=lower_case)
+        return RoleSpec(transformer, token_weights, role.prompt if prompt is None else prompt)
 
     return replace(
         spec,

@@ -1,7 +1,9 @@
 """The console command reads and writes files, prints each error in one line, and keeps a collection after Ctrl-C."""
 
+import importlib.util
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -486,7 +488,7 @@ class TestIndexAndSearch:
         ("options", "difference"),
         [
             ({"query_prompt": "query: "}, "query_prompt 'query: '"),
-            ({"special_terms": "drop"}, "special_terms 'drop'"),
+            ({"activation_function": "log1p_relu"}, "query_activation_function 'log1p_relu'"),
         ],
     )
     def test_a_collection_made_in_python_for_other_queries(self, tmp_path, model_folder, capsys, options, difference):
@@ -501,7 +503,12 @@ class TestIndexAndSearch:
 
     def test_documents_cut_and_pruned_in_python_are_searched(self, tmp_path, model_folder, capsys):
         uri = str(tmp_path / "a.db")
-        options = {"max_length": 64, "document_prompt": "document: ", "document_pruning": Pruning(max_active_dims=8)}
+        options = {
+            "max_length": 64,
+            "document_prompt": "document: ",
+            "special_terms": "drop",
+            "document_pruning": Pruning(max_active_dims=8, max_ratio=0.1),
+        }
         sparse = SpladeSparseEmbedding(model_name=model_folder, **options)
         store = hybrid_milvus(DeterministicFakeEmbedding(size=8), sparse, uri=uri, collection_name="splade")
         store.add_texts(TEXTS[:2])
@@ -545,9 +552,41 @@ class TestExplainAndInfo:
         assert run(["info", str(tmp_path)]) == 0
         assert "apache-2.0" in capsys.readouterr().out
 
+    def test_info_says_what_applies_and_what_would_be_refused(self, model_folder, tmp_path, capsys, monkeypatch):
+        def facts(folder):
+            assert run(["info", str(folder), "--json"]) == 0
+            return json.loads(capsys.readouterr().out)
+
+        plain = facts(model_folder)
+        expected = {"document_pruning": "all terms", "special_terms": "kept", "adapter": "none"}
+        assert expected | {"would_be_refused": "no", "lower_case": "left to the tokenizer"} == {
+            name: plain[name] for name in [*expected, "would_be_refused", "lower_case"]
+        }
+        v3 = tmp_path / "opensearch-neural-sparse-encoding-doc-v3-distill"
+        shutil.copytree(model_folder, v3)
+        (v3 / "idf.json").write_text("{}")
+        assert facts(v3)["document_pruning"] == "terms of at least 0.1 of the largest weight"
+        assert facts(v3)["query_pruning"] == "all terms"
+        assert facts(v3)["special_terms"] == "dropped"
+        (v3 / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+        assert facts(v3)["adapter"] == "LORA adapter for 'org/base', merged into the weights"
+        find_spec = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "peft" else find_spec(name))
+        assert "pip install 'splade-integrations[peft]'" in facts(v3)["would_be_refused"]
+        (v3 / "adapter_config.json").unlink()
+        config = json.loads((v3 / "config.json").read_text())
+        (v3 / "config.json").write_text(json.dumps(config | {"architectures": ["BertModel"]}))
+        assert facts(v3)["would_be_refused"].startswith("yes: a BertModel has no masked-LM head")
+        (v3 / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": {"AutoConfig": "a.B"}}))
+        assert "trust_remote_code=True" in facts(v3)["would_be_refused"]
+        for weights in v3.glob("*.safetensors"):
+            weights.rename(v3 / "model.onnx")
+        assert run(["info", str(v3)]) == 2
+        assert "got only ONNX files (model.onnx)" in capsys.readouterr().err
+
 
 COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info"]
-MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-length"]
+MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-ratio", "--max-length"]
 
 
 class TestHelp:

@@ -1,10 +1,12 @@
 """Slow tokenizers, which are written in Python, give the same ids as fast ones. Ids without a token have a name."""
 
+import copy
+
 import pytest
 
 from splade_integrations.encoding.tokenizer import TextTokenizer, token_names
 
-TEXTS = ["Alan Turing, London!", "", "a b c d e f g h i j k l m n o p", "UPPER lower"]
+TEXTS = ["Alan Turing, London!", "", "a b c d e f g h i j k l m n o p", "UPPER lower", "日本 ab 語 日本語日本語日本語"]
 
 
 class Python:
@@ -14,6 +16,8 @@ class Python:
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
+        for name in ("cls", "sep", "bos", "eos", "unk"):
+            setattr(self, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
 
     def num_special_tokens_to_add(self):
         return self._tokenizer.num_special_tokens_to_add()
@@ -36,6 +40,15 @@ def test_python_equals_fast(tokenizer, lower_case, max_windows):
     fast = TextTokenizer(tokenizer, 10, lower_case=lower_case)
     slow = TextTokenizer(Python(tokenizer), 10, lower_case=lower_case)
     assert slow(TEXTS, max_windows) == fast(TEXTS, max_windows)
+    assert fast(TEXTS, max_windows).unknown_texts == 1
+
+
+def test_an_unknown_token_that_ends_each_text_is_none(tokenizer):
+    """GPT-2's tokenizer has one token for both purposes."""
+    both = copy.deepcopy(tokenizer)
+    both.eos_token = both.unk_token
+    assert TextTokenizer(tokenizer, 10)(["日本"]).unknown_texts == 1
+    assert TextTokenizer(both, 10)(["日本"]).unknown_texts == 0
 
 
 def test_a_column_without_a_token_has_a_name(tokenizer):

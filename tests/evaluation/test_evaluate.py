@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+from dataclasses import asdict
 from math import log2
 
 import numpy as np
@@ -377,8 +378,10 @@ class TestComparison:
 
 class TestSweep:
     def test_points(self, dataset, encoder):
-        points = sweep(dataset, {"float32": lambda: encoder}, [4, None])
-        assert [point.max_active_dims for point in points] == [4, None]
+        share = Pruning(max_ratio=0.5)
+        points = sweep(dataset, {"float32": lambda: encoder}, [4, None, share])
+        assert [point.pruning for point in points] == [Pruning(max_active_dims=4), Pruning(), share]
+        assert points[2].dims_per_document < points[1].dims_per_document
         assert points[0].dims_per_document <= 4 < points[1].dims_per_document
         assert points[0].index_bytes < points[1].index_bytes
         whole = Splade(encoder, dataset.documents, pruning=Pruning(max_active_dims=4))
@@ -389,8 +392,17 @@ class TestSweep:
 class TestCommand:
     def test_prints_writes_and_draws_the_same_figures(self, folder, tmp_path, capsys):
         outputs = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
-        sweeps = ["--sweep-dims", "4,all", "--sweep-queries", "2,0.5,all", "--search", "both", "--max-length", "64"]
-        assert run(["evaluate", str(folder), *outputs, *sweeps]) == 0
+        sweeps = [
+            "--sweep-dims",
+            "4,0.5max,all",
+            "--sweep-queries",
+            "2,0.5,all",
+            "--search",
+            "both",
+            "--max-length",
+            "64",
+        ]
+        assert run(["evaluate", str(folder), *outputs, *sweeps, "--max-length", "64"]) == 0
         printed = capsys.readouterr().out
         assert max(map(len, printed.splitlines())) <= 80
         written = json.loads((tmp_path / "out.json").read_text())
@@ -401,10 +413,12 @@ class TestCommand:
         for comparison in report["comparisons"]:
             for system in comparison["systems"]:
                 assert f"{system['measures']['nDCG@10']:.4f}".removeprefix("0") in printed
-        assert len(report["sweep"]) == 2
+        assert [point["pruning"]["max_ratio"] for point in report["sweep"]] == [None, 0.5, None]
+        assert report["sweep"][1]["dims_per_document"] < report["sweep"][2]["dims_per_document"]
+        assert "0.5max" in printed
         few, half, whole = report["query_sweep"]
         assert few["dims_per_query"] <= 2
-        assert half["pruning"] == {"max_active_dims": None, "min_weight": None, "mass": 0.5}
+        assert half["pruning"] == asdict(Pruning(mass=0.5))
         assert whole["recall"] == 1
         assert max(few["recall"], half["recall"]) < 1
 
@@ -435,6 +449,7 @@ class TestCommand:
             (["--plot", "out.gif"], "--plot must end in .png, .svg or .pdf"),
             (["--measure", "nonsense"], "a measure must be one that ir_measures knows"),
             (["--sweep-dims", "0,all"], "--sweep-dims must be like"),
+            (["--sweep-dims", "1max"], "--sweep-dims must be like"),
             (["--sweep-queries", "8,1.5"], "--sweep-queries must be like"),
             (["--sweep-queries", "x"], "--sweep-queries must be like"),
         ],

@@ -43,6 +43,13 @@ def test_what_a_later_version_stored_is_kept_and_compared():
     assert json.loads(later.to_json())["document_stride"] == 32
 
 
+def test_the_share_of_the_largest_weight_is_part_of_it():
+    pruned = replace(FINGERPRINT, document_pruning=replace(FINGERPRINT.document_pruning, max_ratio=0.1))
+    assert pruned.differences(FINGERPRINT) == FINGERPRINT.differences(pruned) == ["document_max_ratio"]
+    assert Fingerprint.from_json(pruned.to_json()) == pruned
+    assert FINGERPRINT.query_differences(pruned) == []
+
+
 def test_names_and_commits_are_no_difference():
     assert FINGERPRINT.differences(replace(FINGERPRINT, model="/a/folder", commit=None)) == []
 

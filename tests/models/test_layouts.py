@@ -6,7 +6,6 @@ sentence-transformers wrote each layout, or can read it.
 import json
 import logging
 import shutil
-import string
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,38 +21,13 @@ from sentence_transformers.sparse_encoder.modules import Transformer as MLMTrans
 from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
 from splade_integrations.encoding import roles
 from splade_integrations.models import layouts
+from splade_integrations.models.known import KNOWN
 from tests.support.loading import loaded
-from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
+from tests.support.random_checkpoints import ARCHITECTURES
 
 TOLERANCE = 1e-5
 # A sum over 128 tokens reaches 150. Neighbouring float32 numbers of this size differ by 1.5e-5.
 RELATIVE = 1e-6
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
-    folders = {}
-
-    def make(architecture: str, seed: int = 7) -> Path:
-        if (architecture, seed) not in folders:
-            folder = tmp_path_factory.mktemp(f"{architecture}-{seed}")
-            save_masked_lm(folder, architecture, seed)
-            folders[architecture, seed] = folder
-        return folders[architecture, seed]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def odd_texts() -> list[str]:
-    """Return 120 texts: prose of mixed length, Unicode, very long and empty texts, duplicates, and special tokens."""
-    words = Path(string.__file__).read_text().split()
-    prose = [" ".join(words[start : start + (1, 4, 15, 60)[start % 4]]) for start in range(108)]
-    return [
-        *prose, "", " ", "naïve café ÀÉÎ", "日本語のテキスト", "😀🏳️‍🌈", "a\x00b", "tab\tand\nnewline", "x" * 5000,
-        "[SEP] [MASK] [CLS] [PAD] x", "<s> </s> <mask> <pad> x", prose[0], prose[0],
-    ]  # fmt: skip
 
 
 def transformer(folder) -> MLMTransformer:
@@ -226,17 +200,17 @@ def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, mon
     repository = Repository(str(opensearch_root))
     assert layouts.describe(repository).document.transformer.activation_function == "relu"
     name = f"org/{opensearch_root.name}"  # a local folder with a known repository's name counts as its copy
-    fact = layouts.KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
-    monkeypatch.setitem(layouts.KNOWN, name, fact)
+    fact = KNOWN["opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill"]
+    monkeypatch.setitem(KNOWN, name, fact)
     assert layouts.describe(repository).document.transformer.activation_function == "log1p_relu"
-    monkeypatch.setitem(layouts.KNOWN, name, layouts.KNOWN["naver/splade-v3-doc"])
+    monkeypatch.setitem(KNOWN, name, KNOWN["naver/splade-v3-doc"])
     assert layouts.describe(repository).query.token_weights.file is None
-    monkeypatch.setitem(layouts.KNOWN, f"org/{opensearch_root.name}", layouts.KNOWN["naver/splade-v3-lexical"])
+    monkeypatch.setitem(KNOWN, f"org/{opensearch_root.name}", KNOWN["naver/splade-v3-lexical"])
     query = layouts.describe(repository).query
     assert query.transformer is not None
     assert query.token_weights.file is None
-    efficient = layouts.KNOWN["naver/efficient-splade-VI-BT-large-doc"]
-    monkeypatch.setitem(layouts.KNOWN, name, efficient)
+    efficient = KNOWN["naver/efficient-splade-VI-BT-large-doc"]
+    monkeypatch.setitem(KNOWN, name, efficient)
     with pytest.raises(FileNotFoundError, match="query encoder naver/efficient-splade-VI-BT-large-query must be in"):
         layouts.describe(repository)
     beside = opensearch_root.parent / "efficient-splade-VI-BT-large-query"
@@ -584,3 +558,38 @@ def test_a_model_of_its_own_code_says_how_to_trust_it(saved):
     rewrite(saved / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
     with pytest.raises(UnsupportedModelError, match="needs code from its repository, which runs only if you allow it"):
         SpladeEncoder(saved)
+
+
+def test_lower_case_of_the_tokenizers_settings(plain, odd_texts, tmp_path):
+    """transformers reads `do_lower_case` but obeys it only in some classes. The tokenizer here is a cased one."""
+    shutil.copytree(plain("modernbert"), tmp_path, dirs_exist_ok=True)
+    texts = ["ABC Def", "ÀÉÎ", "<s> UPPER </s>", *odd_texts[:20]]
+    cased = SpladeEncoder(tmp_path)
+    by_option = SpladeEncoder(tmp_path, lower_case=True)
+    assert "texts lowercased" in repr(by_option)
+    rewrite(tmp_path / "tokenizer_config.json", do_lower_case=True)
+    stated = SpladeEncoder(tmp_path)
+    for encoder in (by_option, stated):
+        lowered = [text.replace("UPPER", "upper") if "<s>" in text else text.lower() for text in texts]
+        np.testing.assert_array_equal(
+            encoder.encode_documents(texts).toarray(), cased.encode_documents(lowered).toarray()
+        )
+        assert encoder.fingerprint.differences(cased.fingerprint) == ["document_lower_case", "query_lower_case"]
+    refused = SpladeEncoder(tmp_path, lower_case=False)
+    assert refused.fingerprint == cased.fingerprint
+
+
+def test_lower_case_of_inference_free_queries(plain, tmp_path):
+    inference_free(plain, "roberta").save_pretrained(str(tmp_path))
+    cased, lower = SpladeEncoder(tmp_path), SpladeEncoder(tmp_path, lower_case=True)
+    assert to_dicts(lower.encode_queries(["DEF if"])) == to_dicts(cased.encode_queries(["def if"]))
+    assert to_dicts(cased.encode_queries(["DEF if"])) != to_dicts(cased.encode_queries(["def if"]))
+
+
+def test_a_tokenizer_that_lowers_case_itself_is_no_change(plain, model_folder, tmp_path):
+    shutil.copytree(plain("bert"), tmp_path, dirs_exist_ok=True)
+    before = SpladeEncoder(tmp_path).fingerprint
+    rewrite(tmp_path / "tokenizer_config.json", do_lower_case=True)
+    assert SpladeEncoder(tmp_path).fingerprint == before
+    with pytest.raises(ValueError, match=r"lower_case must be True or None, because the tokenizer of .* lowercases"):
+        SpladeEncoder(model_folder, lower_case=False)

@@ -34,6 +34,7 @@ ONLY_IN = {
     "torch": {"engine"},
     "triton": {"engine"},
     "openvino": {"engine"},
+    "peft": {"engine"},
     "transformers": {"engine", "models", "encoding", "evaluation", "cli"},
     "pymilvus": {"milvus", "langchain", "llama_index", "evaluation", "cli"},
     "langchain_core": {"langchain"},
@@ -46,7 +47,13 @@ ONLY_IN = {
 }
 # Packages that only these rooms may import at the top of a module. Other rooms import them in the functions that need
 # them.
-AT_THE_TOP_ONLY_IN = {"transformers": {"engine"}, "rich": {"cli"}, "matplotlib": set(), "openvino": set()}
+AT_THE_TOP_ONLY_IN: dict[str, set[str]] = {
+    "transformers": {"engine"},
+    "rich": {"cli"},
+    "matplotlib": set(),
+    "openvino": set(),
+    "peft": set(),
+}
 
 
 class Import(NamedTuple):

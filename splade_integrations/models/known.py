@@ -1,0 +1,105 @@
+"""Facts about known repositories that their files do not state. `layouts.py` adds them to what the files state."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from splade_integrations.models.repository import Repository
+from splade_integrations.models.spec import ActivationFunction, SpecialTerms
+from splade_integrations.sparse import Pruning
+
+__all__ = ["KNOWN", "OPENSEARCH", "Fact", "known", "onnx_original"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Facts about a known repository.
+
+    Args:
+        query_from: What queries are made of, if the repository has no modules.json: a table of "idf" weights, "ones"
+            (each token weighs 1), or the transformer's weights of the query's "own tokens". "" means that queries are
+            encoded as documents are.
+        query_repository: The repository of the query encoder, if the repository has no modules.json. "" means that
+            there is none.
+        activation_function: The activation, if the repository has no modules.json.
+        special_terms: Whether to "keep" or "drop" the terms of special tokens.
+        document_pruning: Which terms of a document the authors keep.
+    """
+
+    query_from: Literal["idf", "ones", "own tokens", ""] = ""
+    query_repository: str = ""
+    activation_function: ActivationFunction = "relu"
+    special_terms: SpecialTerms = "keep"
+    document_pruning: Pruning = field(default_factory=Pruning)
+
+
+OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
+_IDF = Fact(query_from="idf", special_terms="drop")
+# OpenSearch ships its v3 models with this rule: its ingest pipelines prune with prune_type max_ratio and prune_ratio
+# 0.1 (OpenSearch's documentation, "Pretrained models" and "Sparse encoding processor"). Queries are not pruned.
+_V3 = Fact("idf", activation_function="log1p_relu", special_terms="drop", document_pruning=Pruning(max_ratio=0.1))
+# The facts come from the model cards. Further sources for naver's models are arXiv:2403.06789 (splade-v3) and
+# arXiv:2207.03834 (efficient-splade). Further sources for OpenSearch's models are arXiv:2411.04403 and arXiv:2504.14839
+# (v3).
+KNOWN = {
+    "naver/splade-v3-doc": Fact(query_from="ones"),
+    "naver/splade-v3-lexical": Fact(query_from="own tokens"),
+    "naver/efficient-splade-V-large-doc": Fact(query_repository="naver/efficient-splade-V-large-query"),
+    "naver/efficient-splade-VI-BT-large-doc": Fact(query_repository="naver/efficient-splade-VI-BT-large-query"),
+    f"{OPENSEARCH}-v1": Fact(special_terms="drop"),
+    f"{OPENSEARCH}-v2-distill": Fact(special_terms="drop"),
+    f"{OPENSEARCH}-doc-v1": _IDF,
+    f"{OPENSEARCH}-doc-v2-distill": _IDF,
+    f"{OPENSEARCH}-doc-v2-mini": _IDF,
+    f"{OPENSEARCH}-doc-v3-distill": _V3,
+    f"{OPENSEARCH}-doc-v3-gte": _V3,
+    f"{OPENSEARCH}-multilingual-v1": _IDF,
+}
+# Repositories that hold a model's ONNX files alone, and the repository of the model's weights. fastembed downloads the
+# first (fastembed/sparse/splade_pp.py of qdrant/fastembed).
+_ONNX_ORIGINALS = {"Qdrant/SPLADE_PP_en_v1": "prithivida/Splade_PP_en_v1"}
+
+
+def known(repository: Repository, *, prefix: str = "") -> Fact | None:
+    """Return the facts about a known repository, or None if the repository is not known.
+
+    A local folder of the same name counts as a copy, and so does a folder in the hub's cache.
+
+    Args:
+        repository: The repository.
+        prefix: How the names of the repositories to consider begin.
+    """
+    names = [name for name in KNOWN if name.startswith(prefix)]
+    if repository.local_folder is None:
+        return KNOWN[repository.name] if repository.name in names else None
+    folder = repository.local_folder.resolve()
+    if (cached := _name_in_cache(folder)) in names:
+        return KNOWN[cached]
+    for name in names:
+        if folder.name == name.rpartition("/")[2]:
+            logger.warning("%s is treated as a copy of %s. Options override the known settings.", folder.name, name)
+            return KNOWN[name]
+    return None
+
+
+def _name_in_cache(folder: Path) -> str:
+    """Return the name of the repository whose snapshot a folder of the hub's cache holds, or "" for other folders.
+
+    Example:
+        >>> _name_in_cache(Path("/cache/models--org--name/snapshots/0123"))
+        'org/name'
+    """
+    found = [part for part in folder.parts if part.startswith("models--")]
+    return found[-1].removeprefix("models--").replace("--", "/") if found else ""
+
+
+def onnx_original(repository: Repository) -> str | None:
+    """Return the repository whose weights a repository of ONNX files was made from, or None if it is not known."""
+    folder = "" if repository.local_folder is None else repository.local_folder.resolve().name
+    for copy, original in _ONNX_ORIGINALS.items():
+        if repository.name.lower() == copy.lower() or folder.lower() == copy.rpartition("/")[2].lower():
+            return original
+    return None

@@ -1,0 +1,119 @@
+"""Says which weights a folder holds: a checkpoint, a checkpoint with an adapter, or a part of one alone.
+
+An adapter holds changes of a checkpoint's weights. peft trains adapters, such as LoRA, and saves them beside or without
+the checkpoint. This module reads small files and names of files. It loads no weights.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.known import onnx_original
+from splade_integrations.models.repository import Repository, path_in
+
+__all__ = ["WEIGHTS_FILES", "Adapter", "check_weights", "find_adapter", "missing_weights"]
+
+# transformers looks for the weights in these files, in this order.
+WEIGHTS_FILES = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+_ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in a folder of a repository.
+
+    Args:
+        kind: peft's name of its kind, such as LORA.
+        base: The checkpoint that it was trained on, as its adapter_config.json names it, or None.
+        config_file: The file of its settings, as a path in the repository.
+        weights_files: The files that its weights may be in, as paths in the repository.
+    """
+
+    kind: str
+    base: str | None
+    config_file: str
+    weights_files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} adapter" + (f" for {self.base!r}" if self.base else "")
+
+
+def find_adapter(repository: Repository, folder: str) -> Adapter | None:
+    """Return the adapter in a folder of a repository, or None if there is none. "" is the repository's root.
+
+    Raises:
+        UnsupportedModelError: The adapter's settings are damaged.
+    """
+    config_file = path_in(folder, _ADAPTER_CONFIG)
+    config = repository.json(config_file)
+    if config is None and repository.path(config_file) is None:
+        return None
+    kind, base = (
+        (config.get("peft_type"), config.get("base_model_name_or_path")) if isinstance(config, dict) else (0, 0)
+    )
+    if not isinstance(kind, str) or not isinstance(base, str | None):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have an {config_file} that states peft_type and base_model_name_or_path as "
+            f"strings, got {str(config)[:80]}. Download the adapter again."
+        )
+    return Adapter(kind, base, config_file, tuple(path_in(folder, name) for name in _ADAPTER_WEIGHTS))
+
+
+def check_weights(repository: Repository, folder: str) -> None:
+    """Refuse a folder that holds an adapter alone, or ONNX files alone, before any weights are loaded.
+
+    A repository on a hub is checked only for its config.json, because its files are not listed before they are needed.
+
+    Raises:
+        UnsupportedModelError: The folder holds no checkpoint. The message names what it holds and what is missing.
+    """
+    without_config = repository.path(path_in(folder, "config.json")) is None
+    if (repository.local_folder is not None or without_config) and (message := missing_weights(repository, folder)):
+        raise UnsupportedModelError(message)
+
+
+def missing_weights(repository: Repository, folder: str) -> str | None:
+    """Return a message that says what a folder holds in place of a checkpoint, or None if this is not known.
+
+    Args:
+        repository: A local folder, or a repository on a hub, whose files are then listed.
+        folder: The folder within the repository. "" is its root.
+    """
+    files = repository.files(folder)
+    names = {file for file in files if "/" not in file}
+    has_weights = any(_is_checkpoint(name) for name in names)
+    if _ADAPTER_CONFIG in names and not (has_weights and "config.json" in names):
+        adapter = find_adapter(repository, folder)
+        missing = "config.json" if has_weights else "weights" if "config.json" in names else "config.json and weights"
+        base = "the checkpoint" if adapter is None or adapter.base is None else repr(adapter.base)
+        return (
+            f"{repository.name!r} must hold a whole checkpoint, got only a {adapter}. Copy the {missing} of {base} "
+            "beside it. Or merge the two with peft's merge_and_unload, save the result and name its folder."
+        )
+    onnx = sorted(file for file in files if file.endswith(".onnx"))
+    if not onnx or has_weights:
+        return None
+    original = onnx_original(repository) or _stated_base(repository)
+    return (
+        f"{repository.name!r} must have weights in safetensors or .bin, got only ONNX files ({onnx[0]}), which this "
+        f"package does not run. Use {f'the original repository, {original!r}' if original else 'the original model'}."
+    )
+
+
+def _is_checkpoint(name: str) -> bool:
+    path = PurePosixPath(name)
+    return name in WEIGHTS_FILES or (path.suffix == ".safetensors" and not name.startswith("adapter_"))
+
+
+def _stated_base(repository: Repository) -> str | None:
+    """Return the model that a repository's model card names as its base, or None."""
+    card = repository.path("README.md")
+    if card is None:
+        return None
+    front = re.match(r"\ufeff?---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    stated = re.search(r"^base_model:\s*(?:-\s*)?['\"]?([\w.-]+/[\w.-]+)", front.group(1), re.M) if front else None
+    return stated.group(1) if stated else None
