@@ -43,6 +43,11 @@ def encode(
     from splade_integrations.cli.progress import progress
     from splade_integrations.cli.writing import whole_file, writer_of
 
+    if as_json and output == "-":
+        raise ValueError(
+            "--json must be given with --output, got it alone, so that the vectors themselves go to standard output. "
+            "Name an output file, or leave --json out."
+        )
     write = writer_of(output)
     records = input_options.records(input)
     total = records.count()
@@ -67,7 +72,7 @@ def encode(
         "active_dims": round(terms / max(count, 1), 1),
         "model": model,
     }
-    if as_json and output != "-":
+    if as_json:
         print_json(summary)
     else:
         note(f"{count:,} texts, {summary['active_dims']} terms each on average, written to {output}.")

@@ -6,7 +6,7 @@ this module imports, so help appears quickly.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CollectionName",
     "ComputeOptions",
+    "DatabaseName",
     "DenseModel",
     "Input",
     "InputFormat",
@@ -59,6 +60,9 @@ Token = Annotated[
     typer.Option(
         help="Token of the Milvus server: user:password, or an API key.", envvar="MILVUS_TOKEN", show_default=False
     ),
+]
+DatabaseName = Annotated[
+    str, typer.Option("--db-name", help="Database of the Milvus server.", show_default="the server's default")
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -167,8 +171,13 @@ class InputOptions:
         ),
     ] = None
 
-    def records(self, path: str) -> "Records":
-        """Return the records of a file, read according to these options."""
+    def records(self, path: str, keep: Collection[str] | None = ()) -> "Records":
+        """Return the records of a file, read according to these options.
+
+        Args:
+            path: The file, or "-" for standard input.
+            keep: The fields to keep as metadata, or None for all fields.
+        """
         from splade_integrations.records import Records, format_of
 
         return Records(
@@ -177,6 +186,7 @@ class InputOptions:
             text_field=self.text_field,
             title_field=self.title_field or None,
             id_field=self.id_field,
+            keep=keep,
         )
 
 
