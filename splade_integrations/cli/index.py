@@ -1,5 +1,6 @@
-"""`splade index`: puts the texts of a file into a Milvus collection. After Ctrl-C, --resume continues the run."""
+"""`splade index`: puts the texts of a file or a folder into a Milvus collection, and continues with --resume."""
 
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +18,13 @@ from splade_integrations.cli.options import (
     Token,
     Uri,
 )
-from splade_integrations.cli.terminal import complain, note, print_json
+from splade_integrations.cli.terminal import complain, note, print_json, say_what_is_left_out
 
 if TYPE_CHECKING:
     from splade_integrations.cli.filling import Counts
     from splade_integrations.cli.milvus_store import Store
     from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.records import Record
 
 __all__ = ["index"]
 
@@ -36,6 +38,9 @@ def index(
         str | None,
         typer.Option(help='Fields to keep as metadata, such as year,author; "" for none.', show_default="all"),
     ] = None,
+    chunk: Annotated[
+        bool, typer.Option("--chunk", help="Cut each text into chunks that the models read whole.")
+    ] = False,
     dense: DenseModel = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Also keep a BM25 index, made by Milvus.")] = False,
     language: Annotated[
@@ -50,9 +55,11 @@ def index(
     model_options: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Put the texts of a file into a Milvus collection.
+    """Put the texts of a file or a folder into a Milvus collection.
 
-    The other fields of the file become metadata: "splade search" shows them, and --filter can use them. The collection
+    In a folder, each .txt, .md and .rst file is one text, or several with --chunk.
+
+    The other fields of a file become metadata: "splade search" shows them, and --filter can use them. The collection
     also gets dense vectors if you name a dense model, and a BM25 index with --bm25. After Ctrl-C, the texts that are
     already in the collection can be searched. To add the others, run the same command with --resume.
 
@@ -60,7 +67,7 @@ def index(
 
       splade index corpus.jsonl -m prithivida/Splade_PP_en_v2 --uri corpus.db
 
-      splade index corpus.jsonl -m MODEL --dense all-MiniLM-L6-v2 --bm25
+      splade index notes/ -m MODEL --chunk --dense all-MiniLM-L6-v2 --bm25
     """
     if resume and replace:
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
@@ -69,16 +76,19 @@ def index(
     kept = None if keep is None else [name.strip() for name in keep.split(",") if name.strip()]
     records = input_options.records(input, kept)
     total = records.count()  # reads all records, so that a broken one is found before a model is loaded
+    say_what_is_left_out(records)
     from splade_integrations.cli.filling import Counts, fill, keeping_what_is_stored
     from splade_integrations.cli.loading import load_dense_encoder, load_encoder
     from splade_integrations.cli.milvus_store import Store
     from splade_integrations.cli.progress import progress
+    from splade_integrations.cli.splitting import splitter
+    from splade_integrations.records import in_chunks
 
     with closing(Store(uri, collection, token, db_name)) as store:
         continues = _check_is_free(store, resume=resume, replace=replace)
         pruning = model_options.pruning()
         encoder = load_encoder(model, model_options.for_encoder(document_pruning=pruning))
-        settings: dict[str, Any] = {"keep": kept}
+        settings: dict[str, Any] = {"keep": kept, "chunk": chunk}
         if continues:
             store.complete(encoder.fingerprint)
             _check_models(store, encoder, dense, bm25=bm25)
@@ -90,14 +100,17 @@ def index(
         if not continues:
             width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
             store.create(encoder.fingerprint, dense, width, (language or "english") if bm25 else None, settings)
+        texts: Iterable[Record] = records
+        if chunk:
+            texts, total = in_chunks(records, splitter(encoder, dense_encoder)), None
         counts = Counts()
         with (
             keeping_what_is_stored(store, counts, created=not continues),
             progress("Indexing", total) as advance,
         ):
-            fill(store, records, encoder, dense_encoder, resume=resume, counts=counts, advance=advance)
+            fill(store, texts, encoder, dense_encoder, resume=resume, counts=counts, advance=advance)
         store.finish()
-    _report(store, counts, as_json=as_json)
+    _report(store, counts, getattr(records, "left_out", {}), as_json=as_json)
 
 
 def _check_is_free(store: "Store", *, resume: bool, replace: bool) -> bool:
@@ -150,13 +163,14 @@ def _check_settings(store: "Store", given: dict[str, Any]) -> None:
             )
 
 
-def _report(store: "Store", counts: "Counts", *, as_json: bool) -> None:
+def _report(store: "Store", counts: "Counts", left_out: Mapping[str, int], *, as_json: bool) -> None:
     if counts.cut:
         complain(
-            f"{counts.cut:,} texts are longer than the 65,535 bytes that Milvus stores. Their ends cannot be shown."
+            f"{counts.cut:,} texts are longer than the 65,535 bytes that Milvus stores, so their ends are not stored. "
+            "Cut them into chunks with --chunk."
         )
     if as_json:
         facts = {"added": counts.added, "already_there": counts.already_there, "cut": counts.cut}
-        print_json({"collection": store.name, "uri": store.uri, **facts})
+        print_json({"collection": store.name, "uri": store.uri, **facts, "left_out": left_out})
     else:
         note(f"{counts.added:,} documents added, {counts.already_there:,} already in {store.name!r} of {store.uri}.")

@@ -4,8 +4,21 @@ Only one text at a time is in memory, or 1 024 texts of a Parquet file. Every fa
 the file and the line, and says what to do. This package knows nothing about models and stores.
 """
 
+from splade_integrations.records.chunks import Split, in_chunks
 from splade_integrations.records.files import Format, Records, format_of
+from splade_integrations.records.folder import DOCUMENT_ENDINGS, Folder
 from splade_integrations.records.lines import numbered_lines
 from splade_integrations.records.record import Record, RecordError
 
-__all__ = ["Format", "Record", "RecordError", "Records", "format_of", "numbered_lines"]
+__all__ = [
+    "DOCUMENT_ENDINGS",
+    "Folder",
+    "Format",
+    "Record",
+    "RecordError",
+    "Records",
+    "Split",
+    "format_of",
+    "in_chunks",
+    "numbered_lines",
+]

@@ -248,8 +248,8 @@ def format_of(path: str) -> Format:
         return "lines"
     if suffix not in _FORMATS:
         raise RecordError(
-            f"{path} must end in {', '.join(_FORMATS)}, got {suffix or 'no ending'}. "
-            "State its format with --input-format."
+            f"{path} must be a folder, or end in .md, .rst, {', '.join(_FORMATS)}, got {suffix or 'no ending'}. State "
+            "its format with --input-format. Load PDF and HTML with a loader of LangChain or LlamaIndex."
         )
     return _FORMATS[suffix]
 

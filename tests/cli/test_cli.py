@@ -116,7 +116,7 @@ BAD_FILES = [
     ("texts.csv", b'id,text\n1,"a\n', "must be CSV, but does not parse (unexpected end of data)"),
     ("texts.csv", b"id,text\n", "texts.csv must have at least one row below its header"),
     ("texts.parquet", b"PAR1 no", "texts.parquet must be a Parquet file, but is not"),
-    ("texts.doc", b"a", "texts.doc must end in .jsonl"),
+    ("texts.doc", b"a", "texts.doc must be a folder, or end in .md, .rst, .jsonl"),
 ]
 
 

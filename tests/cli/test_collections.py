@@ -4,17 +4,14 @@ The tests run on a milvus-lite file and, if MILVUS_URI is set, on that server.
 """
 
 import json
-import os
 import uuid
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
-from pymilvus import MilvusClient
 
-from splade_integrations import SpladeEncoder
-from splade_integrations.cli import loading, milvus_store
+from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
 from splade_integrations.llama_index import HybridMilvusVectorStore
@@ -33,46 +30,7 @@ ODD_IDS = [
 ]  # fmt: skip
 
 
-MODELS = {}
-
-
-class Place:
-    """A file or a server, and a name for a collection there."""
-
-    def __init__(self, uri):
-        self.uri, self.name = uri, f"splade_{uuid.uuid4().hex}"
-        self.options = ["--uri", uri, "-c", self.name]
-
-    def ask(self, method, *arguments, db_name=""):
-        """Call a method of `MilvusClient`. The clients of pymilvus 2 share a connection, which the commands close."""
-        client = MilvusClient(uri=self.uri, token=os.environ.get("MILVUS_TOKEN", ""), db_name=db_name)
-        try:
-            return getattr(client, method)(*arguments)
-        finally:
-            client.close()
-
-
-@pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
-def place(request, tmp_path):
-    if request.param == "milvus-lite":
-        yield Place(str(tmp_path / "a.db"))
-        return
-    if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
-    place = Place(os.environ["MILVUS_URI"])
-    yield place
-    place.ask("drop_collection", place.name)
-
-
-@pytest.fixture(autouse=True)
-def _load_each_model_once(monkeypatch):
-    def load(name, options):
-        key = (name, repr(options))
-        if key not in MODELS:
-            MODELS[key] = SpladeEncoder(name, **options)
-        return MODELS[key]
-
-    monkeypatch.setattr(loading, "load_encoder", load)
+pytestmark = pytest.mark.usefixtures("models_load_once")
 
 
 @pytest.fixture
