@@ -73,7 +73,7 @@ def index(
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
     if language is not None and not bm25:
         raise ValueError(f"--language must be given with --bm25, got {language!r} alone. Add --bm25, or leave it out.")
-    kept = None if keep is None else [name.strip() for name in keep.split(",") if name.strip()]
+    kept = None if keep is None else sorted({name.strip() for name in keep.split(",")} - {""})
     records = input_options.records(input, kept)
     total = records.count()  # reads all records, so that a broken one is found before a model is loaded
     say_what_is_left_out(records)
@@ -97,12 +97,12 @@ def index(
         dense_encoder = None
         if dense is not None:
             dense_encoder = load_dense_encoder(dense, max_length=model_options.max_length, device=model_options.device)
-        if not continues:
-            width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
-            store.create(encoder.fingerprint, dense, width, (language or "english") if bm25 else None, settings)
         texts: Iterable[Record] = records
         if chunk:
             texts, total = in_chunks(records, splitter(encoder, dense_encoder)), None
+        if not continues:
+            width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
+            store.create(encoder.fingerprint, dense, width, (language or "english") if bm25 else None, settings)
         counts = Counts()
         with (
             keeping_what_is_stored(store, counts, created=not continues),

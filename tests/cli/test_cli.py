@@ -24,6 +24,8 @@ from splade_integrations.cli.blocks import encode_blocks
 from splade_integrations.cli.writing import WriteError, whole_file
 from splade_integrations.fusion import Fusion
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
+from splade_integrations.llama_index import HybridMilvusVectorStore
+from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaSparse
 from splade_integrations.milvus.defaults import cut_text
 from splade_integrations.models.offline import dense_model_path
 from splade_integrations.records import Record, RecordError, Records, format_of
@@ -479,6 +481,11 @@ class TestIndexAndSearch:
         store = hybrid_milvus(DeterministicFakeEmbedding(size=384), sparse, uri=uri, collection_name="splade")
         [found] = store.similarity_search("who barks", k=1, mode="sparse")
         assert (found.id, found.page_content) == ("dog", TEXTS[1])
+        llama = HybridMilvusVectorStore(
+            uri, collection_name="splade", sparse_embedding_function=LlamaSparse(model_name=model_folder, max_length=64)
+        )
+        [node] = llama.get_nodes(["dog"])
+        assert (node.node_id, node.text, len(node.embedding)) == ("dog", TEXTS[1], 384)
         other = SpladeSparseEmbedding(model_name=model_folder, max_length=32)
         with pytest.raises(ValueError, match="must be used with the encoder that it was made with"):
             hybrid_milvus(DeterministicFakeEmbedding(size=384), other, uri=uri, collection_name="splade")

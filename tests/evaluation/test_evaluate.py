@@ -438,6 +438,15 @@ class TestCommand:
             assert run([*command, *more]) == 0
         assert [args["token"] for args in opened] == ["root:environment", "root:given"]
 
+    def test_a_database_reaches_the_store(self, folder, tmp_path, capsys):
+        command = ["evaluate", str(folder), "--dense", "none", "--db-name", "nowhere"]
+        assert run([*command, "--search", "milvus"]) == 2
+        assert "database 'nowhere' does not exist" in capsys.readouterr().err
+        place = tmp_path / "a.db"
+        clients.open_client(uri=str(place)).close()
+        assert run([*command, "--fit", "--write", str(place)]) == 2
+        assert "database 'nowhere' does not exist" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
