@@ -23,17 +23,25 @@ _QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of term weights with their ids and texts.
+    """Records and their term weights.
 
     Args:
-        ids: One id per row.
-        texts: One text per row.
-        weights: Term weights. (N, V).
+        records: N records.
+        weights: Their term weights. (N, V).
     """
 
-    ids: list[str]
-    texts: list[str]
+    records: list[Record]
     weights: csr_array
+
+    @property
+    def ids(self) -> list[str]:
+        """The N ids."""
+        return [record.id for record in self.records]
+
+    @property
+    def texts(self) -> list[str]:
+        """The N texts."""
+        return [record.text for record in self.records]
 
 
 def encode_blocks(
@@ -66,8 +74,7 @@ def encode_blocks(
     else:
         matrices = encoder.stream_documents(texts(), show_progress=advance, block_rows=block_rows)
     for matrix in matrices:
-        taken = [waiting.popleft() for _ in range(matrix.shape[0])]
-        yield Block([record.id for record in taken], [record.text for record in taken], matrix)
+        yield Block([waiting.popleft() for _ in range(matrix.shape[0])], matrix)
 
 
 def _stream_queries(

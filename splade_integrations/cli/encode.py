@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splade_integrations.cli.options import Input, InputOptions, Json, Model, ModelOptions
-from splade_integrations.cli.terminal import note, print_json
+from splade_integrations.cli.terminal import note, print_json, say_what_is_left_out
 
 if TYPE_CHECKING:
     from splade_integrations.cli.blocks import Block
@@ -43,9 +43,15 @@ def encode(
     from splade_integrations.cli.progress import progress
     from splade_integrations.cli.writing import whole_file, writer_of
 
+    if as_json and output == "-":
+        raise ValueError(
+            "--json must be given with --output, got it alone, so that the vectors themselves go to standard output. "
+            "Name an output file, or leave --json out."
+        )
     write = writer_of(output)
     records = input_options.records(input)
     total = records.count()
+    say_what_is_left_out(records)
     with whole_file(output) as file:
         pruning = model_options.pruning()
         encoder = load_encoder(model, model_options.for_encoder(query_pruning=pruning, document_pruning=pruning))
@@ -67,7 +73,7 @@ def encode(
         "active_dims": round(terms / max(count, 1), 1),
         "model": model,
     }
-    if as_json and output != "-":
+    if as_json:
         print_json(summary)
     else:
         note(f"{count:,} texts, {summary['active_dims']} terms each on average, written to {output}.")

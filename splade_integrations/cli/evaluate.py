@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from splade_integrations.cli.options import ModelOptions, Token
+from splade_integrations.cli.options import DatabaseName, Json, ModelOptions, Token
 
 __all__ = ["evaluate"]
 
@@ -55,6 +55,7 @@ def evaluate(
         str | None, typer.Option(help="Milvus file or server.", show_default="a temporary milvus-lite file")
     ] = None,
     token: Token = "",
+    db_name: DatabaseName = "",
     candidates: Annotated[int, typer.Option(help="How many hits of each retriever are fused.")] = 100,
     measures: Annotated[
         list[str] | None,
@@ -108,14 +109,12 @@ def evaluate(
     plot: Annotated[
         str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,
-    json_file: Annotated[
-        str | None,
-        typer.Option(
-            "--json", help='Write the results to a JSON file. "-" prints only JSON.', rich_help_panel="Output"
-        ),
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write the results to a JSON file.", rich_help_panel="Output")
     ] = None,
     *,
     model_options: BothModelsOptions,
+    as_json: Json = False,
 ) -> None:
     """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
@@ -149,6 +148,7 @@ def evaluate(
             searches=("exact", "milvus") if search is Search.both else (search.value,),
             uri=uri,
             token=token,
+            db_name=db_name,
             candidates=candidates,
             measures=measures,
             baseline=baseline,
@@ -156,7 +156,8 @@ def evaluate(
             sweep_dtype=sweep_dtype,
             sweep_queries=sweep_queries,
             plot=plot,
-            json_file=json_file,
+            output=output,
+            as_json=as_json,
             model_options=model_options,
             made_queries=made_queries,
             fit=fit,

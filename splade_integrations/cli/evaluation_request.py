@@ -34,6 +34,7 @@ class Request:
         searches: ("exact",), ("milvus",), or both names.
         uri: A Milvus file or server. None means a temporary file.
         token: The server's token.
+        db_name: The server's database. "" is its default database.
         candidates: The number of each retriever's hits that are fused.
         measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
         baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
@@ -42,7 +43,8 @@ class Request:
             If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
         sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None tries none.
         plot: The file name of the picture, or None for no picture.
-        json_file: The file name of the JSON. "-" prints the JSON, and None writes none.
+        output: The file name of the JSON, or None for no file.
+        as_json: Whether to print only JSON.
         model_options: How the models run, how texts are cut, and how documents are pruned.
         made_queries: Whether to make the queries from the documents, instead of reading judged queries.
         fit: Whether to choose the best fusion.
@@ -56,6 +58,7 @@ class Request:
     searches: tuple[str, ...]
     uri: str | None
     token: str
+    db_name: str
     candidates: int
     measures: list[str] | None
     baseline: str | None
@@ -63,17 +66,13 @@ class Request:
     sweep_dtype: str | None
     sweep_queries: str | None
     plot: str | None
-    json_file: str | None
+    output: str | None
+    as_json: bool
     model_options: ModelOptions
     made_queries: bool = False
     fit: bool = False
     write: str | None = None
     collection: str | None = None
-
-    @property
-    def quiet(self) -> bool:
-        """Whether only JSON is printed."""
-        return self.json_file == "-"
 
     def dense_name(self) -> str | None:
         """Return the name of the dense model, or None for no dense model."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splade_integrations.cli.options import CollectionName, Json, Token, check_milvus_file
+from splade_integrations.cli.options import CollectionName, DatabaseName, Json, Token, check_milvus_file
 from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def info(
     ] = None,
     collection: CollectionName = "splade",
     token: Token = "",
+    db_name: DatabaseName = "",
     as_json: Json = False,
 ) -> None:
     """Show what a model or a collection is, without loading weights.
@@ -53,7 +54,7 @@ def info(
     from splade_integrations.models.repository import Repository
 
     if uri is not None:
-        found = _facts_of_collection(uri, collection, token)
+        found = _facts_of_collection(uri, collection, token, db_name)
     else:
         assert model is not None
         if not Path(model).is_dir():
@@ -75,11 +76,11 @@ def licence(repository: "Repository") -> str | None:
     return stated.group(1).strip() if stated else None
 
 
-def _facts_of_collection(uri: str, collection: str, token: str) -> dict[str, Any]:
+def _facts_of_collection(uri: str, collection: str, token: str, db_name: str) -> dict[str, Any]:
     check_milvus_file(uri)
     from splade_integrations.cli.milvus_store import existing_store
 
-    with existing_store(uri, collection, token) as store:
+    with existing_store(uri, collection, token, db_name) as store:
         return store.facts()
 
 

@@ -1,36 +1,42 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-The collection has the fields that our LangChain store also uses: pk, text, sparse and, if wanted, dense. Like that
-store, it records the encoder's fingerprint: everything that decides the sparse vectors. So our LangChain store can open
-the collection. This module depends on Milvus, but not on an encoder or a terminal.
+The collection has the fields id, text, sparse and metadata and, if wanted, dense and bm25. Like our stores for
+LangChain and LlamaIndex, it records the encoder's fingerprint: everything that decides the sparse vectors. So these
+stores can open the collection. This module depends on Milvus, but not on an encoder or a terminal.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from splade_integrations.cli.filters import with_primary
 from splade_integrations.dependencies import require_extra
 from splade_integrations.fusion import Fusion
 from splade_integrations.milvus.defaults import candidates, cut_text, document_terms
 from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.records import Record
 
 with require_extra("milvus", module="splade index and search"):
     from pymilvus.exceptions import MilvusException as StoreError
 
     from splade_integrations.milvus.clients import Connection
     from splade_integrations.milvus.collection import Collection
+    from splade_integrations.milvus.filters import Engine
     from splade_integrations.milvus.fingerprint import recorded
+    from splade_integrations.milvus.opening import check_no_alias, complete_creation
     from splade_integrations.milvus.rows import Row
     from splade_integrations.milvus.schema import Schema, Side
 
 __all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
-_ID_BYTES = 512
+# Users' collections hold these keys, so they must never change.
 _DENSE = "splade.dense_model"
+_SETTINGS = "splade.index"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Hit:
     id: str
     score: float
     text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Store:
@@ -49,18 +56,21 @@ class Store:
         uri: A milvus-lite file or a server.
         name: The collection's name.
         token: The server's token.
+        db_name: The server's database. "" is its default database.
     Raises:
         OSError: The milvus-lite file cannot be opened.
+        ValueError: A database of milvus-lite 2 is named.
     """
 
-    def __init__(self, uri: str, name: str, token: str = "") -> None:
+    def __init__(self, uri: str, name: str, token: str = "", db_name: str = "") -> None:
         self.uri, self.name = uri, name
-        self._connection = Connection(uri, {"token": token})
+        self._connection = Connection(uri, {"token": token, "db_name": db_name})
+        if db_name and self._connection.engine is Engine.LITE2:
+            raise ValueError(
+                f"--db-name must be given with milvus-lite 3 or a server, got {db_name!r} with milvus-lite 2, which "
+                "has no databases. Leave it out, or use another file."
+            )
         self._collection: Collection | None = None
-        if self.exists():
-            fields = {field["name"] for field in self._connection.client.describe_collection(name)["fields"]}
-            schema = _schema(dense="dense" in fields, bm25="bm25" in fields)
-            self._collection = Collection(name, schema, self._connection)
 
     def exists(self) -> bool:
         """Return whether the collection exists."""
@@ -93,6 +103,11 @@ class Store:
                 f"{language}. Leave --language out, or start again with --replace."
             )
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the collection was created with, or {} if it does not hold them."""
+        found = (self._opened().described().get("properties") or {}).get(_SETTINGS)
+        return dict(json.loads(found)) if found else {}
+
     def record_fusion(self, fusion: Fusion) -> None:
         """Store a fusion in the collection, for everyone who searches it."""
         self._opened().record_fusion(fusion)
@@ -115,7 +130,12 @@ class Store:
         }
 
     def create(
-        self, fingerprint: Fingerprint, dense_model: str | None, dense_dim: int | None, bm25: str | None = None
+        self,
+        fingerprint: Fingerprint,
+        dense_model: str | None,
+        dense_dim: int | None,
+        bm25: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Create the collection. An existing collection of this name is dropped first.
 
@@ -124,6 +144,7 @@ class Store:
             dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
             dense_dim: The dimension of the dense vectors, or None for no dense vectors.
             bm25: The language of the texts, for a BM25 index, or None for no BM25.
+            settings: {option: a value that JSON can hold} for options that a run with --resume must repeat.
         Raises:
             ValueError: The name is an alias of another collection.
         """
@@ -133,29 +154,51 @@ class Store:
             self._connection,
             fingerprint=fingerprint,
             drop_old=True,
-            create_options={"consistency_level": "Strong", "properties": {_DENSE: dense_model or ""}},
+            create_options={
+                "consistency_level": "Strong",
+                "properties": {_DENSE: dense_model or "", _SETTINGS: json.dumps(settings or {})},
+            },
         )
         self._collection.create(dense_dim)
+
+    def complete(self, fingerprint: Fingerprint) -> None:
+        """Finish the creation of a collection of `splade index`, if that run was killed before it wrote documents.
+
+        Args:
+            fingerprint: The fingerprint of the encoder that this run uses.
+        """
+        description = self._connection.client.describe_collection(self.name)
+        if _SETTINGS in (description.get("properties") or {}):
+            complete_creation(self._connection, self.name, _schema_of(description), fingerprint)
+
+    def drop(self) -> None:
+        """Delete the collection."""
+        self._opened().drop()
+
+    def check_name(self) -> None:
+        """Raise a ValueError if the name is an alias of the collection, so that the collection must not be dropped."""
+        check_no_alias(self.name, self._connection.client.describe_collection(self.name))
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that the collection already has."""
         return {hit.id for hit in self._opened().get(ids)}
 
-    def add(
-        self, ids: list[str], texts: list[str], sparse: list[dict[int, float]], dense: Iterable[Any] | None
-    ) -> None:
-        """Store documents, and replace stored documents with the same ids.
+    def add(self, records: Sequence[Record], sparse: list[dict[int, float]], dense: Iterable[Any] | None) -> None:
+        """Store documents, and replace stored documents with the same ids. A text that Milvus cannot hold is cut.
 
         Raises:
-            ValueError: An id is too long.
+            ValueError: An id is too long, or a server's collection cannot hold the metadata.
         """
-        for identifier in ids:
-            if len(identifier.encode("utf-8", "replace")) > _ID_BYTES:
-                raise ValueError(f"an id must have at most {_ID_BYTES} bytes, got {identifier[:40]!r}… Shorten it.")
-        vectors = [None] * len(ids) if dense is None else list(dense)
+        vectors = [None] * len(records) if dense is None else list(dense)
         rows = [
-            Row(id=identifier, text=cut_text(text), sparse=document_terms(terms, text), dense=vector)
-            for identifier, text, terms, vector in zip(ids, texts, sparse, vectors, strict=True)
+            Row(
+                id=record.id,
+                text=cut_text(record.text),
+                metadata=record.metadata,
+                sparse=document_terms(terms, record.text),
+                dense=vector,
+            )
+            for record, terms, vector in zip(records, sparse, vectors, strict=True)
         ]
         self._opened().write(rows, flush=False)
 
@@ -172,10 +215,10 @@ class Store:
                 "sparse", and the text for "bm25".
             fusion: How the hits of the sides are fused.
             k: The largest number of documents to return.
-            expr: A Milvus filter expression, or "" for no filter.
+            expr: A Milvus filter expression, or "" for no filter. `id` in it is the document's id.
         """
-        found = self._opened().search(queries, k=k, ranker=fusion, filter=expr)
-        return [Hit(hit.id, hit.score, hit.text) for hit in found]
+        found = self._opened().search(queries, k=k, ranker=fusion, filter=self._filter(expr))
+        return [Hit(hit.id, hit.score, hit.text, hit.metadata) for hit in found]
 
     def stored_rows(self, ids: Sequence[str], dim: int) -> csr_array:
         """Return the sparse vectors of documents, (N, dim). `dim` is the size of the vocabulary."""
@@ -200,7 +243,7 @@ class Store:
     def rank(self, side: Side, queries: Sequence[Any], depth: int, expr: str = "") -> list[list[Hit]]:
         """Return the best `depth` documents of one side for each query, without their texts."""
         asked = [{side: query} for query in queries]
-        found = self._opened().search_many(asked, k=depth, filter=expr, ids_only=True)
+        found = self._opened().search_many(asked, k=depth, filter=self._filter(expr), ids_only=True)
         return [[Hit(hit.id, hit.score, "") for hit in hits] for hits in found]
 
     def close(self) -> None:
@@ -208,27 +251,41 @@ class Store:
         self._connection.client.close()
 
     def _opened(self) -> Collection:
-        assert self._collection is not None  # the commands first check that the collection exists, or create it
+        """Return the collection. The commands first check that it exists, or create it."""
+        if self._collection is None:
+            description = self._connection.client.describe_collection(self.name)
+            self._collection = Collection(self.name, _schema_of(description), self._connection)
         return self._collection
+
+    def _filter(self, expr: str) -> str:
+        fields = self._opened().fields
+        return expr if fields is None else with_primary(expr, fields.primary, fields.names)
 
 
 @contextmanager
-def existing_store(uri: str, name: str, token: str) -> Iterator[Store]:
+def existing_store(uri: str, name: str, token: str, db_name: str = "") -> Iterator[Store]:
     """Open a collection that must exist, and close it at the end. The arguments are those of `Store`.
 
     Raises:
         ValueError: The collection does not exist.
     """
-    with closing(Store(uri, name, token)) as store:
+    with closing(Store(uri, name, token, db_name)) as store:
         if not store.exists():
-            raise ValueError(f"the collection {name!r} must be in {uri}, but it is not. Make it with: splade index.")
+            place = f"the database {db_name!r} of {uri}" if db_name else uri
+            raise ValueError(f"the collection {name!r} must be in {place}, but it is not. Make it with: splade index.")
         yield store
+
+
+def _schema_of(description: Mapping[str, Any]) -> Schema:
+    """Return the schema of an existing collection."""
+    names = {one["name"] for one in description["fields"]}
+    return _schema(dense="dense" in names, bm25="bm25" in names)
 
 
 def _schema(*, dense: bool, bm25: bool, language: str | None = None) -> Schema:
     return Schema(
+        primary_field="id",
         dense_field="dense" if dense else None,
         bm25_field="bm25" if bm25 else None,
         bm25_analyzer=language,
-        primary_max_length=_ID_BYTES,
     )

@@ -6,7 +6,7 @@ this module imports, so help appears quickly.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
@@ -19,12 +19,13 @@ from splade_integrations.options import EncoderOptions
 
 if TYPE_CHECKING:
     from splade_integrations.engine.compute import Backend
-    from splade_integrations.records import Records
+    from splade_integrations.records import Folder, Records
     from splade_integrations.sparse import Pruning
 
 __all__ = [
     "CollectionName",
     "ComputeOptions",
+    "DatabaseName",
     "DenseModel",
     "Input",
     "InputFormat",
@@ -51,7 +52,10 @@ DenseModel = Annotated[
 ]
 Input = Annotated[
     str,
-    typer.Argument(metavar="INPUT", help="JSON lines, CSV, Parquet or plain lines. Use - to read lines from stdin."),
+    typer.Argument(
+        metavar="INPUT",
+        help="JSON lines, CSV, Parquet, plain lines, or a folder of .txt, .md and .rst files; - reads lines of stdin.",
+    ),
 ]
 Uri = Annotated[str, typer.Option(help="Milvus file that ends in .db, or Milvus server, such as http://host:19530.")]
 Token = Annotated[
@@ -59,6 +63,9 @@ Token = Annotated[
     typer.Option(
         help="Token of the Milvus server: user:password, or an API key.", envvar="MILVUS_TOKEN", show_default=False
     ),
+]
+DatabaseName = Annotated[
+    str, typer.Option("--db-name", help="Database of the Milvus server.", show_default="the server's default")
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -167,17 +174,36 @@ class InputOptions:
         ),
     ] = None
 
-    def records(self, path: str) -> "Records":
-        """Return the records of a file, read according to these options."""
-        from splade_integrations.records import Records, format_of
+    def records(self, path: str, keep: Collection[str] | None = ()) -> "Records | Folder":
+        """Return the records of a file or a folder, read according to these options.
 
+        Args:
+            path: The file or folder, or "-" for standard input.
+            keep: The fields to keep as metadata, or None for all fields.
+        Raises:
+            ValueError: An option is given that has no meaning for a folder.
+        """
+        from splade_integrations.records import Folder, Records, format_of
+
+        if self.input_format is None and (Path(path).is_dir() or Path(path).suffix.lower() in (".md", ".rst")):
+            self._check_for_documents(path)
+            return Folder(path, keep)
         return Records(
             path,
             format_of(path) if self.input_format is None else self.input_format.value,
             text_field=self.text_field,
             title_field=self.title_field or None,
             id_field=self.id_field,
+            keep=keep,
         )
+
+    def _check_for_documents(self, path: str) -> None:
+        for option in fields(self):
+            if getattr(self, option.name) != option.default:
+                raise ValueError(
+                    f"--{option.name.replace('_', '-')} must not be given with a folder or a document, got it with "
+                    f"{path}, where each file is one text. Leave it out."
+                )
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:

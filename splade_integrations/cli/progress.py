@@ -1,6 +1,7 @@
-"""Shows a progress bar with rate and remaining time if stderr is a terminal. Otherwise shows nothing."""
+"""Shows a progress bar with rate and remaining time. If stderr is no terminal, it gets a line now and then instead."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["progress"]
+__all__ = ["SECONDS_BETWEEN_LINES", "progress"]
+
+# If stderr is no terminal, a line comes at most this often, so a short run writes none.
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class _Rate(ProgressColumn):
@@ -30,12 +34,15 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar. Yield a function that advances it by a number of finished texts.
+    """Show a progress bar, or lines if stderr is no terminal. Yield a function that takes a number of finished texts.
 
     Args:
         description: The name of the step, shown before the bar.
         total: The number of texts, or None if it is unknown.
     """
+    if not sys.stderr.isatty():
+        yield _lines(description, total)
+        return
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -44,8 +51,28 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
     )
     with bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+def _lines(description: str, total: int | None) -> Callable[[int], None]:
+    """Return a function that counts finished texts, and writes a line to stderr now and then."""
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        rate = done / max(now - start, 1e-9)
+        of_total = "" if not total else f" of {total:,}"
+        left = "" if not total else f", about {max(total - done, 0) / max(rate, 1e-9):,.0f} s left"
+        sys.stderr.write(f"{description}: {done:,}{of_total} texts, {rate:,.0f} texts/s{left}\n")
+        sys.stderr.flush()
+
+    return advance

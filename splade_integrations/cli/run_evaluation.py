@@ -69,8 +69,7 @@ def run_evaluation(request: Request) -> None:
     datasets = [made_queries(folder) if request.made_queries else load_dataset(folder) for folder in request.folders]
     with ExitStack() as outputs:  # opened now, because hours of encoding would be lost if a file could not be written
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
-        json_name = None if request.quiet else request.json_file
-        json_out = None if json_name is None else outputs.enter_context(whole_file(json_name))
+        json_out = None if request.output is None else outputs.enter_context(whole_file(request.output))
         model = request.model or splade_model_path()
         options = request.model_options
         encoder = load_encoder(model, options.for_encoder(document_pruning=options.pruning()))
@@ -93,11 +92,11 @@ def run_evaluation(request: Request) -> None:
                 }
             )
         report = {"versions": versions, "settings": settings, "datasets": reports}
-        if request.quiet:
+        if request.as_json:
             print_json(report)
         if json_out is not None:
             json_out.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
-    for name in [*pictures, *([] if json_name is None else [json_name])]:
+    for name in [*pictures, *([] if request.output is None else [request.output])]:
         note(f"Written: {name}")
 
 
@@ -109,7 +108,7 @@ def _fit_collection(request: Request, uri: str) -> None:
     [folder], name = request.folders, request.collection or "splade"
     dataset = load_dataset(folder)
     options = request.model_options
-    with existing_store(uri, name, request.token) as store:
+    with existing_store(uri, name, request.token, request.db_name) as store:
         encoder = load_query_encoder(store, request.model, options)
         dense = store.dense_model() if request.dense in (None, "none") else request.dense
         dense_encoder = None
@@ -124,10 +123,10 @@ def _fit_collection(request: Request, uri: str) -> None:
             depth=request.candidates,
         )
     _show(request, f"{dataset.name}, the collection {name!r} of {uri}", *fit_table(fitted))
-    if request.quiet:
+    if request.as_json:
         print_json(fitted.to_dict())
-    elif request.json_file is not None:
-        with whole_file(request.json_file) as file:
+    if request.output is not None:
+        with whole_file(request.output) as file:
             file.write((json.dumps(fitted.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     note(f"Stored in {name!r}: {fitted.fusion}. Searches of this collection now follow it.")
 
@@ -163,7 +162,7 @@ def _line(facts: dict[str, Any]) -> str:
 
 def _show(request: Request, *found: Any) -> None:
     """Print each part of `found`. Print nothing if only JSON is wanted."""
-    if not request.quiet:
+    if not request.as_json:
         for part in found:
             stdout().print(part, markup=False)
 
@@ -217,6 +216,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             retrievers,
             uri=request.uri or str(Path(folder) / "evaluate.db"),
             token=request.token,
+            db_name=request.db_name,
             candidates=request.candidates,
             measures=request.chosen_measures(),
             baseline=request.baseline

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from splade_integrations.cli.options import CollectionName, ComputeOptions, Json, Token, Uri, check_milvus_file
+from splade_integrations.cli.options import (
+    CollectionName,
+    ComputeOptions,
+    DatabaseName,
+    Json,
+    Token,
+    Uri,
+    check_milvus_file,
+)
 from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
@@ -39,13 +47,14 @@ def search(
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of documents to return.")] = 5,
-    expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as pk != "7".')] = "",
+    expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as year > 2000 and id != "7".')] = "",
     why: Annotated[bool, typer.Option("--explain", help="Show why each document matches.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="SPLADE model.", show_default="the collection's own")
     ] = None,
     dense: Annotated[str | None, typer.Option(help="Dense model.", show_default="the collection's own")] = None,
     token: Token = "",
+    db_name: DatabaseName = "",
     *,
     compute: ComputeOptions,
     as_json: Json = False,
@@ -55,9 +64,11 @@ def search(
     Hybrid search fuses the rankings as "splade evaluate --fit --write" has stored it in the collection, or else by
     reciprocal rank fusion (k = 60) of all kinds of vectors.
 
+    In --filter, id is the document's id, and any other name is a metadata key.
+
     Examples:
 
-      splade search "how do I cancel" --uri corpus.db
+      splade search "how do I cancel" --uri corpus.db --filter "year > 2000"
 
       splade search "how do I cancel" --uri corpus.db --mode sparse --explain
     """
@@ -67,7 +78,7 @@ def search(
     from splade_integrations.cli.tables import hits_table, print_explained
     from splade_integrations.sparse import to_dicts
 
-    with existing_store(uri, collection, token) as store:
+    with existing_store(uri, collection, token, db_name) as store:
         dense_name = dense or store.dense_model()
         fusion = _choose_fusion(store, mode, dense_name)
         shown = fusion.sides[0] if len(fusion.sides) == 1 else "hybrid"
@@ -88,7 +99,8 @@ def search(
             places = store.places(queries, ids, fusion, k, expr) if len(fusion.sides) > 1 else []
     if as_json:
         found = [
-            {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text} for rank, hit in enumerate(hits, start=1)
+            {"rank": rank, "id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata}
+            for rank, hit in enumerate(hits, start=1)
         ]
         for entry, explanation in zip(found, explanations, strict=False):
             entry["explanation"] = explanation.to_dict()

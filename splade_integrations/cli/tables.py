@@ -48,8 +48,21 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
     for rank, hit in enumerate(hits, start=1):
         text = " ".join(hit.text.split())
         shown = text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
-        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), Text(shown))
+        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), _with_metadata(shown, hit.metadata))
     return table
+
+
+def _with_metadata(text: str, metadata: Mapping[str, Any]) -> Text:
+    """Return a text and, on a line below it, its metadata. Values that the text begins with, such as a title, are
+    left out.
+    """
+    shown = "  ".join(
+        f"{name}: {' '.join(str(value).split())}"
+        for name, value in metadata.items()
+        if not (isinstance(value, str) and text.startswith(value))
+    )
+    cut = shown if len(shown) <= _TEXT_SHOWN else shown[: _TEXT_SHOWN - 1] + "…"
+    return Text.assemble(text, *([("\n" + cut, "dim")] if cut else []))
 
 
 def print_explained(
@@ -72,6 +85,8 @@ def print_explained(
         console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
         if places:
             console.print(Text(" · ".join(f"{side} {_place(place)}" for side, place in places[rank - 1].items())))
+        if line := _with_metadata("", hit.metadata).plain.strip():
+            console.print(Text(line, style="dim"))
         console.print(explanation)
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["InterruptedRun", "complain", "note", "print_json", "stdout"]
+    from splade_integrations.records import Folder, Records
+
+__all__ = ["InterruptedRun", "complain", "note", "print_json", "say_what_is_left_out", "stdout"]
 
 
 class InterruptedRun(Exception):  # noqa: N818  # the user wanted to stop, so the name does not end in Error
@@ -30,6 +32,13 @@ def note(message: str) -> None:
     """Write one line to stderr if stderr is a terminal. Otherwise write nothing."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{message}\n")
+
+
+def say_what_is_left_out(records: "Records | Folder") -> None:
+    """Write a line to stderr about the files of a folder that are not read, if there are any."""
+    message = getattr(records, "left_out_message", str)()
+    if message:
+        complain(message)
 
 
 def print_json(value: Any) -> None:

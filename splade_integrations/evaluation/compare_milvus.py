@@ -34,6 +34,7 @@ def evaluate_milvus(
     *,
     uri: str,
     token: str = "",
+    db_name: str = "",
     collection: str = "splade_evaluate",
     candidates: int = 100,
     measures: Sequence[str] = MEASURES,
@@ -50,6 +51,7 @@ def evaluate_milvus(
         retrievers: As in `evaluate`. The embeddings of the retrievers "dense" and "SPLADE" are stored.
         uri: A milvus-lite file, or a server.
         token: The server's token.
+        db_name: The server's database. "" is its default database.
         collection: The name of the collection. An existing collection of this name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
@@ -63,7 +65,8 @@ def evaluate_milvus(
     known = {retriever.name: retriever for retriever in retrievers if retriever.name in _STORED}
     stored = {name: getattr(known[name], "documents", None) if name in known else None for name in _STORED}
     start = time.perf_counter()
-    store = MilvusCollection(uri, collection, dataset.documents, stored["dense"], stored["SPLADE"], report, token=token)
+    where = {"token": token, "db_name": db_name}
+    store = MilvusCollection(uri, collection, dataset.documents, stored["dense"], stored["SPLADE"], report, **where)
     seconds = time.perf_counter() - start
     try:
         depth = max(DEPTH, candidates)

@@ -40,6 +40,7 @@ class MilvusCollection:
             by SPLADE never finds it.
         report: Called with the number of documents stored since the last call.
         token: The server's token.
+        db_name: The server's database. "" is its default database.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class MilvusCollection:
         report: Callable[[int], object] = lambda _: None,
         *,
         token: str = "",
+        db_name: str = "",
     ) -> None:
-        self._connection = Connection(uri, {"token": token})
+        self._connection = Connection(uri, {"token": token, "db_name": db_name})
         self._has = [name for name, made in (("dense", dense), ("SPLADE", sparse)) if made is not None]
         width = None if dense is None else dense.shape[1]
         self.bm25_refused = ""

@@ -263,6 +263,12 @@ class _SentenceTransformer:
     def __init__(self, model: Any) -> None:
         self._model = model
 
+    @property
+    def max_length(self) -> int | None:
+        """The largest number of tokens that the model reads of a text, or None if it has no limit."""
+        length: int | None = self._model.max_seq_length
+        return length
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = self._model.encode(list(texts), show_progress_bar=False, batch_size=16)
         return rows

@@ -1,6 +1,7 @@
 """Open, create or drop a collection, and find out which fields it has. This module does not handle rows."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
@@ -18,7 +19,7 @@ from splade_integrations.models.fingerprint import Fingerprint
 with require_extra("milvus", module=__name__):
     from pymilvus import AsyncMilvusClient, MilvusClient
 
-__all__ = ["Opening", "layout_of"]
+__all__ = ["Opening", "check_no_alias", "complete_creation", "layout_of"]
 
 
 class Opening:
@@ -186,11 +187,16 @@ class Opening:
         definition = self.schema.definition(self.engine, dense_dim, text)
         how = {"schema": definition, **self._create_options}
         self._do("create_collection", timeout=self._write_timeout(), **how)
-        record(self.client, self.name, self._fingerprint)
-        # With sync=True, pymilvus would wait for the index with a call that milvus-lite does not have.
-        indexes = self.schema.indexes(self.engine)
-        self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
-        self.load()
+        try:
+            record(self.client, self.name, self._fingerprint)
+            # With sync=True, pymilvus would wait for the index with a call that milvus-lite does not have.
+            indexes = self.schema.indexes(self.engine)
+            self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
+            self.load()
+        except BaseException:
+            with suppress(Exception):  # the first error is reported
+                self._do("drop_collection", timeout=self._write_timeout())
+            raise
 
     def _learn(self) -> None:
         description = self._do("describe_collection")
@@ -219,13 +225,7 @@ class Opening:
         with self.connection.lock:
             if not self.exists():
                 return
-            name = self._do("describe_collection")["collection_name"]
-            if name != self.name:
-                raise ValueError(
-                    f"a collection to drop must be named directly, got {self.name!r}, which is an alias of {name!r}. "
-                    f"To delete that collection, name {name!r}. To replace it, index into a new collection and move "
-                    "the alias to the new one."
-                )
+            check_no_alias(self.name, self._do("describe_collection"))
             self._do("drop_collection", timeout=self._write_timeout())
             self._fields = self._recorded_fusion = None
 
@@ -248,6 +248,33 @@ class Opening:
 
     def _write_timeout(self, timeout: float | None = None) -> float:
         return timeout or self._timeout or WRITE_TIMEOUT
+
+
+def complete_creation(connection: Connection, name: str, schema: Schema, fingerprint: Fingerprint | None) -> None:
+    """Give a collection its fingerprint and its indexes, if the process that created it was killed before it did so.
+
+    Args:
+        connection: The server or file.
+        name: The collection's name.
+        schema: The fields and indexes that the collection was created with.
+        fingerprint: The fingerprint of the encoder that fills the sparse side.
+    """
+    if connection.engine is Engine.LITE2:  # it can neither list indexes nor alter properties
+        return
+    record(connection.client, name, fingerprint)
+    missing = schema.indexes(connection.engine, without=connection.client.list_indexes(name))
+    if missing:
+        connection.client.create_index(name, missing, sync=False, timeout=WRITE_TIMEOUT)
+
+
+def check_no_alias(name: str, description: Mapping[str, Any]) -> None:
+    """Raise a ValueError if `name` is an alias of the described collection, which must not be dropped by that name."""
+    real = description["collection_name"]
+    if real != name:
+        raise ValueError(
+            f"a collection to drop must be named directly, got {name!r}, which is an alias of {real!r}. To delete that "
+            f"collection, name {real!r}. To replace it, index into a new collection and move the alias to the new one."
+        )
 
 
 def layout_of(fields: Fields) -> Layout:

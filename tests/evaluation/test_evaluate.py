@@ -391,7 +391,7 @@ class TestSweep:
 
 class TestCommand:
     def test_prints_writes_and_draws_the_same_figures(self, folder, tmp_path, capsys):
-        outputs = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
+        outputs = ["--output", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
         sweeps = [
             "--sweep-dims",
             "4,0.5max,all",
@@ -423,7 +423,7 @@ class TestCommand:
         assert max(few["recall"], half["recall"]) < 1
 
     def test_json_alone(self, folder, capsys):
-        assert run(["evaluate", str(folder), "--json", "-", "--dense", "none", "--measure", "P@5"]) == 0
+        assert run(["evaluate", str(folder), "--json", "--dense", "none", "--measure", "P@5"]) == 0
         systems = json.loads(capsys.readouterr().out)["datasets"][0]["comparisons"][0]["systems"]
         assert [system["name"] for system in systems][-2:] == ["BM25 + SPLADE, RRF", "BM25 + SPLADE, weights"]
         assert list(systems[0]["measures"]) == ["P@5"]
@@ -432,11 +432,20 @@ class TestCommand:
         opened = []
         real = clients.open_client
         monkeypatch.setattr(clients, "open_client", lambda **args: opened.append(args) or real(**args))
-        command = ["evaluate", str(folder), "--search", "milvus", "--dense", "none", "--json", "-"]
+        command = ["evaluate", str(folder), "--search", "milvus", "--dense", "none", "--json"]
         monkeypatch.setenv("MILVUS_TOKEN", "root:environment")
         for more in ([], ["--token", "root:given"]):
             assert run([*command, *more]) == 0
         assert [args["token"] for args in opened] == ["root:environment", "root:given"]
+
+    def test_a_database_reaches_the_store(self, folder, tmp_path, capsys):
+        command = ["evaluate", str(folder), "--dense", "none", "--db-name", "nowhere"]
+        assert run([*command, "--search", "milvus"]) == 2
+        assert "database 'nowhere' does not exist" in capsys.readouterr().err
+        place = tmp_path / "a.db"
+        clients.open_client(uri=str(place)).close()
+        assert run([*command, "--fit", "--write", str(place)]) == 2
+        assert "database 'nowhere' does not exist" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -445,7 +454,7 @@ class TestCommand:
             (["--max-length", "2"], "max_length must be"),
             (["--model", "/no/such/model"], "'/no/such/model' must be a folder"),
             (["--dense", "/no/such/model"], "dense model '/no/such/model' must be a folder"),
-            (["--json", "/no/such/folder/out.json"], "cannot be written: No such file or directory"),
+            (["--output", "/no/such/folder/out.json"], "cannot be written: No such file or directory"),
             (["--plot", "out.gif"], "--plot must end in .png, .svg or .pdf"),
             (["--measure", "nonsense"], "a measure must be one that ir_measures knows"),
             (["--sweep-dims", "0,all"], "--sweep-dims must be like"),
@@ -482,7 +491,7 @@ class TestCommand:
         assert message in capsys.readouterr().err
 
     def test_a_baseline_of_exact_search_alone(self, folder, capsys):
-        options = ["--search", "both", "--baseline", "BM25 unstemmed", "--dense", "none", "--json", "-"]
+        options = ["--search", "both", "--baseline", "BM25 unstemmed", "--dense", "none", "--json"]
         assert run(["evaluate", str(folder), *options]) == 0
         comparisons = json.loads(capsys.readouterr().out)["datasets"][0]["comparisons"]
         assert [comparison["baseline"] for comparison in comparisons] == ["BM25 unstemmed", "BM25"]

@@ -1,21 +1,19 @@
-"""Reads texts and their ids from files of JSON lines, CSV, Parquet or plain lines.
-
-Only one text at a time is in memory, or 1 024 texts of a Parquet file. Every fault raises `RecordError`, which names
-the file and the line, and says what to do. This module knows nothing about models.
-"""
+"""Reads the records of a file of JSON lines, CSV, Parquet or plain lines."""
 
 import csv
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from splade_integrations.dependencies import require_extra
+from splade_integrations.records.lines import numbered_lines, unreadable
+from splade_integrations.records.record import Record, RecordError
+from splade_integrations.records.values import number_columns, plain, valid_unicode
 
-__all__ = ["Format", "Record", "RecordError", "Records", "format_of", "numbered_lines"]
+__all__ = ["Format", "Records", "format_of"]
 
 Format = Literal["jsonl", "csv", "tsv", "parquet", "lines"]
 
@@ -30,18 +28,6 @@ _FORMATS: dict[str, Format] = {
 }
 _ID_FIELDS = ("_id", "id")
 _ROWS_AT_ONCE = 1024
-
-
-class RecordError(ValueError):
-    """A file does not have the expected content. The message names the place and says what to do."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A text and its id."""
-
-    id: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -61,17 +47,21 @@ class Records:
         id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither field, the record's
             number in the file is its id.
         need_id: Whether a record without an id is an error. If `id_field` is given, it always is.
+        keep: The fields to keep as metadata. None keeps all fields except those of the id and of the text. A field
+            without a value is left out. `values.plain` says what becomes of dates and other types. In CSV, a column
+            that holds only numbers becomes numbers, and other columns stay texts. Standard input cannot be read twice
+            to find this out, so all its columns stay texts.
 
     Raises:
-        RecordError: Raised during iteration. The file is missing, empty or broken, or an id is not valid Unicode or
-            occurs twice.
+        RecordError: Raised during iteration. The file is missing, empty or broken, a value cannot be kept as metadata,
+            or an id is empty, is not valid Unicode or occurs twice.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "texts.jsonl"
-        >>> _ = path.write_text('{"id": 7, "title": "Cats", "text": "They purr."}')
-        >>> list(Records(str(path), "jsonl"))
-        [Record(id='7', text='Cats They purr.')]
+        >>> _ = path.write_text('{"id": 7, "title": "Cats", "text": "They purr.", "legs": 4}')
+        >>> list(Records(str(path), "jsonl", keep=["legs"]))
+        [Record(id='7', text='Cats They purr.', metadata={'legs': 4})]
     """
 
     path: str
@@ -80,13 +70,17 @@ class Records:
     title_field: str | None = "title"
     id_field: str | None = None
     need_id: bool = False
+    keep: Collection[str] | None = ()
 
     def __iter__(self) -> Iterator[Record]:
+        missing = set(self.keep or ())
         if self.format == "lines":
+            self._check_kept(missing, {})
             for number, (_, line) in enumerate(numbered_lines(self.path, blank=True), start=1):
                 yield Record(str(number), line)
             return
         seen: set[str] = set()
+        row: Mapping[str, Any] = {}
         for number, (place, row) in enumerate(self._rows(), start=1):
             record = self._record(place, row, number)
             if record.id in seen:
@@ -94,20 +88,30 @@ class Records:
                     f"{place}: id {record.id!r} must be unique, but an earlier record has it. Change or drop one."
                 )
             seen.add(record.id)
+            missing.difference_update(record.metadata)
             yield record
+        self._check_kept(missing, row)
 
     def count(self) -> int | None:
-        """Estimate the number of records by counting lines. Return None for standard input."""
-        if self.path == "-":
-            return None
-        try:
-            if self.format == "parquet":
-                return int(self._open_parquet().metadata.num_rows)
-            with Path(self.path).open("rb") as file:
-                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
-        except OSError as err:
-            raise RecordError(_unreadable(self.path, err)) from err
-        return lines - (self.format in ("csv", "tsv"))
+        """Read all records, and return their number. Return None if they can be read only once.
+
+        Raises:
+            RecordError: A record is broken.
+        """
+        return sum(1 for _ in self) if self.rereadable else None
+
+    def _check_kept(self, missing: Collection[str], row: Mapping[str, Any]) -> None:
+        if missing:
+            raise RecordError(
+                f"{self.path} must have a value for each field that --keep names, but no record has one for "
+                f"{min(missing)!r}, {_found(row)}. Correct --keep."
+            )
+
+    @property
+    def rereadable(self) -> bool:
+        """Whether the texts can be read more than once. Standard input and pipes cannot."""
+        path = Path(self.path)
+        return self.path != "-" and (path.is_file() or not path.exists())
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
         reader: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
@@ -126,7 +130,8 @@ class Records:
                 "Name the right field with --text-field, or fix the line."
             )
         fields = _ID_FIELDS if self.id_field is None else (self.id_field,)
-        identifier = next((row[name] for name in fields if row.get(name) is not None), None)
+        named = next((name for name in fields if row.get(name) is not None), None)
+        identifier = None if named is None else row[named]
         if identifier is None:
             if self.need_id or self.id_field is not None:
                 raise RecordError(
@@ -134,13 +139,44 @@ class Records:
                 )
             identifier = number
         title = (row.get(self.title_field) if self.title_field else None) or ""
-        return Record(_unicode(place, str(identifier)), f"{title} {text}".strip() if title else text)
+        return Record(
+            _checked_id(place, str(identifier)),
+            f"{title} {text}".strip() if title else text,
+            self._metadata(place, row, {self.text_field, named}),
+        )
+
+    def _metadata(self, place: str, row: Mapping[str, Any], others: Collection[str | None]) -> dict[str, Any]:
+        if self.keep is not None and not self.keep:
+            return {}
+        found = {}
+        for name, value in row.items():
+            # pandas writes the numbers of the rows into a column without a name.
+            if name and (name not in others if self.keep is None else name in self.keep):
+                value = self._from_csv(name, value) if self.format in ("csv", "tsv") else plain(value, place, name)
+                if value is not None:
+                    found[valid_unicode(name)] = value
+        return found
+
+    def _from_csv(self, name: str, cell: str) -> str | int | float | None:
+        kind = self._numbers.get(name, str)
+        return None if cell == "" else kind(cell)
+
+    @cached_property
+    def _numbers(self) -> dict[str, type[int] | type[float]]:
+        """The columns of a CSV file that hold only numbers."""
+        if not self.rereadable:
+            return {}
+        kept = self.keep
+        found = number_columns(
+            {name: cell for name, cell in row.items() if kept is None or name in kept} for _, row in self._read_csv()
+        )
+        return {name: kind for name, kind in found.items() if name not in (self.text_field, self.title_field)}
 
     def _read_jsonl(self) -> Iterator[tuple[str, Any]]:
         for place, line in numbered_lines(self.path):
             try:
                 yield place, json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as err:
+            except (ValueError, RecursionError) as err:
                 raise RecordError(
                     f"{place}: must be one JSON object, but does not parse ({err}). Fix or drop the line."
                 ) from err
@@ -172,10 +208,11 @@ class Records:
     def _read_parquet(self) -> Iterator[tuple[str, Any]]:
         file = self._open_parquet()
         wanted = {self.text_field, self.title_field, *(_ID_FIELDS if self.id_field is None else [self.id_field])}
-        columns = [name for name in file.schema_arrow.names if name in wanted]
+        names = file.schema_arrow.names
+        columns = [name for name in names if self.keep is None or name in wanted or name in self.keep]
         if self.text_field not in columns:
             raise RecordError(
-                f"{self.path} must have a column {self.text_field!r}, but has {', '.join(file.schema_arrow.names)}. "
+                f"{self.path} must have a column {self.text_field!r}, but has {', '.join(names)}. "
                 "Name the right column with --text-field."
             )
         number = 0
@@ -197,7 +234,7 @@ class Records:
                 f"{self.path} must be a Parquet file, but is not. State its real format with --input-format."
             ) from err
         except OSError as err:
-            raise RecordError(_unreadable(self.path, err)) from err
+            raise unreadable(self.path, err) from err
 
 
 def format_of(path: str) -> Format:
@@ -211,45 +248,16 @@ def format_of(path: str) -> Format:
         return "lines"
     if suffix not in _FORMATS:
         raise RecordError(
-            f"{path} must end in {', '.join(_FORMATS)}, got {suffix or 'no ending'}. "
-            "State its format with --input-format."
+            f"{path} must be a folder, or end in .md, .rst, {', '.join(_FORMATS)}, got {suffix or 'no ending'}. State "
+            "its format with --input-format. Load PDF and HTML with a loader of LangChain or LlamaIndex."
         )
     return _FORMATS[suffix]
 
 
-def numbered_lines(path: str, *, blank: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield each line of a UTF-8 file as (file name and line number, line without its line ending).
-
-    Args:
-        path: The file, or "-" for standard input.
-        blank: Whether to yield blank lines as well.
-    Raises:
-        RecordError: The file cannot be read or is empty, or a line is not UTF-8.
-    """
-    empty = True
-    name = "standard input" if path == "-" else path
-    try:
-        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                place = f"{name}, line {number}"
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as err:
-                    raise RecordError(
-                        f"{place}: must be UTF-8, but has the byte 0x{raw[err.start]:02x}. Convert the file, for "
-                        "instance with iconv. If the rest of the file is UTF-8, fix only this line."
-                    ) from err
-                if blank or line.strip():
-                    empty = False
-                    yield place, line
-    except OSError as err:
-        raise RecordError(_unreadable(path, err)) from err
-    if empty:
-        raise RecordError(f"{name} must have at least one line, but is empty. Add one.")
-
-
-def _unicode(place: str, identifier: str) -> str:
-    """Return the id. Raise RecordError if it has a lone surrogate, which JSON allows but no file or store can hold."""
+def _checked_id(place: str, identifier: str) -> str:
+    """Return the id. Raise RecordError if it is empty, or has a lone surrogate, which no file or store can hold."""
+    if not identifier:
+        raise RecordError(f"{place}: the id must not be empty, got ''. Add one.")
     try:
         identifier.encode()
     except UnicodeEncodeError as err:
@@ -263,7 +271,3 @@ def _found(row: Any) -> str:
     if not isinstance(row, dict):
         return f"got {json.dumps(row, ensure_ascii=False, default=str)[:60]}"
     return f"got the fields {', '.join(map(str, row))[:120]}" if row else "got no field"
-
-
-def _unreadable(path: str, err: OSError) -> str:
-    return f"{path} cannot be read: {err.strerror or err}. Check the name."

@@ -1,0 +1,123 @@
+"""Fills a collection with records, and says after an error or Ctrl-C what is stored and how to continue."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from splade_integrations.cli.blocks import encode_blocks
+from splade_integrations.cli.milvus_store import Store, StoreError
+from splade_integrations.cli.terminal import InterruptedRun
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
+from splade_integrations.records import Record
+from splade_integrations.sparse import to_dicts
+
+if TYPE_CHECKING:
+    from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.evaluation.retrievers import DenseEncoder
+
+__all__ = ["CHUNK_ROWS", "Counts", "fill", "keeping_what_is_stored"]
+
+# The number of documents that are encoded and written together, so Ctrl-C can lose the work on them. --resume looks up
+# as many ids at a time.
+CHUNK_ROWS = 256
+
+
+@dataclass
+class Counts:
+    """The number of documents that a run has added, has found in the collection, and has cut to fit Milvus's field."""
+
+    added: int = 0
+    already_there: int = 0
+    cut: int = 0
+
+
+def fill(
+    store: Store,
+    records: Iterable[Record],
+    encoder: "SpladeEncoder",
+    dense_encoder: "DenseEncoder | None",
+    *,
+    resume: bool,
+    counts: Counts,
+    advance: Callable[[int], None],
+) -> None:
+    """Encode records and store them.
+
+    Args:
+        store: The collection.
+        records: The records.
+        encoder: The SPLADE encoder.
+        dense_encoder: The dense model, or None for a collection without dense vectors.
+        resume: Whether to leave out records whose ids are stored already.
+        counts: Counts the documents.
+        advance: Called with the number of finished records since the last call.
+    """
+
+    def missing() -> Iterator[Record]:
+        source = iter(records)
+        while chunk := list(islice(source, CHUNK_ROWS)):
+            known = store.known([record.id for record in chunk]) if resume else set()
+            counts.already_there += len(known)
+            advance(len(known))
+            yield from (record for record in chunk if record.id not in known)
+
+    for block in encode_blocks(encoder, missing(), advance=advance, block_rows=CHUNK_ROWS):
+        dense = None if dense_encoder is None else dense_encoder.encode(block.texts)
+        store.add(block.records, to_dicts(block.weights), dense)
+        counts.added += len(block.records)
+        counts.cut += sum(len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES for text in block.texts)
+
+
+@contextmanager
+def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> Iterator[None]:
+    """Finish the collection even if filling it fails or is interrupted, and say in the error what is stored.
+
+    Args:
+        store: The collection.
+        counts: The documents that `fill` has counted.
+        created: Whether this run has created the collection. Such a collection is dropped again if it stayed empty.
+    """
+    try:
+        yield
+    except BaseException as err:
+        stayed_empty = created and not counts.added
+        with suppress(Exception):  # this can fail too, for example on a full disk; the first error is reported
+            store.drop() if stayed_empty else store.finish()
+        if isinstance(err, KeyboardInterrupt):
+            raise InterruptedRun(
+                "interrupted; nothing was stored." if stayed_empty else _how_to_continue(store, counts)
+            ) from err
+        stored = f"{counts.added} documents were stored before this error. Fix its cause and use --resume."
+        if stayed_empty:
+            stored = "Nothing was stored."
+        if isinstance(err, StoreError):
+            raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
+        if counts.added and isinstance(err, ValueError | OSError):
+            # The error's own type may need more arguments than a message.
+            kind = OSError if isinstance(err, OSError) else ValueError
+            raise kind(f"{err} {stored}") from err
+        raise
+
+
+def _how_to_continue(store: Store, counts: Counts) -> str:
+    shown = _without_token(sys.argv[1:])
+    again = [argument for argument in shown if argument not in ("--replace", "--resume")]
+    with_token = " this command, adding --token" if len(shown) < len(sys.argv) - 1 else ""
+    return (
+        f"interrupted; {counts.added + counts.already_there:,} documents are in {store.name!r} of {store.uri} and can "
+        f"be searched. Continue with{with_token}: splade {shlex.join(again)} --resume"
+    )
+
+
+def _without_token(arguments: list[str]) -> list[str]:
+    """Return the arguments without `--token` and its value, because a token must not be printed."""
+    before = ["", *arguments]
+    return [
+        argument
+        for previous, argument in zip(before, arguments, strict=False)
+        if "--token" not in (previous, argument) and not argument.startswith("--token=")
+    ]

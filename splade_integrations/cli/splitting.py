@@ -1,0 +1,58 @@
+"""Cuts texts into chunks that an encoder reads whole."""
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.records import Record, Split
+
+if TYPE_CHECKING:
+    from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.evaluation.retrievers import DenseEncoder
+
+__all__ = ["splitter"]
+
+# Milvus stores at most 65,535 bytes of a text, and a character has at most 4 bytes. A chunk can be longer, because a
+# tokenizer may take a very long word for one unknown token.
+_MOST_CHARACTERS = 16_383
+
+
+def splitter(encoder: "SpladeEncoder", dense_encoder: "DenseEncoder | None" = None) -> Split:
+    """Return a function that cuts a record's text where sections, paragraphs, sentences or words end.
+
+    A chunk has at most as many tokens of the SPLADE model's tokenizer as the SPLADE and the dense model read. Chunks do
+    not overlap, and white space around a chunk is left out. In a record whose `path` ends in .md, the sections are
+    those of Markdown.
+
+    Args:
+        encoder: The SPLADE encoder.
+        dense_encoder: The dense model, if there is one.
+    Raises:
+        OptionalDependencyError: The package semantic-text-splitter is not installed.
+        ValueError: The model's tokenizer is written in Python, so that the package cannot use it.
+    """
+    with require_extra("cli", module="--chunk"):
+        from semantic_text_splitter import MarkdownSplitter, TextSplitter
+    if not getattr(encoder.tokenizer, "is_fast", False):
+        raise ValueError(
+            f"--chunk must be used with a model whose tokenizer is a fast one, got {type(encoder.tokenizer).__name__}. "
+            "Cut the texts beforehand, and leave --chunk out."
+        )
+    tokenizer = copy.deepcopy(encoder.tokenizer.backend_tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    prompt = len(tokenizer.encode(encoder.spec.document.prompt, add_special_tokens=False).ids)
+    longest = min(encoder.max_length, getattr(dense_encoder, "max_length", None) or encoder.max_length)
+    capacity = max(1, longest - encoder.tokenizer.num_special_tokens_to_add() - prompt)
+    markdown, plain = (
+        kind.from_huggingface_tokenizer(tokenizer, capacity) for kind in (MarkdownSplitter, TextSplitter)
+    )
+
+    def split(record: Record) -> Iterator[tuple[int, str]]:
+        chosen = markdown if str(record.metadata.get("path", "")).lower().endswith(".md") else plain
+        for start, chunk in chosen.chunk_indices(record.text.encode("utf-8", "replace").decode()):
+            for offset in range(0, len(chunk), _MOST_CHARACTERS):
+                yield start + offset, chunk[offset : offset + _MOST_CHARACTERS]
+
+    return split

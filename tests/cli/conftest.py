@@ -1,0 +1,53 @@
+"""A place for a collection, on a milvus-lite file and on a server, and models that are loaded once."""
+
+import os
+import uuid
+
+import pytest
+from pymilvus import MilvusClient
+
+from splade_integrations import SpladeEncoder
+from splade_integrations.cli import loading
+
+MODELS = {}
+
+
+class Place:
+    """A file or a server, and a name for a collection there."""
+
+    def __init__(self, uri):
+        self.uri, self.name = uri, f"splade_{uuid.uuid4().hex}"
+        self.options = ["--uri", uri, "-c", self.name]
+
+    def ask(self, method, *arguments, db_name=""):
+        """Call a method of `MilvusClient`. The clients of pymilvus 2 share a connection, which the commands close."""
+        client = MilvusClient(uri=self.uri, token=os.environ.get("MILVUS_TOKEN", ""), db_name=db_name)
+        try:
+            return getattr(client, method)(*arguments)
+        finally:
+            client.close()
+
+
+@pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+def place(request, tmp_path):
+    if request.param == "milvus-lite":
+        yield Place(str(tmp_path / "a.db"))
+        return
+    if not os.environ.get("MILVUS_URI"):
+        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
+    place = Place(os.environ["MILVUS_URI"])
+    yield place
+    place.ask("drop_collection", place.name)
+
+
+@pytest.fixture
+def models_load_once(monkeypatch):
+    """Let commands share the SPLADE models that they load."""
+
+    def load(name, options):
+        key = (name, repr(options))
+        if key not in MODELS:
+            MODELS[key] = SpladeEncoder(name, **options)
+        return MODELS[key]
+
+    monkeypatch.setattr(loading, "load_encoder", load)
