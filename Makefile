@@ -9,7 +9,7 @@ Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-files test-elsewhere test-server test-gpu install-lanes test-lanes lint format evaluate check-installs check-frameworks check-explanations check-quality check-weak-sides notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-quality check-weak-sides notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -88,6 +88,9 @@ lint: $(INSTALLED)  ## Check style and types.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: $(INSTALLED)  ## Build the documentation site into .cache/site. Warnings are errors.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 format: $(INSTALLED)  ## Fix style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -116,6 +119,17 @@ check-weak-sides: $(INSTALLED)  ## Check what made queries say of weak sides, on
 
 notebooks: $(INSTALLED)  ## Run the notebooks in examples/ and store their outputs.
 	@$(BIN)/python examples/run_notebooks.py
+
+package: $(VENV)-release/.installed  ## Build the wheel and the sdist into dist/, and check them.
+	@rm -rf dist
+	@$(VENV)-release/bin/python -m build
+	@$(VENV)-release/bin/python -m twine check --strict dist/*
+
+$(VENV)-release/.installed: pyproject.toml
+	@test -x $(VENV)-release/bin/python || $(PYTHON) -m venv $(VENV)-release
+	@$(VENV)-release/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(VENV)-release/bin/python -m pip install --quiet --disable-pip-version-check --group release
+	@touch $@
 
 # benchmarks/README.md says which question each benchmark answers. SCIFACT is a folder in BEIR layout.
 SCIFACT ?= ../shared/data/scifact

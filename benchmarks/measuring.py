@@ -51,7 +51,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "openvino",
-    "milvus-model",
+    "pymilvus.model",
     "yasem",
     "fastembed",
     "pymilvus",

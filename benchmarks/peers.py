@@ -207,17 +207,18 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 
 
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield milvus-model. It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place.
+    """Yield pymilvus.model, which `pip install 'pymilvus[model]'` brings. On PyPI it was once called milvus-model.
 
-    milvus-model takes the maximum over tokens and padding, so the weights of a text depend on the other texts in its
-    batch. Therefore its results do not count as exact.
+    It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place. It takes the maximum over
+    tokens and padding, so the weights of a text depend on the other texts in its batch. Therefore its results do not
+    count as exact.
     """
     from transformers import PreTrainedTokenizerBase
 
     base: Any = PreTrainedTokenizerBase
     if not hasattr(base, "batch_encode_plus"):
         base.batch_encode_plus = base.__call__
-    from milvus_model.sparse import SpladeEmbeddingFunction
+    from pymilvus.model.sparse import SpladeEmbeddingFunction
 
     function: Any = SpladeEmbeddingFunction(model_name=folder, device="cpu")
     function.model.tokenizer.model_max_length = options.max_length

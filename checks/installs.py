@@ -1,11 +1,12 @@
 """Check in clean environments that pip installs the frameworks' extras, alone and together, and that a search works.
 
-    python -m checks.installs [EXTRA …]
+    python -m checks.installs [--wheel FILE] [EXTRA …]
 
 The README has an example for each framework, which installs further packages. Each environment gets these, too. Only
 torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse combinations of
-versions that are known to break. The check uses only the standard library, because it runs before anything is
-installed. It takes minutes and downloads some 300 MB, or more if pip takes a CUDA build of torch.
+versions that are known to break. With `--wheel`, every extra is installed from a built wheel, as before a release. The
+check uses only the standard library, because it runs before anything is installed. It takes minutes and downloads some
+300 MB, or more if pip takes a CUDA build of torch.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
+# The extras that a release is checked with, in addition.
+OTHERS = ("milvus", "cli", "evaluate", "openvino", "demo", "langchain-milvus", "llama-index-milvus", "all")
 # The further packages that the README's examples install, for their dense models.
 RECIPES = {
     "langchain": ("langchain-huggingface", "sentence-transformers"),
@@ -53,6 +56,12 @@ def vector(text):
 
 TEXTS = {"turing": "turing broke enigma", "lovelace": "lovelace wrote program", "hopper": "hopper made compiler"}
 found = {}
+import splade_integrations.encoder, splade_integrations.milvus
+if {"cli", "evaluate", "all"} & set(sys.argv[1].split(",")):
+    import pathlib, subprocess
+    subprocess.run([pathlib.Path(sys.executable).with_name("splade"), "--help"], check=True, capture_output=True)
+if "evaluate" in sys.argv[1]:
+    import splade_integrations.evaluation.plots
 if "langchain" in sys.argv[1].split(","):
     from langchain_core.embeddings import Embeddings
     from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
@@ -74,16 +83,17 @@ if "llama-index" in sys.argv[1].split(","):
     found["LlamaIndex"] = store.query(query).ids
 for framework, ids in found.items():
     assert ids[0] == "turing" and len(ids) == 3, (framework, ids)
-print(", ".join(found), "found it")
+print(f"{', '.join(found)} found it" if found else "imports")
 """
 
 
-def main(extras: list[str]) -> int:
+def main(extras: list[str], wheel: Path | None = None) -> int:
     """Check each extra and all version bounds, and return the exit status."""
+    source = str((wheel or ROOT).resolve())
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, extra in enumerate(extras):
-            failed += not _installs_and_searches(Path(folder) / str(number), extra)
+            failed += not _installs_and_searches(Path(folder) / str(number), source, extra)
         resolver = Path(folder) / "resolver"
         _make(resolver)
         for extra, *versions in UNRESOLVABLE:
@@ -91,14 +101,15 @@ def main(extras: list[str]) -> int:
     return int(failed > 0)
 
 
-def _installs_and_searches(environment: Path, extra: str) -> bool:
+def _installs_and_searches(environment: Path, source: str, extra: str) -> bool:
     python = _make(environment)
     constraint = environment / "torch.txt"
     constraint.write_text(TORCH + "\n", encoding="utf-8")
     install = [python, "-m", "pip", "install", "--quiet", "-c", str(constraint)]
+    recipe = [package for framework in extra.split(",") for package in RECIPES.get(framework, ())]
     steps = (
-        [*install, f"{ROOT}[{extra}]"],
-        [*install, *(package for framework in extra.split(",") for package in RECIPES[framework])],
+        [*install, f"{source}[{extra}]"],
+        *([[*install, *recipe]] if recipe else []),
         [python, "-m", "pip", "check"],
         [python, "-c", SEARCH, extra],
     )
@@ -132,8 +143,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m checks.installs", description="Check installs in clean environments."
     )
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"one or more of: {' '.join(EXTRAS)} (default: all)")
-    extras = parser.parse_args().extras or list(EXTRAS)
-    if unknown := set(extras) - set(EXTRAS):
-        parser.error(f"EXTRA must be one of {' '.join(EXTRAS)}, got {' '.join(sorted(unknown))}.")
-    sys.exit(main(extras))
+    parser.add_argument("--wheel", type=Path, help="a built wheel to install; the default is this repository")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"one or more of: {' '.join(EXTRAS + OTHERS)}")
+    arguments = parser.parse_args()
+    extras = arguments.extras or [*EXTRAS, *(OTHERS if arguments.wheel else ())]
+    if unknown := set(extras) - set(EXTRAS + OTHERS):
+        parser.error(f"EXTRA must be one of {' '.join(EXTRAS + OTHERS)}, got {' '.join(sorted(unknown))}.")
+    sys.exit(main(extras, arguments.wheel))

@@ -1,6 +1,6 @@
 """Search the docstrings of Python's own standard library with dense vectors, with SPLADE, and with both.
 
-    make demo                                 a few questions, then 30 fixed ones with expected answers
+    make demo                                 three questions side by side, then all 30 with their expected answers
     make demo Q="wait for several threads"    your own question
 
 The first run indexes the docstrings twice, through LangChain and through LlamaIndex. The two collections are in a
@@ -15,112 +15,122 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from demo_tables import DEPTH, SIDES, TOP, Rankings, closing, hits, side_by_side, what_happened
 from dense import MiniLM
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from stdlib_corpus import Entry, read_corpus_once
 from stdlib_questions import QUESTIONS
-from stdlib_search import Models, Search, Side, langchain_search, llama_index_search
+from stdlib_search import Models, Search, langchain_search, llama_index_search
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.models.offline import splade_model_path
 
+# Three of the thirty questions. What happens in each of them is printed below its table.
 SHOWN = (
-    "a temporary folder that deletes itself",
-    "RFC 2822 date header",
-    "split a shell command line into words",
+    "run a program and capture what it prints",
+    "turn a relative link into an absolute URL",
+    "a scratch folder that deletes itself when I am done",
 )
-SIDES: dict[Side, str] = {"dense": "dense", "sparse": "SPLADE", "hybrid": "hybrid"}
-TOP = 5
 
 console = Console(highlight=False)
 
 
-def main(questions: Sequence[str]) -> None:
-    started = time.perf_counter()
+def main(own_questions: Sequence[str]) -> None:
     logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # hides the warnings that long docstrings are cut
     transformers_logging.disable_progress_bar()  # a local model loads so quickly that no bar is needed
-    entries = read_corpus_once(_cache_folder())
-    console.print(
-        f"{len(entries)} functions, methods and classes of Python {sys.version.split()[0]}'s standard library"
-    )
-    models = Models(SpladeEncoder(splade_model_path(), max_length=256), MiniLM(), entries)
-    uri, token = os.environ.get("MILVUS_URI") or _database_file(), os.environ.get("MILVUS_TOKEN", "")
-    searches = {
-        "LangChain": langchain_search(entries, models, uri, token),
-        "LlamaIndex": llama_index_search(entries, models, uri, token),
-    }
-    console.print(f"Two collections of {len(entries)} rows in {uri}, ready after {time.perf_counter() - started:.0f} s")
+    entries = _read()
+    models = _load(entries)
+    searches = _open(entries, models)
+    asked = [*own_questions] or [question.text for question in QUESTIONS]
+    shown = [*own_questions] or [*SHOWN]
+    models.encode_queries_together(asked)
+    rankings = {question: _ask(question, searches["LangChain"]) for question in asked}
+    _say(_compared({question: rankings[question] for question in shown}, searches["LlamaIndex"]))
+    _say(f"Numbers are ranks. “–” means that a search does not have the hit among its first {DEPTH}.", "")
+    expected = {question.text: question.expected for question in QUESTIONS}
     pages = {entry.name: entry for entry in entries}
-    models.encode_queries_together([*(questions or SHOWN), *(() if questions else (q.text for q in QUESTIONS))])
-    for question in questions or SHOWN:
-        for framework, search in searches.items():
-            console.print(_side_by_side(framework, question, search, models, pages), "")
-    if not questions:
-        console.print(_hits("LangChain", searches["LangChain"]))
+    for question in shown:
+        console.print(side_by_side(question, rankings[question], pages, models.encoder, expected.get(question, ())))
+        console.print()
+        if question in expected:
+            _say(what_happened(rankings[question], expected[question]), "")
+    if not own_questions:
+        console.print(hits(rankings))
+        console.print()
+        _say(closing(rankings), "")
+        _say(
+            'Next: ask your own question, with make demo Q="…", or index your own texts: .venv/bin/splade index --help'
+        )
     gc.freeze()  # exits faster: garbage collection then skips the rows of milvus-lite
 
 
-def _side_by_side(framework: str, question: str, search: Search, models: Models, entries: Mapping[str, Entry]) -> Table:
-    """Return a table of the best answers of each search.
-
-    Under each answer of SPLADE and of hybrid search are the terms that it shares with the question.
-    """
-    title = Text.assemble((question, "bold"), f"  ({framework})")
-    table = Table(title=title, title_justify="left", title_style="", expand=True)
-    for heading in SIDES.values():
-        table.add_column(heading, ratio=1, overflow="fold")
-    columns = []
-    for side in SIDES:
-        names = search(question, side, TOP)
-        cells = [Text(_broken_at_dot(name)) for name in names]
-        if side != "dense":
-            shared = _shared_terms(question, [entries[name].page for name in names], models)
-            for cell, terms in zip(cells, shared, strict=True):
-                cell.append("\n" + " ".join(terms), style="dim")
-        columns.append(cells)
-    for answers in zip(*columns, strict=True):
-        table.add_row(*answers)
-    return table
+def _read() -> list[Entry]:
+    started = time.perf_counter()
+    entries = read_corpus_once(_cache_folder())
+    version = ".".join(map(str, sys.version_info[:3]))
+    _say(f"{len(entries)} docstrings of Python {version}'s standard library, read in {_since(started)}.")
+    return entries
 
 
-def _broken_at_dot(name: str) -> str:
-    """Break a dotted name into two lines if it is too long for its column."""
-    column = console.width // len(SIDES) - 4  # 4 for a cell's borders and padding
-    head, _, tail = name.rpartition(".")
-    return f"{head}\n.{tail}" if len(name) > column and head else name
+def _load(entries: Sequence[Entry]) -> Models:
+    started = time.perf_counter()
+    models = Models(SpladeEncoder(splade_model_path(), max_length=256), MiniLM(), entries)
+    _say(f"A SPLADE model (4.4 M parameters) and a dense model (all-MiniLM-L6-v2), loaded in {_since(started)}.")
+    return models
 
 
-def _shared_terms(question: str, pages: Sequence[str], models: Models, most: int = 4) -> list[list[str]]:
-    """Return, for each page, the tokens that add most to its sparse score.
+def _open(entries: Sequence[Entry], models: Models) -> dict[str, Search]:
+    """Open both collections, fill those that are not full, and say how long each part took."""
+    uri, token = os.environ.get("MILVUS_URI") or _database_file(), os.environ.get("MILVUS_TOKEN", "")
+    searches, took, encoded = {}, [], 0.0
+    for framework, open_search in {"LangChain": langchain_search, "LlamaIndex": llama_index_search}.items():
+        started = time.perf_counter()
+        searches[framework] = open_search(entries, models, uri, token)
+        now = models.dense_rows.seconds + models.sparse_rows.seconds
+        took.append(f"{framework} {time.perf_counter() - started - (now - encoded):.0f} s")
+        encoded = now
+    if encoded:
+        _say(
+            f"Encoded by SPLADE in {models.sparse_rows.seconds:.0f} s and by the dense model in "
+            f"{models.dense_rows.seconds:.0f} s. Later runs reuse the rows."
+        )
+    _say(f"Two collections in {_relative(uri)}, {'stored' if encoded else 'opened'}: {', '.join(took)}.")
+    return searches
 
-    A token adds its weight in the question times its weight in the page.
-    """
-    contributions = models.encode_pages(pages).multiply(models.encode_queries([question]))
-    return [[token for token, _ in terms] for terms in models.encoder.decode(contributions, top_k=most)]
+
+def _ask(question: str, search: Search) -> Rankings:
+    return {side: search(question, side, DEPTH) for side in SIDES}
 
 
-def _hits(framework: str, search: Search) -> Table:
-    """Return a table of the fixed questions: the rank of the first expected answer in the top five of each search."""
-    table = Table(title=f"30 fixed questions: rank of the first expected answer in the top {TOP}", title_justify="left")
-    table.add_column("question", overflow="fold")
-    for heading in SIDES.values():
-        table.add_column(heading, justify="right")
-    found = dict.fromkeys(SIDES, 0)
-    for question in QUESTIONS:
-        row = []
-        for side in SIDES:
-            names = search(question.text, side, TOP)
-            ranks = [rank for rank, name in enumerate(names, start=1) if name in question.expected]
-            found[side] += bool(ranks)
-            row.append(str(ranks[0]) if ranks else "–")
-        table.add_row(question.text, *row)
-    table.add_section()
-    table.add_row(f"hit@{TOP} of {len(QUESTIONS)}", *(str(hits) for hits in found.values()), style="bold")
-    table.caption = f"Asked through {framework}."
-    return table
+def _compared(rankings: Mapping[str, Rankings], other: Search) -> str:
+    """Ask the same questions through the other framework, and say whether the first hits are the same."""
+    different = [
+        f"“{question}” ({SIDES[side]})"
+        for question, of_sides in rankings.items()
+        for side, names in of_sides.items()
+        if other(question, side, TOP) != list(names[:TOP])
+    ]
+    if different:
+        return f"LangChain and LlamaIndex give different hits for {', '.join(different)}. Below are LangChain's."
+    return (
+        f"Asked through LangChain and through LlamaIndex: both give the same first {TOP} hits in the same order, for "
+        "dense, SPLADE and hybrid search. So each table stands for both."
+    )
+
+
+def _say(*sentences: str) -> None:
+    """Print paragraphs, in lines that are easy to read in a wide terminal, too."""
+    for sentence in sentences:
+        console.print(sentence, width=min(console.width, 100))
+
+
+def _since(started: float) -> str:
+    return f"{time.perf_counter() - started:.1f} s"
+
+
+def _relative(uri: str) -> str:
+    return uri.removeprefix(f"{Path.cwd()}/")
 
 
 def _database_file() -> str:

@@ -1,4 +1,4 @@
-"""Make the notebooks' tables: the answers of each search, the ranks of expected answers, and the matching terms.
+"""Make the notebooks' tables: wins and losses, the answers of each search, the ranks of expected answers, and terms.
 
 The module also reads the notebooks' small corpus. It works with any framework: a `Search` is a function that takes a
 question, a side ("dense", "sparse" or "hybrid") and k, and returns the names of the best k entries.
@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
+from matching_words import matching_words
 from stdlib_corpus import Entry, read_corpus_once
 from stdlib_questions import QUESTIONS, Question
 
 from splade_integrations import SpladeEncoder
 
-__all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms"]
+__all__ = ["MODULES", "answers", "questions_of", "ranks", "read_slice", "terms", "wins_and_losses"]
+
+pd.set_option("display.max_colwidth", None)  # pandas would cut off long names and questions
 
 Search = Callable[[str, str, int], list[str]]
 
@@ -24,6 +27,13 @@ MODULES = (
     *("asyncio", "collections", "graphlib", "logging.handlers", "textwrap", "urllib.parse", "zipfile"),
 )
 SIDES = ("dense", "sparse", "hybrid")
+# Questions that show a win and a loss of each search.
+SHOWN = (
+    "a scratch folder that deletes itself when I am done",
+    "decode Ascii85",
+    "where is a program on the PATH",
+    "start a new log file every night",
+)
 
 
 def read_slice() -> list[Entry]:
@@ -39,6 +49,19 @@ def questions_of(entries: Iterable[Entry]) -> list[Question]:
     return [question for question in QUESTIONS if names.issuperset(question.expected)]
 
 
+def wins_and_losses(search: Search, encoder: SpladeEncoder, entries: Iterable[Entry], depth: int = 5) -> pd.DataFrame:
+    """Return a table of the questions in `SHOWN`: who ranks the answer where, and which of its words SPLADE matches."""
+    pages = {entry.name: entry.page for entry in entries}
+    rows = {}
+    for question in (question for question in QUESTIONS if question.text in SHOWN):
+        answer = question.expected[0]
+        words = matching_words(question.text, pages[answer], encoder) if answer in pages else []
+        found = [_first_rank(search(question.text, side, depth), question.expected) for side in SIDES]
+        rows[question.text] = [answer, *found, ", ".join(words) or "none"]
+    columns = ["expected answer", *SIDES, "words that SPLADE matches"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("question", axis=1)
+
+
 def answers(question: str, search: Search, k: int = 3) -> pd.DataFrame:
     """Return a table of the best `k` answers of each side."""
     table = pd.DataFrame({side: search(question, side, k) for side in SIDES}, index=range(1, k + 1))
@@ -52,11 +75,7 @@ def ranks(questions: Iterable[Question], search: Search, depth: int = 5) -> pd.D
     """
     rows: dict[str, list[str]] = {}
     for question in questions:
-        found = (search(question.text, side, depth) for side in SIDES)
-        firsts = [
-            next((str(r) for r, name in enumerate(names, 1) if name in question.expected), "–") for names in found
-        ]
-        rows[question.text] = firsts
+        rows[question.text] = [_first_rank(search(question.text, side, depth), question.expected) for side in SIDES]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(SIDES))
     table.loc[f"found in the top {depth}, of {len(rows)}"] = [str((table[side] != "–").sum()) for side in SIDES]
     return table
@@ -76,3 +95,7 @@ def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> p
     table.loc["other terms", "product"] = rest
     table.loc["score", "product"] = sum(products.values())
     return table.round(2).fillna("")
+
+
+def _first_rank(names: Iterable[str], expected: Iterable[str]) -> str:
+    return next((str(rank) for rank, name in enumerate(names, start=1) if name in expected), "–")

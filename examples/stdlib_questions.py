@@ -6,7 +6,7 @@ measures fairly. But it measures little: a single question changes a search's sc
 
 from dataclasses import dataclass
 
-__all__ = ["QUESTIONS", "Question"]
+__all__ = ["KINDS", "QUESTIONS", "Question"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Question:
     expected: tuple[str, ...]
 
 
-QUESTIONS: tuple[Question, ...] = (
-    # Paraphrases: no word of the question is in the name of the answer.
+# No word of the question is in the name of the answer.
+_PARAPHRASES = (
     Question("a scratch folder that deletes itself when I am done", ("tempfile.TemporaryDirectory",)),
     Question("remember earlier results to avoid repeating a slow call", ("functools.lru_cache", "functools.cache")),
     Question("how many bytes are still free on the drive", ("shutil.disk_usage",)),
@@ -40,7 +40,8 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question("duplicate a nested object so that changing one leaves the other alone", ("copy.deepcopy",)),
     Question("catch what print writes to the screen", ("contextlib.redirect_stdout",)),
-    # Rare terms, acronyms and the names of standards.
+)
+_RARE_TERMS = (
     Question("current time as an RFC 2822 date", ("email.utils.formatdate", "email.utils.format_datetime")),
     Question("HMAC of a message", ("hmac.new", "hmac.digest", "hmac.HMAC")),
     Question("decode Ascii85", ("base64.a85decode",)),
@@ -51,7 +52,9 @@ QUESTIONS: tuple[Question, ...] = (
     Question("decode quoted-printable", ("quopri.decode", "email.quoprimime.decode")),
     Question("ALPN protocol that was negotiated", ("ssl.SSLObject.selected_alpn_protocol",)),
     Question("check the CRC of every file in a zip archive", ("zipfile.ZipFile.testzip",)),
-    # Other questions, which share some words with the name or the docstring of the answer.
+)
+# The question shares some words with the name or the docstring of the answer.
+_OTHERS = (
     Question("split a shell command line into words", ("shlex.split",)),
     Question("where is a program on the PATH", ("shutil.which",)),
     Question(
@@ -72,3 +75,11 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question("count how often each item occurs in a list", ("collections.Counter",)),
 )
+
+# {what the questions have in common: ten questions}
+KINDS: dict[str, tuple[Question, ...]] = {
+    "paraphrases": _PARAPHRASES,
+    "rare terms and names": _RARE_TERMS,
+    "some words in common": _OTHERS,
+}
+QUESTIONS: tuple[Question, ...] = tuple(question for questions in KINDS.values() for question in questions)

@@ -1,7 +1,7 @@
 """Fill and search the demo's two stores, one through LangChain and one through LlamaIndex, with the same models."""
 
+import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from dense import MiniLM
@@ -43,10 +43,13 @@ class EncodedOnce:
         self._corpus = corpus
         self._row_of = {text: row for row, text in enumerate(corpus)}
         self._rows: Any = None
+        self.seconds = 0.0  # how long encoding took
 
     def __call__(self, texts: Sequence[str]) -> Any:
         if self._rows is None:
+            started = time.perf_counter()
             self._rows = self._encode(self._corpus, show_progress=True)
+            self.seconds = time.perf_counter() - started
         return self._rows[[self._row_of[text] for text in texts]]
 
 
@@ -70,15 +73,10 @@ class Models:
         self.dense_rows = EncodedOnce(dense.encode, pages)
         # {question: its dense and its sparse row}. They are kept, because two stores search for it, each in three ways.
         self._queries: dict[str, tuple[list[float], csr_array]] = {}
-        self._encode_page = lru_cache(lambda page: encoder.encode_documents([page]))
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         rows: csr_array = self.sparse_rows(texts)
         return rows
-
-    def encode_pages(self, pages: Sequence[str]) -> csr_array:
-        """Return the sparse rows of a few pages, without encoding the whole corpus."""
-        return concatenate([self._encode_page(page) for page in pages], self.encoder.dim)
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
         self.encode_queries_together(texts)

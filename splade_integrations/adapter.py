@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, Unpack
 
 from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
+from splade_integrations.encoding.truncation import naming_splitter
 from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.options import EncoderOptions
 from splade_integrations.sparse import SparseTextEncoder, to_dicts
@@ -75,6 +76,8 @@ class AdaptedEncoder:
         model_name: See `resolve_encoder`.
         dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together, across
             all adapters that share the encoder. If False, each call runs in a separate thread.
+        splitter: What splits texts in the framework. The warning about truncated documents names it. "{size}" stands
+            for the number of tokens that fit.
         **options: See `resolve_encoder`.
 
     Raises:
@@ -93,11 +96,13 @@ class AdaptedEncoder:
         model_name: str | None = None,
         *,
         dynamic_batching: bool = True,
+        splitter: str | None = None,
         **options: Unpack[EncoderOptions],
     ) -> None:
         self._encoder: SparseTextEncoder | None = resolve_encoder(encoder, model_name, **options)
         self._source = (model_name, options) if encoder is None else None
         self._dynamic_batching = dynamic_batching
+        self._splitter = splitter
         self._start()
 
     def _start(self) -> None:
@@ -121,7 +126,8 @@ class AdaptedEncoder:
 
     def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Encode N texts in one call of the encoder. Returns N dicts {token id: weight} of plain Python numbers."""
-        return to_dicts(self.encoder.encode_documents(texts))
+        with naming_splitter(self._splitter):
+            return to_dicts(self.encoder.encode_documents(texts))
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
         """Do the same as `encode_documents`, but call the encoder's `encode_queries`."""
@@ -145,6 +151,7 @@ class AdaptedEncoder:
             "_encoder": self._encoder if self._source is None else None,
             "_source": self._source,
             "_dynamic_batching": self._dynamic_batching,
+            "_splitter": self._splitter,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

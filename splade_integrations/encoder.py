@@ -5,6 +5,7 @@ This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does th
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
@@ -208,6 +209,20 @@ class SpladeEncoder:
         """Encode queries. The arguments, results and errors are as in `encode_documents`."""
         return self._encode("query", check_texts(texts), show_progress)
 
+    def encode_as_given(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
+        """Encode texts with the document encoder, but without a prompt and without pruning.
+
+        The arguments, results and errors are as in `encode_documents`.
+
+        Example:
+            >>> encoder = SpladeEncoder(model_folder, document_pruning=Pruning(max_active_dims=4))
+            >>> text = ["Alan Turing was born in London."]
+            >>> encoder.encode_documents(text).nnz, encoder.encode_as_given(text).nnz > 4
+            (4, True)
+        """
+        settings = replace(self._settings["document"], prompt="", pruning=Pruning())
+        return self._encode("document", check_texts(texts), show_progress, settings)
+
     def stream_documents(
         self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int | None = None
     ) -> Iterator[csr_array]:
@@ -359,8 +374,15 @@ class SpladeEncoder:
             lines.append(f"long documents in up to {self._settings['document'].max_windows} windows")
         return "SpladeEncoder(\n  " + "\n  ".join(lines) + "\n)"
 
-    def _encode(self, role: Role, texts: list[str], show_progress: ShowProgress = False) -> csr_array:
-        return concatenate(list(self._stream(role, texts, show_progress, total=len(texts))), self.dim)
+    def _encode(
+        self,
+        role: Role,
+        texts: list[str],
+        show_progress: ShowProgress = False,
+        settings: RoleSettings | None = None,
+    ) -> csr_array:
+        blocks = self._stream(role, texts, show_progress, total=len(texts), settings=settings)
+        return concatenate(list(blocks), self.dim)
 
     def _encoded(self, role: Role, text: str) -> EncodedText:
         settings = self._settings[role]
@@ -375,11 +397,12 @@ class SpladeEncoder:
         *,
         total: int | None = None,
         block_rows: int | None = None,
+        settings: RoleSettings | None = None,
     ) -> Iterator[csr_array]:
         return stream_rows(
             self._roles,
             role,
-            self._settings[role],
+            settings or self._settings[role],
             texts,
             block_rows=block_rows or _BLOCK_ROWS[self.device.type],
             show_progress=show_progress,

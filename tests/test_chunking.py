@@ -1,5 +1,6 @@
 """With the splitter settings of docs/chunking.md no chunk is truncated, while the default settings lose text."""
 
+import asyncio
 import logging
 import re
 import string
@@ -36,10 +37,44 @@ def test_no_chunk_is_truncated(block, framework, model_folder, book, caplog):
     assert warnings_of_ours(caplog) == []
 
 
-def test_the_warning_says_what_fits(model_folder, book, caplog):
-    encoder = SpladeEncoder(model_folder, max_length=64)
+def langchain_embedding(encoder):
+    from splade_integrations.langchain import SpladeSparseEmbedding
+
+    return SpladeSparseEmbedding(encoder=encoder).embed_documents
+
+
+def llama_index_embedding(encoder):
+    from splade_integrations.llama_index import SpladeSparseEmbedding
+
+    return SpladeSparseEmbedding(encoder=encoder).encode_documents
+
+
+def llama_index_async(encoder):
+    from splade_integrations.llama_index import SpladeSparseEmbedding
+
+    embedding = SpladeSparseEmbedding(encoder=encoder)
+    return lambda texts: asyncio.run(embedding.async_encode_documents(texts))
+
+
+@pytest.mark.parametrize(
+    ("caller", "splitter"),
+    [
+        (lambda encoder: encoder.encode_documents, None),
+        (
+            langchain_embedding,
+            "RecursiveCharacterTextSplitter.from_huggingface_tokenizer(encoder.tokenizer, chunk_size=62",
+        ),
+        (llama_index_embedding, "SentenceSplitter(chunk_size=62, tokenizer=encoder.tokenizer.tokenize)"),
+        (llama_index_async, "SentenceSplitter(chunk_size=62, tokenizer=encoder.tokenizer.tokenize)"),
+    ],
+)
+def test_the_warning_says_what_fits_and_names_the_callers_splitter(model_folder, book, caplog, caller, splitter):
+    encode = caller(SpladeEncoder(model_folder, max_length=64))
     with caplog.at_level(logging.WARNING, logger="splade_integrations"):
-        encoder.encode_documents([book])
+        encode([book])
     (message,) = warnings_of_ours(caplog)
     assert "chunks of 62 tokens at most" in message
-    assert "SentenceSplitter(chunk_size=…)" in message
+    assert [name for name in ("SentenceSplitter", "RecursiveCharacterTextSplitter") if name in message] == (
+        [splitter.split("(")[0].split(".")[0]] if splitter else []
+    )
+    assert splitter is None or splitter in message

@@ -1,5 +1,7 @@
 """The scripts and notebooks in examples/ run on a few texts, and the committed notebooks hold the outputs of a run."""
 
+import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModel, AutoTokenizer
 
 from splade_integrations.models.offline import dense_model_path
@@ -60,3 +63,43 @@ def test_the_dense_model_equals_the_plain_formula_in_any_batch_and_thread(import
     np.testing.assert_allclose(dense.embed_documents(texts), expected, atol=1e-5)
     np.testing.assert_allclose(dense.embed_query(texts[2]), expected[2], atol=1e-5)
     assert dense.encode([]).shape == (0, 384)
+
+
+def test_demo_on_a_few_modules(import_example, capsys, monkeypatch, tmp_path):
+    demo, slices = import_example("demo"), import_example("side_by_side")
+    monkeypatch.setattr(slices, "MODULES", FEW)
+    entries = slices.read_slice()
+    monkeypatch.setattr(demo, "read_corpus_once", lambda _: entries)
+    monkeypatch.setattr(demo, "_database_file", lambda: str(tmp_path / "demo.db"))
+    monkeypatch.delenv("MILVUS_URI", raising=False)
+    pages = {}
+    for width in (80, 120):  # the second run reuses the collections
+        demo.console = Console(file=io.StringIO(), width=width)
+        demo.main([])
+        printed = demo.console.file.getvalue()
+        assert max(map(len, printed.splitlines())) <= width
+        pages[width] = " ".join(printed.split())
+        assert "both give the same first 5 hits" in pages[width]
+        assert "\x1b" not in pages[width]
+    assert "Encoded by SPLADE" in pages[80]
+    assert "opened: LangChain" in pages[120]
+    assert "✓ tempfile.TemporaryDirectory" in pages[120]
+    assert "decode Ascii85" in pages[120]
+    assert re.search(r"hybrid search finds \d+ of 30 answers", pages[120])
+
+
+def test_demo_counts_wins_and_losses(import_example):
+    tables, questions = import_example("demo_tables"), import_example("stdlib_questions").QUESTIONS
+    nothing = {"dense": [], "sparse": [], "hybrid": []}
+    rankings = {question.text: dict(nothing) for question in questions}
+    answers = [question.expected[0] for question in questions[:2]]
+    rankings[questions[0].text] = {"dense": ["x", answers[0]], "sparse": [], "hybrid": [answers[0]]}
+    rankings[questions[1].text] = {"dense": [], "sparse": [answers[1]], "hybrid": ["x"] * 5 + [answers[1]]}
+    said = tables.closing(rankings)
+    assert "hybrid search finds 1 of 30 answers, dense search 1, and SPLADE search 1." in said
+    assert f"above both of its sides for 1 of the 30 questions, for instance “{questions[0].text}”." in said
+    assert (
+        f"loses an answer that one of its sides finds for 1 of the 30 questions, for instance “{questions[1].text}”"
+        in said
+    )
+    assert "No search finds the answer to 28 of the 30 questions" in said

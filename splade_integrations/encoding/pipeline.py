@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from splade_integrations.encoding.roles import Role, RoleEncoder
 from splade_integrations.encoding.tokenizer import TokenIds
+from splade_integrations.encoding.truncation import Truncation
 from splade_integrations.sparse import Pruning, drop_terms, max_over_groups
 
 __all__ = ["RoleSettings", "ShowProgress", "one_ahead", "stream_rows"]
@@ -77,12 +78,18 @@ def stream_rows(
     def tokenize(block: list[str]) -> TokenIds:
         return encoder.tokenize([prompt + text for text in block] if prompt else block, settings.max_windows)
 
-    truncation, unknown = _Truncation(encoder, settings.max_windows), _Unknown(encoder)
+    truncation = Truncation(encoder.max_length, encoder.tokenize.max_content_tokens, settings.max_windows)
+    unknown = _Unknown(encoder)
     try:
         with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
             report = show_progress if callable(show_progress) else progress.update
             for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
-                truncation.count(token_ids)
+                truncation.count(
+                    texts=len(token_ids.windows),
+                    truncated=token_ids.truncated,
+                    tokens=token_ids.tokens,
+                    lost=token_ids.tokens_lost,
+                )
                 unknown.count(token_ids)
                 rows = encoder.rows.encode(token_ids.ids, _counting_texts(report, token_ids))
                 rows = max_over_groups(rows, token_ids.windows)
@@ -137,32 +144,6 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
             yield started.popleft().result()
     if error is not None:
         raise error
-
-
-class _Truncation:
-    """Counts all texts and tokens so far, and those that truncation has affected."""
-
-    def __init__(self, encoder: RoleEncoder, max_windows: int) -> None:
-        self._max_length, self._max_windows = encoder.max_length, max_windows
-        self._max_content_tokens = encoder.tokenize.max_content_tokens
-        self._texts = self._truncated = self._tokens = self._lost = 0
-
-    def count(self, token_ids: TokenIds) -> None:
-        self._texts += len(token_ids.windows)
-        self._truncated += token_ids.truncated
-        self._tokens += token_ids.tokens
-        self._lost += token_ids.tokens_lost
-
-    def warn(self) -> None:
-        if self._truncated:
-            windows = self._max_windows > 1
-            logger.warning(
-                "%d of %d texts are longer than %smax_length=%d tokens and were truncated: %.1f %% of the call's "
-                "tokens were lost. Split texts into chunks of %d tokens at most (in LlamaIndex, with SentenceSplitter("
-                "chunk_size=…), whose default is 1 024), or raise max_length if the model allows it%s.",
-                self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
-                100 * self._lost / self._tokens, self._max_content_tokens, ", or max_windows" if windows else "",
-            )  # fmt: skip
 
 
 class _Unknown:

@@ -10,6 +10,8 @@ from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["SpladeSparseEmbedding"]
 
+_SPLITTER = "RecursiveCharacterTextSplitter.from_huggingface_tokenizer(encoder.tokenizer, chunk_size={size})"
+
 
 class SpladeSparseEmbedding(BaseSparseEmbedding):
     """SPLADE embeddings for `hybrid_milvus`, and for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
@@ -48,7 +50,9 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         dynamic_batching: bool = True,
         **encoder_options: Unpack[EncoderOptions],
     ) -> None:
-        self._adapted = AdaptedEncoder(encoder, model_name, dynamic_batching=dynamic_batching, **encoder_options)
+        self._adapted = AdaptedEncoder(
+            encoder, model_name, dynamic_batching=dynamic_batching, splitter=_SPLITTER, **encoder_options
+        )
 
     @property
     def encoder(self) -> SparseTextEncoder:

@@ -24,6 +24,8 @@ __all__ = ["SpladeSparseEmbedding"]
 
 dispatcher = get_dispatcher(__name__)
 
+_SPLITTER = "SentenceSplitter(chunk_size={size}, tokenizer=encoder.tokenizer.tokenize) (by default, it allows 1 024)"
+
 
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     """SPLADE embeddings with the interfaces of LlamaIndex core and of LlamaIndex's Milvus store.
@@ -77,7 +79,9 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         dynamic_batching: bool = True,
         **encoder_options: Unpack[EncoderOptions],
     ) -> None:
-        adapted = AdaptedEncoder(encoder, model_name, dynamic_batching=dynamic_batching, **encoder_options)
+        adapted = AdaptedEncoder(
+            encoder, model_name, dynamic_batching=dynamic_batching, splitter=_SPLITTER, **encoder_options
+        )
         name = str(model_name or getattr(encoder, "model_name", type(encoder).__name__))
         super().__init__(model_name=name, embed_batch_size=embed_batch_size, num_workers=num_workers)
         self._adapted = adapted

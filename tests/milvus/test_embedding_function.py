@@ -1,6 +1,7 @@
 """Tests of the embedding function: the code of Milvus's page runs unchanged, and milvus-lite accepts the rows."""
 
 import asyncio
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -85,7 +86,35 @@ def test_parameters_reach_the_encoder(model_folder, splade_ef):
     np.testing.assert_allclose(prompted.encode_queries(QUERIES).toarray(), by_hand.toarray(), atol=1e-5)
     by_hand = splade_ef.encode_documents(["passage: " + document for document in DOCUMENTS])
     np.testing.assert_allclose(prompted.encode_documents(DOCUMENTS).toarray(), by_hand.toarray(), atol=1e-5)
-    np.testing.assert_allclose(prompted(DOCUMENTS).toarray(), by_hand.toarray(), atol=1e-5)
+
+
+def test_what_milvus_class_has(model_folder, splade_ef):
+    """pymilvus.model 0.3.4: its parameters in their order, with their defaults, its attributes, and its `__call__`."""
+    parameters = list(inspect.signature(SpladeEmbeddingFunction).parameters.values())
+    assert [(parameter.name, parameter.default) for parameter in parameters[:-1]] == [
+        ("model_name", "naver/splade-cocondenser-ensembledistil"),
+        ("batch_size", 32),
+        ("query_instruction", ""),
+        ("doc_instruction", ""),
+        ("device", "cpu"),
+        ("k_tokens_query", None),
+        ("k_tokens_document", None),
+    ]
+    given = {
+        "model_name": model_folder,
+        "query_instruction": "query: ",
+        "doc_instruction": "passage: ",
+        "device": None,
+        "k_tokens_query": 4,
+        "k_tokens_document": 8,
+    }
+    made = SpladeEmbeddingFunction(**given)
+    assert {name: getattr(made, name) for name in given} == given
+    assert str(made.encoder.device) == "cpu"
+    assert made.encode_documents(DOCUMENTS[:1]).nnz == 8
+    np.testing.assert_allclose(made(DOCUMENTS).toarray(), splade_ef.encode_documents(DOCUMENTS).toarray(), atol=1e-5)
+    with pytest.raises(AttributeError, match="k_tokens_query"):
+        made.k_tokens_query = 5
 
 
 def test_empty_list(splade_ef):

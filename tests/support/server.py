@@ -19,13 +19,17 @@ SECONDS_TO_START = 60
 
 
 @contextmanager
-def milvus_lite_server() -> Iterator[str]:
-    """Start milvus-lite's server in its own process, on a free port, and yield its address."""
+def milvus_lite_server(data: Path | None = None) -> Iterator[str]:
+    """Start milvus-lite's server in its own process, on a free port, and yield its address.
+
+    Args:
+        data: The folder of the collections. None means an empty folder.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", folder]
+        command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(data or folder)]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
             try:
