@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import Encoding, normalizers
 
-from splade_integrations.errors import first_line
+from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.models.repository import Repository
 from splade_integrations.sparse import is_integer
 
@@ -288,15 +288,25 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
 
     Raises:
         FileNotFoundError: The folder has no tokenizer that loads.
+        UnsupportedModelError: The files of the tokenizer are damaged.
     """
     from transformers import AutoTokenizer  # takes a second to import
 
     try:
-        return AutoTokenizer.from_pretrained(**repository.location(folder))
+        tokenizer = AutoTokenizer.from_pretrained(**repository.location(folder))
+        _unknown_id(tokenizer)  # transformers looks up special tokens only now, and may fail
+        if not tokenizer.model_max_length > 0:
+            raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
+        return tokenizer
     except (OSError, ValueError) as err:
         raise FileNotFoundError(
             f"{repository.name!r} must have a tokenizer that loads, got an error ({first_line(err)}). Add the "
             "missing files."
+        ) from err
+    except Exception as err:  # transformers and tokenizers raise errors of many types
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a tokenizer that loads, got damaged files ({type(err).__name__}: "
+            f"{first_line(err)}). Download its tokenizer.json and tokenizer_config.json again."
         ) from err
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,15 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
     model.eval().requires_grad_(False).to(compute.device)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    decoder, ignores_padding = optimize(name, model, compute)
+    try:
+        decoder, ignores_padding = optimize(name, model, compute)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as err:
+        raise UnsupportedModelError(
+            f"{name!r} has a config.json that contradicts itself, so its layers fail: {first_line(err)} Fetch the "
+            "checkpoint again."
+        ) from err
     positions = _positions(model)
     if decoder is None:
         return MaskedLM(model, None, config.vocab_size, positions, ignores_padding)
@@ -107,7 +114,7 @@ def _load_config(repository: Repository, folder: str) -> Any:
     name = repository.name
     try:
         config = AutoConfig.from_pretrained(**repository.location(folder))
-    except (OSError, ValueError, KeyError) as err:
+    except Exception as err:  # transformers raises errors of many types
         if "trust_remote_code" in str(err):
             raise UnsupportedModelError(
                 f"{name!r} needs code from its repository, which runs only if you allow it. Read the code. Then pass "
@@ -117,8 +124,8 @@ def _load_config(repository: Repository, folder: str) -> Any:
             f"{name!r} has a config.json that transformers cannot read: {first_line(err)} "
             "Use a …ForMaskedLM checkpoint."
         ) from err
-    architectures = config.architectures or []
-    if not any(architecture.endswith("ForMaskedLM") for architecture in architectures):
+    architectures = config.architectures if isinstance(config.architectures, list) else []
+    if not any(str(architecture).endswith("ForMaskedLM") for architecture in architectures):
         found = architectures[0] if architectures else f"{config.model_type} model of unknown architecture"
         raise UnsupportedModelError(
             f"{name!r} is a {found} without a masked-LM head, so it has no SPLADE weights. "
@@ -145,9 +152,9 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
         if message := missing_weights(repository, folder):
             raise UnsupportedModelError(message) from err
         raise FileNotFoundError(f"{name!r} lacks a file: {err} Add the file, or name another model.") from err
-    # The cause is a tensor whose size contradicts the configuration, a truncated pickle, or a pickle that holds more
-    # than tensors.
-    except (RuntimeError, ValueError, EOFError, UnpicklingError) as err:
+    # The cause is a tensor whose size contradicts the configuration, a truncated pickle, a pickle that holds more than
+    # tensors, or a value that the configuration's own checks let through.
+    except Exception as err:
         raise UnsupportedModelError(
             f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch the checkpoint "
             "again, or use a complete …ForMaskedLM checkpoint."

@@ -21,6 +21,7 @@ from splade_integrations.engine.heads import Decoder, choose
 from splade_integrations.engine.heads.tiled import activate, splade_pool
 from splade_integrations.engine.process import HeapTrimmer, exact_float32
 from splade_integrations.engine.transfer import CudaTransfer
+from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.sparse import concatenate, from_dense, from_rows
 
 __all__ = ["MaskedLM", "PaddedBatch", "Progress", "SpladeModel", "token_budget_batches"]
@@ -361,10 +362,11 @@ def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
 
 
 def _finite(rows: csr_array) -> csr_array:
-    """Return `rows`, or raise ValueError if a weight is NaN or infinite."""
+    """Return `rows`, or raise UnsupportedModelError if a weight is NaN or infinite."""
     if not np.isfinite(rows.data).all():
-        raise ValueError(
+        raise UnsupportedModelError(
             "term weights must be finite, got NaN or infinity. If dtype is 'float16', use 'float32' or 'bfloat16', "
-            "which have a wider range. If backend is 'openvino', use 'torch'."
+            "which have a wider range. If backend is 'openvino', use 'torch'. Else the model's weights are damaged: "
+            "download them again."
         )
     return rows

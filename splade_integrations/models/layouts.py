@@ -175,7 +175,13 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
                 f"{sorted(structure) if isinstance(structure, dict) else config!r}. Use a SPLADE model."
             )
         for name, route in routes.items():
-            route += [(_last_component(types[part]), path_in(folder, part)) for part in structure[name]]
+            parts = structure[name]
+            if not isinstance(parts, list) or not all(isinstance(part, str) and part in types for part in parts):
+                raise UnsupportedModelError(
+                    f"{repository.name!r} must have a router_config.json that lists the modules of its {name} route, "
+                    f"each with a type, got {parts!r}. Download it again."
+                )
+            route += [(_last_component(types[part]), path_in(folder, part)) for part in parts]
     return routes
 
 

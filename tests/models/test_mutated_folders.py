@@ -1,0 +1,12 @@
+"""Damaged folders load or are refused with one of two errors. `python -m checks.mutated_folders` tries many more."""
+
+import pytest
+
+from tests.support.mutated_folders import KINDS, outcomes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_folders_end_in_two_errors(kind, tmp_path):
+    found = outcomes(kind, tmp_path, 12)
+    assert found["UnsupportedModelError"] > 0
+    assert ("loads" in found) == (kind != "ONNX alone")
