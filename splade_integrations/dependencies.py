@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from splade_integrations.errors import OptionalDependencyError
 
-__all__ = ["MILVUS", "check_installed", "check_tokenizers", "known_problem", "require_extra"]
+__all__ = ["MILVUS", "check_installed", "check_tokenizers", "known_problem", "require_extra", "require_torch"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,37 @@ def require_extra(extra: str, *, module: str) -> Iterator[None]:
         raise OptionalDependencyError(
             f"{module} needs {missing}. Install it with: pip install 'splade-integrations[{extra}]'.",
             name=err.name,
+        ) from err
+
+
+@contextmanager
+def require_torch(model_name: str, what: str) -> Iterator[None]:
+    """Turn a failed import of torch or transformers into an error that says what needs them, and what to install.
+
+    They are dependencies of this package. But an environment that only asks inference-free queries works without them.
+
+    Args:
+        model_name: The name under which the model was requested.
+        what: What needs them, such as "its tokenizer".
+    Raises:
+        OptionalDependencyError: An import inside the block failed because torch or transformers is missing.
+
+    Example:
+        >>> with require_torch("org/x", "its tokenizer"):
+        ...     raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        Traceback (most recent call last):
+        splade_integrations.errors.OptionalDependencyError: 'org/x' needs torch for its tokenizer, …
+    """
+    try:
+        yield
+    except ImportError as err:
+        missing = (err.name or "").partition(".")[0]
+        if missing not in ("torch", "transformers"):
+            raise
+        raise OptionalDependencyError(
+            f"{model_name!r} needs {missing} for {what}, and {missing} is missing here. Only inference-free queries "
+            "work without it. Install it with: pip install torch transformers. Or encode on a machine that has it.",
+            name=missing,
         ) from err
 
 

@@ -4,22 +4,29 @@ The steps are: texts -> token ids -> batches -> hidden states -> tiles of logits
 This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does the same computation in twenty lines.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from splade_integrations.dependencies import check_tokenizers
-from splade_integrations.encoding.explain import EncodedText, Explanation, explain, explain_stored
-from splade_integrations.encoding.pipeline import RoleSettings, ShowProgress, stream_rows
+from splade_integrations.dependencies import check_tokenizers, require_torch
+from splade_integrations.encoding.pipeline import (
+    RoleSettings,
+    ShowProgress,
+    TokenCount,
+    count_tokens,
+    encode_block,
+    stream_rows,
+)
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
 from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, lowers_case, token_names
-from splade_integrations.engine.compute import Backend, Device, Dtype, ResolvedDevice, ResolvedDtype, resolve_compute
 from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
@@ -27,11 +34,17 @@ from splade_integrations.models.spec import ActivationFunction, PoolingStrategy,
 from splade_integrations.options import LongDocuments
 from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
 
+if TYPE_CHECKING:  # these load torch, or are not needed for queries
+    from splade_integrations.encoding.explain import EncodedText, Explanation
+    from splade_integrations.engine.compute import Backend, Compute, Device, Dtype, ResolvedDevice, ResolvedDtype
+
 __all__ = ["SpladeEncoder"]
 
 # The number of texts that are tokenised, sorted by length and encoded together. The number is large enough to form
 # batches of texts of similar length, and small enough to take little memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
+# These options are valid on every machine. So they need not be checked by torch before a transformer is loaded.
+_ALWAYS_VALID = {"device": ("auto", "cpu"), "dtype": ("auto", "float32"), "backend": ("torch",)}
 
 
 class SpladeEncoder:
@@ -135,7 +148,9 @@ class SpladeEncoder:
         _check_types(bool, lower_case=lower_case)
         _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
-        self._compute = resolve_compute(device, dtype, backend)
+        self._requested: dict[str, Any] = {"device": device, "dtype": dtype, "backend": backend}
+        if any(value not in _ALWAYS_VALID[name] for name, value in self._requested.items()):
+            _ = self._compute  # refuses an invalid value now, not when the first document comes
         hub_options = {
             "revision": revision,
             "cache_dir": cache_dir,
@@ -154,13 +169,21 @@ class SpladeEncoder:
         drops = self.spec.special_terms == "drop"
         windows = int(max_windows) if long_documents == "max" else 1
         self._settings: dict[Role, RoleSettings] = {
-            "query": RoleSettings(self.spec.query.prompt, 1, drops, query_pruning or self.spec.query_pruning),
+            # Inference-free queries give special tokens the weight 0, so nothing is left to drop.
+            "query": RoleSettings(
+                self.spec.query.prompt,
+                1,
+                drops and self.spec.query.transformer is not None,
+                query_pruning or self.spec.query_pruning,
+            ),
             "document": RoleSettings(
                 self.spec.document.prompt, windows, drops, document_pruning or self.spec.document_pruning
             ),
         }
         limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
-        self._roles = RoleEncoders(self.model_name, self.spec, self._compute, max_length=max_length, limits=limits)
+        self._roles = RoleEncoders(
+            self.model_name, self.spec, lambda: self._compute, max_length=max_length, limits=limits
+        )
         # Both roles load now, with one exception: if queries need no transformer, the transformer of documents loads
         # when the first documents come.
         first = self._roles["query"]
@@ -168,12 +191,24 @@ class SpladeEncoder:
             first = self._roles["document"]
         self.dim: int = first.dim
         self.max_length: int = int(self._roles.max_length())
-        self.tokenizer = first.tokenizer
-        if lower_case is False and lowers_case(self.tokenizer):
+        if lower_case is False and lowers_case(first.tokenizer):
             raise ValueError(
                 f"lower_case must be True or None, because the tokenizer of {self.model_name!r} lowercases texts, got "
                 "False. Leave it out."
             )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers. Inference-free queries do not use it, so it may be loaded now."""
+        return self._roles.full_tokenizer()
+
+    @cached_property
+    def _compute(self) -> Compute:
+        """Where and how the transformers compute. Finding out imports torch."""
+        with require_torch(self.model_name, "its device and number type"):
+            from splade_integrations.engine.compute import resolve_compute
+
+        return resolve_compute(**self._requested)
 
     @property
     def device(self) -> ResolvedDevice:
@@ -188,7 +223,8 @@ class SpladeEncoder:
     @property
     def backend(self) -> Backend:
         """The library that computes the layers: "torch" or "openvino"."""
-        return self._compute.backend
+        backend: Backend = self._requested["backend"]
+        return backend
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode documents.
@@ -244,6 +280,33 @@ class SpladeEncoder:
         _check_at_least_one(block_rows=block_rows)
         return self._stream("document", iterate_texts(texts), show_progress, block_rows=block_rows)
 
+    def count_tokens(self, role: Role, texts: Iterable[str]) -> list[TokenCount]:
+        """Count the tokens of texts, and those that encoding would cut off.
+
+        Args:
+            role: "document" or "query". The prompt of the role counts as well.
+            texts: N texts.
+        Returns:
+            N counts, with special tokens.
+        Raises:
+            TypeError: As in `encode_documents`.
+
+        Example:
+            >>> encoder = SpladeEncoder(model_folder, max_length=6)
+            >>> encoder.count_tokens("document", ["Cats purr.", "Alan Turing was born in London."])
+            [TokenCount(tokens=6, tokens_lost=0), TokenCount(tokens=9, tokens_lost=3)]
+        """
+        return count_tokens(self._roles[role], self._settings[role], check_texts(texts))
+
+    def surely_fits(self, role: Role, text: str) -> bool:
+        """Return whether a text is so short that encoding cuts off nothing. False means that `count_tokens` must tell.
+
+        This takes no time, because it does not tokenise. It allows for two tokens of each ASCII character, which is
+        more than any known tokenizer makes.
+        """
+        prompt = self._settings[role].prompt
+        return text.isascii() and 2 * (len(text) + len(prompt)) <= self._roles[role].tokenize.max_content_tokens
+
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.
 
@@ -265,10 +328,11 @@ class SpladeEncoder:
                 "the encoder that made them."
             )
         decoded = []
+        tokenizer = self._roles["query"].tokenizer
         for start, end in pairwise(rows.indptr):
             ids, weights = rows.indices[start:end], rows.data[start:end]
             order = np.lexsort((ids, -weights))[:top_k]
-            tokens = token_names(self.tokenizer, ids[order].tolist())
+            tokens = token_names(tokenizer, ids[order].tolist())
             decoded.append(list(zip(tokens, weights[order].tolist(), strict=True)))
         return decoded
 
@@ -311,6 +375,8 @@ class SpladeEncoder:
         for name, text in {"query": query, "document": document}.items():
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
+        from splade_integrations.encoding.explain import explain
+
         return explain(self._encoded("query", query), self._encoded("document", document))
 
     def explain_stored(self, query: str, documents: Sequence[str], rows: csr_array) -> list[Explanation]:
@@ -337,6 +403,8 @@ class SpladeEncoder:
         """
         if rows.shape[0] != len(documents):
             raise ValueError(f"rows must have one row for each of {len(documents)} documents, got {rows.shape[0]}.")
+        from splade_integrations.encoding.explain import EncodedText, explain_stored
+
         settings, encoder = self._settings["document"], self._roles["document"]
         stored = [
             EncodedText(text, settings.prompt, rows[[place]], encoder, settings.max_windows)
@@ -344,10 +412,10 @@ class SpladeEncoder:
         ]
         return explain_stored(self._encoded("query", query), stored)
 
-    def __copy__(self) -> "SpladeEncoder":
+    def __copy__(self) -> SpladeEncoder:
         return self  # an encoder may be shared
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "SpladeEncoder":
+    def __deepcopy__(self, memo: dict[int, Any]) -> SpladeEncoder:
         return self
 
     def __reduce__(self) -> Any:
@@ -360,8 +428,10 @@ class SpladeEncoder:
         roles = {"documents": self.spec.document, "queries": self.spec.query}
         if self.spec.document == self.spec.query:
             roles = {"texts": self.spec.document}
-        dtype = str(self.dtype).removeprefix("torch.")
-        computing = f"device='{self.device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
+        device, dtype = self._requested["device"], self._requested["dtype"]
+        if "_compute" in self.__dict__:  # else nothing has needed torch so far, and printing must not load it
+            device, dtype = self.device, str(self.dtype).removeprefix("torch.")
+        computing = f"device='{device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
         if self.backend != "torch":
             computing += f", backend='{self.backend}'"
         lines = [f"{self.model_name!r}", computing, *(f"{name}: {role}" for name, role in roles.items())]
@@ -381,10 +451,14 @@ class SpladeEncoder:
         show_progress: ShowProgress = False,
         settings: RoleSettings | None = None,
     ) -> csr_array:
+        if not show_progress and 0 < len(texts) <= _BLOCK_ROWS["cpu"]:
+            return encode_block(self._roles[role], settings or self._settings[role], texts)
         blocks = self._stream(role, texts, show_progress, total=len(texts), settings=settings)
         return concatenate(list(blocks), self.dim)
 
     def _encoded(self, role: Role, text: str) -> EncodedText:
+        from splade_integrations.encoding.explain import EncodedText
+
         settings = self._settings[role]
         row = self._encode(role, [text])
         return EncodedText(text, settings.prompt, row, self._roles[role], settings.max_windows)
@@ -404,10 +478,14 @@ class SpladeEncoder:
             role,
             settings or self._settings[role],
             texts,
-            block_rows=block_rows or _BLOCK_ROWS[self.device.type],
+            block_rows=block_rows or self._block_rows(role),
             show_progress=show_progress,
             total=total,
         )
+
+    def _block_rows(self, role: Role) -> int:
+        free = getattr(self.spec, role).transformer is None
+        return _BLOCK_ROWS["cpu" if free else self.device.type]
 
 
 def _check_types(expected: type, **options: object) -> None:

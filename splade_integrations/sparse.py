@@ -5,6 +5,7 @@ This module uses numpy and scipy only. It does not use torch, tokenizers or a fr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Protocol, TypeGuard, cast
@@ -26,6 +27,8 @@ __all__ = [
     "max_over_groups",
     "to_dicts",
 ]
+
+_INT32_MAX = np.iinfo(np.int32).max
 
 
 class SparseTextEncoder(Protocol):
@@ -116,6 +119,8 @@ class Pruning:
 
     def apply(self, matrix: csr_array) -> csr_array:
         """Return `matrix` (N, V) without the terms that the rules drop. If none are dropped, it is `matrix` itself."""
+        if not any(vars(self).values()):  # no rule, or one that keeps all terms
+            return matrix
         counts = np.diff(matrix.indptr)
         limit = self.max_active_dims
         sorts = self.mass is not None or (limit is not None and matrix.nnz > 0 and counts.max() > limit)
@@ -150,7 +155,7 @@ def from_dense(weights: NDArray[np.float32]) -> csr_array:
     return from_terms(positions % vocabulary, flat[positions], counts, vocabulary)
 
 
-def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], dim: int) -> csr_array:
+def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: Sequence[int] | NDArray[Any], dim: int) -> csr_array:
     """Build a matrix from its stored terms, row after row.
 
     Args:
@@ -161,10 +166,16 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], d
     Returns:
         (len(counts), dim) float32 with int32 indices. `indptr` is int32 as well, or int64 beyond 2^31 stored terms.
     """
-    indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    if indptr[-1] <= np.iinfo(np.int32).max:
-        indptr = indptr.astype(np.int32)
-    matrix: Any = csr_array((len(counts), dim), dtype=np.float32)
+    rows = len(counts)
+    indptr = np.zeros(rows + 1, np.int32 if len(ids) <= _INT32_MAX else np.int64)
+    if rows == 1:
+        indptr[1] = len(ids)
+    else:
+        np.cumsum(counts, out=indptr[1:])
+    matrix: Any = csr_array.__new__(csr_array)
+    # A copy of an empty matrix, as copy.copy makes it. csr_array's constructor, and copy.copy as well, would take about
+    # as long as a tokenizer takes for a query, which is most of the time of an inference-free query.
+    vars(matrix).update(vars(_empty(rows, dim)))
     # The arrays are set one by one, because the constructor would widen int32 indices to int64 or copy them.
     matrix.data = weights.astype(np.float32, copy=False)
     matrix.indices = ids.astype(np.int32, copy=False)
@@ -172,17 +183,28 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], d
     return cast(csr_array, matrix)
 
 
+@lru_cache(maxsize=64)
+def _empty(rows: int, dim: int) -> csr_array:
+    """Return a matrix without terms, which must not be changed, because later calls return the same matrix."""
+    return cast(csr_array, csr_array((rows, dim), dtype=np.float32))
+
+
 def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim: int) -> csr_array:
     """Build a matrix from the (ascending token ids, weights) of each row. Returns (len(rows), dim) float32."""
     if not rows:
         return concatenate([], dim)
-    ids, weights = zip(*rows, strict=True)
-    return from_terms(np.concatenate(ids), np.concatenate(weights), np.array([len(row) for row in ids]), dim)
+    if len(rows) == 1:
+        [(ids, weights)] = rows
+        return from_terms(ids, weights, [len(ids)], dim)
+    all_ids, all_weights = zip(*rows, strict=True)
+    counts = [len(row) for row in all_ids]
+    return from_terms(np.concatenate(all_ids), np.concatenate(all_weights), counts, dim)
 
 
-def drop_terms(matrix: csr_array, token_ids: Sequence[int]) -> csr_array:
-    """Return `matrix` (N, V) without the terms in `token_ids`."""
-    return _keep(matrix, ~np.isin(matrix.indices, token_ids))
+def drop_terms(matrix: csr_array, dropped: NDArray[np.bool_]) -> csr_array:
+    """Return `matrix` (N, V) without the terms for which `dropped`, (V,), is true. It can be `matrix` itself."""
+    kept = ~dropped[matrix.indices]
+    return matrix if kept.all() else _keep(matrix, kept)
 
 
 def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
@@ -215,6 +237,8 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
     """Stack blocks of rows in order. Unlike `scipy.sparse.vstack`, this accepts an empty list and returns (0, dim).
 
+    A single block is returned itself, without a copy.
+
     Args:
         blocks: Matrices of shape (n_i, dim).
         dim: Vocabulary size.
@@ -223,6 +247,8 @@ def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
     """
     if not blocks:
         return from_terms(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int64), dim)
+    if len(blocks) == 1:
+        return blocks[0]
     counts = np.concatenate([np.diff(block.indptr) for block in blocks])
     return from_terms(
         np.concatenate([block.indices for block in blocks]),

@@ -46,7 +46,7 @@ def test_what_breaks_the_rules_is_found(tmp_path, file, line, fault):
         "import splade_integrations.errors, splade_integrations.sparse, splade_integrations.records",
         "import splade_integrations.options, splade_integrations.adapter, splade_integrations.reference",
         "import splade_integrations.models.layouts, splade_integrations.models.fingerprint",
-        "import splade_integrations.milvus",
+        "import splade_integrations.encoder, splade_integrations.milvus",
     ],
 )
 def test_light_doors(code):

@@ -5,7 +5,7 @@ times the fixed weights.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.dependencies import require_torch
+from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
 from splade_integrations.models.repository import path_in
 from splade_integrations.models.spec import TokenWeightsSpec
 from splade_integrations.sparse import from_rows
@@ -52,9 +53,11 @@ class LookupRows:
         """Look up the weights. Returns (N, dim)."""
         rows = []
         for text_ids in ids:
-            present = np.unique(np.asarray(text_ids, np.int32))
-            present = present[self._weights[present] != 0] if present.size else present
-            rows.append((present, self._weights[present]))
+            present = np.array(sorted(set(text_ids)), np.int32)  # for a query, much faster than np.unique
+            weights = self._weights[present]
+            if not weights.all():
+                present, weights = present[weights != 0], weights[weights != 0]
+            rows.append((present, weights))
         progress(len(rows))
         return from_rows(rows, self.dim)
 
@@ -96,26 +99,29 @@ class LexicalRows:
         return self._lookup.locate(ids, terms)
 
 
-def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
+def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any, dropped: Sequence[int] = ()) -> LookupRows:
     """Load fixed token weights.
 
     Args:
         spec: The spec that names the file of the weights.
         tokenizer: The tokenizer whose tokens have these weights.
+        dropped: The ids of tokens that get the weight 0, whatever the file says. Rows leave them out.
     Raises:
         UnsupportedModelError: The weights are damaged, negative or not finite.
     """
     repository = spec.repository
     config = repository.json(path_in(spec.folder, "config.json")) or {}
-    weights = np.ones(config.get("vocab_size") or len(tokenizer.get_vocab()), np.float32)
+    vocabulary = tokenizer.get_vocab()
+    weights = np.ones(config.get("vocab_size") or len(vocabulary), np.float32)
     if spec.file is not None:
         path = repository.path(spec.file)
         if path is None:
             raise UnsupportedModelError(
                 f"{repository.name!r} must have {spec.file}, got no such file. Download the model again."
             )
-        weights = _read_weights(path, tokenizer, len(weights))
-    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        weights = _read_weights(path, vocabulary, len(weights))
+    token = max(vocabulary, key=vocabulary.__getitem__)
+    largest = vocabulary[token]
     if weights.ndim == 1 and largest >= len(weights):
         raise UnsupportedModelError(
             f"{repository.name!r} must have a weight for each token, got {len(weights)} weights and a tokenizer that "
@@ -126,10 +132,11 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any) -> LookupRows:
             f"{repository.name!r} must have exactly one weight for each term, and none below 0, got weights that are "
             "negative, NaN or infinite, or not one for each term. Download the model again."
         )
+    weights[list(dropped)] = 0
     return LookupRows(weights)
 
 
-def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
+def _read_weights(path: Path, vocabulary: dict[str, int], size: int) -> NDArray[np.float32]:
     """Return the token weights in a file, (V,) float32. A token that the file does not name weighs 0."""
     try:
         if path.suffix == ".safetensors":
@@ -137,7 +144,8 @@ def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
 
             return np.asarray(load_file(path)["weight"], np.float32)
         if path.suffix == ".bin":
-            from splade_integrations.engine.load import read_torch_weight
+            with require_torch(path.parent.name, f"the token weights in {path.name}"):
+                from splade_integrations.engine.load import read_torch_weight
 
             return read_torch_weight(path)
         if path.suffix == ".json":
@@ -145,11 +153,12 @@ def _read_weights(path: Path, tokenizer: Any, size: int) -> NDArray[np.float32]:
         else:
             pairs = [line.rsplit(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         weights = np.zeros(size, np.float32)
-        vocabulary = tokenizer.get_vocab()
         for token, weight in pairs:
             if token in vocabulary:
                 weights[vocabulary[token]] = float(weight)
         return weights
+    except OptionalDependencyError:
+        raise
     except Exception as err:
         raise UnsupportedModelError(
             f"{path.name} must hold one weight per token, got an error: {err}. Download it again."

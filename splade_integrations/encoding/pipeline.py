@@ -8,19 +8,28 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
 from scipy.sparse import csr_array
-from tqdm.auto import tqdm
 
 from splade_integrations.encoding.roles import Role, RoleEncoder
 from splade_integrations.encoding.tokenizer import TokenIds
 from splade_integrations.encoding.truncation import Truncation
 from splade_integrations.sparse import Pruning, drop_terms, max_over_groups
 
-__all__ = ["RoleSettings", "ShowProgress", "one_ahead", "stream_rows"]
+__all__ = [
+    "RoleSettings",
+    "ShowProgress",
+    "TokenCount",
+    "count_tokens",
+    "encode_block",
+    "one_ahead",
+    "reporting",
+    "stream_rows",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -73,32 +82,70 @@ def stream_rows(
         were truncated, one warning at the end says how many, and which share of the tokens was lost. If texts are
         mostly unknown to the vocabulary, another warning says so. The warnings come even if the caller stops early.
     """
-    encoder, prompt = encoders[role], settings.prompt
+    encoder = encoders[role]
 
     def tokenize(block: list[str]) -> TokenIds:
-        return encoder.tokenize([prompt + text for text in block] if prompt else block, settings.max_windows)
+        return _tokenize(encoder, settings, block)
 
-    truncation = Truncation(encoder.max_length, encoder.tokenize.max_content_tokens, settings.max_windows)
-    unknown = _Unknown(encoder)
+    found = _Warnings(encoder, settings)
     try:
-        with tqdm(total=total, unit="text", desc="SPLADE", disable=show_progress is not True) as progress:
-            report = show_progress if callable(show_progress) else progress.update
+        with reporting(show_progress, total) as report:
             for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
-                truncation.count(
-                    texts=len(token_ids.windows),
-                    truncated=token_ids.truncated,
-                    tokens=token_ids.tokens,
-                    lost=token_ids.tokens_lost,
-                )
-                unknown.count(token_ids)
-                rows = encoder.rows.encode(token_ids.ids, _counting_texts(report, token_ids))
-                rows = max_over_groups(rows, token_ids.windows)
-                if settings.drops_special_terms:
-                    rows = drop_terms(rows, encoder.tokenizer.all_special_ids)
-                yield settings.pruning.apply(rows)
+                found.count(token_ids)
+                yield _rows(encoder, settings, token_ids, _counting_texts(report, token_ids))
     finally:  # also if the caller stops early
-        truncation.warn()
-        unknown.warn()
+        found.warn()
+
+
+def encode_block(encoder: RoleEncoder, settings: RoleSettings, texts: list[str]) -> csr_array:
+    """Encode one block of texts. This does what `stream_rows` does, but a lone query takes half the time.
+
+    Args:
+        encoder: The encoder of the role.
+        settings: The settings of the role.
+        texts: N texts, which all are encoded together.
+    Returns:
+        (N, dim) float32.
+    """
+    token_ids = _tokenize(encoder, settings, texts)
+    if token_ids.truncated or token_ids.unknown_texts:
+        found = _Warnings(encoder, settings)
+        found.count(token_ids)
+        found.warn()
+    return _rows(encoder, settings, token_ids, _ignored)
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """The number of tokens of a text, special tokens included, and the number of those that encoding cuts off."""
+
+    tokens: int
+    tokens_lost: int
+
+
+def count_tokens(encoder: RoleEncoder, settings: RoleSettings, texts: list[str]) -> list[TokenCount]:
+    """Count the tokens of N texts, with the prompt of the role."""
+    counted = (_tokenize(encoder, settings, [text]) for text in texts)
+    return [TokenCount(ids.tokens, ids.tokens_lost) for ids in counted]
+
+
+def _tokenize(encoder: RoleEncoder, settings: RoleSettings, texts: list[str]) -> TokenIds:
+    prompt = settings.prompt
+    return encoder.tokenize([prompt + text for text in texts] if prompt else texts, settings.max_windows)
+
+
+def _rows(
+    encoder: RoleEncoder, settings: RoleSettings, token_ids: TokenIds, progress: Callable[[int], object]
+) -> csr_array:
+    """Return the rows of the texts with these token ids."""
+    rows = max_over_groups(encoder.rows.encode(token_ids.ids, progress), token_ids.windows)
+    if settings.drops_special_terms:
+        rows = drop_terms(rows, encoder.special_terms)
+    return settings.pruning.apply(rows)
+
+
+def _ignored(number: int) -> None:
+    """Report no progress."""
 
 
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
@@ -144,6 +191,40 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
             yield started.popleft().result()
     if error is not None:
         raise error
+
+
+@contextmanager
+def reporting(show_progress: ShowProgress, total: int | None) -> Iterator[Callable[[int], object]]:
+    """Yield the function that gets the number of texts encoded since its last call."""
+    if show_progress is not True:
+        yield show_progress or _ignored
+        return
+    from tqdm.auto import tqdm  # imported late, because few calls show a bar
+
+    with tqdm(total=total, unit="text", desc="SPLADE") as progress:
+        yield progress.update
+
+
+class _Warnings:
+    """Counts what a call should warn about: texts that were cut, and texts that the vocabulary lacks."""
+
+    def __init__(self, encoder: RoleEncoder, settings: RoleSettings) -> None:
+        content = encoder.tokenize.max_content_tokens
+        self._truncation = Truncation(encoder.max_length, content, settings.max_windows)
+        self._unknown = _Unknown(encoder)
+
+    def count(self, token_ids: TokenIds) -> None:
+        self._truncation.count(
+            texts=len(token_ids.windows),
+            truncated=token_ids.truncated,
+            tokens=token_ids.tokens,
+            lost=token_ids.tokens_lost,
+        )
+        self._unknown.count(token_ids)
+
+    def warn(self) -> None:
+        self._truncation.warn()
+        self._unknown.warn()
 
 
 class _Unknown:

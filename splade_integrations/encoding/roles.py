@@ -1,21 +1,29 @@
 """Loads the encoders of documents and of queries. Each encoder is loaded on first use, and each transformer only once.
 
-This module handles no prompts and no pruning.
+This module handles no prompts and no pruning. It imports torch and transformers only to load a transformer, so
+inference-free queries need neither.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from splade_integrations.dependencies import require_torch
 from splade_integrations.encoding.lookup import LexicalRows, RowModel, load_token_weights
 from splade_integrations.encoding.tokenizer import TextTokenizer, load_tokenizer, resolve_max_length
-from splade_integrations.engine.compute import Compute
-from splade_integrations.engine.load import load_masked_lm
-from splade_integrations.engine.model import SpladeModel
+from splade_integrations.encoding.tokenizer_file import read_tokenizer_file
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.models.layouts import stated_positions
 from splade_integrations.models.repository import Repository, path_in
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
+
+if TYPE_CHECKING:
+    from splade_integrations.engine.compute import Compute  # loads torch
 
 __all__ = ["BatchLimits", "Role", "RoleEncoder", "RoleEncoders"]
 
@@ -27,7 +35,7 @@ class RoleEncoder:
     """The encoder of one role, which is either documents or queries.
 
     Args:
-        tokenizer: The tokenizer of transformers.
+        tokenizer: The tokenizer of transformers, or a `FileTokenizer`.
         tokenize: Turns texts into token ids.
         max_length: The largest number of tokens of a text.
         rows: The model that turns token ids into rows.
@@ -42,6 +50,13 @@ class RoleEncoder:
     def dim(self) -> int:
         """Vocabulary size."""
         return self.rows.dim
+
+    @cached_property
+    def special_terms(self) -> NDArray[np.bool_]:
+        """Whether each term of the vocabulary is a special token. (dim,)."""
+        special = np.zeros(self.dim, bool)
+        special[[token_id for token_id in self.tokenizer.all_special_ids if token_id < self.dim]] = True
+        return special
 
 
 @dataclass(frozen=True)
@@ -58,13 +73,19 @@ class RoleEncoders(dict[Role, RoleEncoder]):
     Args:
         model_name: The name under which the model was requested, for messages.
         spec: The spec of the model.
-        compute: Where and how the model computes.
+        compute: Returns where and how the model computes. It is called when the first transformer is loaded.
         max_length: The largest number of tokens of a text, or None for the model's own limit.
         limits: The limits on the size of a batch.
     """
 
     def __init__(
-        self, model_name: str, spec: ModelSpec, compute: Compute, *, max_length: int | None, limits: BatchLimits
+        self,
+        model_name: str,
+        spec: ModelSpec,
+        compute: "Callable[[], Compute]",
+        *,
+        max_length: int | None,
+        limits: BatchLimits,
     ) -> None:
         super().__init__()
         self._model_name = model_name
@@ -74,6 +95,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._limits = limits
         self._loading = Lock()
         self._tokenizers: dict[tuple[str, str], Any] = {}
+        self._file_tokenizers: dict[tuple[str, str], Any] = {}
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
@@ -84,7 +106,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         """
         with self._loading:
             if role not in self:
-                loaded = self._load(getattr(self._spec, role))
+                loaded = self._load(role)
                 for other in self.values():
                     _check_one_vocabulary(self._model_name, loaded, other)
                 self[role] = loaded
@@ -100,22 +122,44 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         if spec is None or "document" in self:
             return self["document"].max_length
         config = spec.repository.json(path_in(spec.folder, "config.json")) or {}
-        tokenizer = self._tokenizer(spec.repository, spec.folder)
+        tokenizer = self._light_tokenizer(spec.repository, spec.folder)
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
+
+    def full_tokenizer(self) -> Any:
+        """Return transformers' tokenizer of queries, or of documents if queries are made by a transformer.
+
+        Raises:
+            OptionalDependencyError: transformers is missing.
+        """
+        spec = self._spec.query if self._spec.query.transformer is None else self._spec.document
+        source = spec.transformer or spec.token_weights
+        assert source is not None  # describe() gives each role a transformer or token weights
+        return self._tokenizer(source.repository, source.folder)
 
     def _tokenizer(self, repository: Repository, folder: str) -> Any:
         place = (repository.name, folder)
         if place not in self._tokenizers:
-            self._tokenizers[place] = load_tokenizer(repository, folder)
+            with require_torch(self._model_name, "its tokenizer"):
+                self._tokenizers[place] = load_tokenizer(repository, folder)
         return self._tokenizers[place]
 
-    def _load(self, spec: RoleSpec) -> RoleEncoder:
-        transformer = None if spec.transformer is None else self._transformer(spec.transformer)
+    def _light_tokenizer(self, repository: Repository, folder: str) -> Any:
+        """Return a `FileTokenizer` if it is sure to equal transformers' tokenizer, else transformers' tokenizer."""
+        place = (repository.name, folder)
+        if place not in self._file_tokenizers:
+            known = self._tokenizers.get(place) or read_tokenizer_file(repository, folder)
+            self._file_tokenizers[place] = known or self._tokenizer(repository, folder)
+        return self._file_tokenizers[place]
+
+    def _load(self, role: Role) -> RoleEncoder:
+        spec: RoleSpec = getattr(self._spec, role)
+        transformer = None if spec.transformer is None else self._transformer(spec.transformer, role)
         if spec.token_weights is None:
             assert transformer is not None  # describe() gives each role a transformer or token weights
             return transformer
-        tokenizer = self._tokenizer(spec.token_weights.repository, spec.token_weights.folder)
-        lookup = load_token_weights(spec.token_weights, tokenizer)
+        tokenizer = self._light_tokenizer(spec.token_weights.repository, spec.token_weights.folder)
+        dropped = tokenizer.all_special_ids if self._spec.special_terms == "drop" else ()
+        lookup = load_token_weights(spec.token_weights, tokenizer, dropped)
         if transformer is not None:
             rows = LexicalRows(transformer.rows, lookup)
             return RoleEncoder(transformer.tokenizer, transformer.tokenize, transformer.max_length, rows)
@@ -125,12 +169,17 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         )
         return RoleEncoder(tokenizer, tokenize, max_length, lookup)
 
-    def _transformer(self, spec: TransformerSpec) -> RoleEncoder:
+    def _transformer(self, spec: TransformerSpec, role: Role) -> RoleEncoder:
         """Return the encoder of a transformer. Both roles of a symmetric model share it."""
         for known, loaded in self._transformers:
             if known == spec:
                 return loaded
-        model = load_masked_lm(spec.repository, spec.folder, self._compute)
+        texts = {"document": "documents", "query": "queries"}[role]
+        with require_torch(self._model_name, f"the transformer that encodes {texts}"):
+            from splade_integrations.engine.load import load_masked_lm
+            from splade_integrations.engine.model import SpladeModel
+
+        model = load_masked_lm(spec.repository, spec.folder, self._compute())
         tokenizer = self._tokenizer(spec.repository, spec.folder)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)

@@ -24,6 +24,7 @@ __all__ = [
     "iterate_texts",
     "load_tokenizer",
     "lowers_case",
+    "replace_surrogates",
     "resolve_max_length",
     "token_names",
 ]
@@ -45,6 +46,8 @@ def check_texts(texts: Iterable[str]) -> list[str]:
         TypeError: `texts` is not an ordered iterable, is a single str, or has an item that is not a str. The message
             names the item's position.
     """
+    if type(texts) is list and all(type(text) is str for text in texts):  # the usual case, checked fast
+        return list(texts)
     return list(iterate_texts(texts))
 
 
@@ -166,12 +169,12 @@ class TextTokenizer:
             max_windows: A text of more than `max_length` tokens is cut into windows of this length, at most this many.
                 The rest of the text is lost.
         """
-        texts = [_replace_surrogates(text) for text in texts]
+        texts = [replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
         """Cut `text` into the same windows as `__call__`, and return each token with its place in `text`."""
-        text = _replace_surrogates(text)
+        text = replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
         encoding = self._rust.encode(text, add_special_tokens=self._add_special_tokens)
@@ -189,7 +192,18 @@ class TextTokenizer:
         windows = []
         truncated = tokens_lost = tokens = unknown_texts = unknown_tokens = 0
         for encoding in self._encodings(texts):
-            pieces = [encoding, *encoding.overflowing]
+            overflowing = encoding.overflowing
+            if not overflowing:
+                own = encoding.ids
+                ids.append(own)
+                windows.append(1)
+                tokens += len(own)
+                if self._unknown_id in own:
+                    unknown, mostly = self._unknown([own])
+                    unknown_tokens += unknown
+                    unknown_texts += mostly
+                continue
+            pieces = [encoding, *overflowing]
             kept = [piece.ids for piece in pieces[:max_windows]]
             # The number of tokens that each later window adds, without special tokens and repeated tokens.
             added = [len(piece) - sum(piece.special_tokens_mask) - self._overlap for piece in pieces[1:]]
@@ -209,7 +223,13 @@ class TextTokenizer:
         unknown = sum(ids.count(self._unknown_id) for ids in windows)
         return unknown, 2 * unknown > sum(map(len, windows)) - self._specials * len(windows)
 
-    def _encodings(self, texts: list[str]) -> Iterator[Encoding]:
+    def _encodings(self, texts: list[str]) -> Iterable[Encoding]:
+        if len(texts) <= TEXTS_AT_ONCE:
+            encodings: list[Encoding] = self._rust.encode_batch_fast(texts, add_special_tokens=self._add_special_tokens)
+            return encodings
+        return self._encodings_of_many(texts)
+
+    def _encodings_of_many(self, texts: list[str]) -> Iterator[Encoding]:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[start : start + TEXTS_AT_ONCE]
             yield from self._rust.encode_batch_fast(some, add_special_tokens=self._add_special_tokens)
@@ -257,7 +277,7 @@ def lowers_case(tokenizer: Any) -> bool:
     return normalizer is not None and normalizer.normalize_str("Q") == "q"
 
 
-def _replace_surrogates(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Return `text` with each lone surrogate replaced by U+FFFD."""
     if text.isascii():  # this reads a flag of the string and costs nothing
         return text

@@ -4,6 +4,7 @@ This module handles transformers' models, but no texts, batches or pooling.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -192,8 +193,9 @@ def _positions(model: Any) -> int | None:
 
 @contextmanager
 def _quiet_if_local(repository: Repository) -> Iterator[None]:
-    """Hide the progress bar while weights are read from a local folder. A download keeps its progress bar."""
-    if repository.local_folder is None or not transformers_logging.is_progress_bar_enabled():
+    """Hide the progress bar while weights are read from a local folder. A download in a terminal keeps its bar."""
+    shown = repository.local_folder is None and sys.stderr.isatty()
+    if shown or not transformers_logging.is_progress_bar_enabled():
         yield
         return
     transformers_logging.disable_progress_bar()

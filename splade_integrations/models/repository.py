@@ -4,6 +4,7 @@ This module knows where files are, but not what they mean.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,8 @@ from splade_integrations.errors import UnsupportedModelError, first_line
 
 __all__ = ["Repository", "not_reached", "path_in"]
 
+_COMMIT = re.compile("[0-9a-f]{40}")
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -19,7 +22,7 @@ class Repository:
 
     Args:
         name: A local folder, or `org/model`.
-        hub_options: `revision`, `cache_dir`, `token` and `local_files_only`, as in transformers.
+        hub_options: `revision`, `cache_dir`, `token` and `local_files_only`, as in transformers and huggingface_hub.
         trust_remote_code: Whether code in the repository may run.
 
     Attributes:
@@ -53,13 +56,35 @@ class Repository:
         if self.local_folder is not None:
             path = self.local_folder / file
             return path if path.is_file() else None
-        from transformers.utils import cached_file  # slow to import, and not needed for a local folder
+        return self._from_hub(file)
 
+    def _from_hub(self, file: str) -> Path | None:
+        # slow to import, and not needed for a local folder
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HFValidationError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        revision, cache_dir = self.hub_options.get("revision"), self.hub_options.get("cache_dir")
+        if _COMMIT.fullmatch(revision or ""):  # a commit never changes, so the hub need not be asked about it again
+            cached = try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision)
+            if cached is not None:
+                return Path(cached) if isinstance(cached, str) else None
         try:
-            found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **self.hub_options)
-        except OSError as err:
+            return Path(hf_hub_download(self.name, file, **self.hub_options))
+        except EntryNotFoundError:  # the repository lacks the file, or the cache lacks it and the hub is not reached
+            return None
+        except (OSError, HFValidationError) as err:
+            refused = isinstance(err, HFValidationError | RepositoryNotFoundError | RevisionNotFoundError)
+            if not refused or isinstance(err, GatedRepoError):  # a file that is in the cache already can still be used
+                cached = try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision)
+                if isinstance(cached, str):
+                    return Path(cached)
             raise FileNotFoundError(not_reached(self.name, first_line(err))) from err
-        return None if found is None else Path(found)
 
     def json(self, file: str) -> Any:
         """Return the content of a JSON file, or None if the repository has no such file.

@@ -19,7 +19,7 @@ from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmb
 from sentence_transformers.sparse_encoder.modules import Transformer as MLMTransformer
 
 from splade_integrations import SpladeEncoder, UnsupportedModelError, to_dicts
-from splade_integrations.encoding import roles
+from splade_integrations.engine import load as loading_module
 from splade_integrations.models import layouts
 from splade_integrations.models.known import KNOWN
 from tests.support.loading import loaded
@@ -228,7 +228,7 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a transformer was loaded")
 
-    monkeypatch.setattr("splade_integrations.encoding.roles.load_masked_lm", refuse)
+    monkeypatch.setattr("splade_integrations.engine.load.load_masked_lm", refuse)
     encoder = SpladeEncoder(tmp_path)
     weights = idf_weights(plain("bert"))
     ids = encoder.tokenizer.convert_tokens_to_ids(["a", "b", "c", "d"])
@@ -242,8 +242,8 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
 
 
 def test_one_transformer_serves_both_roles(model_folder, monkeypatch):
-    loads, load = [], roles.load_masked_lm
-    monkeypatch.setattr(roles, "load_masked_lm", lambda *how: loads.append(how) or load(*how))
+    loads, load = [], loading_module.load_masked_lm
+    monkeypatch.setattr(loading_module, "load_masked_lm", lambda *how: loads.append(how) or load(*how))
     encoder = SpladeEncoder(model_folder)
     assert encoder.encode_queries(["a"]).nnz == encoder.encode_documents(["a"]).nnz
     assert len(loads) == 1
@@ -384,14 +384,14 @@ def test_a_folder_stays_the_same_one_wherever_the_process_goes(plain, tmp_path, 
 def test_queries_do_not_wait_for_the_documents_role(plain, tmp_path, monkeypatch):
     inference_free(plain, "bert").save_pretrained(str(tmp_path))
     encoder = SpladeEncoder(tmp_path)
-    asked, loading, load = threading.Event(), threading.Event(), roles.load_masked_lm
+    asked, loading, load = threading.Event(), threading.Event(), loading_module.load_masked_lm
 
     def slow(*args, **options):
         loading.set()
         assert asked.wait(30)
         return load(*args, **options)
 
-    monkeypatch.setattr(roles, "load_masked_lm", slow)
+    monkeypatch.setattr(loading_module, "load_masked_lm", slow)
     with ThreadPoolExecutor(1) as pool:
         documents = pool.submit(encoder.encode_documents, ["a"])
         assert loading.wait(30)

@@ -1,0 +1,202 @@
+"""Reads a tokenizer from its `tokenizer.json` alone, if transformers would make the same tokenizer from the files.
+
+So inference-free queries need neither transformers nor torch. transformers also reads `tokenizer_config.json`, which
+can contradict `tokenizer.json`. Wherever the two may differ, or where this module does not know, it returns None. The
+caller then asks transformers.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from splade_integrations.models.repository import Repository, path_in
+
+__all__ = ["FileTokenizer", "read_tokenizer_file"]
+
+# The names under which transformers knows the two kinds of tokenizers that this module reads. `PreTrainedTokenizerFast`
+# takes tokenizer.json as it is. `BertTokenizer` takes only its vocabulary, and sets everything else itself.
+_GENERIC = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+_BERT = {"BertTokenizer", "DistilBertTokenizer"}
+_BERT_MODELS = {"bert", "distilbert"}
+_BERT_NAMES = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
+}  # fmt: skip
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_UNKNOWN_LENGTH = int(1e30)  # what transformers reports if a repository states no length
+
+
+class FileTokenizer:
+    """A tokenizer of the library `tokenizers`, with those attributes of transformers' tokenizers that encoding needs.
+
+    Args:
+        backend: The tokenizer.
+        model_max_length: The largest number of tokens that the repository states.
+        truncation_side: The side on which long texts are cut: "right" or "left".
+        named: The special tokens that have names, such as `sep_token`, by name.
+        extra: Further special tokens.
+    """
+
+    is_fast = True
+
+    def __init__(
+        self, backend: Tokenizer, model_max_length: int, truncation_side: str, named: dict[str, str], extra: list[str]
+    ) -> None:
+        self.backend_tokenizer = backend
+        self.model_max_length = model_max_length
+        self.truncation_side = truncation_side
+        self.unk_token = named.get("unk_token")
+        ids = {name: backend.token_to_id(token) for name, token in named.items()}
+        self.unk_token_id, self.cls_token_id, self.sep_token_id, self.bos_token_id, self.eos_token_id = (
+            ids.get(f"{name}_token") for name in ("unk", "cls", "sep", "bos", "eos")
+        )
+        self.all_special_tokens = list(dict.fromkeys([*named.values(), *extra]))
+        special = map(backend.token_to_id, self.all_special_tokens)
+        self.all_special_ids: list[int] = [token_id for token_id in special if token_id is not None]
+
+    def num_special_tokens_to_add(self) -> int:
+        """Return the number of special tokens that are put around a text."""
+        return int(self.backend_tokenizer.num_special_tokens_to_add(False))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: token id}."""
+        return dict(self.backend_tokenizer.get_vocab())
+
+    def convert_ids_to_tokens(self, ids: Iterable[int]) -> list[str | None]:
+        """Return the token of each id, or None for an id that the vocabulary lacks."""
+        return [self.backend_tokenizer.id_to_token(token_id) for token_id in ids]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Return the text that tokens stand for."""
+        decoder = self.backend_tokenizer.decoder
+        return " ".join(tokens) if decoder is None else str(decoder.decode(tokens))
+
+
+def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | None:
+    """Return the tokenizer in a folder of a repository, or None if only transformers can tell what the tokenizer is.
+
+    Args:
+        repository: The repository.
+        folder: The folder within the repository. "" is its root.
+    """
+    path = repository.path(path_in(folder, "tokenizer.json"))
+    stated = repository.json(path_in(folder, "tokenizer_config.json"))
+    if (
+        path is None
+        or not isinstance(stated, dict)
+        or stated.get("auto_map")
+        or stated.get("model_specific_special_tokens")
+    ):
+        return None
+    if repository.path(path_in(folder, "added_tokens.json")) is not None:
+        return None
+    kind = _kind(repository, folder, stated)
+    if kind is None:
+        return None
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception:  # the library raises plain Exception. transformers then says what is wrong with the file
+        return None
+    found = _special_tokens(repository, folder, stated, _BERT_NAMES if kind == "bert" else {})
+    if found is None:
+        return None
+    named, extra = found
+    if not _adds_nothing(backend, stated, [*named.values(), *extra]):
+        return None
+    if kind == "bert" and not _is_bert(backend, stated):
+        return None
+    truncation = backend.truncation or {}
+    side = stated.get("truncation_side") or truncation.get("direction") or "right"
+    length = stated.get("model_max_length", stated.get("max_len", _UNKNOWN_LENGTH))
+    if side not in ("left", "right") or not isinstance(length, int | float) or not length > 0:
+        return None
+    return FileTokenizer(backend, int(length), side, named, extra)
+
+
+def _kind(repository: Repository, folder: str, stated: dict[str, Any]) -> str | None:
+    """Return "file" for a tokenizer that transformers takes as it is, "bert" for BERT's, or None for any other."""
+    config = repository.json(path_in(folder, "config.json"))
+    config = config if isinstance(config, dict) else {}
+    name = stated.get("tokenizer_class") or config.get("tokenizer_class")
+    if name is None:
+        return "bert" if config.get("model_type") in _BERT_MODELS else None
+    if config.get("model_type") not in {*_BERT_MODELS, None}:
+        return None
+    if str(name).removesuffix("Fast") in _BERT:
+        return "bert"
+    return "file" if name in _GENERIC else None
+
+
+def _special_tokens(
+    repository: Repository, folder: str, stated: dict[str, Any], defaults: dict[str, str]
+) -> tuple[dict[str, str], list[str]] | None:
+    """Return the special tokens that have names, by name, and the extra ones.
+
+    None means that the files name them in a way that this module does not know.
+    """
+    named: dict[str, Any] = {**defaults, **{name: stated[name] for name in _NAMES if name in stated}}
+    if "added_tokens_decoder" not in stated:  # only then does transformers read this file
+        kept = repository.json(path_in(folder, "special_tokens_map.json")) or {}
+        if not isinstance(kept, dict) or kept.keys() - set(_NAMES):
+            return None
+        named |= kept
+    if any(key.endswith("_token") and key not in _NAMES and not key.startswith("add_") for key in stated):
+        return None
+    extra = stated.get("extra_special_tokens") or stated.get("additional_special_tokens") or []
+    if not isinstance(extra, list):
+        return None
+    contents = {name: _content(value) for name, value in named.items() if value is not None}
+    further = [_content(value) for value in extra]
+    if not all(isinstance(content, str) for content in [*contents.values(), *further]):
+        return None
+    return contents, further
+
+
+def _content(token: Any) -> Any:
+    """Return the text of a special token, which is stated as a string or as an object."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _adds_nothing(backend: Tokenizer, stated: dict[str, Any], special: list[str]) -> bool:
+    """Return whether tokenizer.json has all tokens that transformers would add, with the same properties."""
+    found = {
+        token_id: {
+            name: getattr(token, name)
+            for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+        }
+        for token_id, token in backend.get_added_tokens_decoder().items()
+    }
+    decoder = stated.get("added_tokens_decoder")
+    if decoder is not None and {int(token_id): token for token_id, token in decoder.items()} != found:
+        return False
+    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return all({"content": token, **plain} in found.values() for token in special) and not stated.get(
+        "split_special_tokens"
+    )
+
+
+def _is_bert(backend: Tokenizer, stated: dict[str, Any]) -> bool:
+    """Return whether tokenizer.json describes the tokenizer that transformers' `BertTokenizer` would make."""
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": stated.get("tokenize_chinese_chars", True),
+        "strip_accents": stated.get("strip_accents"),
+        "lowercase": stated.get("do_lower_case", True),
+    }
+    model = backend.model
+    unknown = stated.get("unk_token", "[UNK]")
+    return (
+        _state(backend.normalizer) == normalizer
+        and _state(backend.pre_tokenizer) == {"type": "BertPreTokenizer"}
+        and type(model).__name__ == "WordPiece"
+        and model.continuing_subword_prefix == "##"
+        and model.max_input_chars_per_word == 100
+        and model.unk_token == (unknown.get("content") if isinstance(unknown, dict) else unknown)
+        and backend.num_special_tokens_to_add(False) == 2
+    )
+
+
+def _state(part: Any) -> Any:
+    return None if part is None else json.loads(part.__getstate__())
