@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
     from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
     from splade_integrations.fusion import Fusion
+    from splade_integrations.serving.remote import RemoteEncoder
     from splade_integrations.sparse import Pruning, SparseTextEncoder, to_dicts
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __all__ = [
     "Fusion",
     "OptionalDependencyError",
     "Pruning",
+    "RemoteEncoder",
     "SparseTextEncoder",
     "SpladeEncoder",
     "UnsupportedModelError",
@@ -24,6 +26,7 @@ _HOMES = {
     "Fusion": "fusion",
     "OptionalDependencyError": "errors",
     "Pruning": "sparse",
+    "RemoteEncoder": "serving.remote",
     "SparseTextEncoder": "sparse",
     "SpladeEncoder": "encoder",
     "UnsupportedModelError": "errors",

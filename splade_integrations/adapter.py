@@ -134,11 +134,18 @@ class AdaptedEncoder:
         return to_dicts(self.encoder.encode_queries(texts))
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Run `encode_documents` in a thread."""
+        """Run `encode_documents` in a thread, or await the encoder's `aencode_documents`, which `RemoteEncoder` has."""
+        if (own := getattr(self._encoder, "aencode_documents", None)) is not None:
+            return to_dicts(await own(texts))
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Run `encode_queries` in a thread. Dynamic batching encodes waiting queries together."""
+        """Run `encode_queries` in a thread. Dynamic batching encodes waiting queries together.
+
+        If the encoder has a method `aencode_queries`, as `RemoteEncoder` has, it is awaited instead.
+        """
+        if (own := getattr(self._encoder, "aencode_queries", None)) is not None:
+            return to_dicts(await own(texts))
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # while this object holds the batcher, the batcher's thread stays alive

@@ -1,13 +1,13 @@
-"""Dynamic batching: queries that are waiting at the same time are encoded in one call.
+"""Dynamic batching: texts that are waiting at the same time are encoded in one call.
 
 This module works with any encoder. It does not need torch, LangChain or LlamaIndex.
 
-How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. A batcher has one thread
-and one queue. A request puts its texts into the queue and gives the thread one job: "encode everything in the queue".
-If the thread is idle, a lone query starts at once. If the thread is busy, the texts that arrive in the meantime wait,
-and the next job encodes them all in one call. A job whose texts an earlier job has encoded finds the queue empty and
-ends. So there is no timer and no fixed batch size: batches grow with the load. (The encoder itself limits the memory
-that a large call takes.)
+How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. (A server has a second one,
+for documents.) A batcher has one thread and one queue. A request puts its texts into the queue and gives the thread one
+job: "encode everything in the queue". If the thread is idle, a lone query starts at once. If the thread is busy, the
+texts that arrive in the meantime wait, and the next job encodes them all in one call. A job whose texts an earlier job
+has encoded finds the queue empty and ends. So there is no timer and no fixed batch size: batches grow with the load, up
+to the largest number of texts, if there is one. (The encoder itself limits the memory that a large call takes.)
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from itertools import islice
 from threading import Lock
 from weakref import WeakSet, WeakValueDictionary
 
+from splade_integrations.encoding.roles import Role
 from splade_integrations.encoding.tokenizer import check_texts
 from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
@@ -37,6 +38,8 @@ class QueryBatcher:
 
     Args:
         encoder: The encoder. Its `encode_queries` is called in one thread, with one or more texts.
+        role: "query", or "document" to call `encode_documents` instead.
+        max_texts: The largest number of texts of a call. A request that has more is encoded alone. None means no limit.
 
     Example:
         >>> from splade_integrations import SpladeEncoder
@@ -47,8 +50,10 @@ class QueryBatcher:
         [17, 10]
     """
 
-    def __init__(self, encoder: SparseTextEncoder) -> None:
+    def __init__(self, encoder: SparseTextEncoder, *, role: Role = "query", max_texts: int | None = None) -> None:
         self._encoder = encoder
+        self._role = role
+        self._max_texts = max_texts
         self._start()
         _batchers.add(self)
 
@@ -75,15 +80,23 @@ class QueryBatcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts the thread
 
     def _encode_waiting(self) -> None:
-        requests = [self._waiting.popleft() for _ in range(len(self._waiting))]  # no other thread removes any
-        requests = [request for request in requests if request[1].set_running_or_notify_cancel()]
+        requests: list[_Request] = []
+        texts = 0
+        for _ in range(len(self._waiting)):  # no other thread removes any
+            if requests and self._max_texts is not None and texts + len(self._waiting[0][0]) > self._max_texts:
+                break  # the others have jobs of their own, because each request gave the thread one job
+            request = self._waiting.popleft()
+            if request[1].set_running_or_notify_cancel():
+                requests.append(request)
+                texts += len(request[0])
         if requests:
             self._answer(requests)
 
     def _answer(self, requests: list[_Request]) -> None:
         """Encode the texts of these requests in one call, and give each caller its rows or its exception."""
         try:
-            rows = iter(to_dicts(self._encoder.encode_queries([text for texts, _ in requests for text in texts])))
+            encode = self._encoder.encode_queries if self._role == "query" else self._encoder.encode_documents
+            rows = iter(to_dicts(encode([text for texts, _ in requests for text in texts])))
         except BaseException as err:
             if len(requests) == 1:
                 requests[0][1].set_exception(err)

@@ -21,6 +21,7 @@ from splade_integrations.cli.index import index
 from splade_integrations.cli.info import info
 from splade_integrations.cli.options import with_groups
 from splade_integrations.cli.search import search
+from splade_integrations.cli.serve import serve
 from splade_integrations.cli.terminal import InterruptedRun, complain
 
 __all__ = ["app", "run"]
@@ -54,7 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
 )
-for command in (info, encode, index, search, explain, evaluate):
+for command in (info, encode, index, search, explain, evaluate, serve):
     app.command(cls=PanelCommand)(with_groups(command))
 
 
@@ -73,7 +74,8 @@ def options(
 ) -> None:
     """Encode texts with SPLADE, index and search them in Milvus, explain matches and measure retrieval quality.
 
-    MODEL is always a folder, or the name of a model on the Hugging Face hub.
+    MODEL is always a folder, or the name of a model on the Hugging Face hub. For encode, index and search, it can also
+    be the address of a server that splade serve runs.
     """
 
 

@@ -37,7 +37,9 @@ def explain(
     if document.startswith("@"):
         document = _read(Path(document[1:]))
     pruning = model_options.pruning()
-    encoder = load_encoder(model, model_options.for_encoder(query_pruning=pruning, document_pruning=pruning))
+    encoder = load_encoder(
+        model, model_options.for_encoder(query_pruning=pruning, document_pruning=pruning), itself=True
+    )
     explanation = encoder.explain(query, document)
     if as_json:
         print_json(explanation.to_dict())

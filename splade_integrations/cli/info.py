@@ -49,7 +49,7 @@ def info(
         raise ValueError(
             f"a model or --uri must be given, got {given}. Name a model, or a collection's file or server."
         )
-    from splade_integrations.cli.loading import silence_downloads
+    from splade_integrations.cli.loading import silence_hub
     from splade_integrations.cli.tables import facts_table
     from splade_integrations.models.repository import Repository
 
@@ -58,7 +58,7 @@ def info(
     else:
         assert model is not None
         if not Path(model).is_dir():
-            silence_downloads()
+            silence_hub()
         found = _facts(Repository(model, {"revision": revision}))
     if as_json:
         print_json(found)

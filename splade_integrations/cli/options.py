@@ -40,7 +40,13 @@ __all__ = [
 ]
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="SPLADE model: a folder, or a name on the hub.", show_default=False)
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="SPLADE model: a folder, a name on the hub, or the address of a splade serve.",
+        show_default=False,
+    ),
 ]
 DenseModel = Annotated[
     str | None,

@@ -72,7 +72,7 @@ def run_evaluation(request: Request) -> None:
         json_out = None if request.output is None else outputs.enter_context(whole_file(request.output))
         model = request.model or splade_model_path()
         options = request.model_options
-        encoder = load_encoder(model, options.for_encoder(document_pruning=options.pruning()))
+        encoder = load_encoder(model, options.for_encoder(document_pruning=options.pruning()), itself=True)
         dense_encoder = _load_dense(request)
         versions, settings = _versions(), _settings(request, encoder)
         _show(request, *(_line(facts) for facts in (versions, settings)))

@@ -82,7 +82,7 @@ def search(
         dense_name = dense or store.dense_model()
         fusion = _choose_fusion(store, mode, dense_name)
         shown = fusion.sides[0] if len(fusion.sides) == 1 else "hybrid"
-        encoder = load_query_encoder(store, model, compute) if "sparse" in fusion.sides or why else None
+        encoder = load_query_encoder(store, model, compute, itself=why) if "sparse" in fusion.sides or why else None
         queries: dict[Any, Any] = {"bm25": query}
         if encoder is not None:
             queries["sparse"] = to_dicts(encoder.encode_queries([query]))[0]
@@ -134,8 +134,13 @@ def _choose_fusion(store: "Store", mode: Mode | None, dense_name: str | None) ->
     return wanted
 
 
-def load_query_encoder(store: "Store", model: str | None, compute: ComputeOptions) -> "SpladeEncoder":
-    """Load `model`, or the model that the collection names. Refuse a model whose queries do not fit the collection."""
+def load_query_encoder(
+    store: "Store", model: str | None, compute: ComputeOptions, *, itself: bool = False
+) -> "SpladeEncoder":
+    """Load `model`, or the model that the collection names. Refuse a model whose queries do not fit the collection.
+
+    `itself` says whether the command needs more of the model than a server offers.
+    """
     from splade_integrations.cli.loading import load_encoder
 
     kept = store.fingerprint()
@@ -145,13 +150,13 @@ def load_query_encoder(store: "Store", model: str | None, compute: ComputeOption
             f"the collection {store.name!r} does not say which model made it. Name the model with --model."
         )
     if kept is None:
-        return load_encoder(name, compute.for_encoder())
+        return load_encoder(name, compute.for_encoder(), itself=itself)
     options = compute.for_encoder(
         max_length=kept.max_length,
         document_pruning=kept.document_pruning,
         special_terms=cast("SpecialTerms | None", kept.special_terms),
     )
-    encoder = load_encoder(name, options)
+    encoder = load_encoder(name, options, itself=itself)
     _check_queries(kept, encoder.fingerprint)
     return encoder
 

@@ -23,7 +23,7 @@ ROOMS = [
     ["encoder"],
     ["dynamic_batching"],
     ["adapter"],
-    ["milvus"],
+    ["milvus", "serving"],
     ["langchain", "llama_index", "evaluation"],
     ["cli"],
 ]
@@ -40,6 +40,10 @@ ONLY_IN = {
     "langchain_core": {"langchain"},
     "langchain_milvus": {"langchain"},
     "llama_index": {"llama_index"},
+    "httpx": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "prometheus_client": {"serving"},
     "typer": {"cli"},
     "rich": {"cli", "encoding"},
     "sentence_transformers": {"evaluation"},
@@ -49,6 +53,7 @@ ONLY_IN = {
 # them.
 AT_THE_TOP_ONLY_IN: dict[str, set[str]] = {
     "transformers": {"engine"},
+    "tqdm": set(),
     "rich": {"cli"},
     "matplotlib": set(),
     "openvino": set(),

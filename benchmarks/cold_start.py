@@ -1,0 +1,196 @@
+"""How long does a process take from its start to its first row, and how much memory does it then hold?
+
+Each contestant is a script that runs in a process of its own. It prints what it found: the time since the process
+started, its CPU time, its resident memory, and the parts of the time. A round runs each script once. The model is the
+tiny model with inference-free queries: `idf.json` gives each token a made-up weight.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.measuring import (
+    Spread,
+    add_common_options,
+    describe_environment,
+    format_table,
+    ratio,
+    spread,
+    write_json,
+)
+from splade_integrations.models.offline import splade_model_path
+
+__all__ = ["inference_free", "measure"]
+
+_QUERY = "who cracked the enigma code in the war?"
+# Every script starts with this. `part` notes how long the script took since the last call.
+_START = """
+import json, os, sys, time
+_last, _parts = time.perf_counter(), {}
+def part(name):
+    global _last
+    now = time.perf_counter()
+    _parts[name], _last = now - _last, now
+"""
+_END = """
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+ticks = open("/proc/self/stat").read().rpartition(")")[2].split()
+started = int(ticks[19]) / os.sysconf("SC_CLK_TCK")
+print(json.dumps({
+    "seconds": time.clock_gettime(time.CLOCK_BOOTTIME) - started, "cpu": time.process_time(),
+    "mib": int(status["VmRSS"].split()[0]) / 1024, "parts": _parts,
+    "heavy": sorted({"torch", "transformers"} & sys.modules.keys()),
+}))
+"""
+_ENCODER = """
+from splade_integrations import SpladeEncoder
+part("imports")
+encoder = SpladeEncoder(MODEL)
+part("loading")
+encoder.encode_queries([QUERY])
+part("first row")
+"""
+_SENTENCE_TRANSFORMERS = """
+from sentence_transformers import SparseEncoder
+part("imports")
+encoder = SparseEncoder(MODEL, device="cpu")
+part("loading")
+encoder.encode_query([QUERY])
+part("first row")
+"""
+# The scripts of inference-free queries. Those of adapters are compared with the bare imports of their packages.
+_FREE = {
+    "encoder": _ENCODER,
+    "bare numpy, scipy.sparse, tokenizers": "import numpy, scipy.sparse, tokenizers\npart('imports')\n",
+    "LangChain": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
+    .replace("splade_integrations import SpladeEncoder", "splade_integrations.langchain import SpladeSparseEmbedding")
+    .replace("encode_queries([QUERY])", "embed_query(QUERY)"),
+    "bare langchain_core, pymilvus": "import langchain_core.vectorstores, pymilvus\npart('imports')\n",
+    "LlamaIndex": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
+    .replace("splade_integrations import SpladeEncoder", "splade_integrations.llama_index import SpladeSparseEmbedding")
+    .replace("encode_queries([QUERY])", "get_query_embedding(QUERY)"),
+    "bare llama_index.core, pymilvus": "import llama_index.core, pymilvus\npart('imports')\n",
+}
+_LONE = """
+from statistics import median
+from tokenizers import Tokenizer
+tokenizer = Tokenizer.from_file(MODEL + "/tokenizer.json")
+def p50(call):
+    times = []
+    for _ in range(2000):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return median(times) * 1e6
+p50(lambda: encoder.encode_queries([QUERY]))
+_parts["query us"] = p50(lambda: encoder.encode_queries([QUERY]))
+_parts["tokenizers us"] = p50(lambda: tokenizer.encode(QUERY))
+"""
+
+
+def inference_free(folder: Path) -> str:
+    """Save the tiny model with a weight for each token of a query, and return the folder."""
+    shutil.copytree(splade_model_path(), folder, dirs_exist_ok=True)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    weights = {token: 1 + number % 7 / 3 for token, number in vocabulary.items()}
+    (folder / "idf.json").write_text(json.dumps(weights), encoding="utf-8")
+    return str(folder)
+
+
+def measure(script: str, model: str, *, checkout: Path | None = None) -> dict[str, Any]:
+    """Run a script in a process of its own, and return what it prints.
+
+    Args:
+        script: Python code. It may use MODEL and QUERY, and `part(name)` after each part of it.
+        model: The folder of the model.
+        checkout: The folder of an earlier build of this package. None takes the installed one.
+    Raises:
+        RuntimeError: The script failed. The message is its standard error.
+    """
+    code = f"{_START}\nMODEL, QUERY = {model!r}, {_QUERY!r}\n{script}\n{_END}"
+    path = {} if checkout is None else {"PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=checkout, env=os.environ | path
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _rounds(contestants: Mapping[str, tuple[str, str, Path | None]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, (script, model, checkout) in contestants.items():
+            measured = measure(script, model, checkout=checkout)
+            if number:  # the first round only fills the caches of the system
+                found[name].append(measured)
+    return found
+
+
+def _table(found: Mapping[str, list[dict[str, Any]]]) -> str:
+    rows = []
+    for name, runs in found.items():
+        parts = ", ".join(
+            f"{part} {median(run['parts'][part] for run in runs):.2f}" for part in runs[0]["parts"]
+        )
+        columns = [spread(run[key] for run in runs) for key in ("seconds", "cpu", "mib")]
+        rows.append([name, *columns, parts, ", ".join(runs[0]["heavy"]) or "none"])
+    return format_table(["contestant", "start to row, s", "CPU, s", "resident, MiB", "parts, s", "loaded"], rows)
+
+
+def _compare(found: Mapping[str, list[dict[str, Any]]], name: str, other: str, key: str) -> Spread:
+    return ratio([run[key] for run in found[name]], [run[key] for run in found[other]])
+
+
+def main() -> None:
+    """Measure, and print a table and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_common_options(parser, rounds=7)
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="a checkout of an earlier build to compare with"
+    )
+    parser.add_argument("--base", metavar="FOLDER", help="a BERT-base-sized model, measured as well")
+    options = parser.parse_args()
+    tiny = splade_model_path()
+    with tempfile.TemporaryDirectory() as folder:
+        free = inference_free(Path(folder))
+        contestants: dict[str, tuple[str, str, Path | None]] = {
+            name: (script, free, None) for name, script in _FREE.items()
+        }
+        lone: dict[str, tuple[str, str, Path | None]] = {"lone query": (_ENCODER + _LONE, free, None)}
+        models = {"tiny": tiny} | ({"base": options.base} if options.base else {})
+        for size, model in models.items():
+            contestants[f"{size} model"] = (_ENCODER, model, None)
+            contestants[f"{size} model, sentence-transformers"] = (_SENTENCE_TRANSFORMERS, model, None)
+        if options.before is not None:
+            contestants["encoder, before"] = (_ENCODER, free, options.before)
+            lone["lone query, before"] = (_ENCODER + _LONE, free, options.before)
+            contestants |= {
+                f"{size} model, before": (_ENCODER, model, options.before) for size, model in models.items()
+            }
+        found = _rounds(contestants, options.rounds)
+        queries = _rounds(lone, options.rounds)
+    print(describe_environment(), "\n")
+    print(_table(found), "\n")
+    for name, runs in queries.items():
+        ours, bare = ([run["parts"][key] for run in runs] for key in ("query us", "tokenizers us"))
+        print(f"{name}: {spread(ours)} us, {ratio(ours, bare)} times the bare call of tokenizers, {spread(bare)} us")
+    pairs = [(name, f"{name}, sentence-transformers") for name in found if f"{name}, sentence-transformers" in found]
+    pairs += [(name, f"{name}, before") for name in found if f"{name}, before" in found]
+    for name, other in pairs:
+        seconds, memory = (_compare(found, name, other, key) for key in ("seconds", "mib"))
+        print(f"{name} / {other}: {seconds} of its time, {memory} of its memory")
+    write_json(options.json, {"runs": found, "queries": queries})
+
+
+if __name__ == "__main__":
+    main()

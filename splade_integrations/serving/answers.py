@@ -1,0 +1,148 @@
+"""Reads what a server answers: its facts, rows of term weights, and errors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from json import dumps, loads
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from splade_integrations.encoding.roles import Role
+from splade_integrations.models.fingerprint import Fingerprint
+from splade_integrations.sparse import from_terms
+
+__all__ = ["ServerFacts", "check_same", "read_error", "read_facts", "read_rows"]
+
+# TEI's default. TEI does not tell the limit, and our server does.
+_MAX_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server says about itself.
+
+    Args:
+        model_name: The name of the model.
+        dim: The size of the vocabulary.
+        max_length: The largest number of tokens of a text.
+        max_texts: The largest number of texts of a request.
+        max_bytes: The largest number of bytes of a request's body.
+        fingerprint: The fingerprint of the server's encoder, or None for TEI.
+    """
+
+    model_name: str
+    dim: int
+    max_length: int
+    max_texts: int
+    max_bytes: int
+    fingerprint: Fingerprint | None
+
+
+def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mapping[Role, str | None]) -> ServerFacts:
+    """Return the facts in the answer of `/info`.
+
+    Args:
+        url: The server's address, for messages.
+        response: The answer.
+        dim: The size of the vocabulary that the user states, or None.
+        prompt_names: The names of prompts that the user states for TEI.
+    Raises:
+        ValueError: The server does not serve a SPLADE model, or something that the user states does not fit it.
+    """
+    try:
+        info = response.json()
+        max_length, max_texts = int(info["max_input_length"]), int(info["max_client_batch_size"])
+        kind = info["model_type"]
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(
+            f"{url}/info must answer as `splade serve` or Text Embeddings Inference does, got {response.text[:80]!r}. "
+            "Check the address."
+        ) from err
+    pooling = (kind.get("embedding") or {}).get("pooling") if isinstance(kind, dict) else None
+    if str(pooling).lower() != "splade":
+        raise ValueError(
+            f"{url} must serve a model with SPLADE pooling, got {kind!r}. Start Text Embeddings Inference with "
+            "--pooling splade, or use: splade serve."
+        )
+    stated = info.get("fingerprint")
+    if stated is None:
+        if dim is None:
+            raise ValueError(
+                f"dim must be given for {url}, because this server does not tell the size of its vocabulary. Pass "
+                "dim=30522 for models of BERT's English vocabulary."
+            )
+        return ServerFacts(str(info["model_id"]), dim, max_length, max_texts, _MAX_BYTES, None)
+    if dim is not None and dim != info["dim"]:
+        raise ValueError(f"dim must be {info['dim']}, which {url} tells, got {dim}. Leave dim out.")
+    if any(prompt_names.values()):
+        raise ValueError(
+            f"query_prompt_name and document_prompt_name must be left out for {url}, because this server knows the "
+            "prompts of its model."
+        )
+    fingerprint = Fingerprint.from_json(dumps(stated))
+    return ServerFacts(str(info["model_id"]), info["dim"], max_length, max_texts, info["max_body_bytes"], fingerprint)
+
+
+def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
+    """Return the rows in an answer of `/embed_sparse`.
+
+    Each weight is read as a 64-bit number and then rounded to float32, which gives the float32 that was written.
+
+    Args:
+        url: The server's address, for messages.
+        content: The answer's body.
+        number: The number of rows that were asked for.
+        dim: The size of the vocabulary.
+    Returns:
+        (number, dim) float32 with sorted int32 indices and no stored zeros.
+    Raises:
+        ValueError: The answer has another number of rows, or terms beyond `dim`, or is not such JSON.
+    """
+    try:
+        rows = loads(content)
+        counts = [len(row) for row in rows]
+        ids = np.array([term["index"] for term in chain.from_iterable(rows)], np.int64)
+        weights = np.array([term["value"] for term in chain.from_iterable(rows)], np.float32)
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(
+            f"{url} must answer with rows of term weights, got {content[:80]!r}. Check the address."
+        ) from err
+    if len(rows) != number or (ids.size and not 0 <= ids.min() <= ids.max() < dim):
+        raise ValueError(
+            f"{url} must answer with {number} rows of terms from 0 to {dim - 1}, got {len(rows)} rows with terms up to "
+            f"{ids.max(initial=-1)}. Check dim, and that the server has not changed its model."
+        )
+    places = np.repeat(np.arange(number), counts)
+    order = np.lexsort((ids, places))
+    kept = order[weights[order] != 0]
+    return from_terms(ids[kept], weights[kept], np.bincount(places[kept], minlength=number), dim)
+
+
+def read_error(url: str, response: Any) -> Exception:
+    """Return the exception for an answer that is not a success."""
+    try:
+        message = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        message = response.text[:200]
+    text = f"{url} refused a request (status {response.status_code}): {message}"
+    return ConnectionError(text) if response.status_code in (408, 429, 502, 503, 504) else ValueError(text)
+
+
+def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
+    """Raise ValueError if an answer comes from another encoder than the one that the server told before."""
+    if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case, checked without parsing
+        return
+    found = None if stated is None else Fingerprint.from_json(stated)
+    if server.fingerprint is not None and found is not None:
+        differing = server.fingerprint.differences(found)
+        if not differing:
+            return
+        both = f"{server.fingerprint.describe(differing)}, got {found.describe(differing)}"
+    else:
+        both = "with a fingerprint in every answer or in none, got the other"
+    raise ValueError(
+        f"{url} must serve the encoder that it served when it was first asked, {both}. Restart the server with that "
+        "encoder, or make a new RemoteEncoder, whose fingerprint collections then check."
+    )

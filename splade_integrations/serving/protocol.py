@@ -1,0 +1,43 @@
+"""What a server and its clients have in common: names of headers and prompts, and the errors with their statuses.
+
+The statuses of the error types are those of Text Embeddings Inference 1.7 (router/src/http/server.rs and its
+docs/openapi.json).
+"""
+
+from typing import Literal
+
+from splade_integrations.encoding.roles import Role
+
+__all__ = ["FINGERPRINT_HEADER", "ROLES", "STATUS", "TRUNCATED_HEADER", "ErrorType", "Refusal"]
+
+ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+STATUS: dict[ErrorType, int] = {
+    "Unhealthy": 503,
+    "Backend": 424,
+    "Overloaded": 429,
+    "Validation": 413,
+    "Tokenizer": 422,
+    "Empty": 400,
+}
+# The prompt names of our server. Each one picks a role, with the prompt, pruning and encoder of this role.
+ROLES: tuple[Role, ...] = ("query", "document")
+# Every answer with rows carries the encoder's fingerprint, as `Fingerprint.to_json` writes it.
+FINGERPRINT_HEADER = "x-splade-fingerprint"
+# The number of texts that were cut, if `truncate` is true and any text was cut.
+TRUNCATED_HEADER = "x-splade-truncated"
+
+
+class Refusal(Exception):  # noqa: N818 (a refusal is an answer)
+    """A request that the server does not fulfil.
+
+    Args:
+        error_type: The type in the answer's JSON.
+        message: One or more sentences that say what must be, what was got, and what to do.
+        status: The HTTP status. None means the error type's status.
+    """
+
+    def __init__(self, error_type: ErrorType, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.status = STATUS[error_type] if status is None else status

@@ -1,0 +1,60 @@
+"""Runs the web application on uvicorn until a signal ends it. Requests in progress are then answered first."""
+
+import socket
+from typing import TYPE_CHECKING
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.serving.application import make_app
+from splade_integrations.serving.requests import Limits
+
+with require_extra("serve", module=__name__):
+    import uvicorn
+
+if TYPE_CHECKING:
+    from splade_integrations.encoder import SpladeEncoder
+
+__all__ = ["listen", "serve"]
+
+# Connections beyond this number get the status 503. Most are idle, because clients keep them for later requests.
+_MOST_CONNECTIONS = 4096
+# The number of seconds that requests in progress have when the server is asked to stop.
+_GRACE_SECONDS = 30
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: A name or an address of this machine.
+        port: The port, or 0 for any free one.
+    Raises:
+        OSError: The address is in use, or not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as err:
+        raise OSError(
+            f"{host}:{port} must be an address of this machine that is free, got an error: {err.strerror or err}. "
+            "Choose another --port or --host."
+        ) from err
+
+
+def serve(encoder: "SpladeEncoder", listening: socket.socket, limits: Limits | None = None) -> None:
+    """Serve an encoder until SIGINT or SIGTERM comes. Requests that are in progress then are answered first.
+
+    Args:
+        encoder: The encoder.
+        listening: What `listen` returned. It is closed at the end.
+        limits: The limits on requests.
+    """
+    config = uvicorn.Config(
+        make_app(encoder, limits),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
