@@ -139,9 +139,7 @@ def _rounds(contestants: Mapping[str, tuple[str, str, Path | None]], rounds: int
 def _table(found: Mapping[str, list[dict[str, Any]]]) -> str:
     rows = []
     for name, runs in found.items():
-        parts = ", ".join(
-            f"{part} {median(run['parts'][part] for run in runs):.2f}" for part in runs[0]["parts"]
-        )
+        parts = ", ".join(f"{part} {median(run['parts'][part] for run in runs):.2f}" for part in runs[0]["parts"])
         columns = [spread(run[key] for run in runs) for key in ("seconds", "cpu", "mib")]
         rows.append([name, *columns, parts, ", ".join(runs[0]["heavy"]) or "none"])
     return format_table(["contestant", "start to row, s", "CPU, s", "resident, MiB", "parts, s", "loaded"], rows)

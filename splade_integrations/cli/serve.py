@@ -35,7 +35,7 @@ def serve(
 
       splade serve -m prithivida/Splade_PP_en_v2 --port 8080
 
-      curl localhost:8080/embed_sparse -d '{"inputs": "a cat", "prompt_name": "query"}'
+      curl localhost:8080/embed_sparse -d '{"inputs": "a cat"}'
     """
     from splade_integrations.cli.loading import load_encoder
     from splade_integrations.serving.requests import Limits

@@ -594,7 +594,7 @@ class TestExplainAndInfo:
         assert "got only ONNX files (model.onnx)" in capsys.readouterr().err
 
 
-COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info"]
+COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info", "serve"]
 MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-ratio", "--max-length"]
 
 
@@ -615,6 +615,7 @@ class TestHelp:
             ("explain", MODEL_OPTIONS),
             ("evaluate", MODEL_OPTIONS),
             ("search", MODEL_OPTIONS[:3]),
+            ("serve", MODEL_OPTIONS),
         ],
     )
     def test_model_options_have_a_section(self, command, options, capsys):
