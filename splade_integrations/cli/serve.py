@@ -25,11 +25,12 @@ def serve(
     *,
     model_options: ModelOptions,
 ) -> None:
-    """Serve a model over HTTP, with the routes and the JSON of Text Embeddings Inference for sparse models.
+    """Serve a model over HTTP to many processes.
 
-    Python programs ask it with RemoteEncoder, and splade encode, index and search with -m http://HOST:PORT. The command
-    stops at Ctrl-C or SIGTERM, after it has answered the requests that are in progress. The server has no passwords, so
-    let only machines that you trust reach it.
+    The routes and the JSON are those of Text Embeddings Inference for sparse models. Python programs ask it with
+    RemoteEncoder, and splade encode, index and search with -m http://HOST:PORT. The command stops at Ctrl-C or SIGTERM,
+    after it has answered the requests that are in progress. The server has no passwords, so let only machines that you
+    trust reach it.
 
     Examples:
 
