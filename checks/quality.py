@@ -41,6 +41,7 @@ _PRUNINGS = (
     "document.min_weight=0.3",
     "document.mass=0.95",
     "document.mass=0.9",
+    "document.max_ratio=0.1",
     "query.max_active_dims=32",
     "query.max_active_dims=16",
     "document.max_active_dims=128,query.max_active_dims=32",
