@@ -155,6 +155,7 @@ def _measured(dataset: Dataset, documents: csr_array, queries: csr_array) -> dic
         **{name: float(values.mean()) for name, values in per_query(dataset, rankings).items()},
         "terms_a_document": documents.nnz / documents.shape[0],
         "terms_a_query": queries.nnz / queries.shape[0],
+        "index_megabytes": (8 * documents.nnz + documents.indptr.nbytes) / 1e6,  # as `splade evaluate` counts
     }
 
 
@@ -165,6 +166,7 @@ def _print(report: dict[str, Any]) -> None:
         "MRR@10": ("MRR@10", ".4f"),
         "terms per doc.": ("terms_a_document", ".0f"),
         "per query": ("terms_a_query", ".0f"),
+        "index MB": ("index_megabytes", ".2f"),
         "largest diff": ("largest_difference", ".2e"),
         "mean diff": ("mean_difference", ".2e"),
         "top terms changed": ("top_terms_changed", ".3%"),
