@@ -42,11 +42,10 @@ def main(own_questions: Sequence[str]) -> None:
     entries = _read()
     models = _load(entries)
     searches = _open(entries, models)
-    asked = [*own_questions] or [question.text for question in QUESTIONS]
     shown = [*own_questions] or [*SHOWN]
-    models.encode_queries_together(asked)
-    rankings = {question: _ask(question, searches["LangChain"]) for question in asked}
-    _say(_compared({question: rankings[question] for question in shown}, searches["LlamaIndex"]))
+    models.encode_queries_together([*shown, *(() if own_questions else (question.text for question in QUESTIONS))])
+    rankings = {question: _ask(question, searches["LangChain"], DEPTH) for question in shown}
+    _say(_compared(rankings, searches["LlamaIndex"]))
     _say(f"Numbers are ranks. “–” means that a search does not have the hit among its first {DEPTH}.", "")
     expected = {question.text: question.expected for question in QUESTIONS}
     pages = {entry.name: entry for entry in entries}
@@ -56,6 +55,7 @@ def main(own_questions: Sequence[str]) -> None:
         if question in expected:
             _say(what_happened(rankings[question], expected[question]), "")
     if not own_questions:
+        rankings = {question.text: _ask(question.text, searches["LangChain"], TOP) for question in QUESTIONS}
         console.print(hits(rankings))
         console.print()
         _say(closing(rankings), "")
@@ -99,8 +99,8 @@ def _open(entries: Sequence[Entry], models: Models) -> dict[str, Search]:
     return searches
 
 
-def _ask(question: str, search: Search) -> Rankings:
-    return {side: search(question, side, DEPTH) for side in SIDES}
+def _ask(question: str, search: Search, k: int) -> Rankings:
+    return {side: search(question, side, k) for side in SIDES}
 
 
 def _compared(rankings: Mapping[str, Rankings], other: Search) -> str:
@@ -109,7 +109,7 @@ def _compared(rankings: Mapping[str, Rankings], other: Search) -> str:
         f"“{question}” ({SIDES[side]})"
         for question, of_sides in rankings.items()
         for side, names in of_sides.items()
-        if other(question, side, TOP) != list(names[:TOP])
+        if other(question, side, DEPTH)[:TOP] != list(names[:TOP])
     ]
     if different:
         return f"LangChain and LlamaIndex give different hits for {', '.join(different)}. Below are LangChain's."

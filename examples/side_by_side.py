@@ -85,15 +85,15 @@ def terms(question: str, page: str, encoder: SpladeEncoder, top_k: int = 6) -> p
     """Return a table of the terms that the question and the page share, largest product first.
 
     A term's product is its weight in the question times its weight in the page. The score is the sum of all products.
+    A term that is a piece of a word begins with "…", and its word follows in parentheses.
     """
-    asked, written = encoder.encode_queries([question]), encoder.encode_documents([page])
-    products = dict(encoder.decode(asked.multiply(written).tocsr())[0])
-    weights = [dict(encoder.decode(row)[0]) for row in (asked, written)]
-    rows = [(term, weights[0][term], weights[1][term], product) for term, product in products.items()][:top_k]
-    rest = sum(products.values()) - sum(row[3] for row in rows)
+    explanation = encoder.explain(question, page)
+    rows = [
+        (term.label, term.query_weight, term.document_weight, term.contribution) for term in explanation.terms[:top_k]
+    ]
     table = pd.DataFrame(rows, columns=["term", "in the question", "in the text", "product"]).set_index("term")
-    table.loc["other terms", "product"] = rest
-    table.loc["score", "product"] = sum(products.values())
+    table.loc["other terms", "product"] = explanation.score - table["product"].sum()
+    table.loc["score", "product"] = explanation.score
     return table.round(2).fillna("")
 
 

@@ -87,7 +87,10 @@ GIVEN = {
     ],
 }
 # What a page needs beyond the package's extras. Without it, as in some lanes, the page is skipped.
-NEEDS = {"around-a-store.md": ("llama_index.core", "langchain_classic"), "chunking.md": ("llama_index.core",)}
+NEEDS = {
+    "around-a-store.md": ("llama_index.core", "langchain_classic"),
+    "chunking.md": ("llama_index.core", "langchain_text_splitters"),
+}
 
 
 @pytest.mark.parametrize(("code", "printed"), README)
