@@ -68,6 +68,19 @@ def llama_index_dense(folder):
     return HashEmbedding()
 
 
+def indexed_notes(folder):
+    from typer.testing import CliRunner
+
+    from splade_integrations.cli.app import app
+
+    notes = Path(folder) / "notes" / "contracts"
+    notes.mkdir(parents=True)
+    (notes / "gym.md").write_text("# Gym\n\nTo cancel, write a letter.\n", encoding="utf-8")
+    command = ["index", str(notes.parent), "-m", splade_model_path(), "--chunk", "--uri", f"{folder}/notes.db"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+
+
 # {page: for each of its blocks, the names that the page says are given, and how to make them in a folder}
 GIVEN = {
     "around-a-store.md": [{"dense": llama_index_dense, "store": llama_index_store}, {"store": langchain_store}],
@@ -76,6 +89,7 @@ GIVEN = {
         {"sparse": llama_index_sparse},
         {},
     ],
+    "indexing.md": [{"collection": indexed_notes}],
     "re-indexing.md": [
         {
             "dense": langchain_dense,
@@ -90,6 +104,7 @@ GIVEN = {
 NEEDS = {
     "around-a-store.md": ("llama_index.core", "langchain_classic"),
     "chunking.md": ("llama_index.core", "langchain_text_splitters"),
+    "indexing.md": ("typer",),
 }
 
 
