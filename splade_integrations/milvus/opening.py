@@ -262,7 +262,9 @@ def complete_creation(connection: Connection, name: str, schema: Schema, fingerp
     if connection.engine is Engine.LITE2:  # it can neither list indexes nor alter properties
         return
     record(connection.client, name, fingerprint)
-    missing = schema.indexes(connection.engine, without=connection.client.list_indexes(name))
+    there = connection.client.list_indexes(name)
+    missing = MilvusClient.prepare_index_params()
+    missing.extend(index for index in schema.indexes(connection.engine) if index.field_name not in there)
     if missing:
         connection.client.create_index(name, missing, sync=False, timeout=WRITE_TIMEOUT)
 

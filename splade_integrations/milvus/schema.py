@@ -8,7 +8,7 @@ searches.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -197,19 +197,13 @@ class Schema:
             options["nullable"] = True
         return {**options, **column.options}
 
-    def indexes(self, engine: Engine, without: Collection[str] = ()) -> Any:
-        """Return the indexes of a new collection: one for each vector field, and one for each column with `index`.
-
-        Args:
-            engine: The engine that holds the collection.
-            without: The names of fields to leave out.
-        """
+    def indexes(self, engine: Engine) -> Any:
+        """Return the indexes of a new collection: one for each vector field, and one for each column with `index`."""
         indexes = MilvusClient.prepare_index_params()
         for side, name in self.sides.items():
-            if name not in without:
-                indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
+            indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
         for name, column in {**self.columns, **self.typed()}.items():
-            if column.index and name not in without:
+            if column.index:
                 indexes.add_index(name, index_type="INVERTED")
         return indexes
 

@@ -1,6 +1,7 @@
 """`splade index` takes a folder of texts, whole or in chunks, and shows progress without a terminal, too."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from splade_integrations.cli import progress as progress_module
 from splade_integrations.cli.app import run
 from splade_integrations.cli.progress import progress
 from splade_integrations.cli.splitting import splitter
-from splade_integrations.models.offline import dense_model_path
 from splade_integrations.records import Folder, Record, RecordError, in_chunks
 
 LEFT_OUT = {
@@ -93,6 +93,7 @@ def test_a_folder_without_texts_names_the_loaders(tmp_path):
 
 
 LONG = "\n\n".join(f"## Part {part}\n\n" + f"Sentence {part} about whales 😀 and ships. " * 30 for part in range(12))
+LONG += "\n\n" + "whale " * 900  # only words end here, so chunks are as long as they may be
 
 
 @pytest.mark.parametrize("name", ["whales.md", "whales.txt"])
@@ -112,6 +113,12 @@ def test_chunks_fit_the_encoder_and_lose_nothing(encoder, name, caplog):
         assert all(chunk.text.startswith("## Part") for chunk in chunks[:3])
 
 
+def test_chunks_fit_the_dense_model_too(encoder):
+    dense = SimpleNamespace(max_length=40)
+    chunks = in_chunks([Record("a", LONG)], splitter(encoder, dense))
+    assert all(len(encoder.tokenizer(chunk.text)["input_ids"]) <= 40 for chunk in chunks)
+
+
 def test_odd_texts_in_chunks(encoder):
     word = "x" * 100_000  # one unknown token, but too long for Milvus
     records = [Record("a", ""), Record("b", "  \n"), Record("d#0", "z"), Record("word", word)]
@@ -128,14 +135,14 @@ def test_an_index_of_chunks(folder, place, model_folder, capsys):
     (folder / "long.md").write_text(LONG)
     uri = place.options
     command = ["index", str(folder), "-m", model_folder, "--max-length", "64", *uri, "--json"]
-    assert run([*command, "--chunk", "--dense", dense_model_path()]) == 0
+    assert run([*command, "--chunk"]) == 0
     out, err = capsys.readouterr()
     added = json.loads(out)["added"]
     assert added > 30
     assert "truncated" not in err
-    assert run([*command, "--chunk", "--dense", dense_model_path(), "--resume"]) == 0
+    assert run([*command, "--chunk", "--resume"]) == 0
     assert json.loads(capsys.readouterr().out)["already_there"] == added
-    assert run([*command, "--dense", dense_model_path(), "--resume"]) == 2
+    assert run([*command, "--resume"]) == 2
     assert "the --chunk that it was made with, True, got False" in capsys.readouterr().err
     assert run(["search", "part 7", *uri, "--mode", "sparse", "--json", "--filter", "position > 3"]) == 0
     hits = json.loads(capsys.readouterr().out)
