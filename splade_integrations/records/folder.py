@@ -17,6 +17,7 @@ _LOADERS = (
     "Load PDF and HTML with LangChain's PyPDFLoader and BSHTMLLoader or with LlamaIndex's SimpleDirectoryReader, and "
     "add what they return to a store."
 )
+_LOADED = {".pdf", ".html", ".htm"}
 _NAMES_SHOWN = 3
 _SKIPPED = "folders that are hidden, links or databases"
 
@@ -83,8 +84,8 @@ class Folder:
 
     def left_out_message(self) -> str:
         """Return a sentence about the files that are left out and what to do with them, or "" if there are none."""
-        reasons = _reasons(self._found.left_out)
-        return f"left out of {self.path}: {reasons}. {_LOADERS}" if reasons else ""
+        left_out = self._found.left_out
+        return f"left out of {self.path}: {_reasons(left_out)}. {_advice(left_out)}".rstrip() if left_out else ""
 
     @property
     def _root(self) -> Path:
@@ -103,7 +104,7 @@ class Folder:
         if not files:
             raise RecordError(
                 f"{self.path} must hold files with text that end in {', '.join(DOCUMENT_ENDINGS)}, got "
-                f"{_reasons(left_out) or 'no file'}. {_LOADERS if left_out else 'Add some.'}"
+                f"{_reasons(left_out) or 'no file'}. {_advice(left_out) or 'Add some.'}"
             )
         return _Found(files, left_out)
 
@@ -146,6 +147,10 @@ def _reason_against(root: Path, name: str) -> str:
     except OSError:
         return "unreadable"
     return "" if text.strip() else "empty"
+
+
+def _advice(left_out: dict[str, list[str]]) -> str:
+    return _LOADERS if _LOADED.intersection(left_out) else ""
 
 
 def _reasons(left_out: dict[str, list[str]]) -> str:
