@@ -87,7 +87,8 @@ def index(
     with closing(Store(uri, collection, token, db_name)) as store:
         continues = _check_is_free(store, resume=resume, replace=replace)
         pruning = model_options.pruning()
-        encoder = load_encoder(model, model_options.for_encoder(document_pruning=pruning))
+        options = model_options.for_encoder(document_pruning=pruning)
+        encoder = load_encoder(model, options, itself=chunk)  # a server does not show its tokenizer
         settings: dict[str, Any] = {"keep": kept, "chunk": chunk}
         if continues:
             store.complete(encoder.fingerprint)

@@ -44,7 +44,7 @@ def place(request, tmp_path):
 def models_load_once(monkeypatch):
     """Let commands share the SPLADE models that they load."""
 
-    def load(name, options):
+    def load(name, options, *, itself=False):
         key = (name, repr(options))
         if key not in MODELS:
             MODELS[key] = SpladeEncoder(name, **options)

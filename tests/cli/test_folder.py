@@ -77,10 +77,12 @@ def test_what_is_left_out_is_said_with_what_to_do(folder, place, tmp_path, model
     [
         (["--text-field", "body"], "--text-field must not be given with a folder"),
         (["--keep", "year"], "--keep must name only path"),
+        (["--chunk", "-m", "http://localhost:1"], "the model must be a folder or a name on the hub for this"),
     ],
 )
 def test_options_without_a_meaning_are_refused(folder, model_folder, capsys, options, message):
-    assert run(["index", str(folder), "-m", model_folder, *options]) == 2
+    uri = ["--uri", str(folder.parent / "a.db")]
+    assert run(["index", str(folder), "-m", model_folder, *uri, *options]) == 2
     assert message in capsys.readouterr().err
 
 
