@@ -73,7 +73,12 @@ _FREE = {
     "LangChain": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
     .replace("splade_integrations import SpladeEncoder", "splade_integrations.langchain import SpladeSparseEmbedding")
     .replace("encode_queries([QUERY])", "embed_query(QUERY)"),
-    "bare langchain_core, pymilvus": "import langchain_core.vectorstores, pymilvus\npart('imports')\n",
+    "bare langchain_core, pymilvus": """
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import VectorStore  # a package that imports nothing until a name is asked for
+import pymilvus
+part('imports')
+""",
     "LlamaIndex": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
     .replace("splade_integrations import SpladeEncoder", "splade_integrations.llama_index import SpladeSparseEmbedding")
     .replace("encode_queries([QUERY])", "get_query_embedding(QUERY)"),
