@@ -40,11 +40,12 @@ from benchmarks.measuring import (
 )
 from benchmarks.resident import PeakMemory
 from benchmarks.workload import evenly_spaced, load_dataset, model_path, quiet
+from splade_integrations.engine.batching import token_budget_batches
 from splade_integrations.engine.compute import resolve_compute
 from splade_integrations.engine.heads import Decoder, MaxPoolHead, TwoPassHead
 from splade_integrations.engine.heads.tiled import repeat_first_token, splade_pool
 from splade_integrations.engine.load import load_masked_lm
-from splade_integrations.engine.model import MaskedLM, token_budget_batches
+from splade_integrations.engine.model import MaskedLM
 from splade_integrations.models.repository import Repository
 
 __all__ = ["main", "measure_head"]

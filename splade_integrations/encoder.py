@@ -14,9 +14,11 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from splade_integrations.dependencies import check_tokenizers, require_torch
+from splade_integrations.encoding.lookup import DenseRowModel
 from splade_integrations.encoding.pipeline import (
     RoleSettings,
     ShowProgress,
@@ -24,6 +26,7 @@ from splade_integrations.encoding.pipeline import (
     count_tokens,
     encode_block,
     stream_rows,
+    stream_rows_with_dense,
 )
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
 from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, lowers_case, token_names
@@ -56,7 +59,8 @@ class SpladeEncoder:
 
     Args:
         model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. Supported are
-            models of sentence-transformers 5 and 6, plain masked-LM checkpoints, and OpenSearch's neural sparse models.
+            models of sentence-transformers 5 and 6, on masked LMs and on decoders, plain masked-LM checkpoints,
+            OpenSearch's neural sparse models, and BGE-M3, whose terms are a text's own tokens.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and float16
             on CUDA. "int8" quantises the linear layers, and needs a CPU that has the instructions for it. docs/speed.md
@@ -259,6 +263,29 @@ class SpladeEncoder:
         settings = replace(self._settings["document"], prompt="", pruning=Pruning())
         return self._encode("document", check_texts(texts), show_progress, settings)
 
+    def encode_documents_with_dense(
+        self, texts: Iterable[str], show_progress: ShowProgress = False
+    ) -> tuple[csr_array, NDArray[np.float32]]:
+        """Encode documents as sparse rows and as dense vectors, in one pass of the model. Only BGE-M3 gives both.
+
+        Args:
+            texts: As in `encode_documents`.
+            show_progress: As in `encode_documents`.
+        Returns:
+            The result of `encode_documents`, and dense vectors of length 1, (len(texts), hidden size) float32. The
+            dense vectors are those that sentence-transformers and FlagEmbedding give.
+        Raises:
+            TypeError: As in `encode_documents`.
+            ValueError: The model gives no dense vectors. Or `long_documents` is "max", which dense vectors do not have.
+        """
+        return self._encode_with_dense("document", check_texts(texts), show_progress)
+
+    def encode_queries_with_dense(
+        self, texts: Iterable[str], show_progress: ShowProgress = False
+    ) -> tuple[csr_array, NDArray[np.float32]]:
+        """Encode queries. The arguments, results and errors are as in `encode_documents_with_dense`."""
+        return self._encode_with_dense("query", check_texts(texts), show_progress)
+
     def stream_documents(
         self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int | None = None
     ) -> Iterator[csr_array]:
@@ -455,6 +482,34 @@ class SpladeEncoder:
             return encode_block(self._roles[role], settings or self._settings[role], texts)
         blocks = self._stream(role, texts, show_progress, total=len(texts), settings=settings)
         return concatenate(list(blocks), self.dim)
+
+    def _encode_with_dense(
+        self, role: Role, texts: list[str], show_progress: ShowProgress
+    ) -> tuple[csr_array, NDArray[np.float32]]:
+        encoder, settings = self._roles[role], self._settings[role]
+        if not isinstance(encoder.rows, DenseRowModel):
+            raise ValueError(
+                f"the model must be BGE-M3, which also gives dense vectors, got {self.model_name!r}, a model of "
+                f"{self.spec.document}. Load BAAI/bge-m3, or take dense vectors from a dense model."
+            )
+        if settings.max_windows > 1:
+            raise ValueError(
+                "long_documents must be 'truncate' for dense vectors, which are of one window, got 'max'. Split long "
+                "documents into chunks."
+            )
+        blocks = stream_rows_with_dense(
+            encoder,
+            settings,
+            texts,
+            block_rows=_BLOCK_ROWS[self.device.type],
+            show_progress=show_progress,
+            total=len(texts),
+        )
+        rows, dense = [], [np.zeros((0, encoder.rows.hidden_size), np.float32)]
+        for some_rows, some_dense in blocks:
+            rows.append(some_rows)
+            dense.append(some_dense)
+        return concatenate(rows, self.dim), np.concatenate(dense)
 
     def _encoded(self, role: Role, text: str) -> EncodedText:
         from splade_integrations.encoding.explain import EncodedText

@@ -7,7 +7,7 @@ times the fixed weights.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from splade_integrations.models.repository import path_in
 from splade_integrations.models.spec import TokenWeightsSpec
 from splade_integrations.sparse import from_rows
 
-__all__ = ["LexicalRows", "LookupRows", "Progress", "RowModel", "load_token_weights"]
+__all__ = ["DenseRowModel", "LexicalRows", "LookupRows", "Progress", "RowModel", "load_token_weights"]
 
 Progress = Callable[[int], object]  # called with the number of texts encoded since the last call
 
@@ -35,6 +35,17 @@ class RowModel(Protocol):
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the position of the token that adds most to each of K terms' weights, and how much it adds. (K,)."""
+        ...
+
+
+@runtime_checkable
+class DenseRowModel(RowModel, Protocol):
+    """Turns token ids into rows of term weights and, in the same pass, into dense vectors."""
+
+    hidden_size: int
+
+    def encode_with_dense(self, ids: list[list[int]], progress: Progress) -> tuple[csr_array, NDArray[np.float32]]:
+        """Return the term weights of N lists of token ids, (N, dim), and their dense vectors, (N, hidden_size)."""
         ...
 
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from splade_integrations.encoding.lookup import DenseRowModel, Progress
 from splade_integrations.encoding.roles import Role, RoleEncoder
 from splade_integrations.encoding.tokenizer import TokenIds
 from splade_integrations.encoding.truncation import Truncation
@@ -29,6 +32,7 @@ __all__ = [
     "one_ahead",
     "reporting",
     "stream_rows",
+    "stream_rows_with_dense",
 ]
 
 logger = logging.getLogger(__name__)
@@ -84,6 +88,54 @@ def stream_rows(
     """
     encoder = encoders[role]
 
+    def encode(token_ids: TokenIds, progress: Progress) -> csr_array:
+        return _rows(encoder, settings, token_ids, progress)
+
+    return _stream(encoder, settings, texts, encode, block_rows, show_progress, total)
+
+
+def stream_rows_with_dense(
+    encoder: RoleEncoder,
+    settings: RoleSettings,
+    texts: Iterable[str],
+    *,
+    block_rows: int,
+    show_progress: ShowProgress = False,
+    total: int | None = None,
+) -> Iterator[tuple[csr_array, NDArray[np.float32]]]:
+    """Do what `stream_rows` does, and yield the dense vectors of the same pass with each block of rows.
+
+    Args:
+        encoder: The encoder. Its model must be one that gives each token a weight.
+        settings: The settings of the role. `max_windows` must be 1.
+        texts: As in `stream_rows`.
+        block_rows: As in `stream_rows`.
+        show_progress: As in `stream_rows`.
+        total: As in `stream_rows`.
+    Yields:
+        Blocks of (block_rows, dim) and (block_rows, hidden size) float32. The dense vectors have length 1.
+    """
+    model = encoder.rows
+    assert isinstance(model, DenseRowModel)
+
+    def encode(token_ids: TokenIds, progress: Progress) -> tuple[csr_array, NDArray[np.float32]]:
+        rows, dense = model.encode_with_dense(token_ids.ids, progress)
+        return _kept_terms(rows, encoder, settings), dense
+
+    return _stream(encoder, settings, texts, encode, block_rows, show_progress, total)
+
+
+def _stream(
+    encoder: RoleEncoder,
+    settings: RoleSettings,
+    texts: Iterable[str],
+    encode: Callable[[TokenIds, Progress], _Out],
+    block_rows: int,
+    show_progress: ShowProgress,
+    total: int | None,
+) -> Iterator[_Out]:
+    """Yield `encode(token ids, progress)` for each block of texts. See `stream_rows`."""
+
     def tokenize(block: list[str]) -> TokenIds:
         return _tokenize(encoder, settings, block)
 
@@ -92,7 +144,7 @@ def stream_rows(
         with reporting(show_progress, total) as report:
             for token_ids in one_ahead(tokenize, _blocks(texts, block_rows)):
                 found.count(token_ids)
-                yield _rows(encoder, settings, token_ids, _counting_texts(report, token_ids))
+                yield encode(token_ids, _counting_texts(report, token_ids))
     finally:  # also if the caller stops early
         found.warn()
 
@@ -139,13 +191,18 @@ def _rows(
 ) -> csr_array:
     """Return the rows of the texts with these token ids."""
     rows = max_over_groups(encoder.rows.encode(token_ids.ids, progress), token_ids.windows)
-    if settings.drops_special_terms:
-        rows = drop_terms(rows, encoder.special_terms)
-    return settings.pruning.apply(rows)
+    return _kept_terms(rows, encoder, settings)
 
 
 def _ignored(number: int) -> None:
     """Report no progress."""
+
+
+def _kept_terms(rows: csr_array, encoder: RoleEncoder, settings: RoleSettings) -> csr_array:
+    """Drop the terms of special tokens, if the settings say so, and prune the rest."""
+    if settings.drops_special_terms:
+        rows = drop_terms(rows, encoder.special_terms)
+    return settings.pruning.apply(rows)
 
 
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:

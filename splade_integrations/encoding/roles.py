@@ -4,8 +4,8 @@ This module handles no prompts and no pruning. It imports torch and transformers
 inference-free queries need neither.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 
 if TYPE_CHECKING:
     from splade_integrations.engine.compute import Compute  # loads torch
+    from splade_integrations.engine.model import MaskedLM
 
 __all__ = ["BatchLimits", "Role", "RoleEncoder", "RoleEncoders"]
 
@@ -39,12 +40,14 @@ class RoleEncoder:
         tokenize: Turns texts into token ids.
         max_length: The largest number of tokens of a text.
         rows: The model that turns token ids into rows.
+        special_ids: The ids of the tokens whose terms the model's authors drop. None means all special tokens.
     """
 
     tokenizer: Any
     tokenize: TextTokenizer
     max_length: int
     rows: RowModel
+    special_ids: Sequence[int] | None = None
 
     @property
     def dim(self) -> int:
@@ -55,7 +58,8 @@ class RoleEncoder:
     def special_terms(self) -> NDArray[np.bool_]:
         """Whether each term of the vocabulary is a special token. (dim,)."""
         special = np.zeros(self.dim, bool)
-        special[[token_id for token_id in self.tokenizer.all_special_ids if token_id < self.dim]] = True
+        ids = self.tokenizer.all_special_ids if self.special_ids is None else self.special_ids
+        special[[token_id for token_id in ids if token_id < self.dim]] = True
         return special
 
 
@@ -162,7 +166,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         lookup = load_token_weights(spec.token_weights, tokenizer, dropped)
         if transformer is not None:
             rows = LexicalRows(transformer.rows, lookup)
-            return RoleEncoder(transformer.tokenizer, transformer.tokenize, transformer.max_length, rows)
+            return replace(transformer, rows=rows)
         max_length = self._max_length or min(tokenizer.model_max_length, 10**6)
         tokenize = TextTokenizer(
             tokenizer, max_length, add_special_tokens=False, lower_case=spec.token_weights.lower_case
@@ -176,25 +180,48 @@ class RoleEncoders(dict[Role, RoleEncoder]):
                 return loaded
         texts = {"document": "documents", "query": "queries"}[role]
         with require_torch(self._model_name, f"the transformer that encodes {texts}"):
-            from splade_integrations.engine.load import load_masked_lm
-            from splade_integrations.engine.model import SpladeModel
-
-        model = load_masked_lm(spec.repository, spec.folder, self._compute())
+            model = self._model(spec)
         tokenizer = self._tokenizer(spec.repository, spec.folder)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
-        rows = SpladeModel(
+        tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
+        rows, special_ids = self._rows(spec, model, tokenizer), None
+        if spec.head == "token weights":  # FlagEmbedding keeps the term of a written <mask>
+            names = ("cls_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
+            special_ids = [found for name in names if (found := getattr(tokenizer, name, None)) is not None]
+        loaded = RoleEncoder(tokenizer, tokenize, max_length, rows, special_ids)
+        self._transformers.append((spec, loaded))
+        return loaded
+
+    def _model(self, spec: TransformerSpec) -> "MaskedLM":
+        from splade_integrations.engine.load import load_language_model, load_masked_lm
+        from splade_integrations.engine.token_weights import load_token_weigher
+
+        compute = self._compute()
+        if spec.head == "token weights":
+            return load_token_weigher(spec.repository, spec.folder, compute)
+        if spec.head == "language model":
+            assert spec.attention is not None  # describe() gives each language model its attention
+            return load_language_model(spec.repository, spec.folder, compute, spec.attention)
+        return load_masked_lm(spec.repository, spec.folder, compute)
+
+    def _rows(self, spec: TransformerSpec, model: "MaskedLM", tokenizer: Any) -> RowModel:
+        from splade_integrations.engine.model import SpladeModel
+        from splade_integrations.engine.token_weights import TokenWeightModel
+
+        padding_id, limits = tokenizer.pad_token_id or 0, self._limits
+        if spec.head == "token weights":
+            return TokenWeightModel(
+                model, padding_id=padding_id, max_batch_tokens=limits.tokens, max_batch_texts=limits.texts
+            )
+        return SpladeModel(
             model,
             pooling_strategy=spec.pooling_strategy,
             activation_function=spec.activation_function,
-            padding_id=tokenizer.pad_token_id or 0,
-            max_batch_tokens=self._limits.tokens,
-            max_batch_texts=self._limits.texts,
+            padding_id=padding_id,
+            max_batch_tokens=limits.tokens,
+            max_batch_texts=limits.texts,
         )
-        tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
-        loaded = RoleEncoder(tokenizer, tokenize, max_length, rows)
-        self._transformers.append((spec, loaded))
-        return loaded
 
 
 def _check_one_vocabulary(model_name: str, encoder: RoleEncoder, other: RoleEncoder) -> None:

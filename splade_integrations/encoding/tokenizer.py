@@ -343,11 +343,18 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
     Raises:
         ValueError: `requested` is more than the model has positions for, or leaves no room for tokens other than the
             special ones.
+        UnsupportedModelError: The repository states a limit that is not such a number.
     """
+    least = tokenizer.num_special_tokens_to_add() + 1
     if requested is None:
         limits = [stated or tokenizer.model_max_length, positions]
-        return min((limit for limit in limits if limit and limit < _NO_LIMIT), default=512)
-    least = tokenizer.num_special_tokens_to_add() + 1
+        for limit in limits:
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or limit < least):
+                raise UnsupportedModelError(
+                    f"the model must take texts of at least {least} tokens, got a limit of {limit!r}. Correct "
+                    "model_max_length in its tokenizer_config.json, or max_position_embeddings in its config.json."
+                )
+        return int(min((limit for limit in limits if limit is not None and limit < _NO_LIMIT), default=512))
     if not is_integer(requested) or requested < least:
         raise ValueError(
             f"max_length must be an int of at least {least}, got {requested!r}. Use None for the model's own limit."

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from splade_integrations.engine.adapters import check_peft, merge_adapter
@@ -27,14 +27,26 @@ from splade_integrations.engine.optimize import optimize
 from splade_integrations.engine.process import exact_float32, keep_freed_memory
 from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.models.repository import Repository
+from splade_integrations.models.spec import Attention
 from splade_integrations.models.weights import find_adapter, missing_weights
 
-__all__ = ["load_masked_lm", "mean_hidden", "read_torch_weight"]
+__all__ = [
+    "load_language_model",
+    "load_masked_lm",
+    "mean_hidden",
+    "positions_of",
+    "prepare",
+    "read_config",
+    "read_torch_weight",
+    "read_weights",
+]
 
 logger = logging.getLogger(__name__)
 
 # The number of tokens from which `mean_hidden` estimates the mean. More tokens hardly improve the estimate.
 _CENTRE_TOKENS = 64
+# The number of tokens from which `_check_attention` tells the direction of attention.
+_ATTENTION_TOKENS = 8
 
 
 def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> MaskedLM:
@@ -54,19 +66,46 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
             contradict the configuration. Or the backend does not support the layers.
     """
     name = repository.name
-    adapter = find_adapter(repository, folder)
-    if adapter is not None:
-        check_peft(repository, adapter)
-    config = _load_config(repository, folder)
-    if repository.trust_remote_code:
-        logger.warning("%s may run code from its repository, revision %s.", name, getattr(config, "_commit_hash", None))
-    with _quiet_if_local(repository):
-        if adapter is None:
-            model = _load_weights(repository, folder, config, compute.weights_dtype)
-        else:  # in 16 bits, adding the adapter's small changes would lose most of their digits
-            model = merge_adapter(repository, adapter, _load_weights(repository, folder, config, torch.float32))
-            model.to(compute.weights_dtype)
-    _check_finite(name, model)
+    config = read_config(repository, folder)
+    _check_masked_lm(name, config)
+    model = read_weights(repository, folder, config, compute.weights_dtype, AutoModelForMaskedLM)
+    return prepare(name, model, compute)
+
+
+def load_language_model(repository: Repository, folder: str, compute: Compute, attention: Attention) -> MaskedLM:
+    """Load a decoder such as Qwen3, whose head scores terms at each token, and make it fast.
+
+    transformers' own classes compute the model if they know its type, so the repository's code does not run then.
+
+    Args:
+        repository: The repository of the checkpoint.
+        folder: The checkpoint's folder within the repository. "" is the root.
+        compute: Where and how the model computes.
+        attention: Whether tokens attend to later tokens.
+    Raises:
+        FileNotFoundError: A file is missing.
+        UnsupportedModelError: Weights are missing, damaged or not finite, or contradict the configuration. Or the
+            installed transformers does not compute the attention that the repository states.
+    """
+    config = read_config(repository, folder)
+    if config.model_type in CONFIG_MAPPING:
+        repository = replace(repository, trust_remote_code=False)
+    if attention == "bidirectional":
+        config.is_causal = False
+    config.use_cache = False  # the cache would only take memory, because each token is read once
+    model = read_weights(repository, folder, config, compute.weights_dtype, AutoModelForCausalLM)
+    _check_attention(repository.name, model, attention)
+    return prepare(repository.name, model, compute)
+
+
+def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
+    """Move a model with logits to its device, make it fast, and take off its decoder.
+
+    Args:
+        name: The name under which the model was requested, for messages.
+        model: The transformers model, which is changed.
+        compute: Where and how the model computes.
+    """
     model.eval().requires_grad_(False).to(compute.device)
     if compute.device.type == "cpu":
         keep_freed_memory()
@@ -79,9 +118,9 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
             f"{name!r} has a config.json that contradicts itself, so its layers fail: {first_line(err)} Fetch the "
             "checkpoint again."
         ) from err
-    positions = _positions(model)
+    positions = positions_of(model)
     if decoder is None:
-        return MaskedLM(model, None, config.vocab_size, positions, ignores_padding)
+        return MaskedLM(model, None, model.config.vocab_size, positions, ignores_padding)
     weight, bias = decoder.weight.detach(), None if decoder.bias is None else decoder.bias.detach()
     loaded = MaskedLM(model, Decoder(weight, bias), len(weight), positions, ignores_padding)
     return replace(loaded, decoder=Decoder(weight, bias, centre=mean_hidden(loaded)))
@@ -110,8 +149,12 @@ def read_torch_weight(path: Path) -> NDArray[np.float32]:
     return weight
 
 
-def _load_config(repository: Repository, folder: str) -> Any:
-    """Return the checkpoint's configuration, after checking that it states a masked-LM head."""
+def read_config(repository: Repository, folder: str) -> Any:
+    """Return the configuration of the checkpoint in a folder of a repository, as transformers reads it.
+
+    Raises:
+        UnsupportedModelError: The configuration is damaged, or needs code from the repository that may not run.
+    """
     name = repository.name
     try:
         config = AutoConfig.from_pretrained(**repository.location(folder))
@@ -125,6 +168,14 @@ def _load_config(repository: Repository, folder: str) -> Any:
             f"{name!r} has a config.json that transformers cannot read: {first_line(err)} "
             "Use a …ForMaskedLM checkpoint."
         ) from err
+    if repository.trust_remote_code:
+        commit = getattr(config, "_commit_hash", None)
+        logger.warning("%s may run code from its repository, revision %s.", name, commit)
+    return config
+
+
+def _check_masked_lm(name: str, config: Any) -> None:
+    """Raise UnsupportedModelError if a configuration states no masked-LM head."""
     architectures = config.architectures if isinstance(config.architectures, list) else []
     if not any(str(architecture).endswith("ForMaskedLM") for architecture in architectures):
         found = architectures[0] if architectures else f"{config.model_type} model of unknown architecture"
@@ -132,14 +183,45 @@ def _load_config(repository: Repository, folder: str) -> Any:
             f"{name!r} is a {found} without a masked-LM head, so it has no SPLADE weights. "
             "Use a …ForMaskedLM checkpoint."
         )
-    return config
 
 
-def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch.dtype) -> Any:
+def read_weights(
+    repository: Repository, folder: str, config: Any, dtype: torch.dtype, kind: Any, *, unused: tuple[str, ...] = ()
+) -> Any:
+    """Return a model with its weights, after checking that the checkpoint has all of them and all are finite.
+
+    Args:
+        repository: The repository of the checkpoint.
+        folder: The checkpoint's folder within the repository. "" is the root.
+        config: The configuration that `read_config` returned.
+        dtype: The type of the weights.
+        kind: One of transformers' Auto classes, such as `AutoModelForMaskedLM`.
+        unused: The beginnings of the names of weights that may be missing, because they are not used.
+    Raises:
+        FileNotFoundError: A file is missing.
+        UnsupportedModelError: Weights are missing, damaged or not finite, or contradict the configuration.
+    """
+    adapter = find_adapter(repository, folder)
+    if adapter is None:
+        with _quiet_if_local(repository):
+            model = _load_weights(repository, folder, config, dtype, kind, unused)
+    else:  # in 16 bits, adding the adapter's small changes would lose most of their digits
+        check_peft(repository, adapter)
+        with _quiet_if_local(repository):
+            loaded = _load_weights(repository, folder, config, torch.float32, kind, unused)
+            model = merge_adapter(repository, adapter, loaded)
+        model.to(dtype)
+    _check_finite(repository.name, model)
+    return model
+
+
+def _load_weights(
+    repository: Repository, folder: str, config: Any, dtype: torch.dtype, kind: Any, unused: tuple[str, ...]
+) -> Any:
     """Return the model with its weights, after checking that the checkpoint has all of them. Adapters are left out."""
     name = repository.name
     try:
-        model, report = AutoModelForMaskedLM.from_pretrained(
+        model, report = kind.from_pretrained(
             config=config,
             dtype=dtype,
             output_loading_info=True,
@@ -153,14 +235,17 @@ def _load_weights(repository: Repository, folder: str, config: Any, dtype: torch
         if message := missing_weights(repository, folder):
             raise UnsupportedModelError(message) from err
         raise FileNotFoundError(f"{name!r} lacks a file: {err} Add the file, or name another model.") from err
+    except (ImportError, MemoryError, torch.OutOfMemoryError):  # the checkpoint is not at fault
+        raise
     # The cause is a tensor whose size contradicts the configuration, a truncated pickle, a pickle that holds more than
-    # tensors, or a value that the configuration's own checks let through.
+    # tensors, or a value of the configuration that the model's code cannot use. That code may raise anything.
     except Exception as err:
         raise UnsupportedModelError(
             f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch the checkpoint "
             "again, or use a complete …ForMaskedLM checkpoint."
         ) from err
-    random = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    missing = [key for key in report["missing_keys"] if not key.startswith(unused)]
+    random = sorted(missing) + sorted(str(key) for key in report["mismatched_keys"])
     if random:
         more = f" and {len(random) - 3} more" if len(random) > 3 else ""
         raise UnsupportedModelError(
@@ -178,7 +263,27 @@ def _check_finite(name: str, model: Any) -> None:
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
 
 
-def _positions(model: Any) -> int | None:
+def _check_attention(name: str, model: Any, attention: Attention) -> None:
+    """Raise UnsupportedModelError if a decoder attends in another direction than its repository states.
+
+    transformers reads `is_causal` since release 5.2 (its pull request 43705). Earlier releases ignore it.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(_ATTENTION_TOKENS, device=model.device).unsqueeze(0) * (rows - 1) // _ATTENTION_TOKENS
+    other = ids.clone()
+    other[0, -1] = rows - 1
+    with exact_float32(model.device):
+        states, changed = (model.base_model(input_ids=some).last_hidden_state[0, :-1].float() for some in (ids, other))
+    sees_later = bool((states - changed).abs().max() > 1e-6 * states.abs().max())
+    if sees_later != (attention == "bidirectional"):
+        found = "bidirectional" if sees_later else "causal"
+        raise UnsupportedModelError(
+            f"{name!r} must compute {attention} attention, as its config.json states, got {found} attention from "
+            f"{type(model).__name__}. Install a newer transformers: pip install --upgrade 'transformers>=5.2,<6'."
+        )
+
+
+def positions_of(model: Any) -> int | None:
     """Return the largest number of tokens that a model has positions for, or None if there is no limit.
 
     RoBERTa and similar models number positions from the padding id + 1, so they never use the first positions.

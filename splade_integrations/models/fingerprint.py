@@ -13,6 +13,7 @@ from typing import Any
 
 from splade_integrations.models.repository import path_in
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
+from splade_integrations.models.token_heads import SPARSE_LINEAR
 from splade_integrations.models.weights import WEIGHTS_FILES, find_adapter
 from splade_integrations.sparse import Pruning
 
@@ -33,10 +34,12 @@ class RoleFingerprint:
     Args:
         prompt: The text that is put before each text.
         pooling_strategy: As in `TransformerSpec`. None if the role is inference-free.
-        activation_function: As in `TransformerSpec`. None if the role is inference-free.
+        activation_function: As in `TransformerSpec`. None if the role is inference-free, or made of token weights.
         lower_case: Whether texts are lowercased before they are tokenised.
         token_weights: The file of fixed token weights, "1 each" if every token weighs 1, or None if there are no fixed
             weights.
+        head: As in `TransformerSpec`. None for a masked LM, which is what older collections hold.
+        attention: As in `TransformerSpec`.
     """
 
     prompt: str = ""
@@ -44,6 +47,8 @@ class RoleFingerprint:
     activation_function: str | None = None
     lower_case: bool = False
     token_weights: str | None = None
+    head: str | None = None
+    attention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,9 +232,11 @@ def _settings(role: RoleSpec) -> RoleFingerprint:
     return RoleFingerprint(
         role.prompt,
         role.transformer.pooling_strategy,
-        role.transformer.activation_function,
+        None if role.transformer.head == "token weights" else role.transformer.activation_function,
         role.lower_case,
         token_weights,
+        None if role.transformer.head == "masked LM" else role.transformer.head,
+        role.transformer.attention,
     )
 
 
@@ -237,6 +244,8 @@ def _weights_files(side: RoleSpec) -> list[Path]:
     files: list[Path | None] = []
     if side.transformer is not None:
         files += _transformer_files(side.transformer)
+        if side.transformer.head == "token weights":
+            files.append(side.transformer.repository.path(SPARSE_LINEAR))
     if side.token_weights is not None and side.token_weights.file is not None:
         files.append(side.token_weights.repository.path(side.token_weights.file))
     return [path for path in files if path is not None]

@@ -2,6 +2,7 @@
 
 It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. What the files
 of a known repository do not state comes from `known.py`. This module loads no weights.
+`token_heads.py` reads the layout of BGE-M3, and `decoders.py` the attention of decoders such as Qwen3.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.decoders import head_of, refuse_bare_decoder
 from splade_integrations.models.known import OPENSEARCH, Fact, known
 from splade_integrations.models.repository import Repository, not_reached, path_in
 from splade_integrations.models.spec import (
@@ -19,6 +21,7 @@ from splade_integrations.models.spec import (
     TokenWeightsSpec,
     TransformerSpec,
 )
+from splade_integrations.models.token_heads import describe_token_head
 from splade_integrations.models.weights import check_weights
 from splade_integrations.sparse import Pruning, is_integer
 
@@ -44,6 +47,8 @@ def describe(repository: Repository) -> ModelSpec:
         FileNotFoundError: The repository does not exist or cannot be reached, or it holds no model.
         UnsupportedModelError: The configuration is damaged, or describes a model that gives no SPLADE weights.
     """
+    if (token_head := describe_token_head(repository)) is not None:
+        return token_head
     if repository.path("modules.json") is None:
         return _describe_plain(repository)
     stated = _mapping(repository, "config_sentence_transformers.json")
@@ -101,6 +106,7 @@ def _describe_plain(repository: Repository) -> ModelSpec:
                 f"{repository.name!r} must be a model folder, but it has no config.json. Name the folder that has one."
             )
         raise FileNotFoundError(not_reached(repository.name, "no config.json there"))
+    refuse_bare_decoder(repository, _mapping(repository, "config.json"))
     weight_files = [name for name in ("idf.json", _OPENSEARCH_FILE) if repository.path(name) is not None]
     unknown = Fact(query_from="idf", special_terms="drop") if weight_files else Fact()
     fact = known(repository) or unknown
@@ -206,6 +212,7 @@ def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
 
 def _transformer(repository: Repository, folder: str, pooling_folder: str) -> TransformerSpec:
     check_weights(repository, folder)
+    head, attention = head_of(repository, folder, _mapping(repository, path_in(folder, "config.json")))
     pooling = _mapping(repository, path_in(pooling_folder, "config.json"))
     stated = _mapping(repository, path_in(folder, "sentence_bert_config.json"))
     max_length = stated.get("max_seq_length")
@@ -217,6 +224,8 @@ def _transformer(repository: Repository, folder: str, pooling_folder: str) -> Tr
     return TransformerSpec(
         repository,
         folder,
+        head,
+        attention,
         pooling_strategy=_one_of("pooling_strategy", pooling.get("pooling_strategy", "max"), POOLING_STRATEGIES),
         activation_function=_one_of(
             "activation_function", pooling.get("activation_function", "relu"), ACTIVATION_FUNCTIONS

@@ -13,6 +13,8 @@ __all__ = [
     "ACTIVATION_FUNCTIONS",
     "POOLING_STRATEGIES",
     "ActivationFunction",
+    "Attention",
+    "Head",
     "ModelSpec",
     "PoolingStrategy",
     "RoleSpec",
@@ -25,6 +27,8 @@ __all__ = [
 PoolingStrategy = Literal["max", "sum"]
 ActivationFunction = Literal["relu", "log1p_relu"]
 SpecialTerms = Literal["keep", "drop"]
+Head = Literal["masked LM", "language model", "token weights"]
+Attention = Literal["bidirectional", "causal"]
 
 POOLING_STRATEGIES = ("max", "sum")
 ACTIVATION_FUNCTIONS = ("relu", "log1p_relu")
@@ -32,11 +36,16 @@ ACTIVATION_FUNCTIONS = ("relu", "log1p_relu")
 
 @dataclass(frozen=True)
 class TransformerSpec:
-    """A transformer with a masked-LM head, and how its logits become term weights.
+    """A transformer with its head, and how the head's output becomes term weights.
 
     Args:
         repository: The repository that holds the transformer's files.
         folder: The folder within the repository. "" is its root.
+        head: "masked LM" or "language model" (a decoder such as Qwen3), whose logits score every term at each token. Or
+            "token weights", as in BGE-M3: a linear layer gives each token one weight, relu(x), and a text's terms are
+            its own tokens.
+        attention: In a language model, whether a token attends to all tokens ("bidirectional") or only to earlier ones
+            ("causal"). None for other heads.
         pooling_strategy: How the weights at a text's tokens are pooled into one weight per term.
         activation_function: "relu" for log(1 + relu(x)), or "log1p_relu" for log(1 + log(1 + relu(x))), as in
             OpenSearch v3.
@@ -46,6 +55,8 @@ class TransformerSpec:
 
     repository: Repository
     folder: str = ""
+    head: Head = "masked LM"
+    attention: Attention | None = None
     pooling_strategy: PoolingStrategy = "max"
     activation_function: ActivationFunction = "relu"
     max_length: int | None = None
@@ -88,10 +99,15 @@ class RoleSpec:
     def __str__(self) -> str:
         if self.transformer is None:
             kind = "inference-free, token weights from " + self._weights_file()
+        elif self.transformer.head == "token weights":
+            kind = "token weights, max of relu over equal tokens"
         else:
             activation = {"relu": "log(1 + relu)", "log1p_relu": "log(1 + log(1 + relu))"}
+            attention = f" with {self.transformer.attention} attention" if self.transformer.attention else ""
             pooling = self.transformer.pooling_strategy
-            kind = f"masked LM, {pooling} of {activation[self.transformer.activation_function]}"
+            kind = (
+                f"{self.transformer.head}{attention}, {pooling} of {activation[self.transformer.activation_function]}"
+            )
             if self.token_weights is not None:
                 kind += f", own tokens only, times {self._weights_file()}"
         if self.lower_case:
@@ -140,7 +156,7 @@ def override(
     """Replace values of the spec with values that the user gives. None keeps the repository's value.
 
     Raises:
-        ValueError: A value is unknown.
+        ValueError: A value is unknown, or the model has no such setting.
     """
     for name, value, allowed in (
         ("pooling_strategy", pooling_strategy, POOLING_STRATEGIES),
@@ -149,6 +165,13 @@ def override(
     ):
         if value is not None and value not in allowed:
             raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use None for the model's own.")
+    heads = {role.transformer.head for role in (spec.document, spec.query) if role.transformer is not None}
+    if "token weights" in heads and (pooling_strategy == "sum" or activation_function is not None):
+        raise ValueError(
+            "pooling_strategy and activation_function must be None for a model of token weights, which takes the "
+            f"maximum of relu over equal tokens, got {pooling_strategy!r} and {activation_function!r}. Leave them out, "
+            "or use a SPLADE model."
+        )
 
     def overridden(role: RoleSpec, prompt: str | None) -> RoleSpec:
         transformer, token_weights = role.transformer, role.token_weights

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from splade_integrations.engine.model import token_budget_batches
+from splade_integrations.engine.batching import token_budget_batches
 
 LENGTHS = [random.Random(1).randint(3, 60) for _ in range(500)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from splade_integrations.engine import model as model_module
+from splade_integrations.engine import batching
 from splade_integrations.engine.model import SpladeModel
 from splade_integrations.sparse import from_dense
 from tests.support.loading import loaded
@@ -91,7 +91,7 @@ def test_rows_that_do_not_fit_are_made_of_smaller_batches(model_on, masked_lm, i
 
     model, _ = model_on(tokens=10**6)
     expected = expected_rows(masked_lm, ids[:40])
-    monkeypatch.setattr(model_module, "from_dense", rows_of_few)
+    monkeypatch.setattr(batching, "from_dense", rows_of_few)
     done = []
     np.testing.assert_allclose(model.encode(ids[:40], done.append).toarray(), expected, atol=1e-5)
     assert sum(done) == 40

@@ -107,3 +107,29 @@ def test_weights_of_the_milvus_page():
     expected = {(0, 2001): 0.6353746, (0, 2194): 0.0155533, (0, 2301): 0.2756537, (1, 18522): 0.1282549}
     expected |= {(1, 23602): 0.1313320, (1, 28639): 2.8150033}
     assert {cell: queries[cell] for cell in expected} == pytest.approx(expected, abs=1e-3)
+
+
+def test_bge_m3_of_its_model_card():
+    """The card computes in float16, and prints the weights of the first text's tokens and one lexical score."""
+    encoder = SpladeEncoder("BAAI/bge-m3", device="cpu")
+    first = encoder.encode_documents(["What is BGE M3?"])
+    text = "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction."
+    assert sorted(first.data.tolist()) == pytest.approx(
+        [0.04092, 0.0814, 0.08356, 0.1296, 0.1702, 0.252, 0.2695], abs=1e-3
+    )
+    assert (first @ encoder.encode_documents([text]).T).toarray()[0, 0] == pytest.approx(0.19555, abs=1e-3)
+
+
+def test_splade_code_of_its_model_card():
+    """The card computes in bfloat16, and prints the ten heaviest terms of a query and the number of its terms."""
+    encoder = SpladeEncoder("naver/splade-code-06B", device="cpu", dtype="bfloat16")
+    query = (
+        "SELECT *\nFROM Student\nWHERE Age = (\nSELECT MAX(Age)\nFROM Student\nWHERE Group = 'specific_group'\n)\n"
+        "AND Group = 'specific_group';"
+    )
+    row = encoder.encode_queries([query])
+    assert row.nnz == pytest.approx(1231, rel=0.05)
+    heaviest = encoder.decode(row, top_k=10)[0]
+    expected = [2.34375] * 3 + [2.296875] * 3 + [2.21875] * 2 + [2.203125, 2.1875]
+    assert [weight for _, weight in heaviest] == pytest.approx(expected, abs=0.03)
+    assert {"Ġgroup", "Ġage", "ĠAge", "ĠStudent"} <= {token for token, _ in heaviest}

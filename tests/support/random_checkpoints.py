@@ -3,6 +3,7 @@
 This module does not import our package.
 """
 
+import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     BertConfig,
     BertTokenizer,
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    LlamaConfig,
     ModernBertConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen3Config,
     RobertaConfig,
     XLMRobertaConfig,
 )
@@ -125,6 +130,144 @@ def save_masked_lm(
         elif bias is not None:  # with zeros, no test would notice a bias that is forgotten or added twice
             bias.normal_(std=0.5)
     model.save_pretrained(folder)
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a small tokenizer of XLM-R's kind: Unigram pieces with ▁, <s> and </s> around a text, and <unk>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=[*special, "<mask>"], unk_token="<unk>")
+    tokenizer.train_from_iterator(Path(string.__file__).read_text().splitlines(), trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=128,
+        bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+    )  # fmt: skip
+
+
+def decoder_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer of Qwen3's kind. It adds no special tokens to a text, and pads on the left."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([Path(string.__file__).read_text()], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=128,
+        eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left",
+    )  # fmt: skip
+
+
+def save_decoder(
+    folder: Path, architecture: str = "qwen3", seed: int = 7, *, bidirectional: bool = True, **config_options: Any
+) -> None:
+    """Save a small random decoder with the files of naver/splade-code-06B.
+
+    sentence-transformers can load it only with the code in `splade.py`, because transformers has no masked LM of these
+    architectures.
+
+    Args:
+        folder: The folder to save to. It is made if it is missing.
+        architecture: "qwen3" or "llama".
+        seed: The seed of the weights.
+        bidirectional: Whether tokens attend to later tokens.
+        config_options: Values that override the configuration, such as `tie_word_embeddings=False`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = decoder_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config_class: Any = {"qwen3": Qwen3Config, "llama": LlamaConfig}[architecture]
+    config = config_class(
+        **{
+            "vocab_size": len(tokenizer) + 24,  # as in Qwen3, there are more embeddings than tokens
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 16, "intermediate_size": 64, "max_position_embeddings": 256, "initializer_range": 0.2,
+            "tie_word_embeddings": True, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+        } | config_options
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(folder)
+    name = type(model).__name__
+    code = f"from transformers import {name} as Own\n\n\nclass {name}(Own):\n    pass\n"
+    (folder / "splade.py").write_text(code)
+    stated = json.loads((folder / "config.json").read_text())
+    stated["auto_map"] = {"AutoModelForMaskedLM": f"splade.{name}", "AutoModelForCausalLM": f"splade.{name}"}
+    if bidirectional:
+        stated["is_causal"] = False
+    (folder / "config.json").write_text(json.dumps(stated))
+    package = "sentence_transformers.sparse_encoder.models"
+    listed = [("", "MLMTransformer"), ("1_SpladePooling", "SpladePooling")]
+    for file, content in {
+        "modules.json": [
+            {"idx": index, "name": str(index), "path": path, "type": f"{package}.{kind}"}
+            for index, (path, kind) in enumerate(listed)
+        ],
+        "1_SpladePooling/config.json": {"pooling_strategy": "max", "activation_function": "relu"},
+        "config_sentence_transformers.json": {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}},
+    }.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
+
+
+def save_bge_m3(folder: Path, seed: int = 7, **config_options: Any) -> None:
+    """Save a small random checkpoint with the files of BAAI/bge-m3.
+
+    These are a transformer without a head in `pytorch_model.bin`, the linear layers of the token weights and of the
+    multi-vectors in 16 bits, and the files of sentence-transformers for its dense vectors.
+
+    Args:
+        folder: The folder to save to. It is made if it is missing.
+        seed: The seed of the weights.
+        config_options: Values that override the configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = unigram_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = XLMRobertaConfig(
+        **{
+            "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 64, "initializer_range": 0.2, "max_position_embeddings": 130,
+            "pad_token_id": tokenizer.pad_token_id, "architectures": ["XLMRobertaModel"],
+        } | config_options
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model: Any = AutoModel.from_config(config).eval()
+    config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    hidden = config.hidden_size
+    for name, size in (("sparse_linear", 1), ("colbert_linear", hidden)):
+        layer = torch.nn.Linear(hidden, size)
+        torch.save({key: value.half() for key, value in layer.state_dict().items()}, folder / f"{name}.pt")
+    package = "sentence_transformers.models"
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    listed = [
+        {"idx": index, "name": str(index), "path": path, "type": f"{package}.{kind}"}
+        for index, (path, kind) in enumerate(modules)
+    ]
+    pooling = {"word_embedding_dimension": hidden, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    for file, content in {
+        "modules.json": listed,
+        "sentence_bert_config.json": {"max_seq_length": 128, "do_lower_case": False},
+        "config_sentence_transformers.json": {"__version__": {"sentence_transformers": "2.2.2"}},
+        "1_Pooling/config.json": pooling,
+    }.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
 
 
 def _threshold(model: Any, tokenizer: Any, texts: Sequence[str], active_terms: int) -> float:

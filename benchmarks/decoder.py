@@ -1,0 +1,235 @@
+"""Measure SPLADE on a decoder with a vocabulary of 151 936 terms: its head alone, and the encoder end to end.
+
+    python -m benchmarks.decoder [--size small 0.6B] [--dtype float32] [--texts N] [--tokens 256] [--json OUT]
+
+The model has random weights in the layout of naver/splade-code-06B. "0.6B" has that model's size, and "small" the same
+vocabulary with 4 layers of 256. About 1 200 terms of each text are active, as in the trained model.
+
+The first table is about the head, which computes term weights from hidden states. It compares our head with the bare
+matrix product of the hidden states and the vocabulary, which every head has to compute in some form, and with
+sentence-transformers' pooling of all logits. The memory is what each of them adds to the model's weights at its peak.
+The second table compares our encoder with sentence-transformers, on texts of 256 tokens, at the same number type.
+"""
+
+import argparse
+import inspect
+import logging
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from benchmarks.measuring import (
+    add_common_options,
+    describe_environment,
+    format_table,
+    interleave,
+    ratio,
+    spread,
+    timed,
+    write_json,
+)
+from benchmarks.resident import PeakMemory
+from benchmarks.workload import CACHE, quiet
+from splade_integrations import SpladeEncoder
+from splade_integrations.engine.compute import resolve_compute
+from splade_integrations.engine.heads import choose
+from splade_integrations.engine.load import load_language_model
+from splade_integrations.engine.process import exact_float32
+from splade_integrations.models.repository import Repository
+from tests.support.random_checkpoints import decoder_tokenizer, save_decoder
+
+__all__ = ["main", "random_decoder"]
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 64, "intermediate_size": 768,
+    },
+    "0.6B": {
+        "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "head_dim": 128, "intermediate_size": 3072,
+    },
+}  # fmt: skip
+_VOCABULARY, _ACTIVE_TERMS = 151_936, 1200
+# The number of texts of the head's batch, and the batch sizes of sentence-transformers that are tried.
+_HEAD_TEXTS, _BATCH_SIZES = 8, (1, 4)
+# Weights that agree within this difference count as equal. It is far above float32 rounding.
+_TOLERANCE = 1e-3
+_MIB = 2**20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    quiet()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    print(describe_environment())
+    reports = {}
+    for size in options.size:
+        folder = random_decoder(size)
+        texts = _texts(options.texts, options.tokens)
+        reports[size] = {
+            "head": _report_head(folder, size, texts, options),
+            "encoder": _report_encoder(folder, size, texts, options),
+        }
+    write_json(options.json, {"question": "a decoder", "dtype": options.dtype, "sizes": reports})
+    return 0
+
+
+def random_decoder(size: str) -> Path:
+    """Return the folder of a random decoder. It is made once and then reused.
+
+    Its last norm and one dimension of its embeddings push all logits down, so that about 1 200 terms of each text are
+    active. The layers do not write to this dimension.
+
+    Args:
+        size: "small" or "0.6B".
+    """
+    folder = CACHE / f"random-decoder-{size}"
+    if not (folder / "complete").is_file():
+        print(f"Making a random decoder in {folder} (once) …", file=sys.stderr, flush=True)
+        save_decoder(
+            folder, vocab_size=_VOCABULARY, initializer_range=0.02, max_position_embeddings=40_960, **_SIZES[size]
+        )
+        _lower_the_logits(folder)
+        (folder / "complete").touch()  # the last step, so a folder without this file is incomplete and is made again
+    return folder
+
+
+@torch.inference_mode()
+def _lower_the_logits(folder: Path) -> None:
+    from transformers import Qwen3ForCausalLM
+
+    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    backbone = model.model
+    backbone.embed_tokens.weight[:, 0] = 1.0
+    for layer in backbone.layers:
+        layer.self_attn.o_proj.weight[0] = 0.0
+        layer.mlp.down_proj.weight[0] = 0.0
+    ids = decoder_tokenizer()(_texts(2, 256), truncation=True, max_length=256, return_tensors="pt")["input_ids"]
+    hidden = backbone(input_ids=ids).last_hidden_state  # (B, L, H), with the norm's weight of 1
+    pushed = hidden[..., 0].mean()
+    hidden[..., 0] = 0.0
+    maxima = torch.stack([linear(text, backbone.embed_tokens.weight).amax(dim=0) for text in hidden])  # (B, V)
+    threshold = np.quantile(maxima.numpy(), 1 - _ACTIVE_TERMS / _VOCABULARY)
+    backbone.norm.weight[0] = -float(threshold) / pushed
+    config = (folder / "config.json").read_text()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "config.json").write_text(config)  # save_pretrained drops what it does not know
+
+
+def _texts(number: int, tokens: int) -> list[str]:
+    """Return texts of Python's own library, each of at least `tokens` tokens and hardly more."""
+    words = inspect.getsource(typing).split()
+    return [" ".join(words[start : start + tokens]) for start in range(0, 40 * number, 40)]
+
+
+@torch.inference_mode()
+def _report_head(folder: Path, size: str, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    compute = resolve_compute("cpu", options.dtype)
+    model = load_language_model(Repository(str(folder)), "", compute, "bidirectional")
+    assert model.decoder is not None
+    decoder = model.decoder
+    encoded = decoder_tokenizer()(
+        (texts * _HEAD_TEXTS)[:_HEAD_TEXTS], truncation=True, max_length=options.tokens, padding=True,
+        return_tensors="pt",
+    )  # fmt: skip
+    with exact_float32(model.device):
+        hidden = model.hidden(encoded["input_ids"], encoded["attention_mask"])  # (B, L, H)
+    lengths = encoded["attention_mask"].sum(dim=1)
+
+    def theirs() -> Tensor:
+        from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+        logits = linear(hidden, decoder.weight)
+        features = {"token_embeddings": logits, "attention_mask": encoded["attention_mask"]}
+        pooled: Tensor = SpladePooling()(features)["sentence_embedding"]
+        return pooled
+
+    memory = PeakMemory()
+    head = choose(decoder, "max", "relu")
+    found = head(hidden, lengths)
+    name_of_ours = f"ours ({type(head).__name__})"
+    calls: dict[str, Callable[[], Tensor]] = {
+        name_of_ours: lambda: head(hidden, lengths),
+        "the bare product": lambda: linear(hidden, decoder.weight),
+        "sentence-transformers": theirs,
+    }
+    peaks = {name_of_ours: memory.grown()}
+    difference = float((found - theirs().float()).abs().max())
+    for name in list(calls)[1:]:
+        memory = PeakMemory()
+        calls[name]()
+        peaks[name] = memory.grown()
+    seconds = interleave({name: timed(call) for name, call in calls.items()}, options.rounds)
+    bare, stock = seconds["the bare product"], peaks["sentence-transformers"]
+    print(f"\n{size}, {options.dtype}, the head alone: {len(hidden)} texts of {hidden.shape[1]} tokens")
+    rows = [
+        [
+            name,
+            spread(1000 * second for second in values),
+            ratio(values, bare),
+            f"{peaks[name] / _MIB:.0f}",
+            f"{peaks[name] / stock:.3f}",
+        ]
+        for name, values in seconds.items()
+    ]
+    print(format_table(["head", "ms", "x the bare product's", "peak MiB", "of sentence-transformers'"], rows))
+    active = float((found > 0).sum(dim=1).float().mean())
+    print(f"Active terms per text: {active:.0f}. Largest difference of a weight: {difference:.1e}")
+    return {"seconds": seconds, "peak_bytes": peaks, "active": active, "difference": difference}
+
+
+def _report_encoder(folder: Path, size: str, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    from sentence_transformers import SparseEncoder
+
+    ours = SpladeEncoder(folder, device="cpu", dtype=options.dtype, max_length=options.tokens)
+    theirs = SparseEncoder(
+        str(folder), device="cpu", trust_remote_code=True, model_kwargs={"dtype": getattr(torch, options.dtype)}
+    )
+    theirs.max_seq_length = options.tokens
+    expected = theirs.encode_document(texts[:2], batch_size=1, convert_to_sparse_tensor=False).float().numpy()
+    difference = float(np.abs(ours.encode_documents(texts[:2]).toarray() - expected).max())
+    if options.dtype == "float32" and difference > _TOLERANCE:
+        raise SystemExit(f"Both must give equal weights, got a difference of {difference:.1e}. Times would mislead.")
+    encode = {
+        f"sentence-transformers, batches of {n}": partial(theirs.encode_document, batch_size=n) for n in _BATCH_SIZES
+    }
+    tried = {name: timed(partial(call, texts[:4]))() for name, call in encode.items()}
+    best = min(tried, key=lambda name: tried[name])
+    seconds = interleave(
+        {"ours": timed(partial(ours.encode_documents, texts)), best: timed(partial(encode[best], texts))},
+        options.rounds,
+    )
+    print(f"\n{size}, {options.dtype}, end to end: {len(texts)} texts of {options.tokens} tokens")
+    rows = [
+        [name, spread(len(texts) / second for second in values), ratio(seconds[best], values)]
+        for name, values in seconds.items()
+    ]
+    print(format_table(["encoder", "texts/s", "x sentence-transformers"], rows))
+    print(f"Largest difference of a weight: {difference:.1e}")
+    return {"seconds": seconds, "tried": tried, "difference": difference}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoder", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--size", nargs="+", choices=list(_SIZES), default=["small"])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--texts", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=256)
+    add_common_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

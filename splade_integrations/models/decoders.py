@@ -1,0 +1,104 @@
+"""Recognises decoders such as Qwen3 and Llama, and reads whether their tokens attend to later tokens.
+
+A decoder scores the terms at each token with the head that it writes text with. This module reads small files. It loads
+no weights.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.repository import Repository, path_in
+from splade_integrations.models.spec import Attention, Head
+
+__all__ = ["head_of", "is_language_model", "refuse_bare_decoder"]
+
+# Decoders of transformers. A repository may name a class of its own code as the architecture, as naver's do.
+_MODEL_TYPES = {
+    *("cohere", "gemma", "gemma2", "granite", "llama", "mistral", "olmo", "olmo2", "phi", "phi3"),
+    *("qwen2", "qwen3", "smollm3", "starcoder2"),
+}
+# Keys of config.json, and the value that means bidirectional attention. transformers reads the first one. naver's
+# repositories had the second one before they had sentence-transformers files.
+_STATEMENTS = {"is_causal": False, "bidirectional": True}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def head_of(repository: Repository, folder: str, config: Mapping[str, Any]) -> tuple[Head, Attention | None]:
+    """Return the kind of head of a transformer whose logits are pooled, and the attention of a language model.
+
+    Args:
+        repository: The repository of the transformer.
+        folder: The transformer's folder within the repository. "" is the root.
+        config: The content of its config.json.
+    Raises:
+        UnsupportedModelError: The configuration contradicts itself. Or the weights are only an adapter, or need the
+            repository's own code.
+    """
+    if not is_language_model(config):
+        return "masked LM", None
+    adapter = repository.json(path_in(folder, "lora/adapter_config.json"))
+    if adapter is not None and all(repository.path(path_in(folder, name)) is None for name in _WEIGHTS):
+        base = adapter.get("base_model_name_or_path") if isinstance(adapter, Mapping) else None
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have the weights of the whole model, got only a LoRA adapter, in lora/, for "
+            f"{base!r}. Merge it into this model with peft (merge_and_unload), save the result with the other files of "
+            "the repository in a folder, and name the folder."
+        )
+    return "language model", _attention(repository.name, config)
+
+
+def is_language_model(config: Mapping[str, Any]) -> bool:
+    """Return whether a config.json describes a decoder that writes text.
+
+    Example:
+        >>> is_language_model({"architectures": ["Qwen3ForCausalLM"]}), is_language_model({"model_type": "bert"})
+        (True, False)
+    """
+    architectures = _architectures(config)
+    if any(name.endswith("ForMaskedLM") for name in architectures):
+        return False
+    return any(name.endswith("ForCausalLM") for name in architectures) or config.get("model_type") in _MODEL_TYPES
+
+
+def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError if a repository without sentence-transformers files holds a decoder.
+
+    Args:
+        repository: A repository that has no modules.json.
+        config: The content of its config.json.
+    """
+    if config.get("model_type") == "splade":
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a modules.json, got an early revision of a repository of naver, whose own "
+            f"code loads {config.get('model_name_or_path')!r}. Use a revision with modules.json, such as the "
+            "newest one of naver/splade-code-06B."
+        )
+    if is_language_model(config):
+        found = next(iter(_architectures(config)), config.get("model_type"))
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a modules.json that states SpladePooling, because most decoders only write "
+            f"text, got a {found} without one. Use a decoder that was trained as a SPLADE model, such as "
+            "naver/splade-code-06B, or a …ForMaskedLM checkpoint."
+        )
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+
+
+def _attention(name: str, config: Mapping[str, Any]) -> Attention:
+    """Return what the configuration states. transformers' decoders are causal if nothing is stated."""
+    stated = {key: config[key] for key in _STATEMENTS if config.get(key) is not None}
+    for key, value in stated.items():
+        if not isinstance(value, bool):
+            raise UnsupportedModelError(
+                f"{name!r} must state {key} as true or false, got {value!r}. Correct its config.json."
+            )
+    meanings = {value == _STATEMENTS[key] for key, value in stated.items()}
+    if len(meanings) > 1:
+        raise UnsupportedModelError(
+            f"{name!r} must state one kind of attention, got {stated}. Remove the wrong one from its config.json."
+        )
+    return "bidirectional" if True in meanings else "causal"

@@ -1,0 +1,116 @@
+"""Recognises models that weigh a text's own tokens with a linear layer: BGE-M3, which is read, and others.
+
+The others are refused by name. This module reads small files. It loads no weights.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.repository import Repository
+from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
+
+__all__ = ["SPARSE_LINEAR", "describe_token_head"]
+
+# The file of BGE-M3's linear layer: a PyTorch file with "weight", (1, H), and "bias", (1,).
+SPARSE_LINEAR = "sparse_linear.pt"
+# The modules of sentence-transformers' dense models. A BGE-M3 repository lists these, for its dense vectors.
+_DENSE_MODULES = {"Transformer", "Pooling", "Normalize", "Dense"}
+_INSTEAD = (
+    "Use BAAI/bge-m3, which has token weights of the same kind for more than 100 languages, or a SPLADE model such as "
+    "opensearch-project/opensearch-neural-sparse-encoding-multilingual-v1."
+)
+_INSTEAD_IN_ENGLISH = "Use BAAI/bge-m3, or a SPLADE model for English such as prithivida/Splade_PP_en_v2."
+# {part of an architecture's name: (what the model is, what to use instead)}
+_ARCHITECTURES = {
+    "RoFormerForSparseEmbedding": (
+        "a model of token weights with its own code (inf-wse), which weighs the words of its own Chinese vocabulary",
+        "Use BAAI/bge-m3, whose token weights cover Chinese.",
+    ),
+    "UniCoil": ("a uniCOIL model, whose token weights come from a layer of its own", _INSTEAD_IN_ENGLISH),
+    "TILDE": ("a TILDE model, whose token weights come from a layer of its own", _INSTEAD_IN_ENGLISH),
+    "DeepImpact": ("a DeepImpact model, which scores words instead of tokens", _INSTEAD_IN_ENGLISH),
+}
+# {part of a repository's name in lower case: (what the model is, what to use instead)}
+_NAMES = {
+    "unicoil": _ARCHITECTURES["UniCoil"],
+    "tilde": _ARCHITECTURES["TILDE"],
+    "deepimpact": _ARCHITECTURES["DeepImpact"],
+    "inf-wse": _ARCHITECTURES["RoFormerForSparseEmbedding"],
+    "bm42": (
+        "a BM42 model, which takes its token weights from attention and needs Qdrant's fastembed",
+        _INSTEAD_IN_ENGLISH,
+    ),
+    "minicoil": (
+        "a miniCOIL model, which gives each word a small vector and needs Qdrant's fastembed",
+        _INSTEAD_IN_ENGLISH,
+    ),
+    "bge-m3-retromae": ("the base model of BGE-M3, which has no token weights", "Use BAAI/bge-m3."),
+    "bge-m3-unsupervised": ("an early stage of BGE-M3, which has no token weights", "Use BAAI/bge-m3."),
+}
+
+
+def describe_token_head(repository: Repository) -> ModelSpec | None:
+    """Read the spec of a model whose linear layer gives each token one weight.
+
+    Args:
+        repository: A local folder or a hub repository.
+    Returns:
+        The spec, or None if the repository's files describe a model of another kind.
+    Raises:
+        UnsupportedModelError: The model weighs tokens in a way that this package does not compute. The message says
+            what was found, and which model serves instead.
+    """
+    config = repository.json("config.json")
+    if not isinstance(config, Mapping) or not _may_have_token_head(repository, config):
+        return None
+    if repository.path(SPARSE_LINEAR) is None:
+        _refuse_known(repository, config)
+        return None
+    stated = repository.json("sentence_bert_config.json")
+    max_length = stated.get("max_seq_length") if isinstance(stated, Mapping) else None
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must state max_seq_length as an int of at least 3, got {max_length!r}. "
+            "Correct its sentence_bert_config.json."
+        )
+    role = RoleSpec(TransformerSpec(repository, head="token weights", max_length=max_length))
+    return ModelSpec(role, role, special_terms="drop")
+
+
+def _may_have_token_head(repository: Repository, config: Mapping[str, Any]) -> bool:
+    """Return whether the files that every repository has leave open that there is a token head.
+
+    So a hub is not asked for the head's file of each SPLADE model.
+    """
+    modules = repository.json("modules.json")
+    if modules is None:
+        return not any(name.endswith("ForMaskedLM") for name in _architectures(config))
+    if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
+        return False
+    kinds = {str(module.get("type")).rpartition(".")[2] for module in modules}
+    return kinds <= _DENSE_MODULES
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+
+
+def _refuse_known(repository: Repository, config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError if the model is known to weigh tokens in another way."""
+    architectures = _architectures(config)
+    code = config.get("auto_map")
+    has_token_classes = isinstance(code, Mapping) and "AutoModelForTokenClassification" in code
+    known = next((found for part, found in _ARCHITECTURES.items() if any(part in name for name in architectures)), None)
+    folder = repository.local_folder.resolve().name if repository.local_folder is not None else repository.name
+    name = folder.rpartition("/")[2].lower()
+    if (config.get("model_type") == "new" and has_token_classes) or "gte-multilingual-base" in name:
+        known = ("an mGTE model, whose token weights need code from its repository", _INSTEAD)
+    known = known or next((found for part, found in _NAMES.items() if part in name), None)
+    if known is not None:
+        what, instead = known
+        found = f"architecture {architectures[0]}" if architectures else "no architecture"
+        raise UnsupportedModelError(
+            f"{repository.name!r} must be a SPLADE model or BGE-M3, got {what} ({found}). {instead}"
+        )
