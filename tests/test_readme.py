@@ -6,6 +6,7 @@ Each block of the README runs alone. The blocks of another page run one after an
 """
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Matches a block of Python. If a text block follows, with at most one line in between, it matches that block, too.
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n[^`\n]*\n?\n?)?(?:```text\n(.*?)```)?", re.DOTALL)
+SERVER = "http://localhost:8080"  # the address of `splade serve` on the pages
 BLOCKS = {page: BLOCK.findall(page.read_text(encoding="utf-8")) for page in PAGES}
 README = [pytest.param(*block, id=f"block {n}") for n, block in enumerate(BLOCKS[PAGES[0]], start=1)]
 
@@ -105,6 +107,7 @@ NEEDS = {
     "around-a-store.md": ("llama_index.core", "langchain_classic"),
     "chunking.md": ("llama_index.core", "langchain_text_splitters"),
     "indexing.md": ("typer",),
+    "serving.md": ("starlette", "uvicorn", "httpx", "orjson", "prometheus_client"),
 }
 
 
@@ -115,14 +118,26 @@ def test_block_of_the_readme(code, printed, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if BLOCKS[page]], ids=lambda page: page.stem)
-def test_page(page, tmp_path, capsys):
+def test_page(page, tmp_path, capsys, encoder):
     for module in NEEDS.get(page.name, ()):
         pytest.importorskip(module)
+    with ExitStack() as stack:
+        address = SERVER
+        if any(SERVER in code for code, _ in BLOCKS[page]):
+            from tests.support.serving import in_thread
+
+            address = stack.enter_context(in_thread(encoder))
+        run_page(page, address, tmp_path, capsys)
+
+
+def run_page(page, address, tmp_path, capsys):
     names = {"__name__": page.stem}
     given = GIVEN.get(page.name, [{}] * len(BLOCKS[page]))
     for (code, printed), makers in zip(BLOCKS[page], given, strict=True):
         names |= {name: make(tmp_path) for name, make in makers.items()}
-        run(code, page, names, tmp_path)
+        if SERVER in code and "query_prompt_name" in code:
+            continue  # for a server of TEI, which tests/serving/test_remote.py has
+        run(code.replace(SERVER, address), page, names, tmp_path)
         assert capsys.readouterr().out == printed
 
 
