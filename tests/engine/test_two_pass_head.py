@@ -5,7 +5,6 @@ import torch
 from torch.nn.functional import linear
 
 from splade_integrations.engine.heads import two_pass
-from splade_integrations.engine.heads.bfloat16 import BFloat16Head
 from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, splade_pool
 from splade_integrations.engine.heads.two_pass import TwoPassHead
 from splade_integrations.engine.int8_gemm import QMAX_7BIT, QMAX_8BIT, int8_weight_qmax
@@ -195,21 +194,3 @@ def test_a_first_pass_that_never_pays_is_rarely_run(monkeypatch):
     for _ in range(20):
         torch.testing.assert_close(head(hidden, lengths), expected)
     assert len(passes) > 10
-
-
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("push", [0.0, 0.25, 4.0])
-def test_the_bfloat16_head_is_exact(with_bias, push):
-    """A push lowers the logits. Without one, more terms are active than the second pass takes."""
-    if not BFloat16Head.suits(torch.zeros(1, 1, dtype=torch.bfloat16)):
-        pytest.skip("this processor has no instructions for bfloat16")
-    generator = torch.Generator().manual_seed(5)
-    weight, hidden = (torch.randn(*shape, 96, generator=generator) for shape in ((700,), (3, 20)))
-    weight[:, 0], hidden[..., 0] = push, -20.0
-    bias = torch.randn(700, generator=generator) if with_bias else None
-    lengths = torch.tensor([20, 7, 1])
-    weight, hidden = weight.bfloat16(), hidden.bfloat16()
-    expected = MaxPoolHead(Decoder(weight.float(), bias))(hidden.float(), lengths)
-    found = BFloat16Head(Decoder(weight, bias))(hidden, lengths)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert (expected > 0).any() == (push < 4.0)

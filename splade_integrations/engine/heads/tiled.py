@@ -13,16 +13,7 @@ from torch.nn.functional import linear
 
 from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_int8
 
-__all__ = [
-    "Decoder",
-    "MaxPoolHead",
-    "SumPoolHead",
-    "activate",
-    "exact_weights",
-    "max_logits",
-    "repeat_first_token",
-    "splade_pool",
-]
+__all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
 
 # The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maxima are taken.
 # Larger tiles have two advantages: the matrix products read their inputs less often, and each kernel on a GPU runs long
@@ -203,32 +194,6 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
             else:
                 torch.maximum(running, scores.view(-1, b, length).amax(dim=-1), out=running)
     return pooled
-
-
-def exact_weights(
-    decoder: Decoder, hidden: Tensor, lengths: Tensor, candidates: Tensor, activation_function: str
-) -> Tensor:
-    """Return the float32 term weights of some candidates. All other terms weigh 0.
-
-    Args:
-        decoder: The decoder, of V terms.
-        hidden: The hidden states that enter the decoder. (B, L, H) float32.
-        lengths: The number of tokens of each text without padding. (B,).
-        candidates: Which terms to compute for each text. (V, B) bool.
-        activation_function: As in `splade_pool`.
-    Returns:
-        (B, V) float32.
-    """
-    weight, bias, _ = decoder
-    weights = torch.zeros((len(hidden), weight.shape[0]), dtype=torch.float32, device=hidden.device)
-    texts, terms_of_texts = candidates.T.nonzero(as_tuple=True)  # in ascending order of texts
-    counts = texts.bincount(minlength=len(hidden)).tolist()
-    for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
-        rows = weight.index_select(0, terms).float()  # (C, H) of C terms. weight[terms] is half as fast
-        maxima = linear(rows, hidden[text, :length]).amax(dim=1)  # (C, l) -> (C,)
-        scores = maxima if bias is None else maxima + bias[terms].float()
-        weights[text, terms] = activate(scores, activation_function)
-    return weights
 
 
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

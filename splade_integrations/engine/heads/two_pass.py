@@ -11,9 +11,9 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from splade_integrations.engine.heads.bfloat16 import BFloat16Head
-from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, exact_weights, max_logits, repeat_first_token
+from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, activate, max_logits, repeat_first_token
 from splade_integrations.engine.int8_gemm import (
     QMAX_8BIT,
     int8_products_pay,
@@ -100,9 +100,7 @@ class TwoPassHead:
     def __init__(self, decoder: Decoder, activation_function: str = "relu") -> None:
         weight, bias, centre = self._weight, self._bias, _ = decoder
         self._activation_function = activation_function
-        self._decoder = decoder
         self._plain = MaxPoolHead(decoder, activation_function)
-        self._bfloat16 = BFloat16Head(decoder, activation_function) if BFloat16Head.suits(weight) else None
         self._left_out, self._next_left_out = 0, 1  # batches without a first pass; threads may lose a count
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
         qmax = int8_weight_qmax() or QMAX_8BIT  # if None, `torch._int_mm` multiplies, exactly but slowly
@@ -150,23 +148,25 @@ class TwoPassHead:
             Term weights, 0 or more. (B, V) float32, equal to those of `MaxPoolHead` up to float32 rounding. A
             decoder and hidden states in 16 bits are converted to float32 first.
         """
+        batch = len(hidden)
+        exact = repeat_first_token(hidden, lengths).float()
         if self._left_out > 0:
             self._left_out -= 1
-            return self._without(hidden, lengths)
-        exact = repeat_first_token(hidden, lengths).float()
-        candidates = self.candidates(exact)
-        if candidates.count_nonzero() > MOST_CANDIDATES * candidates.numel():
+            return self._plain(exact, lengths)
+        texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # in ascending order of texts
+        if len(texts) > MOST_CANDIDATES * batch * self._weight.shape[0]:
             self._left_out = self._next_left_out
             self._next_left_out = min(2 * self._next_left_out, MOST_LEFT_OUT)
-            return self._without(hidden, lengths)
+            return self._plain(exact, lengths)
         self._next_left_out = 1
-        return exact_weights(self._decoder, exact, lengths, candidates, self._activation_function)
-
-    def _without(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch without int8 products, in float32."""
-        if self._bfloat16 is not None:
-            return self._bfloat16(hidden, lengths)
-        return self._plain(hidden.float(), lengths)
+        weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
+        counts = texts.bincount(minlength=batch).tolist()
+        for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
+            rows = self._weight.index_select(0, terms).float()  # (C, H) of C terms. weight[terms] is half as fast
+            maxima = linear(rows, exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
+            scores = maxima if self._bias is None else maxima + self._bias[terms].float()
+            weights[text, terms] = activate(scores, self._activation_function)
+        return weights
 
     def candidates(self, hidden: Tensor) -> Tensor:
         """Return which terms may have a positive float32 maximum: all terms that have one, and few others.
