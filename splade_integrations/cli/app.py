@@ -14,6 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 from splade_integrations import __version__
+from splade_integrations.cli.add_sparse import add_sparse
+from splade_integrations.cli.copy import copy
 from splade_integrations.cli.encode import encode
 from splade_integrations.cli.evaluate import evaluate
 from splade_integrations.cli.explain import explain
@@ -55,7 +57,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
 )
-for command in (info, encode, index, search, explain, evaluate, serve):
+for command in (info, encode, index, search, explain, evaluate, add_sparse, copy, serve):
     app.command(cls=PanelCommand)(with_groups(command))
 
 

@@ -1,6 +1,7 @@
 """Turn a node into a row of a collection and back, without loss."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llama_index.core.schema import (
@@ -19,7 +20,7 @@ from splade_integrations.milvus.defaults import check_varchar
 from splade_integrations.milvus.rows import Hit, Row
 from splade_integrations.milvus.values import check_metadata
 
-__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of"]
+__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of", "text_to_embed"]
 
 # LlamaIndex's own stores use these two names as well, so their nodes can be read.
 CONTENT_COLUMN = "_node_content"
@@ -107,6 +108,23 @@ def node_of(hit: Hit) -> BaseNode:
     elif "text_resource" not in fields:
         fields["text"] = hit.text
     return _CLASSES.get(fields.get("class_name", hit.metadata.get(_TYPE_KEY)), TextNode).from_dict(fields)
+
+
+def text_to_embed(row: Mapping[str, Any], text_field: str) -> str:
+    """Return the text that our store encodes for a stored node: its metadata, in the node's own form, and its text.
+
+    Args:
+        row: {field or dynamic key: value}, from our store's or from LlamaIndex's own store's collection.
+        text_field: The field that holds the node's text.
+    """
+    hit = Hit(
+        id="",
+        score=0.0,
+        text=row.get(text_field) or "",
+        metadata=dict(row.get("metadata") or {}),
+        columns={CONTENT_COLUMN: row.get(CONTENT_COLUMN)},
+    )
+    return node_of(hit).get_content(metadata_mode=MetadataMode.EMBED)
 
 
 def source_of(hit: Hit, doc_id_field: str) -> str | None:

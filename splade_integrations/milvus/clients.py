@@ -276,6 +276,18 @@ class Connection:
         """Whether the engine is milvus-lite, which may run from a file or as a server."""
         return self.engine is not Engine.SERVER
 
+    def write_method(self, *, auto_id: bool) -> str:
+        """Return the method of `MilvusClient` that writes rows, and replaces stored rows with the same keys.
+
+        milvus-lite 3 needs an insert for this, because its upsert keeps the stored row's dynamic keys, and filters
+        would still find the new row by them. A server needs an upsert, because its insert keeps both rows.
+
+        Args:
+            auto_id: Whether Milvus numbers the rows. No stored row then has the same key, and an upsert on a server
+                would change the keys.
+        """
+        return "insert" if auto_id or self.engine is Engine.LITE3 else "upsert"
+
     @property
     def aclient(self) -> AsyncMilvusClient | None:
         """The async client of the running event loop, or None if the caller gave only a sync client.

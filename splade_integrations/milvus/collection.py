@@ -139,15 +139,11 @@ class Collection(Reading):
     def _send(
         self, entities: list[dict[str, Any]], fields: Fields, partition_name: str | None, timeout: float | None
     ) -> list[str]:
-        # A row must replace the stored row with the same key. milvus-lite 3 needs an insert for this, because its
-        # upsert keeps the stored row's dynamic keys, and filters would still find the new row by them. A server needs
-        # an upsert, because its insert keeps both rows. If Milvus numbers the rows, no stored row has the same key.
-        replaces = fields.auto_id or self.engine is Engine.LITE3
         how: dict[str, Any] = {"data": entities, "timeout": self._write_timeout(timeout)}
         if partition_name is not None:
             how["partition_name"] = partition_name
         with self.connection.lock:
-            answer = self._do("insert" if replaces else "upsert", **how)
+            answer = self._do(self.connection.write_method(auto_id=fields.auto_id), **how)
         return [str(key) for key in (answer["ids"] if fields.auto_id else [row[fields.primary] for row in entities])]
 
     def ingest(self, items: Sequence[T], rows_of: Callable[[Sequence[T]], Sequence[Row]], **how: Any) -> list[str]:

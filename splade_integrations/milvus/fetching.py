@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.milvus.calls import Call, Conversation
-from splade_integrations.milvus.filters import Engine, Filter, Layout, ids_expr, make_plan, quote
+from splade_integrations.milvus.filters import Engine, Filter, Layout, ids_expr, make_plan
+from splade_integrations.milvus.paging import IN_KEY_ORDER, ROWS_PER_PAGE, key_range, next_key, query_call
 from splade_integrations.milvus.rows import Hit, hit_of, key_of
 from splade_integrations.milvus.schema import Fields
 
 __all__ = ["Fetcher"]
 
 _IDS_AT_ONCE = 1000
-_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Fetcher:
         for start in range(0, len(keys), _IDS_AT_ONCE):
             expr = ids_expr(self.fields.primary, keys[start : start + _IDS_AT_ONCE])
             rows = yield self._query(
-                expr, _IDS_AT_ONCE, with_dense, partition_names, timeout, with_sparse=with_sparse, **(options or {})
+                expr, _IDS_AT_ONCE, with_dense, partition_names, timeout, with_sparse=with_sparse, options=options
             )
             found |= {hit.id: hit for hit in self._read(rows)}
         return [found[value] for value in dict.fromkeys(map(str, keys)) if value in found]
@@ -74,8 +74,7 @@ class Fetcher:
     ) -> Conversation[tuple[list[Hit], Any]]:
         """Return one page of documents, and the key that the next page starts after, or None if this page is the last.
 
-        A page has up to 1000 documents, in ascending order of their primary keys. pymilvus's iterator cannot be used,
-        because it does not escape keys: after a key with a backslash, it returns the first page again and again.
+        A page has up to 1000 documents, in ascending order of their primary keys.
 
         Args:
             expr: The Milvus expression that selects the documents. `expression` returns it.
@@ -85,10 +84,10 @@ class Fetcher:
             timeout: The time limit for the call, in seconds.
         """
         if after is not None:
-            cursor = f"{self.fields.primary} > {quote(after) if isinstance(after, str) else after}"
+            cursor = key_range(self.fields.primary, after)
             expr = f"({expr}) and {cursor}" if expr else cursor
-        rows = yield self._query(expr, _ROWS_AT_ONCE, with_dense, partition_names, timeout, by_key=True)
-        return self._read(rows), rows[-1][self.fields.primary] if len(rows) == _ROWS_AT_ONCE else None
+        rows = yield self._query(expr, ROWS_PER_PAGE, with_dense, partition_names, timeout, options=IN_KEY_ORDER)
+        return self._read(rows), next_key(rows, self.fields.primary)
 
     def all_of(self, expr: str, **how: Any) -> Conversation[list[Hit]]:
         """Return all documents that match `expr`, in ascending order of primary keys. `how` are arguments of `page`."""
@@ -151,28 +150,17 @@ class Fetcher:
         partition_names: Sequence[str] | None,
         timeout: float | None,
         *,
-        by_key: bool = False,
         with_sparse: bool = False,
-        **options: Any,
+        options: Mapping[str, Any] | None = None,
     ) -> Call:
-        # These two parameters make Milvus return the smallest keys first. pymilvus's iterator also sends them.
-        order = {"iterator": "True", "reduce_stop_for_best": "True"} if by_key else {}
-        return Call(
-            "query",
-            {
-                "collection_name": self.name,
-                "filter": expr,
-                "output_fields": [
-                    self.fields.primary,
-                    *self.fields.output(with_dense=with_dense, with_sparse=with_sparse),
-                ],
-                "limit": limit,
-                "timeout": timeout,
-                **({"partition_names": list(partition_names)} if partition_names else {}),
-                **order,
-                **options,
-            },
-        )
+        names = [self.fields.primary, *self.fields.output(with_dense=with_dense, with_sparse=with_sparse)]
+        how: dict[str, Any] = {
+            "limit": limit,
+            "partition_names": partition_names,
+            "timeout": timeout,
+            **(options or {}),
+        }
+        return query_call(self.name, expr, names, **how)
 
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[Hit]:
         return [hit_of(row[self.fields.primary], 0.0, row, self.fields, self.columns) for row in rows]

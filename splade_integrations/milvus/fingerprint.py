@@ -6,6 +6,7 @@ pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from splade_integrations.dependencies import require_extra
@@ -14,7 +15,7 @@ from splade_integrations.models.fingerprint import Fingerprint
 with require_extra("milvus", module=__name__):
     from pymilvus import MilvusClient
 
-__all__ = ["check_encoder", "description_with", "record", "recorded"]
+__all__ = ["check_encoder", "description_with", "record", "recorded", "without_encoder"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ def description_with(fingerprint: Fingerprint | None, description: str = "") -> 
     if fingerprint is None:
         return description
     return f"{description}\n{_KEY}={fingerprint.to_json()}".lstrip("\n")
+
+
+def without_encoder(description: str, properties: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the description and the properties of a collection without the fingerprint."""
+    lines = [line for line in description.splitlines() if not line.startswith(f"{_KEY}=")]
+    return "\n".join(lines), {key: value for key, value in properties.items() if key != _KEY}
 
 
 def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint | None) -> None:

@@ -10,7 +10,7 @@ from splade_integrations.fusion import Fusion
 with require_extra("milvus", module=__name__):
     from pymilvus import MilvusClient
 
-__all__ = ["recorded_fusion", "write_fusion"]
+__all__ = ["recorded_fusion", "without_fusion", "write_fusion"]
 
 # Users' collections hold this key, so it must never change.
 _KEY = "splade_integrations.fusion"
@@ -37,3 +37,8 @@ def recorded_fusion(description: Mapping[str, Any]) -> Fusion | None:
     """
     text = description.get("properties", {}).get(_KEY)
     return Fusion.from_dict(json.loads(text)) if text else None
+
+
+def without_fusion(properties: Mapping[str, str]) -> dict[str, str]:
+    """Return the properties of a collection without the fusion."""
+    return {key: value for key, value in properties.items() if key != _KEY}

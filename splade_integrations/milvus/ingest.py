@@ -6,7 +6,7 @@ This module needs neither LangChain, LlamaIndex, an encoder nor pymilvus.
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["ROWS_PER_WRITE", "ingest"]
+__all__ = ["ROWS_PER_FLUSH", "ROWS_PER_WRITE", "ingest"]
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ ROWS_PER_WRITE = 100
 # Whenever there are four files of similar size, milvus-lite merges them in memory. So both too few and too many
 # flushes cost memory: the peak for 50 000 rows was 990 MiB if a flush came after every 2 048 rows, 1 060 MiB after
 # 4 096, 1 340 MiB after 1 024, and 1 300 MiB after 25 600.
-_ROWS_PER_FLUSH = 4 * _CHUNK
+ROWS_PER_FLUSH = 4 * _CHUNK
 
 
 def ingest(
@@ -50,6 +50,6 @@ def ingest(
     for start in range(0, len(items), _CHUNK):
         keys += write(items[start : start + _CHUNK])
         last = start + _CHUNK >= len(items)
-        if flush is not None and (last or (not once and (start + _CHUNK) % _ROWS_PER_FLUSH == 0)):
+        if flush is not None and (last or (not once and (start + _CHUNK) % ROWS_PER_FLUSH == 0)):
             flush()
     return keys

@@ -20,14 +20,14 @@ from splade_integrations.milvus.filters import Engine
 with require_extra("milvus", module=__name__):
     from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusClient
 
-__all__ = ["SIDES", "Column", "Fields", "Schema", "Side"]
+__all__ = ["DENSE_KINDS", "SIDES", "VECTOR_KINDS", "Column", "Fields", "Schema", "Side", "index_of"]
 
 # A side is a kind of vector in a collection. A search uses one or more sides.
 Side = Literal["dense", "sparse", "bm25"]
 SIDES: tuple[Side, ...] = ("dense", "sparse", "bm25")
 
-_DENSE_KINDS = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
-_VECTOR_KINDS = (*_DENSE_KINDS, DataType.BINARY_VECTOR, DataType.INT8_VECTOR, DataType.SPARSE_FLOAT_VECTOR)
+DENSE_KINDS = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
+VECTOR_KINDS = (*DENSE_KINDS, DataType.BINARY_VECTOR, DataType.INT8_VECTOR, DataType.SPARSE_FLOAT_VECTOR)
 _KIND_OF_TYPE = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
 _INTEGER_KINDS = (DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64)
 
@@ -201,22 +201,30 @@ class Schema:
         """Return the indexes of a new collection: one for each vector field, and one for each column with `index`."""
         indexes = MilvusClient.prepare_index_params()
         for side, name in self.sides.items():
-            indexes.add_index(name, **{**self._index(side, engine), **self.index_params.get(side, {})})
+            index = index_of(side, engine, self.metric_type)
+            indexes.add_index(name, **{**index, **self.index_params.get(side, {})})
         for name, column in {**self.columns, **self.typed()}.items():
             if column.index:
                 indexes.add_index(name, index_type="INVERTED")
         return indexes
 
-    def _index(self, side: Side, engine: Engine) -> dict[str, Any]:
-        if side == "dense":
-            # milvus-lite's collections are small, so an exact index is fast enough. A server chooses its index itself.
-            index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
-            return {"index_type": index_type, "metric_type": self.metric_type, "params": {}}
-        # inverted_index_algo is left out, because a server's default is the fastest algorithm that its version has.
-        # (For the inner product, Milvus 3's default stores each weight in 16 bits, so a score may have a relative error
-        # of 5e-4.)
-        metric = "IP" if side == "sparse" else "BM25"
-        return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": metric, "params": {}}
+
+def index_of(side: Side, engine: Engine, metric: str = "COSINE") -> dict[str, Any]:
+    """Return this package's default index for a side, in the form that `MilvusClient.prepare_index_params` takes.
+
+    Args:
+        side: The side.
+        engine: The engine that holds the collection.
+        metric: The metric of the dense side.
+    """
+    if side == "dense":
+        # milvus-lite's collections are small, so an exact index is fast enough. A server chooses its index itself.
+        index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
+        return {"index_type": index_type, "metric_type": metric, "params": {}}
+    # inverted_index_algo is left out, because a server's default is the fastest algorithm that its version has.
+    # (For the inner product, Milvus 3's default stores each weight in 16 bits, so a score may have a relative error
+    # of 5e-4.)
+    return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP" if side == "sparse" else "BM25", "params": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +293,7 @@ class Fields:
         if kinds.get(metadata or "") != DataType.JSON:
             metadata = None
         primary = next(name for name, one in found.items() if one.get("is_primary"))
-        vectors = [name for name, kind in kinds.items() if kind in _VECTOR_KINDS]
+        vectors = [name for name, kind in kinds.items() if kind in VECTOR_KINDS]
         made = {name for function in description.get("functions", ()) for name in function["output_field_names"]}
         words_field, language = _bm25_of(description, found, schema)
         own = {primary, schema.text_field, words_field, metadata, *schema.columns, *vectors}
@@ -345,7 +353,7 @@ def _check_kinds(collection_name: str, kinds: Mapping[str, Any], schema: Schema)
     sparse = (DataType.SPARSE_FLOAT_VECTOR,)
     wanted = {
         "text_field": ("", (DataType.VARCHAR,)),
-        "dense_field": (", a dense vector", _DENSE_KINDS),
+        "dense_field": (", a dense vector", DENSE_KINDS),
         "sparse_field": (", a sparse vector", sparse),
         "bm25_field": (", a sparse vector", sparse),
     }

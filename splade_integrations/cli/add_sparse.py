@@ -1,0 +1,92 @@
+"""`splade add-sparse`: makes a copy of a collection that also has SPLADE vectors."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splade_integrations.cli.copying import connect, print_estimate, print_report, running
+from splade_integrations.cli.options import DatabaseName, Json, Model, ModelOptions, Token, Uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from splade_integrations.milvus.clients import Connection
+
+__all__ = ["add_sparse"]
+
+
+def add_sparse(
+    collection: Annotated[
+        str, typer.Option("--collection", "-c", help="Name or alias of the collection.", show_default=False)
+    ],
+    model: Model,
+    uri: Uri = "./splade.db",
+    text_field: Annotated[str, typer.Option(help="Field or dynamic key that holds the texts.")] = "text",
+    sparse_field: Annotated[
+        str | None, typer.Option(help="Name of the new field.", show_default="sparse, or a name that is free")
+    ] = None,
+    into: Annotated[str | None, typer.Option(help="Name of the new collection.", show_default="NAME_splade")] = None,
+    token: Token = "",
+    db_name: DatabaseName = "",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue a run that was interrupted, or compare with the original again."),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="At the end, drop the original and give its name to the new collection."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, hours and bytes. Write nothing.")] = False,
+    *,
+    model_options: ModelOptions,
+    as_json: Json = False,
+) -> None:
+    """Add SPLADE vectors to a collection that was made by another program, for hybrid search.
+
+    The vectors go into a copy with the same keys, fields, vectors, partitions and properties. The original stays as it
+    is, and programs may go on writing to it: their changes are found by comparing both collections at the end. The
+    command also changes the model of a collection that already has SPLADE vectors.
+
+    With --resume, rows that only the new collection has are deleted.
+
+    Examples:
+
+      splade add-sparse --uri http://localhost:19530 -c documents -m prithivida/Splade_PP_en_v2
+
+      splade add-sparse --uri my.db -c documents --text-field body -m MODEL --dry-run
+    """
+    if dry_run and (resume or replace):
+        raise ValueError("--dry-run must be given without --resume and --replace, got both. Leave one out.")
+    with connect(uri, token, db_name) as connection:
+        from splade_integrations.cli.loading import load_encoder
+        from splade_integrations.milvus import copying
+
+        encoder = load_encoder(model, model_options.for_encoder(document_pruning=model_options.pruning()))
+        how: dict[str, Any] = {
+            "text_field": text_field,
+            "sparse_field": sparse_field,
+            "into": into,
+            "text_of": _text_of(connection, collection, text_field),
+        }
+        if dry_run:
+            print_estimate(copying.estimate_sparse(encoder, collection, connection, **how), as_json=as_json)
+            return
+        with running("Adding SPLADE vectors") as advance:
+            report = copying.add_sparse(
+                encoder, collection, connection, **how, resume=resume, replace=replace, advance=advance
+            )
+    print_report(report, uri, as_json=as_json)
+
+
+def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
+    """Return how to get the text to encode, if the collection holds LlamaIndex's nodes: as their dense vectors do it.
+
+    None means the text itself.
+    """
+    from splade_integrations.milvus.copying import sample_row
+
+    if not (sample_row(connection, collection) or {}).get("_node_content"):
+        return None
+    from splade_integrations.llama_index.nodes import text_to_embed
+
+    return lambda row: text_to_embed(row, text_field)

@@ -1,0 +1,97 @@
+"""What `splade add-sparse` and `splade copy` share: connections, progress, and what they print at the end."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from splade_integrations.cli.options import check_milvus_file
+from splade_integrations.cli.terminal import InterruptedRun, print_json, stdout
+
+if TYPE_CHECKING:
+    from splade_integrations.milvus.clients import Connection
+    from splade_integrations.milvus.copying import Estimate, Report
+
+__all__ = ["connect", "print_estimate", "print_report", "running"]
+
+
+@contextmanager
+def connect(uri: str, token: str, db_name: str, *, must_exist: bool = True) -> Iterator["Connection"]:
+    """Open a connection, and close it at the end.
+
+    Args:
+        uri: A milvus-lite file or a server.
+        token: The server's token.
+        db_name: The server's database. "" is its default database.
+        must_exist: Whether a file must exist already.
+    """
+    if must_exist:
+        check_milvus_file(uri)
+    from splade_integrations.milvus.clients import Connection
+
+    connection = Connection(uri, {"token": token, "db_name": db_name})
+    try:
+        yield connection
+    finally:
+        connection.client.close()
+
+
+@contextmanager
+def running(description: str) -> Iterator[Callable[[int], None]]:
+    """Show progress, and say after Ctrl-C how to continue. Yield a function that advances the progress."""
+    from splade_integrations.cli.progress import progress
+
+    try:
+        with progress(description, None) as advance:
+            yield advance
+    except KeyboardInterrupt as err:
+        raise InterruptedRun(
+            "interrupted; the rows that were written are kept. To continue, run the same command with --resume."
+        ) from err
+
+
+def print_report(report: "Report", uri: str, *, as_json: bool) -> None:
+    """Print what a copy did, and how to switch an alias to it.
+
+    Raises:
+        ValueError: The original was still changing in the last comparison.
+    """
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        field = "" if report.sparse_field is None else f", SPLADE vectors in the field {report.sparse_field!r}"
+        out = stdout()
+        out.print(
+            f"{report.collection!r} of {uri}: {report.rows:,} rows{field}. {report.written:,} written and "
+            f"{report.deleted:,} deleted in {report.passes} comparisons with {report.original!r}.",
+            soft_wrap=True,
+        )
+        if report.collection != report.original:
+            out.print("To switch an alias to the new collection, run in Python:", soft_wrap=True)
+            for alias in report.aliases or ("ALIAS",):
+                line = f'MilvusClient("{uri}").alter_alias("{report.collection}", "{alias}")'
+                out.print(f"    {line}", soft_wrap=True, markup=False)
+    if report.unsettled:
+        raise ValueError(
+            f"the original must stop changing to be copied whole, but {report.unsettled:,} rows of {report.original!r} "
+            "had changed in the last comparison. They are in the copy, but later changes may be missing. Stop the "
+            "programs that write to it, and run the same command with --resume."
+        )
+
+
+def print_estimate(estimate: "Estimate", *, as_json: bool) -> None:
+    """Print what a copy would cost."""
+    if as_json:
+        print_json(dataclasses.asdict(estimate))
+        return
+    encoding = ""
+    if estimate.sparse_field is not None:
+        encoding = (
+            f" Encoding takes about {estimate.hours:.2g} hours on this machine. The SPLADE vectors, in the field "
+            f"{estimate.sparse_field!r}, take about {estimate.sparse_bytes:,} bytes."
+        )
+    stdout().print(
+        f"{estimate.original!r} has {estimate.rows:,} rows. The collection {estimate.collection!r} would take about "
+        f"{estimate.bytes:,} bytes without indexes.{encoding} Nothing was written.",
+        soft_wrap=True,
+    )

@@ -1,0 +1,7 @@
+"""Copy a collection row by row, as it is or with a new SPLADE side, while others write to the original."""
+
+from splade_integrations.milvus.copying.add_sparse import add_sparse, estimate_sparse, sample_row
+from splade_integrations.milvus.copying.copy import copy_collection, estimate_copy
+from splade_integrations.milvus.copying.report import Estimate, Report
+
+__all__ = ["Estimate", "Report", "add_sparse", "copy_collection", "estimate_copy", "estimate_sparse", "sample_row"]

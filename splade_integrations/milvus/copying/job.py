@@ -1,0 +1,176 @@
+"""Run a copy: make the collection, compare until nothing differs, and remember in the copy what it is a copy of."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.copying.definition import Definition, call
+from splade_integrations.milvus.copying.numbering import check_numbering, finish_numbering
+from splade_integrations.milvus.copying.passes import MOST_PASSES, Fill, Row, one_pass, passes
+from splade_integrations.milvus.copying.report import Report
+from splade_integrations.milvus.copying.table import Table
+from splade_integrations.milvus.fingerprint import record
+from splade_integrations.models.fingerprint import Fingerprint
+
+__all__ = ["Job", "mark_of"]
+
+# Users' collections hold this key, so it must never change.
+_MARK = "splade_integrations.copy"
+
+
+def mark_of(properties: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what a copy's properties say about the copy: "original", "complete" and so on. None if it is no copy."""
+    text = properties.get(_MARK)
+    return json.loads(text) if text else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A copy to make.
+
+    Args:
+        definition: The original.
+        original_name: The name of the original, even if the original has another name for the time being.
+        source: The server or file of the original.
+        target: The server or file of the copy.
+        name: The copy's name.
+        fill: Adds the values that only the copy has to rows.
+        as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
+        added: The fields that only the copy has. See `Definition.make`.
+        left_out: The fields of the original that the copy does not take over.
+        properties: The copy's properties.
+        text: The copy's description.
+        fingerprint: The fingerprint of the encoder of the copy's SPLADE vectors, if they are known.
+        sparse_field: The field that `fill` fills, or None.
+        mark: What else distinguishes this copy from other copies of the original, in JSON.
+    """
+
+    definition: Definition
+    original_name: str
+    source: Connection
+    target: Connection
+    name: str
+    fill: Fill = list
+    as_stored: Callable[[Row], Row] = lambda row: row
+    added: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    fingerprint: Fingerprint | None = None
+    sparse_field: str | None = None
+    mark: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def original(self) -> Table:
+        """The rows of the original."""
+        return Table.of(self.source, self.definition.name, self.definition, self.left_out)
+
+    @property
+    def copy(self) -> Table:
+        """The rows of the copy, without the values that `fill` adds."""
+        new = tuple(name for name in self.added if name != self.sparse_field)
+        return Table.of(self.target, self.name, self.definition, self.left_out).with_fields(new)
+
+    def load(self) -> None:
+        """Load the original, because only a loaded collection can be read."""
+        call(self.source, "load_collection", collection_name=self.definition.name, timeout=None)
+
+    def check(self, *, resume: bool) -> None:
+        """Raise a ValueError if the copy cannot be made, before anything is written. The original must be loaded.
+
+        Args:
+            resume: Whether a copy that is there may be continued.
+        """
+        where = self.target.uri
+        if self.source is self.target and self.name in (self.original_name, self.definition.name):
+            raise ValueError(
+                f"the copy must have another name than the original, got {self.name!r} for both. Choose another name."
+            )
+        if not call(self.target, "has_collection", collection_name=self.name):
+            check_numbering(self.definition, self.original, self.target)
+            return
+        there = Definition.read(self.target, self.name)
+        mark = mark_of(there.properties)
+        if there.name != self.name or mark is None:
+            raise ValueError(
+                f"the collection {self.name!r} must be new or a copy that was begun, but {where} has another "
+                "collection or alias of this name. Choose another name for the copy."
+            )
+        if not resume:
+            raise ValueError(
+                f"the collection {self.name!r} must be new, but {where} has a copy of {mark['original']!r} of this "
+                "name. Continue it with --resume (in Python: resume=True), or choose another name for the copy."
+            )
+        if {**mark, "complete": False} != self._mark(complete=False):
+            raise ValueError(
+                f"the copy {self.name!r} must be continued as it was begun, {_said(mark)}, got "
+                f"{_said(self._mark(complete=False))}. Give the same options, or choose another name for the copy."
+            )
+        if mark["complete"] and there.aliases:
+            raise ValueError(
+                f"the copy {self.name!r} must not be in use to be compared with its original again, because rows that "
+                f"only the copy has would be deleted, got the alias {there.aliases[0]!r}. Drop the alias first if no "
+                "program writes to it."
+            )
+
+    def run(
+        self,
+        *,
+        resume: bool = False,
+        advance: Callable[[int], object] = lambda _: None,
+        most_passes: int = MOST_PASSES,
+    ) -> Report:
+        """Make the copy, or continue it. See `add_sparse` for the arguments."""
+        self.load()
+        self.check(resume=resume)
+        self._make()
+        return self.compare(advance=advance, most_passes=most_passes)
+
+    def compare(self, *, advance: Callable[[int], object] = lambda _: None, most_passes: int = MOST_PASSES) -> Report:
+        """Compare the original with the copy that is there, until they are equal."""
+        original, copy = self.original, self.copy
+        found = passes(
+            lambda: one_pass(original, copy, self.fill, as_stored=self.as_stored, advance=advance), most_passes
+        )
+        unsettled = found[-1].written + found[-1].deleted
+        if not unsettled:
+            every = copy.with_fields((self.sparse_field,) if self.sparse_field else ())
+            finish_numbering(self.definition, every, found[-1].rows)
+            self._set_mark(complete=True)
+        return Report(
+            original=self.original_name,
+            collection=self.name,
+            sparse_field=self.sparse_field,
+            rows=found[-1].rows,
+            written=sum(one.written for one in found),
+            deleted=sum(one.deleted for one in found),
+            passes=len(found),
+            unsettled=unsettled,
+            aliases=self.definition.aliases,
+        )
+
+    def _make(self) -> None:
+        mark = {_MARK: json.dumps(self._mark(complete=False))}
+        self.definition.make(
+            self.target,
+            self.name,
+            added=self.added,
+            left_out=self.left_out,
+            properties={**self.properties, **mark},
+            text=self.text,
+        )
+        record(self.target.client, self.name, self.fingerprint)
+        self._set_mark(complete=False)  # a copy that was complete may not be so any longer
+
+    def _mark(self, *, complete: bool) -> dict[str, Any]:
+        return {"original": self.original_name, "complete": complete, **self.mark}
+
+    def _set_mark(self, *, complete: bool) -> None:
+        properties = {_MARK: json.dumps(self._mark(complete=complete))}
+        call(self.target, "alter_collection_properties", collection_name=self.name, properties=properties)
+
+
+def _said(mark: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value!r:.100}" for name, value in mark.items() if name != "complete")

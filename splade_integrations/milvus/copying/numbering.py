@@ -1,0 +1,82 @@
+"""Keep the keys of a collection whose rows Milvus numbers, and keep it from giving these keys to new rows.
+
+milvus-lite counts the rows that were ever inserted, and numbers a new row with this count, whatever keys are stored. An
+insert replaces the row that has the same key. So after a copy, the count must be at least the largest key. (milvus-lite
+3.2.2: `Collection.insert` in milvus_lite/engine/collection.py.) A server takes its numbers from its clock, and accepts
+given keys if the collection has the property allow_insert_auto_id.
+"""
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.copying.definition import GIVEN_KEYS, Definition, call
+from splade_integrations.milvus.copying.table import Table
+from splade_integrations.milvus.filters import Engine
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import DataType
+
+__all__ = ["check_numbering", "finish_numbering"]
+
+_MOST_EXTRA_INSERTS = 100_000
+
+
+def check_numbering(definition: Definition, original: Table, target: Connection) -> None:
+    """Raise a ValueError if the engine of the copy could give a stored key to a new row.
+
+    Args:
+        definition: The original.
+        original: The rows of the original.
+        target: The server or file of the copy.
+    """
+    if not definition.auto_id or target.engine is Engine.SERVER:
+        return
+    if definition.fields[definition.primary]["type"] != DataType.INT64:
+        raise ValueError(
+            f"the collection {definition.name!r} must have INT64 keys to be copied to milvus-lite with its keys, "
+            "because Milvus numbers its rows, got strings. Copy it to a Milvus server."
+        )
+    rows, largest = _rows_and_largest(original)
+    if largest - rows > max(_MOST_EXTRA_INSERTS, rows):
+        raise ValueError(
+            f"the keys of collection {definition.name!r}, whose rows Milvus numbers, must be at most about the number "
+            f"of its rows ({rows}) to be kept on milvus-lite, which would give stored keys to new rows, got the key "
+            f"{largest}. Copy it to a Milvus server."
+        )
+
+
+def finish_numbering(definition: Definition, copy: Table, rows: int) -> None:
+    """Make sure that the engine gives no stored key to a new row.
+
+    Args:
+        definition: The original.
+        copy: The rows of the copy, with all fields that must be given.
+        rows: The number of rows in the copy. At least so many rows have been inserted.
+    """
+    if not definition.auto_id:
+        return
+    if copy.connection.engine is Engine.SERVER:
+        allowed = definition.properties.get(GIVEN_KEYS, "false")
+        call(
+            copy.connection,
+            "alter_collection_properties",
+            collection_name=copy.name,
+            properties={GIVEN_KEYS: allowed},
+        )
+        return
+    _, largest = _rows_and_largest(copy)
+    missing = largest - rows
+    for partition in copy.partitions():
+        page, _ = copy.page(partition, None)
+        while page and missing > 0:
+            copy.write(page[:missing], partition)  # changes nothing but the count
+            missing -= len(page)
+    copy.flush_lite()
+
+
+def _rows_and_largest(table: Table) -> tuple[int, int]:
+    rows = largest = 0
+    for partition in table.partitions():
+        for page in table.pages(partition, fields=[table.primary]):
+            rows += len(page)
+            largest = max([largest, *(row[table.primary] for row in page)])
+    return rows, largest

@@ -1,0 +1,92 @@
+"""Make a copy equal to its original: compare both page by page, write what is missing or differs, delete the rest.
+
+A pass needs no memory of earlier passes. So it fills an empty copy, continues an interrupted one, and finds what others
+have changed in the original meanwhile.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from splade_integrations.milvus.copying.table import Table, equal
+from splade_integrations.milvus.ingest import ROWS_PER_FLUSH
+
+__all__ = ["MOST_PASSES", "Fill", "Pass", "one_pass", "passes"]
+
+MOST_PASSES = 5
+_ROWS_AT_ONCE = 256  # so many rows are filled and written as a whole, so a killed run can lose the work on them
+
+Row = dict[str, Any]
+# Returns rows of the original as the copy must hold them, with the values that the copy has in addition.
+Fill = Callable[[Sequence[Row]], list[Row]]
+
+
+@dataclass
+class Pass:
+    """What one pass found.
+
+    Args:
+        rows: The number of rows in the original.
+        written: The number of rows that the copy lacked or held differently.
+        deleted: The number of rows that only the copy had.
+    """
+
+    rows: int = 0
+    written: int = 0
+    deleted: int = 0
+
+
+def one_pass(
+    original: Table,
+    copy: Table,
+    fill: Fill,
+    *,
+    as_stored: Callable[[Row], Row] = lambda row: row,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Pass:
+    """Compare all rows, and make the copy equal to the original.
+
+    Args:
+        original: The collection to copy. It is only read.
+        copy: The copy. It has the fields of the original.
+        fill: Adds the values that only the copy has.
+        as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
+        advance: Called with the number of rows compared since the last call.
+    """
+    found = Pass()
+    theirs = original.partitions()
+    copy.add_partitions(theirs)
+    unflushed = 0
+    for partition in dict.fromkeys([*theirs, *copy.partitions()]):
+        after: Any = None
+        while True:
+            rows, following = original.page(partition, after) if partition in theirs else ([], None)
+            stored = {row[copy.primary]: row for page in copy.pages(partition, after, following) for row in page}
+            wanted = {row[original.primary]: as_stored(row) for row in rows}
+            extra = [key for key in stored if key not in wanted]
+            differing = [row for key, row in wanted.items() if not equal(row, stored.get(key))]
+            copy.delete(extra, partition)
+            for start in range(0, len(differing), _ROWS_AT_ONCE):
+                copy.write(fill(differing[start : start + _ROWS_AT_ONCE]), partition)
+            found.rows += len(rows)
+            found.written += len(differing)
+            found.deleted += len(extra)
+            unflushed += len(differing) + len(extra)
+            if unflushed >= ROWS_PER_FLUSH:
+                copy.flush_lite()
+                unflushed = 0
+            advance(len(rows))
+            after = following
+            if after is None:
+                break
+    if unflushed:
+        copy.flush_lite()
+    return found
+
+
+def passes(run: Callable[[], Pass], most: int = MOST_PASSES) -> list[Pass]:
+    """Run passes until one finds no difference, or until there were `most` of them."""
+    found = [run()]
+    while (found[-1].written or found[-1].deleted) and len(found) < most:
+        found.append(run())
+    return found
