@@ -9,7 +9,7 @@ Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-files test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-quality check-weak-sides notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-copies check-quality check-weak-sides notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -110,6 +110,9 @@ check-frameworks: $(INSTALLED) $(VENV)-pymilvus3/.installed  ## Check SciFact th
 
 check-explanations: $(INSTALLED)  ## Check that explanations add up to Milvus's scores.
 	@$(BIN)/python -m checks.explanations $(firstword $(DATA))
+
+check-copies: $(INSTALLED)  ## Check that splade add-sparse makes right copies, although it is killed and others write.
+	@$(BIN)/python -m checks.copies
 
 check-quality: $(INSTALLED)  ## Check SciFact's nDCG@10, and print what each dtype and pruning costs.
 	@$(BIN)/python -m checks.quality $(firstword $(DATA))

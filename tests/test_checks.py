@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from checks import explanations
+from checks import copies, explanations
 from checks.frameworks import Embeddings, compare
 from checks.quality import changed_top_terms, pruned, weight_differences
 from splade_integrations import SpladeEncoder
 from splade_integrations.evaluation import Dataset
+from tests.support.server import milvus_lite_server
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,8 @@ def test_explanations_add_up_and_a_wrong_one_is_noticed(tmp_path, monkeypatch, c
     explain = SpladeEncoder.explain
     monkeypatch.setattr(SpladeEncoder, "explain", lambda self, *texts: replace(explain(self, *texts), score=0.0))
     assert explanations.main([str(tmp_path)]) == 1
+
+
+def test_a_copy_is_right_although_the_command_is_killed():
+    with milvus_lite_server() as uri:
+        assert copies.check("LangChain", uri, rows=100, kills=1, seed=0) == []

@@ -1,4 +1,4 @@
-"""The console command `splade`: info, encode, index, search, explain and evaluate.
+"""The console command `splade`: info, encode, index, search, explain, evaluate, add-sparse and copy.
 
 This module imports nothing but the standard library, so that `main` can say what to install if the extra `cli` is
 missing.

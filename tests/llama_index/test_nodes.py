@@ -17,7 +17,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from splade_integrations.llama_index.nodes import node_of, row_of, source_of
+from splade_integrations.llama_index.nodes import node_of, row_of, source_of, text_to_embed
 from splade_integrations.milvus.rows import Hit
 from tests.llama_index.support import all_of, ask, embedded, where
 
@@ -134,3 +134,13 @@ def test_what_json_cannot_hold_beside_the_metadata_names_the_node(store):
         ValueError, match=r"nodes\[0\] \('picture'\) without its text must be at most 65535 bytes .* by path or URL"
     ):
         store.add([picture])
+
+
+@pytest.mark.parametrize("in_json", [True, False], ids=["our store", "LlamaIndex's store"])
+@pytest.mark.parametrize("node", nodes()[:5], ids=lambda node: node.node_id)
+def test_the_text_to_embed_is_the_nodes_own(node, in_json):
+    if not in_json:
+        node = node.model_copy(update={"metadata": {"z": 1, "a": 1.0, "list": [1, "b"]}})
+    row = row_of(node, "doc_id", needs_embedding=False, in_json=in_json)
+    stored = {"body": row.text, **row.columns, **({"metadata": row.metadata} if in_json else row.metadata)}
+    assert text_to_embed(stored, "body") == node.get_content(metadata_mode=MetadataMode.EMBED)

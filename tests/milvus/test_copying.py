@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from splade_integrations.adapter import document_terms
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.copying import add_sparse, copy_collection, estimate_copy, estimate_sparse
 from tests.support.adapters import WordCounts, unit_vector
+from tests.support.collections import dump, shape
 from tests.support.server import milvus_lite_server
 
 pytestmark = pytest.mark.skipif(
@@ -79,37 +79,6 @@ def rich_row(key, **changed):
     }
     row |= {"grade": number / 7} if number % 2 else {}
     return row | ({"sparse": number} if number % 8 == 0 else {}) | changed
-
-
-def dump(client, name, without=()):
-    """Return {partition: {key: row}} of a collection, read without this package."""
-    client.load_collection(name)
-    described = client.describe_collection(name)
-    made = {one for function in described["functions"] for one in function["output_field_names"]}
-    fields = [field["name"] for field in described["fields"] if field["name"] not in {*made, *without}]
-    key = next(field["name"] for field in described["fields"] if field.get("is_primary"))
-    fields += ["$meta"] if described["enable_dynamic_field"] else []
-    found = {}
-    for partition in client.list_partitions(name):
-        rows = client.query(name, filter="", output_fields=fields, limit=16_000, partition_names=[partition])
-        plain = [
-            {k: v if isinstance(v, str | int | float | dict | list) or v is None else list(v) for k, v in row.items()}
-            for row in rows
-        ]
-        found[partition] = {row[key]: row for row in plain}
-    return found
-
-
-def shape(client, name, without=()):
-    """Return what a collection is made of, without its name and its properties."""
-    described = client.describe_collection(name)
-    fields = [field for field in described["fields"] if field["name"] not in without]
-    indexes = {}
-    for one in client.list_indexes(name):
-        index = client.describe_index(name, one)
-        indexes[index["field_name"]] = (index["index_type"], index["metric_type"])
-    kept = {field: index for field, index in indexes.items() if field not in without}
-    return json.dumps([fields, described["functions"], described["enable_dynamic_field"], kept], default=str)
 
 
 def sparse_of(encoder, texts):
