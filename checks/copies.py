@@ -222,7 +222,7 @@ class _Writer:
         while not self._ends.wait(0.2):
             partition = self._rng.choice([name for name, rows in self.expected.items() if rows])
             rows = self.expected[partition]
-            if self._rng.random() < 0.4:
+            if self._rng.random() < 0.25 and len(rows) > 20:
                 gone = self._rng.sample(sorted(rows), 3)
                 # With ids=, pymilvus does not escape keys.
                 self._client.delete("original", filter=f"{self._key} in {json.dumps(gone)}")
