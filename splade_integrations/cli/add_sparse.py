@@ -36,6 +36,15 @@ def add_sparse(
         bool,
         typer.Option("--replace", help="At the end, drop the original and give its name to the new collection."),
     ] = False,
+    in_place: Annotated[
+        bool,
+        typer.Option(
+            "--in-place", help="Add the field to the collection itself. Needs Milvus 3; not run on a server so far."
+        ),
+    ] = False,
+    rows_per_second: Annotated[
+        float, typer.Option(help="Largest number of rows to update in a second, with --in-place.", min=0.01)
+    ] = 500.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, hours and bytes. Write nothing.")] = False,
     *,
     model_options: ModelOptions,
@@ -57,6 +66,11 @@ def add_sparse(
     """
     if dry_run and (resume or replace):
         raise ValueError("--dry-run must be given without --resume and --replace, got both. Leave one out.")
+    if in_place and (replace or dry_run or into is not None):
+        raise ValueError(
+            "--in-place must be given without --into, --replace and --dry-run, got one of them. Leave it out: no copy "
+            "is made."
+        )
     with connect(uri, token, db_name) as connection:
         from splade_integrations.cli.loading import load_encoder
         from splade_integrations.milvus import copying
@@ -65,16 +79,19 @@ def add_sparse(
         how: dict[str, Any] = {
             "text_field": text_field,
             "sparse_field": sparse_field,
-            "into": into,
             "text_of": _text_of(connection, collection, text_field),
         }
         if dry_run:
-            print_estimate(copying.estimate_sparse(encoder, collection, connection, **how), as_json=as_json)
+            estimate = copying.estimate_sparse(encoder, collection, connection, into=into, **how)
+            print_estimate(estimate, as_json=as_json)
             return
         with running("Adding SPLADE vectors") as advance:
-            report = copying.add_sparse(
-                encoder, collection, connection, **how, resume=resume, replace=replace, advance=advance
-            )
+            how |= {"resume": resume, "advance": advance}
+            if in_place:
+                how["rows_per_second"] = rows_per_second
+                report = copying.add_sparse_in_place(encoder, collection, connection, **how)
+            else:
+                report = copying.add_sparse(encoder, collection, connection, into=into, replace=replace, **how)
     print_report(report, uri, as_json=as_json)
 
 

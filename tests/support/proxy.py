@@ -23,7 +23,8 @@ class Proxy:
         uri: The proxy's address.
         seen: {method's name: its requests, parsed}.
         faults: {method's name: status codes for its next calls}. None lets a call through.
-        answers: {method's name: the answer to give instead of the server's}.
+        answers: {method's name: the answer to give instead of the server's, or a function of the request and of what
+            asks the server, which returns the answer}.
     """
 
     def __init__(self, server_uri: str) -> None:
@@ -49,10 +50,17 @@ class Proxy:
         self.seen[name].append(_parsed(name, request))
         if self.faults[name] and (code := self.faults[name].pop(0)) is not None:
             context.abort(code, "injected")
-        if name in self.answers:
-            return self.answers[name].SerializeToString()
+        answer = self.answers.get(name)
+        if answer is not None and not callable(answer):
+            return answer.SerializeToString()
+
+        def ask(asked: bytes) -> bytes:
+            return self._channel.unary_unary(method)(asked, metadata=context.invocation_metadata(), timeout=60)
+
         try:
-            return self._channel.unary_unary(method)(request, metadata=context.invocation_metadata(), timeout=60)
+            if answer is not None:
+                return answer(_parsed(name, request), ask).SerializeToString()
+            return ask(request)
         except grpc.RpcError as err:
             context.abort(err.code(), err.details())
 

@@ -2,6 +2,16 @@
 
 from splade_integrations.milvus.copying.add_sparse import add_sparse, estimate_sparse, sample_row
 from splade_integrations.milvus.copying.copy import copy_collection, estimate_copy
+from splade_integrations.milvus.copying.in_place import add_sparse_in_place
 from splade_integrations.milvus.copying.report import Estimate, Report
 
-__all__ = ["Estimate", "Report", "add_sparse", "copy_collection", "estimate_copy", "estimate_sparse", "sample_row"]
+__all__ = [
+    "Estimate",
+    "Report",
+    "add_sparse",
+    "add_sparse_in_place",
+    "copy_collection",
+    "estimate_copy",
+    "estimate_sparse",
+    "sample_row",
+]

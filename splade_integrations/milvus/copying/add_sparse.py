@@ -4,29 +4,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from splade_integrations.adapter import document_terms
 from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.copying.copy import bytes_of
 from splade_integrations.milvus.copying.definition import Definition, call
+from splade_integrations.milvus.copying.filling import check_text, field_to_fill, filler, text_in
 from splade_integrations.milvus.copying.job import Job
 from splade_integrations.milvus.copying.passes import MOST_PASSES, Row
 from splade_integrations.milvus.copying.replacing import finished, original_of, replace_original
 from splade_integrations.milvus.copying.report import Estimate, Report
 from splade_integrations.milvus.copying.table import Table
-from splade_integrations.milvus.defaults import MAX_TEXT_BYTES, check_varchar
-from splade_integrations.milvus.fingerprint import recorded, without_encoder
+from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
+from splade_integrations.milvus.fingerprint import without_encoder
 from splade_integrations.milvus.fusion_property import without_fusion
-from splade_integrations.milvus.values import sparse_row
 from splade_integrations.models.fingerprint import fingerprint_of
-from splade_integrations.sparse import SparseTextEncoder, to_dicts
+from splade_integrations.sparse import SparseTextEncoder
 
 with require_extra("milvus", module=__name__):
     from pymilvus import DataType
 
 __all__ = ["add_sparse", "estimate_sparse", "sample_row"]
 
-_NAMES = ("sparse", "splade", "splade_sparse", "splade_vector")
 _SAMPLE = 64  # so many texts are encoded for an estimate
 
 
@@ -158,29 +156,16 @@ def _job(
     call(connection, "load_collection", collection_name=definition.name, timeout=None)
     original_name = definition.name if found == collection_name else collection_name
     fields = definition.fields
-    is_new = _check_text(definition, text_field)
-    field = _sparse_field(definition, connection, sparse_field)
+    is_new = check_text(definition, text_field)
+    field = field_to_fill(definition, connection, sparse_field)
     added: dict[str, Mapping[str, Any]] = {field: {"datatype": DataType.SPARSE_FLOAT_VECTOR}}
     if is_new:
         added[text_field] = {"datatype": DataType.VARCHAR, "max_length": MAX_TEXT_BYTES}
 
     def as_stored(row: Row) -> Row:
-        return {**row, text_field: _text(row, text_field, definition.primary)} if is_new else row
+        return {**row, text_field: text_in(row, text_field, definition.primary)} if is_new else row
 
-    def fill(rows: Any) -> list[Row]:
-        for row in rows:
-            if field in row:
-                raise ValueError(
-                    f"the row {row[definition.primary]!r} must have no dynamic key with the name of the new field, got "
-                    f"{field!r}. Give the new field another name, and begin another copy."
-                )
-        texts = [text_of(row) if text_of is not None else _text(row, text_field, definition.primary) for row in rows]
-        made = to_dicts(encoder.encode_documents(texts))
-        return [
-            {**row, field: sparse_row(document_terms(terms, text), position)}
-            for position, (row, terms, text) in enumerate(zip(rows, made, texts, strict=True))
-        ]
-
+    fill = filler(encoder, definition.primary, text_field, text_of)
     text, properties = without_encoder(definition.description.get("description", ""), definition.properties)
     fingerprint = fingerprint_of(encoder)
     return Job(
@@ -189,7 +174,7 @@ def _job(
         source=connection,
         target=connection,
         name=into or f"{original_name}_splade",
-        fill=fill,
+        fill=lambda rows: fill(rows, field),
         as_stored=as_stored,
         added=added,
         left_out=(field,) if field in fields else (),
@@ -203,70 +188,3 @@ def _job(
             "encoder": None if fingerprint is None else fingerprint.to_json(),
         },
     )
-
-
-def _check_text(definition: Definition, text_field: str) -> bool:
-    """Return whether the copy needs a new field for the texts, because the original keeps them in a dynamic key."""
-    if text_field not in definition.fields and definition.dynamic:
-        return True
-    kind = definition.fields.get(text_field, {}).get("type")
-    if kind != DataType.VARCHAR:
-        found = ", ".join(f"{name} ({DataType(field['type']).name})" for name, field in definition.fields.items())
-        raise ValueError(
-            f"the texts of collection {definition.name!r} must be in a field of type VARCHAR, got {text_field!r} and "
-            f"the fields {found}. Name the field that holds the texts."
-        )
-    return False
-
-
-def _text(row: Mapping[str, Any], text_field: str, primary: str) -> str:
-    text = row.get(text_field)
-    if text is not None and not isinstance(text, str):
-        raise TypeError(
-            f"the text of each row must be a str, got {type(text).__name__} in {text_field!r} of the row "
-            f"{row[primary]!r}. Correct the row, or name the field that holds the texts."
-        )
-    check_varchar(text or "", f"the text of the row {row[primary]!r}", "Shorten it.")
-    return text or ""
-
-
-def _sparse_field(definition: Definition, connection: Connection, wanted: str | None) -> str:
-    """Return the name of the field to fill: one of the original that is filled anew, or a name that is free."""
-    own = [
-        name
-        for name, field in definition.fields.items()
-        if field["type"] == DataType.SPARSE_FLOAT_VECTOR and name not in definition.computed
-    ]
-    if wanted in own:
-        return str(wanted)
-    if wanted is None and len(own) == 1 and recorded(dict(definition.description)) is not None:
-        return own[0]
-    taken = {*definition.fields, *_dynamic_keys(definition, connection)}
-    if wanted in taken:
-        raise ValueError(
-            f"the new field must have a name that is not taken in collection {definition.name!r}, got {wanted!r}. Give "
-            "it another name."
-        )
-    return wanted or next(name for name in _names() if name not in taken)
-
-
-def _names() -> Any:
-    yield from _NAMES
-    number = 2
-    while True:
-        yield f"{_NAMES[0]}_{number}"
-        number += 1
-
-
-def _dynamic_keys(definition: Definition, connection: Connection) -> set[str]:
-    if not definition.dynamic:
-        return set()
-    table = Table.of(connection, definition.name, definition)
-    fields = [definition.primary, "$meta"]
-    return {
-        key
-        for partition in table.partitions()
-        for page in table.pages(partition, fields=fields)
-        for row in page
-        for key in row
-    }

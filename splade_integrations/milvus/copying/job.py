@@ -14,7 +14,7 @@ from splade_integrations.milvus.copying.table import Table
 from splade_integrations.milvus.fingerprint import record
 from splade_integrations.models.fingerprint import Fingerprint
 
-__all__ = ["Job", "mark_of"]
+__all__ = ["Job", "mark_of", "write_mark"]
 
 # Users' collections hold this key, so it must never change.
 _MARK = "splade_integrations.copy"
@@ -24,6 +24,11 @@ def mark_of(properties: Mapping[str, str]) -> dict[str, Any] | None:
     """Return what a copy's properties say about the copy: "original", "complete" and so on. None if it is no copy."""
     text = properties.get(_MARK)
     return json.loads(text) if text else None
+
+
+def write_mark(connection: Connection, name: str, mark: Mapping[str, Any]) -> None:
+    """Store in a collection's properties what it is a copy of, or how its SPLADE field is filled."""
+    call(connection, "alter_collection_properties", collection_name=name, properties={_MARK: json.dumps(mark)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +173,7 @@ class Job:
         return {"original": self.original_name, "complete": complete, **self.mark}
 
     def _set_mark(self, *, complete: bool) -> None:
-        properties = {_MARK: json.dumps(self._mark(complete=complete))}
-        call(self.target, "alter_collection_properties", collection_name=self.name, properties=properties)
+        write_mark(self.target, self.name, self._mark(complete=complete))
 
 
 def _said(mark: Mapping[str, Any]) -> str:

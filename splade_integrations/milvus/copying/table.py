@@ -62,6 +62,10 @@ class Table:
         """Return the same rows with further fields."""
         return replace(self, fields=(*names, *self.fields))
 
+    def only(self, names: Sequence[str]) -> "Table":
+        """Return the same rows with only these fields."""
+        return replace(self, fields=tuple(names))
+
     def partitions(self) -> list[str | None]:
         """Return the partitions to read one by one. None stands for all of them."""
         return [None] if self.keyed else list(call(self.connection, "list_partitions", collection_name=self.name))
@@ -86,18 +90,24 @@ class Table:
             last: The largest key. None means that there is no bound.
             fields: The fields to read. None means all.
         """
-        how: dict[str, Any] = {"consistency_level": "Strong", "timeout": READ_TIMEOUT, **IN_KEY_ORDER}
+        rows = self.matching(key_range(self.primary, after, last), partition, fields, **IN_KEY_ORDER)
+        return rows, next_key(rows, self.primary)
+
+    def matching(
+        self, expr: str, partition: str | None, fields: Sequence[str] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return up to 1000 rows that match an expression. `partition` and `fields` are those of `page`."""
+        how: dict[str, Any] = {"consistency_level": "Strong", "timeout": READ_TIMEOUT, **options}
         if partition is not None:
             how["partition_names"] = [partition]
-        asked = query_call(self.name, key_range(self.primary, after, last), fields or self.fields, **how)
+        asked = query_call(self.name, expr, fields or self.fields, **how)
 
         def conversation() -> Any:
             return (yield asked)
 
         with self.connection.turn:
             found = ask(self.connection.client, self.name, conversation(), self.connection.uri)
-        rows = [{key: _plain(value) for key, value in row.items()} for row in found]
-        return rows, next_key(rows, self.primary)
+        return [{key: _plain(value) for key, value in row.items()} for row in found]
 
     def pages(
         self, partition: str | None, after: Any = None, last: Any = None, fields: Sequence[str] | None = None

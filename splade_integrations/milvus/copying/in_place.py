@@ -1,0 +1,205 @@
+"""Give a collection on a server a SPLADE side without a copy: add a field, fill it row by row, then index it.
+
+This module was written from Milvus's source (3.0.0-beta of July 2026, `addCollectionFieldTask` and `upsertTask` in
+internal/proxy) and has not been run on a server. Its tests look at the requests that it sends. There, a new field must
+be nullable, an upsert with partial_update keeps all other fields, and an upsert into a collection whose rows Milvus
+numbers gives the rows new numbers. Milvus 2.6 adds no vector fields to a collection, and milvus-lite 3.2.2 adds none.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from splade_integrations.dependencies import require_extra
+from splade_integrations.milvus.clients import Connection
+from splade_integrations.milvus.copying.definition import Definition, call
+from splade_integrations.milvus.copying.filling import check_text, filler, new_field
+from splade_integrations.milvus.copying.job import mark_of, write_mark
+from splade_integrations.milvus.copying.passes import MOST_PASSES, Pass, Row, passes
+from splade_integrations.milvus.copying.report import Report
+from splade_integrations.milvus.copying.table import Table
+from splade_integrations.milvus.defaults import ROWS_PER_WRITE
+from splade_integrations.milvus.filters import Engine, ids_expr
+from splade_integrations.milvus.fingerprint import record
+from splade_integrations.milvus.schema import index_of
+from splade_integrations.models.fingerprint import fingerprint_of
+from splade_integrations.sparse import SparseTextEncoder
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import DataType, MilvusClient
+    from pymilvus.exceptions import MilvusException
+
+__all__ = ["add_sparse_in_place"]
+
+
+def add_sparse_in_place(
+    encoder: SparseTextEncoder,
+    collection_name: str,
+    connection: Connection,
+    *,
+    text_field: str = "text",
+    sparse_field: str | None = None,
+    text_of: Callable[[Mapping[str, Any]], str] | None = None,
+    rows_per_second: float = 500.0,
+    resume: bool = False,
+    advance: Callable[[int], object] = lambda _: None,
+    most_passes: int = MOST_PASSES,
+) -> Report:
+    """Add SPLADE vectors to the rows of a collection on a server. Not run on a server so far: try it on a copy first.
+
+    The rows that have no vector yet are found by reading, so an interrupted call can be continued, and rows that others
+    add meanwhile are found, too. For each row that is updated, the server reads the stored row and writes it again with
+    the vector. A change that another program makes between these two steps is lost. `add_sparse` has no such risk.
+
+    Args:
+        encoder: The encoder of the texts.
+        collection_name: The name of the collection, or an alias.
+        connection: The server.
+        text_field: The field that holds the texts.
+        sparse_field: The name of the new field. None means "sparse" or another name that is free.
+        text_of: Returns the text to encode for a row. None means the text of `text_field`.
+        rows_per_second: The largest number of rows to update in a second, so that searches are not slowed down.
+        resume: Whether to continue an earlier call.
+        advance: Called with the number of rows read since the last call.
+        most_passes: The largest number of times that the collection is read.
+    Returns:
+        What was done. If its `unsettled` is not 0, the collection is still changing: call again with `resume=True`.
+    Raises:
+        ValueError: The collection is not on a server, Milvus numbers its rows, or the reasons of `add_sparse`. Nothing
+            has been written.
+    """
+    definition = Definition.read(connection, collection_name)
+    name, fingerprint = definition.name, fingerprint_of(encoder)
+    mark = mark_of(definition.properties) or {}
+    begun = mark.get("in_place")
+    _check(definition, text_field, begun=begun, resume=resume)
+    call(connection, "load_collection", collection_name=name, timeout=None)
+    field = begun or new_field(definition, connection, sparse_field)
+    wanted = {
+        "original": name,
+        "complete": False,
+        "in_place": field,
+        "text": text_field,
+        "encoder": None if fingerprint is None else fingerprint.to_json(),
+    }
+    if begun is not None and {**mark, "complete": False} != wanted:
+        raise ValueError(
+            f"the SPLADE field {begun!r} of collection {name!r} must be filled by the encoder and from the text field "
+            f"that it was begun with, got another. Give the same options."
+        )
+    write_mark(connection, name, wanted)
+    record(connection.client, name, fingerprint)
+    if field not in definition.fields:
+        how = {"data_type": DataType.SPARSE_FLOAT_VECTOR, "nullable": True}
+        call(connection, "add_collection_field", collection_name=name, field_name=field, **how)
+    read = definition.fields if text_of is not None else (definition.primary, text_field)
+    table = Table.of(connection, name, definition).only([*dict.fromkeys([*read, field])])
+    fill = filler(encoder, definition.primary, text_field, text_of)
+    pace = _Pace(rows_per_second)
+    found = passes(lambda: _one_pass(table, field, fill, text_field, pace, advance), most_passes)
+    params = MilvusClient.prepare_index_params()
+    params.add_index(field, **index_of("sparse", connection.engine))
+    call(connection, "create_index", collection_name=name, index_params=params, sync=False)
+    call(connection, "refresh_load", collection_name=name, timeout=None)
+    unsettled = found[-1].written
+    write_mark(connection, name, {**wanted, "complete": not unsettled})
+    return Report(
+        original=name,
+        collection=name,
+        sparse_field=field,
+        rows=found[-1].rows,
+        written=sum(one.written for one in found),
+        deleted=0,
+        passes=len(found),
+        unsettled=unsettled,
+        aliases=definition.aliases,
+    )
+
+
+def _check(definition: Definition, text_field: str, *, begun: str | None, resume: bool) -> None:
+    name = definition.name
+    if definition.engine is not Engine.SERVER:
+        raise ValueError(
+            f"the collection {name!r} must be on a Milvus server to get a field, got {definition.engine.value}, which "
+            "cannot add one. Leave out --in-place (in Python: use add_sparse), which fills a copy."
+        )
+    if definition.auto_id:
+        raise ValueError(
+            f"the rows of collection {name!r} must have keys of their own, because an update gives new keys to rows "
+            "that Milvus numbers, got a numbered collection. Leave out --in-place (in Python: use add_sparse)."
+        )
+    if check_text(definition, text_field):
+        raise ValueError(
+            f"the texts of collection {name!r} must be in a field, got the dynamic key {text_field!r}. Leave out "
+            "--in-place (in Python: use add_sparse), which makes a field of it."
+        )
+    if begun is not None and not resume:
+        raise ValueError(
+            f"the collection {name!r} must not have been given a SPLADE field in place before, got {begun!r}. Continue "
+            "with --resume (in Python: resume=True)."
+        )
+
+
+def _one_pass(
+    table: Table,
+    field: str,
+    fill: Callable[[Sequence[Row], str], list[Row]],
+    text_field: str,
+    pace: "_Pace",
+    advance: Callable[[int], object],
+) -> Pass:
+    """Give a vector to each row that has none."""
+    found = Pass()
+    for partition in table.partitions():
+        for page in table.pages(partition):
+            waiting = [row for row in page if not row.get(field)]
+            found.rows += len(page)
+            found.written += len(waiting)
+            while waiting:
+                some, waiting = waiting[:ROWS_PER_WRITE], waiting[ROWS_PER_WRITE:]
+                pace.wait(len(some))
+                without = [{key: value for key, value in row.items() if key != field} for row in some]
+                vectors = [{table.primary: row[table.primary], field: row[field]} for row in fill(without, field)]
+                _update(table, vectors, partition)
+                # A text that was changed after it was read has the vector of the old text now.
+                there = _there(table, some, partition)
+                waiting = [
+                    there[row[table.primary]]
+                    for row in some
+                    if there.get(row[table.primary], row).get(text_field) != row.get(text_field)
+                ] + waiting
+            advance(len(page))
+    return found
+
+
+def _update(table: Table, vectors: list[Row], partition: str | None) -> None:
+    how: dict[str, Any] = {} if partition is None else {"partition_name": partition}
+    how |= {"collection_name": table.name, "partial_update": True}
+    try:
+        call(table.connection, "upsert", data=vectors, **how)
+    except MilvusException:
+        # The server refuses all rows if one has been deleted meanwhile, because other fields of that row are missing.
+        there = _there(table, vectors, partition)
+        if len(there) == len(vectors):
+            raise
+        if there:
+            call(table.connection, "upsert", data=[row for row in vectors if row[table.primary] in there], **how)
+
+
+def _there(table: Table, rows: Sequence[Row], partition: str | None) -> dict[Any, Row]:
+    """Return {key: row} of those rows that are still stored."""
+    expr = ids_expr(table.primary, [row[table.primary] for row in rows])
+    return {row[table.primary]: row for row in table.matching(expr, partition)}
+
+
+class _Pace:
+    """Waits so that no more than a number of rows are written in a second."""
+
+    def __init__(self, rows_per_second: float) -> None:
+        self._seconds_per_row, self._next = 1 / rows_per_second, time.monotonic()
+
+    def wait(self, rows: int) -> None:
+        """Wait until these rows may be written."""
+        now = time.monotonic()
+        time.sleep(max(0.0, self._next - now))
+        self._next = max(now, self._next) + rows * self._seconds_per_row
