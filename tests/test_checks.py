@@ -84,4 +84,4 @@ def test_explanations_add_up_and_a_wrong_one_is_noticed(tmp_path, monkeypatch, c
 
 def test_a_copy_is_right_although_the_command_is_killed():
     with milvus_lite_server() as uri:
-        assert copies.check("LangChain", uri, rows=100, kills=1, seed=0) == []
+        assert copies.check("LangChain", uri, rows=100, kills=1, seed=0, beside=False) == []
