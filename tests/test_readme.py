@@ -86,6 +86,7 @@ def indexed_notes(folder):
 # {page: for each of its blocks, the names that the page says are given, and how to make them in a folder}
 GIVEN = {
     "around-a-store.md": [{"dense": llama_index_dense, "store": llama_index_store}, {"store": langchain_store}],
+    "existing-collections.md": [{}, {"dense": langchain_dense, "sparse": langchain_sparse}],
     "fusion.md": [
         {"dense": langchain_dense, "sparse": langchain_sparse},
         {"sparse": llama_index_sparse},
