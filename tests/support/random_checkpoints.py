@@ -20,7 +20,6 @@ from transformers import (
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
-    LlamaConfig,
     ModernBertConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -187,6 +186,9 @@ def save_decoder(
         config_options: Values that override the configuration, such as `tie_word_embeddings=False`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Not at the top of the module, because this import loads Triton, before conftest.py can select its interpreter.
+    from transformers import LlamaConfig
+
     tokenizer = decoder_tokenizer()
     tokenizer.save_pretrained(folder)
     config_class: Any = {"qwen3": Qwen3Config, "llama": LlamaConfig}[architecture]
