@@ -1,8 +1,8 @@
 """How long does a process take from its start to its first row, and how much memory does it then hold?
 
-Each contestant is a script that runs in a process of its own. It prints what it found: the time since the process
-started, its CPU time, its resident memory, and the parts of the time. A round runs each script once. The model is the
-tiny model with inference-free queries: `idf.json` gives each token a made-up weight.
+Each contestant is a script that runs in a process of its own. The script prints the time since the process started,
+the CPU time, the resident memory, and the time of each part of the script. A round runs each script once. The model is
+the tiny model with inference-free queries, for which `idf.json` gives each token a made-up weight.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from splade_integrations.models.offline import splade_model_path
 __all__ = ["inference_free", "measure"]
 
 _QUERY = "who cracked the enigma code in the war?"
-# Every script starts with this. `part` notes how long the script took since the last call.
+# Every script starts with this code. `part` notes how long the script took since the last call of `part`.
 _START = """
 import json, os, sys, time
 _last, _parts = time.perf_counter(), {}
@@ -66,7 +66,8 @@ part("loading")
 encoder.encode_query([QUERY])
 part("first row")
 """
-# The scripts of inference-free queries. Those of adapters are compared with the bare imports of their packages.
+# The scripts that encode an inference-free query. Each is compared with a "bare" script, which only imports the
+# packages that the encoder or the adapter needs.
 _FREE = {
     "encoder": _ENCODER,
     "bare numpy, scipy.sparse, tokenizers": "import numpy, scipy.sparse, tokenizers\npart('imports')\n",
@@ -114,9 +115,9 @@ def measure(script: str, model: str, *, checkout: Path | None = None) -> dict[st
     """Run a script in a process of its own, and return what it prints.
 
     Args:
-        script: Python code. It may use MODEL and QUERY, and `part(name)` after each part of it.
+        script: Python code. It may use MODEL and QUERY, and may call `part(name)` after each of its parts.
         model: The folder of the model.
-        checkout: The folder of an earlier build of this package. None takes the installed one.
+        checkout: The folder of an earlier build of this package. None means the installed package.
     Raises:
         RuntimeError: The script failed. The message is its standard error.
     """
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, metavar="CHECKOUT", help="a checkout of an earlier build to compare with"
     )
-    parser.add_argument("--base", metavar="FOLDER", help="a BERT-base-sized model, measured as well")
+    parser.add_argument("--base", metavar="FOLDER", help="also measure this model of BERT-base's size")
     options = parser.parse_args()
     tiny = splade_model_path()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Measure how much faster many async queries at once are than one query at a time, and how long a lone query takes.
+"""Measure how much faster many async queries are encoded together than one by one, and how long a lone query takes.
 
-Dynamic batching encodes async queries that wait at the same time in one call. A lone query gains nothing from it, so
-the benchmark also measures how much dynamic batching delays such a query.
+With dynamic batching, async queries that wait at the same time are encoded in one call. A lone query gains nothing from
+this, so the benchmark also measures how much dynamic batching delays a lone query.
 
     python -m benchmarks.concurrency [--queries 64] [--repeats 5] [--model MODEL] [--json OUT]
 
@@ -29,7 +29,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Return the median seconds for all `texts`, at once and one by one, and a lone query's median milliseconds."""
+    """Return the median seconds for all `texts`, together and one by one, and a lone query's median milliseconds."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)

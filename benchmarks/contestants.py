@@ -71,7 +71,7 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
         "--dtypes",
         nargs="+",
         default=list(SETTINGS),
-        help=f"settings of our encoder to run, from {', '.join(SETTINGS)} (default: all)",
+        help=f"settings of our encoder to run: some of {', '.join(SETTINGS)} (default: all)",
     )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="run only the peers whose names contain one of these")
 
@@ -106,7 +106,7 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 
 
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
-    """Try the batch sizes of each backend. Return the contestants with the fastest one, and the seconds of the trials.
+    """Try the batch sizes of each backend. Return the contestants at the fastest sizes, and the seconds of each trial.
 
     A library's default batch size is kept without a trial, because the few texts of a trial do not fill such a batch.
     """
@@ -126,7 +126,7 @@ def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[lis
 
 
 def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str, float]:
-    """Return each encoder's largest difference of a term weight from ours in float32. This also warms up each encoder.
+    """Return the largest difference between each encoder's term weights and ours in float32. Also warm up the encoders.
 
     Raises:
         SystemExit: An encoder must give our float32 weights, but does not. Its times would not be comparable.

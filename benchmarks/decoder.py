@@ -2,12 +2,13 @@
 
     python -m benchmarks.decoder [--size small 0.6B] [--dtype float32] [--texts N] [--tokens 256] [--json OUT]
 
-The model has random weights in the layout of naver/splade-code-06B. "0.6B" has that model's size, and "small" the same
-vocabulary with 4 layers of 256. About 1 200 terms of each text are active, as in the trained model.
+The model has random weights in the layout of naver/splade-code-06B. "0.6B" has the size of that model. "small" has the
+same vocabulary, but only 4 layers of width 256. About 1 200 terms of each text are active, as in the trained model.
 
-The first table is about the head, which computes term weights from hidden states. It compares our head with the bare
-matrix product of the hidden states and the vocabulary, which every head has to compute in some form, and with
-sentence-transformers' pooling of all logits. The memory is what each of them adds to the model's weights at its peak.
+The first table is about the head, which computes term weights from hidden states. It compares our head with two
+computations. The first is the bare matrix product of the hidden states and the vocabulary, which every head has to
+compute in some form. The second is sentence-transformers' pooling of all logits. The memory is the peak of what each
+computation needs in addition to the model's weights.
 The second table compares our encoder with sentence-transformers, on texts of 256 tokens, at the same number type.
 """
 
@@ -59,7 +60,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 _VOCABULARY, _ACTIVE_TERMS = 151_936, 1200
-# The number of texts of the head's batch, and the batch sizes of sentence-transformers that are tried.
+# The number of texts in the batch for the head, and the batch sizes that are tried with sentence-transformers.
 _HEAD_TEXTS, _BATCH_SIZES = 8, (1, 4)
 # Weights that agree within this difference count as equal. It is far above float32 rounding.
 _TOLERANCE = 1e-3
@@ -117,7 +118,7 @@ def _lower_the_logits(folder: Path) -> None:
         layer.self_attn.o_proj.weight[0] = 0.0
         layer.mlp.down_proj.weight[0] = 0.0
     ids = decoder_tokenizer()(_texts(2, 256), truncation=True, max_length=256, return_tensors="pt")["input_ids"]
-    hidden = backbone(input_ids=ids).last_hidden_state  # (B, L, H), with the norm's weight of 1
+    hidden = backbone(input_ids=ids).last_hidden_state  # (B, L, H); the norm's weight is still 1
     pushed = hidden[..., 0].mean()
     hidden[..., 0] = 0.0
     maxima = torch.stack([linear(text, backbone.embed_tokens.weight).amax(dim=0) for text in hidden])  # (B, V)
@@ -125,11 +126,11 @@ def _lower_the_logits(folder: Path) -> None:
     backbone.norm.weight[0] = -float(threshold) / pushed
     config = (folder / "config.json").read_text()
     model.to(torch.bfloat16).save_pretrained(folder)
-    (folder / "config.json").write_text(config)  # save_pretrained drops what it does not know
+    (folder / "config.json").write_text(config)  # save_pretrained drops the entries that it does not know
 
 
 def _texts(number: int, tokens: int) -> list[str]:
-    """Return texts of Python's own library, each of at least `tokens` tokens and hardly more."""
+    """Return texts from Python's own library. Each text has at least `tokens` tokens, and hardly more."""
     words = inspect.getsource(typing).split()
     return [" ".join(words[start : start + tokens]) for start in range(0, 40 * number, 40)]
 

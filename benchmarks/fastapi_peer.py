@@ -1,6 +1,6 @@
 """A FastAPI application around sentence-transformers, as a user would write it. `benchmarks.serving` measures it.
 
-MODEL in the environment names the model. Run it with: uvicorn --factory benchmarks.fastapi_peer:make.
+The environment variable MODEL names the model. Run it with: uvicorn --factory benchmarks.fastapi_peer:make.
 """
 
 import os
@@ -26,7 +26,7 @@ def make() -> Any:
             rows.append([{"index": term, "value": weight} for term, weight in zip(terms, weights, strict=True)])
         return rows
 
-    # FastAPI calls a function that is no coroutine in a thread.
+    # FastAPI runs this function in a thread, because it is not a coroutine function.
     app.post("/embed_sparse")(embed_sparse)
     app.get("/health")(lambda: None)
     return app

@@ -92,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_head() -> dict[str, float]:
-    """Return the Triton head's largest differences from the plain head in float32, as shares of its largest weight.
+    """Return the largest differences between the Triton head and the plain head in float32.
+
+    A difference is a share of the plain head's largest weight.
 
     Raises:
         SystemExit: The Triton head does not run on this machine, or the two heads differ.
@@ -102,8 +104,8 @@ def check_head() -> dict[str, float]:
         hidden, weight = _random_states(lengths, dtype)
         if not TritonHead.suits(weight):
             raise SystemExit(
-                f"the Triton head must run in {dtype}, but does not. If a GPU supports it, the package logs a warning "
-                "that says why. To see the warning, take quiet() out of benchmarks.gpu.main."
+                f"the Triton head must run in {dtype}, but does not. If the GPU supports the head, the package logs a "
+                "warning that says why. To see the warning, take quiet() out of benchmarks.gpu.main."
             )
         counts = torch.tensor(lengths, device="cuda")
         with exact_float32(hidden.device):
@@ -190,7 +192,7 @@ def _try_peers(
 
     Returns:
         {setting: its seconds}, {setting that does not run: reason}, and {fast setting: function that encodes all
-        texts}. The last has several settings, because a short trial may not find the fastest one.
+        texts}. The last dict has several settings, because a short trial may not find the fastest setting.
     """
     trials: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -245,7 +247,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return hidden states (B, L, H) and a decoder's weight (V, H). Padding is so large that a missing mask shows."""
+    """Return hidden states (B, L, H) and a decoder's weight (V, H). Padding is large, so a missing mask shows."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):

@@ -2,16 +2,22 @@
 
     python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
 
-The three forms are the head with two passes, the plain head, which computes tile by tile, and a head that holds all
-logits in memory. All of them get the same hidden states. These are made from FOLDER's documents, cut at 256 tokens, in
-the encoder's own batches. There is one table for the trained tiny model and one for a random BERT-base. A table shows:
+The three forms are:
+
+- the two-pass head
+- the plain head, which computes the logits tile by tile
+- a head that holds all logits in memory
+
+All three get the same hidden states. The model computes these from FOLDER's documents, cut at 256 tokens, in the same
+batches as in the encoder. There is one table for the trained tiny model and one for a random BERT-base. A table shows:
 
 - the time
 - the memory that the head adds at its peak
 - the share of the peak rate of float32 matrix products
 
-Below it are the active terms, whose weight is above 0, and the candidates. The two-pass head's first pass rules out
-terms that cannot be active. The candidates are the other terms, which the second pass computes.
+Below the table are the numbers of active terms and of candidates per text. A term is active if its weight is above 0.
+The first pass of the two-pass head rules out terms that cannot be active. The candidates are the other terms, which the
+second pass computes.
 """
 
 import argparse

@@ -122,7 +122,7 @@ def _texts(count: int) -> Iterator[str]:
 
 
 def measure_memory(framework: str, documents: int, uri: str | None = None) -> float:
-    """Return the peak MiB of a new process that adds documents to the server at `uri`. Without `uri`, use a file."""
+    """Return the peak MiB of a new process that adds documents to the server at `uri`, or to a file."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (framework, documents, uri))
 

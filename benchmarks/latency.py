@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, time in milliseconds.items()
     ]
     print("\n" + format_table(["encoder", "ms", "weight diff", *(f"{our} takes ×" for our in mine)], rows))
-    print("\nMedians of the rounds (smallest–largest). Ratios compare medians (smallest–largest within one round).")
+    print(
+        "\nFigures are medians of the rounds (smallest–largest). A ratio divides two medians (smallest–largest ratio "
+        "within one round)."
+    )
     print("If a ratio is below 1, our encoder is faster.")
     lines = headlines(found, seconds)
     print("\n" + format_headlines(lines))

@@ -114,7 +114,7 @@ def interleave(
     """Call the contestants in turn, A B C, A B C, …, and return the seconds of each contestant in each round.
 
     Args:
-        contestants: Calls that return their seconds. `timed` makes such calls.
+        contestants: Functions that return how many seconds they took. `timed` makes such functions.
         rounds: The number of rounds.
         before_round: Called before each round with a text such as "round 1 of 5". This call is not timed.
     """

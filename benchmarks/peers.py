@@ -209,9 +209,9 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
     """Yield pymilvus.model, which `pip install 'pymilvus[model]'` brings. On PyPI it was once called milvus-model.
 
-    It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place. It takes the maximum over
-    tokens and padding, so the weights of a text depend on the other texts in its batch. Therefore its results do not
-    count as exact.
+    It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place. milvus-model takes the
+    maximum over tokens and padding, so the weights of a text depend on the other texts in its batch. Therefore its
+    results do not count as exact.
     """
     from transformers import PreTrainedTokenizerBase
 
@@ -242,7 +242,7 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield fastembed's SPLADE class. It takes our exported file, whose folder has the layout of fastembed's model."""
+    """Yield fastembed's SPLADE class. It loads our exported file, in a folder with the layout of fastembed's model."""
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(

@@ -1,7 +1,8 @@
-"""How many texts per second does `splade serve` encode for 64 clients, and what do a lone request and memory cost?
+"""How many texts per second does `splade serve` encode for 64 clients, and how long does a lone request take?
 
-The clients are coroutines of this process, on connections that they keep, over loopback. The in-process calls are made
-in this process as well, while the servers are idle. A round measures each contestant once.
+With --memory, the command also measures the memory of eight processes. The clients are coroutines of this process. They
+connect over loopback, and keep their connections open. For comparison, this process also encodes the queries itself
+while the servers are idle. A round measures each contestant once.
 """
 
 import argparse
@@ -38,7 +39,7 @@ __all__ = ["ask_together"]
 _STARTS_WITHIN = 300
 _PROCESSES = 8
 _LONE_CALLS = 200
-# What each of the eight processes runs: it encodes one query, says so, and waits for the end of its input.
+# The code of each of the eight processes. It encodes one query, prints "ready", and waits until its input ends.
 _ASKING = "from splade_integrations import RemoteEncoder as E; encoder = E({!r})"
 _LOADING = "from splade_integrations import SpladeEncoder as E; encoder = E({!r}, dtype={!r}, device='cpu')"
 _ONE_QUERY = "; encoder.encode_queries(['a cat']); print('ready', flush=True); input()"
@@ -177,7 +178,7 @@ def main() -> None:
     add_common_options(parser, rounds=7)
     parser.add_argument("--model", default="tiny", help="tiny, base or a folder (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="number type of our server (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=512, help="number of queries a round (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=512, help="number of queries per round (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=64, help="clients at the same time (default: %(default)s)")
     parser.add_argument("--peer", action="store_true", help="also measure FastAPI around sentence-transformers")
     parser.add_argument("--memory", action="store_true", help="also measure the memory of eight processes")

@@ -3,11 +3,11 @@
     python -m benchmarks.throughput FOLDER [--model tiny|base] [--short] [--texts N] [--only NAME …] [--json OUT]
 
 FOLDER is a dataset in BEIR layout. The texts are an evenly spaced selection of its documents, at their real lengths,
-cut at 256 tokens. With --short, the texts are its queries. The peers are other libraries with SPLADE encoders. First,
-each peer tries its batch sizes on some of the texts. The fastest batch size takes part in the rounds, and so does the
-library's default. A contestant is one library at one setting. In a round, each contestant in turn encodes all texts. A
-contestant's time ends when it returns its result, which is a csr_array for our encoder. Results are checked before
-times are compared. Each library runs in its own process.
+cut at 256 tokens. With --short, the texts are FOLDER's queries. The peers are other libraries with SPLADE encoders.
+First, each peer tries its batch sizes on some of the texts. The fastest batch size takes part in the rounds, and so
+does the library's default. A contestant is one library at one setting. In a round, each contestant in turn encodes all
+texts. A contestant's time ends when it returns its result, which is a csr_array for our encoder. Results are checked
+before times are compared. Each library runs in its own process.
 """
 
 import argparse
@@ -162,8 +162,11 @@ def _print(report: dict[str, Any], shares: dict[str, dict[str, Spread]], rates: 
         for name, rate in report["texts_per_second"].items()
     ]
     print("\n" + format_table(header, rows))
-    print("\nMedians of the rounds (smallest–largest). Ratios compare medians (smallest–largest within one round).")
-    print("Weight diff: the largest difference of a term weight from ours in float32.\n")
+    print(
+        "\nFigures are medians of the rounds (smallest–largest). A ratio divides two medians (smallest–largest ratio "
+        "within one round)."
+    )
+    print("Weight diff: the largest difference between the encoder's term weights and ours in float32.\n")
     peaks = ", ".join(f"{name} {spread(values).median / 1e9:.0f}" for name, values in rates.items())
     print(
         f"Peak of plain matrix products in our process, GFLOP/s: {peaks}. The table shows which share of the peak each "

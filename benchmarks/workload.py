@@ -81,9 +81,9 @@ def random_bert_base(name: str, texts: Sequence[str]) -> Path:
 
     The checkpoint is good for measuring time and memory. It says nothing about quality, because its weights are random.
     It also differs from a trained model in two ways that can affect a figure. First, its active terms are nearly the
-    same for every text, and its logits lie close to 0, above which a term is active. So the first pass of the two-pass
-    head decides fewer terms (benchmarks/head.py prints how many are left). Second, its weights have no outliers, so
-    rounding to 8 bits causes other errors than in a trained model.
+    same for every text, and its logits lie close to 0, the threshold above which a term is active. So the first pass of
+    the two-pass head rules out fewer terms (benchmarks/head.py prints how many are left). Second, its weights have no
+    outliers, so rounding to 8 bits causes other errors than in a trained model.
 
     Args:
         name: The name of `texts`, which becomes part of the folder's name below `CACHE`.

@@ -229,7 +229,7 @@ def embeddings_of(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
 
 
 def _keys(dataset: Dataset) -> list[str]:
-    """Return primary keys in the order of the corpus. milvus-lite orders ties by key, exact fusion by row."""
+    """Return primary keys in corpus order. milvus-lite sorts ties by key, and exact fusion sorts them by row."""
     return [f"{row:08}" for row in range(len(dataset.documents))]
 
 

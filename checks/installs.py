@@ -2,11 +2,11 @@
 
     python -m checks.installs [--wheel FILE] [EXTRA …]
 
-The README has an example for each framework, which installs further packages. Each environment gets these, too. Only
-torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse combinations of
-versions that are known to break. With `--wheel`, every extra is installed from a built wheel, as before a release. The
-check uses only the standard library, because it runs before anything is installed. It takes minutes and downloads some
-300 MB, or more if pip takes a CUDA build of torch.
+For each framework, the README has an example, which needs more packages for its dense model. The check installs these,
+too. Only torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse
+combinations of versions that are known to break. With `--wheel`, every extra is installed from a built wheel, as before
+a release. The check uses only the standard library, because it runs before anything is installed. It takes minutes and
+downloads about 300 MB, or more if pip takes a CUDA build of torch.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
-# The extras that a release is checked with, in addition.
+# More extras, which are checked only before a release.
 OTHERS = ("milvus", "cli", "evaluate", "openvino", "demo", "langchain-milvus", "llama-index-milvus", "all")
-# The further packages that the README's examples install, for their dense models.
+# The packages that the README's examples need for their dense models.
 RECIPES = {
     "langchain": ("langchain-huggingface", "sentence-transformers"),
     "llama-index": ("llama-index-embeddings-huggingface",),

@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def way(embedding: SpladeSparseEmbedding) -> list[tuple[str, str]]:
-    """Embed two texts. Return the module and name of each of the package's functions that was called, in order."""
+    """Embed two texts. For each call of one of the package's functions, return its module and name, in order."""
     calls: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:

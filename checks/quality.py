@@ -3,10 +3,10 @@
     python -m checks.quality FOLDER [--model tiny] [--dtypes …] [--prune document.max_active_dims=64 …] [--json OUT]
     python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
-The tiny model is the demo's. Search is exact, by inner products in float64. On SciFact, nDCG@10 of the tiny model must
-be .6436 ± .002 in float32. Otherwise the exit status is 1. The term weights in other dtypes are compared with the
-weights in float32. In the output, "top terms changed" compares the ten heaviest terms of a document in both dtypes. It
-is the share of the float32 terms that are missing in the other dtype.
+The tiny model is the demo's SPLADE model. Search is exact, by inner products in float64. On SciFact, nDCG@10 of the
+tiny model must be .6436 ± .002 in float32. Otherwise the exit status is 1. The term weights in other dtypes are
+compared with the weights in float32. In the output, "top terms changed" is about the ten heaviest terms of a document.
+It is the share of these terms in float32 that are not among the ten heaviest terms in the other dtype.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def weight_differences(found: csr_array, expected: csr_array) -> dict[str, float]:
     """Return the largest and the mean absolute difference of weights, and the mean of the expected weights.
 
-    The mean difference is over the terms that either matrix has.
+    The mean difference is over the terms that occur in at least one of the matrices.
 
     Example:
         >>> found, expected = csr_array([[1.0, 0.0, 2.5]]), csr_array([[1.0, 0.5, 2.0]])

@@ -1,12 +1,13 @@
-"""Check that leaving out a side that made queries show to be far behind never makes equal fusion worse.
+"""Check that equal fusion never gets worse if it leaves out the sides that are far behind on made queries.
 
     python -m checks.weak_sides FOLDER [FOLDER …]
 
 FOLDER is a dataset in BEIR layout with judged queries. The check makes 27 variants of each dataset. In a variant, each
 of the three sides (dense, SPLADE and BM25) is unchanged, spoiled a little, or spoiled a lot. For each variant, the made
-queries of `splade_integrations.evaluation.made_queries` say which sides are far behind. The judged queries then say
-what leaving these sides out changes: nDCG@10 of reciprocal rank fusion without them, minus that of all three sides. The
-table shows this for several thresholds. The exit status is 1 if the package's own threshold makes a variant worse.
+queries of `splade_integrations.evaluation.made_queries` say which sides are far behind. The judged queries then say how
+the fusion by reciprocal rank changes without these sides. The change is nDCG@10 of the fusion without them, minus
+nDCG@10 of the fusion of all three sides. The table shows the changes for several thresholds. The exit status is 1 if
+the package's own threshold makes a variant worse.
 """
 
 import argparse
@@ -35,7 +36,7 @@ _SIDES = ("dense", "SPLADE", "BM25")
 _THRESHOLDS = (0.3, FAR_BEHIND, 0.5, 0.6, 0.7)
 _NOISE = (0.0, 1.0, 2.0)  # length of the random vector that is added to each dense vector, which has length 1
 _LOSS = (0.0, 0.5, 0.8)  # share of the terms or words that a document loses
-_WORSE = -0.0005  # changes smaller than this are lost in rounding
+_WORSE = -0.0005  # smaller losses do not count, because they may come from rounding
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(folders)} datasets, {len(variants)} variants, sides {', '.join(_SIDES)}")
     print(_table(variants))
     worst = min(change for change in _changes(variants, FAR_BEHIND))
-    print(f"The package uses {FAR_BEHIND}. Its worst change is {worst:+.4f}, and may be {_WORSE:+.4f} at least.")
+    print(
+        f"The package uses the threshold {FAR_BEHIND}. Its worst change must be at least {_WORSE:+.4f}, "
+        f"got {worst:+.4f}."
+    )
     return 1 if worst < _WORSE else 0
 
 
@@ -115,7 +119,7 @@ def _mean(dataset: Dataset, rankings: Sequence[Ranking], measure: str) -> float:
 
 
 def _changes(variants: Sequence[_Variant], threshold: float) -> list[float]:
-    """Return, for each variant, what leaving out the sides that are far behind changes."""
+    """For each variant, return how nDCG@10 changes if the fusion leaves out the sides that are far behind."""
     changes = []
     for of_made, fused in variants:
         kept = tuple(side for side in _SIDES if side not in far_behind(of_made, threshold))

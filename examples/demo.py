@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from splade_integrations import SpladeEncoder
 from splade_integrations.models.offline import splade_model_path
 
-# Three of the thirty questions. What happens in each of them is printed below its table.
+# Three of the thirty questions. A sentence below each table says at which rank each search has the expected answer.
 SHOWN = (
     "run a program and capture what it prints",
     "turn a relative link into an absolute URL",
@@ -37,7 +37,7 @@ console = Console(highlight=False)
 
 
 def main(own_questions: Sequence[str]) -> None:
-    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # hides the warnings that long docstrings are cut
+    logging.getLogger("splade_integrations").setLevel(logging.ERROR)  # hides warnings about docstrings that are cut
     transformers_logging.disable_progress_bar()  # a local model loads so quickly that no bar is needed
     entries = _read()
     models = _load(entries)
@@ -120,7 +120,7 @@ def _compared(rankings: Mapping[str, Rankings], other: Search) -> str:
 
 
 def _say(*sentences: str) -> None:
-    """Print paragraphs, in lines that are easy to read in a wide terminal, too."""
+    """Print paragraphs. In a wide terminal, lines have at most 100 characters, so that they are easy to read."""
     for sentence in sentences:
         console.print(sentence, width=min(console.width, 100))
 

@@ -48,7 +48,7 @@ def side_by_side(
 
 
 def what_happened(rankings: Rankings, expected: Sequence[str]) -> str:
-    """Say which side ranks the expected answer where.
+    """Say at which rank each side has the first expected answer.
 
     Example:
         >>> what_happened({"dense": ["a", "b"], "sparse": ["c"], "hybrid": ["b", "c"]}, expected=["b"])
@@ -62,7 +62,9 @@ def what_happened(rankings: Rankings, expected: Sequence[str]) -> str:
 
 
 def hits(rankings: Mapping[str, Rankings]) -> Table:
-    """Return a table of the thirty questions, with the rank of the first expected answer, and the sum of each kind.
+    """Return a table of the thirty questions, with the rank of the first expected answer in each search.
+
+    For each kind of question, the table also has the number of answers that are found.
 
     Args:
         rankings: {question: the hits of each side}.
@@ -85,7 +87,7 @@ def hits(rankings: Mapping[str, Rankings]) -> Table:
 
 
 def closing(rankings: Mapping[str, Rankings]) -> str:
-    """Say what the thirty questions show, with what hybrid search loses.
+    """Say what the thirty questions show, including the answers that hybrid search loses.
 
     Args:
         rankings: {question: the hits of each side}.
@@ -101,7 +103,7 @@ def closing(rankings: Mapping[str, Rankings]) -> str:
         example = f", for instance “{names[0]}”" if names else ""
         return f"{cases} {len(names)} of the {len(QUESTIONS)} questions{example}."
 
-    worst = TOP + 1  # as the rank of an answer that is not found
+    worst = TOP + 1  # counts as the rank of an answer that is not found
     better, lost, missed = [], [], []
     for text, of in ranks.items():
         dense, sparse, hybrid = (of[side] or worst for side in SIDES)
@@ -116,7 +118,7 @@ def closing(rankings: Mapping[str, Rankings]) -> str:
             f"What was seen: hybrid search finds {found['hybrid']} of {len(QUESTIONS)} answers, dense search "
             f"{found['dense']}, and SPLADE search {found['sparse']}.",
             asked(better, "Hybrid search ranks the answer above both of its sides for"),
-            asked(lost, "It loses an answer that one of its sides finds for"),
+            asked(lost, "It loses the answer, which one of its sides finds, for"),
             asked(missed, "No search finds the answer to"),
             "Thirty questions are few, so a difference of one or two may be luck. And this SPLADE model, with 4.4 M "
             "parameters, is for trying things out: models of full size have 67 M or more.",
@@ -127,7 +129,8 @@ def closing(rankings: Mapping[str, Rankings]) -> str:
 def _best(rankings: Rankings, expected: Sequence[str]) -> list[str]:
     """Return the hits to show, in hybrid search's order.
 
-    They are the first three hits of hybrid search, the first two of each of its sides, and each side's first answer.
+    They are the first three hits of hybrid search, the first two hits of each of its sides, and, from each search, the
+    first hit that is an expected answer.
     """
     answers = [name for names in rankings.values() for name in [name for name in names if name in expected][:1]]
     names = dict.fromkeys([*rankings["hybrid"][:3], *rankings["dense"][:2], *rankings["sparse"][:2], *answers])
@@ -143,7 +146,7 @@ def _found(questions: Iterable[Question], rankings: Mapping[str, Rankings]) -> d
 
 
 def _rank(names: Sequence[str], expected: Sequence[str]) -> int:
-    """Return the rank of the first expected name, which is at least 1, or 0."""
+    """Return the rank of the first expected name, counted from 1, or 0 if there is no expected name."""
     return next((rank for rank, name in enumerate(names, start=1) if name in expected), 0)
 
 

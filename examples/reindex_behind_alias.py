@@ -45,8 +45,8 @@ def reindex_behind_alias(
     old = _named_by(client, alias)
     if old is None and client.has_collection(alias):
         raise ValueError(
-            f"alias must not be the name of a collection, got {alias!r}, which is one. Choose another name for "
-            "the alias, and let services open that name."
+            f"alias must not be the name of a collection, got {alias!r}, which is a collection. Choose "
+            "another name for the alias, and let services open that name."
         )
     try:
         fill(new_collection)
@@ -82,7 +82,7 @@ def main(uri: str) -> None:
     ]
 
     def store(collection: str, max_length: int) -> HybridMilvus:
-        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # or, in the new encoder, another model
+        encoder = SpladeEncoder(splade_model_path(), max_length=max_length)  # the new encoder may have another model
         return hybrid_milvus(dense, SpladeSparseEmbedding(encoder=encoder), uri=uri, collection_name=collection)
 
     def filler(max_length: int, texts: Iterable[Document]) -> Callable[[str], object]:

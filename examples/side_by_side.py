@@ -50,7 +50,7 @@ def questions_of(entries: Iterable[Entry]) -> list[Question]:
 
 
 def wins_and_losses(search: Search, encoder: SpladeEncoder, entries: Iterable[Entry], depth: int = 5) -> pd.DataFrame:
-    """Return a table of the questions in `SHOWN`: who ranks the answer where, and which of its words SPLADE matches."""
+    """Return a table of the questions in `SHOWN`, with the rank of the answer on each side, and the matching words."""
     pages = {entry.name: entry.page for entry in entries}
     rows = {}
     for question in (question for question in QUESTIONS if question.text in SHOWN):

@@ -86,7 +86,8 @@ class Entry:
 class _Module:
     """Hold the facts about one source file.
 
-    The module's syntax tree is not kept. With all trees in memory, garbage collection would triple the time of reading.
+    The module's syntax tree is not kept. If all trees stayed in memory, garbage collection would make reading take
+    three times as long.
 
     Args:
         name: The dotted name of the module.
@@ -202,7 +203,8 @@ def _homes(modules: dict[str, _Module]) -> dict[tuple[str, str], str]:
     - if the source module is private, a module of the same top-level package
     - if the source module is private, a module that imports `*` from it, or lists the name in `__all__`
 
-    Of several such modules, the one with the fewest dots in its name is chosen, then the first in alphabetical order.
+    If there are several such modules, the one with the fewest dots in its name is chosen. If several names have equally
+    few dots, the first of these names in alphabetical order is chosen.
     """
     places: dict[tuple[str, str], set[str]] = {}
 

@@ -71,7 +71,7 @@ class Models:
         self.dense = dense
         self.sparse_rows = EncodedOnce(encoder.encode_documents, pages)
         self.dense_rows = EncodedOnce(dense.encode, pages)
-        # {question: its dense and its sparse row}. They are kept, because two stores search for it, each in three ways.
+        # {question: its dense and its sparse row}. Rows are kept, because two stores use them, each in three searches.
         self._queries: dict[str, tuple[list[float], csr_array]] = {}
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # LangChain's Milvus store fuses the results of a hybrid search in two ways. The synchronous method uses
 # WeightedRanker(1, 1), and the asynchronous method uses reciprocal rank fusion.
-# So the two methods give the same query different orders, and scores on different scales (up to 2, and up to .03).
+# So for the same query, the two methods return hits in different orders, with scores on different scales
+# (up to 2, and up to .03).
 # This affects users who test with similarity_search() and serve with asimilarity_search(),
 # and users who choose a score threshold with one method and apply it to the other.
 # Nothing in the results shows which fusion was used.

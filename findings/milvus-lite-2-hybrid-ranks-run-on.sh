@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# In milvus-lite 2.5.1, ranks run on from one query of a hybrid search to the next.
+# If a hybrid search has several queries, milvus-lite 2.5.1 does not start the ranks of each query at 1.
 # The first query's best hit has rank 1. The second query's best hit has rank 1 + the number of hits of the first.
-# So reciprocal rank fusion gives a query other scores in a batch than alone. The later a query stands in its batch, the
-# lower and the closer together its scores are.
+# So reciprocal rank fusion gives a query lower scores in a batch than alone. The later the query comes in the batch,
+# the lower its scores are, and the less they differ from each other.
 # This affects users who send many queries at once, and compare scores or use a cutoff.
 set -euo pipefail
 work=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# milvus-lite accepts a dense search with another metric than the index has. It answers the search in two ways.
-# While the rows are in memory, it uses the original vectors. After flush(), it uses the index's cosine.
+# milvus-lite accepts a dense search with another metric than the index has, but flush() changes its answer.
+# While the rows are in memory, it computes the requested metric. After flush(), it computes the index's cosine.
 # So the same search over the same rows has other scores and another order after flush().
 # This affects users whose search parameters name a metric that the index no longer has.
 # Tests on a milvus-lite file that is not flushed pass, but the flushed file ranks differently.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # If sparse embeddings are written to Parquet as {token: weight}, each file gets a struct column. Its fields are the
 # tokens of that file.
-# pyarrow and pandas read a folder of these files with the first file's schema, also inside structs.
+# pyarrow and pandas read all files of a folder with the first file's schema, and this includes the fields of structs.
 # If the first file lacks a token, all weights of the token are dropped, without an error or a warning.
 # This affects embeddings that batch jobs write in shards, with one file per batch.
 # Nothing is lost if each file is read separately, or if the column is a map or a list of {token, weight} structs.

@@ -1,7 +1,8 @@
-"""The base of every adapter. It holds an encoder and returns rows as dicts.
+"""The base of all adapters. An adapter connects an encoder to a framework.
 
-It works for synchronous and asynchronous callers, and needs neither LangChain nor LlamaIndex. Importing this module
-does not load torch. Torch is loaded together with the first model.
+The base holds the encoder and returns rows as dicts. It works for synchronous and asynchronous callers, and needs
+neither LangChain nor LlamaIndex. Importing this module does not load torch. Torch is loaded together with the first
+model.
 """
 
 import asyncio
@@ -76,8 +77,8 @@ class AdaptedEncoder:
         model_name: See `resolve_encoder`.
         dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together, across
             all adapters that share the encoder. If False, each call runs in a separate thread.
-        splitter: What splits texts in the framework. The warning about truncated documents names it. "{size}" stands
-            for the number of tokens that fit.
+        splitter: The call that makes the framework's text splitter. The warning about truncated documents shows this
+            call. "{size}" in it stands for the number of tokens that fit.
         **options: See `resolve_encoder`.
 
     Raises:
@@ -134,7 +135,10 @@ class AdaptedEncoder:
         return to_dicts(self.encoder.encode_queries(texts))
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Run `encode_documents` in a thread, or await the encoder's `aencode_documents`, which `RemoteEncoder` has."""
+        """Run `encode_documents` in a thread.
+
+        If the encoder has a method `aencode_documents`, as `RemoteEncoder` has, it is awaited instead.
+        """
         if (own := getattr(self._encoder, "aencode_documents", None)) is not None:
             return to_dicts(await own(texts))
         return await asyncio.to_thread(self.encode_documents, texts)

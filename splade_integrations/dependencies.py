@@ -106,7 +106,7 @@ def check_installed(*distributions: str) -> None:
 
 
 def check_tokenizers(*, windows: bool) -> None:
-    """Refuse a version of `tokenizers` that loses all of a long text except its first window, or only warn about it.
+    """Raise an error or log a warning if the installed `tokenizers` keeps only the first window of a long text.
 
     Args:
         windows: Whether long texts are read in several windows. If not, the version is allowed, with a warning.
@@ -151,11 +151,12 @@ def require_extra(extra: str, *, module: str) -> Iterator[None]:
 def require_torch(model_name: str, what: str) -> Iterator[None]:
     """Turn a failed import of torch or transformers into an error that says what needs them, and what to install.
 
-    They are dependencies of this package. But an environment that only asks inference-free queries works without them.
+    Both are dependencies of this package. But an environment that only encodes inference-free queries works without
+    them.
 
     Args:
         model_name: The name under which the model was requested.
-        what: What needs them, such as "its tokenizer".
+        what: What needs torch or transformers, such as "its tokenizer".
     Raises:
         OptionalDependencyError: An import inside the block failed because torch or transformers is missing.
 

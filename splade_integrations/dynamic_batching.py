@@ -5,9 +5,10 @@ This module works with any encoder. It does not need torch, LangChain or LlamaIn
 How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. (A server has a second one,
 for documents.) A batcher has one thread and one queue. A request puts its texts into the queue and gives the thread one
 job: "encode everything in the queue". If the thread is idle, a lone query starts at once. If the thread is busy, the
-texts that arrive in the meantime wait, and the next job encodes them all in one call. A job whose texts an earlier job
-has encoded finds the queue empty and ends. So there is no timer and no fixed batch size: batches grow with the load, up
-to the largest number of texts, if there is one. (The encoder itself limits the memory that a large call takes.)
+texts that arrive in the meantime wait, and the next job encodes them all in one call. If an earlier job has already
+encoded the texts of a job, this job finds the queue empty and ends. So there is no timer and no fixed batch size.
+Batches grow with the load, up to `max_texts` if that is set. (The encoder itself limits the memory that a large call
+takes.)
 """
 
 import asyncio
@@ -82,9 +83,9 @@ class QueryBatcher:
     def _encode_waiting(self) -> None:
         requests: list[_Request] = []
         texts = 0
-        for _ in range(len(self._waiting)):  # no other thread removes any
+        for _ in range(len(self._waiting)):  # no other thread removes requests
             if requests and self._max_texts is not None and texts + len(self._waiting[0][0]) > self._max_texts:
-                break  # the others have jobs of their own, because each request gave the thread one job
+                break  # later jobs encode the other requests, because each request gave the thread a job
             request = self._waiting.popleft()
             if request[1].set_running_or_notify_cancel():
                 requests.append(request)
@@ -109,15 +110,15 @@ class QueryBatcher:
 
 
 _batchers: WeakSet[QueryBatcher] = WeakSet()
-# The keys are the encoders' ids, because some encoders are not hashable or allow no weak references. A batcher keeps
-# its encoder alive, so no other encoder gets the same id. A batcher is freed together with the last adapter that holds
-# it.
+# The keys are the values of id(encoder), because some encoders are not hashable or allow no weak references. A batcher
+# keeps its encoder alive, so no other encoder gets the same id. A batcher is freed together with the last adapter that
+# holds it.
 _batcher_of: WeakValueDictionary[int, QueryBatcher] = WeakValueDictionary()
 _finding = Lock()
 
 
 def query_batcher(encoder: SparseTextEncoder) -> QueryBatcher:
-    """Return the batcher of this encoder. All callers get the same one, as long as any of them holds it."""
+    """Return the batcher of this encoder. All callers get the same batcher, as long as any of them holds it."""
     with _finding:
         batcher = _batcher_of.get(id(encoder))
         if batcher is None:

@@ -46,7 +46,7 @@ __all__ = ["SpladeEncoder"]
 # The number of texts that are tokenised, sorted by length and encoded together. The number is large enough to form
 # batches of texts of similar length, and small enough to take little memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
-# These options are valid on every machine. So they need not be checked by torch before a transformer is loaded.
+# These values are valid on every machine. So torch need not check them before a transformer is loaded.
 _ALWAYS_VALID = {"device": ("auto", "cpu"), "dtype": ("auto", "float32"), "backend": ("torch",)}
 
 
@@ -58,9 +58,10 @@ class SpladeEncoder:
     activation, pruning and length. Options override these settings. `print(encoder)` shows the settings in use.
 
     Args:
-        model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. Supported are
-            models of sentence-transformers 5 and 6, on masked LMs and on decoders, plain masked-LM checkpoints,
-            OpenSearch's neural sparse models, and BGE-M3, whose terms are a text's own tokens.
+        model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. The supported
+            models are those of sentence-transformers 5 and 6 (on masked LMs and on decoders), plain masked-LM
+            checkpoints, OpenSearch's neural sparse models, and BGE-M3. The terms that BGE-M3 gives are a text's own
+            tokens.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and float16
             on CUDA. "int8" quantises the linear layers, and needs a CPU that has the instructions for it. docs/speed.md
@@ -77,7 +78,7 @@ class SpladeEncoder:
             two or three windows help, and more windows add noise (Nguyen et al., arXiv:2305.18494).
         max_batch_tokens: The largest number of tokens of a batch, padding included. It limits memory use. None takes a
             number that suits the device.
-        batch_size: The largest number of texts of a batch. None means that `max_batch_tokens` sets the limit.
+        batch_size: The largest number of texts of a batch. None means that only `max_batch_tokens` limits a batch.
         query_prompt: Text to put before each query. None takes the repository's prompt.
         document_prompt: Text to put before each document. None takes the repository's prompt.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
@@ -87,7 +88,7 @@ class SpladeEncoder:
         activation_function: "relu" or "log1p_relu". None takes the repository's value.
         special_terms: Whether to "keep" or "drop" the terms of special tokens, such as [SEP]. None does what the
             model's authors do.
-        lower_case: Whether texts are lowercased before they are tokenised, for a model with a cased tokenizer that was
+        lower_case: Whether texts are lowercased before they are tokenised. Some models have a cased tokenizer, but were
             trained on lowercased texts. None does what the repository states (`do_lower_case`).
         cache_dir: The folder for downloads from the hub.
         token: An access token for gated repositories on the hub.
@@ -203,12 +204,12 @@ class SpladeEncoder:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer of transformers. Inference-free queries do not use it, so it may be loaded now."""
+        """The tokenizer of transformers. Inference-free queries do not use it, so the first access may load it."""
         return self._roles.full_tokenizer()
 
     @cached_property
     def _compute(self) -> Compute:
-        """Where and how the transformers compute. Finding out imports torch."""
+        """The device and the number type with which the transformers compute. The first access imports torch."""
         with require_torch(self.model_name, "its device and number type"):
             from splade_integrations.engine.compute import resolve_compute
 
@@ -276,7 +277,7 @@ class SpladeEncoder:
             dense vectors are those that sentence-transformers and FlagEmbedding give.
         Raises:
             TypeError: As in `encode_documents`.
-            ValueError: The model gives no dense vectors. Or `long_documents` is "max", which dense vectors do not have.
+            ValueError: The model gives no dense vectors. Or `long_documents` is "max", which gives only sparse rows.
         """
         return self._encode_with_dense("document", check_texts(texts), show_progress)
 
@@ -314,7 +315,7 @@ class SpladeEncoder:
             role: "document" or "query". The prompt of the role counts as well.
             texts: N texts.
         Returns:
-            N counts, with special tokens.
+            N counts, which include special tokens.
         Raises:
             TypeError: As in `encode_documents`.
 
@@ -326,10 +327,11 @@ class SpladeEncoder:
         return count_tokens(self._roles[role], self._settings[role], check_texts(texts))
 
     def surely_fits(self, role: Role, text: str) -> bool:
-        """Return whether a text is so short that encoding cuts off nothing. False means that `count_tokens` must tell.
+        """Return whether a text is so short that encoding surely cuts off nothing.
 
-        This takes no time, because it does not tokenise. It allows for two tokens of each ASCII character, which is
-        more than any known tokenizer makes.
+        If the result is False, the text may still fit, and only `count_tokens` can tell. This check takes almost no
+        time, because it does not tokenise. It assumes two tokens for each ASCII character, which is more than any known
+        tokenizer makes.
         """
         prompt = self._settings[role].prompt
         return text.isascii() and 2 * (len(text) + len(prompt)) <= self._roles[role].tokenize.max_content_tokens
@@ -416,7 +418,7 @@ class SpladeEncoder:
             documents: N documents.
             rows: Their stored rows. (N, dim).
         Returns:
-            N explanations. A term that expands a document has no place in it.
+            N explanations. A term that is not one of the document's own tokens has no place in the document.
         Raises:
             ValueError: The number of rows is not N.
 
@@ -456,7 +458,7 @@ class SpladeEncoder:
         if self.spec.document == self.spec.query:
             roles = {"texts": self.spec.document}
         device, dtype = self._requested["device"], self._requested["dtype"]
-        if "_compute" in self.__dict__:  # else nothing has needed torch so far, and printing must not load it
+        if "_compute" in self.__dict__:  # else torch was not needed so far, and printing must not load torch
             device, dtype = self.device, str(self.dtype).removeprefix("torch.")
         computing = f"device='{device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
         if self.backend != "torch":
@@ -494,8 +496,8 @@ class SpladeEncoder:
             )
         if settings.max_windows > 1:
             raise ValueError(
-                "long_documents must be 'truncate' for dense vectors, which are of one window, got 'max'. Split long "
-                "documents into chunks."
+                "long_documents must be 'truncate' for dense vectors, because a dense vector covers only one window, "
+                "got 'max'. Split long documents into chunks."
             )
         blocks = stream_rows_with_dense(
             encoder,

@@ -1,7 +1,8 @@
-"""Fuse the hits of several sides into one ranking, by rank or by score.
+"""Fuse the hits of several sides into one ranking, by rank or by score. A side is a kind of vector, such as "dense".
 
-Milvus fuses by reciprocal rank itself. This module does what Milvus cannot do, and `splade evaluate` uses it for all
-fusions. So a store's results are those that `splade evaluate` measured. The module needs only numpy.
+Milvus itself fuses by reciprocal rank. This module computes the fusions that Milvus cannot compute. `splade evaluate`
+uses this module for all fusions, so a store's results are those that `splade evaluate` measured. The module needs only
+numpy.
 """
 
 import math
@@ -81,7 +82,7 @@ class Fusion:
         if self.method not in METHODS:
             raise ValueError(f"method must be 'rrf' or 'scores', got {self.method!r}. Use one of them.")
         if not _is_number(self.k) or self.k <= 0:
-            raise ValueError(f"k must be a number above 0, got {self.k!r}. Leave it out for {RRF_K}.")
+            raise ValueError(f"k must be a number above 0, got {self.k!r}. Leave it out to use {RRF_K}.")
         depth = self.depth
         if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
             raise ValueError(f"depth must be an int of at least 1, got {self.depth!r}. Leave it out.")
@@ -90,8 +91,8 @@ class Fusion:
         right = all(_is_number(weight) and weight >= 0 for weight in self.weights) and any(self.weights)
         if not right or len(self.weights) != len(self.sides):
             raise ValueError(
-                f"weights must be one number of at least 0 for each side ({', '.join(self.sides)}), with one above 0, "
-                f"got {self.weights!r}. Leave weights out for equal weights."
+                f"weights must be one number of at least 0 for each side ({', '.join(self.sides)}), with at least "
+                f"one weight above 0, got {self.weights!r}. Leave weights out for equal weights."
             )
         # Plain numbers, because JSON cannot hold NumPy's.
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
@@ -123,7 +124,7 @@ class Fusion:
 
         Raises:
             TypeError: The value is something else.
-            ValueError: The dict is not a fusion's.
+            ValueError: The dict does not describe a fusion.
         """
         if value is None or isinstance(value, Fusion):
             return value
@@ -145,7 +146,7 @@ class Fusion:
         if "sides" not in plain or plain.keys() - known:
             raise ValueError(
                 f"a fusion must have sides, and may have {', '.join(sorted(known - {'sides'}))}, got the keys "
-                f"{', '.join(map(repr, plain)) or 'none'}. Write it by Fusion.to_dict."
+                f"{', '.join(map(repr, plain)) or 'none'}. Make the dict with Fusion.to_dict."
             )
         return Fusion(**plain)
 
@@ -161,14 +162,15 @@ class Fusion:
 def contributions(
     rankings: Sequence[Hits], method: Method, k: float = RRF_K
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return what each side adds to each document's score, before weights.
+    """Return what each side adds to each document's score, before the weights are applied.
 
     Args:
         rankings: One query's hits for each of S sides, best first.
         method: "rrf" or "scores".
         k: The constant of "rrf".
     Returns:
-        The keys of all n documents that a side found, ascending, (n,); and the parts of their scores, (n, S).
+        Two arrays: the keys of all n documents that any side found, ascending, (n,), and what each side adds to the
+        score of each document, (n, S).
     """
     found = [np.asarray(keys) for keys, _ in rankings if len(keys)]
     documents = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
@@ -188,9 +190,10 @@ def ordered(keys: NDArray[Any], scores: NDArray[np.float64], depth: int | None =
 
 
 def _scaled(scores: Sequence[float]) -> NDArray[np.float64]:
-    """Return one side's scores, best first, scaled from 1 to 0. If they are all equal, each becomes 1.
+    """Return one side's scores, scaled so that the best becomes 1 and the worst 0. If all are equal, each becomes 1.
 
-    Distances, whose best value is the smallest, need no change of sign, and neither do milvus-lite's BM25 scores.
+    The scores must come best first. It does not matter whether the best is the largest or, as for distances and
+    milvus-lite's BM25 scores, the smallest.
     """
     values = np.asarray(scores, np.float64)
     spread = values[0] - values[-1]

@@ -32,7 +32,7 @@ _INT32_MAX = np.iinfo(np.int32).max
 
 
 class SparseTextEncoder(Protocol):
-    """The two methods that adapters call on an encoder. Any object with both works, as `SpladeEncoder` does."""
+    """The two methods that adapters call on an encoder. Any object that has both can be used, like `SpladeEncoder`."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         """Encode documents. Returns (len(texts), vocabulary size)."""
@@ -118,7 +118,7 @@ class Pruning:
         return ", ".join(rule.format(f"{value:g}") for rule, value in rules.items() if value) or "all terms"
 
     def apply(self, matrix: csr_array) -> csr_array:
-        """Return `matrix` (N, V) without the terms that the rules drop. If none are dropped, it is `matrix` itself."""
+        """Return `matrix` (N, V) without the terms that the rules drop. If no term is dropped, return `matrix`."""
         if not any(vars(self).values()):  # no rule, or one that keeps all terms
             return matrix
         counts = np.diff(matrix.indptr)
@@ -173,8 +173,8 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: Sequence[int] |
     else:
         np.cumsum(counts, out=indptr[1:])
     matrix: Any = csr_array.__new__(csr_array)
-    # A copy of an empty matrix, as copy.copy makes it. csr_array's constructor, and copy.copy as well, would take about
-    # as long as a tokenizer takes for a query, which is most of the time of an inference-free query.
+    # This copies an empty matrix, as copy.copy would do. Both copy.copy and csr_array's constructor take about as long
+    # as tokenising a query, and tokenising is most of the time of an inference-free query.
     vars(matrix).update(vars(_empty(rows, dim)))
     # The arrays are set one by one, because the constructor would widen int32 indices to int64 or copy them.
     matrix.data = weights.astype(np.float32, copy=False)
@@ -185,7 +185,7 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: Sequence[int] |
 
 @lru_cache(maxsize=64)
 def _empty(rows: int, dim: int) -> csr_array:
-    """Return a matrix without terms, which must not be changed, because later calls return the same matrix."""
+    """Return a matrix without terms. Callers must not change it, because later calls return the same matrix."""
     return cast(csr_array, csr_array((rows, dim), dtype=np.float32))
 
 
@@ -202,7 +202,7 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
 
 
 def drop_terms(matrix: csr_array, dropped: NDArray[np.bool_]) -> csr_array:
-    """Return `matrix` (N, V) without the terms for which `dropped`, (V,), is true. It can be `matrix` itself."""
+    """Return `matrix` (N, V) without the terms for which `dropped`, (V,), is true. May return `matrix` itself."""
     kept = ~dropped[matrix.indices]
     return matrix if kept.all() else _keep(matrix, kept)
 
@@ -321,7 +321,7 @@ def _largest(matrix: csr_array) -> NDArray[np.float32]:
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    """Return, for each stored term, the share of its row's total weight that the row's terms before it make up."""
+    """For each stored term, return the weight of the terms before it in its row, as a share of the row's weight."""
     running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]

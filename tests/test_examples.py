@@ -99,7 +99,7 @@ def test_demo_counts_wins_and_losses(import_example):
     assert "hybrid search finds 1 of 30 answers, dense search 1, and SPLADE search 1." in said
     assert f"above both of its sides for 1 of the 30 questions, for instance “{questions[0].text}”." in said
     assert (
-        f"loses an answer that one of its sides finds for 1 of the 30 questions, for instance “{questions[1].text}”"
+        f"loses the answer, which one of its sides finds, for 1 of the 30 questions, for instance “{questions[1].text}”"
         in said
     )
     assert "No search finds the answer to 28 of the 30 questions" in said

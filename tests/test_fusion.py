@@ -90,7 +90,7 @@ def test_only_equal_weights_by_rank_are_plain():
         ({"k": float("nan")}, "k must be a number above 0"),
         ({"depth": True}, "depth must be an int of at least 1, got True"),
         ({"weights": (1, 2)}, r"one number of at least 0 for each side \(dense, sparse, bm25\)"),
-        ({"weights": (0, 0, 0)}, "with one above 0"),
+        ({"weights": (0, 0, 0)}, "with at least one weight above 0"),
         ({"weights": (1, -1, 1)}, "at least 0"),
         ({"weights": (1, float("inf"), 1)}, "at least 0"),
     ],

@@ -51,7 +51,7 @@ def test_every_format_gives_the_same_metadata(tmp_path, suffix):
     assert [type(value) for value in found["b"].values()][1] is int
     assert metadata_of(path, keep=["year", "code"])["a"] == {"year": 1949, "code": "01067"}
     assert metadata_of(path, keep=()) == {"a": {}, "b": {}, "c": {}}
-    with pytest.raises(RecordError, match=r"no record has one for 'yaer'.*Correct --keep"):
+    with pytest.raises(RecordError, match=r"no record has a value for 'yaer'.*Correct --keep"):
         metadata_of(path, keep=["year", "yaer"])
 
 
@@ -92,7 +92,7 @@ def test_types_that_json_does_not_have(tmp_path):
     ("line", "message"),
     [
         ('{"text": "a", "n": 9223372036854775808}', "line 1: 'n' must be a number of at most 64 bits, got 92233720368"),
-        ('{"text": "a", "n": [Infinity]}', "line 1: 'n' must be a finite number, got inf. Change the value, or name"),
+        ('{"text": "a", "n": [Infinity]}', "line 1: 'n' must be a finite number, got inf. Change the value, or list"),
         ('{"text": "a", "n": ' + "1" * 5000 + "}", "line 1: must be one JSON object, but does not parse"),
         ('{"text": "a", "_id": ""}', "line 1: the id must not be empty, got ''. Add one."),
     ],
@@ -114,5 +114,5 @@ def test_bytes_are_refused_unless_they_are_not_kept(tmp_path):
 def test_plain_lines_have_no_fields_to_keep(tmp_path):
     (tmp_path / "a.txt").write_text("one\n")
     assert metadata_of(str(tmp_path / "a.txt")) == {"1": {}}
-    with pytest.raises(RecordError, match="no record has one for 'year', got no field"):
+    with pytest.raises(RecordError, match="no record has a value for 'year', got no field"):
         metadata_of(str(tmp_path / "a.txt"), keep=["year"])

@@ -30,7 +30,7 @@ __all__ = ["app", "run"]
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help has a section for each `rich_help_panel`. Typer itself makes the sections only with rich."""
+    """A command whose help has a section for each `rich_help_panel`. Typer alone makes such sections only with rich."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections Arguments and Options, then a section for each `rich_help_panel` of the options."""
@@ -76,8 +76,8 @@ def options(
 ) -> None:
     """Encode texts with SPLADE, index and search them in Milvus, explain matches and measure retrieval quality.
 
-    MODEL is always a folder, or the name of a model on the Hugging Face hub. For encode, index and search, it can also
-    be the address of a server that splade serve runs.
+    MODEL can be a folder, or the name of a model on the Hugging Face hub. For encode, index and search, it can also be
+    the address of a server that was started with splade serve.
     """
 
 
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         130 for Ctrl-C, and 141 if the program that reads the output, such as head, stops reading.
     """
     debug = "--debug" in arguments
-    # Removed, because Typer would accept --debug only before the subcommand.
+    # --debug is removed here, because Typer would accept it only before the subcommand.
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _silence_libraries()
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
         complain(str(err))
         return 130
     except BrokenPipeError:  # the program that reads our output, such as head, has stopped reading
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would print an error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; nothing was written.")
@@ -137,7 +137,7 @@ def _report(err: Exception) -> int:
 
 
 def _silence_libraries() -> None:
-    """Keep libraries from logging errors that our message reports. Milvus's libraries would add a traceback to each."""
+    """Keep libraries from logging errors that our own message reports. Milvus's libraries would even log tracebacks."""
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)

@@ -59,7 +59,7 @@ def encode_blocks(
         records: The texts with their ids.
         queries: Whether the texts are queries.
         advance: Called with the number of texts encoded since the last call.
-        block_rows: The number of rows per block. None means the encoder's own number for documents, and 512 for
+        block_rows: The number of rows per block. None means the encoder's default for documents, and 512 rows for
             queries.
     """
     waiting: deque[Record] = deque()

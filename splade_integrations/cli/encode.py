@@ -45,8 +45,8 @@ def encode(
 
     if as_json and output == "-":
         raise ValueError(
-            "--json must be given with --output, got it alone, so that the vectors themselves go to standard output. "
-            "Name an output file, or leave --json out."
+            "--json must be given with --output, got --json alone. Without --output, the vectors go to standard "
+            "output, so the JSON summary cannot go there as well. Name an output file, or leave --json out."
         )
     write = writer_of(output)
     records = input_options.records(input)

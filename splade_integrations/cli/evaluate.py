@@ -71,8 +71,8 @@ def evaluate(
     sweep_dims: Annotated[
         str | None,
         typer.Option(
-            help='Prunings of documents to try, such as "64,0.9,0.1max,all": numbers of terms, shares of the weight, '
-            "shares of the largest weight.",
+            help='Prunings of documents to try, such as "64,0.9,0.1max,all". 64 keeps the 64 heaviest terms. 0.9 keeps '
+            "the heaviest terms that hold 0.9 of the weight. 0.1max keeps terms of at least 0.1 of the largest weight.",
             rich_help_panel="Sweep",
         ),
     ] = None,
@@ -82,7 +82,7 @@ def evaluate(
     sweep_queries: Annotated[
         str | None,
         typer.Option(
-            help='Prunings of queries to try, such as "8,16,0.9,all", as for --sweep-dims.',
+            help='Prunings of queries to try, such as "8,16,0.9,all". They are written as in --sweep-dims.',
             rich_help_panel="Sweep",
         ),
     ] = None,
@@ -90,20 +90,24 @@ def evaluate(
         bool, typer.Option("--made-queries", help="Make queries from the documents' own sentences.")
     ] = False,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Choose which retrievers to fuse, and how.", rich_help_panel="Fit")
+        bool, typer.Option("--fit", help="Choose which retrievers to fuse, and by what rule.", rich_help_panel="Fit")
     ] = False,
     write: Annotated[
         str | None,
         typer.Option(
             metavar="URI",
-            help="Fit to a collection of this Milvus file or server, and store the fusion in it.",
+            help="Fit a fusion to a collection of this Milvus file or server, and store the fusion in the collection.",
             rich_help_panel="Fit",
         ),
     ] = None,
     collection: Annotated[
         str | None,
         typer.Option(
-            "--collection", "-c", help="Collection that --write changes.", show_default="splade", rich_help_panel="Fit"
+            "--collection",
+            "-c",
+            help="Name of the collection for --write.",
+            show_default="splade",
+            rich_help_panel="Fit",
         ),
     ] = None,
     plot: Annotated[
@@ -120,14 +124,16 @@ def evaluate(
 
     Each retriever and fusion gets a confidence interval and a significance test against the baseline. A second table
     shows the costs. A folder in BEIR layout holds corpus.jsonl, queries.jsonl and qrels.tsv. A fusion by weights adds
-    up weighted scores. The weights are chosen on the train split (qrels_train.tsv or qrels/train.tsv), and no results
-    are reported for its queries. Without a train split, the weights are equal.
+    up weighted scores. The weights are chosen on the queries of the train split (qrels_train.tsv or qrels/train.tsv),
+    and no results are reported for these queries. Without a train split, the weights are equal.
 
-    --fit chooses one retriever or a fusion, on the train split or by cross-validation. With --write, it chooses for a
-    collection that "splade index" filled, and saves the choice in it. "splade search" and the stores then use it.
+    --fit chooses one retriever or a fusion, on the train split or by cross-validation. With --write, the choice is made
+    for a collection that "splade index" filled, and is saved in this collection. "splade search" and this package's
+    stores then use the saved choice.
 
-    --made-queries is for a folder without judged queries: only corpus.jsonl is read. A made query is a sentence that is
-    taken out of its document. Such queries show a retriever that is far behind the others. They do not order good ones.
+    --made-queries is for a folder without judged queries, so only corpus.jsonl is read. A made query is a sentence that
+    is taken out of its document. Such queries reveal a retriever that is far behind the others. They cannot tell which
+    of several good retrievers is the best.
 
     Examples:
 

@@ -28,9 +28,9 @@ class Request:
 
     Args:
         folders: Folders in BEIR layout.
-        model: The SPLADE model. None means the demo's model.
-        dense: The dense model. "none" means no dense model. None means all-MiniLM-L6-v2, from the demo's wheel if the
-            wheel is installed, and otherwise from the hub.
+        model: The SPLADE model. None means the small model that the extra `demo` installs.
+        dense: The dense model. "none" means no dense model. None means all-MiniLM-L6-v2. It is loaded from the wheel
+            of the extra `demo` if that wheel is installed, and otherwise from the hub.
         searches: ("exact",), ("milvus",), or both names.
         uri: A Milvus file or server. None means a temporary file.
         token: The server's token.
@@ -41,15 +41,16 @@ class Request:
         sweep_dims: The prunings of documents to try, such as "32,0.1max,all". None tries only "all".
         sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
             If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
-        sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None tries none.
+        sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None means no such sweep.
         plot: The file name of the picture, or None for no picture.
         output: The file name of the JSON, or None for no file.
         as_json: Whether to print only JSON.
         model_options: How the models run, how texts are cut, and how documents are pruned.
         made_queries: Whether to make the queries from the documents, instead of reading judged queries.
         fit: Whether to choose the best fusion.
-        write: The Milvus file or server with the collection to fit the fusion to, and to store it in. None stores none.
-        collection: The name of this collection. None means "splade".
+        write: The Milvus file or server that holds the collection. The fusion is fitted to this collection and stored
+            in it. None means that no fusion is stored.
+        collection: The name of the collection for `write`. None means "splade".
     """
 
     folders: list[Path]
@@ -98,16 +99,19 @@ def check(request: Request) -> None:
     if request.made_queries and request.fit:
         raise ValueError(
             "--fit must be given with judged queries, got --made-queries. Made queries share more words with their "
-            "documents than users' questions do, so the weights would not fit your users. Leave out one of the two."
+            "documents than users' questions do, so the weights would not fit your users. Leave out one of the two "
+            "options."
         )
     if request.write is not None and (not request.fit or len(request.folders) != 1):
         raise ValueError(
-            "--write must be given with --fit and with one FOLDER, whose judged queries the fusion is fitted to, got "
-            f"{len(request.folders)} folders{'' if request.fit else ' and no --fit'}."
+            "--write must be given with --fit and with one FOLDER, because the fusion is fitted to the judged queries "
+            f"of this folder, got {len(request.folders)} folder(s){'' if request.fit else ' and no --fit'}. Give one "
+            "FOLDER, and --fit."
         )
     if request.collection is not None and request.write is None:
         raise ValueError(
-            f"--collection must be given with --write, got {request.collection!r} alone. Add --write, or leave it out."
+            f"--collection must be given with --write, got {request.collection!r} alone. Add --write, or "
+            "leave --collection out."
         )
     unused = {
         "--plot": request.plot,
@@ -120,35 +124,36 @@ def check(request: Request) -> None:
     if request.write is not None and (names := [name for name, value in unused.items() if value is not None]):
         raise ValueError(
             f"{names[0]} must not be given with --write, which only fits a fusion to a collection. Evaluate without "
-            "--write first, and then write."
+            "--write first, and then run the command again with --write."
         )
     if request.write is not None and "://" not in request.write and not Path(request.write).exists():
         raise FileNotFoundError(
-            f"--write must name a Milvus server, or a file that exists, got {request.write!r}. Make one with: splade "
-            "index."
+            f"--write must name a Milvus server, or a file that exists, got {request.write!r}. Make a file "
+            "with: splade index."
         )
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # Exact search has all systems that Milvus has, and others. Milvus's list is needed only without exact search.
+    # Exact search compares all systems that the search in Milvus compares, and some others. So the list of systems in
+    # Milvus is needed only without exact search.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else milvus_system_names(retrievers))
 
 
 def prunings(option: str, stated: str | None, default: str | None = None) -> list[Pruning]:
-    """Return the prunings in a list such as "8,0.9,0.1max,all", or in `default` if it is None.
+    """Return the prunings that a list such as "8,0.9,0.1max,all" names.
 
     Args:
         option: The name of the option, for the message.
         stated: Numbers of terms, shares of a text's weight, shares of its largest weight, and "all".
-        default: The list to read if `stated` is None. None has no prunings.
+        default: The list to read if `stated` is None. If both are None, there are no prunings.
     """
     text = default if stated is None else stated
     try:
         return [] if text is None else [_pruning(part.strip()) for part in text.split(",")]
     except ValueError:
         raise ValueError(
-            f'{option} must be like "8,16,0.9,0.1max,all", got {stated!r}. Use numbers of terms from 1, shares of the '
-            "weight above 0 with a point, shares of the largest weight with max, or all."
+            f'{option} must be like "8,16,0.9,0.1max,all", got {stated!r}. Write a number of terms as 8, a '
+            "share of the weight as 0.9, a share of the largest weight as 0.1max, and no pruning as all."
         ) from None
 
 

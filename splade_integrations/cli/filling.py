@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_ROWS", "Counts", "fill", "keeping_what_is_stored"]
 
-# The number of documents that are encoded and written together, so Ctrl-C can lose the work on them. --resume looks up
-# as many ids at a time.
+# The number of documents that are encoded and written together. Ctrl-C can lose the work on at most this many
+# documents. --resume also looks up this many ids at a time.
 CHUNK_ROWS = 256
 
 
 @dataclass
 class Counts:
-    """The number of documents that a run has added, has found in the collection, and has cut to fit Milvus's field."""
+    """The numbers of documents that a run has added, already found in the collection, and cut to fit Milvus's field."""
 
     added: int = 0
     already_there: int = 0
@@ -53,7 +53,7 @@ def fill(
         encoder: The SPLADE encoder.
         dense_encoder: The dense model, or None for a collection without dense vectors.
         resume: Whether to leave out records whose ids are stored already.
-        counts: Counts the documents.
+        counts: The counts of this run. They are updated.
         advance: Called with the number of finished records since the last call.
     """
 
@@ -85,7 +85,7 @@ def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> It
         yield
     except BaseException as err:
         stayed_empty = created and not counts.added
-        with suppress(Exception):  # this can fail too, for example on a full disk; the first error is reported
+        with suppress(Exception):  # if this fails too, for example on a full disk, only the first error is reported
             store.drop() if stayed_empty else store.finish()
         if isinstance(err, KeyboardInterrupt):
             raise InterruptedRun(

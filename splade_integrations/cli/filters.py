@@ -4,15 +4,15 @@ import re
 
 __all__ = ["with_primary"]
 
-# A string, a key in brackets, or a name. Only a name can be the document's id.
+# Matches a string, such as the key in metadata["id"], or a name. Only a name can stand for the document's id.
 _TOKENS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_$][\w$]*""", re.DOTALL)
 
 
 def with_primary(expr: str, primary: str, fields: frozenset[str]) -> str:
-    """Return a Milvus expression in which the name of the primary field stands in place of `id`.
+    """Return a Milvus expression in which `id` is replaced by the name of the primary field.
 
-    Collections of `splade index` call that field `id`, but those of LangChain stores call it `pk`. There, Milvus would
-    take `id` for a metadata key that no document has.
+    Collections of `splade index` call the primary field `id`, but collections of LangChain stores call it `pk`. In the
+    latter, Milvus would take `id` for a metadata key that no document has.
 
     Args:
         expr: The expression.

@@ -1,7 +1,7 @@
-"""`splade evaluate --fit --write`: finds the best fusion for a collection by judged queries, and stores it there.
+"""`splade evaluate --fit --write`: uses judged queries to find the best fusion for a collection, and stores it there.
 
-Only the queries are encoded. The documents and their vectors are those of the collection, so the figures are what its
-users get.
+Only the queries are encoded. The documents and their vectors are those of the collection, so the figures are those that
+users of the collection get.
 """
 
 from collections.abc import Sequence
@@ -27,30 +27,30 @@ def fit_collection(
     measure: str,
     depth: int,
 ) -> Fit:
-    """Fit a fusion to a collection, and store it there.
+    """Fit a fusion to a collection, and store the fusion in the collection.
 
     Args:
-        dataset: The judged queries. Document ids are those of the collection.
+        dataset: The judged queries. Their judgments name documents by the ids that the collection uses.
         store: The collection.
         encoder: The SPLADE encoder of the collection.
-        dense_encoder: The dense model of the collection, or None if it has no dense vectors.
+        dense_encoder: The dense model of the collection, or None if the collection has no dense vectors.
         measure: The name of the measure.
-        depth: The number of each side's hits to fuse.
+        depth: How many hits of each side are fused. A side is a kind of vector: "sparse", "dense" or "bm25".
     Raises:
         ValueError: There are too few judged queries, or no judged document is in the collection.
     """
     known = store.known(list({document for grades in dataset.qrels.values() for document in grades}))
     if not known:
         raise ValueError(
-            f"the judged documents of {dataset.name!r} must be in the collection {store.name!r}, but none is. Index "
-            "the same corpus, with its ids."
+            f"the judged documents of {dataset.name!r} must be in the collection {store.name!r}, but none of "
+            "them is. Index the same corpus, and keep its document ids."
         )
     rows = {document: row for row, document in enumerate(dataset.document_ids)}
     found = _rankings(dataset.queries, store, encoder, dense_encoder, depth, rows)
     train = (
         {} if dataset.train is None else _rankings(dataset.train.queries, store, encoder, dense_encoder, depth, rows)
     )
-    ids = list(rows)  # with the ids of documents that only the collection has
+    ids = list(rows)  # `rows` now also has the ids of documents that only the collection has
     both = None if dataset.train is None else replace(dataset.train, document_ids=ids)
     fitted = fit(replace(dataset, document_ids=ids, train=both), found, train, measure=measure, depth=depth)
     store.record_fusion(fitted.fusion)

@@ -1,4 +1,4 @@
-"""`splade index`: puts the texts of a file or a folder into a Milvus collection, and continues with --resume."""
+"""`splade index`: puts the texts of a file or a folder into a Milvus collection. --resume continues an earlier run."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -39,7 +39,7 @@ def index(
         typer.Option(help='Fields to keep as metadata, such as year,author; "" for none.', show_default="all"),
     ] = None,
     chunk: Annotated[
-        bool, typer.Option("--chunk", help="Cut each text into chunks that the models read whole.")
+        bool, typer.Option("--chunk", help="Cut each text into chunks that fit into the models' maximum length.")
     ] = False,
     dense: DenseModel = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Also keep a BM25 index, made by Milvus.")] = False,
@@ -59,9 +59,10 @@ def index(
 
     In a folder, each .txt, .md and .rst file is one text, or several with --chunk.
 
-    The other fields of a file become metadata: "splade search" shows them, and --filter can use them. The collection
-    also gets dense vectors if you name a dense model, and a BM25 index with --bm25. After Ctrl-C, the texts that are
-    already in the collection can be searched. To add the others, run the same command with --resume.
+    All fields of a file except the text and the id become metadata. "splade search" shows the metadata, and --filter
+    can use it. The collection also gets dense vectors if you name a dense model, and a BM25 index with --bm25. After
+    Ctrl-C, the texts that are already in the collection can be searched. To add the other texts, run the same command
+    with --resume.
 
     Examples:
 
@@ -72,10 +73,12 @@ def index(
     if resume and replace:
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
     if language is not None and not bm25:
-        raise ValueError(f"--language must be given with --bm25, got {language!r} alone. Add --bm25, or leave it out.")
+        raise ValueError(
+            f"--language must be given with --bm25, got {language!r} alone. Add --bm25, or leave --language out."
+        )
     kept = None if keep is None else sorted({name.strip() for name in keep.split(",")} - {""})
     records = input_options.records(input, kept)
-    total = records.count()  # reads all records, so that a broken one is found before a model is loaded
+    total = records.count()  # reads all records, so that a broken record is found before a model is loaded
     say_what_is_left_out(records)
     from splade_integrations.cli.filling import Counts, fill, keeping_what_is_stored
     from splade_integrations.cli.loading import load_dense_encoder, load_encoder
@@ -88,7 +91,7 @@ def index(
         continues = _check_is_free(store, resume=resume, replace=replace)
         pruning = model_options.pruning()
         options = model_options.for_encoder(document_pruning=pruning)
-        encoder = load_encoder(model, options, itself=chunk)  # a server does not show its tokenizer
+        encoder = load_encoder(model, options, itself=chunk)  # chunks need the tokenizer, which a server does not offer
         settings: dict[str, Any] = {"keep": kept, "chunk": chunk}
         if continues:
             store.complete(encoder.fingerprint)
@@ -115,10 +118,11 @@ def index(
 
 
 def _check_is_free(store: "Store", *, resume: bool, replace: bool) -> bool:
-    """Return whether this run adds to a collection.
+    """Return whether this run adds to an existing collection.
 
     Raises:
-        ValueError: The collection exists, and neither --resume nor --replace is given. Or --replace names an alias.
+        ValueError: The collection exists, and neither --resume nor --replace is given. Or --replace is given, and the
+            name is an alias.
     """
     if not store.exists():
         return False
@@ -133,11 +137,11 @@ def _check_is_free(store: "Store", *, resume: bool, replace: bool) -> bool:
 
 
 def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *, bm25: bool) -> None:
-    """Raise ValueError if the collection names another encoder or another dense model, or lacks a BM25 index."""
+    """Raise ValueError if the collection was made with other models, or lacks the BM25 index that --bm25 asks for."""
     if bm25 and "bm25" not in store.sides:
         raise ValueError(
-            f"the collection {store.name!r} must have been made with --bm25 to be continued with it, but it has no "
-            "BM25 index. Leave --bm25 out, or start again with --replace."
+            f"the collection {store.name!r} must have a BM25 index to be continued with --bm25, but it was made "
+            "without --bm25. Leave --bm25 out, or start again with --replace."
         )
     kept, given = store.fingerprint(), encoder.fingerprint
     differing = [] if kept is None else kept.differences(given)
@@ -151,7 +155,7 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *
 
 
 def _check_settings(store: "Store", given: dict[str, Any]) -> None:
-    """Raise ValueError if the collection was made with other settings, so that its documents would be of two kinds."""
+    """Raise ValueError if the collection was made with other settings. All its documents need the same settings."""
 
     def said(value: Any) -> str:
         return "not given" if value is None else repr(",".join(value)) if isinstance(value, list) else str(value)
@@ -160,7 +164,8 @@ def _check_settings(store: "Store", given: dict[str, Any]) -> None:
         if given[name] != made_with:
             raise ValueError(
                 f"the collection {store.name!r} must be continued with the --{name} that it was made with, "
-                f"{said(made_with)}, got {said(given[name])}. Repeat that, or start again with --replace."
+                f"{said(made_with)}, got {said(given[name])}. Give --{name} as before, or start again with "
+                "--replace."
             )
 
 

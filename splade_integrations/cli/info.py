@@ -34,7 +34,7 @@ def info(
     """Show what a model or a collection is, without loading weights.
 
     The output includes the architecture, the size of the vocabulary, the pruning and the licence. It also says how the
-    model encodes documents and queries, and whether it would be refused, and why.
+    model encodes documents and queries. If this package would refuse the model, the output says why.
 
     With --uri, the output describes a collection: its documents, kinds of vectors, indexes, models and fusion.
 
@@ -47,7 +47,7 @@ def info(
     if (model is None) == (uri is None):
         given = "both" if model else "neither"
         raise ValueError(
-            f"a model or --uri must be given, got {given}. Name a model, or a collection's file or server."
+            f"either a model or --uri must be given, got {given}. Name a model, or a collection's file or server."
         )
     from splade_integrations.cli.loading import silence_hub
     from splade_integrations.cli.tables import facts_table
@@ -118,7 +118,7 @@ def _facts(repository: "Repository") -> dict[str, Any]:
 
 
 def _refusal(transformer: "TransformerSpec", config: dict[str, Any], adapter: "Adapter | None") -> str | None:
-    """Return why a model that `describe` accepts would not load, as far as its small files show, or None."""
+    """Return why a model that `describe` accepts would not load, or None if its small files show no reason."""
     from splade_integrations.models.weights import missing_weights
 
     architectures = config.get("architectures") or []

@@ -1,6 +1,6 @@
 """Loads the models that a command names. Downloads show progress bars only if stderr is a terminal.
 
-Importing this module does not import torch. Loading a model imports it, unless queries need no transformer.
+Importing this module does not import torch. Loading a model imports torch, unless its queries need no transformer.
 """
 
 import sys
@@ -25,13 +25,14 @@ def load_encoder(model: str, options: EncoderOptions, *, itself: bool = False) -
         options: Options of `SpladeEncoder`.
         itself: Whether the command needs more of the model than a server offers.
     Raises:
-        ValueError: `model` is an address, and the command needs the model itself, or an option differs from what the
-            server does.
+        ValueError: `model` is an address, and the command needs the model itself, or an option differs from the
+            server's.
     """
     if model.startswith(("http://", "https://")):
         if itself:
             raise ValueError(
-                f"the model must be a folder or a name on the hub for this, got {model!r}. A server encodes."
+                f"the model must be a folder or a name on the hub for this, got the server {model!r}. A server "
+                "can only encode. Name its model instead."
             )
         return cast("SpladeEncoder", _connect(model, options))
     from splade_integrations.encoder import SpladeEncoder
@@ -42,7 +43,7 @@ def load_encoder(model: str, options: EncoderOptions, *, itself: bool = False) -
 
 
 def _connect(url: str, options: EncoderOptions) -> "RemoteEncoder":
-    """Connect to a server. Refuse options that differ from what it does, because only the server can follow them."""
+    """Connect to a server. Refuse options that differ from the server's, because the server would not follow them."""
     from splade_integrations.serving.remote import RemoteEncoder
 
     encoder = RemoteEncoder(url)
@@ -58,8 +59,8 @@ def _connect(url: str, options: EncoderOptions) -> "RemoteEncoder":
     for name, value in options.items():
         if value is not None and value != of_server.get(name):
             raise ValueError(
-                f"{name} must be an option of the server {url}, got {value!r} for this command. Leave the option out, "
-                "and start the server with it."
+                f"{name} must be given to the server {url} when it starts, got {value!r} for this command. Leave the "
+                "option out here, and start the server with it."
             )
     return encoder
 

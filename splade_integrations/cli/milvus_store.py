@@ -1,8 +1,9 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-The collection has the fields id, text, sparse and metadata and, if wanted, dense and bm25. Like our stores for
-LangChain and LlamaIndex, it records the encoder's fingerprint: everything that decides the sparse vectors. So these
-stores can open the collection. This module depends on Milvus, but not on an encoder or a terminal.
+The collection has the fields id, text, sparse and metadata and, if wanted, dense and bm25. It also records the
+encoder's fingerprint, which covers everything that decides the sparse vectors. Our stores for LangChain and LlamaIndex
+record the same fingerprint, so they can open the collection. This module depends on Milvus, but not on an encoder or a
+terminal.
 """
 
 import json
@@ -34,7 +35,7 @@ with require_extra("milvus", module="splade index and search"):
 
 __all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
-# Users' collections hold these keys, so they must never change.
+# Users' collections hold these keys, so the keys must never change.
 _DENSE = "splade.dense_model"
 _SETTINGS = "splade.index"
 
@@ -59,7 +60,7 @@ class Store:
         db_name: The server's database. "" is its default database.
     Raises:
         OSError: The milvus-lite file cannot be opened.
-        ValueError: A database of milvus-lite 2 is named.
+        ValueError: `db_name` is given with milvus-lite 2, which has no databases.
     """
 
     def __init__(self, uri: str, name: str, token: str = "", db_name: str = "") -> None:
@@ -68,7 +69,7 @@ class Store:
         if db_name and self._connection.engine is Engine.LITE2:
             raise ValueError(
                 f"--db-name must be given with milvus-lite 3 or a server, got {db_name!r} with milvus-lite 2, which "
-                "has no databases. Leave it out, or use another file."
+                "has no databases. Leave --db-name out, or use another file."
             )
         self._collection: Collection | None = None
 
@@ -143,7 +144,7 @@ class Store:
             fingerprint: The fingerprint of the encoder that makes the sparse vectors.
             dense_model: The name of the model that makes the dense vectors, or None for no dense vectors.
             dense_dim: The dimension of the dense vectors, or None for no dense vectors.
-            bm25: The language of the texts, for a BM25 index, or None for no BM25.
+            bm25: The language of the texts, for a BM25 index, or None for no BM25 index.
             settings: {option: a value that JSON can hold} for options that a run with --resume must repeat.
         Raises:
             ValueError: The name is an alias of another collection.
@@ -162,7 +163,7 @@ class Store:
         self._collection.create(dense_dim)
 
     def complete(self, fingerprint: Fingerprint) -> None:
-        """Finish the creation of a collection of `splade index`, if that run was killed before it wrote documents.
+        """Finish the creation of a collection whose `splade index` run was killed before it wrote documents.
 
         Args:
             fingerprint: The fingerprint of the encoder that this run uses.
@@ -176,7 +177,7 @@ class Store:
         self._opened().drop()
 
     def check_name(self) -> None:
-        """Raise a ValueError if the name is an alias of the collection, so that the collection must not be dropped."""
+        """Raise a ValueError if the name is an alias. A collection must not be dropped by an alias."""
         check_no_alias(self.name, self._connection.client.describe_collection(self.name))
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -211,11 +212,11 @@ class Store:
         """Return the best `k` documents.
 
         Args:
-            queries: {side: its query} for the sides of the fusion: a vector for "dense", {token id: weight} for
-                "sparse", and the text for "bm25".
+            queries: {side: its query} for each side of the fusion. The query is a vector for "dense", a dict
+                {token id: weight} for "sparse", and a text for "bm25".
             fusion: How the hits of the sides are fused.
             k: The largest number of documents to return.
-            expr: A Milvus filter expression, or "" for no filter. `id` in it is the document's id.
+            expr: A Milvus filter expression, or "" for no filter. In it, `id` is the document's id.
         """
         found = self._opened().search(queries, k=k, ranker=fusion, filter=self._filter(expr))
         return [Hit(hit.id, hit.score, hit.text, hit.metadata) for hit in found]
@@ -231,7 +232,10 @@ class Store:
     def places(
         self, queries: Mapping[Side, Any], ids: Sequence[str], fusion: Fusion, k: int, expr: str
     ) -> list[dict[str, Any]]:
-        """Return {side: {rank, score}} for each document, or {side: None} if the fused hits of the side lack it."""
+        """For each document, return {side: {rank, score}}.
+
+        The value is None for a side whose fused hits do not include the document.
+        """
         depth = max(fusion.depth or candidates(k), k)
         ranked = {side: self.rank(side, [query], depth, expr)[0] for side, query in queries.items()}
         found = {

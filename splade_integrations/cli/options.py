@@ -44,7 +44,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="SPLADE model: a folder, a name on the hub, or the address of a splade serve.",
+        help="SPLADE model: a folder, a name on the hub, or the address of a splade serve server.",
         show_default=False,
     ),
 ]
@@ -136,7 +136,7 @@ class ModelOptions(ComputeOptions):
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
         """Return these options and the `further` ones as keywords for `SpladeEncoder`.
 
-        The pruning is not among them, because some commands prune only documents. Pass a pruning in `further`.
+        The result has no pruning, because some commands prune only documents. Pass a pruning in `further`.
         """
         return {**super().for_encoder(**further), "max_length": self.max_length}
 
@@ -207,13 +207,13 @@ class InputOptions:
         for option in fields(self):
             if getattr(self, option.name) != option.default:
                 raise ValueError(
-                    f"--{option.name.replace('_', '-')} must not be given with a folder or a document, got it with "
-                    f"{path}, where each file is one text. Leave it out."
+                    f"--{option.name.replace('_', '-')} must not be given with a folder or a document, because each "
+                    f"file is one text, got it with {path}. Leave the option out."
                 )
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a function like `command`, in which the fields of each dataclass replace the parameter of this dataclass.
+    """Return a function like `command`. Each parameter that takes a dataclass is replaced by the dataclass's fields.
 
     Example:
         >>> @dataclass

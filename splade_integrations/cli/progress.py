@@ -1,4 +1,4 @@
-"""Shows a progress bar with rate and remaining time. If stderr is no terminal, it gets a line now and then instead."""
+"""Shows a progress bar with rate and remaining time, or writes a line now and then if stderr is not a terminal."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from rich.text import Text
 
 __all__ = ["SECONDS_BETWEEN_LINES", "progress"]
 
-# If stderr is no terminal, a line comes at most this often, so a short run writes none.
+# If stderr is not a terminal, at least this many seconds pass between two lines. So a short run writes no line.
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -34,7 +34,9 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar, or lines if stderr is no terminal. Yield a function that takes a number of finished texts.
+    """Show a progress bar, or lines if stderr is not a terminal.
+
+    Yields a function. Call it with the number of texts that were finished since its last call.
 
     Args:
         description: The name of the step, shown before the bar.

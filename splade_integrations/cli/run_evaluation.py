@@ -67,7 +67,7 @@ def run_evaluation(request: Request) -> None:
     query_rules = prunings("--sweep-queries", request.sweep_queries)
     pictures = picture_names(request.plot, len(request.folders))
     datasets = [made_queries(folder) if request.made_queries else load_dataset(folder) for folder in request.folders]
-    with ExitStack() as outputs:  # opened now, because hours of encoding would be lost if a file could not be written
+    with ExitStack() as outputs:  # opened first, because hours of encoding would be lost if a file could not be written
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_out = None if request.output is None else outputs.enter_context(whole_file(request.output))
         model = request.model or splade_model_path()
@@ -128,7 +128,7 @@ def _fit_collection(request: Request, uri: str) -> None:
     if request.output is not None:
         with whole_file(request.output) as file:
             file.write((json.dumps(fitted.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
-    note(f"Stored in {name!r}: {fitted.fusion}. Searches of this collection now follow it.")
+    note(f"Stored in {name!r}: {fitted.fusion}. Searches of this collection now use this fusion.")
 
 
 def _load_dense(request: Request) -> DenseEncoder | None:
@@ -221,7 +221,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             measures=request.chosen_measures(),
             baseline=request.baseline
             if request.baseline in names
-            else None,  # a baseline that only exact search has is replaced by the default one
+            else None,  # if only exact search has this baseline, Milvus gets the default baseline
             report=advance,
             fitted=request.fit,
         )

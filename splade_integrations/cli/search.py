@@ -1,4 +1,4 @@
-"""`splade search`: searches a collection that `splade index` filled, by dense vectors, by SPLADE, or by both."""
+"""`splade search`: searches a collection that `splade index` filled, with one or several kinds of vectors."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -42,7 +42,8 @@ def search(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="hybrid fuses the rankings as the collection says, or by reciprocal rank.",
+            help="Kind of vectors to search. hybrid searches several kinds. It fuses their rankings by the fusion that "
+            "is stored in the collection, or else by reciprocal rank.",
             show_default="hybrid if there are several kinds of vectors, else sparse",
         ),
     ] = None,
@@ -61,8 +62,8 @@ def search(
 ) -> None:
     """Search a collection by one or several kinds of vectors.
 
-    Hybrid search fuses the rankings as "splade evaluate --fit --write" has stored it in the collection, or else by
-    reciprocal rank fusion (k = 60) of all kinds of vectors.
+    Hybrid search fuses the rankings by the fusion that "splade evaluate --fit --write" has stored in the collection. If
+    no fusion is stored, it uses reciprocal rank fusion (k = 60) of all kinds of vectors.
 
     In --filter, id is the document's id, and any other name is a metadata key.
 
@@ -116,20 +117,20 @@ def search(
 
 
 def _choose_fusion(store: "Store", mode: Mode | None, dense_name: str | None) -> "Fusion":
-    """Return the sides to search and their fusion. Dense vectors can be searched only if their model is known."""
+    """Return the fusion, which names the sides to search. The dense side can be searched only if its model is known."""
     from splade_integrations.fusion import Fusion
 
     usable = tuple(side for side in store.sides if side != "dense" or dense_name is not None)
     wanted = Fusion(sides=(mode.value,)) if mode not in (None, Mode.hybrid) and mode is not None else store.fusion
     missing = [side for side in wanted.sides if side not in usable]
-    if missing and mode is None:  # the default leaves out what cannot be searched
+    if missing and mode is None:  # without --mode, sides that cannot be searched are left out
         return Fusion(sides=usable)
     if missing or (mode is Mode.hybrid and len(usable) == 1):
         lacking = missing[0] if missing else "dense"
         raise ValueError(
             f"--mode {mode} needs {lacking} vectors, but {store.name!r} has none"
-            + (" of a known model; name it with --dense." if lacking in store.sides else ".")
-            + " Use --mode sparse."
+            + (" of a known model. Name the model with --dense, or use" if lacking in store.sides else ". Use")
+            + " --mode sparse."
         )
     return wanted
 

@@ -16,21 +16,21 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 takes requests from other machines.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="Port to listen on, or 0 for any free one.", min=0, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on, or 0 for any free port.", min=0, max=65535)] = 8080,
     max_concurrent_requests: Annotated[
-        int, typer.Option(help="Number of requests that may wait. Further ones get status 429.", min=1)
+        int, typer.Option(help="Largest number of requests that wait. Further requests get status 429.", min=1)
     ] = 512,
-    max_client_batch_size: Annotated[int, typer.Option(help="Number of texts that a request may have.", min=1)] = 32,
-    payload_limit: Annotated[int, typer.Option(help="Number of bytes that a request may have.", min=1)] = 2_000_000,
+    max_client_batch_size: Annotated[int, typer.Option(help="Largest number of texts in a request.", min=1)] = 32,
+    payload_limit: Annotated[int, typer.Option(help="Largest number of bytes in a request.", min=1)] = 2_000_000,
     *,
     model_options: ModelOptions,
 ) -> None:
     """Serve a model over HTTP to many processes.
 
-    The routes and the JSON are those of Text Embeddings Inference for sparse models. Python programs ask it with
-    RemoteEncoder, and splade encode, index and search with -m http://HOST:PORT. The command stops at Ctrl-C or SIGTERM,
-    after it has answered the requests that are in progress. The server has no passwords, so let only machines that you
-    trust reach it.
+    The routes and the JSON are those of Text Embeddings Inference for sparse models. Python programs use the server
+    through RemoteEncoder. The commands splade encode, index and search use it with -m http://HOST:PORT. On Ctrl-C or
+    SIGTERM, the server answers the requests that are in progress, and then stops. It has no passwords, so let only
+    machines that you trust reach it.
 
     Examples:
 
@@ -48,9 +48,8 @@ def serve(
         max_client_batch_size=max_client_batch_size,
         max_body_bytes=payload_limit,
     )
-    with listen(
-        host, port
-    ) as listening:  # before the model is loaded, which takes seconds, so that errors come at once
+    # Loading the model takes seconds. The port is opened first, so that an error about the port comes at once.
+    with listen(host, port) as listening:
         pruning = model_options.pruning()
         options = model_options.for_encoder(query_pruning=pruning, document_pruning=pruning)
         encoder = load_encoder(model, options, itself=True)

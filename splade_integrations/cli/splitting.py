@@ -1,4 +1,4 @@
-"""Cuts texts into chunks that an encoder reads whole."""
+"""Cuts texts into chunks that fit into an encoder's maximum length."""
 
 import copy
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 __all__ = ["splitter"]
 
-# Milvus stores at most 65,535 bytes of a text, and a character has at most 4 bytes. A chunk can be longer, because a
-# tokenizer may take a very long word for one unknown token.
+# Milvus stores at most 65,535 bytes of a text, and a character has at most 4 bytes. A chunk of few tokens can have more
+# characters than this, because a tokenizer may take a very long word for one unknown token.
 _MOST_CHARACTERS = 16_383
 
 
 def splitter(encoder: "SpladeEncoder", dense_encoder: "DenseEncoder | None" = None) -> Split:
     """Return a function that cuts a record's text where sections, paragraphs, sentences or words end.
 
-    A chunk has at most as many tokens of the SPLADE model's tokenizer as the SPLADE and the dense model read. Chunks do
-    not overlap, and white space around a chunk is left out. In a record whose `path` ends in .md, the sections are
-    those of Markdown.
+    A chunk has at most as many tokens as both the SPLADE and the dense model can read. The SPLADE model's tokenizer
+    counts the tokens. Chunks do not overlap, and white space around a chunk is left out. In a record whose `path` ends
+    in .md, the sections are those of Markdown.
 
     Args:
         encoder: The SPLADE encoder.
         dense_encoder: The dense model, if there is one.
     Raises:
         OptionalDependencyError: The package semantic-text-splitter is not installed.
-        ValueError: The model's tokenizer is written in Python, so that the package cannot use it.
+        ValueError: The model's tokenizer is written in Python, so semantic-text-splitter cannot use it.
     """
     with require_extra("cli", module="--chunk"):
         from semantic_text_splitter import MarkdownSplitter, TextSplitter
     if not getattr(encoder.tokenizer, "is_fast", False):
         raise ValueError(
-            f"--chunk must be used with a model whose tokenizer is a fast one, got {type(encoder.tokenizer).__name__}. "
-            "Cut the texts beforehand, and leave --chunk out."
+            f"--chunk must be used with a model that has a fast tokenizer, got {type(encoder.tokenizer).__name__}. Cut "
+            "the texts beforehand, and leave --chunk out."
         )
     tokenizer = copy.deepcopy(encoder.tokenizer.backend_tokenizer)
     tokenizer.no_truncation()

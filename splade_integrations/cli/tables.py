@@ -72,13 +72,15 @@ def print_explained(
     places: Sequence[Mapping[str, Any]],
     mode: str,
 ) -> None:
-    """Print each document that a search found, what each side gave it, and the explanation of its SPLADE score.
+    """Print each document that a search found, its score and rank on each side, and how its SPLADE score comes about.
+
+    A side is a kind of vector in the collection, such as "dense".
 
     Args:
         console: The terminal.
         hits: N documents.
         explanations: N explanations.
-        places: N dicts {side: its rank and score}, or [] if only one side was searched.
+        places: N dicts {side: the document's rank and score}, or [] if only one side was searched.
         mode: What the scores are, such as "hybrid".
     """
     for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
@@ -108,7 +110,7 @@ def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
 
 
 def fit_table(fitted: "Fit") -> Iterator[Any]:
-    """Yield what rich prints of a fit: a table of the choice and the simple choices, and what follows from it."""
+    """Yield what rich prints about a fit: a table of the chosen and of simpler fusions, and a text about the choice."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("fusion", overflow="fold", min_width=21)
     table.add_column(fitted.measure, justify="right", no_wrap=True)
@@ -121,7 +123,11 @@ def fit_table(fitted: "Fit") -> Iterator[Any]:
     sides = {side for name in fitted.others for side in name.partition(",")[0].split(" + ")}
     count = len(fitted.fusion.sides)
     enough = "" if count == len(sides) else "One side is enough. " if count == 1 else "Two sides are enough. "
-    again = "" if fitted.itself == fitted.value else f" On those it was chosen on, it has {_digits(fitted.itself)}."
+    again = (
+        ""
+        if fitted.itself == fitted.value
+        else f" On the queries that the fusion was chosen on, it has {_digits(fitted.itself)}."
+    )
     yield Text(
         f"{enough}Chosen on {fitted.chosen_on}. The figures are means over {fitted.queries} queries on which nothing "
         f"was chosen.{again}"

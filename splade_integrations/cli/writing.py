@@ -79,7 +79,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write one {"id": …, "text": …, "sparse": {token id: weight}} per line. `MilvusClient.insert` takes such rows."""
+    """Write lines of {"id": …, "text": …, "sparse": {token id: weight}}. `MilvusClient.insert` takes them as rows."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
@@ -125,7 +125,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
 
 
 def write_npz(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write a matrix for `scipy.sparse.load_npz`. Its ids are in `numpy.load(…)["ids"]`. All rows stay in memory."""
+    """Write a matrix for `scipy.sparse.load_npz`. The ids are in `numpy.load(…)["ids"]`. All rows stay in memory."""
     if keep_text:
         raise ValueError(".npz cannot hold texts. Leave --keep-text out, or name an --output in .parquet or .jsonl.")
     ids: list[str] = []
@@ -155,7 +155,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def writer_of(path: str) -> Writer:
-    """Return the writer for the ending of a file's name. "-" is standard output, which gets JSON lines.
+    """Return the writer for a file, by the ending of its name. "-" is standard output, which gets JSON lines.
 
     Raises:
         ValueError: `WRITERS` has no writer for this ending.

@@ -20,7 +20,8 @@ from splade_integrations.encoding.tokenizer import TokenOffsets, token_names
 __all__ = ["EncodedText", "Explanation", "explain", "explain_stored", "readable_tokens"]
 
 
-# To read a whole vocabulary takes longer than to explain a document.
+# The mark that `_start_mark` found for each tokenizer. It is kept, because reading a whole vocabulary takes longer than
+# explaining a document.
 _marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -88,8 +89,8 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
 def explain_stored(query: EncodedText, documents: Sequence[EncodedText]) -> list[Explanation]:
     """Explain the inner products of a query's row and of stored rows, without running the model on the documents.
 
-    A term that is one of the document's own tokens has the place where it first occurs. The place of another term is
-    not known, because only the model can tell which token expands to it.
+    If a term is one of the document's own tokens, its place is where it first occurs. The place of any other term is
+    None, because only the model could tell which token expands to this term.
 
     Args:
         query: The query.
@@ -264,7 +265,7 @@ def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
 
 
 def _label(readable: str, token_id: int, texts: list[_Located]) -> str:
-    """Return `readable`. If the term is a piece of a word, add the word of the document, or else that of the query."""
+    """Return `readable`. If the term is a piece of a word in the document or else in the query, add this word."""
     for text in reversed(texts):
         for position in text.token_ids.get(token_id, [])[:1]:
             place = text.tokens[position]

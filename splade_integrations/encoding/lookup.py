@@ -1,7 +1,7 @@
 """Makes sparse rows of term weights from fixed token weights, with or without a transformer.
 
-Rows of only fixed weights are called inference-free. Lexical rows are the term weights that a transformer computes,
-times the fixed weights.
+Rows that come from fixed weights alone are called inference-free. In lexical rows, the term weights that a transformer
+computes are multiplied by the fixed weights.
 """
 
 import json
@@ -34,7 +34,10 @@ class RowModel(Protocol):
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the position of the token that adds most to each of K terms' weights, and how much it adds. (K,)."""
+        """Return the position of one token for each of K terms, and this token's share of the term's weight. (K,) each.
+
+        It is the token that adds most to the term's weight.
+        """
         ...
 
 
@@ -84,7 +87,7 @@ class LexicalRows:
         transformer: The transformer.
         lookup: The fixed weights.
     Raises:
-        UnsupportedModelError: The vocabularies of the two differ.
+        UnsupportedModelError: The transformer and the fixed weights have vocabularies of different sizes.
     """
 
     def __init__(self, transformer: RowModel, lookup: LookupRows) -> None:
@@ -140,8 +143,8 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any, dropped: Sequence
         )
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise UnsupportedModelError(
-            f"{repository.name!r} must have exactly one weight for each term, and none below 0, got weights that are "
-            "negative, NaN or infinite, or not one for each term. Download the model again."
+            f"{repository.name!r} must have exactly one finite weight of 0 or more for each term, got "
+            "negative, NaN or infinite weights, or more than one weight for each term. Download the model again."
         )
     weights[list(dropped)] = 0
     return LookupRows(weights)

@@ -44,12 +44,12 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class RoleSettings:
-    """Settings for the texts of one role, which is either documents or queries, and for their rows.
+    """The settings for encoding the texts of one role, which is either documents or queries.
 
     Args:
         prompt: Text to put before each text.
-        max_windows: The largest number of windows of a text. With 1, texts are cut after the encoder's `max_length`
-            tokens.
+        max_windows: The largest number of windows that a text is cut into. Each window has at most as many tokens as
+            the encoder's `max_length`. With 1, a text is cut off after `max_length` tokens.
         drops_special_terms: Whether the terms of special tokens are left out.
         pruning: Which terms of a row are kept.
     """
@@ -73,7 +73,7 @@ def stream_rows(
     """Encode texts as they arrive. While the model works on one block, the next block is tokenised.
 
     Args:
-        encoders: The encoder of each role. The one for `role` loads when the first block is requested, at the latest.
+        encoders: The encoder of each role. This call loads the encoder of `role`, unless it is already loaded.
         role: "document" or "query".
         settings: The settings of the role.
         texts: The texts. They are read at most one block ahead.
@@ -83,8 +83,9 @@ def stream_rows(
         total: The number of texts, for the progress bar.
     Yields:
         Blocks of (block_rows, dim) float32, in the order of the texts. The last block may be shorter. If texts
-        were truncated, one warning at the end says how many, and which share of the tokens was lost. If texts are
-        mostly unknown to the vocabulary, another warning says so. The warnings come even if the caller stops early.
+        were truncated, one warning at the end says how many, and which share of the tokens was lost. If most tokens of
+        a text are unknown to the vocabulary, another warning says so. Both warnings come even if the caller stops
+        early.
     """
     encoder = encoders[role]
 
@@ -103,7 +104,9 @@ def stream_rows_with_dense(
     show_progress: ShowProgress = False,
     total: int | None = None,
 ) -> Iterator[tuple[csr_array, NDArray[np.float32]]]:
-    """Do what `stream_rows` does, and yield the dense vectors of the same pass with each block of rows.
+    """Do what `stream_rows` does, and yield each block of rows together with the dense vectors of its texts.
+
+    One pass of the model computes both.
 
     Args:
         encoder: The encoder. Its model must be one that gives each token a weight.
@@ -150,12 +153,12 @@ def _stream(
 
 
 def encode_block(encoder: RoleEncoder, settings: RoleSettings, texts: list[str]) -> csr_array:
-    """Encode one block of texts. This does what `stream_rows` does, but a lone query takes half the time.
+    """Encode one block of texts. The rows are those of `stream_rows`, but a single query takes half as long.
 
     Args:
         encoder: The encoder of the role.
         settings: The settings of the role.
-        texts: N texts, which all are encoded together.
+        texts: N texts. All of them are encoded as one block.
     Returns:
         (N, dim) float32.
     """
@@ -169,7 +172,7 @@ def encode_block(encoder: RoleEncoder, settings: RoleSettings, texts: list[str])
 
 @dataclass(frozen=True)
 class TokenCount:
-    """The number of tokens of a text, special tokens included, and the number of those that encoding cuts off."""
+    """How many tokens a text has, special tokens included, and how many of them are cut off when it is encoded."""
 
     tokens: int
     tokens_lost: int
@@ -263,7 +266,7 @@ def reporting(show_progress: ShowProgress, total: int | None) -> Iterator[Callab
 
 
 class _Warnings:
-    """Counts what a call should warn about: texts that were cut, and texts that the vocabulary lacks."""
+    """Counts what a call should warn about: texts that were cut, and texts that consist mostly of unknown tokens."""
 
     def __init__(self, encoder: RoleEncoder, settings: RoleSettings) -> None:
         content = encoder.tokenize.max_content_tokens
@@ -285,7 +288,7 @@ class _Warnings:
 
 
 class _Unknown:
-    """Counts all texts and tokens so far, and those that the model's vocabulary lacks."""
+    """Counts all texts and tokens so far, the texts that consist mostly of unknown tokens, and the unknown tokens."""
 
     def __init__(self, encoder: RoleEncoder) -> None:
         self._token = encoder.tokenizer.unk_token
@@ -301,8 +304,9 @@ class _Unknown:
     def warn(self) -> None:
         if self._unknown_texts:
             logger.warning(
-                "%d of %d texts are mostly %s, the token for what the model's vocabulary lacks: %.1f %% of the call's "
-                "tokens are unknown. Such texts are hardly found. Use a model for the language of the texts.",
+                "%d of %d texts are mostly %s, which stands for words that are not in the model's vocabulary. In this "
+                "call, %.1f %% of all tokens are unknown. Searches hardly find such texts. Use a model for the "
+                "language of the texts.",
                 self._unknown_texts, self._texts, self._token, 100 * self._unknown_tokens / self._tokens,
             )  # fmt: skip
 

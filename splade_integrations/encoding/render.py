@@ -247,7 +247,8 @@ def _marked_text(explanation: Rendered, *, query: bool) -> Any:
         first = max(0, min(heaviest - _CONTEXT, len(whole) - 2 * _CONTEXT))
         text = text[first : first + 2 * _CONTEXT]
         text = Text("… " if first else "").append_text(text).append(" …" if first + 2 * _CONTEXT < len(whole) else "")
-    # The text goes on one line, because a terminal has little room and control characters would move its cursor.
+    # The text goes on one line, because a terminal has little room. Control characters become spaces, because they
+    # would move the cursor.
     plain = "".join(" " if ord(character) < 32 or ord(character) == 127 else character for character in text.plain)
     return Text(plain, spans=text.spans)
 

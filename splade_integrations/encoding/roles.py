@@ -65,7 +65,7 @@ class RoleEncoder:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The largest numbers of tokens (padding included) and of texts in a batch. None takes the model's default."""
+    """The largest number of tokens (padding included) and of texts in a batch. None stands for the model's default."""
 
     tokens: int | None = None
     texts: int | None = None
@@ -103,7 +103,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
-        """Load the encoder of a role. A loaded encoder is never blocked while the other one is loading.
+        """Load the encoder of a role. If the encoder of the other role is loaded, it can be used meanwhile.
 
         Raises:
             UnsupportedModelError: The encoder cannot be loaded, or the vocabularies of the two roles differ.
@@ -130,7 +130,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
 
     def full_tokenizer(self) -> Any:
-        """Return transformers' tokenizer of queries, or of documents if queries are made by a transformer.
+        """Return transformers' tokenizer for queries if queries are inference-free, and else the one for documents.
 
         Raises:
             OptionalDependencyError: transformers is missing.
@@ -186,7 +186,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
         tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
         rows, special_ids = self._rows(spec, model, tokenizer), None
-        if spec.head == "token weights":  # FlagEmbedding keeps the term of a written <mask>
+        if spec.head == "token weights":  # FlagEmbedding keeps the term <mask> if a text contains it
             names = ("cls_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
             special_ids = [found for name in names if (found := getattr(tokenizer, name, None)) is not None]
         loaded = RoleEncoder(tokenizer, tokenize, max_length, rows, special_ids)

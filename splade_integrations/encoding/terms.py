@@ -20,8 +20,8 @@ class Place:
         word_start: Where the word begins, or None.
         word_end: Where the word ends, or None.
         share: The share of the weight that comes from this token. Under max pooling it is 1, because all the weight
-            comes from one token. Under sum pooling, several tokens share the weight, and this `Place` is the one with
-            the largest share.
+            comes from one token. Under sum pooling, several tokens share the weight, and this `Place` is the token
+            with the largest share.
     """
 
     token_index: int

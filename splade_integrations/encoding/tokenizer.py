@@ -29,10 +29,11 @@ __all__ = [
     "token_names",
 ]
 
-# The share of a window that the next window of the same text repeats. So most phrases are complete in one window.
+# The share of a window that the next window of the same text repeats. Because of this overlap, most phrases are
+# complete in at least one window.
 _OVERLAP = 1 / 8
 # The number of texts that are tokenised at once. The library `tokenizers` returns each token as a string, even tokens
-# that are cut off. For one long text these strings take about 100 KB, so the number of texts limits memory.
+# that are cut off. For one long text these strings take about 100 KB, so this number limits the memory they take.
 TEXTS_AT_ONCE = 256
 # A limit of this size or more counts as no limit. A tokenizer that states no limit reports 1e30.
 _NO_LIMIT = 10**6
@@ -166,8 +167,8 @@ class TextTokenizer:
 
         Args:
             texts: N texts. A lone surrogate, which no tokenizer accepts, counts as U+FFFD.
-            max_windows: A text of more than `max_length` tokens is cut into windows of this length, at most this many.
-                The rest of the text is lost.
+            max_windows: The largest number of windows of a text. A text of more than `max_length` tokens is cut into
+                windows of `max_length` tokens. The rest of the text is lost.
         """
         texts = [replace_surrogates(text) for text in texts]
         return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
@@ -260,9 +261,10 @@ class TextTokenizer:
 
 
 def _unknown_id(tokenizer: Any) -> int:
-    """Return the id of the token that stands for what the vocabulary lacks, or -1 if there is none.
+    """Return the id of the unknown token, such as [UNK], or -1 if the tokenizer has no such token.
 
-    Some tokenizers name the token at the end of each text as the unknown token. It says nothing about the text.
+    Some tokenizers name the token that ends every text as their unknown token. This token says nothing about a text, so
+    the result is then -1 as well.
     """
     others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
     unknown = tokenizer.unk_token_id
@@ -292,7 +294,7 @@ def replace_surrogates(text: str) -> str:
 def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Return the vocabulary entry of each token id, or `[unused<id>]` for an id that the tokenizer does not have.
 
-    The output of some models has more columns than the vocabulary of their tokenizer has entries.
+    Some models have more output columns than their tokenizer has vocabulary entries.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -343,7 +345,8 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
     Raises:
         ValueError: `requested` is more than the model has positions for, or leaves no room for tokens other than the
             special ones.
-        UnsupportedModelError: The repository states a limit that is not such a number.
+        UnsupportedModelError: The repository states a limit that is not a number, or that leaves room only for special
+            tokens.
     """
     least = tokenizer.num_special_tokens_to_add() + 1
     if requested is None:

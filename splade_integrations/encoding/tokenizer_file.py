@@ -1,8 +1,8 @@
-"""Reads a tokenizer from its `tokenizer.json` alone, if transformers would make the same tokenizer from the files.
+"""Makes a tokenizer from `tokenizer.json` without transformers, if transformers would make the same tokenizer.
 
 So inference-free queries need neither transformers nor torch. transformers also reads `tokenizer_config.json`, which
-can contradict `tokenizer.json`. Wherever the two may differ, or where this module does not know, it returns None. The
-caller then asks transformers.
+can contradict `tokenizer.json`. If the two tokenizers may differ, `read_tokenizer_file` returns None. The caller then
+loads the tokenizer with transformers.
 """
 
 import json
@@ -15,8 +15,8 @@ from splade_integrations.models.repository import Repository, path_in
 
 __all__ = ["FileTokenizer", "read_tokenizer_file"]
 
-# The names under which transformers knows the two kinds of tokenizers that this module reads. `PreTrainedTokenizerFast`
-# takes tokenizer.json as it is. `BertTokenizer` takes only its vocabulary, and sets everything else itself.
+# transformers' class names for the two kinds of tokenizers that this module reads. `PreTrainedTokenizerFast` takes
+# tokenizer.json as it is. `BertTokenizer` takes only the vocabulary from this file, and sets everything else itself.
 _GENERIC = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 _BERT = {"BertTokenizer", "DistilBertTokenizer"}
 _BERT_MODELS = {"bert", "distilbert"}
@@ -115,7 +115,7 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
 
 
 def _kind(repository: Repository, folder: str, stated: dict[str, Any]) -> str | None:
-    """Return "file" for a tokenizer that transformers takes as it is, "bert" for BERT's, or None for any other."""
+    """Return "file" if transformers takes tokenizer.json as it is, "bert" if it makes a `BertTokenizer`, or None."""
     config = repository.json(path_in(folder, "config.json"))
     config = config if isinstance(config, dict) else {}
     name = stated.get("tokenizer_class") or config.get("tokenizer_class")
@@ -131,12 +131,12 @@ def _kind(repository: Repository, folder: str, stated: dict[str, Any]) -> str | 
 def _special_tokens(
     repository: Repository, folder: str, stated: dict[str, Any], defaults: dict[str, str]
 ) -> tuple[dict[str, str], list[str]] | None:
-    """Return the special tokens that have names, by name, and the extra ones.
+    """Return the special tokens that have names, by name, and the special tokens that have no names.
 
-    None means that the files name them in a way that this module does not know.
+    None means that the files state special tokens in a way that this module does not know.
     """
     named: dict[str, Any] = {**defaults, **{name: stated[name] for name in _NAMES if name in stated}}
-    if "added_tokens_decoder" not in stated:  # only then does transformers read this file
+    if "added_tokens_decoder" not in stated:  # otherwise transformers ignores special_tokens_map.json
         kept = repository.json(path_in(folder, "special_tokens_map.json")) or {}
         if not isinstance(kept, dict) or kept.keys() - set(_NAMES):
             return None

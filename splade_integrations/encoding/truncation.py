@@ -1,4 +1,4 @@
-"""Counts the texts that an encoder cuts off, and says so in one warning that names the splitter to use."""
+"""Counts the texts that an encoder truncates, and logs one warning, which can name a text splitter to use."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ __all__ = ["Truncation", "naming_splitter"]
 
 logger = logging.getLogger(__name__)
 
-# How the framework that is calling splits texts. It follows the call into threads that copy the caller's context.
+# The text splitter of the framework that is calling, as text for the warning. Threads that copy the caller's context
+# see the same value.
 _splitter: ContextVar[str | None] = ContextVar("splitter", default=None)
 
 
@@ -18,7 +19,8 @@ def naming_splitter(splitter: str | None) -> Iterator[None]:
     """Let warnings inside the block name a framework's splitter.
 
     Args:
-        splitter: What to use. "{size}" stands for the number of tokens that fit. None names nothing.
+        splitter: The splitter, as text for the warning. "{size}" stands for the number of tokens that fit. With None,
+            warnings name no splitter.
 
     Example:
         >>> with naming_splitter("MySplitter(size={size})"):

@@ -94,9 +94,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _untie(model: Any) -> bool:
-    """Give the decoder its own copy of the embeddings if it shares them. Return whether it did.
+    """If the decoder shares its weights with the embeddings, give it its own copy. Return whether it shared them.
 
-    An adapter changes either the one or the other. In shared weights, its change would reach both.
+    An adapter changes either the decoder or the embeddings. If they shared weights, the change would reach both.
     """
     embeddings, decoder = model.get_input_embeddings(), model.get_output_embeddings()
     if decoder is None or getattr(decoder, "weight", None) is not embeddings.weight:

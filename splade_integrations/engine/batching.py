@@ -135,7 +135,7 @@ class BatchedModel(ABC):
         while batches:  # the loop runs again if memory ran out for the rows of the last batch
             for batch, finish in _one_behind(self._started(batches, ids, compute)):
                 finished = self._unless_out_of_memory(finish, batch, ids)
-                del finish  # otherwise it would keep the batch's weights on the device
+                del finish  # because `finish` would keep the batch's weights on the device
                 if finished is None:
                     batches.appendleft(batch)
                     continue
@@ -165,7 +165,7 @@ class BatchedModel(ABC):
     def _started(
         self, batches: deque[list[int]], ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor]
     ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
-        """Start each batch, and yield the positions of its texts with a function that waits for its rows.
+        """Start each batch. Yield the positions of its texts, and a function that waits for its rows.
 
         A batch that does not fit in the device's memory is halved until it fits. Later batches are not larger than
         the batch that fitted.
@@ -257,15 +257,15 @@ def token_budget_batches(
 
 
 def _to_device(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
-    """Send numbers to a device. For CUDA, page-locked memory is copied, so that the host does not wait for the copy."""
+    """Send numbers to a device. CUDA copies them from page-locked memory, so the host does not wait for the copy."""
     tensor = torch.from_numpy(numbers)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
-    """Yield each item after `items` has given the next one. So a GPU copies one batch while it computes the next.
+    """Yield each item after the next item has been taken from `items`.
 
-    Taking a batch from `items` starts it on the GPU.
+    Taking an item starts a batch on the GPU. So the GPU copies the rows of one batch while it computes the next batch.
     """
     started = deque(islice(items, 1))
     for item in items:

@@ -24,8 +24,8 @@ __all__ = [
 
 # The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2 weights
 # have 7 bits, because the sum of two products must stay below 2^15. The left factor is unsigned. So the sum is at most
-# 2 · 255 · 64 if tokens are the left factor. If weights are, `to_unsigned` has shifted them to 0 to 128, and the sum is
-# at most 2 · 128 · 127.
+# 2 · 255 · 64 if tokens are the left factor. If weights are the left factor, `to_unsigned` has shifted them to the
+# range from 0 to 128, and the sum is at most 2 · 128 · 127.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
 # Scales are at least this large, so that dividing by them neither overflows nor loses digits.

@@ -49,9 +49,9 @@ class Int8Linear(nn.Module):
     """A linear layer that multiplies 8-bit integers and sums the products exactly in int32.
 
     Each token x is written as offset + scale · u with integers u, so w . x = scale · (w . u) + offset · sum(w). A layer
-    with fewer outputs than inputs reads the output of an activation function such as GELU, which is nearly all on one
-    side of 0. So in this layer, u from 0 to 255 covers the range from a token's smallest value to its largest. In other
-    layers, u from -127 to 127 covers a range that is symmetric around 0. So offset · sum(w) is 0.
+    with fewer outputs than inputs follows an activation function such as GELU, whose results are nearly all on one side
+    of 0. So in this layer, u goes from 0 to 255 and covers the range from a token's smallest value to its largest. In
+    other layers, u goes from -127 to 127 and covers a range that is symmetric around 0, so the offset is 0.
 
     Args:
         linear: The layer that this layer replaces.

@@ -1,8 +1,8 @@
 """Computes the layers of BERT, RoBERTa, DistilBERT and similar models in few calls, with weights laid out for the CPU.
 
-In transformers a layer is a tree of about twenty modules, and calling them takes a fifth of the time to encode a short
-query. Here a layer is one function. It computes the projections to queries, keys and values in one matrix product, and
-changes large tensors in place.
+In transformers a layer is a tree of about twenty modules. Calling these modules takes a fifth of the time that a short
+query needs. Here a layer is one function. It computes the projections to queries, keys and values in one matrix
+product, and changes large tensors in place.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,9 @@ __all__ = [
 def rounded_up(rows: int) -> int:
     """Round a number of rows up to one of a few numbers. The result is at most a sixteenth above `rows`.
 
-    oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Each one takes half a millisecond
-    to compile, and half a megabyte. Without rounding, batches of real texts would need hundreds of kernels.
+    oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Compiling a kernel takes half a
+    millisecond, and keeping it takes half a megabyte. Without rounding, batches of real texts would need hundreds of
+    kernels.
 
     Example:
         >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
@@ -48,9 +49,9 @@ def pad_rows(tokens: Tensor, rows: int) -> Tensor:
 class PackedLinear(nn.Module):
     """A linear layer whose weight is kept in the layout of oneDNN's kernels, so that no call has to rearrange it.
 
-    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. This costs most time
-    per token if there are few tokens. The results differ from those of nn.Linear only by rounding, because the products
-    are added in another order.
+    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. This costs the
+    most time per token if there are few tokens. The results differ from those of nn.Linear only by rounding, because
+    the products are added in another order.
 
     Args:
         linear: The layer that this layer replaces.
@@ -77,9 +78,9 @@ class PackedLinear(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One transformer layer: attention, then two linear layers with an activation between them.
+    """One transformer layer. Its two parts are attention, and two linear layers with an activation between them.
 
-    The output of each of these two parts is added to the part's input, and the sum is normalised.
+    The output of each part is added to the part's input, and the sum is normalised.
 
     Args:
         heads: The number of attention heads.

@@ -56,7 +56,7 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
     weights of an adapter beside the checkpoint are merged into those of the checkpoint.
 
     Args:
-        repository: The repository of the checkpoint. If code from the repository may run, its revision is logged.
+        repository: The repository of the checkpoint. If its code may run, its revision is logged.
         folder: The checkpoint's folder within the repository. "" is the root.
         compute: Where and how the model computes.
     Raises:
@@ -75,7 +75,7 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
 def load_language_model(repository: Repository, folder: str, compute: Compute, attention: Attention) -> MaskedLM:
     """Load a decoder such as Qwen3, whose head scores terms at each token, and make it fast.
 
-    transformers' own classes compute the model if they know its type, so the repository's code does not run then.
+    If transformers knows the model's type, its own classes compute the model, and no code of the repository runs.
 
     Args:
         repository: The repository of the checkpoint.
@@ -99,7 +99,7 @@ def load_language_model(repository: Repository, folder: str, compute: Compute, a
 
 
 def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
-    """Move a model with logits to its device, make it fast, and take off its decoder.
+    """Move a model with logits to its device, make it fast, and take off its decoder, which is its last linear layer.
 
     Args:
         name: The name under which the model was requested, for messages.
@@ -196,7 +196,7 @@ def read_weights(
         config: The configuration that `read_config` returned.
         dtype: The type of the weights.
         kind: One of transformers' Auto classes, such as `AutoModelForMaskedLM`.
-        unused: The beginnings of the names of weights that may be missing, because they are not used.
+        unused: Prefixes of the names of weights that are not used. These weights may be missing.
     Raises:
         FileNotFoundError: A file is missing.
         UnsupportedModelError: Weights are missing, damaged or not finite, or contradict the configuration.
@@ -205,7 +205,7 @@ def read_weights(
     if adapter is None:
         with _quiet_if_local(repository):
             model = _load_weights(repository, folder, config, dtype, kind, unused)
-    else:  # in 16 bits, adding the adapter's small changes would lose most of their digits
+    else:  # merged in float32, because in 16 bits the adapter's small changes would lose most of their digits
         check_peft(repository, adapter)
         with _quiet_if_local(repository):
             loaded = _load_weights(repository, folder, config, torch.float32, kind, unused)
@@ -225,7 +225,7 @@ def _load_weights(
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            # If peft is installed, transformers looks for an adapter. In this folder it finds none.
+            # If peft is installed, transformers looks for an adapter. This folder does not exist, so it finds none.
             adapter_kwargs={"subfolder": "no-adapter"},
             **repository.location(folder),
         )

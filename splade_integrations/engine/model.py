@@ -131,9 +131,9 @@ class SpladeModel(BatchedModel):
         return self.head(self.model.hidden(batch.input_ids, batch.attention_mask), batch.lengths)
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each term, the token with the largest logit, and the share of the term's weight that it gives.
+        """Return, for each term, the token with the largest logit, and this token's share of the term's weight.
 
-        Under max pooling one token gives the whole weight, so the share is 1.
+        Under max pooling, one token gives the whole weight, so the share is 1.
 
         Args:
             ids: The token ids of one text.

@@ -26,7 +26,8 @@ __all__ = ["Linears", "optimize", "packing_pays"]
 
 logger = logging.getLogger(__name__)
 
-# The number of tokens of the whole probe, of each of its two texts with padding, and of the second text without it.
+# The number of tokens of the whole probe, of each of its two texts with padding, and of the second text without
+# padding.
 _TOKENS, _PADDED_TO, _REAL = 16, 8, 5
 
 
@@ -58,7 +59,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         if packing_pays(compute.device, expected.dtype):
             quantized_later = model.base_model.modules() if compute.quantizes_linears else ()
             _pack(model, probe, expected, but=[model.get_output_embeddings(), *quantized_later])
-        decoder = _take_decoder(model, probe, probe())  # a new result, because packing may change rounding
+        decoder = _take_decoder(model, probe, probe())  # the probe runs again, because packing may change rounding
         if compute.quantizes_linears:
             _quantize(name, model, probe)
     return decoder, ignores_padding
@@ -131,7 +132,7 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two results differ only by rounding, which is at most a small share of the largest number."""
+    """Return whether two results differ by at most a small share of the largest number, as rounding errors do."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps

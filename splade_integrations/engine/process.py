@@ -66,8 +66,8 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
     Three limits remain:
 
-    - A backend of torch can inherit its precision from torch.backends.fp32_precision. Afterwards it no longer does,
-      because the inherited value is restored as the backend's own setting.
+    - A backend of torch can inherit its precision from torch.backends.fp32_precision. After the block, the backend no
+      longer inherits it, because the inherited value is restored as the backend's own setting.
     - If torch.set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
       setting torch.backends.cuda.matmul.allow_tf32 during the block.
     - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA, which is torch's default.
@@ -113,10 +113,10 @@ def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MiB of freed memory for the next activations instead of returning it to the system.
 
     The activations of each layer take some megabytes. If they are in fresh memory, the system first clears it page by
-    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps free
-    memory of up to twice the size of the largest block that the process has ever freed, where only blocks of up to
-    32 MiB count (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of
-    almost 32 MiB, without writing to it. Other allocators, and thresholds that the user has set, are not affected.
+    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps up to twice as much free memory
+    as the largest block that the process has ever freed. For this rule, only blocks of up to 32 MiB count (mallopt(3),
+    M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of almost 32 MiB, without
+    writing to it. Other allocators, and thresholds that the user has set, are not affected.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 

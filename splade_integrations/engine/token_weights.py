@@ -76,7 +76,7 @@ class TokenWeightModel(BatchedModel):
     def encode_with_dense(self, ids: Sequence[list[int]], progress: Progress) -> tuple[csr_array, NDArray[np.float32]]:
         """Do what `encode` does, and return the dense vectors of the same pass as well.
 
-        A text's dense vector is the last hidden state of its first token, divided by its length.
+        A text's dense vector is the last hidden state of its first token, scaled to length 1.
 
         Args:
             ids: The token ids of N texts, special tokens included.
@@ -94,7 +94,7 @@ class TokenWeightModel(BatchedModel):
         return rows[:, self.hidden_size :], rows[:, : self.hidden_size].toarray()
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, its token with the largest weight, and 1 as its share of the term's weight.
+        """Return, for each of K terms, the token of this term with the largest weight, and 1 as the token's share.
 
         Args:
             ids: The token ids of one text.

@@ -1,4 +1,4 @@
-"""Compares systems on one dataset: single retrievers, and their fusions by rank and by weights.
+"""Compares systems on one dataset. A system is a single retriever, or a fusion of retrievers by rank or by weights.
 
 This module computes results, and does not print or draw them.
 """
@@ -45,13 +45,14 @@ def evaluate(
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
-    `fusions` says which retrievers are fused. Each combination is fused by rank and by weights. The weights are those
-    with the best value of the first measure on the train split. Without a train split, all weights are equal.
+    The function `fusions` says which retrievers are fused. Each combination is fused in two ways: by rank and by
+    weights. The weights are chosen on the train split, where they give the best value of the first measure. Without a
+    train split, all weights are equal.
 
     Args:
         dataset: The dataset.
         retrievers: Retrievers that have indexed the dataset's documents.
-        candidates: The number of each retriever's hits that are fused.
+        candidates: How many hits of each retriever are fused.
         measures: Names of measures, as ir_measures spells them. Intervals, tests and weights use the first measure.
         baseline: The system to test the others against. None means the last retriever whose name begins with "BM25",
             or the first retriever if no name does.
@@ -115,7 +116,7 @@ def compare(
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
         baseline: As in `evaluate`.
-        search: What found the rankings: "exact" search or "Milvus".
+        search: How the rankings were found: by "exact" search or by "Milvus".
         costs: {retriever: its costs}.
         notes: Sentences that a reader of the results should know.
         fitted: As in `evaluate`.
@@ -161,7 +162,7 @@ def compare(
 def _fit(
     dataset: Dataset, found: dict[str, list[Ranking]], train: dict[str, list[Ranking]], measure: str, depth: int
 ) -> Fit:
-    """Fit a fusion of dense, SPLADE and the last BM25 retriever, under the names that stores give to these sides."""
+    """Fit a fusion of dense, SPLADE and the last BM25 retriever. It names these sides as stores do."""
     lexical = [name for name in found if name.startswith("BM25")][-1:]
     names = {"dense": "dense", "sparse": "SPLADE", "bm25": "".join(lexical)}
     sides = {side: name for side, name in names.items() if name in found}
@@ -271,7 +272,7 @@ def _test(systems: list[System], baseline: str) -> None:
 def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
     """Return the best weights on the train split, in steps of 0.1.
 
-    Of several equally good combinations, the one whose largest weight is smallest wins.
+    If several combinations are equally good, return the one whose largest weight is the smallest.
     """
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)

@@ -1,4 +1,4 @@
-"""Compares systems in a Milvus collection, which stores, searches and fuses the same embeddings as exact search.
+"""Compares systems in a Milvus collection. It holds the same embeddings as exact search. Milvus also fuses the hits.
 
 This module collects the hits that Milvus finds, and `compare.py` measures them.
 """

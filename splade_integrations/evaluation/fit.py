@@ -1,7 +1,9 @@
-"""Chooses the sides of a hybrid search, and how their hits are fused, from judged queries.
+"""Uses judged queries to choose the sides of a hybrid search, and the way to fuse their hits.
 
-A fusion that is chosen on some queries looks better on them than it is. So every figure here is of queries on which
-nothing was chosen: those of the test split, or, without a train split, those that cross-validation held out.
+A side is one kind of vectors, such as dense, SPLADE or BM25. If a fusion is chosen on some queries, its results on
+these queries look better than its results on other queries. So `Fit.value` is measured on queries that the choice did
+not use. These are the queries of the test split. Without a train split, they are the held-out queries of a
+cross-validation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,18 +30,20 @@ _SEED = 0  # fixed, so that each run gives the same choice
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The fusion that was chosen, and what it and the simple choices reach on queries that were not chosen on.
+    """The chosen fusion, its quality, and the quality of simple alternatives.
 
     Args:
-        fusion: The choice.
+        fusion: The chosen fusion.
         measure: The name of the measure.
-        value: The mean of the measure, over the queries that were not chosen on.
-        itself: The mean of the chosen fusion itself. It is the same as `value` with a train split. Without one, the
-            fusion was chosen on these queries, so other queries will get less.
+        value: The mean of the measure over queries that the choice did not use. Without a train split, each query is
+            measured under the fusion that is chosen on the other folds of the cross-validation.
+        itself: The mean of the measure under `fusion`, over the same queries as `value`. With a train split, it equals
+            `value`. Without one, `fusion` was chosen on these queries, so expect a lower mean over other queries.
         interval: The 95 % bootstrap interval of `value`.
-        others: {fusion in words: its mean over the same queries} for each side alone and for equal weights by rank.
-        queries: The number of queries that `value` is a mean of.
-        chosen_on: What the fusion was chosen on, in words.
+        others: {fusion in words: its mean over the same queries}. It has each side alone, and the fusion of all sides
+            by rank with equal weights.
+        queries: The number of queries over which `value` is a mean.
+        chosen_on: The queries on which the fusion was chosen, in words.
     """
 
     fusion: Fusion
@@ -66,16 +70,17 @@ def fit(
 ) -> Fit:
     """Choose sides, method and weights.
 
-    The choice is made on the train split, or, without one, on all queries, and cross-validation then says what a choice
-    made in this way reaches. A fusion with fitted weights is chosen only if it is better than the best side alone and
-    the best fusion with equal ranks by more than the standard error of the difference.
+    The choice is made on the train split. Without a train split, the choice is made on all queries, and
+    cross-validation measures how good such a choice is on other queries. The simple fusions are each side alone, and
+    fusions by rank with equal weights. Another fusion is chosen only if it is better than the best simple fusion by
+    more than the standard error of the difference.
 
     Args:
         dataset: The dataset.
         found: {side: a ranking for each query of the dataset}.
         train: {side: a ranking for each query of the train split}, or {} if there is no train split.
         measure: The name of the measure.
-        depth: The number of each side's hits to fuse.
+        depth: How many hits of each side are fused.
     Raises:
         ValueError: There are too few judged queries.
     """
@@ -109,7 +114,9 @@ def fit(
 
 @cache
 def fusions_to_try(sides: tuple[str, ...]) -> list[Fusion]:
-    """Return each side alone, and each subset fused by rank and by scaled scores, with weights in steps of 0.1.
+    """Return each side alone, and all fusions of two or more sides.
+
+    Sides are fused by rank and by scaled scores, with equal weights or with unequal weights in steps of 0.1.
 
     Example:
         >>> len(fusions_to_try(("dense", "sparse"))), len(fusions_to_try(("dense", "sparse", "bm25")))
@@ -144,10 +151,11 @@ def _values(
 
 
 def _choice(values: NDArray[np.float64], tried: Sequence[Fusion]) -> int:
-    """Return the place of the best fusion. Prefer one without weights unless another is surely better.
+    """Return the index of the best fusion. A simple fusion is preferred unless another fusion is clearly better.
 
-    Of several candidates the luckiest looks best, and among many with weights there is more luck than among few
-    without. A margin of one standard error of the difference makes up for it.
+    A simple fusion is a side alone, or a fusion by rank with equal weights. If many fusions are tried, one of them can
+    look best by luck. Most fusions are not simple, so the luckiest fusion is probably not simple. To make up for this,
+    a fusion that is not simple must be better by one standard error of the difference.
 
     Args:
         values: The measure of each query under each fusion, (Q, F).
@@ -161,7 +169,7 @@ def _choice(values: NDArray[np.float64], tried: Sequence[Fusion]) -> int:
 
 
 def _cross_validated(values: NDArray[np.float64], tried: Sequence[Fusion]) -> NDArray[np.float64]:
-    """Return for each query the measure under the fusion that is chosen on the other folds, (Q,)."""
+    """Return the measure of each query under the fusion that is chosen on the other folds, (Q,)."""
     held_out = np.empty(len(values))
     folds = np.random.default_rng(_SEED).permutation(len(values)) % _FOLDS
     for fold in range(_FOLDS):

@@ -124,7 +124,7 @@ class MilvusCollection:
 
         Args:
             queries: {retriever: its queries, in the form that `search` takes}.
-            candidates: The number of hits of each retriever to fuse.
+            candidates: How many hits of each retriever are fused.
             depth: The largest number of hits in a ranking.
         """
         rows = {_side(retriever): _rows(retriever, encoded) for retriever, encoded in queries.items()}

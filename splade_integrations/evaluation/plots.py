@@ -63,7 +63,7 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
 
 
 def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = None, ax: Any = None) -> Any:
-    """Plot the first measure against the size of the index, with a line per number type and a point per pruning.
+    """Plot the first measure against the index size: one line for each number type, one point for each pruning.
 
     Args:
         points: What `sweep` returned.

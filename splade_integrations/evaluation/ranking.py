@@ -116,7 +116,7 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
     """Fuse rankings by reciprocal rank: each ranking adds 1 / (k + rank) to a document's score.
 
     Documents with equal scores are sorted by row. milvus-lite 3.2 sorts them by primary key (in its `SortOp`), so its
-    order is the same if the rows are the primary keys.
+    order is the same if the primary keys are the row numbers.
 
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
@@ -134,7 +134,7 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Return whether two of the first `depth` + 1 scores are equal. If so, the tie rule affects the best `depth`."""
+    """Return whether two of the first `depth` + 1 scores are equal. If so, the tie rule affects the first hits."""
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 
@@ -143,8 +143,8 @@ class Candidates:
     """The rankings of several retrievers for one query. All scores are scaled to 0 to 1, so that they can be added.
 
     The candidates are the documents in the rankings. A retriever's lowest score becomes 0, and its highest becomes 1. A
-    document that a retriever did not find gets 0 from this retriever. A longer ranking has a lower lowest score, so the
-    scaled scores depend on the lengths of the rankings.
+    document that a retriever did not find gets 0 from this retriever. If a ranking is longer, its lowest score is
+    lower. So the scaled scores depend on the lengths of the rankings.
 
     Args:
         rankings: One ranking per retriever.

@@ -49,14 +49,14 @@ class Comparison:
 
     Args:
         dataset: The name of the dataset.
-        search: What found the rankings: "exact" search or "Milvus".
+        search: How the rankings were found: by "exact" search or by "Milvus".
         documents: The number of documents.
         empty_documents: The number of empty documents.
         queries: The number of judged queries.
         judgments: The number of judged pairs of a query and a document.
         judged_but_absent: The number of judgments whose document is not in the corpus. The measures count these
             documents as not found.
-        candidates: The number of each retriever's hits that are fused.
+        candidates: How many hits of each retriever are fused.
         rrf_k: The constant k of reciprocal rank fusion.
         tie_rule: The rule that orders equal scores, in words.
         baseline: The name of the system that the other systems are tested against.

@@ -56,7 +56,7 @@ def sweep(
     Args:
         dataset: The dataset.
         encoders: {number type: function that loads the model with this number type}. Load the model with
-            `document_pruning=Pruning()`, or each pruning comes in addition to the model's own.
+            `document_pruning=Pruning()`. Otherwise each pruning is applied in addition to the model's own pruning.
         prunings: The prunings to try. A number is the largest number of terms of a document. None keeps all terms.
         measures: Names of measures, as ir_measures spells them.
         report: Called with the number of documents encoded since the last call.
@@ -107,8 +107,8 @@ class QueryPoint:
     Args:
         pruning: The pruning.
         dims_per_query: The average number of terms of a query.
-        recall: The share of the first 100 hits of the unpruned query that the pruned query still finds in its first
-            100. It is a mean over the queries.
+        recall: How many of the unpruned query's first 100 hits are also among the pruned query's first 100 hits, as a
+            share. It is a mean over the queries.
         milliseconds: The median time to search for one query.
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.

@@ -1,6 +1,6 @@
 """LangChain: a vector store for hybrid search in Milvus, and a SPLADE embedding for the store.
 
-Of LangChain's and Milvus's packages, this package needs only langchain-core and pymilvus. If langchain-milvus is
+This package needs langchain-core and pymilvus, but no other package of LangChain or Milvus. If langchain-milvus is
 installed, `SpladeSparseEmbedding` also works with the `Milvus` store of langchain-milvus. Our store keeps its documents
 in a Milvus collection, which `splade_integrations.milvus` creates, fills and searches.
 """

@@ -14,7 +14,7 @@ __all__ = ["embed_rows", "embedded_text", "make_rows", "with_vectors"]
 
 
 def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return what is embedded for a text: the metadata under `keys`, in LlamaIndex's form, and then the text.
+    """Return the str to embed for a text: the metadata under `keys`, in LlamaIndex's form, and then the text.
 
     Example:
         >>> print(embedded_text("On computable numbers", {"author": "Turing", "page": 1}, ["author"]))
@@ -71,7 +71,7 @@ def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, 
     Args:
         rows: N rows.
         texts: The N texts that were embedded. A text without a word gets a sparse vector that no query finds, because
-            milvus-lite 3 refuses empty ones.
+            milvus-lite 3 refuses an empty vector.
         made: {side: N vectors}.
     Raises:
         ValueError: The number of a side's vectors is not N.

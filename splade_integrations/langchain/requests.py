@@ -52,19 +52,20 @@ def translate(
 
     Args:
         store_sides: The store's sides: some of "dense", "sparse" and "bm25".
-        hybrid: Returns the store's own fusion. It is called only if this search follows it.
+        hybrid: A function that returns the store's own fusion. It is called only if this search uses that fusion.
         k: The largest number of documents to return.
         param: Milvus's search parameters: a list with one dict for each side, or one dict for a search of one side.
         expr: The condition that documents must satisfy on every side, as a Milvus expression such as `year > 2000`.
         timeout: Seconds for each call of Milvus.
         filter: The same condition, as a dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or as a Milvus
             expression. Give either `filter` or `expr`.
-        mode: "hybrid" fuses the hits of the sides of `hybrid`. "dense", "sparse" or "bm25" searches only that side. A
-            list of sides, such as ["dense", "bm25"], fuses only their hits.
+        mode: "hybrid" searches the sides of the store's own fusion, and fuses their hits. "dense", "sparse" or "bm25"
+            searches only that side. A list of sides, such as ["dense", "bm25"], fuses only the hits of these sides.
         fetch_k: The number of hits to fetch from each side before fusion. None means max(100, 10 * k).
-        fusion: A `Fusion`, or its dict: the sides to search, and how their hits are fused. It replaces `hybrid`.
-        reranker: A pymilvus ranker or rerank function, which fuses the hits of the sides instead. With it, and with
-            `ranker_type`, mode "hybrid" searches all sides.
+        fusion: A `Fusion`, or its dict: the sides to search, and how their hits are fused. It replaces the store's own
+            fusion.
+        reranker: A pymilvus ranker or rerank function, which fuses the hits instead of a `Fusion`. If `reranker` or
+            `ranker_type` is given, mode "hybrid" searches all sides.
         ranker_type: A ranker's name, "rrf" or "weighted", instead of `reranker`.
         ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", or {"weights": [.7, .3]} for "weighted",
             with one weight for each side.
@@ -83,12 +84,12 @@ def translate(
     if chosen is not None:
         if ranker is not None or mode != "hybrid":
             raise TypeError(
-                "fusion must be given without mode, reranker and ranker_type, got one of these as well. Drop it: a "
-                "fusion names the sides and the way to fuse them."
+                "fusion must be given without mode, reranker and ranker_type, got one of these as well. Give only "
+                "fusion, which already names the sides and the way to fuse them."
             )
         if missing := [side for side in chosen.sides if side not in store_sides]:
             raise ValueError(
-                f"a fusion must be of this store's sides ({', '.join(map(repr, store_sides))}), got {missing[0]!r}. "
+                f"a fusion must use only this store's sides ({', '.join(map(repr, store_sides))}), got {missing[0]!r}. "
                 "Open the store with that side as well, or leave it out of the fusion."
             )
     elif mode == "hybrid" and ranker is None:

@@ -15,7 +15,7 @@ __all__ = ["HybridRetriever"]
 class HybridRetriever(VectorStoreRetriever):
     """A retriever whose `batch` encodes all questions together, and sends them to Milvus in one request.
 
-    Callbacks, tags and metadata are those of one `invoke` for each question.
+    Callbacks, tags and metadata are the same as if `invoke` were called for each question.
     """
 
     def batch(
@@ -23,7 +23,8 @@ class HybridRetriever(VectorStoreRetriever):
     ) -> list[list[Document]]:
         """Return the documents for each question.
 
-        If that fails and `return_exceptions` is true, each question is asked alone, and has its documents or its error.
+        If the search fails and `return_exceptions` is true, each question gets a search of its own. The result then
+        holds documents or an exception for each question.
         """
         if self.search_type != "similarity" or len(inputs) < 2:
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)

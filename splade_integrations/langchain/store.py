@@ -46,7 +46,7 @@ def hybrid_milvus(
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
         collection_name: The collection's name. If there is no such collection, adding the first documents creates it.
-        connection_args: Further arguments of `MilvusClient`, such as `db_name`. May also hold `uri` and `token`.
+        connection_args: Further arguments of `MilvusClient`, such as `db_name`. It may also hold `uri` and `token`.
         **options: Further options of `HybridMilvus`, such as `drop_old`, `metadata_fields` or `partition_key_field`.
     Returns:
         The store. The docstring of `HybridMilvus` describes its searches.
@@ -84,9 +84,9 @@ class HybridMilvus(Writing, Searching):
     """A LangChain vector store over a Milvus collection with dense, SPLADE or BM25 vectors, or with several of them.
 
     - A side is one kind of vectors: dense, sparse (SPLADE) or, with `bm25=True`, BM25. A search for k documents takes
-      max(100, 10 * k) candidates from each side, and fuses them as `store.fusion` says. That is the option `fusion`, or
-      else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the constant.
-      The keywords `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override this.
+      max(100, 10 * k) candidates from each side, and fuses them as `store.fusion` says. `store.fusion` is the option
+      `fusion`, or else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the
+      constant. The keywords `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override these defaults.
     - Further keywords of a search: `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
       expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side, and a list
       of sides fuses only those. `group_by="source"` returns only the best chunk of each source. An unknown keyword
@@ -114,25 +114,28 @@ class HybridMilvus(Writing, Searching):
         collection_name: The collection's name, or an alias of an existing collection.
         uri, token, user, password, db_name, host, port: The server or file, and the credentials. The default is
             http://localhost:19530.
-        connection_args: Further arguments of `MilvusClient`, such as those for TLS. May also hold `uri`, `token`, …
+        connection_args: Further arguments of `MilvusClient`, such as those for TLS. It may also hold `uri`, `token`, …
         client, aclient: A `MilvusClient` and an `AsyncMilvusClient` to use. Without them, the store opens new clients.
         bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
-            are stemmed. For another language give its name, such as "german", for another analyzer its parameters.
+            are stemmed. For another language, give its name, such as "german". For another analyzer, give its
+            parameters.
         fusion: The sides of a hybrid search and how their hits are fused, as a `Fusion` or its dict. None means the
             fusion that the collection holds, or else reciprocal rank fusion of all sides.
         embed_metadata: The metadata keys to embed with the text. Each is put in front of the text as "key: value".
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
-        auto_id: Whether Milvus numbers the documents of a new collection. An id is then a str of digits.
+        auto_id: Whether Milvus gives each document of a new collection a number as its id. An id is then a str of
+            digits.
         primary_field, text_field, vector_field, bm25_field: The names of the collection's fields. If the store has
             dense and sparse vectors, vector_field is a list of two names.
         metadata_field: The JSON field that holds the metadata. None keeps the metadata in Milvus's dynamic field, as
             langchain-milvus does.
         enable_dynamic_field: Whether a Milvus expression can use a metadata key's bare name, as in `year > 2000`. If
             not, an expression must use `metadata["year"] > 2000`. A filter that is a dict works in both cases.
-        metadata_fields: {key: type} for the metadata keys that each get a typed column, that is, a separate field. A
-            dict as type can ask for an index: {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. Also
-            called metadata_schema.
+        metadata_fields: {key: type} for the metadata keys that each get a typed column, that is, a separate field. If
+            the type is a dict, it can ask for an index:
+            {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. `metadata_schema` is another name for
+            this option.
         partition_key_field: The metadata key that Milvus partitions by. Each document needs a value for it.
         index_params, search_params: Lists with one dict for each side. They override the store's defaults.
         partition_names: The partitions to search.

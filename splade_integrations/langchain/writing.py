@@ -46,7 +46,7 @@ class Writing(VectorStore):
             timeout: Seconds for each write.
             batch_size: The largest number of rows in a write.
             ids: N ids, or None. A text whose id is None gets a new id. If the collection was made with `auto_id`, all
-                ids must be None, because Milvus numbers the texts.
+                ids must be None, because Milvus makes the ids.
             partition_name: The partition to write to.
             **unknown: Unknown options, which are refused.
         Returns:

@@ -1,6 +1,6 @@
 """LlamaIndex: a vector store for hybrid search in Milvus, and a SPLADE embedding for the store.
 
-Of LlamaIndex's and Milvus's packages, this package needs only llama-index-core and pymilvus. If
+This package needs llama-index-core and pymilvus, but no other package of LlamaIndex or Milvus. If
 llama-index-vector-stores-milvus is installed, `SpladeSparseEmbedding` also works with the `MilvusVectorStore` of that
 package. Our store keeps its nodes in a Milvus collection, which `splade_integrations.milvus` creates, fills and
 searches.

@@ -98,7 +98,10 @@ def row_of(
 
 
 def node_of(hit: Hit) -> BaseNode:
-    """Return the node that a row was made from. A row without such a node becomes a `TextNode` with the row's id."""
+    """Return the node that a row was made from.
+
+    A row that was not made from a node becomes a `TextNode` with the row's id.
+    """
     content = hit.columns.get(CONTENT_COLUMN)
     if not content:
         return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
@@ -130,7 +133,8 @@ def text_to_embed(row: Mapping[str, Any], text_field: str) -> str:
 def source_of(hit: Hit, doc_id_field: str) -> str | None:
     """Return the id of the source document of a row's node, or None if it has no source document."""
     source = hit.columns.get(doc_id_field)
-    # "None" is the source document's id, or says that there is no source document. The node itself knows which.
+    # "None" may be the id of a source document, or may mean that there is no source document. The node itself knows
+    # which of the two is right.
     if source == NO_SOURCE:
         return node_of(hit).ref_doc_id
     return str(source) if source else None

@@ -139,8 +139,8 @@ def plan_of(
     given = [name for name in ("fusion", "reranker") if keywords.get(name) is not None]
     if given and (len(given) == 2 or mode not in (Mode.HYBRID, Mode.MMR)):
         raise ValueError(
-            f"one of fusion and reranker may be given, in mode 'hybrid' or 'mmr', got {' and '.join(given)} in mode "
-            f"{mode.value!r}. Leave it out, or use mode 'hybrid'."
+            f"only one of fusion and reranker may be given, and only in mode 'hybrid' or 'mmr', got "
+            f"{' and '.join(given)} in mode {mode.value!r}. Leave both out, or give one of them in mode 'hybrid'."
         )
     fusion = Fusion.of(keywords.get("fusion"))
     if fusion is None and mode in (Mode.HYBRID, Mode.MMR):
@@ -180,7 +180,7 @@ def _sides_of(mode: VectorStoreQueryMode, sides: Sequence[Side], fusion: Fusion 
     fused = cast("tuple[Side, ...]", tuple(sides) if fusion is None else fusion.sides)
     if fusion is not None and (unknown := [side for side in fused if side not in sides]):
         raise ValueError(
-            f"a fusion must be of this store's sides ({', '.join(sides)}), got {unknown[0]!r}. Open the store with "
+            f"a fusion must use only this store's sides ({', '.join(sides)}), got {unknown[0]!r}. Open the store with "
             "that side as well, or leave it out of the fusion."
         )
     wanted: dict[VectorStoreQueryMode, tuple[Side, ...]] = {

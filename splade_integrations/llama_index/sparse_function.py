@@ -1,7 +1,8 @@
 """`BaseSparseEmbeddingFunction`, the base class of sparse embedding functions for Milvus stores.
 
-It is the class that LlamaIndex's own Milvus store requires. If that store is not installed, it is a class of this
-module with the same methods. This module needs no encoder and no Milvus.
+LlamaIndex's own Milvus store has a class of this name, and refuses functions that are not instances of it. If that
+store is installed, the name `BaseSparseEmbeddingFunction` refers to the store's class. Otherwise, it refers to a class
+of this module with the same methods. This module needs no encoder and no Milvus.
 """
 
 from abc import ABC, abstractmethod

@@ -43,10 +43,10 @@ class HybridMilvusVectorStore(Writing, Searching):
 
     - `default` searches the **dense side alone**, as in LlamaIndex's other stores. In a store with
       `enable_dense=False`, it searches the sparse side, or else the BM25 side. For hybrid retrieval, use `hybrid`.
-    - `hybrid` searches the sides of `store.fusion`, and fuses their hits as it says. That is the option `fusion`, or
-      else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the constant. To
-      return k nodes, it takes max(100, 10 * k) candidates from each side. A query's `sparse_top_k` sets the number of
-      candidates from each side, and `hybrid_top_k` sets the number of results.
+    - `hybrid` searches the sides of `store.fusion`, and fuses their hits as `store.fusion` says. `store.fusion` is the
+      option `fusion`, or else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60
+      as the constant. To return k nodes, the search takes max(100, 10 * k) candidates from each side. A query's
+      `sparse_top_k` sets another number of candidates, and its `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
     - `sparse` searches only the sparse side. It uses all terms of the query, while LlamaIndex's own Milvus store drops
       those with small weights.
@@ -76,7 +76,8 @@ class HybridMilvusVectorStore(Writing, Searching):
         dim: The dimension of the dense vectors. Without it, a missing collection is not created until the first `add`.
         enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. It needs at least one side.
         bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
-            are stemmed. For another language give its name, such as "german", for another analyzer its parameters.
+            are stemmed. For another language, give its name, such as "german". For another analyzer, give its
+            parameters.
         fusion: The sides of mode `hybrid` and how their hits are fused, as a `Fusion` or its dict. None means the
             fusion that the collection holds, or else reciprocal rank fusion of all sides.
         similarity_metric: "COSINE", "IP" or "L2". With "L2", a score is a distance, and the smallest comes first. None
@@ -88,12 +89,13 @@ class HybridMilvusVectorStore(Writing, Searching):
             {"year": int, "tenant": str}.
         scalar_field_names, scalar_field_types: The same as `metadata_fields`, in LlamaIndex's form.
         partition_key_field: The metadata key that Milvus partitions by, such as the tenant.
-        index_config, sparse_index_config: The dense and the sparse index, such as {"index_type": "HNSW", "M": 8}. By
-            default, the dense index is exact on milvus-lite, and a server chooses its dense index itself.
+        index_config, sparse_index_config: The settings of the dense and of the sparse index, such as
+            {"index_type": "HNSW", "M": 8}. By default, the dense index is exact on milvus-lite, and a server chooses
+            its dense index itself.
         search_config: Search parameters of the dense side, such as {"ef": 64}.
         hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
-            {"weights": [dense, sparse]}. With `bm25`, there is a third weight. A query's `alpha` replaces the
-            weights by [alpha, 1 - alpha].
+            {"weights": [dense, sparse]}. With `bm25`, there is a third weight. If a query has an `alpha`, the weights
+            [alpha, 1 - alpha] are used instead.
         overwrite: Whether to delete an existing collection first.
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         consistency_level: With "Session", a search sees everything that this client wrote. With "Strong", and always on
@@ -102,8 +104,8 @@ class HybridMilvusVectorStore(Writing, Searching):
         batch_size: The number of rows in one write.
         timeout: Seconds for each call of Milvus.
         upsert_mode: Must be True, because adding always replaces stored nodes that have the same ids.
-        use_async_client: Whether the async methods that read use async clients, which are made when first needed. If
-            not, they run the sync methods in threads, as the async methods that write always do.
+        use_async_client: Whether async methods that read use an async client, which is made when it is first needed. If
+            not, these methods run the sync methods in threads. Async methods that write always use threads.
         client, aclient: A `MilvusClient` and an `AsyncMilvusClient` to use. Without them, the store opens new clients.
             If `client` is given, `uri` and `token` have no effect.
         **connection: Further arguments of `MilvusClient`: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …

@@ -1,8 +1,8 @@
 """Splits text into words for BM25. This module needs no pymilvus.
 
-Milvus's BM25 function splits text itself, by an analyzer that a server runs well: it drops stop words and stems the
-rest. milvus-lite 3 ignores stemmers without a warning. So on milvus-lite 3 a collection has one more field, which holds
-the words of each text as this module finds them, and a question is split in the same way.
+Milvus's BM25 function splits a text into words with an analyzer. On a server, the analyzer drops stop words and stems
+the other words. milvus-lite 3 ignores stemmers without a warning. So on milvus-lite 3, this module splits each text,
+and an additional field of the collection holds the words. A query is split in the same way.
 """
 
 import re
@@ -19,7 +19,7 @@ __all__ = ["ENGLISH", "analyzer_of", "analyzer_params", "language_of", "split_wo
 
 ENGLISH = "english"
 
-# The languages of the stemmers in Milvus's analyzer, and those for which it also has stop words.
+# The languages that Milvus's analyzer can stem, and the languages among them for which it also has stop words.
 _STEMMED = (
     "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
     "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
@@ -39,7 +39,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
         OptionalDependencyError: bm25s or PyStemmer is not installed.
         ValueError: The language is unknown.
     Source:
-        bm25s, whose default pattern and stop words these are, and https://snowballstem.org.
+        The default pattern and the stop words of bm25s, and the stemmers of https://snowballstem.org.
 
     Example:
         >>> split_words("The cats are running!"), split_words("Die Katzen laufen", "german")
@@ -50,7 +50,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
         stemmers[language] = _stemmer(language)
     stop_words = _stop_words(language)
     text = unicodedata.normalize("NFC", text)
-    if language == "turkish":  # its I has two lower cases
+    if language == "turkish":  # the lower case of İ is i, but the lower case of I is ı
         text = text.replace("İ", "i").replace("I", "ı")
     words = [word for word in _word().findall(text.lower()) if word not in stop_words]
     stems: list[str] = stemmers[language].stemWords(words)
@@ -58,7 +58,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
 
 
 def analyzer_of(bm25: bool | str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
-    """Return the analyzer that a store's option `bm25` asks for. None leaves the choice to the collection.
+    """Return the analyzer that a store's option `bm25` asks for, or None if the collection decides.
 
     Raises:
         TypeError, ValueError: The option is not a bool, a known language or a dict.
@@ -108,7 +108,7 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
     if isinstance(analyzer, Mapping):
         if engine is Engine.LITE3 and (analyzer.keys() - {"tokenizer"} or analyzer.get("tokenizer") != "standard"):
             raise ValueError(
-                f"bm25 must be True or a language on milvus-lite 3, which ignores most of an analyzer, got "
+                f"bm25 must be True or a language on milvus-lite 3, which ignores most parameters of an analyzer, got "
                 f"{dict(analyzer)!r}. Use bm25=True, or a Milvus server."
             )
         return dict(analyzer)
@@ -120,14 +120,14 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
             "parameters of another analyzer, such as {'tokenizer': 'icu'}."
         )
     stemmer = {"type": "stemmer", "language": analyzer}
-    if engine is Engine.LITE3:  # it ignores the stemmer, but keeps the parameters, which `language_of` reads
+    if engine is Engine.LITE3:  # milvus-lite 3 ignores the stemmer but stores the parameters, for `language_of`
         return {"tokenizer": "standard", "filter": [stemmer]}
     stop_words = [{"type": "stop", "stop_words": [f"_{analyzer}_"]}] if analyzer in _STOPPED else []
     return {"tokenizer": "standard", "filter": ["lowercase", *stop_words, stemmer]}
 
 
 def language_of(params: Mapping[str, Any]) -> str | None:
-    """Return the language whose words an analyzer stems, or None if it stems none.
+    """Return the language whose words an analyzer stems, or None if the analyzer does not stem.
 
     Args:
         params: The parameters of the analyzer.
@@ -144,7 +144,7 @@ def language_of(params: Mapping[str, Any]) -> str | None:
 
 @cache
 def _word() -> re.Pattern[str]:
-    """Return what a word is: two characters or more. Vowel signs and accents of their own belong to it."""
+    """Return the pattern of a word: two or more letters, digits, underscores, combining accents or vowel signs."""
     marks = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M"))
     return re.compile(rf"[\w{re.escape(marks)}]{{2,}}")
 

@@ -1,4 +1,4 @@
-"""Searches as their callers ask for them, and the calls of a client that answer them. This module needs no client."""
+"""`Search`, which describes a search, and `Call`, which describes one call of a client. This module needs no client."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ class Call:
     arguments: Mapping[str, Any]
 
 
+# A conversation yields the calls to make, and is sent the answer to each call. T is the type of its result.
 Conversation = Generator[Call, Any, T]
 
 
@@ -76,7 +77,7 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
 
 
 def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
-    """Return a dict as a `Filter`, an empty dict or a blank str as None, and any other filter unchanged.
+    """Convert a dict to a `Filter`, and an empty dict or a blank str to None. Return any other filter unchanged.
 
     Raises:
         TypeError: The value is not a filter.

@@ -30,11 +30,11 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client", "write_lock"]
 
-# pymilvus 3 shares a connection between the clients of an address, unless it is told not to. pymilvus 2 has no such
-# option: there, clients share the connections of one alias.
+# In pymilvus 3, clients of the same address share a connection unless `dedicated` is true. pymilvus 2 does not have
+# this option. There, clients share a connection if they use the same alias.
 _DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
-# gRPC remembers for up to two minutes that nobody answered at an address, and a new milvus-lite database may get the
-# port of a closed one. With a pool of its own, a connection does not share this memory.
+# gRPC remembers for up to two minutes that an address did not answer. A new milvus-lite database may get the port of a
+# closed database, and would then seem not to answer. A connection with its own pool does not share that memory.
 _FORGETFUL = {"grpc_options": {"grpc.use_local_subchannel_pool": 1}} if _DEDICATED else {}
 _write_locks: dict[str, Any] = {}
 _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
@@ -66,9 +66,9 @@ def is_lite(uri: str) -> bool:
 def write_lock(uri: str) -> Any:
     """Return the reentrant lock for writing to a milvus-lite file or to a server.
 
-    milvus-lite numbers rows without a lock of its own, so rows written by two threads could get the same number. Its
-    flush fails during another write. Only one process can open a file, so a lock inside that process is enough. On a
-    server, the lock keeps two threads of a process from creating the same collection.
+    milvus-lite numbers its rows but does not lock the counter, so two threads that write could get the same number. A
+    flush of milvus-lite fails while another thread writes. Only one process can open a file, so a lock inside that
+    process is enough. On a server, the lock keeps two threads of a process from creating the same collection.
     """
     key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
     return _write_locks.setdefault(key, RLock())
@@ -129,7 +129,7 @@ def open_client(**connection_args: Any) -> MilvusClient:
         **connection_args: The arguments of `MilvusClient`: uri, token, db_name, …
     Raises:
         OSError: The milvus-lite file cannot be opened. The message says why.
-        TimeoutError: The server has not answered two attempts to connect, of 10 seconds each.
+        TimeoutError: The server has not answered two attempts to connect. Each attempt takes up to 10 seconds.
     """
     uri = connection_args.get("uri", "")
     lite = bool(uri) and is_lite(uri)
@@ -142,7 +142,7 @@ def open_client(**connection_args: Any) -> MilvusClient:
 
 
 def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> MilvusClient:
-    """Return a connected client, and try again if that fails.
+    """Return a connected client. If connecting fails, try again.
 
     pymilvus 3 shares a connection between the clients of a server. If the server has closed it, the first attempt
     fails and the next one succeeds.
@@ -187,9 +187,9 @@ class AsyncClients:
     """Makes one `AsyncMilvusClient` for each event loop.
 
     An async client works only in the loop in which it was made. pymilvus looks up connections by the memory address of
-    the loop. The next `asyncio.run` may make its loop at the same address, and would then get the closed loop's
-    connection, on which calls fail with "Event loop is closed". So this class opens a separate connection for each loop
-    that asks for a client. It drops the connections of closed loops when a new loop asks.
+    the loop. After a loop is closed, the next `asyncio.run` may make its loop at the same address. It would then get
+    the closed loop's connection, and each call would fail with "Event loop is closed". So this class opens a separate
+    connection for each loop that asks for a client. When a new loop asks, the connections of closed loops are dropped.
 
     Args:
         client: The sync client. If it is a `LiteClient`, the async clients write through it.
@@ -231,7 +231,7 @@ class AsyncClients:
         """
         for loop in [loop for loop in self._clients if loop.is_closed()]:
             _, alias = self._clients.pop(loop)
-            # pymilvus's `remove_connection` would also close the connection, but that needs the loop that is closed.
+            # pymilvus's `remove_connection` would also close the connection, but this needs the loop to be still open.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)
 
@@ -267,8 +267,8 @@ class Connection:
         # milvus-lite 2 crashed when one thread searched while another wrote, so its readers take turns with writers.
         self.turn = self.lock if self.engine is Engine.LITE2 else nullcontext()
         self._aclient = aclient
-        # A client that the caller made does not say how it connects, so no async client can be opened beside it. The
-        # stores' async searches then run the sync ones in a thread, unless the caller also gives an async client.
+        # A client that the caller gives does not tell its connection arguments. So no async client can be opened for
+        # the same server, and async searches run the sync methods in a thread, unless the caller also gives `aclient`.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None
 
     @property
@@ -301,7 +301,7 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return the engine. For a file, ask Python for milvus-lite's version, because milvus-lite 2 cannot report it."""
+    """Return the engine. For a file, read the version of the installed package: milvus-lite 2 cannot report its own."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:

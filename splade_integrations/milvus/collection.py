@@ -1,8 +1,8 @@
 """One Milvus collection with up to three kinds of vectors, called sides: dense, SPLADE and BM25.
 
-The LangChain store, the LlamaIndex store, the evaluation and the command line use it. This package decides for all of
-them on fields, indexes, search parameters, fusion, empty texts, locks, flushes, fingerprints and retries. This module
-needs neither LangChain, LlamaIndex nor an encoder.
+The LangChain store, the LlamaIndex store, the evaluation and the command line use `Collection`. So fields, indexes,
+search parameters, fusion, empty texts, locks, flushes, fingerprints and retries are handled in one place for all of
+them. This module needs neither LangChain, LlamaIndex nor an encoder.
 """
 
 import asyncio
@@ -96,7 +96,8 @@ class Collection(Reading):
 
         Args:
             rows: N documents.
-            partition_name: The partition to write to. None means the default one, or the one the partition key selects.
+            partition_name: The partition to write to. None means the partition that the partition key selects, or else
+                the default partition.
             batch_size: The largest number of rows in one message to Milvus.
             timeout: The time limit for each message, in seconds.
             flush: Whether milvus-lite flushes afterwards, which makes the rows quick to search. A server flushes by
@@ -150,7 +151,8 @@ class Collection(Reading):
         """Encode and write many documents in bounded memory, a few hundred at a time.
 
         Args:
-            items: N items for `rows_of`. Check them first: after an error, earlier chunks stay written.
+            items: N items for `rows_of`. Check them before this call, because chunks written before an error stay
+                stored.
             rows_of: Makes the rows of one chunk of items.
             **how: The keyword arguments of `write`.
         Returns:
@@ -180,10 +182,10 @@ class Collection(Reading):
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Delete documents by id, by filter, or by both. With both, a document must have one of the ids and match.
+        """Delete documents by ids or by a filter. If both are given, only documents that match both are deleted.
 
-        The rows that match a filter are read first. Python checks them again unless the filter is a Milvus expression,
-        and they are then deleted by id. Unknown ids are not an error.
+        The rows that match a filter are first read, and then deleted by their ids. Before that, Python checks each row
+        again, unless the filter is a Milvus expression. Unknown ids are not an error.
 
         Args:
             ids: The documents' ids. [] deletes nothing.
@@ -214,7 +216,8 @@ class Collection(Reading):
                 if (only is None or hit.id in only)
                 and (not isinstance(condition, Filter) or condition.matches(hit.metadata, reader.judged(hit)))
             ]
-        # milvus-lite 2 would run parts of these ids as SQL. No row has such an id, because `write` refuses them.
+        # milvus-lite 2 would run parts of some ids as SQL. These ids can be skipped: `write` refuses them, so no row
+        # has one of them.
         if self.engine is Engine.LITE2:
             keys = [key for key in keys if not _UNFIT_FOR_LITE2.search(str(key))]
         for start in range(0, len(keys), _IDS_AT_ONCE):

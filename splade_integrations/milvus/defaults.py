@@ -1,7 +1,7 @@
 """Defaults for hybrid retrieval, and the limits of Milvus's fields. This module does not need pymilvus.
 
-A hybrid search asks several sides of a collection: its dense, its sparse (SPLADE) and its BM25 vectors. Each side
-returns candidates. Fusion combines the candidates into one ranking.
+A side is one kind of vectors in a collection: dense, sparse (SPLADE) or BM25. A hybrid search searches several sides.
+Each side returns candidates. Fusion combines the candidates into one ranking.
 """
 
 from splade_integrations.adapter import EMPTY_QUERY, document_terms, is_blank, query_terms
@@ -24,7 +24,7 @@ __all__ = [
 MOST_CANDIDATES = 16_384  # the largest number of hits that a Milvus server returns for one search
 MAX_TEXT_BYTES = 65_535  # the largest size of a Milvus VARCHAR, and so of a text, in bytes of UTF-8
 # The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even
-# from a thread.
+# if another thread did this work.
 ROWS_PER_WRITE = 100
 # Timeouts, in seconds. Without a timeout, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is
 # down.
@@ -48,7 +48,7 @@ def candidates(k: int) -> int:
 def has_terms(terms: dict[int, float]) -> bool:
     """Return whether a query's sparse row can find documents.
 
-    An empty row cannot, and neither can the placeholder row that stands for an empty query.
+    An empty row finds no documents. The placeholder row, which stands for an empty query, finds none either.
     """
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 

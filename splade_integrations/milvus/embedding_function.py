@@ -43,7 +43,7 @@ class SparseRows(csr_array):
 
 
 class SpladeEmbeddingFunction:
-    """A replacement for `SpladeEmbeddingFunction` of `pymilvus.model.sparse`, with all that this class has.
+    """A replacement for the class of this name in `pymilvus.model.sparse`, with the same methods and attributes.
 
     Unlike Milvus's class, this class masks padding, so that padding tokens add no terms to a row. It also works with
     current versions of transformers. docs/milvus.md lists all differences.

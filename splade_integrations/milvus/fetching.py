@@ -30,7 +30,7 @@ class Fetcher:
         engine: The engine that holds the collection.
         columns: The names of the caller's additional columns.
         search_params: {side: search parameters}.
-        partitions: The names of partitions that are known to exist. The reader adds the names that Milvus lists.
+        partitions: The names of partitions that are known to exist. `Fetcher` adds the names that Milvus lists.
     """
 
     name: str
@@ -72,9 +72,10 @@ class Fetcher:
         partition_names: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Conversation[tuple[list[Hit], Any]]:
-        """Return one page of documents, and the key that the next page starts after, or None if this page is the last.
+        """Return one page of documents, and the key after which the next page starts.
 
-        A page has up to 1000 documents, in ascending order of their primary keys.
+        The key is None if this page is the last. A page has up to 1000 documents, in ascending order of their primary
+        keys.
 
         Args:
             expr: The Milvus expression that selects the documents. `expression` returns it.
@@ -102,8 +103,8 @@ class Fetcher:
     ) -> Conversation[str]:
         """Return the Milvus expression that stands for a filter in this collection.
 
-        On milvus-lite, an expression may be wrong on some rows. Those rows are read, Python evaluates the filter on
-        them, and the returned expression names them by id.
+        On milvus-lite, an expression may be wrong on some rows. Those rows are read, and Python evaluates the filter on
+        them. The returned expression then includes or excludes each of them by its id.
 
         Args:
             filter: The filter.

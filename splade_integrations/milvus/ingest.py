@@ -6,20 +6,17 @@ This module needs neither LangChain, LlamaIndex, an encoder nor pymilvus.
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["ROWS_PER_FLUSH", "ROWS_PER_WRITE", "ingest"]
+__all__ = ["ROWS_PER_FLUSH", "ingest"]
 
 T = TypeVar("T")
 
-# The number of documents in a chunk, which are encoded together: enough to fill the encoder's batches. As dicts, a
-# chunk's sparse rows take about 10 MB.
+# The number of documents in a chunk. They are encoded together, and are enough to fill the encoder's batches. As dicts,
+# the sparse rows of a chunk take about 10 MB.
 _CHUNK = 512
-# The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even
-# from a thread.
-ROWS_PER_WRITE = 100
 # milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file.
 # Whenever there are four files of similar size, milvus-lite merges them in memory. So both too few and too many
-# flushes cost memory: the peak for 50 000 rows was 990 MiB if a flush came after every 2 048 rows, 1 060 MiB after
-# 4 096, 1 340 MiB after 1 024, and 1 300 MiB after 25 600.
+# flushes cost memory. For 50 000 rows, the peak was 1 340 MiB with a flush after every 1 024 rows, 990 MiB with a flush
+# after every 2 048, 1 060 MiB with a flush after every 4 096, and 1 300 MiB with a flush after every 25 600.
 ROWS_PER_FLUSH = 4 * _CHUNK
 
 
@@ -33,7 +30,7 @@ def ingest(
     """Write items, a few hundred at a time.
 
     Args:
-        items: N items for `write`. Check them first: after an error, earlier chunks stay written.
+        items: N items for `write`. Check them before this call, because chunks written before an error stay stored.
         write: Encodes and writes one chunk, and returns the primary keys of its items.
         flush: Makes the written rows quick to search and frees their memory. It is called after every few chunks and at
             the end. None means no flush.

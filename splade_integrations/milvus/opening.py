@@ -92,10 +92,13 @@ class Opening:
 
     @property
     def fusion(self) -> Fusion:
-        """The fusion of a hybrid search: the caller's, or else the collection's, or else equal weights for all sides.
+        """The fusion of a hybrid search.
+
+        It is the fusion that the caller gave, or else the fusion that the collection holds, or else reciprocal rank
+        fusion of all sides with equal weights.
 
         Raises:
-            ValueError: The collection's fusion is of a side that was not opened.
+            ValueError: The fusion that the collection holds uses a side that was not opened.
         """
         if (fusion := self._own_fusion or self._recorded_fusion) is not None:
             self._check_fusion(fusion)
@@ -106,7 +109,8 @@ class Opening:
         """Store a fusion in the collection, for everyone who opens it. None removes the stored one.
 
         Raises:
-            ValueError: The fusion is of a side that was not opened, there is no collection, or it is on milvus-lite 2.
+            ValueError: The fusion uses a side that was not opened, the collection does not exist, or the engine is
+                milvus-lite 2.
         """
         self._check_fusion(fusion)
         if self.engine is Engine.LITE2:
@@ -115,7 +119,10 @@ class Opening:
                 "collection's properties. Give the fusion to each store that you open."
             )
         if self.fields is None:
-            raise ValueError(f"a fusion must be stored in a collection that exists, got {self.name!r}. Add documents.")
+            raise ValueError(
+                f"a fusion must be stored in a collection that exists, got {self.name!r}, which does not exist. Add "
+                "documents first: this creates the collection."
+            )
         with self.connection.lock:
             write_fusion(self.client, self.name, fusion, timeout=self._write_timeout())
         self._recorded_fusion = fusion
@@ -123,9 +130,9 @@ class Opening:
     def _check_fusion(self, fusion: Fusion | None) -> None:
         if fusion is not None and (missing := [side for side in fusion.sides if side not in self.schema.sides]):
             raise ValueError(
-                f"a fusion of collection {self.name!r} must be of sides that were opened "
-                f"({', '.join(self.schema.sides)}), got one of {', '.join(fusion.sides)}. Open the collection with its "
-                f"{missing[0]} side as well, or give another fusion."
+                f"a fusion for collection {self.name!r} must use only sides that were opened "
+                f"({', '.join(self.schema.sides)}), got a fusion of {', '.join(fusion.sides)}. Open the collection "
+                f"with its {missing[0]} side as well, or give another fusion."
             )
 
     def dense_metric(self) -> str:
@@ -136,7 +143,7 @@ class Opening:
         return str(found.get("metric_type", self.schema.metric_type))
 
     def index_facts(self) -> dict[Side, dict[str, Any]]:
-        """Return {side: what Milvus says of its index}: type, metric and, if Milvus tells it, the algorithm."""
+        """Return {side: facts about its index}: the type, the metric and, if Milvus reports it, the algorithm."""
         fields = self.fields
         sides = {} if fields is None else fields.sides
         found = {side: self._do("describe_index", index_name=name) or {} for side, name in sides.items()}
@@ -144,7 +151,7 @@ class Opening:
         return {side: {key: facts[key] for key in keys if facts.get(key)} for side, facts in found.items()}
 
     def segments(self) -> int | None:
-        """Return the number of segments on disk, or None if the engine does not tell (milvus-lite)."""
+        """Return the number of segments on disk, or None on milvus-lite, which does not report it."""
         if self.engine is not Engine.SERVER:
             return None
         return len(self._do("list_persistent_segments"))
@@ -177,7 +184,7 @@ class Opening:
         Raises:
             ValueError: The collection exists, but lacks a field of the schema or was made with another encoder.
         """
-        with self.connection.lock:  # if several threads make the first write, only one of them may create
+        with self.connection.lock:  # if several threads write first, only one of them may create the collection
             if not self.exists():
                 self._create(dense_dim)
             self._learn()
@@ -220,7 +227,7 @@ class Opening:
         """Delete the collection, if it exists.
 
         Raises:
-            ValueError: The name is an alias. Milvus itself would delete the collection that the alias stands for.
+            ValueError: The name is an alias. Without this error, Milvus would delete the collection behind the alias.
         """
         with self.connection.lock:
             if not self.exists():
@@ -251,7 +258,7 @@ class Opening:
 
 
 def complete_creation(connection: Connection, name: str, schema: Schema, fingerprint: Fingerprint | None) -> None:
-    """Give a collection its fingerprint and its indexes, if the process that created it was killed before it did so.
+    """Add the fingerprint and the indexes that a collection lacks because the process that created it was killed.
 
     Args:
         connection: The server or file.
@@ -259,7 +266,7 @@ def complete_creation(connection: Connection, name: str, schema: Schema, fingerp
         schema: The fields and indexes that the collection was created with.
         fingerprint: The fingerprint of the encoder that fills the sparse side.
     """
-    if connection.engine is Engine.LITE2:  # it can neither list indexes nor alter properties
+    if connection.engine is Engine.LITE2:  # milvus-lite 2 can neither list indexes nor alter properties
         return
     record(connection.client, name, fingerprint)
     there = connection.client.list_indexes(name)
@@ -270,7 +277,12 @@ def complete_creation(connection: Connection, name: str, schema: Schema, fingerp
 
 
 def check_no_alias(name: str, description: Mapping[str, Any]) -> None:
-    """Raise a ValueError if `name` is an alias of the described collection, which must not be dropped by that name."""
+    """Raise a ValueError if `name` is an alias, because a collection must not be dropped by an alias.
+
+    Args:
+        name: The name that the user gave.
+        description: The collection's description, as `MilvusClient.describe_collection` returns it.
+    """
     real = description["collection_name"]
     if real != name:
         raise ValueError(

@@ -52,8 +52,8 @@ class Reading(Opening):
         """Search like `search` for each of N queries, which are sent to Milvus together.
 
         Args:
-            queries: N times {side: its query}. All must have the same sides.
-            filter: The filter of all queries.
+            queries: N dicts {side: its query}. All must have the same sides.
+            filter: The filter, which applies to all queries.
             **how: Further arguments of `Search`.
         """
         if not queries:

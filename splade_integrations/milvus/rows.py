@@ -1,4 +1,4 @@
-"""Turn documents into Milvus rows and back, and check ids and texts before anything is sent. This needs no client."""
+"""Turn documents into Milvus rows and back, and check ids and texts before they are sent. This needs no client."""
 
 import uuid
 from collections import Counter
@@ -26,7 +26,8 @@ class Row:
 
     Args:
         text: The document's text.
-        id: The document's id. None means that Milvus makes the id if it numbers the rows, and this package otherwise.
+        id: The document's id. None means that the document gets a new id. Milvus makes this id if the collection was
+            created with `auto_id`. Otherwise, this package makes it.
         metadata: {key: any value that JSON can hold}.
         dense: The document's dense vector.
         sparse: The document's sparse vector: {token id: weight}.
@@ -104,7 +105,7 @@ def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
 
 
 def key_of(value: str, fields: Fields) -> Any:
-    """Return an id as an int or a str, like the collection's ids, or None if the collection cannot hold such an id.
+    """Convert an id to the type of the collection's ids, int or str. Return None if the collection cannot hold it.
 
     Raises:
         TypeError: The id is not a str.
@@ -120,7 +121,7 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
     """Return a row in the form that `MilvusClient.insert` takes.
 
     Args:
-        row: The row. A row without an id gets one, unless Milvus numbers the rows.
+        row: The row. A row without an id gets a new id here, unless Milvus makes the ids.
         position: The row's position in the call, for messages.
         fields: The collection's fields.
     Raises:

@@ -1,10 +1,10 @@
 """The fields that a new collection gets, and the fields that an existing collection has.
 
 A new collection keeps a document's metadata in one JSON field. That field takes any key, and the metadata is read back
-exactly as it was given. Milvus's dynamic field holds a copy of each key. A user's Milvus expression can then say
-`year > 2000` for `metadata["year"] > 2000`. LangChain's and LlamaIndex's own stores keep metadata only in the dynamic
-field, or in one field for each key. Their collections can be opened as well. This module handles neither rows nor
-searches.
+exactly as it was given. Milvus's dynamic field holds a copy of each key and its value. So a user can write the Milvus
+expression `year > 2000` instead of `metadata["year"] > 2000`. LangChain's and LlamaIndex's own stores keep metadata
+only in the dynamic field, or in one field for each key. Their collections can be opened as well. This module handles
+neither rows nor searches.
 """
 
 import json
@@ -86,16 +86,16 @@ class Schema:
         primary_field, text_field: The names of the fields that hold ids and texts.
         dense_field, sparse_field, bm25_field: The names of the vector fields, one for each side. None means that the
             collection does not have the side. Milvus computes the BM25 vectors from the text.
-        bm25_analyzer: A language, whose stop words BM25 drops and whose words it stems, or the parameters of a Milvus
-            analyzer. None means English for a new collection, and any analyzer for an existing one.
-        metadata_field: The JSON field that holds the metadata. If it is None, a metadata key is kept in its column, or
-            in a dynamic key if it has no column and `dynamic` is true.
+        bm25_analyzer: A language, or the parameters of a Milvus analyzer. For a language, BM25 drops its stop words and
+            stems the other words. None means English for a new collection, and any analyzer for an existing one.
+        metadata_field: The JSON field that holds the metadata. None means that there is no such field: a metadata key
+            that has a column is kept only in that column, and other keys are dynamic keys if `dynamic` is true.
         metadata_fields: {metadata key: its type} for the keys that also get a column. `Column.of` lists the types.
-        columns: Additional columns that hold no metadata, by name.
+        columns: {name: column} for additional columns that hold no metadata.
         partition_key_field: The metadata key that Milvus partitions by.
         dynamic: Whether a new collection copies the metadata to dynamic keys (keys of Milvus's dynamic field). A Milvus
             expression can then use a key's bare name: `year > 2000`, not `metadata["year"] > 2000`.
-        auto_id: Whether Milvus numbers the rows of a new collection.
+        auto_id: Whether Milvus gives each row of a new collection a number as its id.
         primary_max_length: The largest size of an id, in bytes.
         number_ids: Whether the ids of a new collection are numbers, which callers give as strings of digits.
         metric_type: The dense side's metric: "COSINE", "IP" or "L2".
@@ -236,10 +236,11 @@ class Fields:
         primary, text: The names of the primary field and the text field. The name of the primary field comes from the
             collection, even if the user gave another name.
         primary_is_number: Whether ids are integers.
-        auto_id: Whether Milvus numbers the rows.
+        auto_id: Whether Milvus gives each row a number as its id.
         sides: {side: its vector field} for the sides in use.
         bm25_words: The field that holds the words of each text for BM25, if there is one. See `milvus.bm25`.
-        bm25_language: The language whose words BM25 stems, or None if it stems none or there is no BM25 side.
+        bm25_language: The language whose words BM25 stems. None means that BM25 does not stem, or that there is no BM25
+            side.
         metadata: The JSON field that holds the metadata, or None if there is none.
         dynamic: Whether metadata keys without a field are kept in dynamic keys.
         typed: {metadata key: (kind, whether it may be null)} for each metadata key that has a field.
@@ -323,11 +324,11 @@ class Fields:
 def _bm25_of(description: Mapping[str, Any], found: Mapping[str, Any], schema: Schema) -> tuple[str | None, str | None]:
     """Return the field for the words of each text, and the language whose words BM25 stems. Both may be None.
 
-    A collection that has a field for words needs them from every writer, even from one that does not search by BM25.
-    milvus-lite 2 does not return functions, so nothing can be found out there.
+    If a collection has a field for words, every store that writes to it must fill that field, even a store that does
+    not search by BM25. milvus-lite 2 does not report a collection's functions, so both values are then None.
 
     Raises:
-        ValueError: The user asks for another language than the collection's.
+        ValueError: The user asks for an analyzer that differs from the collection's analyzer.
     """
     words_field = language = kept = None
     for function in description.get("functions", ()):
@@ -364,5 +365,5 @@ def _check_kinds(collection_name: str, kinds: Mapping[str, Any], schema: Schema)
         found = ", ".join(f"{other} ({DataType(kind).name})" for other, kind in kinds.items())
         raise ValueError(
             f"collection {collection_name!r} must have the field {name!r}{what}, got the fields {found}. Name the "
-            f"right one with {schema.option_names.get(argument, argument)}, or use another collection_name."
+            f"right field with {schema.option_names.get(argument, argument)}, or use another collection_name."
         )

@@ -1,4 +1,4 @@
-"""Search a collection. Every operation is a conversation: see `fetching`, which reads a collection.
+"""Search a collection. Every operation is a conversation, a term that the module `fetching` explains.
 
 A search uses one or more sides of a collection: its dense, its sparse and its BM25 vectors. If it uses several sides,
 their hits are fused into one ranking. A search may have many queries, which are sent together.
@@ -41,7 +41,7 @@ class Reader(Fetcher):
 
         Args:
             asked: The search. Its own queries are not used.
-            queries: N times {side: its query}, for the sides of `asked`.
+            queries: N dicts {side: its query}, for the sides of `asked`.
         """
         self._check(asked)
         answering = [self._answering(one) for one in queries]
@@ -56,7 +56,8 @@ class Reader(Fetcher):
         depth = self._depth(asked)
         together: dict[Any, list[int]] = {}
         for place, one in enumerate(answering):
-            if one:  # in one hybrid search, milvus-lite 2 counts ranks on from query to query
+            if one:
+                # In a hybrid search, milvus-lite 2 continues the ranks from query to query, so send each query alone.
                 together.setdefault((tuple(one), place if self.engine is Engine.LITE2 else None), []).append(place)
         for (sides, _), places in together.items():
             many = {side: [answering[place][side] for place in places] for side in sides}
@@ -80,7 +81,7 @@ class Reader(Fetcher):
         if not isinstance(offset, int) or offset < 0 or not isinstance(decimals, int) or not -1 <= decimals <= 6:
             raise ValueError(
                 "offset must be an int of at least 0, and round_decimal an int from -1 (no rounding) to 6, got "
-                f"{offset!r} and {decimals!r}. Leave them out for 0 and -1."
+                f"{offset!r} and {decimals!r}. Leave them out to use 0 and -1."
             )
         if missing := [side for side in asked.sides if side not in self.fields.sides]:
             raise ValueError(
@@ -89,8 +90,8 @@ class Reader(Fetcher):
             )
         if isinstance(asked.ranker, Fusion) and set(asked.ranker.sides) != set(asked.sides):
             raise ValueError(
-                f"a fusion must be of the sides that are searched ({', '.join(asked.sides)}), got the sides "
-                f"{', '.join(asked.ranker.sides)}. Search those sides, or leave the fusion out."
+                f"a fusion must use exactly the sides that are searched ({', '.join(asked.sides)}), got a fusion of "
+                f"{', '.join(asked.ranker.sides)}. Search the sides of the fusion, or leave the fusion out."
             )
         if len(asked.sides) > 1 and self.engine is Engine.LITE3:
             for side in asked.sides:
@@ -142,7 +143,8 @@ class Reader(Fetcher):
     ) -> Conversation[list[list[Hit]]]:
         """Fuse the hits of each side in Python, and read the documents that win.
 
-        Milvus has no reciprocal rank fusion with weights, and does not scale each side's scores for a query.
+        Milvus has no reciprocal rank fusion with weights, and cannot scale the scores of each side before it fuses
+        them.
         """
         places = {name: asked.options[name] for name in ("offset", "round_decimal") if name in asked.options}
         options = {name: value for name, value in asked.options.items() if name not in places}
@@ -180,7 +182,7 @@ class Reader(Fetcher):
         return Call("search", {**self._common(asked), "data": list(queries), **field, **how})
 
     def _common(self, asked: Search) -> dict[str, Any]:
-        """Return the arguments of a search with one side or with several."""
+        """Return the arguments that every search needs, whether it uses one side or several."""
         partitions = {"partition_names": list(asked.partition_names)} if asked.partition_names else {}
         return {"collection_name": self.name, "timeout": asked.timeout, **partitions, **asked.options}
 

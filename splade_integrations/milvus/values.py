@@ -21,10 +21,11 @@ _LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 class UncheckedText(str):
-    """A text that pymilvus sends without looking at each of its characters. It has been checked here.
+    """A text that pymilvus sends without checking each of its characters. This package has already checked the text.
 
-    pymilvus takes a VARCHAR for a list of strings, and checks each item's type and length. For texts of a thousand
-    characters, these checks take up to a tenth of the time of adding. So this text has a single item: itself.
+    pymilvus treats the text for a VARCHAR field as a list of strings, and checks the type and length of each character.
+    For texts of a thousand characters, these checks take up to a tenth of the time that adding takes. So iterating over
+    an `UncheckedText` yields a single item, the whole text.
     """
 
     __slots__ = ()
@@ -62,8 +63,8 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
 class _Checked(dict[str, Any]):
     """Metadata that has been checked.
 
-    A store checks all documents before it writes any. This class marks them, so that the write does not check them
-    again.
+    A store checks the metadata of all documents before it writes the first one. This class marks checked metadata, so
+    that it is not checked again when it is written.
     """
 
 
@@ -72,7 +73,7 @@ def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
 
     The row has the shape (1, largest token id + 1).
 
-    pymilvus encodes such a row in four fifths of the time that it takes for a dict.
+    pymilvus encodes a sparse row in four fifths of the time that it needs for a dict.
 
     Args:
         terms: {token id: weight}.
@@ -88,8 +89,8 @@ def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
     if not isinstance(terms, Mapping):
         raise TypeError(
             f"the sparse vector of texts[{position}] must be a dict {{token id: weight}}, got {type(terms).__name__}. "
-            "Make the sparse embedding's embed_documents return dicts: splade_integrations.to_dicts makes them from "
-            "scipy rows."
+            "Change the sparse embedding's embed_documents so that it returns dicts. splade_integrations.to_dicts "
+            "converts scipy rows to dicts."
         )
     try:
         ids, weights = np.array([*terms]), np.array([*terms.values()])

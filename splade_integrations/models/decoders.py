@@ -1,7 +1,7 @@
 """Recognises decoders such as Qwen3 and Llama, and reads whether their tokens attend to later tokens.
 
-A decoder scores the terms at each token with the head that it writes text with. This module reads small files. It loads
-no weights.
+At each token, a decoder scores all terms with the same head with which it generates text. This module reads small
+files. It loads no weights.
 """
 
 from collections.abc import Mapping
@@ -13,27 +13,27 @@ from splade_integrations.models.spec import Attention, Head
 
 __all__ = ["head_of", "is_language_model", "refuse_bare_decoder"]
 
-# Decoders of transformers. A repository may name a class of its own code as the architecture, as naver's do.
+# The model types of transformers' decoders. They are needed because a config.json may name a class from the
+# repository's own code as the architecture, as in naver's repositories.
 _MODEL_TYPES = {
     *("cohere", "gemma", "gemma2", "granite", "llama", "mistral", "olmo", "olmo2", "phi", "phi3"),
     *("qwen2", "qwen3", "smollm3", "starcoder2"),
 }
-# Keys of config.json, and the value that means bidirectional attention. transformers reads the first one. naver's
-# repositories had the second one before they had sentence-transformers files.
+# {a key of config.json: the value that means bidirectional attention}. transformers reads the first key. naver's
+# repositories had the second key before they had sentence-transformers files.
 _STATEMENTS = {"is_causal": False, "bidirectional": True}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def head_of(repository: Repository, folder: str, config: Mapping[str, Any]) -> tuple[Head, Attention | None]:
-    """Return the kind of head of a transformer whose logits are pooled, and the attention of a language model.
+    """Return the kind of a transformer's head, and the kind of attention if the transformer is a language model.
 
     Args:
         repository: The repository of the transformer.
         folder: The transformer's folder within the repository. "" is the root.
         config: The content of its config.json.
     Raises:
-        UnsupportedModelError: The configuration contradicts itself. Or the weights are only an adapter, or need the
-            repository's own code.
+        UnsupportedModelError: The configuration contradicts itself, or the repository holds only an adapter.
     """
     if not is_language_model(config):
         return "masked LM", None
@@ -70,7 +70,7 @@ def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> No
     """
     if config.get("model_type") == "splade":
         raise UnsupportedModelError(
-            f"{repository.name!r} must have a modules.json, got an early revision of a repository of naver, whose own "
+            f"{repository.name!r} must have a modules.json, got an early revision of a naver repository, whose own "
             f"code loads {config.get('model_name_or_path')!r}. Use a revision with modules.json, such as the "
             "newest one of naver/splade-code-06B."
         )
@@ -78,7 +78,7 @@ def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> No
         found = next(iter(_architectures(config)), config.get("model_type"))
         raise UnsupportedModelError(
             f"{repository.name!r} must have a modules.json that states SpladePooling, because most decoders only write "
-            f"text, got a {found} without one. Use a decoder that was trained as a SPLADE model, such as "
+            f"text, got a {found} without a modules.json. Use a decoder that was trained as a SPLADE model, such as "
             "naver/splade-code-06B, or a …ForMaskedLM checkpoint."
         )
 
@@ -89,7 +89,7 @@ def _architectures(config: Mapping[str, Any]) -> list[str]:
 
 
 def _attention(name: str, config: Mapping[str, Any]) -> Attention:
-    """Return what the configuration states. transformers' decoders are causal if nothing is stated."""
+    """Return the attention that the configuration states. If it states none, transformers' decoders are causal."""
     stated = {key: config[key] for key in _STATEMENTS if config.get(key) is not None}
     for key, value in stated.items():
         if not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Fingerprints of encoders. If two encoders have equal fingerprints, their rows fit together.
+"""Fingerprints of encoders. If two encoders have equal fingerprints, their rows can be compared with each other.
 
 Otherwise the fingerprints show how the encoders differ. A fingerprint is small enough to be stored together with the
 rows. To compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
@@ -22,8 +22,8 @@ __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint
 _BLOCKS, _BLOCK_BYTES = 256, 4096
 # The fields of `Fingerprint` that are stored under their own names.
 _PLAIN = ("model", "commit", "weights", "special_terms", "max_length", "max_windows")
-# These fields say where the weights came from, which does not decide the rows. Messages show them, but they are never
-# compared.
+# These fields say where the weights came from. Rows do not depend on this, so these fields are never compared.
+# Messages show them.
 _ORIGIN = ("model", "commit")
 
 
@@ -38,7 +38,7 @@ class RoleFingerprint:
         lower_case: Whether texts are lowercased before they are tokenised.
         token_weights: The file of fixed token weights, "1 each" if every token weighs 1, or None if there are no fixed
             weights.
-        head: As in `TransformerSpec`. None for a masked LM, which is what older collections hold.
+        head: As in `TransformerSpec`. None means a masked LM, because older collections store no head.
         attention: As in `TransformerSpec`.
     """
 
@@ -53,11 +53,11 @@ class RoleFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that decides an encoder's rows of documents, and whether query rows can be compared with them.
+    """Everything that decides how documents become rows, and whether rows of queries can be compared with these rows.
 
     Weights are compared by their content, not by name, path or commit. So a model from a hub and its copy in a folder
-    on another machine count as the same model. The pruning of queries and the number type are left out, because they
-    may differ between uses of one collection.
+    on another machine count as the same model. A fingerprint contains neither the pruning of queries nor the
+    number type (dtype), because they may differ between uses of one collection.
 
     Args:
         model: The name under which the model was requested. Messages show it, but it is never compared.
@@ -140,8 +140,8 @@ class Fingerprint:
     def _stored(self) -> dict[str, Any]:
         """Return {name: value} of all values except empty ones, such as an empty prompt or no pruning.
 
-        Empty values are left out so that a collection which was made before an option existed still fits an encoder
-        that does not use the option.
+        A collection may be older than an option, so its fingerprint has no value for this option. Because empty values
+        are left out, this fingerprint still equals that of an encoder that does not use the option.
         """
         found: dict[str, Any] = {}
         for part in fields(self):
@@ -220,7 +220,7 @@ def weights_hash(files: list[Path]) -> str:
 
 
 def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
-    """Remove the fields of the dataclass `kind` from `stored`, where their names begin with `prefix`. Return them."""
+    """Remove from `stored` the fields of the dataclass `kind`, whose keys begin with `prefix`, and return them."""
     names = [part.name for part in fields(kind)]
     return {name: stored.pop(f"{prefix}{name}") for name in names if f"{prefix}{name}" in stored}
 

@@ -19,9 +19,9 @@ class Fact:
     """Facts about a known repository.
 
     Args:
-        query_from: What queries are made of, if the repository has no modules.json: a table of "idf" weights, "ones"
-            (each token weighs 1), or the transformer's weights of the query's "own tokens". "" means that queries are
-            encoded as documents are.
+        query_from: Where the weights of queries come from, if the repository has no modules.json. "idf" means a table
+            of weights. "ones" means that each token weighs 1. "own tokens" means the transformer's weights, but only
+            for the query's own tokens. "" means that queries are encoded in the same way as documents.
         query_repository: The repository of the query encoder, if the repository has no modules.json. "" means that
             there is none.
         activation_function: The activation, if the repository has no modules.json.
@@ -58,8 +58,8 @@ KNOWN = {
     f"{OPENSEARCH}-doc-v3-gte": _V3,
     f"{OPENSEARCH}-multilingual-v1": _IDF,
 }
-# Repositories that hold a model's ONNX files alone, and the repository of the model's weights. fastembed downloads the
-# first (fastembed/sparse/splade_pp.py of qdrant/fastembed).
+# {a repository that holds only a model's ONNX files: the repository that holds the model's weights}. fastembed
+# downloads the ONNX files (fastembed/sparse/splade_pp.py of qdrant/fastembed).
 _ONNX_ORIGINALS = {"Qdrant/SPLADE_PP_en_v1": "prithivida/Splade_PP_en_v1"}
 
 
@@ -70,7 +70,7 @@ def known(repository: Repository, *, prefix: str = "") -> Fact | None:
 
     Args:
         repository: The repository.
-        prefix: How the names of the repositories to consider begin.
+        prefix: Only repositories whose names begin with this text are considered.
     """
     names = [name for name in KNOWN if name.startswith(prefix)]
     if repository.local_folder is None:

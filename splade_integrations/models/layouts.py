@@ -1,7 +1,7 @@
 """Reads a model repository's small files into a spec, which says how documents and queries become term weights.
 
-It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. What the files
-of a known repository do not state comes from `known.py`. This module loads no weights.
+It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. `known.py` adds
+the facts that the files of known repositories do not state. This module loads no weights.
 `token_heads.py` reads the layout of BGE-M3, and `decoders.py` the attention of decoders such as Qwen3.
 """
 
@@ -87,10 +87,10 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
 
 
 def _opensearch_fact(repository: Repository) -> Fact:
-    """Return what the sentence-transformers files of OpenSearch's repositories do not state.
+    """Return the facts that the sentence-transformers files of OpenSearch's repositories do not state.
 
     sentence-transformers neither drops the terms of special tokens nor prunes by the largest weight, so its files have
-    no place for these two statements.
+    no keys for these two settings.
     """
     if (fact := known(repository, prefix=OPENSEARCH)) is not None:
         return fact
@@ -98,7 +98,7 @@ def _opensearch_fact(repository: Repository) -> Fact:
 
 
 def _describe_plain(repository: Repository) -> ModelSpec:
-    """Read a masked-LM checkpoint that has no sentence-transformers files. It may have OpenSearch's query weights."""
+    """Read a masked-LM checkpoint without sentence-transformers files. It may have a file of query weights."""
     check_weights(repository, "")
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
@@ -252,9 +252,9 @@ def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
 
 
 def _lower_case(repository: Repository, folder: str) -> bool:
-    """Return whether a tokenizer is stated to lowercase texts (`do_lower_case`) but does not do so itself.
+    """Return whether the files state `do_lower_case`, but the tokenizer does not lowercase texts itself.
 
-    transformers obeys the statement only if the tokenizer's class knows it and there is no tokenizer.json.
+    transformers obeys `do_lower_case` only if the tokenizer's class knows it and there is no tokenizer.json.
     """
     if not _mapping(repository, path_in(folder, "tokenizer_config.json")).get("do_lower_case"):
         return False

@@ -103,7 +103,7 @@ class Repository:
             ) from err
 
     def files(self, folder: str) -> list[str]:
-        """Return the paths of the files in a folder and in its subfolders, relative to it, or [] if they are not known.
+        """Return the files in a folder and its subfolders, as paths relative to the folder. [] means not known.
 
         The files of a hub repository are not known if the hub cannot be asked.
         """

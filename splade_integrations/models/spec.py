@@ -41,9 +41,9 @@ class TransformerSpec:
     Args:
         repository: The repository that holds the transformer's files.
         folder: The folder within the repository. "" is its root.
-        head: "masked LM" or "language model" (a decoder such as Qwen3), whose logits score every term at each token. Or
-            "token weights", as in BGE-M3: a linear layer gives each token one weight, relu(x), and a text's terms are
-            its own tokens.
+        head: The kind of head. The logits of a "masked LM" or a "language model" (a decoder such as Qwen3) score every
+            term at each token. With "token weights", as in BGE-M3, a linear layer gives each token one weight, relu(x),
+            and a text's terms are its own tokens.
         attention: In a language model, whether a token attends to all tokens ("bidirectional") or only to earlier ones
             ("causal"). None for other heads.
         pooling_strategy: How the weights at a text's tokens are pooled into one weight per term.
@@ -70,9 +70,9 @@ class TokenWeightsSpec:
     Args:
         repository: The repository that holds the files.
         folder: The folder of the tokenizer. "" is the repository's root.
-        file: The file of the weights. It may be safetensors or a PyTorch file with the key "weight", JSON that maps
+        file: The file of the weights. It is a safetensors or PyTorch file with the key "weight", a JSON file that maps
             tokens to weights, or a text file with a token, a tab and a weight in each line. None means that each token
-            weighs 1, which gives a binary bag of words.
+            weighs 1, so a query becomes a binary bag of words.
         lower_case: Whether to lowercase texts before they are tokenised.
     """
 
@@ -164,13 +164,13 @@ def override(
         ("special_terms", special_terms, ("keep", "drop")),
     ):
         if value is not None and value not in allowed:
-            raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use None for the model's own.")
+            raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use None for the model's value.")
     heads = {role.transformer.head for role in (spec.document, spec.query) if role.transformer is not None}
     if "token weights" in heads and (pooling_strategy == "sum" or activation_function is not None):
         raise ValueError(
-            "pooling_strategy and activation_function must be None for a model of token weights, which takes the "
-            f"maximum of relu over equal tokens, got {pooling_strategy!r} and {activation_function!r}. Leave them out, "
-            "or use a SPLADE model."
+            "pooling_strategy and activation_function must be None for a model of token weights, because such a model "
+            f"always takes the maximum of relu over equal tokens, got {pooling_strategy!r} and "
+            f"{activation_function!r}. Leave both out, or use a SPLADE model."
         )
 
     def overridden(role: RoleSpec, prompt: str | None) -> RoleSpec:

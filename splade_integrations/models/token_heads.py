@@ -1,6 +1,6 @@
-"""Recognises models that weigh a text's own tokens with a linear layer: BGE-M3, which is read, and others.
+"""Recognises models that give each token of a text one weight. It reads the spec of BGE-M3.
 
-The others are refused by name. This module reads small files. It loads no weights.
+Other known models of this kind are refused by name. This module reads small files. It loads no weights.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def describe_token_head(repository: Repository) -> ModelSpec | None:
         The spec, or None if the repository's files describe a model of another kind.
     Raises:
         UnsupportedModelError: The model weighs tokens in a way that this package does not compute. The message says
-            what was found, and which model serves instead.
+            what was found, and which model to use instead.
     """
     config = repository.json("config.json")
     if not isinstance(config, Mapping) or not _may_have_token_head(repository, config):
@@ -79,9 +79,9 @@ def describe_token_head(repository: Repository) -> ModelSpec | None:
 
 
 def _may_have_token_head(repository: Repository, config: Mapping[str, Any]) -> bool:
-    """Return whether the files that every repository has leave open that there is a token head.
+    """Return whether the model may have a token head, judging only by config.json and modules.json.
 
-    So a hub is not asked for the head's file of each SPLADE model.
+    Without this check, the hub would be asked for a file of a token head for every SPLADE model.
     """
     modules = repository.json("modules.json")
     if modules is None:

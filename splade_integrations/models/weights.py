@@ -1,7 +1,7 @@
-"""Says which weights a folder holds: a checkpoint, a checkpoint with an adapter, or a part of one alone.
+"""Says which weights a folder holds: a checkpoint with or without an adapter, an adapter alone, or ONNX files alone.
 
-An adapter holds changes of a checkpoint's weights. peft trains adapters, such as LoRA, and saves them beside or without
-the checkpoint. This module reads small files and names of files. It loads no weights.
+An adapter holds changes to a checkpoint's weights. peft trains adapters, such as LoRA, and saves them in the folder of
+the checkpoint or in a separate folder. This module reads small files and names of files. It loads no weights.
 """
 
 import re
@@ -27,10 +27,10 @@ class Adapter:
     """An adapter in a folder of a repository.
 
     Args:
-        kind: peft's name of its kind, such as LORA.
-        base: The checkpoint that it was trained on, as its adapter_config.json names it, or None.
-        config_file: The file of its settings, as a path in the repository.
-        weights_files: The files that its weights may be in, as paths in the repository.
+        kind: peft's name for this kind of adapter, such as LORA.
+        base: The checkpoint that the adapter was trained on, as adapter_config.json names it, or None.
+        config_file: The file of the adapter's settings, as a path in the repository.
+        weights_files: The files that may hold the adapter's weights, as paths in the repository.
     """
 
     kind: str
@@ -66,7 +66,7 @@ def find_adapter(repository: Repository, folder: str) -> Adapter | None:
 def check_weights(repository: Repository, folder: str) -> None:
     """Refuse a folder that holds an adapter alone, or ONNX files alone, before any weights are loaded.
 
-    A repository on a hub is checked only for its config.json, because its files are not listed before they are needed.
+    A hub repository that has a config.json passes without a check, because listing its files takes another request.
 
     Raises:
         UnsupportedModelError: The folder holds no checkpoint. The message names what it holds and what is missing.
@@ -80,7 +80,7 @@ def missing_weights(repository: Repository, folder: str) -> str | None:
     """Return a message that says what a folder holds in place of a checkpoint, or None if this is not known.
 
     Args:
-        repository: A local folder, or a repository on a hub, whose files are then listed.
+        repository: A local folder, or a hub repository, for which the hub is asked for a list of files.
         folder: The folder within the repository. "" is its root.
     """
     files = repository.files(folder)

@@ -1,4 +1,4 @@
-"""Cuts records into chunks, which are records themselves. What cuts a text is up to the caller."""
+"""Cuts records into chunks, which are records themselves. The caller gives the function that cuts a text."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -13,11 +13,11 @@ _OWN = ("document", "position", "start")
 
 
 def in_chunks(records: Iterable[Record], split: Split) -> Iterator[Record]:
-    """Yield the chunks of each record. A text without a chunk, such as an empty one, stays whole.
+    """Yield the chunks of each record. If `split` gives no chunks, for example for an empty text, the text stays whole.
 
     A chunk's id is the record's id, a "#" and the chunk's number. The chunk has the record's metadata and, in addition,
-    `document` (the record's id), `position` (the chunk's number, from 0) and `start` (where it starts in the text, in
-    characters).
+    `document` (the record's id), `position` (the chunk's number, from 0) and `start` (the number of characters before
+    the chunk in the record's text).
 
     Args:
         records: The records.
@@ -34,8 +34,8 @@ def in_chunks(records: Iterable[Record], split: Split) -> Iterator[Record]:
     for record in records:
         if taken := [name for name in _OWN if name in record.metadata]:
             raise RecordError(
-                f"with --chunk, the field {taken[0]!r} must not be kept, because each chunk gets a value of that name, "
-                f"got it in the record {record.id!r}. Name the fields to keep with --keep, without this one."
+                f"with --chunk, the field {taken[0]!r} must not be kept, because each chunk gets a field of that name, "
+                f"got it in the record {record.id!r}. List the fields to keep with --keep, and leave this field out."
             )
         chunks = list(split(record)) or [(0, record.text)]
         for number, (start, text) in enumerate(chunks):

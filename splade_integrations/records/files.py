@@ -46,7 +46,7 @@ class Records:
             None puts nothing before the text.
         id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither field, the record's
             number in the file is its id.
-        need_id: Whether a record without an id is an error. If `id_field` is given, it always is.
+        need_id: Whether a record without an id is an error. If `id_field` is given, it is always an error.
         keep: The fields to keep as metadata. None keeps all fields except those of the id and of the text. A field
             without a value is left out. `values.plain` says what becomes of dates and other types. In CSV, a column
             that holds only numbers becomes numbers, and other columns stay texts. Standard input cannot be read twice
@@ -103,7 +103,7 @@ class Records:
     def _check_kept(self, missing: Collection[str], row: Mapping[str, Any]) -> None:
         if missing:
             raise RecordError(
-                f"{self.path} must have a value for each field that --keep names, but no record has one for "
+                f"{self.path} must have a value for each field that --keep names, but no record has a value for "
                 f"{min(missing)!r}, {_found(row)}. Correct --keep."
             )
 
@@ -238,7 +238,7 @@ class Records:
 
 
 def format_of(path: str) -> Format:
-    """Return the format of a file, which the ending of its name shows. Standard input, "-", has plain lines.
+    """Return the format of a file, by the ending of its name. Standard input, "-", has plain lines.
 
     Raises:
         RecordError: The name has no known ending.

@@ -24,7 +24,7 @@ _SKIPPED = "folders that are hidden, links or databases"
 
 @dataclass(frozen=True)
 class _Found:
-    """The files to read, and {reason: names of files} for those to leave out. Names are relative to the folder."""
+    """The files to read, and the files to leave out as {reason: their names}. Names are relative to the folder."""
 
     files: list[str]
     left_out: dict[str, list[str]]
@@ -40,7 +40,7 @@ class Folder:
 
     Args:
         path: The folder, or one file.
-        keep: The metadata to keep. "path", the same as the id, is all there is. None keeps it.
+        keep: The metadata to keep. The only metadata is "path", which is the same as the id. None keeps it.
     Raises:
         RecordError: The folder cannot be read, no file is left, or `keep` names something else.
 
@@ -62,7 +62,7 @@ class Folder:
     def __post_init__(self) -> None:
         """Check `keep`."""
         if wrong := [name for name in self.keep or () if name != "path"]:
-            raise RecordError(f"--keep must name only path, which is all that a folder has, got {wrong[0]!r}. Drop it.")
+            raise RecordError(f"--keep must name only path, the only metadata of a file, got {wrong[0]!r}. Drop it.")
 
     def __iter__(self) -> Iterator[Record]:
         for name in self._found.files:
@@ -79,7 +79,7 @@ class Folder:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """{reason: number of files} for the files that are not read. A reason may be an ending."""
+        """{reason: number of files} for the files that are not read. A reason may be the ending of a name."""
         return {reason: len(names) for reason, names in self._found.left_out.items()}
 
     def left_out_message(self) -> str:
@@ -93,7 +93,7 @@ class Folder:
 
     @cached_property
     def _found(self) -> _Found:
-        """All files, sorted into those to read and those to leave out. Each text file is read once to find out."""
+        """All files, sorted into those to read and those to leave out. For this, each text file is read once."""
         files: list[str] = []
         left_out: dict[str, list[str]] = {}
         for name in sorted(self._names()):
@@ -103,8 +103,8 @@ class Folder:
                 files.append(name)
         if not files:
             raise RecordError(
-                f"{self.path} must hold files with text that end in {', '.join(DOCUMENT_ENDINGS)}, got "
-                f"{_reasons(left_out) or 'no file'}. {_advice(left_out) or 'Add some.'}"
+                f"{self.path} must hold text files whose names end in {', '.join(DOCUMENT_ENDINGS)}, got "
+                f"{_reasons(left_out) or 'no file'}. {_advice(left_out) or 'Add a text file.'}"
             )
         return _Found(files, left_out)
 

@@ -18,7 +18,7 @@ class Record:
     Args:
         id: The id. It is not empty.
         text: The text.
-        metadata: {name: a value of a plain JSON type}. A value at the top is never None.
+        metadata: {name: a value of a plain JSON type}. A value may contain None, but is not itself None.
     """
 
     id: str

@@ -61,9 +61,10 @@ def valid_unicode(text: str) -> str:
 
 
 def number_columns(rows: Iterable[Mapping[str, str]]) -> dict[str, type[int] | type[float]]:
-    """Return {column: int or float} for the columns of a CSV file that hold only numbers. An empty cell has no value.
+    """Return {column: int or float} for the columns of a CSV file that hold only numbers. Empty cells do not count.
 
-    A number is written as in JSON: without leading zeros, so that a column of postcodes such as 01067 stays text.
+    Numbers must be written as in JSON, which allows no leading zeros. So a column of postcodes, such as 01067, is not a
+    column of numbers.
 
     Args:
         rows: The rows. They are all read.
@@ -89,6 +90,6 @@ def _kind(value: str) -> type[int] | type[float] | None:
 
 def _unfit(place: str, name: str, rule: str, found: str) -> RecordError:
     return RecordError(
-        f"{place}: {name!r} must be {rule}, got {found[:80]}. Change the value, or name the fields to keep with "
-        "--keep, without this one."
+        f"{place}: {name!r} must be {rule}, got {found[:80]}. Change the value, or list the fields to keep with "
+        "--keep, and leave this field out."
     )

@@ -1,4 +1,4 @@
-"""Reads what a server answers: its facts, rows of term weights, and errors."""
+"""Reads the answers of a server: facts about the server, rows of term weights, and errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from splade_integrations.sparse import from_terms
 
 __all__ = ["ServerFacts", "check_same", "read_error", "read_facts", "read_rows"]
 
-# TEI's default. TEI does not tell the limit, and our server does.
+# TEI's default limit on the bytes of a request. TEI does not tell its limit, but our server does.
 _MAX_BYTES = 2_000_000
 
 
@@ -49,7 +49,7 @@ def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mappin
         dim: The size of the vocabulary that the user states, or None.
         prompt_names: The names of prompts that the user states for TEI.
     Raises:
-        ValueError: The server does not serve a SPLADE model, or something that the user states does not fit it.
+        ValueError: The server does not serve a SPLADE model, or what the user states contradicts the server's facts.
     """
     try:
         info = response.json()
@@ -75,7 +75,7 @@ def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mappin
             )
         return ServerFacts(str(info["model_id"]), dim, max_length, max_texts, _MAX_BYTES, None)
     if dim is not None and dim != info["dim"]:
-        raise ValueError(f"dim must be {info['dim']}, which {url} tells, got {dim}. Leave dim out.")
+        raise ValueError(f"dim must be {info['dim']}, as {url} states, got {dim}. Leave dim out.")
     if any(prompt_names.values()):
         raise ValueError(
             f"query_prompt_name and document_prompt_name must be left out for {url}, because this server knows the "
@@ -98,7 +98,7 @@ def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
     Returns:
         (number, dim) float32 with sorted int32 indices and no stored zeros.
     Raises:
-        ValueError: The answer has another number of rows, or terms beyond `dim`, or is not such JSON.
+        ValueError: The answer has another number of rows, has terms beyond `dim`, or is not JSON of rows.
     """
     try:
         rows = loads(content)
@@ -131,7 +131,7 @@ def read_error(url: str, response: Any) -> Exception:
 
 
 def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
-    """Raise ValueError if an answer comes from another encoder than the one that the server told before."""
+    """Raise ValueError if an answer comes from another encoder than the one that the server described at first."""
     if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case, checked without parsing
         return
     found = None if stated is None else Fingerprint.from_json(stated)
@@ -141,8 +141,8 @@ def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
             return
         both = f"{server.fingerprint.describe(differing)}, got {found.describe(differing)}"
     else:
-        both = "with a fingerprint in every answer or in none, got the other"
+        both = "and send its fingerprint with all answers or with none, got answers with and without a fingerprint"
     raise ValueError(
         f"{url} must serve the encoder that it served when it was first asked, {both}. Restart the server with that "
-        "encoder, or make a new RemoteEncoder, whose fingerprint collections then check."
+        "encoder, or make a new RemoteEncoder. Collections then check the new fingerprint."
     )

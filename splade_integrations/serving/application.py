@@ -1,7 +1,7 @@
-"""The web application: its routes, and the way of a request to the encoder and back.
+"""The web application: its routes, and how a request reaches the encoder and is answered.
 
 A request's body is read and checked first. Then its texts wait in the queue of a `QueryBatcher`, which encodes the
-texts of all waiting requests of a role in one call. A client that goes away leaves the queue.
+texts of all waiting requests of a role in one call. If a client disconnects, its texts leave the queue.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ __all__ = ["make_app", "rows_as_json"]
 
 logger = logging.getLogger(__name__)
 
-# Texts of more characters than this are checked for their length in a thread, because that takes milliseconds.
+# If the texts of a request that may be too long have more characters than this, a thread counts their tokens, because
+# counting takes milliseconds.
 _CHECKED_AT_ONCE = 4096
 
 
@@ -44,7 +45,7 @@ def make_app(encoder: "SpladeEncoder", limits: Limits | None = None) -> Starlett
     """Return the web application that serves an encoder.
 
     Args:
-        encoder: The encoder. Both of its roles should be loaded, because the first request would wait for them.
+        encoder: The encoder. Both of its roles should be loaded. Otherwise the first request waits until they are.
         limits: The limits on requests.
 
     Example:
@@ -106,8 +107,8 @@ class _Server:
         if self._in_progress >= self._limits.max_concurrent_requests:
             raise Refusal(
                 "Overloaded",
-                f"At most {self._limits.max_concurrent_requests} requests can wait, and so many are waiting. "
-                "Send this one again later.",
+                f"At most {self._limits.max_concurrent_requests} requests can wait, and that many wait already. "
+                "Send this request again later.",
             )
         self._in_progress += 1
         self._metrics.waiting.inc()
@@ -132,13 +133,13 @@ class _Server:
         return Response(rows_as_json(rows), media_type="application/json", headers=headers)
 
     async def _check_lengths(self, asked: EmbedRequest) -> int:
-        """Return the number of texts that will be cut, or refuse the request if it does not allow that."""
+        """Return the number of texts that will be cut, or refuse the request if it does not allow cutting."""
         texts, role = asked.texts, asked.role
         suspects = [place for place, text in enumerate(texts) if not self._encoder.surely_fits(role, text)]
         if not suspects:
             return 0
         if sum(len(texts[place]) for place in suspects) > _CHECKED_AT_ONCE:
-            # One thread for all requests, so that long texts do not hold up the loop and do not take all processors.
+            # All requests share one thread, so that long texts neither block the event loop nor occupy all processors.
             loop = asyncio.get_running_loop()
             long = await loop.run_in_executor(self._checking, self._too_long, role, texts, suspects)
         else:
@@ -186,7 +187,7 @@ class _Server:
 
 
 async def _unless_gone(encoding: Awaitable[list[dict[int, float]]], request: Request) -> list[dict[int, float]] | None:
-    """Return the rows, or None if the client goes away before. Texts that still wait are then not encoded."""
+    """Return the rows, or None if the client disconnects first. Its texts in the queue are then not encoded."""
     rows = asyncio.ensure_future(encoding)
     gone = asyncio.ensure_future(request.receive())  # after the body, the only message is that the client has gone
     try:

@@ -1,6 +1,6 @@
-"""Sends requests to a server: connections that are kept, timeouts, and repeated attempts.
+"""Sends requests to a server. It keeps connections open, sets timeouts, and repeats attempts that failed.
 
-Encoding changes nothing on the server, so a request may be sent again whatever has become of the first attempt.
+Encoding changes nothing on the server. So a request may be sent again even if the server has read the first attempt.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ with require_extra("remote", module="splade_integrations.RemoteEncoder"):
 
 __all__ = ["Connection"]
 
-# The statuses that say "try again": too slow a body, overloaded, and what proxies answer while a server restarts.
+# After these statuses, a request is sent again. 408 means that the body came too slowly, and 429 that the server is
+# overloaded. Proxies answer with the other statuses while a server restarts.
 _AGAIN = {408, 429, 502, 503, 504}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -29,11 +30,11 @@ class Connection:
 
     Args:
         url: The server's address.
-        headers: Headers of every request, such as one with a token.
+        headers: Headers that every request has, such as a header with a token.
         timeout: The number of seconds that the server may take to answer.
         connect_timeout: The number of seconds that connecting may take.
-        retries: How often a request is sent again if the server is not reached, is overloaded or breaks off. The pause
-            between attempts begins at .1 seconds and doubles, up to 5 seconds.
+        retries: How often a request is sent again if the server is not reached, is overloaded or breaks the connection.
+            The pause between attempts begins at .1 seconds and doubles, up to 5 seconds.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Connection:
             "base_url": url,
             "headers": dict(headers),
             "timeout": httpx.Timeout(timeout, connect=connect_timeout),
-            # Each waiting thread or coroutine may have a connection of its own, so none waits for another one's.
+            # Each thread or coroutine may have its own connection, so none waits until another one has its answer.
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
         }
         self._lock = Lock()
@@ -63,8 +64,8 @@ class Connection:
         """Send a POST request with a JSON body, and return the answer, whatever its status is.
 
         Raises:
-            ConnectionError: The server was not reached, or said that it is overloaded, until the last attempt.
-            TimeoutError: The server took too long at the last attempt.
+            ConnectionError: At the last attempt, the server was not reached or broke the connection.
+            TimeoutError: At the last attempt, the server took too long to answer.
         """
         return self._send("POST", path, body)
 
@@ -100,7 +101,7 @@ class Connection:
     def _pauses(self) -> Iterator[float | None]:
         """Yield the pause after each attempt, and None for the last attempt."""
         for attempt in range(self._retries):
-            # A random part, so that clients that were refused together do not come back together.
+            # The pause is partly random, so that clients that were refused together do not all return together.
             yield min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
         yield None
 

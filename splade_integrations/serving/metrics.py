@@ -18,7 +18,7 @@ class Metrics:
         succeeded: The number of requests that were answered with rows.
         failed: The number of refused requests, by the type of the error.
         texts: The number of texts whose rows were sent.
-        seconds: How long requests took that were answered with rows.
+        seconds: The duration of each request that was answered with rows.
         waiting: The number of requests that are waiting or being encoded.
     """
 

@@ -24,7 +24,7 @@ STATUS: dict[ErrorType, int] = {
 ROLES: tuple[Role, ...] = ("query", "document")
 # Every answer with rows carries the encoder's fingerprint, as `Fingerprint.to_json` writes it.
 FINGERPRINT_HEADER = "x-splade-fingerprint"
-# The number of texts that were cut, if `truncate` is true and any text was cut.
+# This header holds the number of texts that were cut. It is sent only if `truncate` is true and a text was cut.
 TRUNCATED_HEADER = "x-splade-truncated"
 
 

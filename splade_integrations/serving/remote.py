@@ -37,8 +37,8 @@ class RemoteEncoder:
     `search`. The rows are exactly those that the server computed. One object serves any number of threads, event loops
     and forked processes. It can be pickled, and its pickle holds the address and the options, headers included.
 
-    Like a `SpladeEncoder`, it cuts texts that are too long, with one warning per call. TEI does not say what it has
-    cut, and it takes no empty texts. So with TEI, there is no such warning, and "" gets a row without terms.
+    Like a `SpladeEncoder`, it cuts texts that are too long, and logs one warning per call. TEI does not say which texts
+    it has cut, so with TEI there is no such warning. TEI takes no empty texts, so "" gets a row without terms.
 
     Args:
         url: The server's address, such as "http://localhost:8080".
@@ -49,7 +49,7 @@ class RemoteEncoder:
         timeout: The number of seconds that the server may take for one request, which has at most the number of texts
             that the server allows (32 by default).
         connect_timeout: The number of seconds that connecting may take.
-        retries: How often a request is sent again if the server is not reached, is overloaded or breaks off.
+        retries: How often a request is sent again if the server is not reached, is overloaded or breaks the connection.
 
     Attributes:
         url: The server's address.
@@ -58,7 +58,7 @@ class RemoteEncoder:
         ConnectionError: The server is not reached, or it is overloaded.
         TimeoutError: The server took too long.
         ValueError: The server does not serve a SPLADE model, or refuses a request, or serves another model than before.
-            Or an option has an invalid value, or belongs to a server of the other kind.
+            Or an option has an invalid value, or is meant for the other kind of server (TEI or our own).
         OptionalDependencyError: httpx is missing.
 
     Example:
@@ -101,7 +101,7 @@ class RemoteEncoder:
 
     @property
     def _server(self) -> ServerFacts:
-        """What the server says about itself. It is asked once, and again after unpickling."""
+        """What the server says about itself. The server is asked once, and again after unpickling."""
         if self._facts is None:
             with self._asking:
                 if self._facts is None:
@@ -128,7 +128,7 @@ class RemoteEncoder:
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of the server's encoder. None for TEI, which tells none."""
+        """The fingerprint of the server's encoder. None for TEI, which does not tell one."""
         return self._server.fingerprint
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
@@ -210,7 +210,7 @@ class RemoteEncoder:
         return "/embed_sparse", body
 
     def _requests(self, texts: list[str]) -> Iterator[list[str]]:
-        """Yield the texts of each request. TEI refuses requests with an empty text, so that each such text is alone."""
+        """Yield the texts of each request. An empty text is yielded alone for TEI, which refuses empty texts."""
         server = self._server
         part: list[str] = []
         held = 0
@@ -227,7 +227,7 @@ class RemoteEncoder:
             yield part
 
     def _rows(self, response: Any, number: int) -> tuple[csr_array, int]:
-        """Return the rows in an answer, and the number of texts that were cut. None stands for a row without terms."""
+        """Return the rows in an answer, and the number of texts that were cut. With None, the rows have no terms."""
         if response is None:
             return from_terms(np.empty(0), np.empty(0), [0] * number, self.dim), 0
         if response.status_code != 200:

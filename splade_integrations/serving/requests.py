@@ -1,6 +1,6 @@
-"""Reads a request's body with limits on its bytes and time, and turns it into texts, or refuses it with a status.
+"""Reads the body of a request and returns its texts. An invalid, too large or too slow body is refused with a status.
 
-This module knows no encoder.
+This module uses no encoder.
 """
 
 import asyncio
@@ -24,10 +24,11 @@ class Limits:
 
     Args:
         max_client_batch_size: The largest number of texts of a request.
-        max_concurrent_requests: The largest number of requests that are waiting or being encoded. Further ones get 429.
+        max_concurrent_requests: The largest number of requests that are waiting or being encoded. Further requests get
+            the status 429.
         max_body_bytes: The largest number of bytes of a request's body.
-        max_bytes_being_read: The largest number of bytes of all bodies that have arrived in part. It limits the memory
-            that slow or many clients can take.
+        max_bytes_being_read: The largest total number of bytes of all bodies that are still arriving. It limits the
+            memory that slow clients, or many clients, can take.
         body_seconds: How long the body of a request may take to arrive.
         max_batch_texts: The largest number of texts that are encoded in one call. Further texts wait for the next call.
     """
@@ -101,10 +102,10 @@ def parse(body: bytes, limits: Limits) -> EmbedRequest:
     """Return the request that a body states.
 
     Args:
-        body: JSON, as the schema EmbedSparseRequest of Text Embeddings Inference says.
+        body: JSON that follows the schema EmbedSparseRequest of Text Embeddings Inference.
         limits: The limits on the number of texts.
     Raises:
-        Refusal: The body is not such JSON, or is beyond a limit.
+        Refusal: The body does not follow this schema, or exceeds a limit.
 
     Example:
         >>> parse(b'{"inputs": "a cat", "prompt_name": "query"}', Limits())

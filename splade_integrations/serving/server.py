@@ -1,4 +1,4 @@
-"""Runs the web application on uvicorn until a signal ends it. Requests in progress are then answered first."""
+"""Runs the web application on uvicorn until a signal comes. Then it answers the requests in progress, and stops."""
 
 import socket
 from typing import TYPE_CHECKING
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["listen", "serve"]
 
-# Connections beyond this number get the status 503. Most are idle, because clients keep them for later requests.
+# Connections beyond this number get the status 503. Most connections are idle, because clients keep them open for
+# later requests.
 _MOST_CONNECTIONS = 4096
-# The number of seconds that requests in progress have when the server is asked to stop.
+# When the server is asked to stop, requests in progress have this number of seconds to finish.
 _GRACE_SECONDS = 30
 
 
@@ -41,7 +42,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(encoder: "SpladeEncoder", listening: socket.socket, limits: Limits | None = None) -> None:
-    """Serve an encoder until SIGINT or SIGTERM comes. Requests that are in progress then are answered first.
+    """Serve an encoder until SIGINT or SIGTERM comes. Then answer the requests in progress, and stop.
 
     Args:
         encoder: The encoder.

@@ -85,7 +85,7 @@ def test_keep_chooses_the_metadata_and_belongs_to_the_collection(index, found):
     index(ROWS, "--replace", "--keep", "")
     assert found("sing")["bird"] == {}
     err = index(ROWS, "--replace", "--keep", "yaer", code=2)
-    assert "no record has one for 'yaer', got the fields _id, text, year" in err
+    assert "no record has a value for 'yaer', got the fields _id, text, year" in err
     assert found("sing")["bird"] == {}
 
 

@@ -87,10 +87,10 @@ def test_options_without_a_meaning_are_refused(folder, model_folder, capsys, opt
 
 
 def test_a_folder_without_texts_names_the_loaders(tmp_path):
-    with pytest.raises(RecordError, match=r"must hold files with text that end in \.txt, \.md, \.rst, got no file"):
+    with pytest.raises(RecordError, match=r"must hold text files whose names end in \.txt, \.md, \.rst, got no file"):
         Folder(str(tmp_path)).count()
     (tmp_path / "b.py").write_text("x")
-    with pytest.raises(RecordError, match=r"got 1 \.py\. Add some\."):
+    with pytest.raises(RecordError, match=r"got 1 \.py\. Add a text file\."):
         Folder(str(tmp_path)).count()
     (tmp_path / "b.py").unlink()
     (tmp_path / "a.pdf").write_text("x")

@@ -485,7 +485,7 @@ def test_a_collection_with_other_fields_is_refused(dense, sparse, uri):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="other")
     hybrid_milvus(dense, sparse, uri=uri, collection_name="ours").add_documents(ANIMALS)
     with pytest.raises(
-        ValueError, match=r"field 'sparse', a dense vector, got .* Name the right one with vector_field"
+        ValueError, match=r"field 'sparse', a dense vector, got .* Name the right field with vector_field"
     ):
         hybrid_milvus(dense, sparse, uri=uri, collection_name="ours", vector_field=["sparse", "dense"])
     assert not hybrid_milvus(dense, sparse, uri=uri, collection_name="other", drop_old=True).collection.exists()

@@ -401,7 +401,7 @@ def test_a_query_may_choose_its_fusion(word_counts, place):
         ("default", {"reranker": weighted}),
         ("hybrid", {"fusion": only_words, "reranker": weighted}),
     ]:
-        with pytest.raises(ValueError, match="one of fusion and reranker may be given, in mode 'hybrid' or 'mmr'"):
+        with pytest.raises(ValueError, match="one of fusion and reranker may be given, and only in mode 'hybrid'"):
             store.query(ask("alpha", mode), **wrong)
     with pytest.raises(ValueError, match="may have depth, k, method, weights"):
         store.query(ask("alpha", "hybrid"), fusion={"sides": ["bm25"], "wieghts": [1]})

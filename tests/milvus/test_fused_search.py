@@ -169,7 +169,7 @@ def test_a_writer_without_bm25_fills_its_words(collection, connection):
 
 
 def test_a_fusion_must_be_of_the_sides_that_are_searched(collection):
-    with pytest.raises(ValueError, match=r"must be of the sides that are searched \(dense\), got the sides dense, spa"):
+    with pytest.raises(ValueError, match=r"exactly the sides that are searched \(dense\), got a fusion of dense, s"):
         collection.search({"dense": QUERIES["dense"]}, ranker=Fusion(sides=("dense", "sparse")))
 
 
@@ -183,7 +183,7 @@ def test_a_stored_fusion_is_followed_until_it_is_removed(collection, connection)
         own = Fusion(sides=SIDES, k=5)
         assert opened(connection, collection.name, fusion=own).fusion == own
         lacking = opened(connection, collection.name, schema={"bm25_field": None})
-        with pytest.raises(ValueError, match=r"sides that were opened \(dense, sparse\), got one of dense, bm25"):
+        with pytest.raises(ValueError, match=r"sides that were opened \(dense, sparse\), got a fusion of dense, bm25"):
             assert lacking.fusion
     finally:
         collection.record_fusion(None)

@@ -126,7 +126,7 @@ def test_commands_take_the_address(url, encoder, tmp_path):
     rows = [orjson.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     for more, message in ((["--max-length", "7"], "max_length must be"), (["--dtype", "bfloat16"], "dtype must be")):
-        with pytest.raises(ValueError, match=f"{message} an option of the server"):
+        with pytest.raises(ValueError, match=f"{message} given to the server"):
             CliRunner().invoke(cli, [*arguments, *more], catch_exceptions=False)
     with pytest.raises(ValueError, match="must be a folder or a name on the hub for this"):
         CliRunner().invoke(cli, ["explain", "a", "b", "-m", url], catch_exceptions=False)

@@ -2,7 +2,7 @@
 
 `ALL` lists the heads, and `choose` takes the first one that suits a decoder. To add a head, write one class and add one
 entry to `ALL`. tests/test_reference.py then compares its results with those of reference.py, in float32 on a CPU. A
-head that cannot run there needs tests of its own, as `TritonHead` has.
+head that cannot run in float32 on a CPU needs its own tests. For example, `TritonHead` has its own tests.
 """
 
 from typing import ClassVar, Protocol

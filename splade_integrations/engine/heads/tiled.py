@@ -19,8 +19,8 @@ __all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "r
 # Larger tiles have two advantages: the matrix products read their inputs less often, and each kernel on a GPU runs long
 # enough to hide the time of its launch.
 TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
-# The number of logits in a tile for products with unsigned weights. Only processors without VNNI and AMX instructions
-# compute these products, and such processors have smaller caches.
+# The number of logits in a tile for products with unsigned weights. Only processors that have neither VNNI nor AMX
+# instructions compute these products, and such processors have smaller caches.
 _UNSIGNED_TILE_CELLS = 2**20
 # The largest number of tokens in a tile.
 TILE_TOKENS = 2048
@@ -70,7 +70,7 @@ def splade_pool(
     """
     if logits.shape[:2] != attention_mask.shape:
         raise ValueError(
-            f"attention_mask must have the shape {tuple(logits.shape[:2])}, (texts, tokens) as in the logits, "
+            f"attention_mask must have the shape {tuple(logits.shape[:2])}, the (texts, tokens) of the logits, "
             f"got {tuple(attention_mask.shape)}. Pass the mask that the model was given."
         )
     real = attention_mask.bool().unsqueeze(-1)  # (B, L, 1)

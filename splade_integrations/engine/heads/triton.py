@@ -19,8 +19,8 @@ __all__ = ["TritonHead"]
 
 logger = logging.getLogger(__name__)
 
-# The sizes of the batches that check the kernel. With these sizes, the kernel uses each of its tilings. In some, a tile
-# holds several texts, and in others, a text needs several tiles.
+# The sizes of the batches that check the kernel. With these sizes, the kernel uses each of its tilings. In some
+# tilings, a tile holds several texts. In other tilings, a text needs several tiles.
 PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
 # The largest difference that the check accepts, as a share of the largest term weight. If products of 16-bit numbers

@@ -38,7 +38,8 @@ _UNDERFLOW = 2.0**-24
 # the second pass would take longer than the first pass saves, so the plain head computes the batch.
 MOST_CANDIDATES = 1 / 16
 # After a batch with too many candidates, the first pass is left out for one batch, then for two, four, and so on up to
-# this number. So a model for which it never pays loses hardly any time. One batch with few candidates starts anew.
+# this number. So little time is lost on a model for which the first pass never pays. After a batch with few candidates,
+# the count begins at one again.
 MOST_LEFT_OUT = 64
 # The number of rows of the decoder weight that are converted to float32 and quantised at a time.
 _ROWS = 2048
@@ -62,23 +63,23 @@ class TwoPassHead:
     """Max pooling of a decoder's logits, exact in float32, with most of the work in int8.
 
     Let m be a vector close to the expected inputs, and let r_t = h_t - m for a text's token vectors h_t. A term has
-    the decoder row w. Let k and K_t be vectors of integers with scales s and S, and d and e_t residuals, such that
+    the decoder row w. Let k and K_t be vectors of integers, s and S their scales, and d and e_t residuals, such that
     w = s k + d and r_t = S K_t + e_t. Then
 
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
     Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). All tokens of a text share one scale S.
-    So the maximum over tokens can be taken before scaling, of the integers k . K_t or of their float32 values. By
-    Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. M denotes
-    the maximum over t. The float32 maximum, with the bias added, is positive only if
+    So the maximum over tokens, max(k . K_t), can be taken before scaling, either of the integers or of their float32
+    values. By Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. M
+    denotes the maximum over t. The float32 maximum, with the bias added, is positive only if
 
         w . m + bias + s S max(k . K_t) + |d| M|r| + |s k| M|e|
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
 
     The second line allows for the rounding errors of float32, with g = n u / (1 - n u), u = 2^-24 and n = H + 64. Its
     last summand, 2^-24, is for numbers that underflow. If a . b is summed in float32, its error is at most g |a| |b| in
-    any order of summation. There are two such sums: w . m, and w . h_t, which is the result to be bounded. In the
-    latter, |h_t| <= |r_t| + |m|. All other errors come from a few roundings each:
+    any order of summation. There are two such sums: w . m, and w . h_t, which is the result to be bounded. For
+    w . h_t, |h_t| <= |r_t| + |m|. All other errors come from these steps, each of which rounds a few times:
 
     - r_t and the residuals are rounded (2 u |r_t| each, because |S K_t| <= 2 |r_t|).
     - The integer k . K_t is converted to float32 and multiplied by s and S (4 u |s k| |S K_t|, at most
@@ -109,7 +110,8 @@ class TwoPassHead:
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # The bound's factors of M|r| and M|e|, (V, 2), and the sum of its summands that all texts share, (V, 1).
+        # Parts of the bound: its factors of M|r| and M|e|, (V, 2), and the sum of its summands that all texts share,
+        # (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, _UNDERFLOW)
         if bias is not None:

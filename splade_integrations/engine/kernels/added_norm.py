@@ -1,9 +1,10 @@
-"""A Triton kernel for the layer norm of a sum. The kernel passes over memory once, and torch passes twice.
+"""A Triton kernel for the layer norm of a sum. The kernel passes over memory once, while torch passes over it twice.
 
 Each program of the kernel adds, normalises and writes one token, and keeps it in registers. The reference in torch is
 `norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not round the sum. Small batches
-use the kernel as well, because a text must be rounded in the same way in every batch. For them it has a disadvantage:
-the host takes longer to launch the kernel than to make torch's two calls, by some milliseconds for a hundred launches.
+use the kernel as well, because a text must be rounded in the same way in every batch. For small batches, the kernel has
+a disadvantage: the host takes longer to launch the kernel than to make torch's two calls. A hundred launches take some
+milliseconds more.
 """
 
 import torch

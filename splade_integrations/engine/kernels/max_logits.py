@@ -35,12 +35,12 @@ from torch import Tensor
 
 __all__ = ["max_logits_ragged"]
 
-# Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). Small blocks finish sooner in it.
+# Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). In the interpreter, small blocks finish sooner.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
 # The smallest SPAN for a text that needs several spans. Each span has its own maximum, so short spans would give many
 # maxima.
 LEAST_SPAN_OF_SEVERAL = 32
-# If texts have several spans, the largest number of bytes of the spans' maxima that are in memory at a time.
+# The largest number of bytes that the maxima of spans take in memory at a time, if texts have several spans.
 MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so launches of two threads must not overlap.
 _interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()

@@ -35,7 +35,8 @@ class Column(Dialect):
         """Return the engine's expression, if the field holds a bool, a number or a string.
 
         Raises:
-            FilterError: The engine is a server. The field holds lists or objects, or the operator ignores case.
+            FilterError: The engine is a server, and either the field holds lists or objects, or the operator ignores
+                case.
         """
         if self.kind is not None:
             return super().said(negated)
@@ -87,8 +88,8 @@ class Column(Dialect):
         if not self._readable([bound]):
             return UNSAYABLE
         if self.kind == "int" and isinstance(bound, float):
-            # No integer in the field equals this bound. So the same rows match if it is rounded: up for < and >=, down
-            # for > and <=.
+            # No integer in the field equals this bound. So the same rows match if the bound is rounded: up for < and
+            # >=, down for > and <=.
             bound = math.ceil(bound) if operator in ("lt", "gte") else math.floor(bound)
         elif self.kind == "float":
             bound = float(bound)

@@ -76,8 +76,8 @@ class Lite3(Dialect):
         if not isinstance(member, (bool, int, float, str)):
             return Said(negated, self.some_value)
         equal = f"{self.value} == {literal(member)}"
-        # In Python, true equals 1 and false equals 0. So if the member is one of these, the rows that equal it must be
-        # checked.
+        # In Python, true equals 1 and false equals 0. So if the member is one of these values, the rows that
+        # `equal` matches must be checked.
         doubt = not isinstance(member, str) and member in (0, 1) and equal
         return Said(either(self.is_null, f"{self.value} != {literal(member)}") if negated else equal, doubt)
 
@@ -145,8 +145,8 @@ class Lite3(Dialect):
 def pattern_said(value: str, part: str, negated: bool) -> Said:
     """Return milvus-lite 3's condition that a string contains this part.
 
-    A pattern for `like` cannot escape special characters. So the wildcard _, which matches any character, replaces each
-    of them, and the rows that such a pattern finds must be checked.
+    A pattern for `like` cannot escape special characters. So each special character is replaced by the wildcard _,
+    which matches any character. The rows that a pattern with _ finds must be checked.
     """
     wild = part
     for special in ("%", "_", "\\"):

@@ -30,7 +30,7 @@ class Plan:
     Example:
         >>> layout = Layout()
         >>> plan = make_plan(Compare("year", "lt", 2000), layout, Engine.LITE3)
-        >>> print(plan.doubtful)  # milvus-lite 3 takes true for 1
+        >>> print(plan.doubtful)  # on milvus-lite 3, true equals 1
         (metadata["year"] == 0 or metadata["year"] == 1)
         >>> print(plan.resolve([("a", {"year": True}), ("b", {"year": 1})]))
         ((metadata["year"] < 2000 and pk not in ["a", "b"]) or pk in ["b"])
@@ -118,7 +118,7 @@ def matching_keys(filter: Filter, rows: Iterable[Row], layout: Layout | None = N
         filter: The filter.
         rows: (primary key, metadata) of each row. If the filter asks for fields of the collection, a third item holds
             their values by name.
-        layout: The layout. It is needed only if the filter asks for the primary field, whose name it holds.
+        layout: The layout, which holds the name of the primary field. It is needed only if the filter uses that field.
 
     Example:
         >>> matching_keys(Compare("tenant", "eq", "a"), [(1, {"tenant": "a"}), (2, {}), (3, {"tenant": "b"})])

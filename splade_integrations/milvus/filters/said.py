@@ -57,8 +57,8 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 def all_of(parts: Sequence[Said]) -> Said:
     """Return the condition that is true if all parts are true.
 
-    A row must be checked if some part may be wrong on it and every exact part is true on it. If an exact part is false,
-    the whole condition is certainly false.
+    A part is exact if it is right on all rows. If an exact part is false on a row, the whole condition is certainly
+    false. So a row must be checked only if every exact part is true on it and another part may be wrong on it.
     """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]

@@ -5,14 +5,15 @@ The engine distinguishes the kinds of JSON values: a bool never equals a number,
 milvus-lite 2 has no `not`, no `exists` and no `is null`. Its `!=` and `not in` also hold if the key is absent, or if
 its value is of another kind than the operand.
 
-A server has `not` and `exists`. If the key is absent, or its value is of another kind, the result depends on the
-version:
+A server has `not` and `exists`. If the key is absent, or its value is of another kind than the operand, the result
+depends on the version:
 
 - Up to 2.6.x, a comparison is false, so its negation by `not` is true. `!=` is true.
 - In later versions, a comparison, its negation and `!=` are all "unknown" (milvus issue 50699).
 
-So a negation in this module also asks, by `or`, for an absent key and for each other kind. Such rows then match in
-every version. In the later versions, two conditions cannot be expressed:
+So this module joins a negation, by `or`, with a condition for an absent key and a condition for each other kind. In
+every version, the negation then matches the rows without the key and the rows with a value of another kind. But in the
+later versions, two conditions cannot be expressed:
 
 - The value is an object ({…}). So negations leave out rows with an object under the key.
 - The value is [] or {}, because `exists` treats both as absent. So the operator `exists` leaves out rows with such a
@@ -32,7 +33,7 @@ from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said,
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare, kind
 
-# The end of a server's FilterError: what it cannot express, and what to do instead.
+# The ends of a server's error messages. Both say what to do. The first also says what the server cannot express.
 _NO_SCALAR = "a comparison with null, a list or an object. Store strings, numbers or bools, and compare with those"
 _OTHER_KEY = "Store the value under a key of letters, digits and underscores"
 
@@ -47,7 +48,7 @@ class Strict(Dialect):
         self.value = f'{layout.document}["{compare.key}"]'
 
     def said(self, negated: bool) -> Said:
-        """Return the engine's expression. Its parser does not unescape keys, so it cannot read every key."""
+        """Return the engine's expression. The engine's parser does not unescape keys, so it cannot read every key."""
         fault = _fault_of_key(self.compare.key)
         return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}. {_OTHER_KEY}")
 

@@ -1,4 +1,7 @@
-"""The syntax of Milvus's expressions: names, literals and lists of ids. Escapes keep each text inside its literal."""
+"""The syntax of Milvus's expressions: names, literals and lists of ids.
+
+Texts are escaped, so that a quotation mark in a text cannot end the literal.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,8 @@ def ids_expr(
         return f"{field} {'not in' if negated else 'in'} [{', '.join(literal(key, engine) for key in keys)}]"
     if negated:
         return ""
-    # milvus-lite 2 accepts neither an empty list nor a bare constant as an expression. A contradiction matches no row.
+    # milvus-lite 2 accepts neither an empty list nor a bare constant as an expression. So return a contradiction, which
+    # matches no row.
     one, other = ('"a"', '"b"') if is_text else ("0", "1")
     return f"({field} == {one} and {field} == {other})"
 

@@ -328,7 +328,7 @@ def from_dict(conditions: Mapping[str, Any]) -> Filter:
     if not isinstance(conditions, Mapping):
         raise FilterError(
             f"A dict filter must have only dicts as its conditions, got {type(conditions).__name__}. A Milvus "
-            "expression must be a str that is the whole filter."
+            "expression cannot be a part of a dict: give it as the whole filter, as a str."
         )
     return _all_of([_condition(key, value) for key, value in conditions.items()])
 
