@@ -50,11 +50,12 @@ def add_sparse(
     model_options: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Add SPLADE vectors to a collection that was made by another program, for hybrid search.
+    """Make a copy of a collection that also has SPLADE vectors.
 
-    The vectors go into a copy with the same keys, fields, vectors, partitions and properties. The original stays as it
-    is, and programs may go on writing to it: their changes are found by comparing both collections at the end. The
-    command also changes the model of a collection that already has SPLADE vectors.
+    This makes a dense collection of any program ready for hybrid search. The copy has the same keys, fields, vectors,
+    partitions and properties. The original stays as it is, and programs may go on writing to it: their changes are
+    found by comparing both collections at the end. The command also changes the model of a collection that already has
+    SPLADE vectors.
 
     With --resume, rows that only the new collection has are deleted.
 

@@ -31,10 +31,10 @@ def copy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows and bytes. Write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Copy a collection with its vectors to another Milvus file or server, without encoding again.
+    """Copy a collection to another Milvus file or server.
 
-    The copy has the same keys, fields, vectors, partitions and properties. The original stays as it is. With --resume,
-    rows that only the copy has are deleted.
+    Nothing is encoded again. The copy has the same keys, fields, vectors, partitions and properties. The original
+    stays as it is. With --resume, rows that only the copy has are deleted.
 
     Examples:
 

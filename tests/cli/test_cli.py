@@ -594,7 +594,7 @@ class TestExplainAndInfo:
         assert "got only ONNX files (model.onnx)" in capsys.readouterr().err
 
 
-COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info", "serve"]
+COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info", "add-sparse", "copy", "serve"]
 MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-ratio", "--max-length"]
 
 
