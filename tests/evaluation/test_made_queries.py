@@ -81,7 +81,7 @@ def test_words_of_a_sentence_find_its_document_in_a_language_without_spaces(tmp_
 
 
 def test_the_command_needs_only_the_corpus_and_refuses_to_fit(folder):
-    run = CliRunner().invoke(app, ["evaluate", str(folder), "--made-queries", "--dense", "none", "--json", "-"])
+    run = CliRunner().invoke(app, ["evaluate", str(folder), "--made-queries", "--dense", "none", "--json"])
     assert run.exit_code == 0, run.output
     [dataset] = json.loads(run.stdout)["datasets"]
     [comparison] = dataset["comparisons"]
