@@ -104,8 +104,8 @@ def check_head() -> dict[str, float]:
         hidden, weight = _random_states(lengths, dtype)
         if not TritonHead.suits(weight):
             raise SystemExit(
-                f"the Triton head must run in {dtype}, but does not. If the GPU supports the head, the package logs a "
-                "warning that says why. To see the warning, take quiet() out of benchmarks.gpu.main."
+                f"the Triton head must run in {dtype}, but does not. If the GPU should support the head, the package "
+                "has logged a warning with the reason. To see the warning, take quiet() out of benchmarks.gpu.main."
             )
         counts = torch.tensor(lengths, device="cuda")
         with exact_float32(hidden.device):
@@ -247,7 +247,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return hidden states (B, L, H) and a decoder's weight (V, H). Padding is large, so a missing mask shows."""
+    """Return hidden states (B, L, H) and a decoder's weight (V, H). Large padding shows a missing mask."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):
@@ -298,7 +298,7 @@ def _print_head(head: dict[str, Any]) -> None:
         for name, peak_bytes in head["peak_bytes"].items()
     ]
     print(f"\nThe head alone, {_BATCH} texts of {_TOKENS} tokens, float16")
-    print(format_table(["head", "ms", "of peak", "× the product's time", "peak MiB", "× written out's MiB"], rows))
+    print(format_table(["head", "ms", "of peak", "× the product's time", "peak MiB", "MiB ÷ written out"], rows))
 
 
 def _print_encoders(found: dict[str, Any]) -> None:

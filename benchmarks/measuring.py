@@ -1,8 +1,8 @@
 """Measure in interleaved rounds, report medians with their spread, and measure the machine's peak rate.
 
 Nothing here depends on an encoder. A contestant is a function that measures itself and returns the seconds. A round
-calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians. Its
-spread runs from the smallest to the largest ratio within one round.
+calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians. The
+same ratio is computed for each round, and the spread runs from the smallest to the largest of these.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def interleave(
 
 
 def timed(call: Callable[[], object], calls: int = 1) -> Callable[[], float]:
-    """Return a function that calls `call` this many times in a row and returns the median seconds.
+    """Return a function that calls `call` `calls` times in a row, and returns the median seconds of a call.
 
     Example:
         >>> timed(lambda: "slow", calls=3)() < 1

@@ -19,7 +19,7 @@ DOCUMENT = "Ending your membership: unsubscribe at any time; subscriptions are c
 
 
 def main() -> None:
-    """Run both, record what rich prints, and write it as SVG."""
+    """Run an explanation and the demo, record what rich prints, and write one SVG file for each."""
     console = _console()
     console.print(f'$ splade explain "{QUERY}" "$document" -m MODEL\n', highlight=False)
     console.print(SpladeEncoder(splade_model_path()).explain(QUERY, DOCUMENT))
