@@ -91,7 +91,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Return the ratio of the medians, with the smallest and the largest ratio within one round.
+    """Return the ratio of the medians, with the smallest and the largest of the rounds' own ratios.
 
     Args:
         numerators: One figure per round.
@@ -145,7 +145,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the FLOP/s of the faster product in `PEAK_SHAPES`, by median time. An int8 operation counts as a FLOP."""
+    """Return the highest FLOP/s of the products in `PEAK_SHAPES`, each by its median time. An int8 operation is a FLOP."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 

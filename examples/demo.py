@@ -1,6 +1,6 @@
 """Search the docstrings of Python's own standard library with dense vectors, with SPLADE, and with both.
 
-    make demo                                 three questions side by side, then all 30 with their expected answers
+    make demo                                 three questions with three searches each, then all 30 with their answers
     make demo Q="wait for several threads"    your own question
 
 The first run indexes the docstrings twice, through LangChain and through LlamaIndex. The two collections are in a

@@ -24,7 +24,7 @@ class System:
         p_value: The p value of `difference`, by a paired test. It is corrected for the number of systems tested. None
             for the baseline.
         weights: {retriever: weight} for a fusion by weights, None for other systems.
-        tuned_on: The queries on which the weights were chosen, in words, or "" for equal weights.
+        tuned_on: A description of the queries on which the weights were chosen, or "" for equal weights.
         latency_ms: The median time to encode and search one query, in milliseconds. None if it was not measured.
         queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule. None
             for other systems.
