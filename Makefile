@@ -31,7 +31,7 @@ demo: $(INSTALLED)  ## Search Python's standard library. To ask your own questio
 # A lane is an environment, .venv-LANE, with other versions of Milvus's packages. Its constraints file lists only the
 # versions that differ from constraints.txt. A lane runs the tests that these differences can affect.
 LANES := pymilvus3 lite2
-LANE_INSTALLS_pymilvus3 := .[langchain,llama-index,langchain-milvus] langchain-huggingface llama-index-embeddings-huggingface \
+LANE_INSTALLS_pymilvus3 := .[cli,langchain,llama-index,langchain-milvus] langchain-huggingface llama-index-embeddings-huggingface \
 	sentence-transformers
 LANE_INSTALLS_lite2 := .[langchain,llama-index,langchain-milvus,llama-index-milvus] setuptools
 LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_readme.py tests/test_store_options.py \

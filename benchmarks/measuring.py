@@ -145,7 +145,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the highest FLOP/s of the products in `PEAK_SHAPES`, each by its median time. An int8 operation is a FLOP."""
+    """Return the highest FLOP/s of the products in `PEAK_SHAPES`, by median times. An int8 operation is a FLOP."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 
