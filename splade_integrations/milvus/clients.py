@@ -33,9 +33,13 @@ __all__ = ["AsyncClients", "Connection", "is_lite", "lite_version", "open_client
 # In pymilvus 3, clients of the same address share a connection unless `dedicated` is true. pymilvus 2 does not have
 # this option. There, clients share a connection if they use the same alias.
 _DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
-# gRPC remembers for up to two minutes that an address did not answer. A new milvus-lite database may get the port of a
-# closed database, and would then seem not to answer. A connection with its own pool does not share that memory.
-_FORGETFUL = {"grpc_options": {"grpc.use_local_subchannel_pool": 1}} if _DEDICATED else {}
+# Options of gRPC for milvus-lite files. gRPC remembers for up to two minutes that an address did not answer. A new
+# database may get the port of a closed database, and would then seem not to answer. A connection with its own pool does
+# not share that memory. pymilvus 3 sends a ping every 10 seconds. After two minutes without a call, milvus-lite takes
+# these pings for abuse: it closes the connection, and gRPC logs an error. So no pings are sent.
+_LITE_OPTIONS = (
+    {"grpc_options": {"grpc.use_local_subchannel_pool": 1, "grpc.keepalive_time_ms": 2**31 - 1}} if _DEDICATED else {}
+)
 _write_locks: dict[str, Any] = {}
 _client_locks: WeakKeyDictionary[MilvusClient, Any] = WeakKeyDictionary()
 
@@ -101,7 +105,7 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
 
     def __init__(self, **connection_args: Any) -> None:
         self.writing = write_lock(connection_args["uri"])
-        super().__init__(**{**_FORGETFUL, **connection_args, **_DEDICATED})
+        super().__init__(**{**_LITE_OPTIONS, **connection_args, **_DEDICATED})
 
     insert, upsert, delete, flush = map(_in_turn, ("insert", "upsert", "delete", "flush"))
     create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
@@ -117,7 +121,7 @@ class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is u
 
     def __init__(self, in_turn: LiteClient, **connection_args: Any) -> None:
         self.in_turn = in_turn
-        super().__init__(**{**_FORGETFUL, **connection_args})
+        super().__init__(**{**_LITE_OPTIONS, **connection_args})
 
     insert, upsert, delete, flush = map(_in_thread, ("insert", "upsert", "delete", "flush"))
 
