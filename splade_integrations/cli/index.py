@@ -18,7 +18,7 @@ from splade_integrations.cli.options import (
     Token,
     Uri,
 )
-from splade_integrations.cli.terminal import complain, note, print_json, say_what_is_left_out
+from splade_integrations.cli.terminal import complain, print_json, say_what_is_left_out, stdout
 
 if TYPE_CHECKING:
     from splade_integrations.cli.filling import Counts
@@ -179,4 +179,8 @@ def _report(store: "Store", counts: "Counts", left_out: Mapping[str, int], *, as
         facts = {"added": counts.added, "already_there": counts.already_there, "cut": counts.cut}
         print_json({"collection": store.name, "uri": store.uri, **facts, "left_out": left_out})
     else:
-        note(f"{counts.added:,} documents added, {counts.already_there:,} already in {store.name!r} of {store.uri}.")
+        stdout().print(
+            f"{counts.added:,} documents added, {counts.already_there:,} already in {store.name!r} of {store.uri}.",
+            markup=False,
+            soft_wrap=True,
+        )

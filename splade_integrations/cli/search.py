@@ -109,7 +109,8 @@ def search(
             entry["sides"] = place
         print_json(found)
     elif not hits:
-        stdout().print("Nothing found.")
+        hint = " A filter finds nothing if no document has the field that it names." if expr else ""
+        stdout().print(f"Nothing found.{hint}")
     elif explanations:
         print_explained(stdout(), hits, explanations, places, shown)
     else:

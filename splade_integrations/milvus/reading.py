@@ -1,6 +1,7 @@
 """Search a collection, and read it by ids or by filter. The sync and the async methods make the same calls."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,11 +16,15 @@ __all__ = ["AnyFilter", "Reading"]
 
 T = TypeVar("T")
 _QUERIES_AT_ONCE = 256  # limits the size of an answer, which holds k documents for each query
+logger = logging.getLogger(__name__)
+
 AnyFilter = Filter | Mapping[str, Any] | str | None
 
 
 class Reading(Opening):
     """The part of `Collection` that searches and reads."""
+
+    _has_warned = False  # of a search before there is a collection
 
     def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Return the best documents, best first.
@@ -37,13 +42,13 @@ class Reading(Opening):
             TimeoutError: The server does not answer.
         """
         asked = self._asked(sides, filter, how)
-        reader = self._reader()
+        reader = self._searcher()
         return [] if reader is None else self._ask(reader.search(asked))
 
     async def asearch(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Do the same as `search`."""
         asked = self._asked(sides, filter, how)
-        reader = await self._areader()
+        reader = await asyncio.to_thread(self._searcher) if self._fields is None else self._reader()
         return [] if reader is None else await self._aask(reader.search(asked))
 
     def search_many(
@@ -59,7 +64,7 @@ class Reading(Opening):
         if not queries:
             return []
         asked = self._asked(queries[0], filter, how)
-        reader = self._reader()
+        reader = self._searcher()
         found: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = queries[start : start + _QUERIES_AT_ONCE]
@@ -73,7 +78,7 @@ class Reading(Opening):
         if not queries:
             return []
         asked = self._asked(queries[0], filter, how)
-        reader = await self._areader()
+        reader = await asyncio.to_thread(self._searcher) if self._fields is None else self._reader()
         found: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = queries[start : start + _QUERIES_AT_ONCE]
@@ -149,6 +154,21 @@ class Reading(Opening):
             search_params=params,
             partitions=self._partitions,
         )
+
+    def _searcher(self) -> Reader | None:
+        """Return the same as `_reader`. If there is no collection, a warning names those that there are, once."""
+        reader = self._reader()
+        if reader is None and not self._has_warned:
+            self._has_warned = True
+            with self.connection.turn:
+                others = self.client.list_collections(timeout=self._read_timeout())
+            if others:
+                logger.warning(
+                    "The collection %r does not exist in %s, so a search finds nothing. These collections exist there: "
+                    "%s. To search one of them, give its name as collection_name.",
+                    self.name, self.connection.uri, ", ".join(sorted(others)),
+                )  # fmt: skip
+        return reader
 
     async def _areader(self) -> Reader | None:
         return self._reader() if self._fields is not None else await asyncio.to_thread(self._reader)

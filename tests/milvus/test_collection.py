@@ -47,6 +47,18 @@ def ids_of(hits):
     return [hit.id for hit in hits]
 
 
+def test_a_search_of_a_mistyped_collection_names_those_that_exist_once(collection, uri, caplog):
+    mistyped = Collection("friut", Schema(columns=OWN), collection.connection)
+    assert mistyped.get(["a"]) == []
+    assert caplog.messages == []  # an application may read before it writes
+    assert mistyped.search({"sparse": {1: 1.0}}) == asyncio.run(mistyped.asearch({"sparse": {1: 1.0}})) == []
+    assert caplog.messages == [
+        f"The collection 'friut' does not exist in {uri}, so a search finds nothing. These collections exist there: "
+        "fruit. To search one of them, give its name as collection_name."
+    ]
+    assert ids_of(collection.search({"sparse": {1: 1.0}})) == ["a"]
+
+
 def test_a_collection_that_is_not_there_is_empty(uri):
     collection = Collection("none", Schema(), Connection(uri))
     assert collection.search({"dense": [1.0, 0.0]}) == collection.get(["a"]) == list(collection.iterate()) == []
