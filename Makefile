@@ -9,7 +9,7 @@ Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-files test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-copies check-quality check-weak-sides notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-programs test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-copies check-quality check-weak-sides notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -47,15 +47,22 @@ test: export OMP_WAIT_POLICY := PASSIVE
 test: $(INSTALLED)  ## Run all tests: on files, on a server, and with other versions of Milvus's packages.
 	@$(MAKE) --no-print-directory -j2 test-files test-elsewhere
 
-# The output is shown at the end, so that it does not mix with that of `test-files`. MAKEFLAGS is empty, so that the targets
-# run one after the other.
+# The output is shown at the end, so that it does not mix with that of `test-files`. Without -j in MAKEFLAGS, the
+# targets run one after the other.
 test-elsewhere: $(INSTALLED)
-	@echo "On a server and in the lanes: running at the same time. The output comes at the end."
-	@MAKEFLAGS= OMP_NUM_THREADS=1 $(MAKE) --no-print-directory test-server test-lanes > $(VENV)/elsewhere.log 2>&1; \
+	@echo "At the same time: tests on a server, in the lanes and of programs. Their output comes at the end."
+	@MAKEFLAGS="$(filter-out -j% --jobserver%,$(MAKEFLAGS))" OMP_NUM_THREADS=1 $(MAKE) --no-print-directory test-server test-lanes test-programs \
+		> $(VENV)/elsewhere.log 2>&1; \
 		status=$$?; cat $(VENV)/elsewhere.log; exit $$status
 
+# Tests that run whole programs: examples, notebooks, benchmarks and checks.
+PROGRAM_TESTS := tests/test_examples.py tests/test_benchmarks.py tests/test_checks.py tests/evaluation/test_notebook.py
+
 test-files: $(INSTALLED)  ## Run only the tests on milvus-lite files, which are most tests.
-	@$(BIN)/python -m pytest --quiet
+	@$(BIN)/python -m pytest --quiet $(PROGRAM_TESTS:%=--ignore=%)
+
+test-programs: $(INSTALLED)  ## Run only the tests of the examples, notebooks, benchmarks and checks.
+	@$(BIN)/python -m pytest --quiet $(PROGRAM_TESTS)
 
 test-server: $(INSTALLED)  ## Run the tests of the stores on the server at MILVUS_URI, or on milvus-lite's server.
 	@$(BIN)/python -m tests.support.server
