@@ -48,7 +48,7 @@ class Reading(Opening):
     async def asearch(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Do the same as `search`."""
         asked = self._asked(sides, filter, how)
-        reader = await asyncio.to_thread(self._searcher) if self._fields is None else self._reader()
+        reader = await self._asearcher()
         return [] if reader is None else await self._aask(reader.search(asked))
 
     def search_many(
@@ -78,7 +78,7 @@ class Reading(Opening):
         if not queries:
             return []
         asked = self._asked(queries[0], filter, how)
-        reader = await asyncio.to_thread(self._searcher) if self._fields is None else self._reader()
+        reader = await self._asearcher()
         found: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = queries[start : start + _QUERIES_AT_ONCE]
@@ -169,6 +169,9 @@ class Reading(Opening):
                     self.name, self.connection.uri, ", ".join(sorted(others)),
                 )  # fmt: skip
         return reader
+
+    async def _asearcher(self) -> Reader | None:
+        return self._reader() if self._fields is not None else await asyncio.to_thread(self._searcher)
 
     async def _areader(self) -> Reader | None:
         return self._reader() if self._fields is not None else await asyncio.to_thread(self._reader)

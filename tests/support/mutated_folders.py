@@ -16,7 +16,7 @@ from sentence_transformers.sparse_encoder.modules import Transformer as MLMTrans
 from transformers import AutoModelForMaskedLM
 
 from splade_integrations import SpladeEncoder, UnsupportedModelError
-from tests.support.random_checkpoints import save_masked_lm
+from tests.support.random_checkpoints import save_bge_m3, save_decoder, save_masked_lm
 
 __all__ = ["KINDS", "mutated", "outcomes"]
 
@@ -158,6 +158,18 @@ def _onnx_alone(folder: Path) -> Path:
     return whole
 
 
+def _bge_m3(folder: Path) -> Path:
+    whole = folder / "bge-m3"
+    save_bge_m3(whole)
+    return whole
+
+
+def _decoder(folder: Path) -> Path:
+    whole = folder / "decoder"
+    save_decoder(whole)
+    return whole
+
+
 # {kind: a function that saves a whole folder of this kind in a folder, and returns it}.
 KINDS: dict[str, Callable[[Path], Path]] = {
     "checkpoint with an adapter": _adapter,
@@ -165,4 +177,6 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "OpenSearch, root": _opensearch_root,
     "lowercased texts": _lowercased,
     "ONNX alone": _onnx_alone,
+    "BGE-M3": _bge_m3,
+    "decoder": _decoder,
 }
