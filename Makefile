@@ -9,7 +9,7 @@ Q ?=
 
 PEERS := $(VENV)-peers
 
-.PHONY: help install demo test test-files test-programs test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-copies check-quality check-weak-sides notebooks benchmark benchmark-peers clean
+.PHONY: help install demo test test-files test-programs test-elsewhere test-server test-gpu install-lanes test-lanes lint docs format package evaluate check-installs check-frameworks check-explanations check-copies check-kills check-quality check-weak-sides faults fuzz soak types test-lowest notebooks benchmark benchmark-peers clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help.
@@ -31,10 +31,10 @@ demo: $(INSTALLED)  ## Search Python's standard library. To ask your own questio
 # A lane is an environment, .venv-LANE, with other versions of Milvus's packages. Its constraints file lists only the
 # versions that differ from constraints.txt. A lane runs the tests that these differences can affect.
 LANES := pymilvus3 lite2
-LANE_INSTALLS_pymilvus3 := .[cli,langchain,llama-index,langchain-milvus] langchain-huggingface llama-index-embeddings-huggingface \
+LANE_INSTALLS_pymilvus3 := .[bulk,cli,evaluate,langchain,llama-index,langchain-milvus] langchain-huggingface llama-index-embeddings-huggingface \
 	sentence-transformers
 LANE_INSTALLS_lite2 := .[langchain,llama-index,langchain-milvus,llama-index-milvus] setuptools
-LANE_TESTS_pymilvus3 := tests/milvus tests/test_dependencies.py tests/test_readme.py tests/test_store_options.py \
+LANE_TESTS_pymilvus3 := tests/milvus tests/test_bulk.py tests/test_dependencies.py tests/test_readme.py tests/test_store_options.py \
 	tests/test_filter_law.py tests/test_contract_embeddings.py tests/test_contract_stores.py \
 	tests/langchain tests/llama_index splade_integrations/langchain splade_integrations/llama_index \
 	splade_integrations/milvus
@@ -56,7 +56,8 @@ test-elsewhere: $(INSTALLED)
 		status=$$?; cat $(VENV)/elsewhere.log; exit $$status
 
 # Tests that run whole programs: examples, notebooks, benchmarks and checks.
-PROGRAM_TESTS := tests/test_examples.py tests/test_benchmarks.py tests/test_checks.py tests/evaluation/test_notebook.py
+PROGRAM_TESTS := tests/test_examples.py tests/test_benchmarks.py tests/test_checks.py tests/test_reliability.py \
+	tests/ray/test_kills.py tests/evaluation/test_notebook.py
 
 test-files: $(INSTALLED)  ## Run only the tests on milvus-lite files, which are most tests.
 	@$(BIN)/python -m pytest --quiet $(PROGRAM_TESTS:%=--ignore=%)
@@ -90,6 +91,36 @@ $(VENV)-%/.installed: pyproject.toml constraints.txt constraints/%.txt
 
 .PRECIOUS: $(VENV)-%/.installed
 
+# The lowest versions that pyproject.toml allows of each package that it names, on an own environment. Not a part of
+# `make test`, because torch's oldest wheels bring several GB. UV_OPTIONS are options of uv, such as --override FILE.
+LOWEST := $(VENV)-lowest
+LOWEST_EXTRAS := langchain,llama-index,cli,serve,remote,peft
+LOWEST_TESTS := tests/test_encoder.py tests/test_sparse.py tests/test_records.py tests/test_fusion.py tests/test_dependencies.py \
+	tests/test_dynamic_batching.py tests/test_public_names.py tests/encoding tests/engine/test_model.py tests/engine/test_layers.py \
+	tests/milvus/test_collection.py tests/test_adapters_smoke.py tests/test_contract_stores.py tests/serving
+test-lowest: $(LOWEST)/.installed  ## Run fast tests with the lowest versions that pyproject.toml allows.
+	@$(LOWEST)/bin/python -m pytest --quiet $(LOWEST_TESTS)
+
+$(LOWEST)/.installed: pyproject.toml
+	@echo "Installing into $(LOWEST) (some minutes) …"
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct $(UV_OPTIONS) \
+		--editable '.[$(LOWEST_EXTRAS)]' --group lane
+	@touch $@
+
+# pyright checks a program of a user as strictly as it can. It comes from basedpyright, which holds the same code and its
+# own node, so that it needs no other network than pip's.
+TYPES := $(VENV)-types
+types: $(INSTALLED) $(TYPES)/.installed  ## Check with mypy and pyright that a user's program has all types.
+	@$(BIN)/mypy tests/support/consumer.py
+	@$(TYPES)/bin/basedpyright --pythonpath $(BIN)/python --project tests/support/pyrightconfig.json
+
+$(TYPES)/.installed: pyproject.toml
+	@test -x $(TYPES)/bin/python || $(PYTHON) -m venv $(TYPES)
+	@$(TYPES)/bin/python -m pip install --quiet --disable-pip-version-check 'basedpyright>=1.30'
+	@touch $@
+
 lint: $(INSTALLED)  ## Check style and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -121,11 +152,24 @@ check-explanations: $(INSTALLED)  ## Check that explanations add up to Milvus's 
 check-copies: $(INSTALLED)  ## Check that splade add-sparse makes right copies, although it is killed and others write.
 	@$(BIN)/python -m checks.copies
 
+check-kills: $(INSTALLED)  ## Check that splade index --ray makes the right collection, although its processes are killed.
+	@$(BIN)/python -m checks.ray_kills
+
 check-quality: $(INSTALLED)  ## Check SciFact's nDCG@10, and print what each dtype and pruning costs.
 	@$(BIN)/python -m checks.quality $(firstword $(DATA))
 
 check-weak-sides: $(INSTALLED)  ## Check what made queries say of weak sides, on variants of the datasets in DATA.
 	@$(BIN)/python -m checks.weak_sides $(DATA)
+
+# docs/reliability.md has their figures. OPTIONS are those of the modules, such as OPTIONS="--seconds 30".
+faults: $(INSTALLED)  ## Check that faults and kills give clear errors and lose no row. Takes about 10 minutes.
+	@$(BIN)/python -W ignore -m checks.faults $(OPTIONS)
+
+fuzz: $(INSTALLED)  ## Check that made-up inputs and damaged model folders end in documented errors. Takes about 10 minutes.
+	@$(BIN)/python -W ignore -m checks.fuzz $(OPTIONS)
+
+soak: $(INSTALLED)  ## Check that threads agree, and that memory, handles and threads do not grow. Takes over an hour.
+	@$(BIN)/python -W ignore -m checks.soak $(OPTIONS)
 
 notebooks: $(INSTALLED)  ## Run the notebooks in examples/ and store their outputs.
 	@$(BIN)/python examples/run_notebooks.py

@@ -1,6 +1,7 @@
 """What every test and doctest may use: the real tiny model, and a small random one."""
 
 import importlib
+import logging
 import os
 import string
 from pathlib import Path
@@ -11,6 +12,11 @@ import torch
 from splade_integrations import SpladeEncoder
 from splade_integrations.models.offline import splade_model_path
 from tests.support.random_checkpoints import save_masked_lm
+
+try:
+    from milvus_lite.server_manager import server_manager_instance
+except ImportError:  # Windows, or an environment without milvus-lite
+    server_manager_instance = None
 
 
 def pytest_configure(config):
@@ -63,6 +69,32 @@ def import_example(monkeypatch):
     """Import a module of examples/ by its bare name, as the scripts there import each other."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "examples")
     return importlib.import_module
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    """Undo what commands, examples and benchmarks change in the loggers of the whole process."""
+    root, package = logging.getLogger(), logging.getLogger("splade_integrations")
+    handlers, levels = root.handlers[:], (root.level, package.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    package.setLevel(levels[1])
+    logging.captureWarnings(False)
+
+
+@pytest.fixture(autouse=True)
+def closed_files():
+    """Close the milvus-lite files that a test has opened.
+
+    milvus-lite would keep them open to the end of the process, each with a server of several threads. After a thousand
+    tests, so many threads slow down the whole machine. Files of fixtures with a wider scope stay open.
+    """
+    files = server_manager_instance._servers if server_manager_instance else {}
+    before = set(files)
+    yield
+    for path in set(files) - before:
+        server_manager_instance.release_server(path)
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ from splade_integrations import SpladeEncoder
 from splade_integrations.engine.compute import resolve_compute
 from splade_integrations.engine.heads import choose
 from splade_integrations.engine.load import load_language_model
-from splade_integrations.engine.process import exact_float32
+from splade_integrations.engine.products import exact_float32
 from splade_integrations.models.repository import Repository
 from tests.support.random_checkpoints import decoder_tokenizer, save_decoder
 

@@ -45,7 +45,7 @@ from splade_integrations.engine.heads import Decoder, MaxPoolHead, TritonHead
 from splade_integrations.engine.heads.tiled import splade_pool
 from splade_integrations.engine.load import load_masked_lm
 from splade_integrations.engine.model import SpladeModel
-from splade_integrations.engine.process import exact_float32
+from splade_integrations.engine.products import exact_float32
 from splade_integrations.models.repository import Repository
 
 __all__ = ["check_head", "main", "measure_encoders", "measure_head", "peak_product"]

@@ -46,7 +46,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.resident import PeakMemory
 from benchmarks.workload import evenly_spaced, load_dataset, model_path, quiet
-from splade_integrations.engine.batching import token_budget_batches
+from splade_integrations.engine.batch_budget import BatchBudget
 from splade_integrations.engine.compute import resolve_compute
 from splade_integrations.engine.heads import Decoder, MaxPoolHead, TwoPassHead
 from splade_integrations.engine.heads.tiled import repeat_first_token, splade_pool
@@ -163,7 +163,7 @@ def _hidden_states(model: MaskedLM, folder: str, texts: list[str], max_length: i
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     lengths = [len(text_ids) for text_ids in ids]
-    for rows in token_budget_batches(lengths, max_batch_tokens=_MAX_BATCH_TOKENS, max_batch_texts=len(texts)):
+    for rows in BatchBudget(_MAX_BATCH_TOKENS, len(texts)).batches(lengths):
         inputs = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
         yield model.hidden(inputs["input_ids"], inputs["attention_mask"]), torch.tensor([lengths[row] for row in rows])
 

@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
 # More extras, which are checked only before a release.
-OTHERS = ("milvus", "cli", "evaluate", "openvino", "demo", "langchain-milvus", "llama-index-milvus", "all")
+OTHERS = (
+    *("milvus", "cli", "serve", "remote", "evaluate", "openvino", "peft", "ray", "bulk", "demo"),
+    *("langchain-milvus", "llama-index-milvus", "all"),
+)
 # The packages that the README's examples need for their dense models.
 RECIPES = {
     "langchain": ("langchain-huggingface", "sentence-transformers"),
@@ -30,17 +33,17 @@ SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stor
 # Each row is an extra, and the versions that pip must refuse to install together with it.
 UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
-    ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
+    ("langchain-milvus", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),
     ("langchain", "milvus-lite==3.2.1"),
     ("milvus", "milvus-lite==3.1.0"),
     ("milvus", "tokenizers==0.23.2"),
     ("openvino", "openvino==2025.4.1"),
-    ("llama-index", "pymilvus==3.0.2"),
-    ("langchain,llama-index", "pymilvus==2.6.17"),
+    ("llama-index-milvus", "pymilvus==3.0.2"),
+    ("langchain-milvus,llama-index-milvus", "pymilvus==2.6.17"),
 )
 # This search only checks that the packages work together. So it needs no model, and encodes texts by made-up rules.
 SEARCH = """
-import importlib.metadata, sys, tempfile
+import importlib.metadata, importlib.util, sys, tempfile
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -56,10 +59,20 @@ def vector(text):
 
 TEXTS = {"turing": "turing broke enigma", "lovelace": "lovelace wrote program", "hopper": "hopper made compiler"}
 found = {}
-import splade_integrations.encoder, splade_integrations.milvus
-if {"cli", "evaluate", "all"} & set(sys.argv[1].split(",")):
+import splade_integrations.encoder
+if importlib.util.find_spec("pymilvus"):
+    import splade_integrations.milvus
+if "serve" in sys.argv[1]:
+    import splade_integrations.serving.server
+if "remote" in sys.argv[1]:
+    import splade_integrations.serving.remote
+if {"cli", "serve", "evaluate", "all"} & set(sys.argv[1].split(",")):
     import pathlib, subprocess
     subprocess.run([pathlib.Path(sys.executable).with_name("splade"), "--help"], check=True, capture_output=True)
+if sys.argv[1] == "ray":
+    import splade_integrations.ray
+if sys.argv[1] == "bulk":
+    import splade_integrations.milvus.bulk_files, splade_integrations.milvus.bulk_import
 if "evaluate" in sys.argv[1]:
     import splade_integrations.evaluation.plots
 if "langchain" in sys.argv[1].split(","):

@@ -59,9 +59,8 @@ def main(own_questions: Sequence[str]) -> None:
         console.print(hits(rankings))
         console.print()
         _say(closing(rankings), "")
-        _say(
-            'Next: ask your own question, with make demo Q="…", or index your own texts: .venv/bin/splade index --help'
-        )
+        _say("Next: ask your own question, or index your own texts:")
+        _say('  make demo Q="…"', "  .venv/bin/splade index --help")  # a command of its own line is not broken
     gc.freeze()  # exits faster: garbage collection then skips the rows of milvus-lite
 
 
@@ -75,7 +74,7 @@ def _read() -> list[Entry]:
 
 def _load(entries: Sequence[Entry]) -> Models:
     started = time.perf_counter()
-    models = Models(SpladeEncoder(splade_model_path(), max_length=256), MiniLM(), entries)
+    models = Models(SpladeEncoder(splade_model_path(), max_length=256), MiniLM(bfloat16_on_amx=True), entries)
     _say(f"A SPLADE model (4.4 M parameters) and a dense model (all-MiniLM-L6-v2), loaded in {_since(started)}.")
     return models
 

@@ -37,7 +37,7 @@ def side_by_side(
     for heading in SIDES.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(" ", no_wrap=True)
-    table.add_column("hit, and the words that SPLADE matches (question → text)", overflow="fold")
+    table.add_column("hit, with the words that match (question → text)", overflow="fold")
     for name in _best(rankings, expected):
         ranks = (_rank(rankings[side], (name,)) for side in SIDES)
         cell = Text(name, style="bold").append(f"\n{_first_line(entries[name])}", style="not bold")

@@ -7,12 +7,14 @@ if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
     from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
     from splade_integrations.fusion import Fusion
+    from splade_integrations.one_pass import OnePassEncoder
     from splade_integrations.serving.remote import RemoteEncoder
     from splade_integrations.sparse import Pruning, SparseTextEncoder, to_dicts
 
 __version__ = "0.1.0"
 __all__ = [
     "Fusion",
+    "OnePassEncoder",
     "OptionalDependencyError",
     "Pruning",
     "RemoteEncoder",
@@ -24,6 +26,7 @@ __all__ = [
 
 _HOMES = {
     "Fusion": "fusion",
+    "OnePassEncoder": "one_pass",
     "OptionalDependencyError": "errors",
     "Pruning": "sparse",
     "RemoteEncoder": "serving.remote",

@@ -7,14 +7,14 @@ model.
 
 import asyncio
 import unicodedata
-from threading import Lock
 from typing import Any, Unpack
 
 from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
-from splade_integrations.encoding.truncation import naming_splitter
+from splade_integrations.encoding.text_warnings import splitter_of_caller
+from splade_integrations.forks import ForkSafeLock
 from splade_integrations.models.fingerprint import Fingerprint, fingerprint_of
 from splade_integrations.options import EncoderOptions
-from splade_integrations.sparse import SparseTextEncoder, to_dicts
+from splade_integrations.sparse import SparseTextEncoder, encoded, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
@@ -107,18 +107,19 @@ class AdaptedEncoder:
         self._start()
 
     def _start(self) -> None:
-        self._loading = Lock()
+        self._loading = ForkSafeLock()
         self._batcher: QueryBatcher | None = None
 
     @property
     def encoder(self) -> SparseTextEncoder:
         """The encoder. The first access after unpickling loads it."""
-        with self._loading:
-            if self._encoder is None:
-                assert self._source is not None  # without a model name, the encoder itself was pickled
-                model_name, options = self._source
-                self._encoder = resolve_encoder(model_name=model_name, **options)
-            return self._encoder
+        if self._encoder is None:
+            with self._loading:
+                if self._encoder is None:  # else another thread has loaded it meanwhile
+                    assert self._source is not None  # without a model name, the encoder itself was pickled
+                    model_name, options = self._source
+                    self._encoder = resolve_encoder(model_name=model_name, **options)
+        return self._encoder
 
     @property
     def fingerprint(self) -> Fingerprint | None:
@@ -127,12 +128,15 @@ class AdaptedEncoder:
 
     def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Encode N texts in one call of the encoder. Returns N dicts {token id: weight} of plain Python numbers."""
-        with naming_splitter(self._splitter):
-            return to_dicts(self.encoder.encode_documents(texts))
+        outer = splitter_of_caller.set(self._splitter)
+        try:
+            return encoded(self.encoder.encode_documents, texts)
+        finally:
+            splitter_of_caller.reset(outer)
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
         """Do the same as `encode_documents`, but call the encoder's `encode_queries`."""
-        return to_dicts(self.encoder.encode_queries(texts))
+        return encoded(self.encoder.encode_queries, texts)
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Run `encode_documents` in a thread.

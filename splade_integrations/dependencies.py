@@ -38,7 +38,8 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# Packages that fail alone: (package, its versions, what happens, which versions work). The versions are given as above.
+# Packages that fail whatever else is installed: (package, its versions, what happens, which versions work). The
+# versions are given as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),

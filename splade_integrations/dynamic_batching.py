@@ -5,10 +5,9 @@ This module works with any encoder. It does not need torch, LangChain or LlamaIn
 How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. (A server has a second one,
 for documents.) A batcher has one thread and one queue. A request puts its texts into the queue and gives the thread one
 job: "encode everything in the queue". If the thread is idle, a lone query starts at once. If the thread is busy, the
-texts that arrive in the meantime wait, and the next job encodes them all in one call. If an earlier job has already
-encoded the texts of a job, this job finds the queue empty and ends. So there is no timer and no fixed batch size.
-Batches grow with the load, up to `max_texts` if that is set. (The encoder itself limits the memory that a large call
-takes.)
+texts that arrive in the meantime wait, and the next job encodes them all in one call. The later jobs then find the
+queue empty, and end. So there is no timer and no fixed batch size. Batches grow with the load, up to `max_texts` if
+that is set. (The encoder itself limits the memory that a large call takes.)
 """
 
 import asyncio
@@ -20,8 +19,8 @@ from threading import Lock
 from weakref import WeakSet, WeakValueDictionary
 
 from splade_integrations.encoding.roles import Role
-from splade_integrations.encoding.tokenizer import check_texts
-from splade_integrations.sparse import SparseTextEncoder, to_dicts
+from splade_integrations.encoding.texts import check_texts
+from splade_integrations.sparse import SparseTextEncoder, encoded
 
 __all__ = ["QueryBatcher", "query_batcher"]
 
@@ -32,15 +31,16 @@ _Request = tuple[list[str], _Rows]
 class QueryBatcher:
     """Encodes queries for any number of coroutines, event loops and threads. Waiting queries are encoded in one call.
 
-    Cancelling a request does not affect the others. A request that is cancelled before it starts is dropped. If it has
-    started, its rows are discarded. If a call fails, the texts of each caller are encoded again separately, so each
-    caller gets its own rows or its own exception. A forked process starts with an empty queue and a new thread. When
-    the process ends, it waits until the thread has encoded all queries that are already waiting.
+    Cancelling a request does not affect the others. A request that is cancelled before it starts is dropped. If a
+    request is cancelled later, its rows are discarded. If a call fails, the texts of each caller are encoded again
+    separately, so each caller gets its own rows or its own exception. A forked process starts with an empty queue and a
+    new thread. When the process ends, it waits until the thread has encoded all queries that are already waiting.
 
     Args:
         encoder: The encoder. Its `encode_queries` is called in one thread, with one or more texts.
         role: "query", or "document" to call `encode_documents` instead.
-        max_texts: The largest number of texts of a call. A request that has more is encoded alone. None means no limit.
+        max_texts: The largest number of texts of a call. A request with more texts gets a separate call. None means no
+            limit.
 
     Example:
         >>> from splade_integrations import SpladeEncoder
@@ -67,6 +67,7 @@ class QueryBatcher:
             N dicts {token id: weight} of plain Python numbers, as `to_dicts` returns them.
         Raises:
             TypeError: `texts` is a bare str, or one of its items is not a str. The message names the item's position.
+            ValueError: The encoder returns more or fewer rows than it got texts.
         """
         texts = check_texts(texts)
         if not texts:
@@ -97,7 +98,7 @@ class QueryBatcher:
         """Encode the texts of these requests in one call, and give each caller its rows or its exception."""
         try:
             encode = self._encoder.encode_queries if self._role == "query" else self._encoder.encode_documents
-            rows = iter(to_dicts(encode([text for texts, _ in requests for text in texts])))
+            rows = iter(encoded(encode, [text for texts, _ in requests for text in texts]))
         except BaseException as err:
             if len(requests) == 1:
                 requests[0][1].set_exception(err)

@@ -11,41 +11,38 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from splade_integrations.dependencies import check_tokenizers, require_torch
-from splade_integrations.encoding.lookup import DenseRowModel
 from splade_integrations.encoding.pipeline import (
-    RoleSettings,
-    ShowProgress,
     TokenCount,
     count_tokens,
-    encode_block,
+    encode,
+    role_settings,
     stream_rows,
-    stream_rows_with_dense,
 )
+from splade_integrations.encoding.progress import ShowProgress
 from splade_integrations.encoding.roles import BatchLimits, Role, RoleEncoders
-from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, lowers_case, token_names
+from splade_integrations.encoding.texts import check_texts, iterate_texts
+from splade_integrations.encoding.tokenizer import lowers_case, token_names
+from splade_integrations.encoding.with_dense import encode_with_dense
 from splade_integrations.models.fingerprint import Fingerprint, compute_fingerprint
 from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms, override
-from splade_integrations.options import LongDocuments
-from splade_integrations.sparse import Pruning, as_rows, concatenate, is_integer
+from splade_integrations.options import LongDocuments, check_at_least_one, check_options
+from splade_integrations.sparse import Pruning, as_rows, is_integer
 
 if TYPE_CHECKING:  # these load torch, or are not needed for queries
-    from splade_integrations.encoding.explain import EncodedText, Explanation
+    from splade_integrations.encoding.explain import Explanation
     from splade_integrations.engine.compute import Backend, Compute, Device, Dtype, ResolvedDevice, ResolvedDtype
 
 __all__ = ["SpladeEncoder"]
 
-# The number of texts that are tokenised, sorted by length and encoded together. The number is large enough to form
-# batches of texts of similar length, and small enough to take little memory.
-_BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 # These values are valid on every machine. So torch need not check them before a transformer is loaded.
 _ALWAYS_VALID = {"device": ("auto", "cpu"), "dtype": ("auto", "float32"), "backend": ("torch",)}
 
@@ -76,9 +73,11 @@ class SpladeEncoder:
             repeats the last eighth of the window before.
         max_windows: The largest number of windows of a document. The rest of the document is cut. In published results,
             two or three windows help, and more windows add noise (Nguyen et al., arXiv:2305.18494).
-        max_batch_tokens: The largest number of tokens of a batch, padding included. It limits memory use. None takes a
-            number that suits the device.
+        max_batch_tokens: The largest number of tokens of a batch, padding included. It limits memory use. On a CPU,
+            each thread may compute a batch of this size at the same time. None takes a number that suits the device.
         batch_size: The largest number of texts of a batch. None means that only `max_batch_tokens` limits a batch.
+        num_threads: The number of threads that compute on a CPU. None means the number of cores that this process may
+            use, or torch's number of threads if this is smaller. Torch's own settings do not change.
         query_prompt: Text to put before each query. None takes the repository's prompt.
         document_prompt: Text to put before each document. None takes the repository's prompt.
         query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
@@ -128,6 +127,7 @@ class SpladeEncoder:
         revision: str | None = None,
         max_batch_tokens: int | None = None,
         batch_size: int | None = None,
+        num_threads: int | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         query_pruning: Pruning | None = None,
@@ -141,20 +141,28 @@ class SpladeEncoder:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        _check_at_least_one(max_batch_tokens=max_batch_tokens, batch_size=batch_size, max_length=max_length)
-        if not is_integer(max_windows) or max_windows < 1:
-            raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. The default is 3.")
-        if long_documents not in get_args(LongDocuments):
-            raise ValueError(
-                f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure."
-            )
+        check_options(
+            max_length=max_length,
+            long_documents=long_documents,
+            max_windows=max_windows,
+            max_batch_tokens=max_batch_tokens,
+            batch_size=batch_size,
+            num_threads=num_threads,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            query_pruning=query_pruning,
+            document_pruning=document_pruning,
+            lower_case=lower_case,
+        )
         check_tokenizers(windows=long_documents == "max")
-        _check_types(str, query_prompt=query_prompt, document_prompt=document_prompt)
-        _check_types(bool, lower_case=lower_case)
-        _check_types(Pruning, query_pruning=query_pruning, document_pruning=document_pruning)
         self.model_name = fspath(model_name)
-        self._requested: dict[str, Any] = {"device": device, "dtype": dtype, "backend": backend}
-        if any(value not in _ALWAYS_VALID[name] for name, value in self._requested.items()):
+        self._requested: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "backend": backend,
+            "num_threads": num_threads,
+        }
+        if any(self._requested[name] not in valid for name, valid in _ALWAYS_VALID.items()):
             _ = self._compute  # refuses an invalid value now, not when the first document comes
         hub_options = {
             "revision": revision,
@@ -171,20 +179,8 @@ class SpladeEncoder:
             special_terms=special_terms,
             lower_case=lower_case,
         )
-        drops = self.spec.special_terms == "drop"
         windows = int(max_windows) if long_documents == "max" else 1
-        self._settings: dict[Role, RoleSettings] = {
-            # Inference-free queries give special tokens the weight 0, so nothing is left to drop.
-            "query": RoleSettings(
-                self.spec.query.prompt,
-                1,
-                drops and self.spec.query.transformer is not None,
-                query_pruning or self.spec.query_pruning,
-            ),
-            "document": RoleSettings(
-                self.spec.document.prompt, windows, drops, document_pruning or self.spec.document_pruning
-            ),
-        }
+        self._settings = role_settings(self.spec, windows, query_pruning, document_pruning)
         limits = BatchLimits(tokens=max_batch_tokens, texts=batch_size)
         self._roles = RoleEncoders(
             self.model_name, self.spec, lambda: self._compute, max_length=max_length, limits=limits
@@ -231,6 +227,11 @@ class SpladeEncoder:
         backend: Backend = self._requested["backend"]
         return backend
 
+    @property
+    def num_threads(self) -> int:
+        """The number of threads that compute, if the device is a CPU."""
+        return self._compute.threads
+
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode documents.
 
@@ -244,11 +245,11 @@ class SpladeEncoder:
         Raises:
             TypeError: `texts` is a bare str, or one of its items is not a str. The message names the item's position.
         """
-        return self._encode("document", check_texts(texts), show_progress)
+        return encode(check_texts(texts), self._roles["document"], self._settings["document"], show_progress)
 
     def encode_queries(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode queries. The arguments, results and errors are as in `encode_documents`."""
-        return self._encode("query", check_texts(texts), show_progress)
+        return encode(check_texts(texts), self._roles["query"], self._settings["query"], show_progress)
 
     def encode_as_given(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
         """Encode texts with the document encoder, but without a prompt and without pruning.
@@ -262,7 +263,7 @@ class SpladeEncoder:
             (4, True)
         """
         settings = replace(self._settings["document"], prompt="", pruning=Pruning())
-        return self._encode("document", check_texts(texts), show_progress, settings)
+        return encode(check_texts(texts), self._roles["document"], settings, show_progress)
 
     def encode_documents_with_dense(
         self, texts: Iterable[str], show_progress: ShowProgress = False
@@ -305,8 +306,9 @@ class SpladeEncoder:
             TypeError: `texts` is a bare str, or one of its items is not a str. All full blocks before that item are
                 yielded first.
         """
-        _check_at_least_one(block_rows=block_rows)
-        return self._stream("document", iterate_texts(texts), show_progress, block_rows=block_rows)
+        check_at_least_one("block_rows", block_rows)
+        checked, settings = iterate_texts(texts), self._settings["document"]
+        return stream_rows(checked, self._roles["document"], settings, show_progress, block_rows=block_rows)
 
     def count_tokens(self, role: Role, texts: Iterable[str]) -> list[TokenCount]:
         """Count the tokens of texts, and those that encoding would cut off.
@@ -324,7 +326,7 @@ class SpladeEncoder:
             >>> encoder.count_tokens("document", ["Cats purr.", "Alan Turing was born in London."])
             [TokenCount(tokens=6, tokens_lost=0), TokenCount(tokens=9, tokens_lost=3)]
         """
-        return count_tokens(self._roles[role], self._settings[role], check_texts(texts))
+        return count_tokens(check_texts(texts), self._roles[role], self._settings[role])
 
     def surely_fits(self, role: Role, text: str) -> bool:
         """Return whether a text is so short that encoding surely cuts off nothing.
@@ -404,9 +406,12 @@ class SpladeEncoder:
         for name, text in {"query": query, "document": document}.items():
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
-        from splade_integrations.encoding.explain import explain
+        from splade_integrations.encoding.explain import EncodedText, explain
 
-        return explain(self._encoded("query", query), self._encoded("document", document))
+        return explain(
+            EncodedText.of(query, self._roles["query"], self._settings["query"]),
+            EncodedText.of(document, self._roles["document"], self._settings["document"]),
+        )
 
     def explain_stored(self, query: str, documents: Sequence[str], rows: csr_array) -> list[Explanation]:
         """Explain documents by the rows that a collection holds. The model is run only on the query.
@@ -434,12 +439,9 @@ class SpladeEncoder:
             raise ValueError(f"rows must have one row for each of {len(documents)} documents, got {rows.shape[0]}.")
         from splade_integrations.encoding.explain import EncodedText, explain_stored
 
-        settings, encoder = self._settings["document"], self._roles["document"]
-        stored = [
-            EncodedText(text, settings.prompt, rows[[place]], encoder, settings.max_windows)
-            for place, text in enumerate(documents)
-        ]
-        return explain_stored(self._encoded("query", query), stored)
+        encoder, settings = self._roles["document"], self._settings["document"]
+        stored = [EncodedText(text, rows[[place]], encoder, settings) for place, text in enumerate(documents)]
+        return explain_stored(EncodedText.of(query, self._roles["query"], self._settings["query"]), stored)
 
     def __copy__(self) -> SpladeEncoder:
         return self  # an encoder may be shared
@@ -473,88 +475,8 @@ class SpladeEncoder:
             lines.append(f"long documents in up to {self._settings['document'].max_windows} windows")
         return "SpladeEncoder(\n  " + "\n  ".join(lines) + "\n)"
 
-    def _encode(
-        self,
-        role: Role,
-        texts: list[str],
-        show_progress: ShowProgress = False,
-        settings: RoleSettings | None = None,
-    ) -> csr_array:
-        if not show_progress and 0 < len(texts) <= _BLOCK_ROWS["cpu"]:
-            return encode_block(self._roles[role], settings or self._settings[role], texts)
-        blocks = self._stream(role, texts, show_progress, total=len(texts), settings=settings)
-        return concatenate(list(blocks), self.dim)
-
     def _encode_with_dense(
         self, role: Role, texts: list[str], show_progress: ShowProgress
     ) -> tuple[csr_array, NDArray[np.float32]]:
-        encoder, settings = self._roles[role], self._settings[role]
-        if not isinstance(encoder.rows, DenseRowModel):
-            raise ValueError(
-                f"the model must be BGE-M3, which also gives dense vectors, got {self.model_name!r}, a model of "
-                f"{self.spec.document}. Load BAAI/bge-m3, or take dense vectors from a dense model."
-            )
-        if settings.max_windows > 1:
-            raise ValueError(
-                "long_documents must be 'truncate' for dense vectors, because a dense vector covers only one window, "
-                "got 'max'. Split long documents into chunks."
-            )
-        blocks = stream_rows_with_dense(
-            encoder,
-            settings,
-            texts,
-            block_rows=_BLOCK_ROWS[self.device.type],
-            show_progress=show_progress,
-            total=len(texts),
-        )
-        rows, dense = [], [np.zeros((0, encoder.rows.hidden_size), np.float32)]
-        for some_rows, some_dense in blocks:
-            rows.append(some_rows)
-            dense.append(some_dense)
-        return concatenate(rows, self.dim), np.concatenate(dense)
-
-    def _encoded(self, role: Role, text: str) -> EncodedText:
-        from splade_integrations.encoding.explain import EncodedText
-
-        settings = self._settings[role]
-        row = self._encode(role, [text])
-        return EncodedText(text, settings.prompt, row, self._roles[role], settings.max_windows)
-
-    def _stream(
-        self,
-        role: Role,
-        texts: Iterable[str],
-        show_progress: ShowProgress,
-        *,
-        total: int | None = None,
-        block_rows: int | None = None,
-        settings: RoleSettings | None = None,
-    ) -> Iterator[csr_array]:
-        return stream_rows(
-            self._roles,
-            role,
-            settings or self._settings[role],
-            texts,
-            block_rows=block_rows or self._block_rows(role),
-            show_progress=show_progress,
-            total=total,
-        )
-
-    def _block_rows(self, role: Role) -> int:
-        free = getattr(self.spec, role).transformer is None
-        return _BLOCK_ROWS["cpu" if free else self.device.type]
-
-
-def _check_types(expected: type, **options: object) -> None:
-    for name, value in options.items():
-        if value is not None and not isinstance(value, expected):
-            raise TypeError(
-                f"{name} must be a {expected.__name__} or None, got {type(value).__name__}. "
-                "Use None for the model's own setting."
-            )
-
-
-def _check_at_least_one(**options: int | None) -> None:
-    for name, value in options.items():
-        if not (value is None or (is_integer(value) and value >= 1)):
-            raise ValueError(f"{name} must be an int of at least 1, or None, got {value!r}. Use None for the default.")
+        model = f"{self.model_name!r}, a model of {self.spec.document}"
+        return encode_with_dense(texts, self._roles[role], self._settings[role], show_progress, model=model)

@@ -1,10 +1,26 @@
 """The exception types of this package, and a function that returns the first line of an error's message."""
 
-__all__ = ["OptionalDependencyError", "UnsupportedModelError", "first_line"]
+__all__ = ["NotFiniteError", "OptionalDependencyError", "UnsupportedModelError", "first_line"]
 
 
 class UnsupportedModelError(ValueError):
     """The checkpoint cannot give SPLADE term weights. The message says what was found and what would work."""
+
+
+class NotFiniteError(UnsupportedModelError):
+    """The term weights of a text are NaN or infinite.
+
+    Args:
+        position: The position of the text in the input.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            f"texts[{position}] must have finite term weights, got NaN or infinity. If dtype is 'float16', use "
+            "'float32' or 'bfloat16', which have a wider range. If backend is 'openvino', use 'torch'. Else the "
+            "model's weights are damaged: download them again."
+        )
+        self.position = position
 
 
 class OptionalDependencyError(ImportError):

@@ -169,8 +169,8 @@ def contributions(
         method: "rrf" or "scores".
         k: The constant of "rrf".
     Returns:
-        Two arrays: the keys of all n documents that any side found, ascending, (n,), and what each side adds to the
-        score of each document, (n, S).
+        Two arrays. The first has the keys of all n documents that any side found, ascending, (n,). The second has what
+        each side adds to the score of each document, (n, S).
     """
     found = [np.asarray(keys) for keys, _ in rankings if len(keys)]
     documents = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
@@ -192,8 +192,8 @@ def ordered(keys: NDArray[Any], scores: NDArray[np.float64], depth: int | None =
 def _scaled(scores: Sequence[float]) -> NDArray[np.float64]:
     """Return one side's scores, scaled so that the best becomes 1 and the worst 0. If all are equal, each becomes 1.
 
-    The scores must come best first. It does not matter whether the best is the largest or, as for distances and
-    milvus-lite's BM25 scores, the smallest.
+    The scores must come best first. The best score may be the largest or the smallest. It is the smallest for distances
+    and for milvus-lite's BM25 scores.
     """
     values = np.asarray(scores, np.float64)
     spread = values[0] - values[-1]

@@ -3,7 +3,7 @@
 This module uses numpy and scipy only. It does not use torch, tokenizers or a framework.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -20,6 +20,7 @@ __all__ = [
     "as_rows",
     "concatenate",
     "drop_terms",
+    "encoded",
     "from_dense",
     "from_rows",
     "from_terms",
@@ -281,6 +282,37 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
     return [dict(zip(ids[start:end], weights[start:end], strict=True)) for start, end in pairwise(bounds)]
 
 
+def encoded(encode: Callable[[Any], Any], texts: Iterable[str]) -> list[dict[int, float]]:
+    """Return `to_dicts(encode(texts))`, and check that the result has one row for each text.
+
+    Args:
+        encode: `encode_documents` or `encode_queries` of an encoder.
+        texts: N texts.
+    Raises:
+        ValueError: The encoder returns more or fewer than N rows.
+        RuntimeError: The encoder raises StopIteration. asyncio cannot pass this error on, so a caller that awaits the
+            result would wait for ever.
+
+    Example:
+        >>> encoded(lambda texts: csr_array([[0.0, 0.5]]), ["a", "b"])
+        Traceback (most recent call last):
+        ValueError: the encoder must return one row for each text, got 1 rows for 2 texts. Correct <lambda>.
+    """
+    try:
+        rows = to_dicts(encode(texts))
+    except StopIteration as err:
+        raise RuntimeError(
+            "the encoder must return rows or raise an error other than StopIteration, got StopIteration. Correct "
+            f"{_name(encode)}, where next() may have been called on an iterator that had ended."
+        ) from err
+    if isinstance(texts, Sized) and len(rows) != len(texts):
+        raise ValueError(
+            f"the encoder must return one row for each text, got {len(rows)} rows for {len(texts)} texts. Correct "
+            f"{_name(encode)}."
+        )
+    return rows
+
+
 def as_rows(matrix: Any) -> csr_array:
     """Return `matrix` as a 2-D csr_array. A 1-D row of shape (V,) becomes (1, V).
 
@@ -302,6 +334,10 @@ def is_integer(value: object) -> TypeGuard[int]:
 
 def _is_real(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", None) or type(function).__name__)
 
 
 def _keep(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:

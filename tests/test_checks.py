@@ -1,7 +1,6 @@
 """Tests of the checks on small inputs: each check passes on correct input, and computes correct figures."""
 
 import json
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -14,15 +13,6 @@ from checks.quality import changed_top_terms, pruned, weight_differences
 from splade_integrations import SpladeEncoder
 from splade_integrations.evaluation import Dataset
 from tests.support.server import milvus_lite_server
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before():
-    """Restore the log level of the package, because a check silences the package's logs in the whole process."""
-    logger = logging.getLogger("splade_integrations")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 def embeddings(rng, count):

@@ -9,7 +9,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
-from splade_integrations.milvus.clients import lite_version
+from splade_integrations.milvus.lite import lite_version
 from tests.support.adapters import STORES, WordCounts, count, server_options
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -188,7 +188,7 @@ def test_a_collection_that_does_not_know_its_encoder_is_warned_of_once(adapter, 
             adapter.open(encoder, **lite)
         adapter.open(WordCounts(), **lite)
     [warned] = [record.getMessage() for record in caplog.records if "splade" in record.name]
-    assert "'contract' does not say which encoder it was made with" in warned
+    assert "'contract' does not record the encoder that it was made with" in warned
 
 
 @pytest.mark.skipif(lite_version("x.db").startswith("2."), reason="milvus-lite 2 has no aliases")

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from splade_integrations import to_dicts
+from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.dynamic_batching import QueryBatcher, query_batcher
 
 
@@ -207,6 +209,7 @@ def test_a_call_in_a_forked_process_answers(random_bert_folder):
     script = f"""
 import asyncio, os, sys
 from splade_integrations import SpladeEncoder
+from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.dynamic_batching import query_batcher
 batcher = query_batcher(SpladeEncoder({random_bert_folder!r}, device="cpu"))  # CUDA does not survive a fork
 async def ask(*texts):
@@ -234,6 +237,7 @@ def test_the_end_of_the_process_is_not_held_up():
     script = """
 import asyncio, threading, time
 from scipy.sparse import csr_array
+from splade_integrations.adapter import AdaptedEncoder
 from splade_integrations.dynamic_batching import QueryBatcher
 class Slow:
     def encode_queries(self, texts):
@@ -250,3 +254,36 @@ asyncio.run(leave_early())
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "1\n"  # the call that was running; the requests that waited were cancelled with their loop
+
+
+class Wrong:
+    """An encoder that raises StopIteration for "stop", and returns too few rows for "few"."""
+
+    def encode_queries(self, texts):
+        if "stop" in texts:
+            next(iter(()))
+        return csr_array((len(texts) - ("few" in texts), 5), dtype=np.float32)
+
+    encode_documents = encode_queries
+
+
+@pytest.mark.parametrize("dynamic_batching", [True, False])
+@pytest.mark.parametrize(("text", "error", "message"), [
+    ("stop", RuntimeError, "other than StopIteration.*Wrong.encode_queries"),
+    ("few", ValueError, "got 0 rows for 1 texts.*Wrong.encode_queries"),
+])  # fmt: skip
+def test_a_wrong_encoder_gives_each_caller_a_clear_error(dynamic_batching, text, error, message):
+    adapted = AdaptedEncoder(Wrong(), dynamic_batching=dynamic_batching)
+
+    async def ask():
+        asked = [adapted.aencode_queries([text]) for text in ("a", text, "b")]
+        documents = adapted.aencode_documents([text])
+        return await asyncio.gather(*asked, documents, return_exceptions=True)
+
+    first, wrong, last, documents = run(ask())
+    assert (first, last) == ([{}], [{}])
+    for err in (wrong, documents):
+        assert isinstance(err, error)
+        assert re.search(message, str(err))
+    with pytest.raises(error, match=message):
+        adapted.encode_queries([text])

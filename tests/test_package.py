@@ -47,7 +47,7 @@ def test_light_imports_bring_neither_torch_nor_a_framework():
     [
         ("splade_integrations.langchain", "langchain_core", "langchain"),
         ("splade_integrations.llama_index", "llama_index", "llama-index"),
-        ("splade_integrations.milvus.clients", "pymilvus", "milvus"),
+        ("splade_integrations.milvus.lite", "pymilvus", "milvus"),
     ],
 )
 def test_missing_extra_names_the_pip_line(module, absent, extra):

@@ -1,4 +1,4 @@
-"""The console command `splade`: info, encode, index, add-sparse, copy, search, explain, evaluate and serve.
+"""The console command `splade`: info, encode, index, add-sparse, copy, compact, search, explain, evaluate and serve.
 
 This module imports nothing but the standard library, so that `main` can say what to install if the extra `cli` is
 missing.

@@ -1,16 +1,22 @@
 """`splade add-sparse`: makes a copy of a collection that also has SPLADE vectors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from splade_integrations.cli.copying import connect, print_estimate, print_report, running
 from splade_integrations.cli.options import DatabaseName, Json, Model, ModelOptions, Token, Uri
+from splade_integrations.cli.ray_options import RayEncoding
+from splade_integrations.dependencies import require_extra
+from splade_integrations.options import EncoderOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from splade_integrations.milvus.clients import Connection
+    from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["add_sparse"]
 
@@ -48,6 +54,7 @@ def add_sparse(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, hours and bytes. Write nothing.")] = False,
     *,
     model_options: ModelOptions,
+    ray_options: RayEncoding,
     as_json: Json = False,
 ) -> None:
     """Make a copy of a collection that also has SPLADE vectors.
@@ -57,7 +64,8 @@ def add_sparse(
     found by comparing both collections at the end. The command also changes the model of a collection that already has
     SPLADE vectors.
 
-    With --resume, rows that only the new collection has are deleted.
+    With --resume, rows that only the new collection has are deleted. With --ray, several processes encode, and the
+    command's own process reads and writes.
 
     Examples:
 
@@ -66,17 +74,22 @@ def add_sparse(
       splade add-sparse --uri my.db -c documents --text-field body -m MODEL --dry-run
     """
     if dry_run and (resume or replace):
-        raise ValueError("--dry-run must be given without --resume and --replace, got both. Leave one out.")
+        raise ValueError("--dry-run must be given without --resume and --replace, got one of them. Leave it out.")
     if in_place and (replace or dry_run or into is not None):
         raise ValueError(
             "--in-place must be given without --into, --replace and --dry-run, got one of them. Leave it out: no copy "
             "is made."
         )
-    with connect(uri, token, db_name) as connection:
-        from splade_integrations.cli.loading import load_encoder
+    if dry_run and ray_options.wanted:
+        raise ValueError(
+            "--dry-run must be given without --ray, because it measures on this machine how long encoding takes, got "
+            "both. Leave one out."
+        )
+    ray_options.check()
+    options = model_options.for_encoder(document_pruning=model_options.pruning())
+    with connect(uri, token, db_name) as connection, _encoder(model, options, ray_options) as encoder:
         from splade_integrations.milvus import copying
 
-        encoder = load_encoder(model, model_options.for_encoder(document_pruning=model_options.pruning()))
         how: dict[str, Any] = {
             "text_field": text_field,
             "sparse_field": sparse_field,
@@ -92,14 +105,37 @@ def add_sparse(
                 how["rows_per_second"] = rows_per_second
                 report = copying.add_sparse_in_place(encoder, collection, connection, **how)
             else:
+                encoders = ray_options.number_of_encoders() if ray_options.wanted else 1
+                how["rows_at_once"] = encoders * copying.ROWS_AT_ONCE
                 report = copying.add_sparse(encoder, collection, connection, into=into, replace=replace, **how)
     print_report(report, uri, as_json=as_json)
 
 
-def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
-    """Return how to get the text to encode, if the collection holds LlamaIndex's nodes: as their dense vectors do it.
+@contextmanager
+def _encoder(model: str, options: EncoderOptions, how: RayEncoding) -> Iterator["SparseTextEncoder"]:
+    """Load the encoder, in this process or in actors of Ray."""
+    if not how.wanted:
+        from splade_integrations.cli.loading import load_encoder
 
-    None means the text itself.
+        yield load_encoder(model, options)
+        return
+    with require_extra("ray", module="splade add-sparse --ray"):
+        from splade_integrations.ray import RayEncoder, connected
+
+    with connected(how.ray_address):
+        yield RayEncoder(
+            model,
+            actors=how.number_of_encoders(),
+            rows_per_batch=how.rows_per_batch or (2048 if how.gpus else 512),
+            num_gpus=how.gpus,
+            **options,
+        )
+
+
+def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
+    """Return a function that gives the text to encode for a row, or None if that is the row's text itself.
+
+    If the collection holds LlamaIndex's nodes, the function returns the text that their dense vectors encode.
     """
     from splade_integrations.milvus.copying import sample_row
 

@@ -1,13 +1,17 @@
 """The command `splade`: registers its subcommands, and turns their exceptions into messages and exit codes.
 
-Each message is one line on stderr. Subcommands import slow packages (torch, Milvus, numpy) only when they run. So help,
-`--version` and messages about wrong options appear at once.
+Each message is one line on stderr. Subcommands import slow packages (torch, Milvus, numpy) only when they run. This
+lets `--help`, `--version` and messages about wrong options appear at once.
 """
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +19,7 @@ from typer.core import TyperCommand
 
 from splade_integrations import __version__
 from splade_integrations.cli.add_sparse import add_sparse
+from splade_integrations.cli.compact import compact
 from splade_integrations.cli.copy import copy
 from splade_integrations.cli.encode import encode
 from splade_integrations.cli.evaluate import evaluate
@@ -30,7 +35,10 @@ __all__ = ["app", "run"]
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help has a section for each `rich_help_panel`. Typer alone makes such sections only with rich."""
+    """A command whose help has a section for each `rich_help_panel`.
+
+    Typer's own commands have such sections only with rich.
+    """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections Arguments and Options, then a section for each `rich_help_panel` of the options."""
@@ -55,9 +63,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would add frames and colours to the help, but takes 70 ms more
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: splade info MODEL, then splade encode texts.jsonl -m MODEL -o vectors.parquet",
+    epilog='Start with: splade index FOLDER -m MODEL, then splade search "QUESTION"',
 )
-for command in (info, encode, index, search, explain, evaluate, add_sparse, copy, serve):
+for command in (info, encode, index, search, explain, evaluate, add_sparse, copy, compact, serve):
     app.command(cls=PanelCommand)(with_groups(command))
 
 
@@ -88,8 +96,15 @@ def run(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
     Returns:
         The exit code: 0 for success, 1 for a fault of this package, 2 for bad input or a file that cannot be written,
-        130 for Ctrl-C, and 141 if the program that reads the output, such as head, stops reading.
+        130 for Ctrl-C, 141 if the program that reads the output, such as head, stops reading, and 143 for SIGTERM.
     """
+    terminated = threading.Event()
+    with _sigterm_as_interrupt(terminated):
+        code = _run(arguments)
+    return 143 if code == 130 and terminated.is_set() else code
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     # --debug is removed here, because Typer would accept it only before the subcommand.
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -98,7 +113,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = int(app(arguments, standalone_mode=False, prog_name="splade") or 0)
         if code == 130:  # typer's code for a Ctrl-C that no command has caught
-            complain("interrupted; nothing was written.")
+            complain("interrupted.")
         return code
     except InterruptedRun as err:
         complain(str(err))
@@ -107,12 +122,33 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted; nothing was written.")
+        complain("interrupted.")
         return 130
     except Exception as err:  # every other error ends here
         if debug:
             raise
         return _report(err)
+
+
+@contextmanager
+def _sigterm_as_interrupt(terminated: threading.Event) -> Iterator[None]:
+    """Make SIGTERM end the command as Ctrl-C does, so that no half-written file is left behind.
+
+    When SIGTERM arrives, `terminated` is set. Only the main thread may set the handler of a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(err: Exception) -> int:

@@ -1,4 +1,4 @@
-"""What `splade add-sparse` and `splade copy` share: connections, progress, and what they print at the end."""
+"""What `splade add-sparse`, `copy` and `compact` share: connections, progress, and what they print at the end."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from splade_integrations.cli.options import check_milvus_file
-from splade_integrations.cli.terminal import InterruptedRun, print_json, stdout
+from splade_integrations.cli.terminal import print_json, saying_if_interrupted, stdout
 
 if TYPE_CHECKING:
     from splade_integrations.milvus.clients import Connection
@@ -33,7 +33,7 @@ def connect(uri: str, token: str, db_name: str, *, must_exist: bool = True) -> I
     try:
         yield connection
     finally:
-        connection.client.close()
+        connection.close()
 
 
 @contextmanager
@@ -41,13 +41,9 @@ def running(description: str) -> Iterator[Callable[[int], None]]:
     """Show progress, and say after Ctrl-C how to continue. Yield a function that advances the progress."""
     from splade_integrations.cli.progress import progress
 
-    try:
-        with progress(description, None) as advance:
-            yield advance
-    except KeyboardInterrupt as err:
-        raise InterruptedRun(
-            "interrupted; the rows that were written are kept. To continue, run the same command with --resume."
-        ) from err
+    kept = "the rows that were written are kept. To continue, run the same command with --resume."
+    with saying_if_interrupted(lambda: kept), progress(description, None) as advance:
+        yield advance
 
 
 def print_report(report: "Report", uri: str, *, as_json: bool) -> None:

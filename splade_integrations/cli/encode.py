@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splade_integrations.cli.options import Input, InputOptions, Json, Model, ModelOptions
-from splade_integrations.cli.terminal import note, print_json, say_what_is_left_out
+from splade_integrations.cli.terminal import note, print_json, say_what_is_left_out, saying_if_interrupted
 
 if TYPE_CHECKING:
     from splade_integrations.cli.blocks import Block
@@ -52,7 +52,8 @@ def encode(
     records = input_options.records(input)
     total = records.count()
     say_what_is_left_out(records)
-    with whole_file(output) as file:
+    left = "the vectors on standard output may be incomplete." if output == "-" else f"{output} was not written."
+    with saying_if_interrupted(lambda: left), whole_file(output) as file:
         pruning = model_options.pruning()
         encoder = load_encoder(model, model_options.for_encoder(query_pruning=pruning, document_pruning=pruning))
         terms = 0

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from splade_integrations.cli.options import DatabaseName, Json, ModelOptions, Token
+from splade_integrations.cli.options import DatabaseName, FieldNames, Json, ModelOptions, Token
 
 __all__ = ["evaluate"]
 
@@ -110,6 +110,7 @@ def evaluate(
             rich_help_panel="Fit",
         ),
     ] = None,
+    fields: FieldNames = None,
     plot: Annotated[
         str | None, typer.Option(help="Draw the results to a file: .png, .svg or .pdf.", rich_help_panel="Output")
     ] = None,
@@ -128,8 +129,8 @@ def evaluate(
     and no results are reported for these queries. Without a train split, the weights are equal.
 
     --fit chooses one retriever or a fusion, on the train split or by cross-validation. With --write, the choice is made
-    for a collection that "splade index" filled, and is saved in this collection. "splade search" and this package's
-    stores then use the saved choice.
+    for a collection, and is saved in this collection. "splade search" and this package's stores then use the saved
+    choice. Any package may have made the collection, but its ids must be those of the folder's documents.
 
     --made-queries is for a folder without judged queries, so only corpus.jsonl is read. A made query is a sentence that
     is taken out of its document. Such queries reveal a retriever that is far behind the others. They cannot tell which
@@ -169,5 +170,6 @@ def evaluate(
             fit=fit,
             write=write,
             collection=collection,
+            fields=fields,
         )
     )

@@ -51,6 +51,7 @@ class Request:
         write: The Milvus file or server that holds the collection. The fusion is fitted to this collection and stored
             in it. None means that no fusion is stored.
         collection: The name of the collection for `write`. None means "splade".
+        fields: The fields of this collection, as the option --fields takes them. None finds them by name and type.
     """
 
     folders: list[Path]
@@ -74,6 +75,7 @@ class Request:
     fit: bool = False
     write: str | None = None
     collection: str | None = None
+    fields: str | None = None
 
     def dense_name(self) -> str | None:
         """Return the name of the dense model, or None for no dense model."""
@@ -108,11 +110,11 @@ def check(request: Request) -> None:
             f"of this folder, got {len(request.folders)} folder(s){'' if request.fit else ' and no --fit'}. Give one "
             "FOLDER, and --fit."
         )
-    if request.collection is not None and request.write is None:
-        raise ValueError(
-            f"--collection must be given with --write, got {request.collection!r} alone. Add --write, or "
-            "leave --collection out."
-        )
+    for option, value in {"--collection": request.collection, "--fields": request.fields}.items():
+        if value is not None and request.write is None:
+            raise ValueError(
+                f"{option} must be given with --write, got {value!r} alone. Add --write, or leave {option} out."
+            )
     unused = {
         "--plot": request.plot,
         "--sweep-dims": request.sweep_dims,

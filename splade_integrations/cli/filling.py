@@ -12,6 +12,7 @@ from splade_integrations.cli.blocks import encode_blocks
 from splade_integrations.cli.milvus_store import Store, StoreError
 from splade_integrations.cli.terminal import InterruptedRun
 from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
+from splade_integrations.milvus.interrupted import clean_up
 from splade_integrations.records import Record
 from splade_integrations.sparse import to_dicts
 
@@ -79,14 +80,13 @@ def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> It
     Args:
         store: The collection.
         counts: The documents that `fill` has counted.
-        created: Whether this run has created the collection. Such a collection is dropped again if it stayed empty.
+        created: Whether this run has created the collection. Such a collection is dropped if it stayed empty.
     """
     try:
         yield
     except BaseException as err:
         stayed_empty = created and not counts.added
-        with suppress(Exception):  # if this fails too, for example on a full disk, only the first error is reported
-            store.drop() if stayed_empty else store.finish()
+        _clean_up(store, stayed_empty=stayed_empty, interrupted=isinstance(err, KeyboardInterrupt))
         if isinstance(err, KeyboardInterrupt):
             raise InterruptedRun(
                 "interrupted; nothing was stored." if stayed_empty else _how_to_continue(store, counts)
@@ -101,6 +101,19 @@ def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> It
             kind = OSError if isinstance(err, OSError) else ValueError
             raise kind(f"{err} {stored}") from err
         raise
+
+
+def _clean_up(store: Store, *, stayed_empty: bool, interrupted: bool) -> None:
+    """Drop the collection if it stayed empty, and otherwise finish it.
+
+    If this fails too, only the first error is reported. After Ctrl-C, the collection is not finished, because finishing
+    takes long and only makes searches faster.
+    """
+    with suppress(Exception):
+        if stayed_empty:
+            clean_up(store.drop)
+        elif not interrupted:
+            store.finish()
 
 
 def _how_to_continue(store: Store, counts: Counts) -> str:

@@ -11,8 +11,8 @@ _TOKENS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_$][\w$]*"""
 def with_primary(expr: str, primary: str, fields: frozenset[str]) -> str:
     """Return a Milvus expression in which `id` is replaced by the name of the primary field.
 
-    Collections of `splade index` call the primary field `id`, but collections of LangChain stores call it `pk`. In the
-    latter, Milvus would take `id` for a metadata key that no document has.
+    Collections of `splade index` call the primary field `id`, but collections of LangChain stores call it `pk`. In
+    collections of LangChain stores, Milvus would take `id` for a metadata key that no document has.
 
     Args:
         expr: The expression.

@@ -32,7 +32,7 @@ def fit_collection(
     Args:
         dataset: The judged queries. Their judgments name documents by the ids that the collection uses.
         store: The collection.
-        encoder: The SPLADE encoder of the collection.
+        encoder: The SPLADE encoder of the collection, or None if the collection has no SPLADE vectors.
         dense_encoder: The dense model of the collection, or None if the collection has no dense vectors.
         measure: The name of the measure.
         depth: How many hits of each side are fused. A side is a kind of vector: "sparse", "dense" or "bm25".
@@ -66,7 +66,9 @@ def _rankings(
     rows: dict[str, int],
 ) -> dict[str, list[Ranking]]:
     """Return {side: a ranking for each text}. `rows` gets a new row number for each id that it lacks."""
-    queries: dict[str, Sequence[Any]] = {"sparse": to_dicts(encoder.encode_queries(texts)), "bm25": texts}
+    queries: dict[str, Sequence[Any]] = {"bm25": texts}
+    if encoder is not None:
+        queries["sparse"] = to_dicts(encoder.encode_queries(texts))
     if dense_encoder is not None:
         queries["dense"] = list(dense_encoder.encode(texts))
     found: dict[str, list[Ranking]] = {}

@@ -1,7 +1,8 @@
 """`splade index`: puts the texts of a file or a folder into a Milvus collection. --resume continues an earlier run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,12 +19,14 @@ from splade_integrations.cli.options import (
     Token,
     Uri,
 )
-from splade_integrations.cli.terminal import complain, print_json, say_what_is_left_out, stdout
+from splade_integrations.cli.ray_options import RayOptions
+from splade_integrations.cli.terminal import complain, print_json, say_what_is_left_out, saying_if_interrupted, stdout
 
 if TYPE_CHECKING:
     from splade_integrations.cli.filling import Counts
     from splade_integrations.cli.milvus_store import Store
     from splade_integrations.encoder import SpladeEncoder
+    from splade_integrations.options import EncoderOptions
     from splade_integrations.records import Record
 
 __all__ = ["index"]
@@ -53,11 +56,12 @@ def index(
     *,
     input_options: InputOptions,
     model_options: ModelOptions,
+    ray_options: RayOptions,
     as_json: Json = False,
 ) -> None:
     """Put the texts of a file or a folder into a Milvus collection.
 
-    In a folder, each .txt, .md and .rst file is one text, or several with --chunk.
+    A .txt, .md or .rst file is one text, or several with --chunk. With --input-format lines, each line is a text.
 
     All fields of a file except the text and the id become metadata. "splade search" shows the metadata, and --filter
     can use it. The collection also gets dense vectors if you name a dense model, and a BM25 index with --bm25. After
@@ -69,7 +73,15 @@ def index(
       splade index corpus.jsonl -m prithivida/Splade_PP_en_v2 --uri corpus.db
 
       splade index notes/ -m MODEL --chunk --dense all-MiniLM-L6-v2 --bm25
+
+      splade index corpus.parquet -m MODEL --uri http://host:19530 --ray-address head:6379
     """
+    ray_options.check()
+    if ray_options.wanted and input == "-":
+        raise ValueError(
+            "the input must be a file or a folder with --ray, got standard input, which Ray's processes cannot read. "
+            "Write the texts to a file first."
+        )
     if resume and replace:
         raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
     if language is not None and not bm25:
@@ -87,11 +99,22 @@ def index(
     from splade_integrations.cli.splitting import splitter
     from splade_integrations.records import in_chunks
 
-    with closing(Store(uri, collection, token, db_name)) as store:
+    counts = Counts()
+
+    def kept_if_interrupted() -> str:
+        if ray_options.wanted:
+            return f"the documents that were stored in {collection!r} of {uri} are kept. Continue with --resume."
+        return f"{counts.added:,} documents were added to {collection!r} of {uri}."
+
+    with (
+        saying_if_interrupted(kept_if_interrupted),
+        closing(Store(uri, collection, token, db_name)) as store,
+    ):
         continues = _check_is_free(store, resume=resume, replace=replace)
         pruning = model_options.pruning()
         options = model_options.for_encoder(document_pruning=pruning)
-        encoder = load_encoder(model, options, itself=chunk)  # chunks need the tokenizer, which a server does not offer
+        # Chunks need the tokenizer, which a server does not offer. With Ray, each process loads the model.
+        encoder = load_encoder(model, options, itself=chunk or ray_options.wanted)
         settings: dict[str, Any] = {"keep": kept, "chunk": chunk}
         if continues:
             store.complete(encoder.fingerprint)
@@ -103,18 +126,61 @@ def index(
             dense_encoder = load_dense_encoder(dense, max_length=model_options.max_length, device=model_options.device)
         texts: Iterable[Record] = records
         if chunk:
-            texts, total = in_chunks(records, splitter(encoder, dense_encoder)), None
+            texts = in_chunks(records, splitter(encoder, dense_encoder))
         if not continues:
             width = None if dense_encoder is None else len(dense_encoder.encode(["width"])[0])
             store.create(encoder.fingerprint, dense, width, (language or "english") if bm25 else None, settings)
-        counts = Counts()
+        if ray_options.wanted:
+            from splade_integrations.cli.ray_index import index_on_ray, print_summary
+
+            read = _reader(input, input_options, kept, model, options, dense, model_options, chunk=chunk)
+            report = index_on_ray(
+                store, read, None if chunk else total, model, options, dense, ray_options, resume=continues
+            )
+            _say_what_is_cut(report.cut)
+            if as_json:
+                facts = {"collection": store.name, "uri": store.uri, **report.summary()}
+                print_json({**facts, "left_out": getattr(records, "left_out", {})})
+            else:
+                print_summary(report, f"{store.name!r} of {store.uri}", "chunks" if chunk else "documents")
+            return
         with (
             keeping_what_is_stored(store, counts, created=not continues),
-            progress("Indexing", total) as advance,
+            progress("Indexing", None if chunk else total) as advance,
         ):
             fill(store, texts, encoder, dense_encoder, resume=resume, counts=counts, advance=advance)
         store.finish()
-    _report(store, counts, getattr(records, "left_out", {}), as_json=as_json)
+    _report(store, counts, getattr(records, "left_out", {}), total, chunk=chunk, as_json=as_json)
+
+
+def _reader(
+    input: str,
+    input_options: InputOptions,
+    kept: list[str] | None,
+    model: str,
+    options: "EncoderOptions",
+    dense: str | None,
+    model_options: ModelOptions,
+    *,
+    chunk: bool,
+) -> "Callable[[], Iterable[Record]]":
+    """Return a function that reads the records in another process, and cuts them into chunks if `chunk` is true."""
+    path = str(Path(input).resolve())
+
+    def read() -> "Iterable[Record]":
+        from splade_integrations.cli.loading import load_dense_encoder, load_encoder
+        from splade_integrations.cli.splitting import splitter
+        from splade_integrations.records import in_chunks
+
+        records = input_options.records(path, kept)
+        if not chunk:
+            return records
+        other = None
+        if dense is not None:
+            other = load_dense_encoder(dense, max_length=model_options.max_length, device="cpu")
+        return in_chunks(records, splitter(load_encoder(model, options, itself=True), other))
+
+    return read
 
 
 def _check_is_free(store: "Store", *, resume: bool, replace: bool) -> bool:
@@ -143,6 +209,12 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *
             f"the collection {store.name!r} must have a BM25 index to be continued with --bm25, but it was made "
             "without --bm25. Leave --bm25 out, or start again with --replace."
         )
+    if "sparse" not in store.sides or ("dense" in store.sides and store.dense_model() is None):
+        raise ValueError(
+            f"the collection {store.name!r} must have SPLADE vectors, and must name its dense model if it has dense "
+            "vectors; got a collection that another package made. Add to it through that package, or index into a new "
+            "collection with -c."
+        )
     kept, given = store.fingerprint(), encoder.fingerprint
     differing = [] if kept is None else kept.differences(given)
     if differing or store.dense_model() != dense:
@@ -169,18 +241,27 @@ def _check_settings(store: "Store", given: dict[str, Any]) -> None:
             )
 
 
-def _report(store: "Store", counts: "Counts", left_out: Mapping[str, int], *, as_json: bool) -> None:
-    if counts.cut:
-        complain(
-            f"{counts.cut:,} texts are longer than the 65,535 bytes that Milvus stores, so their ends are not stored. "
-            "Cut them into chunks with --chunk."
-        )
+def _report(
+    store: "Store", counts: "Counts", left_out: Mapping[str, int], texts: int | None, *, chunk: bool, as_json: bool
+) -> None:
+    _say_what_is_cut(counts.cut)
     if as_json:
         facts = {"added": counts.added, "already_there": counts.already_there, "cut": counts.cut}
         print_json({"collection": store.name, "uri": store.uri, **facts, "left_out": left_out})
     else:
+        what = "chunks" if chunk else "documents"
+        source = f" They come from {texts:,} texts." if chunk and texts is not None else ""
+        added = f"{counts.added:,} {what} added, {counts.already_there:,} already in {store.name!r} of {store.uri}."
         stdout().print(
-            f"{counts.added:,} documents added, {counts.already_there:,} already in {store.name!r} of {store.uri}.",
+            added + source,
             markup=False,
             soft_wrap=True,
+        )
+
+
+def _say_what_is_cut(cut: int) -> None:
+    if cut:
+        complain(
+            f"{cut:,} texts are longer than the 65,535 bytes that Milvus stores, so their ends are not stored. "
+            "Cut them into chunks with --chunk."
         )

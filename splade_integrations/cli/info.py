@@ -2,12 +2,22 @@
 
 import importlib.util
 import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splade_integrations.cli.options import CollectionName, DatabaseName, Json, Token, check_milvus_file
+from splade_integrations.cli.options import (
+    CollectionName,
+    DatabaseName,
+    FieldNames,
+    Json,
+    Token,
+    check_milvus_file,
+    field_names,
+)
 from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ def info(
     collection: CollectionName = "splade",
     token: Token = "",
     db_name: DatabaseName = "",
+    fields: FieldNames = None,
     as_json: Json = False,
 ) -> None:
     """Show what a model or a collection is, without loading weights.
@@ -36,7 +47,8 @@ def info(
     The output includes the architecture, the size of the vocabulary, the pruning and the licence. It also says how the
     model encodes documents and queries. If this package would refuse the model, the output says why.
 
-    With --uri, the output describes a collection: its documents, kinds of vectors, indexes, models and fusion.
+    With --uri, the output describes a collection: its documents, fields, kinds of vectors, indexes, models and fusion.
+    Any package may have made the collection.
 
     Examples:
 
@@ -49,14 +61,17 @@ def info(
         raise ValueError(
             f"either a model or --uri must be given, got {given}. Name a model, or a collection's file or server."
         )
+    if fields is not None and uri is None:
+        raise ValueError(f"--fields must be given with --uri, got {fields!r} with a model. Leave --fields out.")
     from splade_integrations.cli.loading import silence_hub
     from splade_integrations.cli.tables import facts_table
     from splade_integrations.models.repository import Repository
 
     if uri is not None:
-        found = _facts_of_collection(uri, collection, token, db_name)
+        found = _facts_of_collection(uri, collection, token, db_name, fields)
     else:
         assert model is not None
+        _check_is_no_collection(model)
         if not Path(model).is_dir():
             silence_hub()
         found = _facts(Repository(model, {"revision": revision}))
@@ -66,41 +81,47 @@ def info(
         stdout().print(facts_table(found))
 
 
+def _check_is_no_collection(model: str) -> None:
+    """Raise ValueError if a file of milvus-lite is given as a model. In new versions, such a file is a folder."""
+    path = Path(model)
+    if path.suffix == ".db" and path.exists() and not (path / "config.json").exists():
+        raise ValueError(
+            f"the argument must be a model, got {model}, which looks like a file of milvus-lite. To show a collection "
+            f"in it, run: splade info --uri {shlex.quote(model)}"
+        )
+
+
 def licence(repository: "Repository") -> str | None:
     """Return the licence that a repository's model card states, or None if it states none."""
-    card = repository.path("README.md")
-    if card is None:
-        return None
-    front = re.match(r"\ufeff?---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    stated = re.search(r"^licen[sc]e:\s*['\"]?([^'\"\n]+)", front.group(1), re.MULTILINE) if front else None
+    stated = re.search(r"^licen[sc]e:[ \t]*['\"]?([^'\"\n]+)", repository.model_card(), re.MULTILINE)
     return stated.group(1).strip() if stated else None
 
 
-def _facts_of_collection(uri: str, collection: str, token: str, db_name: str) -> dict[str, Any]:
+def _facts_of_collection(uri: str, collection: str, token: str, db_name: str, fields: str | None) -> dict[str, Any]:
     check_milvus_file(uri)
     from splade_integrations.cli.milvus_store import existing_store
 
-    with existing_store(uri, collection, token, db_name) as store:
+    with existing_store(uri, collection, token, db_name, field_names(fields)) as store:
         return store.facts()
 
 
 def _facts(repository: "Repository") -> dict[str, Any]:
+    from splade_integrations.models.config import architectures, check_config
     from splade_integrations.models.layouts import describe, stated_positions
-    from splade_integrations.models.repository import path_in
     from splade_integrations.models.weights import find_adapter
 
     description = describe(repository)
     document, query = description.document, description.query
     transformer = document.transformer or query.transformer
-    config: dict[str, Any] = {}
+    config: Mapping[str, Any] = {}
     adapter = None
     if transformer is not None:
-        config = transformer.repository.json(path_in(transformer.folder, "config.json")) or {}
+        config = check_config(transformer.repository, transformer.folder)
         adapter = find_adapter(transformer.repository, transformer.folder)
     return {
         "model": repository.name,
         "licence": licence(repository),
-        "architecture": ", ".join(config.get("architectures") or []) or None,
+        "architecture": ", ".join(architectures(config)) or None,
         "layers": config.get("num_hidden_layers", config.get("n_layers")),
         "hidden_size": config.get("hidden_size", config.get("dim")),
         "vocabulary": config.get("vocab_size"),
@@ -117,7 +138,7 @@ def _facts(repository: "Repository") -> dict[str, Any]:
     }
 
 
-def _refusal(transformer: "TransformerSpec", config: dict[str, Any], adapter: "Adapter | None") -> str | None:
+def _refusal(transformer: "TransformerSpec", config: Mapping[str, Any], adapter: "Adapter | None") -> str | None:
     """Return why a model that `describe` accepts would not load, or None if its small files show no reason."""
     from splade_integrations.models.weights import missing_weights
 
@@ -131,7 +152,7 @@ def _refusal(transformer: "TransformerSpec", config: dict[str, Any], adapter: "A
     return missing_weights(transformer.repository, transformer.folder)
 
 
-def _is_unknown(config: dict[str, Any]) -> bool:
+def _is_unknown(config: Mapping[str, Any]) -> bool:
     from transformers import CONFIG_MAPPING
 
     return config.get("model_type") not in CONFIG_MAPPING

@@ -1,16 +1,16 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-The collection has the fields id, text, sparse and metadata and, if wanted, dense and bm25. It also records the
-encoder's fingerprint, which covers everything that decides the sparse vectors. Our stores for LangChain and LlamaIndex
-record the same fingerprint, so they can open the collection. This module depends on Milvus, but not on an encoder or a
-terminal.
+A collection of `splade index` has the fields id, text, sparse and metadata and, if wanted, dense and bm25. It also
+records the encoder's fingerprint, which covers everything that determines the sparse vectors. Our stores for LangChain
+and LlamaIndex record the same fingerprint, so they can open the collection. The commands also open the collections of
+other packages. This module depends on Milvus, but not on an encoder or a terminal.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from splade_integrations.cli.filters import with_primary
 from splade_integrations.dependencies import require_extra
 from splade_integrations.fusion import Fusion
-from splade_integrations.milvus.defaults import candidates, cut_text, document_terms
+from splade_integrations.milvus.defaults import CONTENT_COLUMN, DOCUMENT_COLUMN, candidates, cut_text, document_terms
 from splade_integrations.models.fingerprint import Fingerprint
 from splade_integrations.records import Record
 
@@ -27,11 +27,16 @@ with require_extra("milvus", module="splade index and search"):
 
     from splade_integrations.milvus.clients import Connection
     from splade_integrations.milvus.collection import Collection
+    from splade_integrations.milvus.existing import schema_of
     from splade_integrations.milvus.filters import Engine
     from splade_integrations.milvus.fingerprint import recorded
+    from splade_integrations.milvus.lite import address_for_processes
     from splade_integrations.milvus.opening import check_no_alias, complete_creation
     from splade_integrations.milvus.rows import Row
-    from splade_integrations.milvus.schema import Schema, Side
+    from splade_integrations.milvus.schema import Column, Schema, Side
+
+if TYPE_CHECKING:
+    from splade_integrations.ray.place import Place
 
 __all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
@@ -58,13 +63,17 @@ class Store:
         name: The collection's name.
         token: The server's token.
         db_name: The server's database. "" is its default database.
+        fields: {argument of `Schema`: field} for the fields that the user names in an existing collection.
     Raises:
         OSError: The milvus-lite file cannot be opened.
         ValueError: `db_name` is given with milvus-lite 2, which has no databases.
     """
 
-    def __init__(self, uri: str, name: str, token: str = "", db_name: str = "") -> None:
-        self.uri, self.name = uri, name
+    def __init__(
+        self, uri: str, name: str, token: str = "", db_name: str = "", fields: Mapping[str, str] | None = None
+    ) -> None:
+        self.uri, self.name, self._named = uri, name, fields
+        self._token, self._db_name = token, db_name
         self._connection = Connection(uri, {"token": token, "db_name": db_name})
         if db_name and self._connection.engine is Engine.LITE2:
             raise ValueError(
@@ -114,7 +123,7 @@ class Store:
         self._opened().record_fusion(fusion)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the collection is: its documents, sides, encoder, dense model, fusion and segments."""
+        """Return the collection's number of documents, sides, encoder, dense model, fusion and segments."""
         collection, encoder = self._opened(), self.fingerprint()
         fields, indexes = collection.fields, collection.index_facts()
         segments = collection.segments()
@@ -122,13 +131,17 @@ class Store:
             "collection": self.name,
             "engine": collection.engine.value,
             "documents": collection.count(),
-            **{f"{side}_side": ", ".join(facts.values()) for side, facts in indexes.items()},
+            "text_field": collection.schema.text_field,
+            **{f"{side}_side": self._side(side, facts) for side, facts in indexes.items()},
             "bm25_language": None if fields is None or "bm25" not in fields.sides else fields.bm25_language,
             "encoder": None if encoder is None else encoder.model,
             "dense_model": self.dense_model(),
             "fusion": str(self.fusion),
-            "segments": "not told by milvus-lite" if segments is None else segments,
+            "segments": "not reported by milvus-lite" if segments is None else segments,
         }
+
+    def _side(self, side: Side, index: Mapping[str, Any]) -> str:
+        return f"{', '.join(index.values())}, in the field {self._opened().schema.sides[side]!r}"
 
     def create(
         self,
@@ -151,7 +164,7 @@ class Store:
         """
         self._collection = Collection(
             self.name,
-            _schema(dense=dense_dim is not None, bm25=bm25 is not None, language=bm25),
+            _new_schema(self._connection.engine, dense=dense_dim is not None, bm25=bm25),
             self._connection,
             fingerprint=fingerprint,
             drop_old=True,
@@ -170,7 +183,7 @@ class Store:
         """
         description = self._connection.client.describe_collection(self.name)
         if _SETTINGS in (description.get("properties") or {}):
-            complete_creation(self._connection, self.name, _schema_of(description), fingerprint)
+            complete_creation(self._connection, self.name, schema_of(description), fingerprint)
 
     def drop(self) -> None:
         """Delete the collection."""
@@ -191,6 +204,8 @@ class Store:
             ValueError: An id is too long, or a server's collection cannot hold the metadata.
         """
         vectors = [None] * len(records) if dense is None else list(dense)
+        fields = self._opened().fields
+        has_documents = fields is not None and DOCUMENT_COLUMN in fields.columns
         rows = [
             Row(
                 id=record.id,
@@ -198,10 +213,20 @@ class Store:
                 metadata=record.metadata,
                 sparse=document_terms(terms, record.text),
                 dense=vector,
+                columns={DOCUMENT_COLUMN: record.document or record.id} if has_documents else {},
             )
             for record, terms, vector in zip(records, sparse, vectors, strict=True)
         ]
         self._opened().write(rows, flush=False)
+
+    def place(self) -> "Place":
+        """Return the collection in a form that other processes of this machine can open."""
+        from splade_integrations.ray.place import Place
+
+        address = address_for_processes(self.uri)
+        return Place(
+            uri=address, name=self.name, schema=self._opened().schema, token=self._token, db_name=self._db_name
+        )
 
     def finish(self) -> None:
         """Flush a milvus-lite file, so that new documents are quick to search. A server flushes by itself."""
@@ -234,7 +259,7 @@ class Store:
     ) -> list[dict[str, Any]]:
         """For each document, return {side: {rank, score}}.
 
-        The value is None for a side whose fused hits do not include the document.
+        The value is None for a side if the document is not among the hits that this side gives to the fusion.
         """
         depth = max(fusion.depth or candidates(k), k)
         ranked = {side: self.rank(side, [query], depth, expr)[0] for side, query in queries.items()}
@@ -252,13 +277,13 @@ class Store:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.client.close()
+        self._connection.close()
 
     def _opened(self) -> Collection:
         """Return the collection. The commands first check that it exists, or create it."""
         if self._collection is None:
             description = self._connection.client.describe_collection(self.name)
-            self._collection = Collection(self.name, _schema_of(description), self._connection)
+            self._collection = Collection(self.name, schema_of(description, self._named, "--fields"), self._connection)
         return self._collection
 
     def _filter(self, expr: str) -> str:
@@ -267,29 +292,29 @@ class Store:
 
 
 @contextmanager
-def existing_store(uri: str, name: str, token: str, db_name: str = "") -> Iterator[Store]:
+def existing_store(
+    uri: str, name: str, token: str, db_name: str = "", fields: Mapping[str, str] | None = None
+) -> Iterator[Store]:
     """Open a collection that must exist, and close it at the end. The arguments are those of `Store`.
 
     Raises:
         ValueError: The collection does not exist.
     """
-    with closing(Store(uri, name, token, db_name)) as store:
+    with closing(Store(uri, name, token, db_name, fields)) as store:
         if not store.exists():
             place = f"the database {db_name!r} of {uri}" if db_name else uri
             raise ValueError(f"the collection {name!r} must be in {place}, but it is not. Make it with: splade index.")
         yield store
 
 
-def _schema_of(description: Mapping[str, Any]) -> Schema:
-    """Return the schema of an existing collection."""
-    names = {one["name"] for one in description["fields"]}
-    return _schema(dense="dense" in names, bm25="bm25" in names)
-
-
-def _schema(*, dense: bool, bm25: bool, language: str | None = None) -> Schema:
+def _new_schema(engine: Engine, *, dense: bool, bm25: str | None) -> Schema:
+    """Return the schema of a new collection. `bm25` is the language of the texts, or None for no BM25 index."""
+    # milvus-lite 2 has no nullable fields, so stores that do not know these columns could not add a document.
+    for_nodes = {} if engine is Engine.LITE2 else {DOCUMENT_COLUMN: Column(index=True), CONTENT_COLUMN: Column()}
     return Schema(
         primary_field="id",
         dense_field="dense" if dense else None,
-        bm25_field="bm25" if bm25 else None,
-        bm25_analyzer=language,
+        bm25_field=None if bm25 is None else "bm25",
+        bm25_analyzer=bm25,
+        columns=for_nodes,
     )

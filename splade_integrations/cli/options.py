@@ -1,7 +1,7 @@
 """Options that several commands share, so that each option is declared only once.
 
 Some options are declared one by one. Others are fields of a dataclass, called a group. A command takes a group as one
-parameter, and `with_groups` shows the group's fields to Typer as single options. Typer is the only other package that
+parameter, and `with_groups` shows the group's fields to Typer as separate options. Typer is the only other package that
 this module imports, so help appears quickly.
 """
 
@@ -27,6 +27,7 @@ __all__ = [
     "ComputeOptions",
     "DatabaseName",
     "DenseModel",
+    "FieldNames",
     "Input",
     "InputFormat",
     "InputOptions",
@@ -36,6 +37,7 @@ __all__ = [
     "Token",
     "Uri",
     "check_milvus_file",
+    "field_names",
     "with_groups",
 ]
 
@@ -60,7 +62,8 @@ Input = Annotated[
     str,
     typer.Argument(
         metavar="INPUT",
-        help="JSON lines, CSV, Parquet, plain lines, or a folder of .txt, .md and .rst files; - reads lines of stdin.",
+        help="JSON lines, CSV, Parquet, a folder of .txt, .md and .rst files, or one such file; - reads lines of "
+        "stdin.",
     ),
 ]
 Uri = Annotated[str, typer.Option(help="Milvus file that ends in .db, or Milvus server, such as http://host:19530.")]
@@ -74,6 +77,14 @@ DatabaseName = Annotated[
     str, typer.Option("--db-name", help="Database of the Milvus server.", show_default="the server's default")
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+FieldNames = Annotated[
+    str | None,
+    typer.Option(
+        "--fields",
+        help="Fields of a collection that another package made, such as text=body,dense=vector,sparse=splade.",
+        show_default="found by name and type",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -81,6 +92,28 @@ def check_milvus_file(uri: str) -> None:
     """Raise a FileNotFoundError if `uri` names a file that does not exist. This check needs no pymilvus."""
     if "://" not in uri and not Path(uri).exists():
         raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
+
+
+def field_names(stated: str | None) -> dict[str, str]:
+    """Return {argument of `Schema`: field} for the fields that the option --fields names.
+
+    Raises:
+        ValueError: The option does not have this form, or names something else than a text or a kind of vectors.
+
+    Example:
+        >>> field_names("text=body, sparse=splade")
+        {'text_field': 'body', 'sparse_field': 'splade'}
+    """
+    named = {}
+    for part in [] if stated is None else stated.split(","):
+        kind, _, name = (piece.strip() for piece in part.partition("="))
+        if kind not in ("text", "dense", "sparse", "bm25") or not name:
+            raise ValueError(
+                f"--fields must be like text=body,dense=vector,sparse=splade,bm25=words, got {stated!r}. Name the "
+                "field after each equals sign."
+            )
+        named[f"{kind}_field"] = name
+    return named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +127,25 @@ class ComputeOptions:
     backend: Annotated[
         str, typer.Option(help="torch, or openvino on a CPU (fastest with --dtype int8).", rich_help_panel="Model")
     ] = "torch"
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of threads that compute on a CPU.",
+            min=1,
+            rich_help_panel="Model",
+            show_default="one per core that this process may use",
+        ),
+    ] = None
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
         """Return these options and the `further` ones as keywords for `SpladeEncoder`, which checks their values."""
-        return {**further, "device": self.device, "dtype": self.dtype, "backend": cast("Backend", self.backend)}
+        return {
+            **further,
+            "device": self.device,
+            "dtype": self.dtype,
+            "backend": cast("Backend", self.backend),
+            "num_threads": self.threads,
+        }
 
     def check_dtype(self, dtype: str) -> None:
         """Raise ValueError if the device does not exist, or if the backend does not support `dtype` on it."""
@@ -165,7 +213,11 @@ class InputOptions:
 
     input_format: Annotated[
         InputFormat | None,
-        typer.Option(help="Format of the input.", show_default="from the file's ending", rich_help_panel="Input"),
+        typer.Option(
+            help="Format of the input; lines means that each line is a text.",
+            show_default="from the file's ending",
+            rich_help_panel="Input",
+        ),
     ] = None
     text_field: Annotated[str, typer.Option(help="Field or column that holds the text.", rich_help_panel="Input")] = (
         "text"
@@ -176,7 +228,7 @@ class InputOptions:
     id_field: Annotated[
         str | None,
         typer.Option(
-            help="Field that holds the id.", show_default="_id or id, else a running number", rich_help_panel="Input"
+            help="Field that holds the id.", show_default="_id or id, else the record's number", rich_help_panel="Input"
         ),
     ] = None
 
@@ -189,9 +241,9 @@ class InputOptions:
         Raises:
             ValueError: An option is given that has no meaning for a folder.
         """
-        from splade_integrations.records import Folder, Records, format_of
+        from splade_integrations.records import DOCUMENT_ENDINGS, Folder, Records, format_of
 
-        if self.input_format is None and (Path(path).is_dir() or Path(path).suffix.lower() in (".md", ".rst")):
+        if self.input_format is None and (Path(path).is_dir() or Path(path).suffix.lower() in DOCUMENT_ENDINGS):
             self._check_for_documents(path)
             return Folder(path, keep)
         return Records(

@@ -103,13 +103,14 @@ def run_evaluation(request: Request) -> None:
 def _fit_collection(request: Request, uri: str) -> None:
     from splade_integrations.cli.fit_collection import fit_collection
     from splade_integrations.cli.milvus_store import existing_store
+    from splade_integrations.cli.options import field_names
     from splade_integrations.cli.search import load_query_encoder
 
     [folder], name = request.folders, request.collection or "splade"
     dataset = load_dataset(folder)
     options = request.model_options
-    with existing_store(uri, name, request.token, request.db_name) as store:
-        encoder = load_query_encoder(store, request.model, options)
+    with existing_store(uri, name, request.token, request.db_name, field_names(request.fields)) as store:
+        encoder = load_query_encoder(store, request.model, options) if "sparse" in store.sides else None
         dense = store.dense_model() if request.dense in (None, "none") else request.dense
         dense_encoder = None
         if dense is not None and request.dense != "none":

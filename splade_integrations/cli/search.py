@@ -1,4 +1,4 @@
-"""`splade search`: searches a collection that `splade index` filled, with one or several kinds of vectors."""
+"""`splade search`: searches a collection with one or several kinds of vectors, and explains what it found."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -9,10 +9,12 @@ from splade_integrations.cli.options import (
     CollectionName,
     ComputeOptions,
     DatabaseName,
+    FieldNames,
     Json,
     Token,
     Uri,
     check_milvus_file,
+    field_names,
 )
 from splade_integrations.cli.terminal import print_json, stdout
 
@@ -49,13 +51,14 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of documents to return.")] = 5,
     expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as year > 2000 and id != "7".')] = "",
-    why: Annotated[bool, typer.Option("--explain", help="Show why each document matches.")] = False,
+    why: Annotated[bool, typer.Option("--explain", help="Show why SPLADE finds a document.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="SPLADE model.", show_default="the collection's own")
     ] = None,
     dense: Annotated[str | None, typer.Option(help="Dense model.", show_default="the collection's own")] = None,
     token: Token = "",
     db_name: DatabaseName = "",
+    fields: FieldNames = None,
     *,
     compute: ComputeOptions,
     as_json: Json = False,
@@ -66,6 +69,9 @@ def search(
     no fusion is stored, it uses reciprocal rank fusion (k = 60) of all kinds of vectors.
 
     In --filter, id is the document's id, and any other name is a metadata key.
+
+    Any package may have made the collection. The command finds its fields by their names and types. --fields names
+    those that it does not find.
 
     Examples:
 
@@ -79,11 +85,13 @@ def search(
     from splade_integrations.cli.tables import hits_table, print_explained
     from splade_integrations.sparse import to_dicts
 
-    with existing_store(uri, collection, token, db_name) as store:
+    with existing_store(uri, collection, token, db_name, field_names(fields)) as store:
         dense_name = dense or store.dense_model()
         fusion = _choose_fusion(store, mode, dense_name)
+        if why:
+            _check_explainable(fusion)
         shown = fusion.sides[0] if len(fusion.sides) == 1 else "hybrid"
-        encoder = load_query_encoder(store, model, compute, itself=why) if "sparse" in fusion.sides or why else None
+        encoder = load_query_encoder(store, model, compute, itself=why) if "sparse" in fusion.sides else None
         queries: dict[Any, Any] = {"bm25": query}
         if encoder is not None:
             queries["sparse"] = to_dicts(encoder.encode_queries([query]))[0]
@@ -122,6 +130,11 @@ def _choose_fusion(store: "Store", mode: Mode | None, dense_name: str | None) ->
     from splade_integrations.fusion import Fusion
 
     usable = tuple(side for side in store.sides if side != "dense" or dense_name is not None)
+    if not usable:
+        raise ValueError(
+            f"a search needs a model for each kind of vectors, but the collection {store.name!r} has only dense "
+            "vectors and does not name their model. Name it with --dense."
+        )
     wanted = Fusion(sides=(mode.value,)) if mode not in (None, Mode.hybrid) and mode is not None else store.fusion
     missing = [side for side in wanted.sides if side not in usable]
     if missing and mode is None:  # without --mode, sides that cannot be searched are left out
@@ -131,9 +144,19 @@ def _choose_fusion(store: "Store", mode: Mode | None, dense_name: str | None) ->
         raise ValueError(
             f"--mode {mode} needs {lacking} vectors, but {store.name!r} has none"
             + (" of a known model. Name the model with --dense, or use" if lacking in store.sides else ". Use")
-            + " --mode sparse."
+            + f" --mode {usable[0]}."
         )
     return wanted
+
+
+def _check_explainable(fusion: "Fusion") -> None:
+    """Raise ValueError if a search does not use SPLADE, because only SPLADE's scores can be explained."""
+    if "sparse" not in fusion.sides:
+        raise ValueError(
+            f"--explain must be given with a search that uses SPLADE, got a search by {' and '.join(fusion.sides)}, "
+            "whose scores cannot be explained by terms. Give --mode sparse, or leave --explain out. To see what SPLADE "
+            'makes of a document that this search found, run: splade explain "QUERY" "TEXT" -m MODEL.'
+        )
 
 
 def load_query_encoder(

@@ -1,6 +1,7 @@
 """`splade serve`: serves a model over HTTP, so that one model in memory serves many processes."""
 
 import logging
+import signal
 import sys
 from typing import Annotated
 
@@ -54,10 +55,11 @@ def serve(
         options = model_options.for_encoder(query_pruning=pruning, document_pruning=pruning)
         encoder = load_encoder(model, options, itself=True)
         # Each answer says how many texts were cut, so the encoder's warnings would only fill the log.
-        logging.getLogger("splade_integrations.encoding.pipeline").setLevel(logging.ERROR)
+        logging.getLogger("splade_integrations.encoding").setLevel(logging.ERROR)
         encoder.encode_queries(["warm up"])
         encoder.encode_documents(["warm up"])
         address = listening.getsockname()
         sys.stderr.write(f"Serving {model} on http://{host}:{address[1]}\n")
         sys.stderr.flush()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server has its own handler, and raises the signal again
         serve_encoder(encoder, listening, limits)

@@ -48,8 +48,16 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
     for rank, hit in enumerate(hits, start=1):
         text = " ".join(hit.text.split())
         shown = text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
-        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), _with_metadata(shown, hit.metadata))
+        table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.id), _with_metadata(shown, _not_in_id(hit)))
     return table
+
+
+def _not_in_id(hit: "Hit") -> Mapping[str, Any]:
+    """Return the metadata without a chunk's document and position, if its id states them: "notes.md#3"."""
+    document, position = (hit.metadata.get(name) for name in ("document", "position"))
+    if hit.id != f"{document}#{position}":
+        return hit.metadata
+    return {name: value for name, value in hit.metadata.items() if name not in ("document", "position")}
 
 
 def _with_metadata(text: str, metadata: Mapping[str, Any]) -> Text:
@@ -87,7 +95,7 @@ def print_explained(
         console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
         if places:
             console.print(Text(" · ".join(f"{side} {_place(place)}" for side, place in places[rank - 1].items())))
-        if line := _with_metadata("", hit.metadata).plain.strip():
+        if line := _with_metadata("", _not_in_id(hit)).plain.strip():
             console.print(Text(line, style="dim"))
         console.print(explanation)
 

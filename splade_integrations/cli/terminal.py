@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,11 +11,28 @@ if TYPE_CHECKING:
 
     from splade_integrations.records import Folder, Records
 
-__all__ = ["InterruptedRun", "complain", "note", "print_json", "say_what_is_left_out", "stdout"]
+__all__ = [
+    "InterruptedRun",
+    "complain",
+    "note",
+    "print_json",
+    "say_what_is_left_out",
+    "saying_if_interrupted",
+    "stdout",
+]
 
 
 class InterruptedRun(Exception):  # noqa: N818  # the user wanted to stop, so the name does not end in Error
-    """Ctrl-C ended the run, and the work done so far is kept. The message says how to continue."""
+    """Ctrl-C or SIGTERM ended the run. The message says what is kept, and how to continue."""
+
+
+@contextmanager
+def saying_if_interrupted(kept: Callable[[], str]) -> Iterator[None]:
+    """Turn a KeyboardInterrupt into an `InterruptedRun` whose message ends in `kept()`: what the block has changed."""
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        raise InterruptedRun(f"interrupted; {kept()}") from err
 
 
 def stdout() -> "Console":

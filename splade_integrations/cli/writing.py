@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from splade_integrations.arrow import sparse_column, sparse_type
 from splade_integrations.cli.blocks import Block
 from splade_integrations.dependencies import require_extra
 from splade_integrations.sparse import concatenate, to_dicts
@@ -98,8 +99,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     with require_extra("cli", module="Writing Parquet"):
         import pyarrow
         import pyarrow.parquet
-    terms = pyarrow.struct([("indices", pyarrow.list_(pyarrow.uint32())), ("values", pyarrow.list_(pyarrow.float32()))])
-    columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": terms}
+    columns = {"id": pyarrow.string()} | ({"text": pyarrow.string()} if keep_text else {}) | {"sparse": sparse_type()}
     schema = pyarrow.schema(list(columns.items()))
     count = 0
     # Parquet can store each distinct value of a column once, in a dictionary. Only the token ids get a dictionary.
@@ -108,17 +108,11 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
     with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
         for block in blocks:
-            rows = block.weights
-            offsets = pyarrow.array(rows.indptr, pyarrow.int32())
-            lists = [
-                pyarrow.ListArray.from_arrays(offsets, pyarrow.array(rows.indices.astype(np.uint32))),
-                pyarrow.ListArray.from_arrays(offsets, pyarrow.array(rows.data)),
-            ]
             arrays = [pyarrow.array(block.ids, pyarrow.string(), memory_pool=pool)]
             if keep_text:
                 texts = [text.encode("utf-8", "replace").decode() for text in block.texts]
                 arrays.append(pyarrow.array(texts, pyarrow.string(), memory_pool=pool))
-            arrays.append(pyarrow.StructArray.from_arrays(lists, fields=list(terms)))
+            arrays.append(sparse_column(block.weights))
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
             count += len(block.ids)
     return count

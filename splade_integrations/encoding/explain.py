@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from splade_integrations.encoding.pipeline import RoleSettings, encode
 from splade_integrations.encoding.render import Rendered
 from splade_integrations.encoding.roles import RoleEncoder
 from splade_integrations.encoding.terms import Place, Term
@@ -31,17 +32,24 @@ class EncodedText:
 
     Args:
         text: The text, without the prompt.
-        prompt: The prompt that was put before the text.
         row: The term weights of the text. (1, V).
         encoder: The encoder that made the row.
-        max_windows: The largest number of windows that the text may be cut into.
+        settings: The settings with which the row was made.
     """
 
     text: str
-    prompt: str
     row: csr_array
     encoder: RoleEncoder
-    max_windows: int = 1
+    settings: RoleSettings
+
+    @classmethod
+    def of(cls, text: str, encoder: RoleEncoder, settings: RoleSettings) -> "EncodedText":
+        """Encode a text."""
+        return cls(text, encode([text], encoder, settings), encoder, settings)
+
+    def windows(self) -> list[TokenOffsets]:
+        """Return the tokens of the windows that the text, with its prompt, is cut into."""
+        return self.encoder.tokenize.offsets(self.settings.prompt + self.text, self.settings.max_windows)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Explanation(Rendered):
     document_terms: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the explanation as plain data for JSON. Each term says whether it is an `expansion`."""
+        """Return the explanation as plain data for JSON. In each term, `expansion` states whether it is one."""
         whole = asdict(self)
         whole["terms"] = [asdict(term) | {"expansion": term.expansion} for term in self.terms]
         return whole
@@ -103,9 +111,7 @@ def explain_stored(query: EncodedText, documents: Sequence[EncodedText]) -> list
     for document in documents:
         shared = _shared(query, document)
         of_query = replace(located, places=[place_of[term] for term in shared])
-        of_document = _tokens(
-            document, document.encoder.tokenize.offsets(document.prompt + document.text, document.max_windows)
-        )
+        of_document = _tokens(document, document.windows())
         first = [of_document.token_ids.get(term, [None])[0] for term in shared]
         places = [None if at is None else of_document.tokens[at] for at in first]
         explanations.append(_explained(query, document, shared, of_query, replace(of_document, places=places)))
@@ -205,7 +211,7 @@ class _Located:
 
 def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
     """Return the tokens of a text, and the place that the model takes each term's weight from."""
-    windows = text.encoder.tokenize.offsets(text.prompt + text.text, text.max_windows)
+    windows = text.windows()
     located = _tokens(text, windows)
     positions, shares = np.zeros(len(terms), np.int64), np.zeros(len(terms), np.float32)
     source = _heaviest_windows(text.encoder, windows, terms)
@@ -227,11 +233,11 @@ def _tokens(text: EncodedText, windows: list[TokenOffsets]) -> _Located:
     tokens: list[Place] = []
     occurrences: dict[int, list[int]] = {}
     for window in windows:
-        for place in _places(text.encoder.tokenizer, window, len(text.prompt)):
+        for place in _places(text.encoder.tokenizer, window, len(text.settings.prompt)):
             if place.start is not None or window.offsets is None:
                 occurrences.setdefault(window.ids[place.token_index], []).append(len(tokens))
             tokens.append(replace(place, token_index=len(tokens)))
-    return _Located(text=windows[0].text[len(text.prompt) :], token_ids=occurrences, tokens=tokens, places=[])
+    return _Located(text=windows[0].text[len(text.settings.prompt) :], token_ids=occurrences, tokens=tokens, places=[])
 
 
 def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Makes sparse rows of term weights from fixed token weights, with or without a transformer.
 
-Rows that come from fixed weights alone are called inference-free. In lexical rows, the term weights that a transformer
+Rows that come only from fixed weights are called inference-free. In lexical rows, the term weights that a transformer
 computes are multiplied by the fixed weights.
 """
 
@@ -15,13 +15,14 @@ from scipy.sparse import csr_array
 
 from splade_integrations.dependencies import require_torch
 from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
-from splade_integrations.models.repository import path_in
+from splade_integrations.models.config import check_config
 from splade_integrations.models.spec import TokenWeightsSpec
 from splade_integrations.sparse import from_rows
 
 __all__ = ["DenseRowModel", "LexicalRows", "LookupRows", "Progress", "RowModel", "load_token_weights"]
 
-Progress = Callable[[int], object]  # called with the number of texts encoded since the last call
+# Called with the number of texts encoded since the last call. None if progress is not reported.
+Progress = Callable[[int], object] | None
 
 
 class RowModel(Protocol):
@@ -36,7 +37,7 @@ class RowModel(Protocol):
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the position of one token for each of K terms, and this token's share of the term's weight. (K,) each.
 
-        It is the token that adds most to the term's weight.
+        For each term, the token is the one that adds most to the term's weight.
         """
         ...
 
@@ -72,7 +73,8 @@ class LookupRows:
             if not weights.all():
                 present, weights = present[weights != 0], weights[weights != 0]
             rows.append((present, weights))
-        progress(len(rows))
+        if progress is not None:
+            progress(len(rows))
         return from_rows(rows, self.dim)
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -102,7 +104,7 @@ class LexicalRows:
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
         """Return the transformer's rows, limited to each text's own tokens, times the fixed weights. (N, dim)."""
-        presence = self._lookup.encode(ids, lambda _: None)  # special tokens included
+        presence = self._lookup.encode(ids, None)  # special tokens included
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -124,7 +126,7 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any, dropped: Sequence
         UnsupportedModelError: The weights are damaged, negative or not finite.
     """
     repository = spec.repository
-    config = repository.json(path_in(spec.folder, "config.json")) or {}
+    config = check_config(repository, spec.folder)
     vocabulary = tokenizer.get_vocab()
     weights = np.ones(config.get("vocab_size") or len(vocabulary), np.float32)
     if spec.file is not None:

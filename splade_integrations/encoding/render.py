@@ -110,8 +110,8 @@ def to_html(explanation: Rendered, *, top_k: int = _SHOWN) -> str:
         f"<div style='margin:.5em 0'>{escape(_summary(explanation, top_k))}</div>"
         "<table style='border-collapse:separate;border-spacing:1em .1em;margin-left:-1em'>"
         f"<tr>{header}</tr>{''.join(rows)}</table>"
-        "<div style='font-size:85%'>Solid: the term is in the document. Hatched or dotted: an expansion of the word "
-        "named in the last column.</div></div>"
+        "<div style='font-size:85%'>Solid: the term is in the document. Hatched or dotted: "
+        f"{_what_expansions_are(explanation)}</div></div>"
     )
 
 
@@ -156,8 +156,7 @@ def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterat
     if explanation.terms:
         yield table
         yield Text(
-            "█ and bold: the term is in the document.  ░ and underlined: an expansion of the word in the last column.",
-            "dim",
+            "█ and bold: the term is in the document.  ░ and underlined: " + _what_expansions_are(explanation), "dim"
         )
 
 
@@ -206,6 +205,16 @@ def _summary(explanation: Rendered, top_k: int) -> str:
     )
     rest = explanation.terms[top_k:]
     return line + (f" The {len(rest)} terms not shown add {sum(t.contribution for t in rest):.4f}." if rest else "")
+
+
+def _what_expansions_are(explanation: Rendered) -> str:
+    """Say whether the last column names the word of each expansion. Rows from a collection do not tell the word."""
+    if any(not term.in_document and term.document_place is None for term in explanation.terms):
+        return (
+            "an expansion. Stored vectors do not tell which word it expands. `splade explain` runs the model and names "
+            "the word."
+        )
+    return "an expansion of the word in the last column."
 
 
 def _came_from(term: Term) -> str:

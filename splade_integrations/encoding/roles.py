@@ -7,7 +7,6 @@ inference-free queries need neither.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +17,10 @@ from splade_integrations.encoding.lookup import LexicalRows, RowModel, load_toke
 from splade_integrations.encoding.tokenizer import TextTokenizer, load_tokenizer, resolve_max_length
 from splade_integrations.encoding.tokenizer_file import read_tokenizer_file
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.forks import ForkSafeLock, this_thread
+from splade_integrations.models.config import check_config
 from splade_integrations.models.layouts import stated_positions
-from splade_integrations.models.repository import Repository, path_in
+from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["BatchLimits", "Role", "RoleEncoder", "RoleEncoders"]
 
 Role = Literal["document", "query"]
+# The number of texts that are tokenised, sorted by length and encoded together, for each type of device. It is large
+# enough to form batches of texts of similar length, and small enough to take little memory.
+_BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class RoleEncoder:
         tokenize: Turns texts into token ids.
         max_length: The largest number of tokens of a text.
         rows: The model that turns token ids into rows.
+        block_rows: The number of texts that are tokenised and encoded together.
         special_ids: The ids of the tokens whose terms the model's authors drop. None means all special tokens.
     """
 
@@ -47,6 +52,7 @@ class RoleEncoder:
     tokenize: TextTokenizer
     max_length: int
     rows: RowModel
+    block_rows: int
     special_ids: Sequence[int] | None = None
 
     @property
@@ -97,18 +103,18 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._compute = compute
         self._max_length = max_length
         self._limits = limits
-        self._loading = Lock()
+        self._loading = ForkSafeLock()
         self._tokenizers: dict[tuple[str, str], Any] = {}
         self._file_tokenizers: dict[tuple[str, str], Any] = {}
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
-        """Load the encoder of a role. If the encoder of the other role is loaded, it can be used meanwhile.
+        """Load the encoder of a role. If the other role's encoder is already loaded, it can be used meanwhile.
 
         Raises:
             UnsupportedModelError: The encoder cannot be loaded, or the vocabularies of the two roles differ.
         """
-        with self._loading:
+        with self._loading, this_thread.no_fork:
             if role not in self:
                 loaded = self._load(role)
                 for other in self.values():
@@ -125,7 +131,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         spec = self._spec.document.transformer
         if spec is None or "document" in self:
             return self["document"].max_length
-        config = spec.repository.json(path_in(spec.folder, "config.json")) or {}
+        config = check_config(spec.repository, spec.folder)
         tokenizer = self._light_tokenizer(spec.repository, spec.folder)
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
 
@@ -171,7 +177,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         tokenize = TextTokenizer(
             tokenizer, max_length, add_special_tokens=False, lower_case=spec.token_weights.lower_case
         )
-        return RoleEncoder(tokenizer, tokenize, max_length, lookup)
+        return RoleEncoder(tokenizer, tokenize, max_length, lookup, _BLOCK_ROWS["cpu"])
 
     def _transformer(self, spec: TransformerSpec, role: Role) -> RoleEncoder:
         """Return the encoder of a transformer. Both roles of a symmetric model share it."""
@@ -180,16 +186,23 @@ class RoleEncoders(dict[Role, RoleEncoder]):
                 return loaded
         texts = {"document": "documents", "query": "queries"}[role]
         with require_torch(self._model_name, f"the transformer that encodes {texts}"):
-            model = self._model(spec)
+            from splade_integrations.engine.products import product_threads
+
+            threads = self._compute().threads
+            with product_threads(threads):
+                model = self._model(spec)
         tokenizer = self._tokenizer(spec.repository, spec.folder)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
         tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
-        rows, special_ids = self._rows(spec, model, tokenizer), None
+        with product_threads(threads):
+            rows = self._rows(spec, model, tokenizer)
+        special_ids = None
         if spec.head == "token weights":  # FlagEmbedding keeps the term <mask> if a text contains it
             names = ("cls_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
             special_ids = [found for name in names if (found := getattr(tokenizer, name, None)) is not None]
-        loaded = RoleEncoder(tokenizer, tokenize, max_length, rows, special_ids)
+        block_rows = _BLOCK_ROWS[self._compute().device.type]
+        loaded = RoleEncoder(tokenizer, tokenize, max_length, rows, block_rows, special_ids)
         self._transformers.append((spec, loaded))
         return loaded
 
@@ -209,18 +222,21 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         from splade_integrations.engine.model import SpladeModel
         from splade_integrations.engine.token_weights import TokenWeightModel
 
-        padding_id, limits = tokenizer.pad_token_id or 0, self._limits
+        compute = self._compute()
+        options: dict[str, Any] = {
+            "padding_id": tokenizer.pad_token_id or 0,
+            "max_batch_tokens": self._limits.tokens,
+            "max_batch_texts": self._limits.texts,
+            "num_threads": compute.num_threads,
+            "runs_apart": not compute.by_openvino,  # OpenVINO computes one batch at a time, in all threads
+        }
         if spec.head == "token weights":
-            return TokenWeightModel(
-                model, padding_id=padding_id, max_batch_tokens=limits.tokens, max_batch_texts=limits.texts
-            )
+            return TokenWeightModel(model, **options)
         return SpladeModel(
             model,
             pooling_strategy=spec.pooling_strategy,
             activation_function=spec.activation_function,
-            padding_id=padding_id,
-            max_batch_tokens=limits.tokens,
-            max_batch_texts=limits.texts,
+            **options,
         )
 
 

@@ -11,7 +11,7 @@ class Place:
 
     Args:
         token_index: The position of the token among the token ids that the model read, prompt and special tokens
-            included. In a long document, positions run on from one window to the next.
+            included. In a long document, positions continue from one window to the next.
         token: The token in readable form.
         start: Where the token begins in the text, in characters. None if the token is not in the text (a special
             token, or part of the prompt) or if the tokenizer does not say.

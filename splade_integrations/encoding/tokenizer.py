@@ -4,14 +4,17 @@ Everything here is safe to call from several threads.
 """
 
 import copy
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Encoding, normalizers
 
+from splade_integrations.encoding.texts import replace_surrogates
+from splade_integrations.encoding.tokenizer_file import changed_normalization
 from splade_integrations.errors import UnsupportedModelError, first_line
+from splade_integrations.forks import ForkSafeLock, this_thread
 from splade_integrations.models.repository import Repository
 from splade_integrations.sparse import is_integer
 
@@ -19,15 +22,13 @@ __all__ = [
     "TextTokenizer",
     "TokenIds",
     "TokenOffsets",
-    "check_text",
-    "check_texts",
-    "iterate_texts",
     "load_tokenizer",
     "lowers_case",
-    "replace_surrogates",
     "resolve_max_length",
     "token_names",
 ]
+
+logger = logging.getLogger(__name__)
 
 # The share of a window that the next window of the same text repeats. Because of this overlap, most phrases are
 # complete in at least one window.
@@ -37,50 +38,6 @@ _OVERLAP = 1 / 8
 TEXTS_AT_ONCE = 256
 # A limit of this size or more counts as no limit. A tokenizer that states no limit reports 1e30.
 _NO_LIMIT = 10**6
-_NO_TEXTS = "texts must be a list (or another ordered iterable) of str, got {}. Pass a list of str."
-
-
-def check_texts(texts: Iterable[str]) -> list[str]:
-    """Return `texts` as a list of str.
-
-    Raises:
-        TypeError: `texts` is not an ordered iterable, is a single str, or has an item that is not a str. The message
-            names the item's position.
-    """
-    if type(texts) is list and all(type(text) is str for text in texts):  # the usual case, checked fast
-        return list(texts)
-    return list(iterate_texts(texts))
-
-
-def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
-    """Return an iterator over `texts` that checks each item when it is reached. `texts` itself is checked at once.
-
-    Raises:
-        TypeError: As in `check_texts`.
-    """
-    if isinstance(texts, str | bytes):
-        raise TypeError(
-            f"texts must be a list (or another iterable) of str, got one {type(texts).__name__}. "
-            "For one text, pass [text]."
-        )
-    try:
-        items = iter(() if isinstance(texts, Mapping | Set) else texts)
-    except TypeError as err:
-        raise TypeError(_NO_TEXTS.format(type(texts).__name__)) from err
-    if isinstance(texts, Mapping | Set):
-        raise TypeError(_NO_TEXTS.format(type(texts).__name__))
-    return (check_text(text, position) for position, text in enumerate(items))
-
-
-def check_text(text: object, position: int) -> str:
-    """Return `text` if it is a str.
-
-    Raises:
-        TypeError: `text` is not a str. The message names its position in the input.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f'texts[{position}] must be a str, got {type(text).__name__}. Drop it or replace it with "".')
-    return text
 
 
 @dataclass(frozen=True)
@@ -160,7 +117,7 @@ class TextTokenizer:
             self._rust.enable_truncation(max_length, stride=self._overlap, direction=tokenizer.truncation_side)
         else:
             self._python, self._lower_case = copy.deepcopy(tokenizer), lower_case
-            self._lock = threading.Lock()
+            self._lock = ForkSafeLock()
 
     def __call__(self, texts: Sequence[str], max_windows: int = 1) -> TokenIds:
         """Tokenise texts.
@@ -168,10 +125,12 @@ class TextTokenizer:
         Args:
             texts: N texts. A lone surrogate, which no tokenizer accepts, counts as U+FFFD.
             max_windows: The largest number of windows of a text. A text of more than `max_length` tokens is cut into
-                windows of `max_length` tokens. The rest of the text is lost.
+                windows of `max_length` tokens. What comes after the first `max_windows` windows is lost.
         """
-        texts = [replace_surrogates(text) for text in texts]
-        return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
+        # isascii() reads a flag of the string, and ASCII has no surrogates.
+        texts = [text if text.isascii() else replace_surrogates(text) for text in texts]
+        with this_thread.no_fork:  # because the library `tokenizers` has locks
+            return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
         """Cut `text` into the same windows as `__call__`, and return each token with its place in `text`."""
@@ -263,8 +222,8 @@ class TextTokenizer:
 def _unknown_id(tokenizer: Any) -> int:
     """Return the id of the unknown token, such as [UNK], or -1 if the tokenizer has no such token.
 
-    Some tokenizers name the token that ends every text as their unknown token. This token says nothing about a text, so
-    the result is then -1 as well.
+    Some tokenizers use one token both as the unknown token and as the token that ends every text. It says nothing about
+    a text, so the result is then -1 as well.
     """
     others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
     unknown = tokenizer.unk_token_id
@@ -277,18 +236,6 @@ def lowers_case(tokenizer: Any) -> bool:
         return bool(getattr(tokenizer, "do_lower_case", False))
     normalizer = tokenizer.backend_tokenizer.normalizer
     return normalizer is not None and normalizer.normalize_str("Q") == "q"
-
-
-def replace_surrogates(text: str) -> str:
-    """Return `text` with each lone surrogate replaced by U+FFFD."""
-    if text.isascii():  # this reads a flag of the string and costs nothing
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # The utf-16 codec joins surrogates that form a pair, and replaces the others.
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -319,7 +266,6 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
         _unknown_id(tokenizer)  # transformers looks up special tokens only now, and may fail
         if not tokenizer.model_max_length > 0:
             raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
-        return tokenizer
     except (OSError, ValueError) as err:
         raise FileNotFoundError(
             f"{repository.name!r} must have a tokenizer that loads, got an error ({first_line(err)}). Add the "
@@ -330,6 +276,14 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
             f"{repository.name!r} must have a tokenizer that loads, got damaged files ({type(err).__name__}: "
             f"{first_line(err)}). Download its tokenizer.json and tokenizer_config.json again."
         ) from err
+    if (changed := changed_normalization(repository, folder, tokenizer)) is not None:
+        logger.warning(
+            "The tokenizer.json of %r turns %r into %r. The tokenizer that transformers makes gives %r instead, and "
+            "the encoder uses the tokenizer of transformers. If the model was trained with tokenizer.json, write "
+            "do_lower_case and strip_accents into tokenizer_config.json.",
+            repository.name, *changed,
+        )  # fmt: skip
+    return tokenizer
 
 
 def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:

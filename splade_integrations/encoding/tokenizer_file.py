@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from splade_integrations.models.repository import Repository, path_in
 
-__all__ = ["FileTokenizer", "read_tokenizer_file"]
+__all__ = ["FileTokenizer", "changed_normalization", "read_tokenizer_file"]
 
 # transformers' class names for the two kinds of tokenizers that this module reads. `PreTrainedTokenizerFast` takes
 # tokenizer.json as it is. `BertTokenizer` takes only the vocabulary from this file, and sets everything else itself.
@@ -24,6 +24,7 @@ _BERT_NAMES = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
 }  # fmt: skip
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_PROBE = "Élan"  # a capital letter and an accent
 _UNKNOWN_LENGTH = int(1e30)  # what transformers reports if a repository states no length
 
 
@@ -114,16 +115,48 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
     return FileTokenizer(backend, int(length), side, named, extra)
 
 
+def changed_normalization(repository: Repository, folder: str, tokenizer: Any) -> tuple[str, str, str] | None:
+    """Return how tokenizer.json and a tokenizer of transformers normalize the same text, if they do it differently.
+
+    From version 5, transformers takes only the vocabulary of some tokenizers from tokenizer.json. Their normalizer
+    follows `do_lower_case` and `strip_accents` in tokenizer_config.json. Without these keys, the normalizer of a BERT
+    tokenizer lowercases texts.
+
+    Args:
+        repository: The repository.
+        folder: The folder within the repository. "" is its root.
+        tokenizer: The tokenizer that transformers made.
+    Returns:
+        A text, what tokenizer.json makes of it, and what the tokenizer makes of it. None if both results are equal, or
+        if they cannot be compared.
+    """
+    path = repository.path(path_in(folder, "tokenizer.json"))
+    if path is None or not getattr(tokenizer, "is_fast", False):
+        return None
+    try:
+        stated = Tokenizer.from_file(str(path)).normalizer
+    except Exception:  # the library raises plain Exception
+        return None
+    found = [
+        _PROBE if normalizer is None else normalizer.normalize_str(_PROBE)
+        for normalizer in (stated, tokenizer.backend_tokenizer.normalizer)
+    ]
+    return None if found[0] == found[1] else (_PROBE, found[0], found[1])
+
+
 def _kind(repository: Repository, folder: str, stated: dict[str, Any]) -> str | None:
     """Return "file" if transformers takes tokenizer.json as it is, "bert" if it makes a `BertTokenizer`, or None."""
     config = repository.json(path_in(folder, "config.json"))
     config = config if isinstance(config, dict) else {}
     name = stated.get("tokenizer_class") or config.get("tokenizer_class")
-    if name is None:
-        return "bert" if config.get("model_type") in _BERT_MODELS else None
-    if config.get("model_type") not in {*_BERT_MODELS, None}:
+    model_type = config.get("model_type")
+    if not isinstance(name, str | None) or not isinstance(model_type, str | None):
         return None
-    if str(name).removesuffix("Fast") in _BERT:
+    if name is None:
+        return "bert" if model_type in _BERT_MODELS else None
+    if model_type not in {*_BERT_MODELS, None}:
+        return None
+    if name.removesuffix("Fast") in _BERT:
         return "bert"
     return "file" if name in _GENERIC else None
 
@@ -168,7 +201,7 @@ def _adds_nothing(backend: Tokenizer, stated: dict[str, Any], special: list[str]
         for token_id, token in backend.get_added_tokens_decoder().items()
     }
     decoder = stated.get("added_tokens_decoder")
-    if decoder is not None and {int(token_id): token for token_id, token in decoder.items()} != found:
+    if decoder is not None and decoder != {str(token_id): token for token_id, token in found.items()}:
         return False
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     return all({"content": token, **plain} in found.values() for token in special) and not stated.get(

@@ -94,7 +94,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _untie(model: Any) -> bool:
-    """If the decoder shares its weights with the embeddings, give it its own copy. Return whether it shared them.
+    """If the decoder shares its weights with the embeddings, give the decoder a copy. Return whether they were shared.
 
     An adapter changes either the decoder or the embeddings. If they shared weights, the change would reach both.
     """

@@ -4,10 +4,12 @@
 """
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -17,12 +19,16 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from splade_integrations.engine.process import HeapTrimmer, exact_float32
+from splade_integrations.engine.batch_budget import BatchBudget
+from splade_integrations.engine.memory import HeapTrimmer, is_out_of_memory
+from splade_integrations.engine.products import exact_float32, usable_threads
+from splade_integrations.engine.thread_choice import ThreadChoice
+from splade_integrations.engine.threads import can_run_apart, run_apart
 from splade_integrations.engine.transfer import CudaTransfer
-from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.errors import NotFiniteError
 from splade_integrations.sparse import concatenate, from_dense, from_rows
 
-__all__ = ["BatchedModel", "PaddedBatch", "Progress", "token_budget_batches"]
+__all__ = ["BatchedModel", "PaddedBatch", "Progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +37,9 @@ logger = logging.getLogger(__name__)
 _BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
 # The largest number of bytes of a batch's term weights, (B, V).
 _BLOCK_BYTES = 64 * 2**20
-# A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget,
-# it takes no text that is shorter than seven eighths of its longest text. With an eighth of the budget, matrix products
-# already run at full speed.
-_LEAST_FILLED = 1 / 8
-_SIMILAR = 7 / 8
 
 _T = TypeVar("_T")
-Progress = Callable[[int], object]  # called with the number of texts encoded since the last call
+Progress = Callable[[int], object] | None  # called with the number of texts encoded since the last call
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class BatchedModel(ABC):
             device and the model.
         max_batch_texts: The largest number of texts of a batch, or None. In either case, the term weights of a batch of
             several texts take at most 64 MiB.
+        num_threads: The number of threads that compute on a CPU, or None (see `usable_threads`).
+        runs_apart: Whether several threads may each compute a batch at the same time. If not, all threads compute each
+            batch together.
     """
 
     def __init__(
@@ -95,17 +99,21 @@ class BatchedModel(ABC):
         ignores_padding: bool,
         max_batch_tokens: int | None = None,
         max_batch_texts: int | None = None,
+        num_threads: int | None = None,
+        runs_apart: bool = True,
     ) -> None:
         self.dim = dim
         self._device = device
         self._padding_id = padding_id
         self._ignores_padding = ignores_padding
-        self._max_batch_texts = max(1, _BLOCK_BYTES // (4 * dim))
-        if max_batch_texts is not None:
-            self._max_batch_texts = min(self._max_batch_texts, max_batch_texts)
+        self._max_batch_texts = max_batch_texts
         self.max_batch_tokens = max_batch_tokens or max(256, _BATCH_CELLS[device.type] // hidden_size)
         self.transfer = CudaTransfer(device) if device.type == "cuda" else None
         self._trimmer = HeapTrimmer() if device.type == "cpu" else None
+        self._num_threads = num_threads
+        self._runs_apart = runs_apart and device.type == "cpu" and can_run_apart()
+        self._thread_choice = ThreadChoice()
+        self._process = os.getpid()
 
     @abstractmethod
     def term_weights(self, batch: PaddedBatch) -> Tensor:
@@ -116,11 +124,11 @@ class BatchedModel(ABC):
 
         Args:
             ids: The token ids of N texts, special tokens included. A text may have no tokens.
-            progress: Called with the number of texts encoded since the last call.
+            progress: Called with the number of texts encoded since the last call, or None.
         Returns:
             (N, V) float32.
         Raises:
-            UnsupportedModelError: Term weights are not finite.
+            NotFiniteError: Term weights are not finite. The error has the position of the text in `ids`.
             torch.OutOfMemoryError: A batch of one text does not fit in the device's memory.
         """
         return self._rows(ids, progress, self.term_weights, self.dim)
@@ -129,69 +137,149 @@ class BatchedModel(ABC):
         self, ids: Sequence[list[int]], progress: Progress, compute: Callable[[PaddedBatch], Tensor], width: int
     ) -> csr_array:
         """Do the work of `encode` with `compute`, which returns (B, width) float32 for a batch."""
+        if self._device.type != "cpu" and self._process != os.getpid():
+            raise RuntimeError(
+                f"an encoder on {self._device} must be used in the process that loaded it, got a forked process, "
+                "which cannot use the GPU. Load the encoder in each process, and start processes with 'spawn'."
+            )
         rows: list[csr_array] = []
         positions: list[int] = []
-        batches = deque(self._batches(ids))
-        while batches:  # the loop runs again if memory ran out for the rows of the last batch
-            for batch, finish in _one_behind(self._started(batches, ids, compute)):
-                finished = self._unless_out_of_memory(finish, batch, ids)
-                del finish  # because `finish` would keep the batch's weights on the device
-                if finished is None:
-                    batches.appendleft(batch)
-                    continue
-                rows.append(_finite(finished))
-                positions += batch
-                if self._trimmer is not None:
-                    self._trimmer.after_batch()
+        for batch, encoded in self._encoded(ids, compute):
+            if self._trimmer is not None:
+                self._trimmer.after_batch()
+            rows.append(_finite(encoded, batch))
+            positions += batch
+            if progress is not None:
                 progress(len(batch))
         empty = [position for position, text_ids in enumerate(ids) if not text_ids]
         if empty:
             rows.append(from_rows([(np.empty(0, np.int32), np.empty(0, np.float32))] * len(empty), width))
             positions += empty
-            progress(len(empty))
+            if progress is not None:
+                progress(len(empty))
         return concatenate(rows, width)[np.argsort(positions)]
 
-    def _batches(self, ids: Sequence[list[int]]) -> Iterator[list[int]]:
-        """Yield, for each batch, the positions of its texts in `ids`. Texts without any tokens are left out."""
-        present = [position for position, text_ids in enumerate(ids) if text_ids]
-        for batch in token_budget_batches(
-            [len(ids[position]) for position in present],
-            max_batch_tokens=self.max_batch_tokens,
-            max_batch_texts=self._max_batch_texts,
-            equal_lengths=not self._ignores_padding,
-        ):
-            yield [present[place] for place in batch]
+    def _encoded(
+        self, ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor]
+    ) -> Iterator[tuple[list[int], csr_array]]:
+        """Encode all texts that have tokens. Yield the positions of each batch's texts, and their rows."""
+        if self.transfer is not None:
+            return self._transferred(self.transfer, deque(self._batches(ids)), ids, compute)
+        threads = usable_threads(self._num_threads) if self._device.type == "cpu" else None
+        if threads and (divided := self._divided(ids, threads)):
+            return run_apart(partial(self._encode_next, deque(divided), ids, compute), threads)
+        batches = self._batches(ids)
+        if threads and threads > 1 and self._runs_apart and len(batches) == 1:
+            return self._lone(batches[0], ids, compute, threads)
+        return iter(partial(self._encode_next, deque(batches), ids, compute, threads), None)
 
-    def _started(
-        self, batches: deque[list[int]], ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor]
-    ) -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
-        """Start each batch. Yield the positions of its texts, and a function that waits for its rows.
+    def _lone(
+        self, batch: list[int], ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor], threads: int
+    ) -> Iterator[tuple[list[int], csr_array]]:
+        """Encode a request that is one batch, with the number of threads that was fastest so far."""
+        batches = deque([batch])
+        with self._thread_choice.threads(threads, len(batch) * len(ids[batch[0]])) as number:
+            first = self._encode_next(batches, ids, compute, number)
+        if first is not None:
+            yield first
+        yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # if memory ran out
 
-        A batch that does not fit in the device's memory is halved until it fits. Later batches are not larger than
-        the batch that fitted.
+    def _batches(self, ids: Sequence[list[int]]) -> list[list[int]]:
+        """Return, for each batch, the positions of its texts in `ids`. Texts without any tokens are left out."""
+        return self._budget().batches([len(text_ids) for text_ids in ids])
+
+    def _divided(self, ids: Sequence[list[int]], threads: int) -> list[list[int]]:
+        """Return batches for threads that each compute their own, or [] if this would not keep all threads busy."""
+        if threads == 1 or not self._runs_apart:
+            return []
+        return self._budget(at_once=threads).fair_batches([len(text_ids) for text_ids in ids], threads)
+
+    def _budget(self, at_once: int = 1) -> BatchBudget:
+        """Return the limits of a batch, if `at_once` batches are in memory at the same time."""
+        fitting = max(1, _BLOCK_BYTES // (4 * self.dim * at_once))
+        texts = min(fitting, self._max_batch_texts or fitting)
+        return BatchBudget(self.max_batch_tokens, texts, equal_lengths=not self._ignores_padding)
+
+    def _encode_next(
+        self,
+        batches: deque[list[int]],
+        ids: Sequence[list[int]],
+        compute: Callable[[PaddedBatch], Tensor],
+        threads: int | None = None,
+    ) -> tuple[list[int], csr_array] | None:
+        """Encode the next batch, and return the positions of its texts and their rows, or None if no batch is left.
+
+        Several threads may call this at the same time. `threads` is the number of threads of each product.
         """
-        while batches:
-            batch = batches.popleft()
+
+        def encode(batch: list[int]) -> csr_array:
+            return from_dense(self._compute(batch, ids, compute, threads).cpu().numpy())
+
+        while (batch := self._next(batches, ids)) is not None:
+            rows = self._unless_out_of_memory(partial(encode, batch), batch, ids)
+            if rows is not None:
+                return batch, rows
+            batches.appendleft(batch)
+        return None
+
+    def _next(self, batches: deque[list[int]], ids: Sequence[list[int]]) -> list[int] | None:
+        """Take the next batch. If memory ran out before, the batch is halved until it is as small as one that fits."""
+        while True:
+            try:
+                batch = batches.popleft()
+            except IndexError:  # `while batches` would not do, because another thread can take the last batch
+                return None
             # The first text of a batch is its longest, so this counts the batch's tokens, padding included.
-            if len(batch) > 1 and len(batch) * len(ids[batch[0]]) > self.max_batch_tokens:
-                half = (len(batch) + 1) // 2
-                batches.extendleft((batch[half:], batch[:half]))
-                continue
+            if len(batch) == 1 or len(batch) * len(ids[batch[0]]) <= self.max_batch_tokens:
+                return batch
+            half = (len(batch) + 1) // 2
+            batches.extendleft((batch[half:], batch[:half]))
 
-            def start(batch: list[int] = batch) -> Callable[[], csr_array]:
-                with exact_float32(self._device):
-                    padded = PaddedBatch.of([ids[position] for position in batch], self._device, self._padding_id)
-                    weights = compute(padded)
-                if self.transfer is not None:
-                    return self.transfer.start(weights)
-                rows = from_dense(weights.cpu().numpy())
-                return lambda: rows
+    def _compute(
+        self,
+        batch: list[int],
+        ids: Sequence[list[int]],
+        compute: Callable[[PaddedBatch], Tensor],
+        threads: int | None = None,
+    ) -> Tensor:
+        with exact_float32(self._device, threads):
+            return compute(PaddedBatch.of([ids[position] for position in batch], self._device, self._padding_id))
 
-            started = self._unless_out_of_memory(start, batch, ids)
-            if started is None:
-                batches.appendleft(batch)
-            else:
-                yield batch, started
+    def _transferred(
+        self,
+        transfer: CudaTransfer,
+        batches: deque[list[int]],
+        ids: Sequence[list[int]],
+        compute: Callable[[PaddedBatch], Tensor],
+    ) -> Iterator[tuple[list[int], csr_array]]:
+        """Do the work of `_encoded` on CUDA, and copy the rows of one batch while the next batch is computed."""
+
+        def started() -> Iterator[tuple[list[int], Callable[[], csr_array]]]:
+            while (batch := self._next(batches, ids)) is not None:
+                start = partial(self._start, transfer, batch, ids, compute)
+                finish = self._unless_out_of_memory(start, batch, ids)
+                if finish is None:
+                    batches.appendleft(batch)
+                else:
+                    yield batch, finish
+
+        while batches:  # the loop runs again if memory ran out for the rows of the last batch
+            for batch, finish in _one_behind(started()):
+                rows = self._unless_out_of_memory(finish, batch, ids)
+                del finish  # because `finish` would keep the batch's weights on the device
+                if rows is None:
+                    batches.appendleft(batch)
+                else:
+                    yield batch, rows
+
+    def _start(
+        self,
+        transfer: CudaTransfer,
+        batch: list[int],
+        ids: Sequence[list[int]],
+        compute: Callable[[PaddedBatch], Tensor],
+    ) -> Callable[[], csr_array]:
+        return transfer.start(self._compute(batch, ids, compute))
 
     def _unless_out_of_memory(self, work: Callable[[], _T], batch: list[int], ids: Sequence[list[int]]) -> _T | None:
         """Return the result of `work` on a batch. If memory runs out, make later batches smaller and return None.
@@ -202,7 +290,9 @@ class BatchedModel(ABC):
         device, longest = self._device, len(ids[batch[0]])
         try:
             return work()
-        except torch.OutOfMemoryError as err:
+        except (RuntimeError, MemoryError) as err:
+            if not is_out_of_memory(err):
+                raise
             if len(batch) == 1:
                 raise torch.OutOfMemoryError(
                     f"a text must fit the memory of {device}, got a text of {longest} tokens that does not fit, even "
@@ -216,44 +306,6 @@ class BatchedModel(ABC):
             device, len(batch) * longest, self.max_batch_tokens,
         )  # fmt: skip
         return None
-
-
-def token_budget_batches(
-    lengths: Sequence[int], *, max_batch_tokens: int, max_batch_texts: int, equal_lengths: bool = False
-) -> Iterator[list[int]]:
-    """Group texts of similar length so that a padded batch stays within a token budget.
-
-    Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it takes no text that
-    is shorter than seven eighths of its longest text, so there is little padding. Memory use peaks in the first batch.
-    So if memory runs out, it does so at once and not after an hour.
-
-    Args:
-        lengths: The number of tokens of each text, special tokens included.
-        max_batch_tokens: The largest number of tokens of a batch, padding included. This is the number of its texts
-            times the length of the longest one. A text with more tokens than this gets a separate batch.
-        max_batch_texts: The largest number of texts of a batch.
-        equal_lengths: Whether all texts of a batch must have the same length, so that there is no padding.
-    Yields:
-        For each batch, the positions of its texts in `lengths`. Every position occurs exactly once.
-
-    Example:
-        >>> list(token_budget_batches([8, 20, 7, 2], max_batch_tokens=40, max_batch_texts=8))
-        [[1], [0, 2], [3]]
-    """
-    batch: list[int] = []
-    longest = 0
-    for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
-        full = len(batch) >= max_batch_texts or (len(batch) + 1) * longest > max_batch_tokens
-        filled = equal_lengths or len(batch) * longest >= _LEAST_FILLED * max_batch_tokens
-        shorter = lengths[position] < longest * (1 if equal_lengths else _SIMILAR)
-        if batch and (full or (filled and shorter)):
-            yield batch
-            batch = []
-        if not batch:
-            longest = lengths[position]
-        batch.append(position)
-    if batch:
-        yield batch
 
 
 def _to_device(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
@@ -274,12 +326,10 @@ def _one_behind(items: Iterator[_T]) -> Iterator[_T]:
     yield from started
 
 
-def _finite(rows: csr_array) -> csr_array:
-    """Return `rows`, or raise UnsupportedModelError if a weight is NaN or infinite."""
-    if not np.isfinite(rows.data).all():
-        raise UnsupportedModelError(
-            "term weights must be finite, got NaN or infinity. If dtype is 'float16', use 'float32' or 'bfloat16', "
-            "which have a wider range. If backend is 'openvino', use 'torch'. Else the model's weights are damaged: "
-            "download them again."
-        )
+def _finite(rows: csr_array, batch: list[int]) -> csr_array:
+    """Return `rows`, or raise NotFiniteError if a weight is NaN or infinite. Row r belongs to the text `batch[r]`."""
+    finite = np.isfinite(rows.data)
+    if not finite.all():
+        row = int(np.searchsorted(rows.indptr, finite.argmin(), side="right")) - 1
+        raise NotFiniteError(batch[row])
     return rows

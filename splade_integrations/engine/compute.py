@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, int8_weight_qmax
+from splade_integrations.engine.products import product_threads, usable_threads
 
 __all__ = ["Backend", "Compute", "Device", "Dtype", "Precision", "ResolvedDevice", "ResolvedDtype", "resolve_compute"]
 
@@ -28,11 +29,18 @@ class Compute:
         device: The device that holds the weights.
         precision: The number type in which the products of the linear layers are computed.
         backend: The library that computes the layers: torch, or OpenVINO on a CPU.
+        num_threads: The number of threads that compute on a CPU, or None (see `usable_threads`).
     """
 
     device: torch.device
     precision: Precision = "float32"
     backend: Backend = "torch"
+    num_threads: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that compute on a CPU."""
+        return usable_threads(self.num_threads)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -55,7 +63,9 @@ class Compute:
         return self.backend == "openvino"
 
 
-def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch") -> Compute:
+def resolve_compute(
+    device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch", num_threads: int | None = None
+) -> Compute:
     """Resolve the device, dtype and backend that the user asks for.
 
     On a CPU and on MPS, the dtype "auto" means float32, whatever the checkpoint states. On CUDA it means float16, which
@@ -67,18 +77,21 @@ def resolve_compute(device: Device = "auto", dtype: Dtype = "auto", backend: Bac
         device: "auto", "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8", or the torch dtype.
         backend: "torch" or "openvino".
+        num_threads: As in `Compute`.
     Raises:
         ValueError: A value is unknown, this machine or the backend does not support it, or int8 would not be faster
             than float32.
 
     Example:
         >>> resolve_compute("cpu")
-        Compute(device=device(type='cpu'), precision='float32', backend='torch')
+        Compute(device=device(type='cpu'), precision='float32', backend='torch', num_threads=None)
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    return Compute(resolved, _resolve_precision(dtype, resolved, backend), backend)
+    with product_threads():  # because int8 products may be tested
+        precision = _resolve_precision(dtype, resolved, backend)
+    return Compute(resolved, precision, backend, num_threads)
 
 
 def _resolve_device(device: Device, backend: Backend) -> torch.device:

@@ -24,8 +24,8 @@ __all__ = ["Int8Linear"]
 
 # The zero point of an activation whose range is symmetric around 0.
 _MIDDLE = 128
-# The last bit of a float32 of this size has the value 1. So adding this number to a number from 0 to 255 rounds that
-# number to an integer, and the integer is the low byte of the sum.
+# The last bit of a float32 of this size has the value 1. So if this constant is added to an x from 0 to 255, the sum is
+# rounded to an integer. The low byte of the sum is then x, rounded.
 _TO_LOW_BYTE = 1.5 * 2.0**23
 
 
@@ -48,10 +48,11 @@ class _QuantizedTokens(NamedTuple):
 class Int8Linear(nn.Module):
     """A linear layer that multiplies 8-bit integers and sums the products exactly in int32.
 
-    Each token x is written as offset + scale · u with integers u, so w . x = scale · (w . u) + offset · sum(w). A layer
-    with fewer outputs than inputs follows an activation function such as GELU, whose results are nearly all on one side
-    of 0. So in this layer, u goes from 0 to 255 and covers the range from a token's smallest value to its largest. In
-    other layers, u goes from -127 to 127 and covers a range that is symmetric around 0, so the offset is 0.
+    Each token x is written as offset + scale · u with integers u, so w . x = scale · (w . u) + offset · sum(w). The
+    range of u depends on the layer. A layer with fewer outputs than inputs follows an activation function such as GELU,
+    whose results are nearly all on one side of 0. In such a layer, u goes from 0 to 255 and covers the range from a
+    token's smallest value to its largest. In other layers, u goes from -127 to 127 and covers a range that is symmetric
+    around 0, so the offset is 0.
 
     Args:
         linear: The layer that this layer replaces.
@@ -96,7 +97,8 @@ def _two_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _one_sided(tokens: Tensor) -> _QuantizedTokens:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
-    # If the scale were far smaller than the values themselves, rounding would lose their differences.
+    # This bounds the scale from below. If the scale were far smaller than the values, the rounding of float32 would
+    # lose the differences between the values.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
     scale = span.div_(255).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens - least, scale, 0), 0, scale, least.squeeze(1))

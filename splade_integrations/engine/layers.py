@@ -203,8 +203,8 @@ def _of_distilbert(layer: Any) -> FusedLayer:
 
 
 # {model type: (the name of the encoder's attribute, a function that makes a `FusedLayer` from a layer)}. No other model
-# types are fused. They may have modules with the same names that compute something else, perhaps only for long texts,
-# and a check with short texts would not notice that.
+# types are fused. Their modules may have the same names but compute something else. If only the results of long texts
+# differ, a check with short texts would not notice.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),

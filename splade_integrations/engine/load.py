@@ -22,13 +22,15 @@ from transformers.utils import logging as transformers_logging
 from splade_integrations.engine.adapters import check_peft, merge_adapter
 from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.heads import Decoder
+from splade_integrations.engine.memory import is_out_of_memory, keep_freed_memory
 from splade_integrations.engine.model import MaskedLM
 from splade_integrations.engine.optimize import optimize
-from splade_integrations.engine.process import exact_float32, keep_freed_memory
-from splade_integrations.errors import UnsupportedModelError, first_line
+from splade_integrations.engine.products import exact_float32
+from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError, first_line
+from splade_integrations.models.config import check_config
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import Attention
-from splade_integrations.models.weights import find_adapter, missing_weights
+from splade_integrations.models.weights import find_adapter, missing_weights, weights_files
 
 __all__ = [
     "load_language_model",
@@ -111,9 +113,9 @@ def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
         keep_freed_memory()
     try:
         decoder, ignores_padding = optimize(name, model, compute)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as err:
+    except Exception as err:  # the model's code may raise anything
+        if is_out_of_memory(err) or isinstance(err, UnsupportedModelError | OptionalDependencyError):
+            raise
         raise UnsupportedModelError(
             f"{name!r} has a config.json that contradicts itself, so its layers fail: {first_line(err)} Fetch the "
             "checkpoint again."
@@ -156,6 +158,7 @@ def read_config(repository: Repository, folder: str) -> Any:
         UnsupportedModelError: The configuration is damaged, or needs code from the repository that may not run.
     """
     name = repository.name
+    check_config(repository, folder)
     try:
         config = AutoConfig.from_pretrained(**repository.location(folder))
     except Exception as err:  # transformers raises errors of many types
@@ -220,6 +223,7 @@ def _load_weights(
 ) -> Any:
     """Return the model with its weights, after checking that the checkpoint has all of them. Adapters are left out."""
     name = repository.name
+    weights_files(repository, folder)  # checks the index, because transformers would read any file that it names
     try:
         model, report = kind.from_pretrained(
             config=config,
@@ -235,11 +239,16 @@ def _load_weights(
         if message := missing_weights(repository, folder):
             raise UnsupportedModelError(message) from err
         raise FileNotFoundError(f"{name!r} lacks a file: {err} Add the file, or name another model.") from err
-    except (ImportError, MemoryError, torch.OutOfMemoryError):  # the checkpoint is not at fault
-        raise
+    except ImportError as err:
+        raise OptionalDependencyError(
+            f"{name!r} must load with the packages that are installed, but its config.json or its own code needs "
+            f"another one: {first_line(err)} Install it, or use another checkpoint."
+        ) from err
     # The cause is a tensor whose size contradicts the configuration, a truncated pickle, a pickle that holds more than
     # tensors, or a value of the configuration that the model's code cannot use. That code may raise anything.
     except Exception as err:
+        if is_out_of_memory(err):  # the checkpoint is not at fault
+            raise
         raise UnsupportedModelError(
             f"{name!r} has weights that cannot be loaded: {first_line(err)} Fetch the checkpoint "
             "again, or use a complete …ForMaskedLM checkpoint."

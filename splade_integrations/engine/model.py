@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from splade_integrations.engine.batching import BatchedModel, PaddedBatch
 from splade_integrations.engine.heads import Decoder, choose
 from splade_integrations.engine.heads.tiled import activate, splade_pool
-from splade_integrations.engine.process import exact_float32
+from splade_integrations.engine.products import exact_float32
 
 __all__ = ["MaskedLM", "SpladeModel"]
 
@@ -93,6 +93,8 @@ class SpladeModel(BatchedModel):
         padding_id: The token id to pad with. The attention mask hides the padding.
         max_batch_tokens: As in `BatchedModel`.
         max_batch_texts: As in `BatchedModel`.
+        num_threads: As in `BatchedModel`.
+        runs_apart: As in `BatchedModel`.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class SpladeModel(BatchedModel):
         padding_id: int,
         max_batch_tokens: int | None = None,
         max_batch_texts: int | None = None,
+        num_threads: int | None = None,
+        runs_apart: bool = True,
     ) -> None:
         super().__init__(
             model.device,
@@ -113,6 +117,8 @@ class SpladeModel(BatchedModel):
             ignores_padding=model.ignores_padding,
             max_batch_tokens=max_batch_tokens,
             max_batch_texts=max_batch_texts,
+            num_threads=num_threads,
+            runs_apart=runs_apart,
         )
         self.model = model
         self._pooling_strategy, self._activation_function = pooling_strategy, activation_function

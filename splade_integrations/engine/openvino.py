@@ -5,7 +5,6 @@ This module uses the layers of `layers.py`. OpenVINO is imported only when `Open
 
 from collections.abc import Sequence
 from math import gcd
-from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from splade_integrations.engine.compute import Precision
 from splade_integrations.engine.int8_gemm import quantize
 from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, pad_rows, rounded_up
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.forks import ForkSafeLock
 
 __all__ = ["OpenVinoLayers", "use_openvino"]
 
@@ -68,7 +68,7 @@ class OpenVinoLayers(nn.Module):
             settings["INFERENCE_PRECISION_HINT"] = "f32" if precision == "float32" else "bf16"
         graph = _GraphBuilder(int8=precision == "int8").graph(layers)
         self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-        self._lock = Lock()  # a request serves one thread at a time, and uses all processors
+        self._lock = ForkSafeLock()  # a request serves one thread at a time, and uses all processors
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
         """Return the hidden states after the last layer.

@@ -19,7 +19,7 @@ from splade_integrations.engine.int8_linear import Int8Linear
 from splade_integrations.engine.kernels import kernels_run
 from splade_integrations.engine.layers import PackedLinear, fuse_layers, use_norm_kernel
 from splade_integrations.engine.openvino import use_openvino
-from splade_integrations.engine.process import exact_float32
+from splade_integrations.engine.products import exact_float32
 from splade_integrations.errors import UnsupportedModelError
 
 __all__ = ["Linears", "optimize", "packing_pays"]
@@ -43,8 +43,8 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         in a plain linear layer. Then the model still returns logits.
     Raises:
         UnsupportedModelError: int8 is requested, but the model reads the weights of its linear layers instead of
-            calling the layers. Or OpenVINO is requested, but it does not support the layers, their activation is not
-            GELU, or its results differ in float32 or are not finite.
+            calling the layers. Or OpenVINO is requested, but it does not support the layers, or their activation is
+            not GELU. Or OpenVINO's results are not finite, or differ in float32.
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)

@@ -21,9 +21,10 @@ from splade_integrations.engine.batching import BatchedModel, PaddedBatch, Progr
 from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.heads import Decoder
 from splade_integrations.engine.load import positions_of, read_config, read_weights
+from splade_integrations.engine.memory import keep_freed_memory
 from splade_integrations.engine.model import MaskedLM
 from splade_integrations.engine.optimize import optimize
-from splade_integrations.engine.process import exact_float32, keep_freed_memory
+from splade_integrations.engine.products import exact_float32
 from splade_integrations.errors import UnsupportedModelError, first_line
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.token_heads import SPARSE_LINEAR
@@ -42,6 +43,8 @@ class TokenWeightModel(BatchedModel):
         padding_id: The token id to pad with. The attention mask hides the padding.
         max_batch_tokens: As in `BatchedModel`.
         max_batch_texts: As in `BatchedModel`.
+        num_threads: As in `BatchedModel`.
+        runs_apart: As in `BatchedModel`.
 
     Source:
         Chen et al., M3-Embedding, arXiv:2402.03216, "lexical retrieval"; FlagEmbedding computes the same.
@@ -54,6 +57,8 @@ class TokenWeightModel(BatchedModel):
         padding_id: int,
         max_batch_tokens: int | None = None,
         max_batch_texts: int | None = None,
+        num_threads: int | None = None,
+        runs_apart: bool = True,
     ) -> None:
         assert model.decoder is not None
         self._linear = model.decoder
@@ -66,6 +71,8 @@ class TokenWeightModel(BatchedModel):
             ignores_padding=model.ignores_padding,
             max_batch_tokens=max_batch_tokens,
             max_batch_texts=max_batch_texts,
+            num_threads=num_threads,
+            runs_apart=runs_apart,
         )
         self.model = model
 
@@ -80,7 +87,7 @@ class TokenWeightModel(BatchedModel):
 
         Args:
             ids: The token ids of N texts, special tokens included.
-            progress: Called with the number of texts encoded since the last call.
+            progress: Called with the number of texts encoded since the last call, or None.
         Returns:
             The token weights, (N, V) float32, and the dense vectors, (N, H) float32. A text without any token has a
             dense vector of zeros.

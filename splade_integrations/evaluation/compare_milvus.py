@@ -1,6 +1,6 @@
-"""Compares systems in a Milvus collection. It holds the same embeddings as exact search. Milvus also fuses the hits.
+"""Compares systems in a Milvus collection, which holds the same embeddings as exact search.
 
-This module collects the hits that Milvus finds, and `compare.py` measures them.
+Milvus also fuses the hits. This module collects the hits that Milvus finds, and `compare.py` measures them.
 """
 
 import json

@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from splade_integrations.dependencies import require_extra
 from splade_integrations.evaluation.ranking import Ranking, blocks
 from splade_integrations.milvus.defaults import cut_text, document_terms
+from splade_integrations.milvus.interrupted import clean_up
 from splade_integrations.sparse import to_dicts
 
 with require_extra("milvus", module=__name__):
@@ -135,7 +136,7 @@ class MilvusCollection:
     def close(self) -> None:
         """Drop the collection and close the connection."""
         # milvus-lite keeps the open file in memory until the process ends, so closing alone would not free the memory.
-        self._collection.drop()
+        clean_up(self._collection.drop)
         self._collection.close()
 
 

@@ -13,7 +13,8 @@ with require_extra("langchain", module=__name__):
     import langchain_core  # noqa: F401
     import pymilvus  # noqa: F401
 
+    from splade_integrations.langchain.dense import DenseEmbedding
     from splade_integrations.langchain.embedding import SpladeSparseEmbedding
     from splade_integrations.langchain.store import HybridMilvus, hybrid_milvus
 
-__all__ = ["HybridMilvus", "SpladeSparseEmbedding", "hybrid_milvus"]
+__all__ = ["DenseEmbedding", "HybridMilvus", "SpladeSparseEmbedding", "hybrid_milvus"]

@@ -1,6 +1,6 @@
 """Turn texts and their metadata into rows for a Milvus collection, and give the rows their vectors.
 
-A side is one kind of vectors in the collection: "dense", "sparse" or "bm25".
+A "side" is one kind of vector in the collection: "dense", "sparse" or "bm25".
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,8 +70,8 @@ def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, 
 
     Args:
         rows: N rows.
-        texts: The N texts that were embedded. A text without a word gets a sparse vector that no query finds, because
-            milvus-lite 3 refuses an empty vector.
+        texts: The N texts that were embedded. milvus-lite 3 refuses an empty vector, so a text that contains no words
+            gets a sparse vector that no query finds.
         made: {side: N vectors}.
     Raises:
         ValueError: The number of a side's vectors is not N.

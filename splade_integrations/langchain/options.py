@@ -1,6 +1,6 @@
 """Translate a store's options to connection arguments, to a collection's schema, and to one embedding for each side.
 
-A side is one kind of vectors in the collection: "dense", "sparse" or "bm25". The options have the same names as in
+A side is one kind of vector in the collection: "dense", "sparse" or "bm25". The options have the same names as in
 langchain-milvus, so `HybridMilvus` can take the place of `langchain_milvus.Milvus`.
 """
 
@@ -48,8 +48,8 @@ def sides_of(embeddings: Any) -> dict[Side, Any]:
     found = ", ".join(type(one).__name__ for one in given) or "none"
     advice = "Swap them." if sparse == [True, False] else "Make the sparse one with SpladeSparseEmbedding(encoder=…)."
     raise TypeError(
-        "embeddings must be a dense one (an Embeddings), a sparse one (a SpladeSparseEmbedding) or both in this order, "
-        f"got {found}. {advice}"
+        "embeddings must be a dense embedding (of type Embeddings), a sparse embedding (a SpladeSparseEmbedding), or "
+        f"a list of both in this order, got {found}. {advice}"
     )
 
 

@@ -79,7 +79,9 @@ def translate(
     check_search_options(options, _KNOWN)
     ranker = _ranker(reranker, ranker_type, ranker_params or {})
     if ranker_params and ranker_type is None:
-        raise TypeError("ranker_params must be given with ranker_type, got them alone. Name the ranker as well.")
+        raise TypeError(
+            "ranker_params must be given with ranker_type, got only ranker_params. Name the ranker as well."
+        )
     chosen = Fusion.of(fusion)
     if chosen is not None:
         if ranker is not None or mode != "hybrid":

@@ -23,7 +23,7 @@ class HybridRetriever(VectorStoreRetriever):
     ) -> list[list[Document]]:
         """Return the documents for each question.
 
-        If the search fails and `return_exceptions` is true, each question gets a search of its own. The result then
+        If the search fails and `return_exceptions` is true, each question is searched separately. The result then
         holds documents or an exception for each question.
         """
         if self.search_type != "similarity" or len(inputs) < 2:

@@ -30,7 +30,7 @@ class Searching(VectorStore):
     def similarity_search_with_score(self, query: str, k: int = 4, *args: Any, **kwargs: Any) -> Scored:
         """Return the `k` best documents with their scores.
 
-        A side is one kind of vectors: dense, sparse or BM25. If a search uses several sides, it fuses their hits, and
+        A side is one kind of vector: dense, sparse or BM25. If a search uses several sides, it fuses their hits, and
         returns the scores of the fused ranking. If it uses one side, it returns that side's scores.
 
         Args:
@@ -64,7 +64,7 @@ class Searching(VectorStore):
     ) -> list[list[Document]]:
         """Return the `k` best documents for each of N queries, which are sent to Milvus in one request.
 
-        A `SpladeSparseEmbedding` encodes all queries together, which takes much less time than one by one.
+        A `SpladeSparseEmbedding` encodes all queries together, which takes much less time than encoding one by one.
         `as_retriever().batch` calls this method.
 
         Args:

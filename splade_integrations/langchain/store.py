@@ -83,7 +83,7 @@ def hybrid_milvus(
 class HybridMilvus(Writing, Searching):
     """A LangChain vector store over a Milvus collection with dense, SPLADE or BM25 vectors, or with several of them.
 
-    - A side is one kind of vectors: dense, sparse (SPLADE) or, with `bm25=True`, BM25. A search for k documents takes
+    - A side is one kind of vector: dense, sparse (SPLADE) or, with `bm25=True`, BM25. A search for k documents takes
       max(100, 10 * k) candidates from each side, and fuses them as `store.fusion` says. `store.fusion` is the option
       `fusion`, or else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the
       constant. The keywords `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override these defaults.

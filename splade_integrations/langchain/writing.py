@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
-from splade_integrations.encoding.tokenizer import check_texts
+from splade_integrations.encoding.texts import check_texts
 from splade_integrations.langchain.adding import embed_rows, embedded_text, make_rows, with_vectors
 from splade_integrations.langchain.options import refuse
 from splade_integrations.langchain.requests import one_filter

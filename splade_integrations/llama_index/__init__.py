@@ -14,7 +14,8 @@ with require_extra("llama-index", module=__name__):
     import llama_index.core  # noqa: F401
     import pymilvus  # noqa: F401
 
+    from splade_integrations.llama_index.dense import DenseEmbedding
     from splade_integrations.llama_index.embedding import SpladeSparseEmbedding
     from splade_integrations.llama_index.store import HybridMilvusVectorStore
 
-__all__ = ["HybridMilvusVectorStore", "SpladeSparseEmbedding"]
+__all__ = ["DenseEmbedding", "HybridMilvusVectorStore", "SpladeSparseEmbedding"]

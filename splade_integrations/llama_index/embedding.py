@@ -30,7 +30,7 @@ _SPLITTER = "SentenceSplitter(chunk_size={size}, tokenizer=encoder.tokenizer.tok
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     """SPLADE embeddings with the interfaces of LlamaIndex core and of LlamaIndex's Milvus store.
 
-    The two interfaces treat a blank text, and a text to which the model gives no terms, differently:
+    The two interfaces differ for a blank text, and for a text to which the model gives no terms:
 
     - The methods of core's `BaseSparseEmbedding` (`get_text_embedding_batch`, `get_query_embedding`, …) return `{}`.
     - The methods of the Milvus store's sparse embedding function (`encode_documents`, `encode_queries`, …) return a
@@ -156,7 +156,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @contextmanager
     def _events(self, texts: list[str]) -> Iterator[list[SparseEmbedding]]:
-        """Send core's Start event, yield an empty list, which the caller fills, and send core's End event."""
+        """Send core's Start event, yield an empty list for the caller to fill, and send core's End event."""
         rows: list[SparseEmbedding] = []
         dispatcher.event(SparseEmbeddingStartEvent(model_dict=self.to_payload()))
         yield rows

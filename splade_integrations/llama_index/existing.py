@@ -1,14 +1,12 @@
 """Find the text field and the vector fields of an existing collection, if their names are not our defaults."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pymilvus import DataType
-
 from splade_integrations.milvus.calls import Call
 from splade_integrations.milvus.clients import Connection
-from splade_integrations.milvus.defaults import READ_TIMEOUT
+from splade_integrations.milvus.defaults import DOCUMENT_COLUMN, READ_TIMEOUT
+from splade_integrations.milvus.existing import computed_fields, fitting
 from splade_integrations.milvus.retries import perform
 from splade_integrations.milvus.schema import Schema
 
@@ -27,7 +25,7 @@ _DEFAULTS = {
     "dense_field": "embedding",
     "sparse_field": "sparse_embedding",
 }
-_DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
+_DOC_ID = "doc_id"
 
 
 def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
@@ -35,7 +33,7 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
 
     A name that the user gave is kept. If the collection has no field with our default name, but has exactly one field
     of the right type, that field's name replaces the default. For example, collections made by LangChain's own store
-    call their dense field `vector`.
+    call their dense field `vector`. Collections made by `splade index` call the column of document ids `_doc_id`.
 
     Args:
         schema: The fields that the store wants.
@@ -53,12 +51,14 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
         return schema
     description = perform(place.client, Call("describe_collection", how), place.uri)
     fields = {field["name"]: field for field in description["fields"]}
-    filled = {name for function in description.get("functions", []) for name in function["output_field_names"]}
+    filled = computed_fields(description)
     names: dict[str, Any] = {}
     for argument, default in _DEFAULTS.items():
         if getattr(schema, argument) == default and default not in fields:
-            fitting = [name for name, field in fields.items() if name not in filled and _fits(argument, field, schema)]
-            names |= {argument: fitting[0]} if len(fitting) == 1 else {}
+            candidates = fitting(argument, description, schema.columns)
+            names |= {argument: candidates[0]} if len(candidates) == 1 else {}
+    if _DOC_ID in schema.columns and _DOC_ID not in fields and DOCUMENT_COLUMN in fields:
+        names["columns"] = {DOCUMENT_COLUMN if name == _DOC_ID else name: of for name, of in schema.columns.items()}
     found = replace(schema, **names)
     if filled & {found.sparse_field}:
         raise ValueError(
@@ -73,11 +73,3 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
             "and embed with the model that the collection was made with, or use another collection_name."
         )
     return found
-
-
-def _fits(argument: str, field: Mapping[str, Any], schema: Schema) -> bool:
-    """Return whether a field has the right type for an argument of the schema."""
-    if argument == "text_field":
-        own = field.get("is_primary") or field["name"] in schema.columns
-        return field["type"] == DataType.VARCHAR and not own
-    return field["type"] in (_DENSE if argument == "dense_field" else (DataType.SPARSE_FLOAT_VECTOR,))

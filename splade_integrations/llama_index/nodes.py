@@ -12,18 +12,18 @@ from llama_index.core.schema import (
     IndexNode,
     MetadataMode,
     Node,
+    NodeRelationship,
     RelatedNodeInfo,
     TextNode,
 )
 
-from splade_integrations.milvus.defaults import check_varchar
+from splade_integrations.milvus.defaults import CONTENT_COLUMN, DOCUMENT_COLUMN, check_varchar
 from splade_integrations.milvus.rows import Hit, Row
 from splade_integrations.milvus.values import check_metadata
 
-__all__ = ["CONTENT_COLUMN", "NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of", "text_to_embed"]
+__all__ = ["NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of", "text_to_embed"]
 
-# LlamaIndex's own stores use these two names as well, so their nodes can be read.
-CONTENT_COLUMN = "_node_content"
+# LlamaIndex's own stores use this name and `CONTENT_COLUMN` as well, so their nodes can be read.
 _TYPE_KEY = "_node_type"
 # LlamaIndex's own stores write the source document's id under each of these keys, or the str "None" if a node has no
 # source document.
@@ -100,11 +100,15 @@ def row_of(
 def node_of(hit: Hit) -> BaseNode:
     """Return the node that a row was made from.
 
-    A row that was not made from a node becomes a `TextNode` with the row's id.
+    A row that was not made from a node becomes a `TextNode` with the row's id. If `splade index` wrote the row, the
+    node's source is the document that the row is a part of.
     """
     content = hit.columns.get(CONTENT_COLUMN)
     if not content:
-        return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
+        node = TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata, embedding=hit.dense)
+        if source := hit.columns.get(DOCUMENT_COLUMN):
+            node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=source)
+        return node
     fields = {"metadata": hit.metadata} | json.loads(content) | {"id_": hit.id, "embedding": hit.dense}
     if fields.get("text_resource") is not None:
         fields["text_resource"] = fields["text_resource"] | {"text": hit.text}
@@ -116,10 +120,14 @@ def node_of(hit: Hit) -> BaseNode:
 def text_to_embed(row: Mapping[str, Any], text_field: str) -> str:
     """Return the text that our store encodes for a stored node: its metadata, in the node's own form, and its text.
 
+    If a row was not made from a node, for example if `splade index` wrote it, only its text is encoded.
+
     Args:
-        row: {field or dynamic key: value}, from our store's or from LlamaIndex's own store's collection.
+        row: {field or dynamic key: value}, from a collection of our store or of LlamaIndex's own store.
         text_field: The field that holds the node's text.
     """
+    if not row.get(CONTENT_COLUMN):
+        return str(row.get(text_field) or "")
     hit = Hit(
         id="",
         score=0.0,

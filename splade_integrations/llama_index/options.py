@@ -162,7 +162,7 @@ def ranker_of(
 ) -> RRFRanker | WeightedRanker | None:
     """Return the ranker that fuses the hits of several sides, or None for reciprocal rank fusion with k = 60.
 
-    A side is one kind of vectors: "dense", "sparse" or "bm25".
+    A side is one kind of vector: "dense", "sparse" or "bm25".
 
     Args:
         name: "RRFRanker" or "WeightedRanker".

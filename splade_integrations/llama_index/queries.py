@@ -45,7 +45,7 @@ class Plan:
     """The search that a query asks for.
 
     Args:
-        sides: The sides to search. A side is one kind of vectors: "dense", "sparse" or "bm25".
+        sides: The sides to search. A side is one kind of vector: "dense", "sparse" or "bm25".
         text: The question.
         embedding: The question's dense vector.
         filter: The condition that nodes must satisfy. A str is a Milvus expression.

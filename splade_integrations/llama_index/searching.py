@@ -32,7 +32,7 @@ class Searching(CollectionStore, ABC):
                 `milvus_partition_names`;
                 `group_by`, a metadata key, or "doc_id" for the best node of each document;
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
-                `fusion`, the sides of mode `hybrid` and how they are fused, instead of the store's;
+                `fusion`, the sides of mode `hybrid` and how they are fused, instead of `store.fusion`;
                 `reranker`, a pymilvus ranker or rerank function that fuses all sides in mode `hybrid`;
                 `mmr_threshold`, from 0 (only novelty counts) to 1 (only relevance counts), 0.5 by default;
                 `mmr_prefetch_k`, the number of candidates for MMR, or `mmr_prefetch_factor`, the number of candidates
@@ -53,7 +53,7 @@ class Searching(CollectionStore, ABC):
     def query_many(self, queries: Sequence[VectorStoreQuery], **kwargs: Any) -> list[VectorStoreQueryResult]:
         """Return the best nodes for each of N queries. Queries with the same options are sent in one request.
 
-        The sparse encoder encodes all questions together, which takes much less time than one by one.
+        The sparse encoder encodes all questions together, which takes much less time than encoding one by one.
 
         Args:
             queries: N queries.
@@ -114,7 +114,7 @@ class Searching(CollectionStore, ABC):
             return plan, None
         if query.alpha is not None and (reranker is not None or keywords.get("fusion") is not None):
             raise ValueError(
-                "alpha must be None with fusion or reranker, which have weights of their own. Leave it out."
+                "alpha must be None with fusion or reranker, which set their weights themselves. Leave alpha out."
             )
         if reranker is not None:
             return plan, reranker

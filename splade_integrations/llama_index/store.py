@@ -12,7 +12,6 @@ from pymilvus import AsyncMilvusClient, MilvusClient
 
 from splade_integrations.fusion import Fusion
 from splade_integrations.llama_index.existing import OPTION_NAMES, matching
-from splade_integrations.llama_index.nodes import CONTENT_COLUMN
 from splade_integrations.llama_index.options import (
     check_connection,
     index_of,
@@ -27,7 +26,7 @@ from splade_integrations.llama_index.writing import Writing
 from splade_integrations.milvus.bm25 import analyzer_of
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
-from splade_integrations.milvus.defaults import ROWS_PER_WRITE
+from splade_integrations.milvus.defaults import CONTENT_COLUMN, DOCUMENT_COLUMN, ROWS_PER_WRITE
 from splade_integrations.milvus.schema import Column, Schema
 from splade_integrations.models.fingerprint import fingerprint_of
 
@@ -37,16 +36,16 @@ __all__ = ["HybridMilvusVectorStore"]
 class HybridMilvusVectorStore(Writing, Searching):
     """A LlamaIndex vector store over a Milvus collection with one to three sides: dense, sparse (SPLADE) and BM25.
 
-    A side is one kind of vectors. A search of several sides fuses their hits into one ranking.
+    A side is one kind of vector. A search of several sides fuses their hits into one ranking.
 
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
 
-    - `default` searches the **dense side alone**, as in LlamaIndex's other stores. In a store with
+    - `default` searches **only the dense side**, as in LlamaIndex's other stores. In a store with
       `enable_dense=False`, it searches the sparse side, or else the BM25 side. For hybrid retrieval, use `hybrid`.
     - `hybrid` searches the sides of `store.fusion`, and fuses their hits as `store.fusion` says. `store.fusion` is the
       option `fusion`, or else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60
       as the constant. To return k nodes, the search takes max(100, 10 * k) candidates from each side. A query's
-      `sparse_top_k` sets another number of candidates, and its `hybrid_top_k` sets the number of results.
+      `sparse_top_k` replaces this number of candidates, and its `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
     - `sparse` searches only the sparse side. It uses all terms of the query, while LlamaIndex's own Milvus store drops
       those with small weights.
@@ -226,6 +225,8 @@ class HybridMilvusVectorStore(Writing, Searching):
         place = Connection(fspath(uri), {"token": token, **connection}, client=client, aclient=aclient)
         if not overwrite:
             schema = matching(schema, place, collection_name, dim)
+            if DOCUMENT_COLUMN in schema.columns:
+                self.doc_id_field = DOCUMENT_COLUMN
         creation = {
             "consistency_level": consistency_level,
             "properties": dict(collection_properties or {}) or None,

@@ -1,4 +1,4 @@
-"""Splits text into words for BM25. This module needs no pymilvus.
+"""Splits text into words for BM25. This module does not need pymilvus.
 
 Milvus's BM25 function splits a text into words with an analyzer. On a server, the analyzer drops stop words and stems
 the other words. milvus-lite 3 ignores stemmers without a warning. So on milvus-lite 3, this module splits each text,
@@ -19,7 +19,7 @@ __all__ = ["ENGLISH", "analyzer_of", "analyzer_params", "language_of", "split_wo
 
 ENGLISH = "english"
 
-# The languages that Milvus's analyzer can stem, and the languages among them for which it also has stop words.
+# The languages that Milvus's analyzer can stem. For those in `_STOPPED`, it also has stop words.
 _STEMMED = (
     "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
     "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
@@ -108,7 +108,7 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
     if isinstance(analyzer, Mapping):
         if engine is Engine.LITE3 and (analyzer.keys() - {"tokenizer"} or analyzer.get("tokenizer") != "standard"):
             raise ValueError(
-                f"bm25 must be True or a language on milvus-lite 3, which ignores most parameters of an analyzer, got "
+                "bm25 must be True or a language, because milvus-lite 3 ignores most parameters of an analyzer, got "
                 f"{dict(analyzer)!r}. Use bm25=True, or a Milvus server."
             )
         return dict(analyzer)

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from splade_integrations.milvus.calls import as_filter
 from splade_integrations.milvus.defaults import ROWS_PER_WRITE
+from splade_integrations.milvus.fields import Fields
 from splade_integrations.milvus.filters import And, Engine, Filter, ids_expr
 from splade_integrations.milvus.ingest import ingest
 from splade_integrations.milvus.reading import AnyFilter, Reading
 from splade_integrations.milvus.rows import Row, check_rows, entity_of, key_of
-from splade_integrations.milvus.schema import Fields
 
 __all__ = ["Collection"]
 
@@ -184,8 +184,8 @@ class Collection(Reading):
     ) -> None:
         """Delete documents by ids or by a filter. If both are given, only documents that match both are deleted.
 
-        The rows that match a filter are first read, and then deleted by their ids. Before that, Python checks each row
-        again, unless the filter is a Milvus expression. Unknown ids are not an error.
+        The rows that match a filter are first read, and then deleted by their ids. Between these steps, Python checks
+        each row again, unless the filter is a Milvus expression. Unknown ids are not an error.
 
         Args:
             ids: The documents' ids. [] deletes nothing.

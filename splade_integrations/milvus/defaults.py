@@ -1,12 +1,14 @@
 """Defaults for hybrid retrieval, and the limits of Milvus's fields. This module does not need pymilvus.
 
-A side is one kind of vectors in a collection: dense, sparse (SPLADE) or BM25. A hybrid search searches several sides.
+A side is one kind of vector in a collection: dense, sparse (SPLADE) or BM25. A hybrid search searches several sides.
 Each side returns candidates. Fusion combines the candidates into one ranking.
 """
 
 from splade_integrations.adapter import EMPTY_QUERY, document_terms, is_blank, query_terms
 
 __all__ = [
+    "CONTENT_COLUMN",
+    "DOCUMENT_COLUMN",
     "MAX_TEXT_BYTES",
     "MOST_CANDIDATES",
     "READ_TIMEOUT",
@@ -26,6 +28,12 @@ MAX_TEXT_BYTES = 65_535  # the largest size of a Milvus VARCHAR, and so of a tex
 # The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even
 # if another thread did this work.
 ROWS_PER_WRITE = 100
+# Columns that let LlamaIndex's stores add nodes to a collection: a node's JSON without its text, and the id of the
+# document that a text is a part of. Collections of `splade index` have both. LlamaIndex's stores call the second
+# column "doc_id". This package uses a name that users do not give to their own fields, so that the column is not
+# mistaken for a user's field.
+CONTENT_COLUMN = "_node_content"
+DOCUMENT_COLUMN = "_doc_id"
 # Timeouts, in seconds. Without a timeout, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is
 # down.
 READ_TIMEOUT = 30.0

@@ -4,19 +4,21 @@ A conversation yields the calls to make, and is sent the answer to each call. Th
 same conversations, so they follow the same rules. This module makes no calls itself, and needs no client.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from splade_integrations.milvus.calls import Call, Conversation
-from splade_integrations.milvus.filters import Engine, Filter, Layout, ids_expr, make_plan
+from splade_integrations.milvus.fields import Fields
+from splade_integrations.milvus.filters import Compare, Engine, Filter, Layout, ids_expr, keys_like_ids, make_plan
 from splade_integrations.milvus.paging import IN_KEY_ORDER, ROWS_PER_PAGE, key_range, next_key, query_call
 from splade_integrations.milvus.rows import Hit, hit_of, key_of
-from splade_integrations.milvus.schema import Fields
 
 __all__ = ["Fetcher"]
 
 _IDS_AT_ONCE = 1000
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Fetcher:
         columns: The names of the caller's additional columns.
         search_params: {side: search parameters}.
         partitions: The names of partitions that are known to exist. `Fetcher` adds the names that Milvus lists.
+        checked_keys: The metadata keys that `Fetcher` has already looked for, because a filter may mean the id by them.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Fetcher:
     columns: Sequence[str]
     search_params: Mapping[str, Mapping[str, Any]]
     partitions: set[str]
+    checked_keys: set[str]
 
     def get(
         self,
@@ -114,6 +118,7 @@ class Fetcher:
         yield from self._check_partitions(partition_names, timeout)
         if filter is None:
             return ""
+        yield from self._check_keys(filter, timeout)
         if isinstance(filter, str):
             return filter
         plan = make_plan(filter, self.layout, self.engine)
@@ -125,6 +130,25 @@ class Fetcher:
     def judged(self, hit: Hit) -> dict[str, Any]:
         """Return {name: value} for all columns of the hit that filters can ask for, including the primary key."""
         return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
+
+    def _check_keys(self, filter: Filter | str, timeout: float | None) -> Conversation[None]:
+        """Log a warning if a filter asks for a metadata key that is named like the id, but no document has that key."""
+        for key in keys_like_ids(filter, self.layout):
+            if key in self.checked_keys:
+                continue
+            self.checked_keys.add(key)
+            has_key = make_plan(Compare(key, "exists"), self.layout, self.engine)
+            rows = yield self._query(has_key.reach, 1, False, None, timeout)
+            if not rows:
+                logger.warning(
+                    "A filter asks for the metadata key %r, which no document of collection %r has. The documents' ids "
+                    "are in the field %r. To filter by ids, give the ids themselves (LlamaIndex: node_ids), or a "
+                    'Milvus expression such as %s in ["a"].',
+                    key,
+                    self.name,
+                    self.fields.primary,
+                    self.fields.primary,
+                )
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
         """Raise a ValueError if a partition does not exist. milvus-lite would find nothing and raise no error."""

@@ -54,8 +54,8 @@ def check_encoder(
 
     Args:
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
-        uri: The server or file. With the collection's name, it identifies a collection that has no fingerprint, so that
-            each process warns about it only once.
+        uri: The server or file. Together with the collection's name, it identifies a collection without a fingerprint,
+            so that each process warns about that collection only once.
         fingerprint: The encoder's fingerprint. None means that the encoder has none, and that nothing is checked.
         allow_other_encoder: Whether to accept another encoder.
     Raises:
@@ -69,7 +69,7 @@ def check_encoder(
         if (uri, name) not in _warned:
             _warned.add((uri, name))
             logger.warning(
-                "Collection %r does not say which encoder it was made with, so check yourself that it was %s. "
+                "Collection %r does not record the encoder that it was made with, so check yourself that this was %s. "
                 "Collections that this package creates record their encoder.", name, fingerprint.describe(["weights"]),
             )  # fmt: skip
         return

@@ -9,11 +9,12 @@ from splade_integrations.fusion import Fusion
 from splade_integrations.milvus.calls import Call
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.defaults import READ_TIMEOUT, WRITE_TIMEOUT
+from splade_integrations.milvus.fields import Fields
 from splade_integrations.milvus.filters import Engine, Layout
 from splade_integrations.milvus.fingerprint import check_encoder, description_with, record
 from splade_integrations.milvus.fusion_property import recorded_fusion, write_fusion
 from splade_integrations.milvus.retries import perform
-from splade_integrations.milvus.schema import Fields, Schema, Side
+from splade_integrations.milvus.schema import Schema, Side
 from splade_integrations.models.fingerprint import Fingerprint
 
 with require_extra("milvus", module=__name__):
@@ -52,6 +53,7 @@ class Opening:
         self._check_fusion(fusion)
         self._fields: Fields | None = None
         self._partitions: set[str] = set()
+        self._checked_keys: set[str] = set()
         if drop_old:
             self.drop()
         elif self.exists():
@@ -238,7 +240,7 @@ class Opening:
 
     def close(self) -> None:
         """Close the connection."""
-        self.client.close()
+        self.connection.close()
 
     def described(self) -> dict[str, Any]:
         """Return the collection's description, as `MilvusClient.describe_collection` returns it."""

@@ -18,7 +18,7 @@ IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
 
 
 def key_range(primary: str, after: Any = None, last: Any = None) -> str:
-    """Return the expression for the rows whose keys come after `after`, up to and including `last`. None is no bound.
+    """Return the expression for the rows whose keys come after `after`, up to and including `last`. None sets no bound.
 
     Example:
         >>> print(key_range("pk", "a", "m"))

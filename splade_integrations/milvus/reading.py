@@ -24,7 +24,7 @@ AnyFilter = Filter | Mapping[str, Any] | str | None
 class Reading(Opening):
     """The part of `Collection` that searches and reads."""
 
-    _has_warned = False  # of a search before there is a collection
+    _has_warned = False  # about a search in a collection that does not exist
 
     def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Return the best documents, best first.
@@ -153,10 +153,11 @@ class Reading(Opening):
             columns=tuple(self.schema.columns),
             search_params=params,
             partitions=self._partitions,
+            checked_keys=self._checked_keys,
         )
 
     def _searcher(self) -> Reader | None:
-        """Return the same as `_reader`. If there is no collection, a warning names those that there are, once."""
+        """Return the same as `_reader`. If there is no collection, log once which collections exist."""
         reader = self._reader()
         if reader is None and not self._has_warned:
             self._has_warned = True

@@ -9,8 +9,8 @@ from typing import Any
 from splade_integrations.dependencies import require_extra
 from splade_integrations.milvus.bm25 import ENGLISH, split_words
 from splade_integrations.milvus.defaults import check_varchar, cut_text
-from splade_integrations.milvus.schema import Fields
-from splade_integrations.milvus.values import INT64, UncheckedText, check_metadata, sparse_row
+from splade_integrations.milvus.fields import Fields
+from splade_integrations.milvus.values import INT64, UncheckedText, check_dense, check_metadata, sparse_row
 
 with require_extra("milvus", module=__name__):
     from pymilvus import DataType
@@ -140,7 +140,7 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             "collection_name."
         )
     if "dense" in fields.sides and row.dense is not None:
-        entity[fields.sides["dense"]] = row.dense
+        entity[fields.sides["dense"]] = check_dense(row.dense, f"texts[{position}]")
     if "sparse" in fields.sides and row.sparse is not None:
         entity[fields.sides["sparse"]] = sparse_row(row.sparse, position)
     if not fields.auto_id:

@@ -17,6 +17,7 @@ from splade_integrations.milvus.fetching import Fetcher
 from splade_integrations.milvus.filters import Engine
 from splade_integrations.milvus.rows import Hit, hit_of
 from splade_integrations.milvus.schema import Side
+from splade_integrations.milvus.values import check_dense
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AnnSearchRequest, RRFRanker
@@ -57,7 +58,8 @@ class Reader(Fetcher):
         together: dict[Any, list[int]] = {}
         for place, one in enumerate(answering):
             if one:
-                # In a hybrid search, milvus-lite 2 continues the ranks from query to query, so send each query alone.
+                # In a hybrid search, milvus-lite 2 continues the ranks from query to query. So each query is sent
+                # separately.
                 together.setdefault((tuple(one), place if self.engine is Engine.LITE2 else None), []).append(place)
         for (sides, _), places in together.items():
             many = {side: [answering[place][side] for place in places] for side in sides}
@@ -98,9 +100,9 @@ class Reader(Fetcher):
                 params = self._params(side, asked)
                 if used := [name for name in _RANGES if name in {**params, **params.get("params", {})}]:
                     raise ValueError(
-                        f"{used[0]} must be given to a search of one side alone, because milvus-lite 3 ignores it "
-                        f"in a fused search, got it for {side!r} in a search of {len(asked.sides)} sides. Search that "
-                        "side alone."
+                        f"{used[0]} must be given only to a search of one side, because milvus-lite 3 ignores it in a "
+                        f"fused search, got it for {side!r} in a search of {len(asked.sides)} sides. Search only that "
+                        "side."
                     )
 
     def _params(self, side: Side, asked: Search) -> dict[str, Any]:
@@ -192,7 +194,7 @@ class Reader(Fetcher):
             return None
         if side == "bm25" and self.fields.bm25_words is not None:
             return " ".join(split_words(query, self.fields.bm25_language or ENGLISH)) or None
-        return query
+        return check_dense(query, "the query") if side == "dense" else query
 
     def _key(self, hit: Any) -> Any:
         return hit["id"] if "id" in hit else hit[self.fields.primary]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-__all__ = ["INT64", "UncheckedText", "check_metadata", "sparse_row"]
+__all__ = ["INT64", "UncheckedText", "check_dense", "check_metadata", "sparse_row"]
 
 INT64 = range(-(2**63), 2**63)
 _LARGEST_TERM = 2**32 - 2  # Milvus's largest token id
@@ -57,7 +57,13 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         return metadata
     if not isinstance(metadata, Mapping):
         raise TypeError(f"{name} must be a dict, got {type(metadata).__name__}. Give {{}} if there is no metadata.")
-    return _Checked(_plain(metadata, (name,)))
+    try:
+        return _Checked(_plain(metadata, (name,)))
+    except RecursionError as err:
+        raise ValueError(
+            f"{name} must have values that are nested at most a few hundred levels deep, got deeper ones. Store them "
+            "as a text."
+        ) from err
 
 
 class _Checked(dict[str, Any]):
@@ -102,6 +108,34 @@ def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
         raise _wrong_term(terms, position)
     row = (weights.astype(np.float32), ids.astype(np.int64), [0, len(terms)])
     return csr_array(row, (1, int(ids.max(initial=0)) + 1))
+
+
+def check_dense(vector: Any, whose: str) -> Any:
+    """Return a dense vector, or raise if one of its numbers is NaN or infinite, because milvus-lite stores even those.
+
+    Args:
+        vector: The vector, (D,). Anything but a vector of floats is returned as it is, and pymilvus checks it.
+        whose: What the vector belongs to, for the message.
+    Raises:
+        ValueError: A number is NaN or infinite.
+
+    Example:
+        >>> check_dense([0.5, float("nan")], "texts[3]")
+        Traceback (most recent call last):
+        ValueError: the dense vector of texts[3] must have finite numbers, got nan at position 1. Correct what the dense
+        embedding returns.
+    """
+    try:
+        numbers = np.asarray(vector)
+    except ValueError:
+        return vector
+    if numbers.dtype.kind == "f" and not (finite := np.isfinite(numbers).reshape(-1)).all():
+        place = int(finite.argmin())
+        raise ValueError(
+            f"the dense vector of {whose} must have finite numbers, got {numbers.reshape(-1)[place]} at position "
+            f"{place}. Correct what the dense embedding returns."
+        )
+    return vector
 
 
 def _milvus_holds(ids: NDArray[Any], weights: NDArray[Any]) -> bool:

@@ -1,6 +1,6 @@
 """Recognises decoders such as Qwen3 and Llama, and reads whether their tokens attend to later tokens.
 
-At each token, a decoder scores all terms with the same head with which it generates text. This module reads small
+At each token, a decoder scores all terms with the head that it also uses to generate text. This module reads small
 files. It loads no weights.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.config import architectures
 from splade_integrations.models.repository import Repository, path_in
 from splade_integrations.models.spec import Attention, Head
 
@@ -42,23 +43,23 @@ def head_of(repository: Repository, folder: str, config: Mapping[str, Any]) -> t
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, Mapping) else None
         raise UnsupportedModelError(
             f"{repository.name!r} must have the weights of the whole model, got only a LoRA adapter, in lora/, for "
-            f"{base!r}. Merge it into this model with peft (merge_and_unload), save the result with the other files of "
-            "the repository in a folder, and name the folder."
+            f"{base!r}. Merge the adapter into that model with peft (merge_and_unload). Save the result in a folder, "
+            "together with the other files of the repository, and name the folder."
         )
     return "language model", _attention(repository.name, config)
 
 
 def is_language_model(config: Mapping[str, Any]) -> bool:
-    """Return whether a config.json describes a decoder that writes text.
+    """Return whether a config.json describes a decoder that generates text.
 
     Example:
         >>> is_language_model({"architectures": ["Qwen3ForCausalLM"]}), is_language_model({"model_type": "bert"})
         (True, False)
     """
-    architectures = _architectures(config)
-    if any(name.endswith("ForMaskedLM") for name in architectures):
+    stated = architectures(config)
+    if any(name.endswith("ForMaskedLM") for name in stated):
         return False
-    return any(name.endswith("ForCausalLM") for name in architectures) or config.get("model_type") in _MODEL_TYPES
+    return any(name.endswith("ForCausalLM") for name in stated) or str(config.get("model_type")) in _MODEL_TYPES
 
 
 def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> None:
@@ -75,17 +76,12 @@ def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> No
             "newest one of naver/splade-code-06B."
         )
     if is_language_model(config):
-        found = next(iter(_architectures(config)), config.get("model_type"))
+        found = next(iter(architectures(config)), config.get("model_type"))
         raise UnsupportedModelError(
-            f"{repository.name!r} must have a modules.json that states SpladePooling, because most decoders only write "
-            f"text, got a {found} without a modules.json. Use a decoder that was trained as a SPLADE model, such as "
+            f"{repository.name!r} must have a modules.json that states SpladePooling, got a {found} without a "
+            "modules.json. Most decoders only write text. Use a decoder that was trained as a SPLADE model, such as "
             "naver/splade-code-06B, or a …ForMaskedLM checkpoint."
         )
-
-
-def _architectures(config: Mapping[str, Any]) -> list[str]:
-    stated = config.get("architectures")
-    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
 
 
 def _attention(name: str, config: Mapping[str, Any]) -> Attention:

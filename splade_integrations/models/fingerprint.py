@@ -1,7 +1,7 @@
 """Fingerprints of encoders. If two encoders have equal fingerprints, their rows can be compared with each other.
 
-Otherwise the fingerprints show how the encoders differ. A fingerprint is small enough to be stored together with the
-rows. To compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
+Unequal fingerprints show how the encoders differ. A fingerprint is small enough to be stored together with the rows. To
+compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
 """
 
 import json
@@ -11,10 +11,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from splade_integrations.models.repository import path_in
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 from splade_integrations.models.token_heads import SPARSE_LINEAR
-from splade_integrations.models.weights import WEIGHTS_FILES, find_adapter
+from splade_integrations.models.weights import find_adapter, weights_files
 from splade_integrations.sparse import Pruning
 
 __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint_of"]
@@ -252,21 +251,14 @@ def _weights_files(side: RoleSpec) -> list[Path]:
 
 
 def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
-    """Return the files of a checkpoint's weights, and those of the adapter beside it."""
-    adapter = find_adapter(transformer.repository, transformer.folder)
+    """Return the files of a checkpoint's weights, and those of the adapter beside it.
+
+    transformers may read other files, which are then not compared.
+    """
+    repository = transformer.repository
+    adapter = find_adapter(repository, transformer.folder)
     changes = [] if adapter is None else [adapter.config_file, *adapter.weights_files]
-    return [*_checkpoint_files(transformer), *map(transformer.repository.path, changes)]
-
-
-def _checkpoint_files(transformer: TransformerSpec) -> list[Path | None]:
-    for name in WEIGHTS_FILES:
-        path = transformer.repository.path(path_in(transformer.folder, name))
-        if path is not None and path.suffix == ".json":
-            shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-            return [path, *(transformer.repository.path(path_in(transformer.folder, shard)) for shard in shards)]
-        if path is not None:
-            return [path]
-    return []  # transformers may read another file, which is then not compared
+    return [repository.path(file) for file in [*weights_files(repository, transformer.folder), *changes]]
 
 
 def _commit(path: Path) -> str | None:

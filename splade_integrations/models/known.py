@@ -86,7 +86,7 @@ def known(repository: Repository, *, prefix: str = "") -> Fact | None:
 
 
 def _name_in_cache(folder: Path) -> str:
-    """Return the name of the repository whose snapshot a folder of the hub's cache holds, or "" for other folders.
+    """Return the name of the repository that a folder in the hub's cache is a snapshot of, or "" for other folders.
 
     Example:
         >>> _name_in_cache(Path("/cache/models--org--name/snapshots/0123"))
@@ -97,7 +97,7 @@ def _name_in_cache(folder: Path) -> str:
 
 
 def onnx_original(repository: Repository) -> str | None:
-    """Return the repository whose weights a repository of ONNX files was made from, or None if it is not known."""
+    """Return the repository with the weights from which ONNX files were made, or None if it is not known."""
     folder = "" if repository.local_folder is None else repository.local_folder.resolve().name
     for copy, original in _ONNX_ORIGINALS.items():
         if repository.name.lower() == copy.lower() or folder.lower() == copy.rpartition("/")[2].lower():

@@ -5,7 +5,7 @@ the facts that the files of known repositories do not state. This module loads n
 `token_heads.py` reads the layout of BGE-M3, and `decoders.py` the attention of decoders such as Qwen3.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -59,7 +59,13 @@ def describe(repository: Repository) -> ModelSpec:
             f"{repository.name!r} must state prompts as strings, each under a name, got {prompts!r}. "
             "Correct its config_sentence_transformers.json."
         )
-    default = prompts.get(stated.get("default_prompt_name"), "")
+    default_name = stated.get("default_prompt_name")
+    if not isinstance(default_name, str | None):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must state default_prompt_name as a string, got {str(default_name)[:80]}. "
+            "Correct its config_sentence_transformers.json."
+        )
+    default = prompts.get(default_name, "")
     document_prompt = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), default)
     max_active_dims = stated.get("max_active_dims")
     if max_active_dims is not None and (not is_integer(max_active_dims) or max_active_dims < 1):
@@ -80,7 +86,7 @@ def describe(repository: Repository) -> ModelSpec:
 def stated_positions(config: Mapping[str, Any]) -> int | None:
     """Return how many tokens a model has positions for, according to its config.json. None means no limit."""
     positions: int | None = config.get("max_position_embeddings")
-    if positions is not None and config.get("model_type") in _COUNT_FROM_PADDING:
+    if positions is not None and str(config.get("model_type")) in _COUNT_FROM_PADDING:
         padding_id = config.get("pad_token_id")
         return positions - 1 - (1 if padding_id is None else int(padding_id))
     return positions
@@ -155,7 +161,7 @@ def _modules(repository: Repository) -> list[tuple[str, str]]:
     try:
         ordered = sorted(modules, key=lambda module: int(module.get("idx", 0)))
         return [(_last_component(module["type"]), str(module["path"])) for module in ordered]
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as err:
         raise UnsupportedModelError(
             f"{repository.name!r} must have a modules.json that lists modules with idx, type and path, got "
             f"{str(modules)[:80]}. Download the model again."
@@ -221,21 +227,29 @@ def _transformer(repository: Repository, folder: str, pooling_folder: str) -> Tr
             f"{repository.name!r} must state max_seq_length as an int of at least 3, got {max_length!r}. "
             "Correct its sentence_bert_config.json."
         )
+
+    def stated_one(key: str, default: str, allowed: tuple[str, ...]) -> Any:
+        if (value := pooling.get(key, default)) in allowed:
+            return value
+        raise UnsupportedModelError(
+            f"{repository.name!r} must state {key} in {path_in(pooling_folder, 'config.json')} as "
+            f"{' or '.join(allowed)}, got {str(value)[:80]!r}. Use a SPLADE model."
+        )
+
     return TransformerSpec(
         repository,
         folder,
         head,
         attention,
-        pooling_strategy=_one_of("pooling_strategy", pooling.get("pooling_strategy", "max"), POOLING_STRATEGIES),
-        activation_function=_one_of(
-            "activation_function", pooling.get("activation_function", "relu"), ACTIVATION_FUNCTIONS
-        ),
+        pooling_strategy=stated_one("pooling_strategy", "max", POOLING_STRATEGIES),
+        activation_function=stated_one("activation_function", "relu", ACTIVATION_FUNCTIONS),
         max_length=max_length,
         lower_case=bool(stated.get("do_lower_case")) or _lower_case(repository, folder),
     )
 
 
 def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
+    repository.check_links(folder)
     path = _mapping(repository, path_in(folder, "config.json")).get("path")
     if path is not None and str(path).endswith(".json"):
         # The path may be relative to the module's folder or to the root of the repository.
@@ -252,7 +266,7 @@ def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
 
 
 def _lower_case(repository: Repository, folder: str) -> bool:
-    """Return whether the files state `do_lower_case`, but the tokenizer does not lowercase texts itself.
+    """Return whether the files set `do_lower_case` although the tokenizer itself does not lowercase texts.
 
     transformers obeys `do_lower_case` only if the tokenizer's class knows it and there is no tokenizer.json.
     """
@@ -267,14 +281,9 @@ def _lowers_case(normalizer: Any) -> bool:
     if not isinstance(normalizer, dict):
         return False
     if normalizer.get("type") == "Sequence":
-        return any(map(_lowers_case, normalizer.get("normalizers") or ()))
+        inner = normalizer.get("normalizers")
+        return isinstance(inner, list) and any(map(_lowers_case, inner))
     return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True
-
-
-def _one_of(name: str, value: Any, allowed: Iterable[str]) -> Any:
-    if value not in allowed:
-        raise UnsupportedModelError(f"{name} must be {' or '.join(allowed)}, got {value!r}. Use a SPLADE model.")
-    return value
 
 
 def _mapping(repository: Repository, file: str) -> dict[str, Any]:

@@ -1,6 +1,10 @@
-"""Finds the two offline models of the demo. Wheels of the `demo` extra contain them, so no model hub is needed."""
+"""Finds the two offline models of the demo. Wheels of the `demo` extra contain them, so no model hub is needed.
+
+`python -m splade_integrations.models.offline` prints both folders as options of the command `splade`.
+"""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 from splade_integrations.errors import OptionalDependencyError
@@ -41,3 +45,7 @@ def _package_folder(package: str, *, wheel: str, model: str) -> str:
         "Install it with: pip install 'splade-integrations[demo]'.",
         name=package,
     )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"-m {splade_model_path()} --dense {dense_model_path()}\n")

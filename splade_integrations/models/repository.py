@@ -4,7 +4,9 @@ This module knows where files are, but not what they mean.
 """
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +15,14 @@ from splade_integrations.errors import UnsupportedModelError, first_line
 
 __all__ = ["Repository", "not_reached", "path_in"]
 
+_TIMEOUT = 10.0  # seconds to wait for the hub's first answer
+_answered: list[bool] = []  # has an item as soon as the hub has answered in this process
 _COMMIT = re.compile("[0-9a-f]{40}")
+# The largest JSON file that is read. The largest tokenizer.json of a known model has 35 MB.
+_MOST_JSON_BYTES = 256 * 2**20
+_MOST_CARD_CHARACTERS = 2**16
+# The files that our code or a library reads from a folder have these endings.
+_ENDINGS = (".json", ".txt", ".safetensors", ".bin", ".pt", ".model", ".py", ".jinja")
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Repository:
         A file on the hub is downloaded, unless it is already in the cache.
 
         Raises:
-            UnsupportedModelError: The path would leave the repository.
+            UnsupportedModelError: The path leads out of the repository, directly or through a symbolic link. Or no file
+                can have this path.
         """
         if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file or ":" in file:
             raise UnsupportedModelError(
@@ -55,8 +65,48 @@ class Repository:
             )
         if self.local_folder is not None:
             path = self.local_folder / file
-            return path if path.is_file() else None
+            try:
+                found = path.is_file()
+            except (OSError, ValueError) as err:  # a path that is too long, or a folder that must not be read
+                raise UnsupportedModelError(
+                    f"{self.name!r} must name files that can be read, got {file[:80]!r}: "
+                    f"{getattr(err, 'strerror', None) or err}. Download it again."
+                ) from err
+            if not found:
+                return None
+            self._check_link(path)
+            return path
         return self._from_hub(file)
+
+    def check_links(self, folder: str) -> None:
+        """Refuse a local folder that has a symbolic link to a file of another name outside the repository.
+
+        Libraries read such a folder without calling `path`, and they follow links.
+
+        Args:
+            folder: The folder within the repository. "" is its root.
+        Raises:
+            UnsupportedModelError: A link leaves the repository. A hub's cache may link to its own files.
+        """
+        if self.local_folder is not None and (self.local_folder / folder).is_dir():
+            for path in (self.local_folder / folder).iterdir():
+                if path.suffix in _ENDINGS:
+                    self._check_link(path)
+
+    def _check_link(self, path: Path) -> None:
+        """Refuse a link to a file of another name outside the folder.
+
+        Some installers make links to files of the same name, and a hub's cache links to its own folder "blobs". But a
+        link to any other file could make error messages quote a private file.
+        """
+        assert self.local_folder is not None
+        target = path.resolve()
+        in_cache = target.parent.name == "blobs" and any(part.startswith("models--") for part in target.parts)
+        if not (target.name == path.name or in_cache or target.is_relative_to(self.local_folder.resolve())):
+            raise UnsupportedModelError(
+                f"{self.name!r} must hold its own files, got {path.relative_to(self.local_folder)}, which is a link "
+                f"to {target}. If you trust that file, copy it into the folder in place of the link."
+            )
 
     def _from_hub(self, file: str) -> Path | None:
         # slow to import, and not needed for a local folder
@@ -75,6 +125,7 @@ class Repository:
             if cached is not None:
                 return Path(cached) if isinstance(cached, str) else None
         try:
+            self._check_hub_answers(file)
             return Path(hf_hub_download(self.name, file, **self.hub_options))
         except EntryNotFoundError:  # the repository lacks the file, or the cache lacks it and the hub is not reached
             return None
@@ -86,21 +137,69 @@ class Repository:
                     return Path(cached)
             raise FileNotFoundError(not_reached(self.name, first_line(err))) from err
 
+    def _check_hub_answers(self, file: str) -> None:
+        """Raise ConnectionError if a file has to be downloaded, but the hub does not answer.
+
+        Without this check, huggingface_hub would try again for 90 seconds, and log each try.
+        """
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub.errors import HfHubHTTPError
+
+        revision, cache_dir = self.hub_options.get("revision"), self.hub_options.get("cache_dir")
+        if constants.HF_HUB_OFFLINE or self.hub_options.get("local_files_only") or _answered:
+            return
+        if isinstance(try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision), str):
+            return
+        try:
+            url = hf_hub_url(self.name, file, revision=revision)
+            get_hf_file_metadata(url, token=self.hub_options.get("token"), timeout=_TIMEOUT)
+        except (HfHubHTTPError, ValueError):  # the hub has answered, or the name is wrong: the download says more
+            pass
+        except Exception as err:
+            raise ConnectionError(f"the hub does not answer: {first_line(err)}") from err
+        _answered.append(True)
+
     def json(self, file: str) -> Any:
         """Return the content of a JSON file, or None if the repository has no such file.
 
         Raises:
-            UnsupportedModelError: The file is not valid JSON.
+            UnsupportedModelError: The file cannot be read, is larger than 256 MiB, or is not valid JSON. NaN and
+                Infinity are not valid in JSON.
         """
         path = self.path(file)
         if path is None:
             return None
+        constants: list[str] = []
+
+        def constant(name: str) -> float:
+            constants.append(name)
+            return float(name.replace("Infinity", "inf"))
+
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as err:
+            if (size := path.stat().st_size) > _MOST_JSON_BYTES:
+                raise ValueError(f"the file has {size:,} bytes, more than {_MOST_JSON_BYTES:,}")
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=constant)
+            if constants:
+                key = next(_keys_of_infinite(content), "")
+                raise ValueError(f"{constants[0]} under {key!r}")
+        except (OSError, ValueError, RecursionError) as err:
             raise UnsupportedModelError(
                 f"{self.name!r} must have a {file} that is valid JSON, got an error: {err}. Download it again."
             ) from err
+        return content
+
+    def model_card(self) -> str:
+        """Return the YAML at the start of the repository's README.md, or "" if there is none. It is not parsed."""
+        path = self.path("README.md")
+        if path is None:
+            return ""
+        try:
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                lines = file.read(_MOST_CARD_CHARACTERS).splitlines()
+        except OSError:
+            return ""
+        ends = [place for place, line in enumerate(lines) if line.rstrip() == "---"]
+        return "\n".join(lines[1 : ends[1]]) if ends[:1] == [0] and len(ends) > 1 else ""
 
     def files(self, folder: str) -> list[str]:
         """Return the files in a folder and its subfolders, as paths relative to the folder. [] means not known.
@@ -135,6 +234,15 @@ class Repository:
 def path_in(folder: str, file: str) -> str:
     """Return the path of a file in a folder of a repository. The folder "" is the root."""
     return str(PurePosixPath(folder) / file)
+
+
+def _keys_of_infinite(content: Any) -> Iterator[str]:
+    """Yield the keys of a JSON document under which there is a number that is NaN or infinite."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        if isinstance(value, float) and not math.isfinite(value):
+            yield str(key)
+        yield from _keys_of_infinite(value)
 
 
 def not_reached(name: str, reason: str) -> str:

@@ -168,9 +168,9 @@ def override(
     heads = {role.transformer.head for role in (spec.document, spec.query) if role.transformer is not None}
     if "token weights" in heads and (pooling_strategy == "sum" or activation_function is not None):
         raise ValueError(
-            "pooling_strategy and activation_function must be None for a model of token weights, because such a model "
-            f"always takes the maximum of relu over equal tokens, got {pooling_strategy!r} and "
-            f"{activation_function!r}. Leave both out, or use a SPLADE model."
+            "pooling_strategy and activation_function must be None for a model of token weights, got "
+            f"{pooling_strategy!r} and {activation_function!r}. Such a model always takes the maximum of relu over "
+            "equal tokens. Leave both out, or use a SPLADE model."
         )
 
     def overridden(role: RoleSpec, prompt: str | None) -> RoleSpec:

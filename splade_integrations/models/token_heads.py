@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splade_integrations.errors import UnsupportedModelError
+from splade_integrations.models.config import architectures
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 
@@ -27,8 +28,8 @@ _ARCHITECTURES = {
         "a model of token weights with its own code (inf-wse), which weighs the words of its own Chinese vocabulary",
         "Use BAAI/bge-m3, whose token weights cover Chinese.",
     ),
-    "UniCoil": ("a uniCOIL model, whose token weights come from a layer of its own", _INSTEAD_IN_ENGLISH),
-    "TILDE": ("a TILDE model, whose token weights come from a layer of its own", _INSTEAD_IN_ENGLISH),
+    "UniCoil": ("a uniCOIL model, whose token weights come from its own kind of layer", _INSTEAD_IN_ENGLISH),
+    "TILDE": ("a TILDE model, whose token weights come from its own kind of layer", _INSTEAD_IN_ENGLISH),
     "DeepImpact": ("a DeepImpact model, which scores words instead of tokens", _INSTEAD_IN_ENGLISH),
 }
 # {part of a repository's name in lower case: (what the model is, what to use instead)}
@@ -74,6 +75,7 @@ def describe_token_head(repository: Repository) -> ModelSpec | None:
             f"{repository.name!r} must state max_seq_length as an int of at least 3, got {max_length!r}. "
             "Correct its sentence_bert_config.json."
         )
+    repository.check_links("")
     role = RoleSpec(TransformerSpec(repository, head="token weights", max_length=max_length))
     return ModelSpec(role, role, special_terms="drop")
 
@@ -85,24 +87,19 @@ def _may_have_token_head(repository: Repository, config: Mapping[str, Any]) -> b
     """
     modules = repository.json("modules.json")
     if modules is None:
-        return not any(name.endswith("ForMaskedLM") for name in _architectures(config))
+        return not any(name.endswith("ForMaskedLM") for name in architectures(config))
     if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
         return False
     kinds = {str(module.get("type")).rpartition(".")[2] for module in modules}
     return kinds <= _DENSE_MODULES
 
 
-def _architectures(config: Mapping[str, Any]) -> list[str]:
-    stated = config.get("architectures")
-    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
-
-
 def _refuse_known(repository: Repository, config: Mapping[str, Any]) -> None:
     """Raise UnsupportedModelError if the model is known to weigh tokens in another way."""
-    architectures = _architectures(config)
+    stated = architectures(config)
     code = config.get("auto_map")
     has_token_classes = isinstance(code, Mapping) and "AutoModelForTokenClassification" in code
-    known = next((found for part, found in _ARCHITECTURES.items() if any(part in name for name in architectures)), None)
+    known = next((found for part, found in _ARCHITECTURES.items() if any(part in name for name in stated)), None)
     folder = repository.local_folder.resolve().name if repository.local_folder is not None else repository.name
     name = folder.rpartition("/")[2].lower()
     if (config.get("model_type") == "new" and has_token_classes) or "gte-multilingual-base" in name:
@@ -110,7 +107,7 @@ def _refuse_known(repository: Repository, config: Mapping[str, Any]) -> None:
     known = known or next((found for part, found in _NAMES.items() if part in name), None)
     if known is not None:
         what, instead = known
-        found = f"architecture {architectures[0]}" if architectures else "no architecture"
+        found = f"architecture {stated[0]}" if stated else "no architecture"
         raise UnsupportedModelError(
             f"{repository.name!r} must be a SPLADE model or BGE-M3, got {what} ({found}). {instead}"
         )

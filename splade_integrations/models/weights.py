@@ -1,10 +1,11 @@
-"""Says which weights a folder holds: a checkpoint with or without an adapter, an adapter alone, or ONNX files alone.
+"""Says which weights a folder holds: a checkpoint with or without an adapter, only an adapter, or only ONNX files.
 
 An adapter holds changes to a checkpoint's weights. peft trains adapters, such as LoRA, and saves them in the folder of
 the checkpoint or in a separate folder. This module reads small files and names of files. It loads no weights.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -12,7 +13,7 @@ from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.models.known import onnx_original
 from splade_integrations.models.repository import Repository, path_in
 
-__all__ = ["WEIGHTS_FILES", "Adapter", "check_weights", "find_adapter", "missing_weights"]
+__all__ = ["WEIGHTS_FILES", "Adapter", "check_weights", "find_adapter", "missing_weights", "weights_files"]
 
 # transformers looks for the weights in these files, in this order.
 WEIGHTS_FILES = (
@@ -64,16 +65,61 @@ def find_adapter(repository: Repository, folder: str) -> Adapter | None:
 
 
 def check_weights(repository: Repository, folder: str) -> None:
-    """Refuse a folder that holds an adapter alone, or ONNX files alone, before any weights are loaded.
+    """Refuse a folder that holds only an adapter or only ONNX files, or that links to files outside the repository.
 
-    A hub repository that has a config.json passes without a check, because listing its files takes another request.
+    This is done before any weights are loaded. A hub repository that has a config.json passes without a check, because
+    listing its files takes another request.
 
     Raises:
-        UnsupportedModelError: The folder holds no checkpoint. The message names what it holds and what is missing.
+        UnsupportedModelError: The folder holds no checkpoint. The message names what it holds and what is missing. Or a
+            link leaves the repository.
     """
+    repository.check_links(folder)
     without_config = repository.path(path_in(folder, "config.json")) is None
     if (repository.local_folder is not None or without_config) and (message := missing_weights(repository, folder)):
         raise UnsupportedModelError(message)
+
+
+def weights_files(repository: Repository, folder: str) -> list[str]:
+    """Return the files of a checkpoint's weights, as paths in the repository. [] means that none was found.
+
+    If the weights are in several files, an index names these files. The index comes first in the list.
+
+    Args:
+        repository: The repository. Weights on the hub are downloaded.
+        folder: The folder within the repository. "" is its root.
+    Raises:
+        FileNotFoundError: The index names a file that is missing.
+        UnsupportedModelError: The index is damaged, or names a file outside the repository.
+    """
+    for name in WEIGHTS_FILES:
+        file = path_in(folder, name)
+        if repository.path(file) is None:
+            continue
+        if not name.endswith(".json"):
+            return [file]
+        shards = [path_in(folder, shard) for shard in _shards(repository, file)]
+        if (missing := next((shard for shard in shards if repository.path(shard) is None), None)) is not None:
+            raise FileNotFoundError(
+                f"{repository.name!r} must have all weights files that its {file} names, but {missing[:80]!r} is "
+                "missing. Download it again."
+            )
+        return [file, *shards]
+    return []
+
+
+def _shards(repository: Repository, index: str) -> list[str]:
+    """Return the names of the weights files that an index lists, sorted and without duplicates."""
+    content = repository.json(index)
+    stated = content.get("weight_map") if isinstance(content, Mapping) else None
+    if isinstance(stated, Mapping) and stated and all(isinstance(shard, str) and shard for shard in stated.values()):
+        if isinstance(content.get("metadata"), Mapping):
+            return sorted(set(stated.values()))
+        stated = content.get("metadata")
+    raise UnsupportedModelError(
+        f"{repository.name!r} must have a {index} with the objects metadata and weight_map, and weight_map must give "
+        f"the file of each weight, got {str(stated)[:80]}. Download it again."
+    )
 
 
 def missing_weights(repository: Repository, folder: str) -> str | None:
@@ -111,9 +157,5 @@ def _is_checkpoint(name: str) -> bool:
 
 def _stated_base(repository: Repository) -> str | None:
     """Return the model that a repository's model card names as its base, or None."""
-    card = repository.path("README.md")
-    if card is None:
-        return None
-    front = re.match(r"\ufeff?---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    stated = re.search(r"^base_model:\s*(?:-\s*)?['\"]?([\w.-]+/[\w.-]+)", front.group(1), re.M) if front else None
+    stated = re.search(r"^base_model:\s*(?:-\s*)?['\"]?([\w.-]+/[\w.-]+)", repository.model_card(), re.MULTILINE)
     return stated.group(1) if stated else None

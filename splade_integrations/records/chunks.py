@@ -40,4 +40,4 @@ def in_chunks(records: Iterable[Record], split: Split) -> Iterator[Record]:
         chunks = list(split(record)) or [(0, record.text)]
         for number, (start, text) in enumerate(chunks):
             place = dict(zip(_OWN, (record.id, number, start), strict=True))
-            yield Record(f"{record.id}#{number}", text, {**record.metadata, **place})
+            yield Record(f"{record.id}#{number}", text, {**record.metadata, **place}, record.id)

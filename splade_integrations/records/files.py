@@ -82,7 +82,13 @@ class Records:
         seen: set[str] = set()
         row: Mapping[str, Any] = {}
         for number, (place, row) in enumerate(self._rows(), start=1):
-            record = self._record(place, row, number)
+            try:
+                record = self._record(place, row, number)
+            except RecursionError as err:
+                raise RecordError(
+                    f"{place}: must have fields that are nested at most some hundred deep, got deeper ones. Fix or "
+                    "drop the line."
+                ) from err
             if record.id in seen:
                 raise RecordError(
                     f"{place}: id {record.id!r} must be unique, but an earlier record has it. Change or drop one."
@@ -150,7 +156,7 @@ class Records:
             return {}
         found = {}
         for name, value in row.items():
-            # pandas writes the numbers of the rows into a column without a name.
+            # A column without a name is left out, because pandas writes the numbers of the rows there.
             if name and (name not in others if self.keep is None else name in self.keep):
                 value = self._from_csv(name, value) if self.format in ("csv", "tsv") else plain(value, place, name)
                 if value is not None:
@@ -248,8 +254,8 @@ def format_of(path: str) -> Format:
         return "lines"
     if suffix not in _FORMATS:
         raise RecordError(
-            f"{path} must be a folder, or end in .md, .rst, {', '.join(_FORMATS)}, got {suffix or 'no ending'}. State "
-            "its format with --input-format. Load PDF and HTML with a loader of LangChain or LlamaIndex."
+            f"{path} must be a folder, or end in .md, .rst, {', '.join(_FORMATS)}, got {suffix or 'no ending'}. "
+            "State its format with --input-format. Load PDF and HTML with a loader of LangChain or LlamaIndex."
         )
     return _FORMATS[suffix]
 

@@ -83,8 +83,15 @@ class Folder:
         return {reason: len(names) for reason, names in self._found.left_out.items()}
 
     def left_out_message(self) -> str:
-        """Return a sentence about the files that are left out and what to do with them, or "" if there are none."""
+        """Return a sentence about the files that are left out and what to do with them, or "" if there are none.
+
+        For one .txt file, the sentence says that the file is one text, because its lines could be the texts.
+        """
         left_out = self._found.left_out
+        if not Path(self.path).is_dir() and self.path.lower().endswith(".txt"):
+            lines = sum(bool(line.strip()) for line in next(iter(self)).text.splitlines())
+            is_one = f"{self.path} is one text. If each of its {lines:,} lines is a text, add --input-format lines."
+            return is_one if lines > 1 else ""
         return f"left out of {self.path}: {_reasons(left_out)}. {_advice(left_out)}".rstrip() if left_out else ""
 
     @property
@@ -96,6 +103,11 @@ class Folder:
         """All files, sorted into those to read and those to leave out. For this, each text file is read once."""
         files: list[str] = []
         left_out: dict[str, list[str]] = {}
+        if not Path(self.path).is_dir():
+            try:
+                Path(self.path).open("rb").close()
+            except OSError as err:
+                raise unreadable(self.path, err) from err
         for name in sorted(self._names()):
             if reason := _reason_against(self._root, name):
                 left_out.setdefault(reason, []).append(name)

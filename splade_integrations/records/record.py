@@ -19,8 +19,10 @@ class Record:
         id: The id. It is not empty.
         text: The text.
         metadata: {name: a value of a plain JSON type}. A value may contain None, but is not itself None.
+        document: The id of the record that this one is a chunk of. None if this record is whole.
     """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    document: str | None = field(default=None, repr=False)

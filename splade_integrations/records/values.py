@@ -19,8 +19,8 @@ _INT64 = range(-(2**63), 2**63)
 def plain(value: Any, place: str, name: str) -> Any:
     """Return a value in plain JSON types.
 
-    Dates and times become texts in ISO 8601, decimals become floats, and NaN, which stands for a missing number in many
-    Parquet files, becomes None. Lone surrogates in texts become question marks.
+    Dates and times become texts in ISO 8601, and decimals become floats. NaN becomes None, because it stands for a
+    missing number in many Parquet files. Lone surrogates in texts become question marks.
 
     Args:
         value: The value of a field.

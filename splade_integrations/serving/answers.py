@@ -55,7 +55,7 @@ def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mappin
         info = response.json()
         max_length, max_texts = int(info["max_input_length"]), int(info["max_client_batch_size"])
         kind = info["model_type"]
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as err:
         raise ValueError(
             f"{url}/info must answer as `splade serve` or Text Embeddings Inference does, got {response.text[:80]!r}. "
             "Check the address."
@@ -98,14 +98,15 @@ def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
     Returns:
         (number, dim) float32 with sorted int32 indices and no stored zeros.
     Raises:
-        ValueError: The answer has another number of rows, has terms beyond `dim`, or is not JSON of rows.
+        ValueError: The number of rows in the answer is not `number`, a term is not below `dim`, or the answer is not a
+            JSON list of rows.
     """
     try:
         rows = loads(content)
         counts = [len(row) for row in rows]
         ids = np.array([term["index"] for term in chain.from_iterable(rows)], np.int64)
         weights = np.array([term["value"] for term in chain.from_iterable(rows)], np.float32)
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as err:
         raise ValueError(
             f"{url} must answer with rows of term weights, got {content[:80]!r}. Check the address."
         ) from err
@@ -134,15 +135,18 @@ def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
     """Raise ValueError if an answer comes from another encoder than the one that the server described at first."""
     if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case, checked without parsing
         return
-    found = None if stated is None else Fingerprint.from_json(stated)
-    if server.fingerprint is not None and found is not None:
-        differing = server.fingerprint.differences(found)
-        if not differing:
-            return
-        both = f"{server.fingerprint.describe(differing)}, got {found.describe(differing)}"
-    else:
-        both = "and send its fingerprint with all answers or with none, got answers with and without a fingerprint"
-    raise ValueError(
-        f"{url} must serve the encoder that it served when it was first asked, {both}. Restart the server with that "
-        "encoder, or make a new RemoteEncoder. Collections then check the new fingerprint."
+    advice = (
+        "Restart the server with the first encoder, or make a new RemoteEncoder. If you make a new one, collections "
+        "check its new fingerprint."
     )
+    found = None if stated is None else Fingerprint.from_json(stated)
+    if server.fingerprint is None or found is None:
+        raise ValueError(
+            f"{url} must send a fingerprint either with all answers or with none, got answers with and without one. "
+            + advice
+        )
+    if differing := server.fingerprint.differences(found):
+        raise ValueError(
+            f"{url} must keep serving the encoder of its first answer, {server.fingerprint.describe(differing)}, got "
+            f"{found.describe(differing)}. {advice}"
+        )

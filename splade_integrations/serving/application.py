@@ -36,8 +36,8 @@ __all__ = ["make_app", "rows_as_json"]
 
 logger = logging.getLogger(__name__)
 
-# If the texts of a request that may be too long have more characters than this, a thread counts their tokens, because
-# counting takes milliseconds.
+# A text that may be too long has its tokens counted. If such texts of one request have more characters than this, a
+# thread counts them, because counting takes milliseconds.
 _CHECKED_AT_ONCE = 4096
 
 

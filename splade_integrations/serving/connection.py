@@ -47,7 +47,7 @@ class Connection:
             "base_url": url,
             "headers": dict(headers),
             "timeout": httpx.Timeout(timeout, connect=connect_timeout),
-            # Each thread or coroutine may have its own connection, so none waits until another one has its answer.
+            # Each thread or coroutine may have its own connection, so none of them has to wait for another.
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
         }
         self._lock = Lock()
@@ -109,12 +109,12 @@ class Connection:
         attempts = f"after {self._retries + 1} attempts"
         if isinstance(err, httpx.TimeoutException) and not isinstance(err, httpx.ConnectTimeout):
             return TimeoutError(
-                f"{self._url} must answer within {self._timeout:g} seconds, but it has not, {attempts}. Send fewer "
+                f"{self._url} must answer within {self._timeout:g} seconds, got no answer {attempts}. Send fewer "
                 "texts at a time, pass a larger timeout, or use a faster server."
             )
         return ConnectionError(
-            f"{self._url} must be a running server, but it is not reached, {attempts} ({type(err).__name__}: {err}). "
-            "Check the address, and start the server with: splade serve -m MODEL."
+            f"{self._url} must be the address of a running server, but it could not be reached {attempts} "
+            f"({type(err).__name__}: {err}). Check the address, and start the server with: splade serve -m MODEL."
         )
 
     def _sync_client(self) -> httpx.Client:

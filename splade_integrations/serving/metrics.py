@@ -1,6 +1,7 @@
 """The numbers that `/metrics` shows to Prometheus.
 
-The names are those of Text Embeddings Inference. The Python client of Prometheus adds `_total` to those of counters.
+The names are those of Text Embeddings Inference. The Python client of Prometheus adds `_total` to the names of
+counters.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest

@@ -33,7 +33,7 @@ class Refusal(Exception):  # noqa: N818 (a refusal is an answer)
 
     Args:
         error_type: The type in the answer's JSON.
-        message: One or more sentences that say what must be, what was got, and what to do.
+        message: One or more sentences that say what is required, what was got, and what to do.
         status: The HTTP status. None means the error type's status.
     """
 

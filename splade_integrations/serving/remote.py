@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from splade_integrations.encoding.pipeline import ShowProgress, reporting
+from splade_integrations.encoding.progress import ShowProgress, reporting
 from splade_integrations.encoding.roles import Role
-from splade_integrations.encoding.tokenizer import check_texts, iterate_texts, replace_surrogates
+from splade_integrations.encoding.texts import check_texts, iterate_texts, replace_surrogates
 from splade_integrations.models.fingerprint import Fingerprint
 from splade_integrations.serving.answers import ServerFacts, check_same, read_error, read_facts, read_rows
 from splade_integrations.serving.connection import Connection
@@ -46,8 +46,8 @@ class RemoteEncoder:
         query_prompt_name: For TEI, the name of the prompt of queries, or None for no prompt.
         document_prompt_name: For TEI, the name of the prompt of documents, or None for no prompt.
         headers: Headers of every request, such as {"Authorization": "Bearer …"}.
-        timeout: The number of seconds that the server may take for one request, which has at most the number of texts
-            that the server allows (32 by default).
+        timeout: The number of seconds that the server may take for one request. A request has at most as many texts as
+            the server allows (32 by default).
         connect_timeout: The number of seconds that connecting may take.
         retries: How often a request is sent again if the server is not reached, is overloaded or breaks the connection.
 

@@ -2,10 +2,11 @@
 
 import importlib.util
 import json
-import logging
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +38,6 @@ ROWS = [
     {"_id": "bird", "text": "naïve birds sing 😀"},
 ]
 TEXTS = ["Cats They purr, and sleep all day.", "Dogs bark at the postman.", "", "naïve birds sing 😀"]
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -110,8 +101,9 @@ BAD_FILES = [
         r"line 2: the id must be valid Unicode, got '\ud800'",
     ),
     ("texts.jsonl", b'{"text": "caf\xc3\xa9"}\n{"text": "caf\xe9"}', "line 2: must be UTF-8, but has the byte 0xe9"),
-    ("texts.txt", "café".encode("utf-16"), "line 1: must be UTF-8, but has the byte 0xff"),
-    ("texts.txt", b"", "texts.txt must have at least one line, but is empty"),
+    ("texts.txt", "café".encode("utf-16"), "got 1 not UTF-8 (texts.txt). Add a text file."),
+    ("texts.txt", b"", "got 1 empty (texts.txt). Add a text file."),
+    ("texts.txt", None, "texts.txt cannot be read: No such file or directory"),
     ("texts.csv", b"id,body\n1,a\n", "line 2: must have the text under 'text', got the fields id, body"),
     ("texts.csv", b"id,text\n1,a\n2,b,c\n", "line 3: must have 2 columns, like the header, but has more"),
     ("texts.csv", b"id,text\n1\n", "line 2: must have 2 columns, like the header, but has fewer"),
@@ -185,13 +177,26 @@ class TestBadInput:
             pass
         assert list(tmp_path.iterdir()) == []
 
+    def test_sigterm_leaves_no_file(self, model_folder, tmp_path):
+        command = [str(Path(sys.executable).parent / "splade"), "encode", "-", "-m", model_folder]
+        target = tmp_path / "out.npz"
+        with subprocess.Popen(
+            [*command, "-o", str(target)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while not any(tmp_path.iterdir()) and process.poll() is None:  # its temporary file
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 143
+            assert process.stderr.read() == f"splade: interrupted; {target} was not written.\n"
+        assert list(tmp_path.iterdir()) == []
+
     def test_ctrl_c_says_so(self, corpus, tmp_path, capsys, monkeypatch):
         def interrupt(*_, **__):
             raise KeyboardInterrupt
 
         monkeypatch.setattr("splade_integrations.cli.loading.load_encoder", interrupt)
         assert run(["encode", str(corpus), "-m", "any", "-o", str(tmp_path / "out.npz")]) == 130
-        assert "splade: interrupted; nothing was written." in capsys.readouterr().err
+        assert f"splade: interrupted; {tmp_path}/out.npz was not written." in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
 
     def test_debug_shows_the_traceback(self, model_folder):
@@ -355,15 +360,14 @@ class TestIndexAndSearch:
         assert "--language english, got german" in " ".join(capsys.readouterr().err.split())
         assert run([*again, "--language", "english"]) == 2
         assert "--language must be given with --bm25" in capsys.readouterr().err
-        assert run(["search", "who barks", *uri, "--explain", "--filter", 'id != "cat"', "-k", "1", "--json"]) == 0
+        assert run(["search", "who barks", *uri, "--filter", 'id != "cat"', "-k", "1", "--json"]) == 0
         [hit] = json.loads(capsys.readouterr().out)
         assert hit["id"] == "dog"
-        assert all(side is None or side["rank"] == 1 for side in hit.get("sides", {}).values())
         assert run(["info", *uri, "--json"]) == 0
         facts = json.loads(capsys.readouterr().out)
         assert facts["documents"] == 4
         assert facts["fusion"] == str(Fusion.from_dict(fitted["fusion"]))
-        assert facts["bm25_side"] == "SPARSE_INVERTED_INDEX, BM25"
+        assert facts["bm25_side"] == "SPARSE_INVERTED_INDEX, BM25, in the field 'bm25'"
         assert facts["bm25_language"] == "english"
         for wrong in ([], [model_folder, *uri]):
             assert run(["info", *wrong]) == 2
@@ -381,6 +385,10 @@ class TestIndexAndSearch:
         assert [(hit["id"], round(hit["score"], 5)) for hit in hits] == [
             (document.id, round(score, 5)) for document, score in found
         ]
+        assert run(["search", "who barks", *uri, "-k", "1", "--json", "--explain"]) == 0
+        [hit] = json.loads(capsys.readouterr().out)
+        assert hit["sides"].keys() == {"bm25", "sparse"}
+        assert all(side is None or side["rank"] == 1 for side in hit["sides"].values())
         with pytest.raises(ValueError, match="Open the collection with its bm25 side as well"):
             hybrid_milvus(dense, sparse, **place).similarity_search("who barks")
         assert run(["search", "who barks", *uri, "--mode", "bm25", "--json"]) == 0
@@ -560,6 +568,9 @@ class TestExplainAndInfo:
         (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
         assert run(["info", str(tmp_path)]) == 0
         assert "apache-2.0" in capsys.readouterr().out
+        (tmp_path / "my notes.db").mkdir()
+        assert run(["info", str(tmp_path / "my notes.db")]) == 2
+        assert f"splade info --uri '{tmp_path}/my notes.db'" in " ".join(capsys.readouterr().err.split())
 
     def test_info_says_what_applies_and_what_would_be_refused(self, model_folder, tmp_path, capsys, monkeypatch):
         def facts(folder):
@@ -594,8 +605,8 @@ class TestExplainAndInfo:
         assert "got only ONNX files (model.onnx)" in capsys.readouterr().err
 
 
-COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info", "add-sparse", "copy", "serve"]
-MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--max-active-dims", "--max-ratio", "--max-length"]
+COMMANDS = ["encode", "index", "search", "explain", "evaluate", "info", "add-sparse", "copy", "compact", "serve"]
+MODEL_OPTIONS = ["--device", "--dtype", "--backend", "--threads", "--max-active-dims", "--max-ratio", "--max-length"]
 
 
 class TestHelp:
@@ -614,7 +625,7 @@ class TestHelp:
             ("index", MODEL_OPTIONS),
             ("explain", MODEL_OPTIONS),
             ("evaluate", MODEL_OPTIONS),
-            ("search", MODEL_OPTIONS[:3]),
+            ("search", MODEL_OPTIONS[:4]),
             ("serve", MODEL_OPTIONS),
         ],
     )

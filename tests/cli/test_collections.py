@@ -8,8 +8,10 @@ import uuid
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
+from pymilvus import DataType, MilvusClient
 
 from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import run
@@ -18,6 +20,7 @@ from splade_integrations.llama_index import HybridMilvusVectorStore
 from splade_integrations.llama_index import SpladeSparseEmbedding as LlamaSparse
 from splade_integrations.milvus import opening
 from splade_integrations.milvus.opening import Opening
+from tests.support.adapters import DIM, HashEmbeddings
 
 ROWS = [
     {"_id": "cat", "title": "Cats", "text": "They purr, and sleep all day.", "year": 1999, "tags": ["pet"]},
@@ -134,6 +137,8 @@ class TestAFailedRun:
         with monkeypatch.context() as patch:
             patch.setattr(milvus_store.Store, "add", interrupted)
             assert "interrupted; nothing was stored." in index(ROWS, code=130)
+            patch.setattr("splade_integrations.cli.loading.load_encoder", interrupted)
+            assert f"interrupted; 0 documents were added to {place.name!r} of" in index(ROWS, code=130)
         assert not place.ask("has_collection", place.name)
 
     def test_a_broken_line_is_found_before_anything_is_stored_or_dropped(self, place, index, found):
@@ -164,7 +169,7 @@ class TestAFailedRun:
         assert "Add to it with --resume" in index(ROWS, code=2)
         assert index(ROWS, "--resume")["added"] == 3
         assert found("who barks").keys() >= {"dog"}
-        assert place.ask("list_indexes", place.name) == ["sparse"]
+        assert sorted(place.ask("list_indexes", place.name)) == ["_doc_id", "sparse"]
         assert "continued with the models" in index(ROWS, "--resume", "--max-length", "32", code=2)
 
 
@@ -228,3 +233,130 @@ def test_it_opens_in_both_stores_with_stable_ids(place, index, model_folder):
     lang.add_texts(["Bees hum."], [{"year": 2020}], ids=["bee"])
     llama.delete_nodes(["dog"])
     assert {one.id for one in lang.iterate()} == {"cat", "bird", "bee"}
+
+
+def test_llama_index_adds_nodes_and_deletes_documents(place, index, found, model_folder):
+    long = "Owls hunt at night. " * 80
+    index([*ROWS, {"_id": "owl", "text": long, "doc_id": 7}], "--chunk", "--max-length", "128")
+    chunks = {key for key in found("owls hunt") if key.startswith("owl#")}
+    assert len(chunks) > 1
+    store = HybridMilvusVectorStore(
+        uri=place.uri, collection_name=place.name, enable_dense=False,
+        sparse_embedding_function=LlamaSparse(model_name=model_folder, max_length=128),
+    )  # fmt: skip
+    asked = VectorStoreQuery(query_str="owls", mode=VectorStoreQueryMode.SPARSE, doc_ids=["owl"], similarity_top_k=50)
+    nodes = store.query(asked).nodes
+    assert {(node.node_id, node.ref_doc_id, node.metadata["doc_id"]) for node in nodes} == {
+        (key, "owl", 7) for key in chunks
+    }
+    added = TextNode(id_="bee", text="Bees hum.", metadata={"year": 2020})
+    added.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="insects")
+    store.add([added])
+    [read] = store.get_nodes(["bee"])
+    assert (read.text, read.metadata, read.ref_doc_id) == ("Bees hum.", {"year": 2020}, "insects")
+    store.delete("owl")
+    assert found("owls bees bark purr sing").keys() == {"cat#0", "dog#0", "bird#0", "bee"}
+
+
+def test_a_filter_that_takes_a_key_for_the_id_is_said(place, index, model_folder, caplog):
+    index(ROWS)
+    where = {"uri": place.uri, "collection_name": place.name}
+    llama = HybridMilvusVectorStore(
+        sparse_embedding_function=LlamaSparse(model_name=model_folder), enable_dense=False, **where
+    )
+    lang = hybrid_milvus(None, SpladeSparseEmbedding(model_name=model_folder), **where)
+    for _ in range(2):  # each key is said once
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, value="dog") for key in ("pk", "year")])
+        asked = VectorStoreQuery(query_str="bark", mode=VectorStoreQueryMode.SPARSE, filters=filters)
+        assert llama.query(asked).nodes == []
+        assert lang.similarity_search("bark", filter={"id": "dog"}) == []
+        assert lang.similarity_search("bark", expr='pk == "dog"') == []
+    keys = [record.args[0] for record in caplog.records if record.name == "splade_integrations.milvus.fetching"]
+    assert sorted(keys) == ["id", "pk", "pk"]
+    assert "The documents' ids are in the field 'id'" in caplog.text
+    caplog.clear()
+    assert [one.id for one in lang.similarity_search("bark", expr='id == "dog"')] == ["dog"]
+    lang.add_texts(["Bees hum."], [{"pk": "queen"}], ids=["bee"])
+    store = hybrid_milvus(None, SpladeSparseEmbedding(model_name=model_folder), **where)
+    assert [one.id for one in store.similarity_search("bees", filter={"pk": "queen"})] == ["bee"]
+    assert not caplog.records
+
+
+class TestCollectionsOfOthers:
+    """`splade info`, `splade search` and `splade evaluate --write` open what the stores open."""
+
+    DENSE = HashEmbeddings()
+
+    @pytest.fixture(params=["our LlamaIndex store", "our LangChain store", "plain pymilvus"])
+    def other(self, request, place, model_folder):
+        """Make a collection of dense and SPLADE vectors, and return the options that its fields need."""
+        texts = {row["_id"]: row["text"] for row in ROWS}
+        if request.param == "our LlamaIndex store":
+            store = HybridMilvusVectorStore(
+                uri=place.uri, collection_name=place.name, dim=DIM,
+                sparse_embedding_function=LlamaSparse(model_name=model_folder),
+            )  # fmt: skip
+            store.add([
+                TextNode(id_=key, text=text, embedding=self.DENSE.embed_query(text)) for key, text in texts.items()
+            ])  # fmt: skip
+            store.client.close()
+            return []
+        sparse = SpladeSparseEmbedding(model_name=model_folder)
+        if request.param == "our LangChain store":
+            names = {"text_field": "page", "vector_field": ["one", "two"], "metadata_fields": {"kind": str}}
+            store = hybrid_milvus(self.DENSE, sparse, uri=place.uri, collection_name=place.name, **names)
+            store.add_texts(list(texts.values()), [{"kind": "animal"}] * 3, ids=list(texts))
+            store.client.close()
+            return ["--fields", "text=page"]
+        schema = MilvusClient.create_schema()
+        schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=99)
+        schema.add_field("body", DataType.VARCHAR, max_length=9999)
+        schema.add_field("vec", DataType.FLOAT_VECTOR, dim=DIM)
+        schema.add_field("terms", DataType.SPARSE_FLOAT_VECTOR)
+        indexes = MilvusClient.prepare_index_params()
+        indexes.add_index("vec", index_type="FLAT", metric_type="COSINE")
+        indexes.add_index("terms", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+        rows = [
+            {"key": key, "body": text, "vec": self.DENSE.embed_query(text), "terms": sparse.embed_documents([text])[0]}
+            for key, text in texts.items()
+        ]
+        place.ask("create_collection", place.name, None, "id", "int", "vector", "COSINE", False, None, schema, indexes)
+        place.ask("insert", place.name, rows)
+        return []
+
+    def test_info_search_and_fit(self, place, other, found, model_folder, tmp_path, capsys):
+        if other:
+            assert run(["info", *place.options]) == 2
+            assert "is the text field, got page and kind of the fields" in " ".join(capsys.readouterr().err.split())
+        assert run(["info", *place.options, *other, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["documents"] == 3
+        assert facts["text_field"] in ("text", "page", "body")
+        assert "in the field" in facts["sparse_side"]
+        assert "COSINE" in facts["dense_side"]
+        model = ["-m", model_folder]
+        assert next(iter(found("who barks", *other, *model))) == "dog"
+        assert run(["search", "who barks", *place.options, *other, *model, "-k", "1", "--explain"]) == 0
+        assert "bark" in capsys.readouterr().out
+        for name, rows in {
+            "corpus": [{"_id": row["_id"], "text": row["text"]} for row in ROWS],
+            "queries": [{"_id": str(n), "text": text} for n, text in enumerate(["bark", "purr", "sing"] * 14)],
+        }.items():
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        judged = "".join(f"{n}\t{key}\t1\n" for n, key in enumerate(["dog", "cat", "bird"] * 14))
+        (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+        command = ["evaluate", str(tmp_path), "--fit", "--write", place.uri, "-c", place.name, "-m", model_folder]
+        assert run([*command, "--dense", "none", *other]) == 0
+        capsys.readouterr()
+        assert run(["info", *place.options, *other, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["fusion"] == "sparse"
+
+
+def test_only_scores_of_splade_are_explained(place, index, capsys):
+    index(ROWS, "--bm25")
+    ask = ["search", "who barks", *place.options, "--explain"]
+    assert run([*ask, "--mode", "bm25"]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "got a search by bm25, whose scores cannot be explained by terms. Give --mode sparse" in err
+    assert run([*ask, "--mode", "hybrid"]) == 0
+    assert "bm25 " in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 
 import pytest
 from pymilvus import MilvusClient
@@ -14,16 +13,6 @@ from tests.support.adapters import HashEmbeddings
 from tests.support.collections import dump
 
 TEXTS = {"cat": "Cats purr when they are content.", "dog": "Dogs bark at strangers.", "spider": "Spiders weave webs."}
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -52,7 +41,7 @@ def test_a_dense_collection_becomes_hybrid(uri, model_folder, encoder, capsys):
     line = said.splitlines()[-1].strip()
     assert line == f'MilvusClient("{uri}").alter_alias("animals_splade", "current")'
     assert run(arguments) == 2
-    assert "has a copy of 'animals' of this name. Continue it with --resume" in capsys.readouterr().err
+    assert "has a copy of 'animals' with this name. Continue it with --resume" in capsys.readouterr().err
     assert run([*arguments, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == 0
     exec(line, {"MilvusClient": MilvusClient})  # what the command has printed
@@ -77,6 +66,18 @@ def test_an_original_that_never_rests_ends_with_the_number_of_rows(uri, model_fo
 
 def strip(row):
     return {key: value for key, value in row.items() if key != "sparse"}
+
+
+def test_a_collection_is_compacted(uri, tmp_path, capsys):
+    MilvusClient(uri).delete("animals", ["cat"])
+    before = dump(MilvusClient(uri), "animals")
+    assert run(["compact", "--uri", uri, "-c", "current"]) == 0
+    assert "'animals' of" in (said := capsys.readouterr().out)
+    assert "2 rows" in said
+    assert "alias" not in said
+    assert dump(MilvusClient(uri), "animals") == before
+    assert run(["compact", "--uri", uri, "-c", "missing"]) == 2
+    assert "'missing'" in capsys.readouterr().err
 
 
 def test_a_file_is_copied_to_another_place(uri, tmp_path, capsys):

@@ -72,6 +72,30 @@ def test_what_is_left_out_is_said_with_what_to_do(folder, place, tmp_path, model
     assert np.load(tmp_path / "out.npz")["ids"].tolist() == ["a/cats.md", "a/deep/it's.rst", "b.TXT"]
 
 
+@pytest.mark.usefixtures("models_load_once")
+def test_what_a_newcomer_sees_of_chunks(place, tmp_path, model_folder, capsys):
+    """The summary counts chunks and texts, and a hit does not repeat what its id states."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "gym.txt").write_text("To cancel, write a letter.")
+    (tmp_path / "notes" / "whales.txt").write_text("Whales sing in the deep sea. " * 60)
+    command = ["index", str(tmp_path / "notes"), "-m", model_folder, *place.options, "--chunk", "--max-length", "64"]
+    assert run([*command, "--json"]) == 0
+    count = json.loads(capsys.readouterr().out)["added"]
+    assert count > 2
+    assert run([*command, "--resume"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith(f"0 chunks added, {count} already in ")
+    assert out.endswith("They come from 2 texts.")
+    for options in ([], ["--explain"]):
+        assert run(["search", "how do I cancel", *place.options, "-k", "1", *options]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "path: gym.txt start: 0" in out
+        assert "document: " not in out
+        assert "position: " not in out
+    assert "Stored vectors do not tell which word it expands" in out
+    assert "the word in the last column" not in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -84,6 +108,20 @@ def test_options_without_a_meaning_are_refused(folder, model_folder, capsys, opt
     uri = ["--uri", str(folder.parent / "a.db")]
     assert run(["index", str(folder), "-m", model_folder, *uri, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("models_load_once")
+def test_one_txt_file_is_one_text_unless_lines_are_asked_for(place, tmp_path, model_folder, capsys):
+    (tmp_path / "notes.txt").write_text("Cats purr.\n\nDogs bark.\n")
+    command = ["index", str(tmp_path / "notes.txt"), "-m", model_folder, *place.options, "--json"]
+    assert run(command) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["added"] == 1
+    assert "notes.txt is one text. If each of its 2 lines is a text, add --input-format lines." in err
+    assert run([*command, "--replace", "--input-format", "lines"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["added"] == 3
+    assert "is one text" not in err
 
 
 def test_a_folder_without_texts_names_the_loaders(tmp_path):

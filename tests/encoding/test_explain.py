@@ -252,7 +252,9 @@ class TestStoredRows:
                     if term.document_place is not None and term.document_place.word_start is not None:
                         place = term.document_place
                         assert document[place.word_start : place.word_end] == place.word
-                assert "Score" in one._repr_html_()
+                names_a_word = all(term.in_document for term in one.terms)
+                assert ("the word in the last column" in one._repr_html_()) == names_a_word
+                assert "the word in the last column" in whole._repr_html_()
                 json.dumps(one.to_dict())
                 str(highlights(one))
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from splade_integrations.encoding.tokenizer import TextTokenizer
+from splade_integrations.encoding.tokenizer import TextTokenizer, load_tokenizer
 from splade_integrations.encoding.tokenizer_file import read_tokenizer_file
 from splade_integrations.models.repository import Repository
 from tests.support.random_checkpoints import save_masked_lm
@@ -100,3 +100,17 @@ def test_what_may_differ_is_left_to_transformers(folder, change):
 def test_other_kinds_are_left_to_transformers(tmp_path):
     save_masked_lm(tmp_path, "roberta")
     assert read_tokenizer_file(Repository(str(tmp_path)), "") is None
+
+
+def test_a_normalizer_that_transformers_changes_is_named(folder, caplog):
+    repository = Repository(str(folder), {})
+    stated(folder, do_lower_case=True)
+    load_tokenizer(repository, "")
+    assert caplog.text == ""
+    upper_case(folder)
+    load_tokenizer(repository, "")
+    assert "turns 'Élan' into 'Élan'. The tokenizer that transformers makes gives 'elan'" in caplog.text
+    caplog.clear()
+    stated(folder, do_lower_case=False)
+    load_tokenizer(repository, "")
+    assert caplog.text == ""

@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from splade_integrations.engine.batching import token_budget_batches
+from splade_integrations.engine.batch_budget import BatchBudget
 
 LENGTHS = [random.Random(1).randint(3, 60) for _ in range(500)]
 
 
 def batches(lengths, tokens=1024, texts=100, **options):
-    return list(token_budget_batches(lengths, max_batch_tokens=tokens, max_batch_texts=texts, **options))
+    return BatchBudget(tokens, texts, **options).batches(lengths)
 
 
 @pytest.mark.parametrize("options", [{}, {"equal_lengths": True}, {"tokens": 1}, {"texts": 1}, {"tokens": 10**9}])

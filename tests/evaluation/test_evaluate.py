@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import logging
 from dataclasses import asdict
 from math import log2
 
@@ -85,16 +84,6 @@ def write_folder(folder, *, train=False):
         (folder / "queries_train.jsonl").write_text("\n".join(rows))
         write_qrels(folder / "qrels_train.tsv", [(_id, document, 1) for _id, _, document in TRAIN])
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture

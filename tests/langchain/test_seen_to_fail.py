@@ -339,7 +339,7 @@ def test_a_range_is_obeyed_or_refused(filled):
     param = [{"params": {}}, {"params": {"radius": 1e6}}]
     if not filled.collection.connection.lite:
         return
-    with pytest.raises(ValueError, match="radius must be given to a search of one side alone, because milvus-lite 3"):
+    with pytest.raises(ValueError, match="radius must be given only to a search of one side, because milvus-lite 3"):
         filled.similarity_search("dogs", param=param)
 
 

@@ -74,7 +74,7 @@ def test_one_side_alone_is_its_exact_ranking(prose_store, exact, prose, mode, si
 def test_the_default_mode_is_dense_and_says_so_at_the_class(prose_store):
     text = QUERIES[0]
     assert prose_store.query(ask(text, "default")).ids == prose_store.query(ask(text, "default", query_str=None)).ids
-    assert "`default` searches the **dense side alone**" in HybridMilvusVectorStore.__doc__
+    assert "`default` searches **only the dense side**" in HybridMilvusVectorStore.__doc__
 
 
 def test_a_query_may_choose_its_candidates_and_results(prose_store):

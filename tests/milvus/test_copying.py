@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from pymilvus import DataType, Function, FunctionType
 from splade_integrations import to_dicts
 from splade_integrations.adapter import document_terms
 from splade_integrations.milvus.clients import Connection
-from splade_integrations.milvus.copying import add_sparse, copy_collection, estimate_copy, estimate_sparse
+from splade_integrations.milvus.copying import (
+    add_sparse,
+    compact,
+    copy_collection,
+    estimate_copy,
+    estimate_sparse,
+)
+from splade_integrations.milvus.filters import Engine
 from tests.support.adapters import WordCounts, unit_vector
 from tests.support.collections import dump, shape
 from tests.support.server import milvus_lite_server
@@ -152,7 +160,7 @@ def test_an_interrupted_run_is_continued_without_encoding_twice(place):
     with pytest.raises(RuntimeError, match=r"interrupted"):
         add_sparse(killed, "many", place)
     with pytest.raises(
-        ValueError, match=r"must be new, but .* has a copy of 'many' of this name. Continue it with --res"
+        ValueError, match=r"must be new, but .* has a copy of 'many' with this name. Continue it with --res"
     ):
         add_sparse(WordCounts(), "many", place)
     with pytest.raises(ValueError, match=r"must be continued as it was begun, .* got .*'text': 'n'|text 'n'"):
@@ -235,9 +243,7 @@ def test_numbers_that_would_be_given_again_are_refused_before_a_row_is_written(f
     client = file.client
     make_numbered(client, "numbered", 3)
     client.insert("numbered", [{"number": 4 * 10**17, "text": "far", "vector": unit_vector("far")}])
-    with pytest.raises(
-        ValueError, match=r"to be kept on milvus-lite, .* got the key 400000000000000000. Copy it to a M"
-    ):
+    with pytest.raises(ValueError, match=r"to be kept on milvus-lite, got the key 400000000000000000. Copy the col"):
         add_sparse(WordCounts(), "numbered", file)
     assert not client.has_collection("numbered_splade")
 
@@ -249,7 +255,7 @@ def test_what_cannot_be_copied_is_refused(file):
         ("must be in a field of type VARCHAR, got 'year' and the fields key", {"text_field": "year"}),
         ("name that is not taken in collection 'rich', got 'vector'", {"text_field": "body", "sparse_field": "vector"}),
         ("name that is not taken in collection 'rich', got 'sparse'", {"text_field": "body", "sparse_field": "sparse"}),
-        ("must have another name than the original, got 'rich' for both", {"text_field": "body", "into": "rich"}),
+        ("must have a different name from the original, got 'rich' for both", {"text_field": "body", "into": "rich"}),
     ]:
         with pytest.raises(ValueError, match=message):
             add_sparse(WordCounts(), "rich", file, **options)
@@ -267,7 +273,7 @@ def test_a_complete_copy_that_is_in_use_is_left_alone(place):
     add_sparse(WordCounts(), "many", place)
     client.create_alias("many_splade", "in_use")
     client.insert("many_splade", [{"id": 99, "vector": unit_vector("x"), "text": "t", "sparse": {1: 1.0}}])
-    with pytest.raises(ValueError, match=r"must not be in use to be compared .* got the alias 'in_use'"):
+    with pytest.raises(ValueError, match=r"must not be in use when it is compared .* got the alias 'in_use'"):
         add_sparse(WordCounts(), "many", place, resume=True)
     assert 99 in dump(client, "many_splade")["_default"]
 
@@ -308,6 +314,62 @@ def test_an_interrupted_replacement_is_finished(file, monkeypatch, method, times
     assert sorted(dump(client, "many")["_default"]) == list(range(5))
     assert client.describe_collection("current")["collection_name"] == "many"
     assert "sparse" in dump(client, "many")["_default"][0]
+
+
+def test_compacting_keeps_everything(place):
+    client = place.client
+    make_rich(client)
+    client.create_alias("rich", "current")
+    client.delete("rich", KEYS[6:12])
+    client.upsert("rich", [rich_row(KEYS[13], body="another text")], partition_name="other")
+    before = dump(client, "rich"), shape(client, "rich")
+    report = compact("current", place)
+    assert (report.collection, report.rows, report.unsettled, report.aliases) == ("rich", 40, 0, ("current",))
+    assert (dump(client, "rich"), shape(client, "rich")) == before
+    assert client.describe_collection("current")["properties"]["mine"] == "kept"
+    assert client.list_collections() == ["rich"]
+    found = client.search("rich", ["another"], anns_field="words", limit=3, search_params={"metric_type": "BM25"})
+    assert [hit["key"] for hit in found[0]] == [KEYS[13]]
+    assert compact("rich", place).rows == 40  # once more, from a collection that was compacted
+
+
+def test_compacting_frees_space(file):
+    make_many(file.client, "many", 2000)
+    file.client.flush("many")
+    file.client.delete("many", list(range(1900)))
+    file.client.flush("many")
+    before = bytes_in(file.uri)
+    compact("many", file)
+    assert bytes_in(file.uri) < before / 4
+
+
+def bytes_in(folder):
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("method", ["insert", "rename_collection", "drop_collection"])
+def test_interrupted_compacting_is_finished(file, monkeypatch, method):
+    make_many(file.client, "many", 5)
+    before = dump(file.client, "many")
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(file.client), method, fail)
+        with pytest.raises(KeyboardInterrupt):
+            compact("many", file)
+    compact("many", file, resume=True)
+    assert file.client.list_collections() == ["many"]
+    assert dump(file.client, "many") == before
+
+
+def test_a_server_compacts_by_itself(file):
+    make_many(file.client, "many", 5)
+    file.engine = Engine.SERVER
+    with pytest.raises(ValueError, match="must be in milvus-lite to be compacted here, got a Milvus server"):
+        compact("many", file)
+    assert file.client.list_collections() == ["many"]
 
 
 def test_a_new_encoder_fills_the_same_field(place, encoder):

@@ -11,7 +11,8 @@ from scipy.sparse import csr_array, vstack
 
 from splade_integrations import to_dicts
 from splade_integrations.milvus import SparseRows, SpladeEmbeddingFunction
-from splade_integrations.milvus.clients import AsyncClients, open_client
+from splade_integrations.milvus.async_clients import AsyncClients
+from splade_integrations.milvus.clients import open_client
 
 DOCUMENTS = [
     "Artificial intelligence was founded as an academic discipline in 1956.",

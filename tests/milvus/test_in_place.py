@@ -164,7 +164,7 @@ def test_where_it_would_do_harm_it_is_refused(full):
         add_sparse_in_place(WordCounts(), "docs", Connection(server.proxy.uri))
     server.proxy.pretend("v3.0.0")
     direct.create_collection("numbered", dimension=16, auto_id=True)
-    with pytest.raises(ValueError, match=r"must have keys of their own, because an update gives new keys"):
+    with pytest.raises(ValueError, match=r"must have keys that the user gave, because an update gives new keys"):
         add_sparse_in_place(WordCounts(), "numbered", Connection(server.proxy.uri))
     direct.drop_collection("numbered")
     assert not server.proxy.seen["AddCollectionField"]

@@ -11,7 +11,7 @@ from pymilvus import AnnSearchRequest, DataType, MilvusClient, RRFRanker
 
 from splade_integrations import OptionalDependencyError, to_dicts
 from splade_integrations.milvus import SpladeEmbeddingFunction
-from splade_integrations.milvus.clients import is_lite
+from splade_integrations.milvus.lite import is_lite
 
 DOCUMENTS = [
     "Artificial intelligence was founded as an academic discipline in 1956.",

@@ -205,11 +205,14 @@ def test_refuses_a_linear_layer_that_runs_code(copied, tmp_path):
         ("x", {"architectures": ["RoFormerForSparseEmbedding"], "model_type": "roformer"}, "inf-wse.*BAAI/bge-m3"),
         ("unicoil-msmarco-passage", {"architectures": ["BertModel"], "model_type": "bert"}, "a uniCOIL.*Splade_PP"),
         ("bm42-all-minilm-l6-v2", {"architectures": ["BertModel"]}, "a BM42 model.*BAAI/bge-m3"),
-        (
-            "bge-m3-unsupervised",
-            {"architectures": ["XLMRobertaModel"]},
-            "no token weights .*XLMRobertaModel.*BAAI",
-        ),
+        ("x", {"architectures": ["UniCoil"]}, "a uniCOIL.*Splade_PP"),
+        ("TILDEv2-TILDE200-exp", {"architectures": ["BertModel"]}, "a TILDE model.*BAAI/bge-m3"),
+        ("x", {"architectures": ["TILDEv2"]}, "a TILDE model.*Splade_PP"),
+        ("deepimpact-bert-base", {"architectures": ["BertModel"]}, "a DeepImpact model, which scores words.*BAAI"),
+        ("x", {"architectures": ["DeepImpact"]}, "a DeepImpact model.*Splade_PP"),
+        ("minicoil-v1", {}, r"a miniCOIL model.*\(no architecture\).*Splade_PP"),
+        ("bge-m3-unsupervised", {"architectures": ["XLMRobertaModel"]}, "no token weights .*XLMRobertaModel.*BAAI"),
+        ("bge-m3-retromae", {"architectures": ["XLMRobertaModel"]}, "the base model of BGE-M3.*Use BAAI/bge-m3"),
     ],
 )
 def test_models_of_this_kind_are_refused_by_name(tmp_path, name, config, message):

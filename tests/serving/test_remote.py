@@ -114,13 +114,14 @@ def test_a_server_that_changes_its_encoder_is_refused(encoder, random_encoder):
         remote = RemoteEncoder(url)
         remote.encode_queries(["a"])
         apps.pop(0)
-        with pytest.raises(ValueError, match="must serve the encoder that it served when it was first asked"):
+        with pytest.raises(ValueError, match="must keep serving the encoder of its first answer"):
             remote.encode_queries(["a"])
 
 
 def test_commands_take_the_address(url, encoder, tmp_path):
     (tmp_path / "texts.txt").write_text("a cat\nAlan Turing\n")
     arguments = ["encode", str(tmp_path / "texts.txt"), "-m", url, "-o", str(tmp_path / "rows.jsonl")]
+    arguments += ["--input-format", "lines"]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     rows = [orjson.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -192,7 +193,9 @@ def test_what_the_user_states_must_fit(url):
         RemoteEncoder(url, retries=-1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(TimeoutError, match=r"must answer within 0.1 seconds, but it has not, after 2 attempts"):
+        with pytest.raises(TimeoutError, match=r"must answer within 0.1 seconds, got no answer after 2 attempts"):
             RemoteEncoder(address, timeout=0.1, retries=1)
-    with pytest.raises(ConnectionError, match="must be a running server, but it is not reached, after 1 attempts"):
+    with pytest.raises(
+        ConnectionError, match="must be the address of a running server, but it could not be reached after 1 attempts"
+    ):
         RemoteEncoder(address, retries=0)

@@ -25,18 +25,38 @@ def milvus_lite_server(data: Path | None = None) -> Iterator[str]:
     Args:
         data: The folder of the collections. None means an empty folder.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, RestartedServer(data or folder) as server:
+        yield server.uri
+
+
+class RestartedServer:
+    """milvus-lite's server in its own process, on a free port, which can be killed and started again with its data."""
+
+    def __init__(self, data: Path | str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(data or folder)]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-            try:
-                _wait_for(port, server)
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                server.kill()
+            self._port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._data = str(data)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", self._data]
+        command += ["--host", "127.0.0.1", "--port", str(self._port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for(self._port, self._process)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> "RestartedServer":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
 
 
 def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:

@@ -9,11 +9,22 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from splade_integrations.engine.heads.bfloat16 import BFloat16Head
 from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, SumPoolHead
 from splade_integrations.engine.heads.triton import TritonHead
 from splade_integrations.engine.heads.two_pass import TwoPassHead
 
-__all__ = ["ALL", "Decoder", "Head", "MaxPoolHead", "SumPoolHead", "TritonHead", "TwoPassHead", "choose"]
+__all__ = [
+    "ALL",
+    "BFloat16Head",
+    "Decoder",
+    "Head",
+    "MaxPoolHead",
+    "SumPoolHead",
+    "TritonHead",
+    "TwoPassHead",
+    "choose",
+]
 
 
 class Head(Protocol):
@@ -46,7 +57,7 @@ class Head(Protocol):
 
 
 # The fastest heads come first. The last head of each pooling strategy suits every decoder.
-ALL: tuple[type[Head], ...] = (TwoPassHead, TritonHead, MaxPoolHead, SumPoolHead)
+ALL: tuple[type[Head], ...] = (BFloat16Head, TwoPassHead, TritonHead, MaxPoolHead, SumPoolHead)
 
 
 def choose(decoder: Decoder, pooling_strategy: str, activation_function: str) -> Head:

@@ -1,7 +1,8 @@
-"""The SPLADE formula from logits to term weights, and the plain heads that compute it without storing all logits.
+"""The SPLADE formula from logits to term weights, and the ways to compute it without storing all logits.
 
 `splade_pool` is the formula in readable form. `MaxPoolHead` and `SumPoolHead` compute the same weights from hidden
-states. They divide the vocabulary into parts, called tiles, and compute one tile after the other.
+states. They divide the vocabulary into parts, called tiles, and compute one tile after the other. `second_pass`
+computes only the weights of some terms, for the heads that first look for candidates.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,22 @@ from torch.nn.functional import linear
 
 from splade_integrations.engine.int8_gemm import QMAX_7BIT, multiply_int8, pack_int8
 
-__all__ = ["Decoder", "MaxPoolHead", "SumPoolHead", "activate", "max_logits", "repeat_first_token", "splade_pool"]
+__all__ = [
+    "FLOAT32",
+    "MOST_CANDIDATES",
+    "ROUNDINGS",
+    "UNDERFLOW",
+    "Decoder",
+    "MaxPoolHead",
+    "SumPoolHead",
+    "activate",
+    "max_logits",
+    "norms",
+    "repeat_first_token",
+    "second_pass",
+    "splade_pool",
+    "sum_error",
+]
 
 # The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maxima are taken.
 # Larger tiles have two advantages: the matrix products read their inputs less often, and each kernel on a GPU runs long
@@ -26,6 +42,19 @@ _UNSIGNED_TILE_CELLS = 2**20
 TILE_TOKENS = 2048
 # If a batch has at most this number of tokens, an int8 product is faster with the weight as its right factor.
 _FEW_TOKENS = 64
+# The unit roundoff of float32 (24 bits of significand).
+FLOAT32 = 2.0**-24
+# The number of roundings that a bound allows for in addition to those of a sum of H products. The proof in
+# `TwoPassHead` counts about ten, and the one in `BFloat16Head` fewer.
+ROUNDINGS = 64
+# An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
+# 2^-63 are lost if the process flushes subnormal numbers to 0. Multiplied by elements of up to 2^20, such numbers add
+# less than H 2^-41 to a sum of H products. For H <= 2^17, this is at most the allowance. The allowance is far below any
+# term weight that matters.
+UNDERFLOW = 2.0**-24
+# The largest share of terms that may be candidates, which are the terms whose bound is positive. With more candidates,
+# the second pass would take longer than the first pass saves, so the plain head computes the batch.
+MOST_CANDIDATES = 1 / 16
 
 
 class Decoder(NamedTuple):
@@ -217,3 +246,42 @@ def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
         for first in range(0, batch, texts_a_group)
         for token in range(0, longest, TILE_TOKENS)
     ]
+
+
+def second_pass(
+    decoder: Decoder, activation_function: str, hidden: Tensor, lengths: Tensor, texts: Tensor, terms: Tensor
+) -> Tensor:
+    """Compute the term weights of candidates in float32. All other weights are 0.
+
+    Args:
+        decoder: The decoder.
+        activation_function: As in `splade_pool`.
+        hidden: The hidden states that enter the decoder. (B, L, H) float32.
+        lengths: The number of tokens of each text without padding. (B,).
+        texts: The text of each candidate, in ascending order. (C,).
+        terms: The term of each candidate. (C,).
+    Returns:
+        Term weights, 0 or more. (B, V) float32.
+    """
+    weight, bias, _ = decoder
+    weights = torch.zeros((len(hidden), len(weight)), dtype=torch.float32, device=hidden.device)
+    counts = texts.bincount(minlength=len(hidden)).tolist()
+    for text, (length, found) in enumerate(zip(lengths.tolist(), torch.split(terms, counts), strict=True)):
+        rows = weight.index_select(0, found).float()  # (c, H) of the text's c candidates. weight[found] is half as fast
+        scores = linear(rows, hidden[text, :length]).amax(dim=1)  # (c, l) -> (c,)
+        if bias is not None:
+            scores = scores + bias[found].float()
+        weights[text, found] = activate(scores, activation_function)
+    return weights
+
+
+def norms(vectors: Tensor) -> Tensor:
+    """Return Euclidean norms along the last axis, rounded upward."""
+    rounded: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return rounded * (1.0 + vectors.shape[-1] * 2.0**-22)
+
+
+def sum_error(width: int) -> float:
+    """Return g, so that the error of a sum a . b of `width` products in float32 is at most g |a| |b|, in any order."""
+    summands = width + ROUNDINGS
+    return summands * FLOAT32 / (1 - summands * FLOAT32)

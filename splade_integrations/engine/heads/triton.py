@@ -1,8 +1,8 @@
 """The vocabulary head for CUDA devices: one Triton kernel finds each term's largest logit.
 
-The logits are never written to memory, as `kernels/max_logits.py` explains. `MaxPoolHead` is the readable reference of
-this head, and a test checks that both are equal. Triton comes with torch's CUDA builds for Linux. It is imported just
-before the kernel runs.
+The logits are never written to memory, as `kernels/max_logits.py` explains. `MaxPoolHead` computes the same in plain
+PyTorch, and a test checks that both give the same results. Triton comes with torch's CUDA builds for Linux. It is
+imported just before the kernel runs.
 """
 
 import logging
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, activate
 from splade_integrations.engine.kernels import kernels_run
-from splade_integrations.engine.process import exact_float32
+from splade_integrations.engine.products import exact_float32
 
 __all__ = ["TritonHead"]
 
@@ -48,9 +48,9 @@ class TritonHead:
     def suits(cls, weight: Tensor) -> bool:
         """Return whether the kernel is faster than the plain head and correct for this decoder weight.
 
-        The kernel is faster only in 16 bits. Tensor cores do not compute in float32, and without them cuBLAS, which the
-        plain head uses, is twice as fast as Triton. On a GPU, this method checks the kernel by running it once per
-        tiling. The first time on a machine, this also compiles the kernel, which takes some seconds.
+        The kernel is faster only in 16 bits. In float32, tensor cores cannot be used, and then the plain head is twice
+        as fast, because it uses cuBLAS. On a GPU, this method checks the kernel by running it once per tiling. The
+        first time on a machine, this also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 

@@ -3,17 +3,26 @@
 A text's maximum for a term is the term's largest logit over the text's tokens. Of about 30 000 maxima, one per term,
 only a few hundred are positive, and only these become term weights. The first pass computes all logits in int8, and
 from them an upper bound of every maximum. The second pass computes in float32, but only the terms whose bound is
-positive. `MaxPoolHead` is the readable reference of this head, and a test checks that both are equal on adversarial
-weights.
+positive, which are called candidates. `MaxPoolHead` computes the same in a simpler way, and a test checks that both
+give the same results on adversarial weights.
 """
 
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, activate, max_logits, repeat_first_token
+from splade_integrations.engine.heads.tiled import (
+    MOST_CANDIDATES,
+    UNDERFLOW,
+    Decoder,
+    MaxPoolHead,
+    max_logits,
+    norms,
+    repeat_first_token,
+    second_pass,
+    sum_error,
+)
 from splade_integrations.engine.int8_gemm import (
     QMAX_8BIT,
     int8_products_pay,
@@ -24,22 +33,9 @@ from splade_integrations.engine.int8_gemm import (
 
 __all__ = ["TwoPassHead"]
 
-# The unit roundoff of float32 (24 bits of significand). Everything but the int8 product is computed in float32.
-_FLOAT32 = 2.0**-24
-# The number of roundings that the bound allows for in addition to those of a sum of H products. The proof in
-# `TwoPassHead` counts about ten.
-_ROUNDINGS = 64
-# An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
-# 2^-63 are lost if the process flushes subnormal numbers to 0. Multiplied by elements of up to 2^20, such numbers add
-# less than H 2^-41 to a sum of H products. For H <= 2^17, this is at most the allowance. The allowance is far below any
-# term weight that matters.
-_UNDERFLOW = 2.0**-24
-# The largest share of terms that may be candidates, which are the terms whose bound is positive. With more candidates,
-# the second pass would take longer than the first pass saves, so the plain head computes the batch.
-MOST_CANDIDATES = 1 / 16
 # After a batch with too many candidates, the first pass is left out for one batch, then for two, four, and so on up to
-# this number. So little time is lost on a model for which the first pass never pays. After a batch with few candidates,
-# the count begins at one again.
+# this number. This limits the time that is lost on a model for which the first pass never pays. After a batch with few
+# candidates, the count begins at one again.
 MOST_LEFT_OUT = 64
 # The number of rows of the decoder weight that are converted to float32 and quantised at a time.
 _ROWS = 2048
@@ -99,7 +95,7 @@ class TwoPassHead:
     pooling_strategy: ClassVar[str] = "max"
 
     def __init__(self, decoder: Decoder, activation_function: str = "relu") -> None:
-        weight, bias, centre = self._weight, self._bias, _ = decoder
+        weight, bias, centre = self._decoder = decoder
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
         self._left_out, self._next_left_out = 0, 1  # batches without a first pass; threads may lose a count
@@ -113,21 +109,20 @@ class TwoPassHead:
         # Parts of the bound: its factors of M|r| and M|e|, (V, 2), and the sum of its summands that all texts share,
         # (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
-        self._constants = torch.full_like(self._scales, _UNDERFLOW)
+        self._constants = torch.full_like(self._scales, UNDERFLOW)
         if bias is not None:
             self._constants += (bias.float() + bias.float().abs() * 2.0**-18).unsqueeze(1)
-        width = weight.shape[1] + _ROUNDINGS
-        accumulation = width * _FLOAT32 / (1 - width * _FLOAT32)
+        accumulation = sum_error(weight.shape[1])
         for start in range(0, len(weight), _ROWS):
             rows = slice(start, start + _ROWS)
             exact = weight[rows].float()
             quantized = _quantized(exact, exact.abs().amax(dim=1, keepdim=True), qmax)
-            quantized_norms = _norms(quantized.integers.float()) * quantized.scale.squeeze(1) * (1 + 2.0**-20)
-            roundings = accumulation * _norms(exact)
+            quantized_norms = norms(quantized.integers.float()) * quantized.scale.squeeze(1) * (1 + 2.0**-20)
+            roundings = accumulation * norms(exact)
             self._integers[rows] = to_unsigned(quantized.integers) if unsigned else quantized.integers
             self._scales[rows] = quantized.scale
             self._factors[rows] = torch.stack([quantized.residual_norm + 5 * roundings, quantized_norms], dim=1)
-            at_centre = exact @ self._centre + 3 * roundings * _norms(self._centre)
+            at_centre = exact @ self._centre + 3 * roundings * norms(self._centre)
             self._constants[rows] += at_centre.unsqueeze(1)
 
     @property
@@ -155,20 +150,13 @@ class TwoPassHead:
         if self._left_out > 0:
             self._left_out -= 1
             return self._plain(exact, lengths)
-        texts, terms_of_texts = self.candidates(exact).T.nonzero(as_tuple=True)  # in ascending order of texts
-        if len(texts) > MOST_CANDIDATES * batch * self._weight.shape[0]:
+        texts, terms = self.candidates(exact).T.nonzero(as_tuple=True)  # in ascending order of texts
+        if len(texts) > MOST_CANDIDATES * batch * len(self._decoder.weight):
             self._left_out = self._next_left_out
             self._next_left_out = min(2 * self._next_left_out, MOST_LEFT_OUT)
             return self._plain(exact, lengths)
         self._next_left_out = 1
-        weights = torch.zeros((batch, self._weight.shape[0]), dtype=torch.float32, device=hidden.device)
-        counts = texts.bincount(minlength=batch).tolist()
-        for text, (length, terms) in enumerate(zip(lengths.tolist(), torch.split(terms_of_texts, counts), strict=True)):
-            rows = self._weight.index_select(0, terms).float()  # (C, H) of C terms. weight[terms] is half as fast
-            maxima = linear(rows, exact[text, :length]).amax(dim=1)  # (C, l) -> (C,)
-            scores = maxima if self._bias is None else maxima + self._bias[terms].float()
-            weights[text, terms] = activate(scores, self._activation_function)
-        return weights
+        return second_pass(self._decoder, self._activation_function, exact, lengths, texts, terms)
 
     def candidates(self, hidden: Tensor) -> Tensor:
         """Return which terms may have a positive float32 maximum: all terms that have one, and few others.
@@ -181,11 +169,11 @@ class TwoPassHead:
         residuals = hidden - self._centre  # (B, L, H)
         quantized = _quantized(residuals, residuals.abs().amax(dim=(1, 2), keepdim=True))
         maxima = max_logits(quantized.integers, self._integers)  # (V, B) int32 or float32
-        norms = torch.stack([_norms(residuals).amax(dim=1), quantized.residual_norm.amax(dim=1)])  # (2, B)
+        longest = torch.stack([norms(residuals).amax(dim=1), quantized.residual_norm.amax(dim=1)])  # (2, B)
         bound = maxima * self._scales  # (V, B) float32
         bound *= quantized.scale.view(1, -1)
         bound += self._constants
-        bound.addmm_(self._factors, norms)
+        bound.addmm_(self._factors, longest)
         # Unlike `bound > 0`, this is True for NaN.
         return ~(bound <= 0)
 
@@ -194,12 +182,6 @@ def _quantized(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> _Quan
     """Quantise vectors (…, H) so that `largest`, (…, 1), becomes `qmax`."""
     integers, scale = quantize(vectors, largest, qmax)
     residuals = torch.addcmul(vectors, integers.float(), scale, value=-1)
-    # `_norms` allows for its own roundings. The roundings of a residual change the residual's norm by at most 2^-22 of
+    # `norms` allows for its own roundings. The roundings of a residual change the residual's norm by at most 2^-22 of
     # the vector's norm, so this is added.
-    return _Quantized(integers, scale, _norms(residuals) + _norms(vectors) * 2.0**-22)
-
-
-def _norms(vectors: Tensor) -> Tensor:
-    """Return Euclidean norms along the last axis, rounded upward."""
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
-    return norms * (1.0 + vectors.shape[-1] * 2.0**-22)
+    return _Quantized(integers, scale, norms(residuals) + norms(vectors) * 2.0**-22)

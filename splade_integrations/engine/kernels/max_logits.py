@@ -9,8 +9,9 @@ The logits are never written to memory. This is how the work is divided, and why
   rows, as on Hopper, the maximum of a row involves only four threads. It needs neither shared memory nor a barrier.
 - Texts differ in length, and a tile with one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts,
   with SPAN tokens of each. `tokens_per_tile` picks the power of two for SPAN that needs the fewest tiles. A text that
-  is longer than SPAN is divided into spans of SPAN tokens, and each span gets its own maximum. SPAN is then at least
-  32. Afterwards the largest of a text's maxima is taken. To save memory, the batch is then computed part by part.
+  is longer than SPAN is divided into spans of SPAN tokens, and each span gets its own maximum. Afterwards the largest
+  of a text's maxima is taken. If texts have several spans, SPAN is at least 32, and the batch is computed part by part
+  to save memory.
 - Loads need no mask at the end of a text or of the vocabulary. Positions beyond the end of a text read its last token,
   which does not change its maximum. Positions beyond the end of the vocabulary read its last term, and their results
   are not stored. Loads use a mask only if the hidden size is not a multiple of BLOCK_K.
@@ -23,7 +24,6 @@ The logits are never written to memory. This is how the work is divided, and why
 - Each result is written by one program that sums in a fixed order, so a text gets the same bits in any batch.
 """
 
-import threading
 from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from splade_integrations.forks import ForkSafeLock
 
 __all__ = ["max_logits_ragged"]
 
@@ -43,7 +45,7 @@ LEAST_SPAN_OF_SEVERAL = 32
 # The largest number of bytes that the maxima of spans take in memory at a time, if texts have several spans.
 MAXIMA_BYTES = 64 * 2**20
 # The interpreter replaces Triton's functions while it runs a kernel, so launches of two threads must not overlap.
-_interpreter_lock: Any = threading.Lock() if _INTERPRETED else nullcontext()
+_interpreter_lock: Any = ForkSafeLock() if _INTERPRETED else nullcontext()
 
 
 class _Blocks(NamedTuple):

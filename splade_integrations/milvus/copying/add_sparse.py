@@ -1,5 +1,6 @@
 """Give a collection a SPLADE side: copy it beside the original, and encode its texts."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from splade_integrations.milvus.copying.copy import bytes_of
 from splade_integrations.milvus.copying.definition import Definition, call
 from splade_integrations.milvus.copying.filling import check_text, field_to_fill, filler, text_in
 from splade_integrations.milvus.copying.job import Job
-from splade_integrations.milvus.copying.passes import MOST_PASSES, Row
+from splade_integrations.milvus.copying.passes import MOST_PASSES, ROWS_AT_ONCE, Row
 from splade_integrations.milvus.copying.replacing import finished, original_of, replace_original
 from splade_integrations.milvus.copying.report import Estimate, Report
 from splade_integrations.milvus.copying.table import Table
@@ -25,7 +26,7 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["add_sparse", "estimate_sparse", "sample_row"]
 
-_SAMPLE = 64  # so many texts are encoded for an estimate
+_SAMPLE = 64  # the number of texts that are encoded for an estimate
 
 
 def add_sparse(
@@ -39,6 +40,7 @@ def add_sparse(
     text_of: Callable[[Mapping[str, Any]], str] | None = None,
     resume: bool = False,
     replace: bool = False,
+    rows_at_once: int = ROWS_AT_ONCE,
     advance: Callable[[int], object] = lambda _: None,
     most_passes: int = MOST_PASSES,
 ) -> Report:
@@ -62,13 +64,15 @@ def add_sparse(
         into: The name of the copy. None means the name of the original followed by "_splade".
         text_of: Returns the text to encode for a row of the original: {field or dynamic key: value}. None means the
             text of `text_field`.
-        resume: Whether to continue a copy that an earlier call began, or to compare a complete one again. Rows that
+        resume: Whether to continue a copy that an earlier call began, or to compare a complete copy again. Rows that
             only the copy has are deleted.
-        replace: Whether the copy takes the name and the aliases of the original at the end. The original is dropped.
+        replace: Whether the copy takes the original's name and aliases at the end. The original is then dropped.
+        rows_at_once: The largest number of rows that are encoded and written together. A call that is killed can lose
+            the work on these rows.
         advance: Called with the number of rows that were compared since the last call.
         most_passes: The largest number of times that the collections are compared.
     Returns:
-        What was done. If its `unsettled` is not 0, the original is still changing: call again with `resume=True`.
+        What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.
     Raises:
         ValueError: The collection does not exist, lacks the text field or cannot be copied, or a name is taken. Nothing
             has been written.
@@ -99,6 +103,7 @@ def add_sparse(
     if replace and resume and (report := finished(collection_name, connection)) is not None:
         return report
     job = _job(encoder, collection_name, connection, text_field, sparse_field, into, text_of)
+    job = dataclasses.replace(job, rows_at_once=rows_at_once)
     report = job.run(resume=resume, advance=advance, most_passes=most_passes)
     return replace_original(job, report) if replace and not report.unsettled else report
 

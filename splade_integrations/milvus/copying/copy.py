@@ -25,20 +25,20 @@ def copy_collection(
     """Copy a collection to another server or file, or under another name, without encoding again.
 
     The copy has the fields, keys, vectors, partitions and properties of the original. Indexes keep their type and
-    metric; between milvus-lite and a server, vectors get this package's default index with the same metric. The
-    original is only read. Rows that others write meanwhile are found, because both collections are compared again until
-    they are equal.
+    metric. But if the copy goes from milvus-lite to a server or back, vectors get this package's default index with the
+    same metric. The original is only read. Rows that others write meanwhile are found, because both collections are
+    compared again until they are equal.
 
     Args:
         collection_name: The name of the original, or an alias.
         source: The server or file of the original.
-        target: The server or file of the copy. It may be the same object as `source`, with another `into`.
+        target: The server or file of the copy. It may be the same object as `source` if `into` is a new name.
         into: The name of the copy. None means the name of the original.
-        resume: Whether to continue a copy that an earlier call began, or to compare a complete one again. Rows that
+        resume: Whether to continue a copy that an earlier call began, or to compare a complete copy again. Rows that
             only the copy has are deleted.
         advance: Called with the number of rows that were compared since the last call.
     Returns:
-        What was done. If its `unsettled` is not 0, the original is still changing: call again with `resume=True`.
+        What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.
     Raises:
         ValueError: The collection does not exist or cannot be copied, or the copy's name is taken. Nothing has been
             written.

@@ -1,4 +1,4 @@
-"""What a collection is made of: its fields, indexes, partitions and properties. An equal one can be made from them."""
+"""The fields, indexes, partitions and properties of a collection. From these, an equal collection can be made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ class Definition:
 
     @property
     def dynamic(self) -> bool:
-        """Whether rows may have keys that are no fields."""
+        """Whether rows may have keys that are not fields."""
         return bool(self.description["enable_dynamic_field"])
 
     @property
@@ -195,7 +195,7 @@ class Definition:
 
 
 def _whole(field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a field with the largest size of its elements, which milvus-lite does not tell for arrays of strings."""
+    """Return a field with the largest size of its elements, which milvus-lite does not report for arrays of strings."""
     if field["type"] == DataType.ARRAY and field.get("element_type") == DataType.VARCHAR:
         return {**field, "params": {"max_length": _LONGEST_ELEMENT, **field["params"]}}
     return field

@@ -81,7 +81,7 @@ def text_in(row: Mapping[str, Any], text_field: str, primary: str) -> str:
 
 
 def field_to_fill(definition: Definition, connection: Connection, wanted: str | None) -> str:
-    """Return the name of the field to fill: one of the original that is filled anew, or a name that is free."""
+    """Return the name of the field to fill: a field of the original that gets new vectors, or a name that is free."""
     own = [
         name
         for name, field in definition.fields.items()
@@ -95,7 +95,7 @@ def field_to_fill(definition: Definition, connection: Connection, wanted: str | 
 
 
 def new_field(definition: Definition, connection: Connection, wanted: str | None) -> str:
-    """Return the name of a new field, which neither a field nor a dynamic key has.
+    """Return a name for a new field. No field and no dynamic key of the collection has this name.
 
     Args:
         definition: The collection.

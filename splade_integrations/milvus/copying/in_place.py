@@ -1,9 +1,10 @@
 """Give a collection on a server a SPLADE side without a copy: add a field, fill it row by row, then index it.
 
 This module was written from Milvus's source (3.0.0-beta of July 2026, `addCollectionFieldTask` and `upsertTask` in
-internal/proxy) and has not been run on a server. Its tests look at the requests that it sends. There, a new field must
-be nullable, an upsert with partial_update keeps all other fields, and an upsert into a collection whose rows Milvus
-numbers gives the rows new numbers. Milvus 2.6 adds no vector fields to a collection, and milvus-lite 3.2.2 adds none.
+internal/proxy) and has not been run on a server. The tests look at the requests that this module sends. In that
+version of Milvus, a new field must be nullable. An upsert with partial_update keeps all other fields. If Milvus numbers
+the rows of a collection, an upsert gives the rows new numbers. Milvus 2.6 and milvus-lite 3.2.2 cannot add vector
+fields to a collection.
 """
 
 import time
@@ -47,7 +48,7 @@ def add_sparse_in_place(
 ) -> Report:
     """Add SPLADE vectors to the rows of a collection on a server. Not run on a server so far: try it on a copy first.
 
-    The rows that have no vector yet are found by reading, so an interrupted call can be continued, and rows that others
+    The rows that have no vector yet are found by reading. So an interrupted call can be continued, and rows that others
     add meanwhile are found, too. For each row that is updated, the server reads the stored row and writes it again with
     the vector. A change that another program makes between these two steps is lost. `add_sparse` has no such risk.
 
@@ -63,10 +64,10 @@ def add_sparse_in_place(
         advance: Called with the number of rows read since the last call.
         most_passes: The largest number of times that the collection is read.
     Returns:
-        What was done. If its `unsettled` is not 0, the collection is still changing: call again with `resume=True`.
+        What was done. If `unsettled` is not 0, the collection is still changing: call again with `resume=True`.
     Raises:
-        ValueError: The collection is not on a server, Milvus numbers its rows, or the reasons of `add_sparse`. Nothing
-            has been written.
+        ValueError: The collection is not on a server, or Milvus numbers its rows. The reasons that `add_sparse` lists
+            apply as well. Nothing has been written.
     """
     definition = Definition.read(connection, collection_name)
     name, fingerprint = definition.name, fingerprint_of(encoder)
@@ -84,8 +85,8 @@ def add_sparse_in_place(
     }
     if begun is not None and {**mark, "complete": False} != wanted:
         raise ValueError(
-            f"the SPLADE field {begun!r} of collection {name!r} must be filled by the encoder and from the text field "
-            f"that it was begun with, got another. Give the same options."
+            f"the SPLADE field {begun!r} of collection {name!r} must be filled with the encoder and the text field of "
+            "the earlier call, got a different encoder or text field. Give the same options."
         )
     write_mark(connection, name, wanted)
     record(connection.client, name, fingerprint)
@@ -125,13 +126,13 @@ def _check(definition: Definition, text_field: str, *, begun: str | None, resume
         )
     if definition.auto_id:
         raise ValueError(
-            f"the rows of collection {name!r} must have keys of their own, because an update gives new keys to rows "
-            "that Milvus numbers, got a numbered collection. Leave out --in-place (in Python: use add_sparse)."
+            f"the rows of collection {name!r} must have keys that the user gave, because an update gives new keys to "
+            "rows that Milvus numbers, got a numbered collection. Leave out --in-place (in Python: use add_sparse)."
         )
     if check_text(definition, text_field):
         raise ValueError(
             f"the texts of collection {name!r} must be in a field, got the dynamic key {text_field!r}. Leave out "
-            "--in-place (in Python: use add_sparse), which makes a field of it."
+            "--in-place (in Python: use add_sparse), which turns this key into a field."
         )
     if begun is not None and not resume:
         raise ValueError(
@@ -161,7 +162,7 @@ def _one_pass(
                 without = [{key: value for key, value in row.items() if key != field} for row in some]
                 vectors = [{table.primary: row[table.primary], field: row[field]} for row in fill(without, field)]
                 _update(table, vectors, partition)
-                # A text that was changed after it was read has the vector of the old text now.
+                # If a text was changed after it was read, its row now has the vector of the old text.
                 there = _there(table, some, partition)
                 waiting = [
                     there[row[table.primary]]
@@ -193,7 +194,7 @@ def _there(table: Table, rows: Sequence[Row], partition: str | None) -> dict[Any
 
 
 class _Pace:
-    """Waits so that no more than a number of rows are written in a second."""
+    """Waits so that at most `rows_per_second` rows are written in a second."""
 
     def __init__(self, rows_per_second: float) -> None:
         self._seconds_per_row, self._next = 1 / rows_per_second, time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.copying.definition import Definition, call
 from splade_integrations.milvus.copying.numbering import check_numbering, finish_numbering
-from splade_integrations.milvus.copying.passes import MOST_PASSES, Fill, Row, one_pass, passes
+from splade_integrations.milvus.copying.passes import MOST_PASSES, ROWS_AT_ONCE, Fill, Row, one_pass, passes
 from splade_integrations.milvus.copying.report import Report
 from splade_integrations.milvus.copying.table import Table
 from splade_integrations.milvus.fingerprint import record
@@ -21,7 +21,7 @@ _MARK = "splade_integrations.copy"
 
 
 def mark_of(properties: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what a copy's properties say about the copy: "original", "complete" and so on. None if it is no copy."""
+    """Return the facts that a copy's properties hold ("original", "complete", …), or None if there are none."""
     text = properties.get(_MARK)
     return json.loads(text) if text else None
 
@@ -41,14 +41,15 @@ class Job:
         source: The server or file of the original.
         target: The server or file of the copy.
         name: The copy's name.
-        fill: Adds the values that only the copy has to rows.
+        fill: Adds to rows the values that only the copy has.
         as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
         added: The fields that only the copy has. See `Definition.make`.
         left_out: The fields of the original that the copy does not take over.
         properties: The copy's properties.
         text: The copy's description.
-        fingerprint: The fingerprint of the encoder of the copy's SPLADE vectors, if they are known.
+        fingerprint: The fingerprint of the encoder that made the copy's SPLADE vectors, if it is known.
         sparse_field: The field that `fill` fills, or None.
+        rows_at_once: The largest number of rows that are filled and written together.
         mark: What else distinguishes this copy from other copies of the original, in JSON.
     """
 
@@ -65,6 +66,7 @@ class Job:
     text: str = ""
     fingerprint: Fingerprint | None = None
     sparse_field: str | None = None
+    rows_at_once: int = ROWS_AT_ONCE
     mark: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,12 +88,13 @@ class Job:
         """Raise a ValueError if the copy cannot be made, before anything is written. The original must be loaded.
 
         Args:
-            resume: Whether a copy that is there may be continued.
+            resume: Whether a copy that already exists may be continued.
         """
         where = self.target.uri
         if self.source is self.target and self.name in (self.original_name, self.definition.name):
             raise ValueError(
-                f"the copy must have another name than the original, got {self.name!r} for both. Choose another name."
+                f"the copy must have a different name from the original, got {self.name!r} for both. Choose another "
+                "name."
             )
         if not call(self.target, "has_collection", collection_name=self.name):
             check_numbering(self.definition, self.original, self.target)
@@ -105,7 +108,7 @@ class Job:
             )
         if not resume:
             raise ValueError(
-                f"the collection {self.name!r} must be new, but {where} has a copy of {mark['original']!r} of this "
+                f"the collection {self.name!r} must be new, but {where} has a copy of {mark['original']!r} with this "
                 "name. Continue it with --resume (in Python: resume=True), or choose another name for the copy."
             )
         if {**mark, "complete": False} != self._mark(complete=False):
@@ -115,9 +118,9 @@ class Job:
             )
         if mark["complete"] and there.aliases:
             raise ValueError(
-                f"the copy {self.name!r} must not be in use to be compared with its original again, because rows that "
-                f"only the copy has would be deleted, got the alias {there.aliases[0]!r}. Drop the alias first if no "
-                "program writes to it."
+                f"the copy {self.name!r} must not be in use when it is compared with its original again, because rows "
+                f"that only the copy has would be deleted, got the alias {there.aliases[0]!r}. Drop the alias first if "
+                "no program writes to it."
             )
 
     def run(
@@ -134,11 +137,10 @@ class Job:
         return self.compare(advance=advance, most_passes=most_passes)
 
     def compare(self, *, advance: Callable[[int], object] = lambda _: None, most_passes: int = MOST_PASSES) -> Report:
-        """Compare the original with the copy that is there, until they are equal."""
+        """Compare the original with the existing copy, until they are equal."""
         original, copy = self.original, self.copy
-        found = passes(
-            lambda: one_pass(original, copy, self.fill, as_stored=self.as_stored, advance=advance), most_passes
-        )
+        how: Any = {"as_stored": self.as_stored, "rows_at_once": self.rows_at_once, "advance": advance}
+        found = passes(lambda: one_pass(original, copy, self.fill, **how), most_passes)
         unsettled = found[-1].written + found[-1].deleted
         if not unsettled:
             every = copy.with_fields((self.sparse_field,) if self.sparse_field else ())
@@ -167,7 +169,7 @@ class Job:
             text=self.text,
         )
         record(self.target.client, self.name, self.fingerprint)
-        self._set_mark(complete=False)  # a copy that was complete may not be so any longer
+        self._set_mark(complete=False)  # a copy that was complete may be incomplete now
 
     def _mark(self, *, complete: bool) -> dict[str, Any]:
         return {"original": self.original_name, "complete": complete, **self.mark}

@@ -1,4 +1,4 @@
-"""Keep the keys of a collection whose rows Milvus numbers, and keep it from giving these keys to new rows.
+"""Keep the keys of a collection whose rows Milvus numbers, and prevent Milvus from giving these keys to new rows.
 
 milvus-lite counts the rows that were ever inserted, and numbers a new row with this count, whatever keys are stored. An
 insert replaces the row that has the same key. So after a copy, the count must be at least the largest key. (milvus-lite
@@ -39,8 +39,8 @@ def check_numbering(definition: Definition, original: Table, target: Connection)
     if largest - rows > max(_MOST_EXTRA_INSERTS, rows):
         raise ValueError(
             f"the keys of collection {definition.name!r}, whose rows Milvus numbers, must be at most about the number "
-            f"of its rows ({rows}) to be kept on milvus-lite, which would give stored keys to new rows, got the key "
-            f"{largest}. Copy it to a Milvus server."
+            f"of its rows ({rows}) to be kept on milvus-lite, got the key {largest}. Copy the collection to a Milvus "
+            "server, because milvus-lite would give stored keys to new rows."
         )
 
 
@@ -50,7 +50,7 @@ def finish_numbering(definition: Definition, copy: Table, rows: int) -> None:
     Args:
         definition: The original.
         copy: The rows of the copy, with all fields that must be given.
-        rows: The number of rows in the copy. At least so many rows have been inserted.
+        rows: The number of rows in the copy. At least as many rows have been inserted.
     """
     if not definition.auto_id:
         return

@@ -11,13 +11,13 @@ from typing import Any
 from splade_integrations.milvus.copying.table import Table, equal
 from splade_integrations.milvus.ingest import ROWS_PER_FLUSH
 
-__all__ = ["MOST_PASSES", "Fill", "Pass", "one_pass", "passes"]
+__all__ = ["MOST_PASSES", "ROWS_AT_ONCE", "Fill", "Pass", "one_pass", "passes"]
 
 MOST_PASSES = 5
-_ROWS_AT_ONCE = 256  # so many rows are filled and written as a whole, so a killed run can lose the work on them
+ROWS_AT_ONCE = 256  # rows that are filled and written together. A killed run can lose the work on them.
 
 Row = dict[str, Any]
-# Returns rows of the original as the copy must hold them, with the values that the copy has in addition.
+# Returns rows of the original as the copy must hold them, with the values that only the copy has.
 Fill = Callable[[Sequence[Row]], list[Row]]
 
 
@@ -42,6 +42,7 @@ def one_pass(
     fill: Fill,
     *,
     as_stored: Callable[[Row], Row] = lambda row: row,
+    rows_at_once: int = ROWS_AT_ONCE,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Pass:
     """Compare all rows, and make the copy equal to the original.
@@ -51,6 +52,7 @@ def one_pass(
         copy: The copy. It has the fields of the original.
         fill: Adds the values that only the copy has.
         as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
+        rows_at_once: The largest number of rows that are filled and written together.
         advance: Called with the number of rows compared since the last call.
     """
     found = Pass()
@@ -66,8 +68,8 @@ def one_pass(
             extra = [key for key in stored if key not in wanted]
             differing = [row for key, row in wanted.items() if not equal(row, stored.get(key))]
             copy.delete(extra, partition)
-            for start in range(0, len(differing), _ROWS_AT_ONCE):
-                copy.write(fill(differing[start : start + _ROWS_AT_ONCE]), partition)
+            for start in range(0, len(differing), rows_at_once):
+                copy.write(fill(differing[start : start + rows_at_once]), partition)
             found.rows += len(rows)
             found.written += len(differing)
             found.deleted += len(extra)
@@ -85,7 +87,7 @@ def one_pass(
 
 
 def passes(run: Callable[[], Pass], most: int = MOST_PASSES) -> list[Pass]:
-    """Run passes until one finds no difference, or until there were `most` of them."""
+    """Run passes until one finds no difference, but at most `most` passes."""
     found = [run()]
     while (found[-1].written or found[-1].deleted) and len(found) < most:
         found.append(run())

@@ -1,10 +1,10 @@
-"""Let a copy take the place of its original: its name and its aliases. No row is lost if a program still writes.
+"""Let a copy take the name and the aliases of its original. No row is lost even if a program is still writing.
 
 The steps are such that a killed run can be repeated:
 
 1. The original gets another name. From then on, programs that write to it fail.
-2. The original and the copy are compared again, which finds the rows that were written until then.
-3. The copy gets the name of the original, and its aliases.
+2. The original and the copy are compared again, which finds the rows that were written before step 1.
+3. The copy gets the name and the aliases of the original.
 4. The original is dropped.
 """
 
@@ -22,14 +22,14 @@ _ASIDE = "_replaced"
 
 
 def original_of(name: str, connection: Connection) -> str:
-    """Return the name of the original, which has another name if an earlier run was killed in step 2."""
+    """Return the original's current name, which is a temporary one if an earlier run was killed in step 2."""
     aside = f"{name}{_ASIDE}"
     there = [one for one in (name, aside) if call(connection, "has_collection", collection_name=one)]
     return there[0] if there else name
 
 
 def replace_original(job: Job, report: Report) -> Report:
-    """Let the copy take the place of the original, and return the report with its new name.
+    """Let the copy take the place of the original, and return the report with the copy's new name.
 
     Args:
         job: The copy, which a run has just found equal to its original.
@@ -47,7 +47,7 @@ def replace_original(job: Job, report: Report) -> Report:
     if again.unsettled:
         raise ValueError(
             f"the original must not change while it is replaced, got {again.unsettled} changed rows in {aside!r}, its "
-            f"name for the time being. Stop the programs that write to it, and run the same command with --resume."
+            f"temporary name. Stop the programs that write to it, and run the same command with --resume."
         )
     call(connection, "rename_collection", old_name=job.name, new_name=name)
     call(connection, "load_collection", collection_name=name, timeout=None)
@@ -75,7 +75,7 @@ def finished(name: str, connection: Connection) -> Report | None:
     return Report(
         original=name,
         collection=name,
-        sparse_field=mark["sparse"],
+        sparse_field=mark.get("sparse"),
         rows=Table.of(connection, name, copy).count(),
         written=0,
         deleted=0,

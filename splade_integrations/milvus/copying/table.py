@@ -1,4 +1,4 @@
-"""A collection as rows of values, whatever the values mean: read them in the order of their keys, write and delete."""
+"""A collection as rows, whatever their values mean: read the rows in the order of their keys, write and delete rows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +86,7 @@ class Table:
 
         Args:
             partition: The partition to read. None means all of them.
-            after: The key before the first row. None means the smallest key.
+            after: The key before the first row. None means that the rows start at the smallest key.
             last: The largest key. None means that there is no bound.
             fields: The fields to read. None means all.
         """
@@ -125,7 +125,7 @@ class Table:
 
     def write(self, rows: Sequence[Mapping[str, Any]], partition: str | None) -> None:
         """Write rows. A row replaces the stored row with the same key."""
-        if self.auto_id and self.connection.engine is Engine.SERVER:  # its insert would keep both rows
+        if self.auto_id and self.connection.engine is Engine.SERVER:  # a server's insert would keep both rows
             self.delete([row[self.primary] for row in rows], partition)
         how = {} if partition is None else {"partition_name": partition}
         for start in range(0, len(rows), ROWS_PER_WRITE):
@@ -135,8 +135,8 @@ class Table:
 
     def delete(self, keys: Sequence[Any], partition: str | None) -> None:
         """Delete rows by their keys. Unknown keys are not an error."""
-        # On milvus-lite, a delete with a partition's name deletes the rows from the other partitions as well, and
-        # leaves them in the sparse index.
+        # On milvus-lite, a delete with a partition's name deletes the rows from the other partitions as well, but
+        # leaves these rows in the sparse index.
         named = partition is not None and self.connection.engine is Engine.SERVER
         how = {"partition_name": partition} if named else {}
         for start in range(0, len(keys), _IDS_AT_ONCE):
@@ -174,7 +174,7 @@ def _written(row: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that Milvus returned in the form in which `insert` takes it."""
+    """Convert a value that Milvus returned to the form that `insert` takes."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], bytes):  # a vector of 16-bit floats or bits
         return value[0]
     if isinstance(value, str | bytes | int | float | Mapping | list) or value is None:

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from splade_integrations.milvus.filters.dialect import ANY_CASE, Dialect, escaped_pattern
+from splade_integrations.milvus.filters.json_values import kind
 from splade_integrations.milvus.filters.lite3 import INVERSE, SIGNS, pattern_said
 from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said, either
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
-from splade_integrations.milvus.filters.tree import Compare, kind
+from splade_integrations.milvus.filters.tree import Compare
 
 # The keys are values of pymilvus's DataType: BOOL, INT8 to INT64, FLOAT, DOUBLE, STRING and VARCHAR. A field of another
 # type does not hold a single bool, number or string.

@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from splade_integrations.milvus.filters.json_values import LARGEST_INT, ORDERS, SMALLEST_INT, kind
 from splade_integrations.milvus.filters.said import Said
-from splade_integrations.milvus.filters.tree import LARGEST_INT, ORDERS, SMALLEST_INT, Compare, kind
+from splade_integrations.milvus.filters.tree import Compare
 
 # A float can hold every integer up to this bound exactly.
 EXACT_FLOATS = 2**53

@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 from splade_integrations.milvus.filters.dialect import Dialect
+from splade_integrations.milvus.filters.json_values import ORDERS, kind
 from splade_integrations.milvus.filters.said import Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.text import Layout, is_name, literal, quote
-from splade_integrations.milvus.filters.tree import ORDERS, Compare, kind
+from splade_integrations.milvus.filters.tree import Compare
 
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}

@@ -8,6 +8,7 @@ from typing import Any
 
 from splade_integrations.milvus.filters.columns import Column
 from splade_integrations.milvus.filters.dialect import Dialect
+from splade_integrations.milvus.filters.id_keys import compares_in
 from splade_integrations.milvus.filters.lite3 import Lite3
 from splade_integrations.milvus.filters.said import Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.strict import Lite2, Server
@@ -101,7 +102,7 @@ def to_expr(filter: Filter, layout: Layout, engine: Engine) -> str:
         return plan.expr
     compare = next(
         each
-        for each in _compares(filter)
+        for each in compares_in(filter)
         if Plan(each, layout, engine, _said(each, layout, engine, False)).doubtful is not None
         or Plan(each, layout, engine, _said(each, layout, engine, True)).doubtful is not None
     )
@@ -156,10 +157,3 @@ def _dialect(compare: Compare, layout: Layout, engine: Engine) -> Dialect:
     if engine is Engine.LITE3:
         return Lite3(compare, layout)
     return Lite2(compare, layout) if engine is Engine.LITE2 else Server(compare, layout)
-
-
-def _compares(filter: Filter) -> Iterable[Compare]:
-    if isinstance(filter, Compare):
-        yield filter
-    for each in getattr(filter, "filters", ()) or ([filter.filter] if isinstance(filter, Not) else []):
-        yield from _compares(each)

@@ -28,10 +28,11 @@ import unicodedata
 from typing import Any
 
 from splade_integrations.milvus.filters.dialect import ANY_CASE, EXACT_FLOATS, Dialect, by_kind, escaped_pattern
+from splade_integrations.milvus.filters.json_values import kind
 from splade_integrations.milvus.filters.lite3 import SIGNS
 from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said, all_of, any_of, both, either
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
-from splade_integrations.milvus.filters.tree import Compare, kind
+from splade_integrations.milvus.filters.tree import Compare
 
 # The ends of a server's error messages. Both say what to do. The first also says what the server cannot express.
 _NO_SCALAR = "a comparison with null, a list or an object. Store strings, numbers or bools, and compare with those"

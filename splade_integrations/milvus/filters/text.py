@@ -94,7 +94,7 @@ def ids_expr(
     Args:
         field: The primary field's name.
         ids: Primary keys. An empty list matches no row, or all rows if negated.
-        engine: The engine. A key that the engine cannot read in an expression is refused. None refuses no key.
+        engine: The engine. A key that the engine cannot read in an expression is refused. None accepts every key.
         negated: Whether to match the rows with other keys instead.
         is_text: Whether the field holds strings rather than int64. The expression for an empty list depends on this.
 

@@ -1,4 +1,4 @@
-"""Filters: trees of comparisons, which can be evaluated in Python and can be written as dicts.
+"""Filters: trees of comparisons, which can be evaluated in Python.
 
 A filter has the same meaning on every engine:
 
@@ -10,23 +10,23 @@ A filter has the same meaning on every engine:
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import ge, gt, le, lt
-from typing import Any, TypeGuard
+from typing import Any
 
+from splade_integrations.milvus.filters.json_values import (
+    OPERATORS,
+    TAKES_A_LIST,
+    TAKES_A_TEXT,
+    TAKES_YES_OR_NO,
+    check_unicode,
+    frozen,
+    holds,
+)
 from splade_integrations.milvus.filters.text import FilterError
 
-ORDERS = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
-TAKES_A_LIST = frozenset({"in", "nin", "any", "all"})
-TAKES_A_TEXT = frozenset({"text_match", "text_match_insensitive"})
-TAKES_YES_OR_NO = frozenset({"exists", "is_empty"})
-OPERATORS = frozenset({"eq", "ne", "contains", *ORDERS, *TAKES_A_LIST, *TAKES_A_TEXT, *TAKES_YES_OR_NO})
-
-# The range of Milvus's integers, in expressions and in JSON.
-SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
+__all__ = ["And", "Compare", "Filter", "Not", "Or"]
 
 
 class Filter(ABC):
@@ -145,7 +145,7 @@ class Compare(Filter):
         """Check the key, the operator and the operand, and keep a hashable copy of the operand."""
         if not isinstance(self.key, str):
             raise FilterError(f"A filter's key must be a str, got {type(self.key).__name__}. Write the key as a str.")
-        _check_text(self.key, f"The key {self.key!r} of a filter")
+        check_unicode(self.key, f"The key {self.key!r} of a filter")
         if self.operator not in OPERATORS:
             raise FilterError(
                 f"The operator on {self.key!r} must be one of {', '.join(sorted(OPERATORS))}, got {self.operator!r}."
@@ -174,80 +174,12 @@ class Compare(Filter):
                 f"{what} must not be None or contain None, because no value equals None and so nothing would be left "
                 f"out. To find the documents that have the key, use Compare({self.key!r}, 'exists')."
             )
-        return _frozen(operand, what)
+        return frozen(operand, what)
 
     def matches(self, metadata: Mapping[str, Any], columns: Mapping[str, Any] | None = None) -> bool:
         """Return whether the value under the key satisfies the comparison."""
         value = (columns or {}).get(self.key) if self.column else metadata.get(self.key)
         return holds(value, self.operator, self.operand)
-
-
-def holds(value: Any, operator: str, operand: Any) -> bool:
-    """Return whether a metadata value (None for an absent key) satisfies the operator and the operand.
-
-    Example:
-        >>> holds(True, "eq", 1), holds(1, "eq", 1.0), holds(None, "ne", 1), holds([], "is_empty", True)
-        (False, True, True, True)
-    """
-    if operator == "ne":
-        return not holds(value, "eq", operand)
-    if operator == "nin":
-        return not holds(value, "in", operand)
-    if operator == "exists":
-        return (value is not None) is operand
-    if operator == "is_empty":
-        return (value is None or ((is_list(value) or isinstance(value, str)) and len(value) == 0)) is operand
-    if value is None:
-        return False
-    if operator == "eq":
-        return same(value, operand)
-    if operator == "in":
-        return any(same(value, member) for member in operand)
-    if operator in ORDERS:
-        return kind(value) == kind(operand) in ("string", "number", "bool") and ORDERS[operator](value, operand)
-    if operator in TAKES_A_TEXT:
-        if not isinstance(value, str):
-            return False
-        return operand in value if operator == "text_match" else operand.lower() in value.lower()
-    if not is_list(value):
-        return False
-    members = [operand] if operator == "contains" else operand
-    held = (any(same(item, member) for item in value) for member in members)
-    return any(held) if operator == "any" else all(held)
-
-
-def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    """Return whether the value stands for a JSON list."""
-    return isinstance(value, (list, tuple))
-
-
-def kind(value: Any) -> str:
-    """Return the JSON kind of a value: null, bool, number, string, list or object."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "list" if is_list(value) else "object"
-
-
-def same(left: Any, right: Any) -> bool:
-    """Return whether two JSON values have the same kind and are equal: true does not equal 1, but 1 equals 1.0.
-
-    Example:
-        >>> same([1, {"a": True}], [1.0, {"a": True}]), same([1], [True])
-        (True, False)
-    """
-    if kind(left) != kind(right):
-        return False
-    if is_list(left):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, Mapping):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    return bool(left == right)
 
 
 def _checked(filters: tuple[Any, ...], what: str) -> tuple[Filter, ...]:
@@ -258,112 +190,3 @@ def _checked(filters: tuple[Any, ...], what: str) -> tuple[Filter, ...]:
                 "dict into a filter with from_dict."
             )
     return filters
-
-
-class _Object(dict[str, Any]):
-    """A JSON object as an operand. It is hashable, because filters with such an operand must be hashable."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self))
-
-
-def _frozen(operand: Any, what: str) -> Any:
-    """Return a hashable copy of the operand. Raise a FilterError if Milvus cannot hold it as JSON."""
-    if operand is None or isinstance(operand, bool):
-        return operand
-    if isinstance(operand, str):
-        _check_text(operand, what)
-        return operand
-    if isinstance(operand, int):
-        if not SMALLEST_INT <= operand <= LARGEST_INT:
-            raise FilterError(f"{what} must fit into 64 bits, got {operand}. Store and compare a float or a str.")
-        return int(operand)
-    if isinstance(operand, float):
-        if not math.isfinite(operand):
-            raise FilterError(
-                f"{what} must be finite, got {operand}. JSON has no such number, so no document holds it. Leave the "
-                "condition out."
-            )
-        return float(operand)
-    if is_list(operand):
-        return tuple(_frozen(member, what) for member in operand)
-    if isinstance(operand, Mapping) and all(isinstance(key, str) for key in operand):
-        return _Object((key, _frozen(value, what)) for key, value in operand.items())
-    raise FilterError(
-        f"{what} must be JSON (a str, number, bool or list, or a dict with str keys), got {type(operand).__name__}. "
-        "Convert it to the form in which you stored it."
-    )
-
-
-def _check_text(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as err:
-        raise FilterError(
-            f"{what} must be valid Unicode, got a lone surrogate at position {err.start}. Replace it: "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-        ) from err
-
-
-JOINS = {"$and": And, "$or": Or}
-
-
-def from_dict(conditions: Mapping[str, Any]) -> Filter:
-    """Return the filter for a dict in LangChain's usual form.
-
-    A key maps to a value (`{"tenant": "a"}`) or to operators (`{"year": {"$gte": 2000, "$lt": 2010}}`). `$and` and
-    `$or` take a list of dicts. `$not` takes one dict of conditions or, under a key, one dict of operators. All entries
-    of a dict must hold. The operators are those of `Compare` with a `$` in front: $eq, $ne, $gt, $gte, $lt, $lte, $in,
-    $nin, $exists and so on.
-
-    Raises:
-        FilterError: A key or operator does not have this form. The message names it.
-
-    Example:
-        >>> from_dict({"tenant": "a", "year": {"$gte": 2000}}).matches({"tenant": "a", "year": 1999})
-        False
-        >>> from_dict({"$not": {"tenant": {"$in": ["a", "b"]}}})
-        Not(filter=Compare(key='tenant', operator='in', operand=('a', 'b'), column=False))
-    """
-    if not isinstance(conditions, Mapping):
-        raise FilterError(
-            f"A dict filter must have only dicts as its conditions, got {type(conditions).__name__}. A Milvus "
-            "expression cannot be a part of a dict: give it as the whole filter, as a str."
-        )
-    return _all_of([_condition(key, value) for key, value in conditions.items()])
-
-
-def _condition(key: Any, value: Any) -> Filter:
-    if key in JOINS:
-        if not is_list(value) or not value:
-            raise FilterError(f"{key} must be given a list of one or more dicts, got {value!r}.")
-        return JOINS[key](*(from_dict(each) for each in value))
-    if key == "$not":
-        return Not(from_dict(value))
-    if isinstance(key, str) and key.startswith("$"):
-        raise FilterError(
-            f"An operator without a key must be $and, $or or $not, got {key!r}. Write {{'a key': {{{key!r}: …}}}}."
-        )
-    if not isinstance(value, Mapping):
-        return Compare(key, "eq", value)
-    if not value:
-        raise FilterError(f"The operators of {key!r} must not be empty, got {{}}. Write {{{key!r}: {{'$eq': value}}}}.")
-    return _all_of([_operation(key, name, operand) for name, operand in value.items()])
-
-
-def _operation(key: Any, name: Any, operand: Any) -> Filter:
-    if name == "$not":
-        if not isinstance(operand, Mapping):
-            raise FilterError(
-                f"$not on {key!r} must be given a dict of operators, got {operand!r}. To exclude one value, use $ne."
-            )
-        return Not(_condition(key, operand))
-    operator = name.removeprefix("$") if isinstance(name, str) and name.startswith("$") else None
-    if operator not in OPERATORS:
-        known = ", ".join(f"${each}" for each in sorted(OPERATORS))
-        raise FilterError(f"The operator on {key!r} must be one of $not, {known}, got {name!r}.")
-    return Compare(key, operator, operand)
-
-
-def _all_of(filters: list[Filter]) -> Filter:
-    return filters[0] if len(filters) == 1 else And(*filters)

@@ -1,26 +1,22 @@
-"""Controls two things that belong to the whole process: how float32 is computed, and how much free memory malloc keeps.
+"""Sets how matrix products are computed: in exact float32, and in how many threads.
 
 This module uses torch, but no models.
 """
 
 import ctypes
-import mmap
-import platform
-import threading
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["HeapTrimmer", "exact_float32", "keep_freed_memory", "resident_bytes"]
+from splade_integrations.engine.cpu_quota import cpu_quota
+from splade_integrations.forks import this_thread
 
-# If the process grows by more bytes than this, free memory is given back to the system. One batch takes much less
-# memory than this, and the next batch uses the same memory again.
-MOST_GROWTH = 192 * 2**20
-_STATM = Path("/proc/self/statm")
+__all__ = ["exact_float32", "product_threads", "thread_setters", "usable_threads"]
 
 
 class _Setting(NamedTuple):
@@ -49,13 +45,13 @@ _SETTINGS: dict[str, tuple[_Setting, ...]] = {
         _Setting(_cuda, "allow_fp16_accumulation", False),
     ),
 }
-_lock = threading.Lock()
+_lock = Lock()  # held only in blocks of `no_fork`, so no other thread forks meanwhile
 _users: dict[str, int] = dict.fromkeys(_SETTINGS, 0)
 _found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # what to restore
 
 
 @contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
+def exact_float32(device: torch.device, threads: int | None = None) -> Iterator[None]:
     """Run a block with exact float32 products, with 16-bit products summed in float32, and without autograd.
 
     `torch.autocast` would compute our products in 16 bits, so it is turned off. Process-wide settings can let oneDNN
@@ -73,10 +69,19 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA, which is torch's default.
       Turning TF32 off could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
 
+    A fork of this process waits until the block ends. In a forked child, the products of the thread that forked use one
+    thread (see `forks.py`).
+
     Args:
         device: The device on which the block computes.
+        threads: The number of threads that the products use on a CPU. None means torch's own number.
     """
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    with (
+        this_thread.no_fork,
+        product_threads(threads),
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),
+    ):
         _acquire(device.type)
         try:
             yield
@@ -109,51 +114,66 @@ def _release(device: str) -> None:
                     setting.write(value)
 
 
-def keep_freed_memory() -> None:
-    """Make glibc keep up to 64 MiB of freed memory for the next activations instead of returning it to the system.
+@contextmanager
+def product_threads(number: int | None = None) -> Iterator[None]:
+    """Let the products of the calling thread use this many threads within the block. Other threads are not affected.
 
-    The activations of each layer take some megabytes. If they are in fresh memory, the system first clears it page by
-    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps up to twice as much free memory
-    as the largest block that the process has ever freed. For this rule, only blocks of up to 32 MiB count (mallopt(3),
-    M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of almost 32 MiB, without
-    writing to it. Other allocators, and thresholds that the user has set, are not affected.
+    `torch.set_num_threads` would also change the number for threads that start later. So this function sets the calling
+    thread's own number in OpenMP and in MKL. If torch was built without OpenMP, this function does nothing.
+
+    Args:
+        number: The number of threads. None leaves the number as it is. In the thread that forked this process, the
+            number is always 1, because the other threads of its products do not exist (see `forks.py`).
+
+    Example:
+        >>> with product_threads(1):
+        ...     torch.get_num_threads()
+        1
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
-
-
-class HeapTrimmer:
-    """Gives free memory back to the system when the process has grown by more than 192 MiB.
-
-    By default, glibc gives memory back only from the end of its heap. Encoded rows and compiled kernels are small and
-    stay in memory, and they lie between activations of many sizes. When these activations are freed, the gaps that they
-    leave add up to hundreds of megabytes. With a C library other than glibc, this class does nothing.
-    """
-
-    def __init__(self) -> None:
-        self._least = resident_bytes()
-
-    def after_batch(self) -> None:
-        """Give memory back if the process has grown too much. Giving it back takes ten milliseconds or more."""
-        resident = resident_bytes()
-        if resident - self._least > MOST_GROWTH and (malloc_trim := _malloc_trim()):
-            malloc_trim(0)
-            resident = self._least = resident_bytes()
-        self._least = min(self._least, resident)
-
-
-def resident_bytes() -> int:
-    """Return the number of bytes of this process's resident memory, or 0 on a system without Linux's /proc."""
+    if this_thread.has_forked:
+        number = 1
+    setters, found = thread_setters(), torch.get_num_threads()  # the second call also makes torch set up this thread
+    if setters is None or number is None or number == found:
+        yield
+        return
+    set_openmp, set_mkl = setters
+    set_openmp(number)
+    found_mkl = set_mkl(number)
     try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
-    except OSError:
-        return 0
+        yield
+    finally:
+        set_openmp(found)
+        set_mkl(found_mkl)
 
 
 @cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """Return malloc_trim(3), or None if the C library is not glibc."""
-    if platform.libc_ver()[0] != "glibc":
+def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]] | None:
+    """Return OpenMP's and MKL's functions for the calling thread's number of threads, or None if torch ignores them.
+
+    MKL's function returns the number that it replaces. 0 means that no number was set for the calling thread.
+    """
+    try:
+        library = ctypes.CDLL(torch._C.__file__)  # also finds the functions of the libraries that it is linked with
+        set_openmp: Callable[[int], object] = library.omp_set_num_threads
+    except (OSError, AttributeError):
         return None
-    function = ctypes.CDLL(None).malloc_trim
-    function.argtypes = [ctypes.c_size_t]
-    return function
+    found = torch.get_num_threads()
+    set_openmp(found + 1)
+    obeyed = torch.get_num_threads() == found + 1  # False if the function belongs to another OpenMP than torch's
+    set_openmp(found)
+    if not obeyed:
+        return None
+    return set_openmp, getattr(library, "MKL_Set_Num_Threads_Local", lambda _: 0)
+
+
+def usable_threads(requested: int | None = None) -> int:
+    """Return the number of threads that compute on a CPU.
+
+    Args:
+        requested: The number that the user wants. None means the number of cores that this process may use, or torch's
+            number of threads if this is smaller. The process may use the cores of its affinity, up to its CPU quota.
+    """
+    if requested:
+        return requested
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(torch.get_num_threads(), allowed, cpu_quota())))

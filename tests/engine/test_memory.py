@@ -13,13 +13,13 @@ FREE_MEMORY_BETWEEN = """
 import ctypes
 import sys
 from splade_integrations import SpladeEncoder
-from splade_integrations.engine import process
+from splade_integrations.engine import memory
 
 MIB = 2**20
 
 def free_memory_between():
     # Make 300 MiB of free memory between blocks in use, and return the process's resident bytes.
-    process.keep_freed_memory()  # without this, large blocks would come from the system and return to it
+    memory.keep_freed_memory()  # without this, large blocks would come from the system and return to it
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     large = []
@@ -29,7 +29,7 @@ def free_memory_between():
         libc.malloc(100_000)  # smaller blocks would fill older gaps
     for block in large:
         libc.free(block)
-    return process.resident_bytes()
+    return memory.resident_bytes()
 """
 
 
@@ -41,14 +41,14 @@ def run(code, *arguments):
 
 def test_what_lies_between_is_given_back_once_there_is_much():
     run("""
-trimmer = process.HeapTrimmer()
+trimmer = memory.HeapTrimmer()
 grown = free_memory_between()
-most, process.MOST_GROWTH = process.MOST_GROWTH, 10**12
+most, memory.MOST_GROWTH = memory.MOST_GROWTH, 10**12
 trimmer.after_batch()
-assert process.resident_bytes() > grown - 20 * MIB
-process.MOST_GROWTH = most
+assert memory.resident_bytes() > grown - 20 * MIB
+memory.MOST_GROWTH = most
 trimmer.after_batch()
-assert process.resident_bytes() < grown - 200 * MIB
+assert memory.resident_bytes() < grown - 200 * MIB
 """)
 
 
@@ -59,7 +59,7 @@ encoder = SpladeEncoder(sys.argv[1], device="cpu")
 encoder.encode_documents(["loads the model"])
 grown = free_memory_between()
 encoder.encode_documents(["a"])
-assert process.resident_bytes() < grown - 200 * MIB
+assert memory.resident_bytes() < grown - 200 * MIB
 """,
         model_folder,
     )

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from splade_integrations.engine.process import exact_float32
+from splade_integrations.engine import products
+from splade_integrations.engine.products import exact_float32, usable_threads
 
 MATMUL = torch.backends.cuda.matmul
 SETTINGS = [
@@ -51,3 +52,14 @@ def test_what_is_exact_already_is_left_alone():
 def test_a_device_without_such_settings():
     with exact_float32(torch.device("mps")):
         assert torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "expected"), [({3}, 8, 1), ({3, 5}, 8, 2), (range(64), 3, 3), (range(64), 64, 7)]
+)
+def test_threads_follow_the_affinity_the_quota_and_torch(monkeypatch, cores, quota, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(cores), raising=False)
+    monkeypatch.setattr(products, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert usable_threads() == expected
+    assert usable_threads(5) == 5

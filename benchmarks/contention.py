@@ -1,0 +1,210 @@
+"""Measure how fast encoders are beside busy processes, and if several processes encode at the same time.
+
+    python -m benchmarks.contention FOLDER [--model tiny|base] [--dtypes float32 int8] [--before CHECKOUT] [--json OUT]
+
+CHECKOUT is a folder with another version of this package, which is measured in the same rounds under the name "before".
+Each encoder runs in processes of its own with torch's default threads, and waits while the others are measured. A
+neighbour is a process that keeps a core busy.
+
+The conditions are: a quiet machine; one neighbour for each two cores; two neighbours for each two cores; and several
+processes that encode the same texts at the same time. Single queries are measured on a quiet machine, and with one
+neighbour for each two cores. All conditions and encoders are interleaved.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+
+from benchmarks.measuring import describe_environment, format_table, interleave, ratio, spread, write_json
+from benchmarks.workload import CACHE, evenly_spaced, load_dataset, model_path
+
+__all__ = ["main"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+# The process of an encoder. For each line, {"texts": how many, "calls": how often}, it prints the seconds of the calls.
+_SERVER = """
+import json, logging, sys, time
+kind, variant, folder, file, query = sys.argv[1:]
+logging.disable(logging.WARNING)
+texts = json.load(open(file, encoding="utf-8"))
+if kind == "sentence-transformers":
+    from sentence_transformers import SparseEncoder
+    model = SparseEncoder(folder, device="cpu")
+    model.max_seq_length = 256
+    encode = lambda some: model.encode_document(some, batch_size=int(variant), convert_to_sparse_tensor=True)
+else:
+    from splade_integrations import SpladeEncoder
+    backend, _, dtype = variant.rpartition("-")
+    model = SpladeEncoder(folder, device="cpu", dtype=dtype, backend=backend or "torch", max_length=256)
+    encode = model.encode_documents
+for line in sys.stdin:
+    asked = json.loads(line)
+    some = texts[: asked["texts"]] or [query]
+    seconds = []
+    for _ in range(asked["calls"]):
+        start = time.perf_counter()
+        encode(some)
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps(seconds), flush=True)
+"""
+
+
+class _Server:
+    """An encoder in a process of its own."""
+
+    def __init__(self, kind: str, variant: str, package: Path, files: tuple[str, str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", _SERVER, kind, variant, *files],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(package)},
+            cwd=package,
+        )
+
+    def ask(self, texts: int, calls: int = 1) -> None:
+        """Start to encode this many texts, or the query if it is 0, this often."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"texts": texts, "calls": calls}) + "\n")
+        self._process.stdin.flush()
+
+    def seconds(self) -> list[float]:
+        """Wait for the seconds of the calls."""
+        assert self._process.stdout is not None
+        found: list[float] = json.loads(self._process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def _neighbours(number: int) -> Iterator[None]:
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        time.sleep(0.2 if spinning else 0)
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
+def _documents(servers: list[_Server], texts: int, neighbours: int) -> float:
+    """Return the seconds for encoding the texts, per process. All processes encode them at the same time."""
+    with _neighbours(neighbours):
+        start = time.perf_counter()
+        for server in servers:
+            server.ask(texts)
+        for server in servers:
+            server.seconds()
+        return (time.perf_counter() - start) / len(servers)
+
+
+def _query(server: _Server, calls: int, neighbours: int, into: list[float]) -> float:
+    """Return the median seconds of a query, and add the seconds of all calls to `into`."""
+    with _neighbours(neighbours):
+        server.ask(0, calls)
+        found = server.seconds()
+    into += found
+    return median(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    dataset = load_dataset(options.folder)
+    documents = evenly_spaced(dataset.documents, options.texts)
+    file = CACHE / "contention-texts.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(documents), encoding="utf-8")
+    queries = sorted(dataset.queries, key=len)
+    files = (str(model_path(options.model, dataset)), str(file), queries[len(queries) // 2])
+    pairs = max(1, len(os.sched_getaffinity(0)) // 2)
+    kinds: list[tuple[str, str, str, Path]] = []
+    for dtype in options.dtypes:
+        kinds.append((f"ours, {dtype}", "ours", dtype, _ROOT))
+        if options.before:
+            kinds.append((f"before, {dtype}", "ours", dtype, options.before.resolve()))
+    kinds += [
+        (f"sentence-transformers, batch {size}", "sentence-transformers", str(size), _ROOT) for size in options.peers
+    ]
+    with ExitStack() as stack:
+        servers: dict[str, list[_Server]] = {}
+        for name, kind, variant, package in kinds:
+            number = max(options.workers, default=1) if kind == "ours" else 1
+            servers[name] = [_Server(kind, variant, package, files) for _ in range(number)]
+            for server in servers[name]:
+                stack.callback(server.close)
+                server.ask(len(documents))  # loads the model, and warms up
+                server.seconds()
+        conditions: dict[str, Callable[[], float]] = {}
+        lone: dict[str, list[float]] = {}
+        for name, own in servers.items():
+            for title, neighbours in (("quiet", 0), ("one neighbour", pairs), ("two neighbours", 2 * pairs)):
+                conditions[f"{name} | {title}"] = partial(_documents, own[:1], len(documents), neighbours)
+            for number in options.workers if len(own) > 1 else ():
+                conditions[f"{name} | {number} processes"] = partial(_documents, own[:number], len(documents), 0)
+            for title, neighbours in (("query, quiet", 0), ("query, one neighbour", pairs)):
+                into = lone[f"{name} | {title}"] = []
+                conditions[f"{name} | {title}"] = partial(_query, own[0], options.calls, neighbours, into)
+        seconds = interleave(conditions, options.rounds)
+    print(describe_environment())
+    print(f"{options.model}: {len(documents)} texts; {options.rounds} rounds; neighbours are per pair of cores\n")
+    print(_rates(seconds, len(documents)) + "\n\n" + _latencies(lone, list(servers)))
+    write_json(options.json, {"seconds": seconds, "queries": lone})
+    return 0
+
+
+def _rates(seconds: dict[str, list[float]], texts: int) -> str:
+    first, rows = next(iter(seconds)).split(" | ")[0], []
+    for key, values in seconds.items():
+        name, condition = key.split(" | ")
+        if not condition.startswith("query"):
+            rates = spread(texts / value for value in values)
+            of_quiet = ratio(seconds[f"{name} | quiet"], values)
+            against = seconds.get(f"{first} | {condition}")
+            rows.append([name, condition, rates, of_quiet, ratio(values, against) if against else ""])
+    return format_table(["encoder", "condition", "texts/s", "of its quiet rate", f"{first} is × faster"], rows)
+
+
+def _latencies(lone: dict[str, list[float]], names: list[str]) -> str:
+    rows = []
+    for name in names:
+        quiet, busy = (
+            (median(values), quantiles(values, n=100)[98])
+            for values in (lone[f"{name} | query, quiet"], lone[f"{name} | query, one neighbour"])
+        )
+        milliseconds = [f"{1000 * value:.1f}" for value in (*quiet, *busy)]
+        rows.append([name, *milliseconds, f"{busy[0] / quiet[0]:.2f}", f"{busy[1] / quiet[1]:.2f}"])
+    header = ["one query, ms", "p50 quiet", "p99 quiet", "p50 neighbour", "p99 neighbour", "p50 ×", "p99 ×"]
+    return format_table(header, rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="contention", description="Measure encoders beside busy processes.")
+    parser.add_argument("folder", help="a test dataset in BEIR layout")
+    parser.add_argument("--model", choices=["tiny", "base"], default="tiny", help="(default: %(default)s)")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="float32, int8, openvino-int8 and the like")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another version, measured in the same rounds")
+    parser.add_argument("--peers", nargs="*", type=int, default=[4], help="batch sizes of sentence-transformers")
+    parser.add_argument("--texts", type=int, default=96, help="(default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=40, help="queries in a round (default: %(default)s)")
+    parser.add_argument("--workers", nargs="*", type=int, default=[1, 2], help="numbers of processes")
+    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

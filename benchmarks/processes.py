@@ -1,0 +1,90 @@
+"""Finds the processes that a process has started, and measures their memory together, as Linux counts it."""
+
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Memory", "PeakOfAll", "descendants", "title", "used_together"]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have started."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):
+                # The name of the program is in parentheses, and may contain spaces.
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found, pending = [], [pid]
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            found.append(child)
+            pending.append(child)
+    return found
+
+
+def title(pid: int) -> str:
+    """Return the command line of a process, or "" if it has ended. Ray's workers show there what they do."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory in bytes.
+
+    Args:
+        private: The sum of the proportional set sizes, without shared memory.
+        shared: The files in /dev/shm, where Ray's object store lies.
+    """
+
+    private: int = 0
+    shared: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.private + self.shared
+
+
+def used_together(pid: int) -> Memory:
+    """Return the memory of a process and of all that it has started."""
+    private = 0
+    for one in (pid, *descendants(pid)):
+        with suppress(OSError):
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
+            private += sizes["Pss"] - sizes.get("Pss_Shmem", 0)
+    disk = os.statvfs("/dev/shm")
+    return Memory(private, (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
+
+
+class PeakOfAll:
+    """Measure the peak of the memory of this process and of all that it starts, until the `with` block ends.
+
+    Attributes:
+        peak: The peak.
+    """
+
+    def __init__(self, every: float = 0.5) -> None:
+        self.peak = Memory()
+        self._every, self._ends = every, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "PeakOfAll":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ends.wait(self._every):
+            found = used_together(os.getpid())
+            if found.total > self.peak.total:
+                self.peak = found

@@ -1,0 +1,109 @@
+"""Groups texts of similar length into batches of a limited number of tokens, and divides batches among threads.
+
+This module knows only the numbers of tokens of the texts.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+__all__ = ["BatchBudget"]
+
+# A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget,
+# it takes no text that is shorter than seven eighths of its longest text. With an eighth of the budget, matrix products
+# already run at full speed.
+_LEAST_FILLED = 1 / 8
+_SIMILAR = 7 / 8
+# If texts are divided among threads, each thread gets at least this share of a batch's token budget. Smaller batches
+# take longer per token.
+_LEAST_SHARE = 1 / 16
+# The largest allowed ratio of the busiest thread's tokens to a fair share. With a larger ratio, another thread would
+# run out of work too early. Then the batches are not divided, and all threads compute each product together.
+_FAIR = 1.05
+# How many ways of dividing the texts are tried. Each way makes smaller batches than the way before it.
+_DIVISIONS = 8
+
+
+@dataclass(frozen=True)
+class BatchBudget:
+    """The limits of a batch.
+
+    Args:
+        max_tokens: The largest number of tokens of a batch, padding included. A batch's tokens are counted as the
+            number of its texts times the length of its longest text. A text with more tokens than this limit gets a
+            separate batch.
+        max_texts: The largest number of texts of a batch.
+        equal_lengths: Whether all texts of a batch must have the same length, so that there is no padding.
+
+    Example:
+        >>> BatchBudget(max_tokens=40, max_texts=8).batches([8, 20, 7, 2])
+        [[1], [0, 2], [3]]
+    """
+
+    max_tokens: int
+    max_texts: int
+    equal_lengths: bool = False
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Group texts of similar length.
+
+        Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it takes no text that
+        is shorter than seven eighths of its longest text, so there is little padding. Memory use peaks in the first
+        batch. So if memory runs out, it does so at once and not after an hour.
+
+        Args:
+            lengths: The number of tokens of each text, special tokens included.
+        Returns:
+            For each batch, the positions of its texts in `lengths`. The positions of texts without any tokens are left
+            out, and every other position occurs exactly once.
+        """
+        return list(self._batches(lengths, self.max_tokens))
+
+    def fair_batches(self, lengths: Sequence[int], threads: int) -> list[list[int]]:
+        """Group texts as `batches` does, but so that several threads are equally busy.
+
+        Each thread computes its own batches, separately from the others.
+
+        Args:
+            lengths: The number of tokens of each text, special tokens included.
+            threads: The number of threads. Each thread takes the next batch when it has finished its previous batch.
+        Returns:
+            The batches. The result is empty if no fair division is found, or if a thread would get only a few tokens.
+
+        Example:
+            >>> BatchBudget(max_tokens=100, max_texts=8).fair_batches([20, 10, 10], threads=2)
+            [[0], [1, 2]]
+        """
+        if len(lengths) < threads:
+            return []
+        share = sum(lengths) / threads
+        fewest = max(1, ceil(share / self.max_tokens))
+        for batches_each in range(fewest, fewest + _DIVISIONS):
+            # The factor 1.1 leaves room for padding. Otherwise, a share's last text would go into a further batch.
+            budget = min(self.max_tokens, int(1.1 * share / batches_each))
+            if budget < _LEAST_SHARE * self.max_tokens:
+                break
+            batches = list(self._batches(lengths, budget))
+            loads = [0] * threads
+            for batch in batches:
+                heapq.heapreplace(loads, loads[0] + len(batch) * lengths[batch[0]])
+            if max(loads) <= _FAIR * sum(loads) / threads:
+                return batches
+        return []
+
+    def _batches(self, lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+        batch: list[int] = []
+        longest = 0
+        for position in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda p: -lengths[p]):
+            full = len(batch) >= self.max_texts or (len(batch) + 1) * longest > max_tokens
+            filled = self.equal_lengths or len(batch) * longest >= _LEAST_FILLED * max_tokens
+            shorter = lengths[position] < longest * (1 if self.equal_lengths else _SIMILAR)
+            if batch and (full or (filled and shorter)):
+                yield batch
+                batch = []
+            if not batch:
+                longest = lengths[position]
+            batch.append(position)
+        if batch:
+            yield batch

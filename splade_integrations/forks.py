@@ -1,0 +1,99 @@
+"""Lets a process fork while it loads a model or encodes, so that the child can encode as well.
+
+A forked child gets a copy of the parent's memory, but only one of the parent's threads: the one that forked. So two
+things would make the child wait for ever:
+
+- A lock that another thread held stays locked. Torch, OpenVINO and tokenizers have such locks. So each thread holds its
+  `this_thread.no_fork` while it uses these libraries, and a fork first takes the `no_fork` of every thread. Our own
+  locks are `ForkSafeLock`s.
+- OpenMP's threads are gone, but the thread that forked still waits for them in each product that uses several threads.
+  So a product in this thread must use one thread. `this_thread.has_forked` is True in such a thread.
+
+This module loads no other module of this package.
+"""
+
+import os
+from threading import Lock, RLock, local
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+__all__ = ["ForkSafeLock", "this_thread"]
+
+# The longest time that a fork waits for other threads. A batch takes a second at most, and loading a model takes some
+# seconds. Code of a model's repository may never end.
+_LONGEST_WAIT_SECONDS = 30.0
+
+_forking = RLock()  # a fork holds it, so that no other thread starts its first block meanwhile
+_of_threads: WeakSet[Any] = WeakSet()  # the `no_fork` of each thread
+_taken: list[Any] = []  # the `no_fork` locks that the fork has taken
+
+
+class _ThisThread(local):
+    """What is known about the calling thread.
+
+    Attributes:
+        no_fork: A lock that only this thread and forks take. `with this_thread.no_fork:` makes the forks of other
+            threads wait until the block ends, for at most 30 seconds. Blocks may be nested.
+        has_forked: Whether this process is a forked child, and this thread is the one that forked.
+    """
+
+    has_forked = False
+
+    def __init__(self) -> None:
+        self.no_fork = RLock()
+        with _forking:
+            _of_threads.add(self.no_fork)
+
+
+this_thread = _ThisThread()
+
+
+class ForkSafeLock:
+    """A lock that is open in a forked child, because the thread that held it in the parent does not exist there."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        _fork_safe_locks.add(self)
+
+    def renew(self) -> None:
+        """Replace the lock by an open one."""
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock.locked():  # if not, the thread has forked within the block, and this process is the child
+            self._lock.release()
+
+
+_fork_safe_locks: WeakSet[ForkSafeLock] = WeakSet()
+
+
+def _before_fork() -> None:
+    """Wait until each other thread has left its blocks, and let none start a new one."""
+    _forking.acquire()
+    end = monotonic() + _LONGEST_WAIT_SECONDS
+    for lock in list(_of_threads):
+        if lock.acquire(timeout=max(0.0, end - monotonic())):
+            _taken.append(lock)
+
+
+def _after_fork() -> None:
+    while _taken:
+        _taken.pop().release()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    _after_fork()
+    this_thread.has_forked = True
+    _of_threads.clear()  # the other threads do not exist here
+    _of_threads.add(this_thread.no_fork)
+    for lock in list(_fork_safe_locks):
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,61 @@
+"""An adapter that gives LlamaIndex the dense vectors of an encoder that makes both sides in one pass."""
+
+import asyncio
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+
+from splade_integrations.one_pass import OnePassEncoder
+
+__all__ = ["DenseEmbedding"]
+
+
+class DenseEmbedding(BaseEmbedding):
+    """The dense vectors of BGE-M3, from the same pass of the model that gives its sparse vectors.
+
+    The vectors have length 1. Use the object as the `embed_model` of an index over `HybridMilvusVectorStore`.
+
+    Args:
+        encoder: The `OnePassEncoder` that the sparse embedding of the store also gets.
+        embed_batch_size: The number of texts in one call of the encoder, at most 2 048. The encoder limits its memory,
+            whatever the batch size is.
+    Raises:
+        TypeError: The encoder is of another class.
+
+    Example:
+        >>> from splade_integrations import OnePassEncoder, SpladeEncoder
+        >>> from splade_integrations.llama_index import DenseEmbedding, HybridMilvusVectorStore, SpladeSparseEmbedding
+        >>> def store_of_bge_m3(uri):
+        ...     both = OnePassEncoder(SpladeEncoder("BAAI/bge-m3"))
+        ...     sparse = SpladeSparseEmbedding(encoder=both)
+        ...     store = HybridMilvusVectorStore(uri, dim=1024, sparse_embedding_function=sparse)
+        ...     return store, DenseEmbedding(both)  # the second is the embed_model of the index
+    """
+
+    _encoder: OnePassEncoder = PrivateAttr()
+
+    def __init__(self, encoder: OnePassEncoder, *, embed_batch_size: int = 512) -> None:
+        super().__init__(model_name="dense vectors of a OnePassEncoder", embed_batch_size=embed_batch_size)
+        self._encoder = OnePassEncoder.checked(encoder)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that this class has in serialised objects and in events."""
+        return "DenseEmbedding"
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._encoder.dense_documents(texts).tolist()
+        return vectors
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        vectors: list[list[float]] = self._encoder.dense_queries([query]).tolist()
+        return vectors[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)

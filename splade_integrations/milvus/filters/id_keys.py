@@ -1,0 +1,42 @@
+"""Find the metadata keys in a filter by which its author may mean the documents' ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from splade_integrations.milvus.filters.text import Layout
+from splade_integrations.milvus.filters.tree import Compare, Filter, Not
+
+# LangChain's stores call the primary field "pk", and LlamaIndex's stores and `splade index` call it "id".
+_USUAL = ("pk", "id")
+# Matches a string, such as the key in metadata["id"], or a name.
+_TOKENS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_$][\w$]*""", re.DOTALL)
+
+
+def keys_like_ids(filter: Filter | str, layout: Layout) -> list[str]:
+    """Return the metadata keys in a filter that are named like a primary field, in alphabetical order.
+
+    Args:
+        filter: The filter. A str is a Milvus expression.
+        layout: The collection's fields.
+
+    Example:
+        >>> keys_like_ids(Compare("pk", "eq", "a") & Compare("year", "gt", 2000), Layout(primary="id"))
+        ['pk']
+        >>> keys_like_ids('id == "a" or year > 2000', Layout(primary="id"))
+        []
+    """
+    if isinstance(filter, str):
+        asked, taken = set(_TOKENS.findall(filter)), {layout.primary}
+    else:
+        asked, taken = {one.key for one in compares_in(filter) if not one.column}, set()
+    return sorted(asked & {*_USUAL, layout.primary} - taken - layout.columns.keys() - layout.own.keys())
+
+
+def compares_in(filter: Filter) -> Iterable[Compare]:
+    """Yield the comparisons that a filter is made of."""
+    if isinstance(filter, Compare):
+        yield filter
+    for each in getattr(filter, "filters", ()) or ([filter.filter] if isinstance(filter, Not) else []):
+        yield from compares_in(each)

@@ -1,0 +1,41 @@
+"""Cleans up after an error or Ctrl-C, without waiting for ever for a client that no longer answers.
+
+Ctrl-C can interrupt gRPC while it holds a lock. Each later call of the same client then waits for ever, even the call
+that closes the client.
+"""
+
+from collections.abc import Callable
+from threading import Thread
+
+__all__ = ["LONGEST_WAIT", "clean_up"]
+
+LONGEST_WAIT = 10.0  # seconds
+
+
+def clean_up(work: Callable[[], None]) -> None:
+    """Do the work in a thread, and wait for it at most `LONGEST_WAIT` seconds.
+
+    A thread that has not finished by then ends with the process.
+
+    Args:
+        work: Drops a collection or closes a client.
+    Raises:
+        Exception: The error that `work` has raised.
+
+    Example:
+        >>> clean_up(lambda: print("closed"))
+        closed
+    """
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as err:  # it is raised in the caller's thread
+            errors.append(err)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(LONGEST_WAIT)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,172 @@
+"""Files of milvus-lite: their version, their address, and clients that take turns to write.
+
+If a file cannot be opened, the error says why. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from splade_integrations.dependencies import check_installed, require_extra
+from splade_integrations.errors import OptionalDependencyError
+
+with require_extra("milvus", module=__name__):
+    from pymilvus import AsyncMilvusClient, MilvusClient
+
+__all__ = [
+    "AsyncLiteClient",
+    "LiteClient",
+    "address_for_processes",
+    "cannot_open",
+    "is_lite",
+    "lite_version",
+    "write_lock",
+]
+
+# In pymilvus 3, clients of the same address share a connection unless `dedicated` is true. pymilvus 2 does not have
+# this option. There, clients share a connection if they use the same alias.
+_DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
+# Options of gRPC for milvus-lite files. gRPC remembers for up to two minutes that an address did not answer. A new
+# database may get the port of a closed database, and would then seem not to answer. A connection with its own pool does
+# not share that memory. pymilvus 3 sends a ping every 10 seconds. After two minutes without a call, milvus-lite takes
+# these pings for abuse: it closes the connection, and gRPC logs an error. So no pings are sent.
+_LITE_OPTIONS = (
+    {"grpc_options": {"grpc.use_local_subchannel_pool": 1, "grpc.keepalive_time_ms": 2**31 - 1}} if _DEDICATED else {}
+)
+_write_locks: dict[str, Any] = {}
+
+
+def lite_version(uri: str) -> str:
+    """Return the version of milvus-lite if `uri` names a milvus-lite file, or "" if `uri` names a server.
+
+    Raises:
+        OptionalDependencyError: milvus-lite is not installed, or its version is known to compute wrong scores.
+    """
+    if "://" in uri and not uri.startswith("file:"):
+        return ""
+    try:
+        version = importlib.metadata.version("milvus-lite")
+    except importlib.metadata.PackageNotFoundError as err:
+        raise OptionalDependencyError(
+            f"The database file {uri!r} needs milvus-lite. Install it with: pip install 'splade-integrations[milvus]'."
+        ) from err
+    check_installed("milvus-lite")
+    return version
+
+
+def is_lite(uri: str) -> bool:
+    """Return whether `uri` names a milvus-lite file rather than a server. Raises the errors of `lite_version`."""
+    return lite_version(uri) != ""
+
+
+def address_for_processes(uri: str) -> str:
+    """Return the address at which all processes of this machine can reach a server or a milvus-lite file.
+
+    Only one process can open a file. In that process, milvus-lite 3 serves the file, and the address of this server is
+    returned. It answers as long as this process lives.
+
+    Args:
+        uri: A milvus-lite file or a server.
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: The file is for milvus-lite 2, which offers no address.
+    """
+    version = lite_version(uri)
+    if not version:
+        return uri
+    if version.startswith("2."):
+        raise ValueError(
+            f"several processes can only share a Milvus server or a file of milvus-lite 3, got {uri!r} with "
+            f"milvus-lite {version}. Install milvus-lite 3, or use a server."
+        )
+    from milvus_lite.server_manager import server_manager_instance
+
+    address = server_manager_instance.start_and_get_uri(uri.removeprefix("file:"))
+    if address is None:
+        raise cannot_open(uri)
+    return str(address)
+
+
+def write_lock(uri: str) -> Any:
+    """Return the reentrant lock for writing to a milvus-lite file or to a server.
+
+    milvus-lite numbers its rows but does not lock the counter, so two threads that write could get the same number. A
+    flush of milvus-lite fails while another thread writes. Only one process can open a file, so a lock inside that
+    process is enough. On a server, the lock keeps two threads of a process from creating the same collection.
+    """
+    key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
+    return _write_locks.setdefault(key, RLock())
+
+
+def _in_turn(name: str) -> Callable[..., Any]:
+    method = getattr(MilvusClient, name)
+
+    @wraps(method)
+    def call(self: "LiteClient", *args: Any, **kwargs: Any) -> Any:
+        with self.writing:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+def _in_thread(name: str) -> Callable[..., Any]:
+    async def call(self: "AsyncLiteClient", *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.in_turn, name), *args, **kwargs)
+
+    return wraps(getattr(AsyncMilvusClient, name))(call)
+
+
+class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
+    """A `MilvusClient` for a milvus-lite file. Before it writes, it waits until no other client writes to the file.
+
+    Args:
+        **connection_args: The arguments of `MilvusClient`.
+    """
+
+    def __init__(self, **connection_args: Any) -> None:
+        self.writing = write_lock(connection_args["uri"])
+        super().__init__(**{**_LITE_OPTIONS, **connection_args, **_DEDICATED})
+
+    insert, upsert, delete, flush = map(_in_turn, ("insert", "upsert", "delete", "flush"))
+    create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
+
+
+class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is untyped
+    """An `AsyncMilvusClient` for a milvus-lite file. It writes in a thread, through a `LiteClient`.
+
+    Args:
+        in_turn: The sync client that writes.
+        **connection_args: The arguments of `AsyncMilvusClient`.
+    """
+
+    def __init__(self, in_turn: LiteClient, **connection_args: Any) -> None:
+        self.in_turn = in_turn
+        super().__init__(**{**_LITE_OPTIONS, **connection_args})
+
+    insert, upsert, delete, flush = map(_in_thread, ("insert", "upsert", "delete", "flush"))
+
+
+def cannot_open(uri: str) -> OSError:
+    """Return an error that says why a milvus-lite file cannot be opened."""
+    path = Path(uri)
+    if path.suffix != ".db":
+        found, advice = "a path with another ending", "Give a path that ends in .db"
+    elif not path.parent.is_dir():
+        found, advice = "a folder that does not exist", "Create the folder"
+    elif path.is_file():
+        found = "a file, but milvus-lite 3 keeps its database in a folder of that name"
+        advice = "Give another path, or move the file away"
+    elif not os.access(path if path.is_dir() else path.parent, os.W_OK):
+        found, advice = "a folder that is not writable", "Give a path in a writable folder"
+    else:
+        found = "a path that cannot be opened, most likely because another process has it open"
+        advice = "End the other process, or use a Milvus server, which several processes can share"
+    return OSError(
+        f"The milvus-lite database {uri!r} must be a path that ends in .db, in a writable folder, and not open in "
+        f"another process, got {found}. {advice}."
+    )

@@ -1,0 +1,147 @@
+"""Ray's actors that look up and write the rows of a Milvus collection."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from splade_integrations.arrow import sparse_rows
+from splade_integrations.errors import first_line
+from splade_integrations.milvus.collection import Collection
+from splade_integrations.milvus.defaults import DOCUMENT_COLUMN, ROWS_PER_WRITE, document_terms
+from splade_integrations.milvus.ingest import ROWS_PER_FLUSH
+from splade_integrations.milvus.patience import Pace, Patience, is_passing
+from splade_integrations.milvus.rows import Row
+from splade_integrations.ray.place import Place
+from splade_integrations.ray.report import result
+from splade_integrations.ray.rows import (
+    DENSE,
+    DOCUMENT,
+    ERROR,
+    ID,
+    METADATA,
+    SKIPPED,
+    SPARSE,
+    TEXT,
+    good_rows,
+    mark,
+    without_repeated_ids,
+)
+from splade_integrations.sparse import to_dicts
+
+__all__ = ["SkipStored", "WriteRows"]
+
+
+class SkipStored:
+    """An actor that marks rows which the collection already has, with the same text and metadata.
+
+    Args:
+        place: The collection.
+        patience_seconds: How long to wait while Milvus is away.
+    """
+
+    def __init__(self, place: Place, patience_seconds: float) -> None:
+        self._patience = Patience(patience_seconds)
+        self._collection: Collection = self._patience.call(place.open)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return the batch, with its stored rows marked."""
+        table = without_repeated_ids(table)
+        wanted = good_rows(table)
+        ids = table[ID].take(pa.array(wanted, pa.int64())).to_pylist()
+        hits = self._patience.call(lambda: self._collection.get(ids))
+        stored = {hit.id: (hit.text, hit.metadata) for hit in hits}
+        texts, metadata = table[TEXT].to_pylist(), table[METADATA].to_pylist()
+        skipped = [False] * len(table)
+        for row, key in zip(wanted, ids, strict=True):
+            if key in stored:
+                skipped[row] = stored[key] == (texts[row], json.loads(metadata[row]))
+        return mark(table, SKIPPED, pa.array(skipped, pa.bool_()))
+
+
+class WriteRows:
+    """An actor that writes rows, and returns what it did. A row replaces the stored row with the same id.
+
+    Args:
+        place: The collection.
+        patience_seconds: How long to wait while Milvus is away or asks for fewer requests.
+        rows_per_second: The largest number of rows per second that this actor writes.
+    """
+
+    def __init__(self, place: Place, patience_seconds: float, rows_per_second: float | None) -> None:
+        self._patience = Patience(patience_seconds)
+        self._collection: Collection = self._patience.call(place.open)
+        fields = self._collection.fields
+        self._has_documents = fields is not None and DOCUMENT_COLUMN in fields.columns
+        self._pace = Pace(rows_per_second)
+        self._unflushed = 0
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Write the rows of a batch."""
+        start, waited = time.perf_counter(), self._patience.waited
+        table = without_repeated_ids(table)
+        reasons: list[str | None] = table[ERROR].to_pylist()
+        wanted = good_rows(table)
+        rows = _rows(table, wanted, has_documents=self._has_documents)
+        written = 0
+        for first in range(0, len(rows), ROWS_PER_WRITE):
+            some = range(first, min(first + ROWS_PER_WRITE, len(rows)))
+            waited -= self._pace.wait(len(some))
+            written += self._write([rows[place] for place in some], [wanted[place] for place in some], reasons)
+        self._flush(written)
+        waited = self._patience.waited - waited
+        seconds = time.perf_counter() - start - waited
+        return result(
+            mark(table, ERROR, pa.array(reasons, pa.string())), written=written, seconds=seconds, waited=waited
+        )
+
+    def _write(self, rows: Sequence[Row], places: Sequence[int], reasons: list[str | None]) -> int:
+        """Write rows, and return how many. If Milvus refuses them, write them one by one, and note which it refuses."""
+        write: Callable[[Sequence[Row]], Any] = lambda some: self._collection.write(some, flush=False)  # noqa: E731
+        try:
+            self._patience.call(lambda: write(rows))
+            return len(rows)
+        except Exception as err:
+            if is_passing(err):
+                raise
+        written = 0
+        for row, place in zip(rows, places, strict=True):
+            try:
+                self._patience.call(lambda row=row: write([row]))  # type: ignore[misc]
+                written += 1
+            except Exception as err:
+                if is_passing(err):
+                    raise
+                reasons[place] = f"{type(err).__name__}: {first_line(err)}"
+        return written
+
+    def _flush(self, written: int) -> None:
+        """Flush milvus-lite now and then, which frees memory there. A server flushes by itself."""
+        self._unflushed += written
+        if self._collection.connection.lite and self._unflushed >= ROWS_PER_FLUSH:
+            self._patience.call(self._collection.flush)
+            self._unflushed = 0
+
+
+def _rows(table: pa.Table, wanted: list[int], *, has_documents: bool) -> list[Row]:
+    some = table.take(pa.array(wanted, pa.int64()))
+    vectors: Any = [None] * len(some)
+    if DENSE in some.column_names:
+        vectors = np.array(some[DENSE].to_pylist(), np.float32)
+    columns = (some[name].to_pylist() for name in (ID, TEXT, METADATA, DOCUMENT))
+    return [
+        Row(
+            id=key,
+            text=text,
+            metadata=json.loads(metadata),
+            columns={DOCUMENT_COLUMN: document or key} if has_documents else {},
+            sparse=document_terms(terms, text),
+            dense=vector,
+        )
+        for key, text, metadata, document, terms, vector in zip(
+            *columns, to_dicts(sparse_rows(some[SPARSE])), vectors, strict=True
+        )
+    ]

@@ -1,0 +1,69 @@
+"""The faster number of threads is used, and the slower one is tried now and then."""
+
+from itertools import pairwise
+
+import pytest
+
+from splade_integrations.engine import thread_choice
+from splade_integrations.engine.thread_choice import ThreadChoice
+
+
+class Machine:
+    """A clock that advances by what a batch takes with each number of threads."""
+
+    def __init__(self, seconds):
+        self.seconds, self.now = seconds, 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def run(self, choice, batches, tokens=20):
+        """Run batches, and return the numbers of threads that were chosen."""
+        chosen = []
+        for _ in range(batches):
+            with choice.threads(2, tokens) as number:
+                self.now += self.seconds[number]
+            chosen.append(number)
+        return chosen
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    machine = Machine({1: 1.6, 2: 1.0})
+    monkeypatch.setattr(thread_choice, "time", machine)
+    return machine
+
+
+def test_the_slower_number_is_tried_less_and_less_often(machine):
+    chosen = machine.run(ThreadChoice(), 2000)
+    assert sorted(chosen[:6]) == [1, 1, 1, 2, 2, 2]
+    tries = [place for place, number in enumerate(chosen) if number == 1][3:]
+    assert [after - before for before, after in pairwise(tries)][:5] == [17, 33, 65, 129, 257]
+    assert chosen.count(1) < 20
+
+
+def test_a_busy_neighbour_is_noticed_at_once_and_its_end_soon(machine):
+    choice = ThreadChoice()
+    machine.run(choice, 100)
+    machine.seconds = {1: 1.7, 2: 6.0}
+    assert machine.run(choice, 1000)[4:].count(2) < 20
+    machine.seconds = {1: 1.6, 2: 1.0}
+    chosen = machine.run(choice, 600)
+    assert set(chosen[300:]) <= {1, 2}
+    assert chosen[400:].count(1) < 20
+
+
+def test_sizes_are_judged_apart(machine):
+    choice = ThreadChoice()
+    machine.run(choice, 50, tokens=500)
+    machine.seconds = {1: 0.1, 2: 0.2}
+    assert machine.run(choice, 50, tokens=10)[6:].count(2) < 6
+    machine.seconds = {1: 1.6, 2: 1.0}
+    assert machine.run(choice, 5, tokens=500).count(1) <= 1
+
+
+def test_a_failed_batch_is_not_counted(machine):
+    choice = ThreadChoice()
+    with pytest.raises(ValueError, match="no"), choice.threads(2, 20):
+        raise ValueError("no")
+    assert machine.run(choice, 1) == [2]
