@@ -55,6 +55,21 @@ def random_encoder(random_bert_folder) -> SpladeEncoder:
 
 
 @pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
+    folders = {}
+
+    def make(architecture: str, seed: int = 7) -> Path:
+        if (architecture, seed) not in folders:
+            folder = tmp_path_factory.mktemp(f"{architecture}-{seed}")
+            save_masked_lm(folder, architecture, seed)
+            folders[architecture, seed] = folder
+        return folders[architecture, seed]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def texts() -> list[str]:
     """200 texts of mixed length: real prose, duplicates, empty, blank, odd characters."""
     words = Path(string.__file__).read_text().split()

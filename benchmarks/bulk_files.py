@@ -1,9 +1,8 @@
 """Compares the rows per second of our writer of files for Milvus's bulk import with those of pymilvus's writer.
 
-python -m benchmarks.bulk_files [--rows 20000] [--rounds 5] [--stage]
+python -m benchmarks.bulk_files [--rows 20000] [--rounds 5]
 
-With --stage, an artificial encoding stage of Ray Data sleeps instead of encoding, and hands stored rows at 12 000 texts
-per second to the tasks that write the files, on one core.
+`python -m benchmarks.ray_data files` measures the same writer as a stage of Ray Data.
 """
 
 import argparse

@@ -167,6 +167,7 @@ class _Server:
             "model_id": encoder.model_name,
             "model_sha": fingerprint.commit,
             "model_dtype": str(encoder.dtype).removeprefix("torch."),
+            "served_model_name": encoder.model_name,
             "model_type": {"embedding": {"pooling": "splade"}},
             "max_concurrent_requests": limits.max_concurrent_requests,
             "max_input_length": encoder.max_length,

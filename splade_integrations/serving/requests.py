@@ -126,8 +126,8 @@ def parse(body: bytes, limits: Limits) -> EmbedRequest:
     truncate = stated.get("truncate")
     if truncate is not None and not isinstance(truncate, bool):
         raise _misshapen(f"truncate must be true or false, got {_kind(truncate)}. Leave it out for false.")
-    direction = stated.get("truncation_direction") or "right"
-    if not isinstance(direction, str) or direction.lower() != "right":
+    direction = stated.get("truncation_direction")
+    if direction is not None and (not isinstance(direction, str) or direction.lower() != "right"):
         raise _misshapen("truncation_direction must be Right, got another value. This server cuts only at the end.")
     return EmbedRequest(_texts(stated["inputs"], limits), _role(stated.get("prompt_name")), bool(truncate))
 

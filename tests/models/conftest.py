@@ -1,26 +1,9 @@
-"""Random checkpoints and texts for the tests of layouts."""
+"""Texts for the tests of layouts."""
 
 import string
 from pathlib import Path
 
 import pytest
-
-from tests.support.random_checkpoints import save_masked_lm
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory):
-    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
-    folders = {}
-
-    def make(architecture: str, seed: int = 7) -> Path:
-        if (architecture, seed) not in folders:
-            folder = tmp_path_factory.mktemp(f"{architecture}-{seed}")
-            save_masked_lm(folder, architecture, seed)
-            folders[architecture, seed] = folder
-        return folders[architecture, seed]
-
-    return make
 
 
 @pytest.fixture(scope="session")

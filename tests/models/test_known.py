@@ -9,7 +9,8 @@ from sentence_transformers import SparseEncoder
 from splade_integrations import Pruning, SpladeEncoder
 from splade_integrations.models.known import KNOWN, known
 from splade_integrations.models.repository import Repository
-from tests.models.test_layouts import TOLERANCE, inference_free, save_as_version_5, symmetric
+from tests.models.test_layouts import TOLERANCE, save_as_version_5
+from tests.support.layouts import inference_free, symmetric
 
 OPENSEARCH = "opensearch-neural-sparse-encoding"
 

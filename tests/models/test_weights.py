@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
 from splade_integrations import OptionalDependencyError, SpladeEncoder, UnsupportedModelError
-from tests.models.test_layouts import TOLERANCE, symmetric
+from tests.models.test_layouts import TOLERANCE
+from tests.support.layouts import symmetric
 
 # Module names per architecture. The last is the decoder, whose base weights are tied to the embeddings.
 TARGETS = {

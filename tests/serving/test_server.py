@@ -52,6 +52,17 @@ class Asked:
         return [{value["index"]: value["value"] for value in row} for row in answer]
 
 
+# The required fields of the schema Info in TEI's OpenAPI document 1.9.3, and their types. A client that is generated
+# from this document refuses an answer that lacks one of them.
+REQUIRED_FACTS = {
+    **dict.fromkeys(["model_id", "model_dtype", "served_model_name", "version"], str),
+    **dict.fromkeys(["max_concurrent_requests", "max_input_length", "max_batch_tokens"], int),
+    **dict.fromkeys(["max_client_batch_size", "tokenization_workers"], int),
+    "model_type": dict,
+    "auto_truncate": bool,
+}
+
+
 def test_a_client_of_tei_gets_the_encoders_rows(url, encoder):
     client = Asked(url)
     documents = to_dicts(encoder.encode_documents(TEXTS))
@@ -62,6 +73,7 @@ def test_a_client_of_tei_gets_the_encoders_rows(url, encoder):
     long = "word " * 1000
     assert client.embed_sparse(long, truncate=True) == to_dicts(encoder.encode_documents([long]))
     info = httpx.get(f"{url}/info").json()
+    assert {name: type(info[name]) for name in REQUIRED_FACTS} == REQUIRED_FACTS
     assert info["model_type"] == {"embedding": {"pooling": "splade"}}
     assert (info["max_input_length"], info["max_client_batch_size"], info["auto_truncate"]) == (256, 32, False)
     assert set(info["prompts"]) == {"query", "document"}
@@ -89,6 +101,8 @@ def test_a_client_of_tei_gets_the_encoders_rows(url, encoder):
         ("a", {"prompt_name": 1}, 413, "Validation", "must be query or document, got a number"),
         ("a", {"truncate": "yes"}, 422, "Validation", "truncate must be true or false, got a string"),
         ("a", {"truncation_direction": "Left"}, 422, "Validation", "cuts only at the end"),
+        ("a", {"truncation_direction": 0}, 422, "Validation", "cuts only at the end"),
+        ("a", {"truncation_direction": ""}, 422, "Validation", "cuts only at the end"),
         ("a", {"normalize": True}, 422, "Validation", "got 'normalize'. Leave this key out."),
     ],
 )

@@ -7,7 +7,6 @@ the rows of a collection, an upsert gives the rows new numbers. Milvus 2.6 and m
 fields to a collection.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from splade_integrations.milvus.copying.table import Table
 from splade_integrations.milvus.defaults import ROWS_PER_WRITE
 from splade_integrations.milvus.filters import Engine, ids_expr
 from splade_integrations.milvus.fingerprint import record
+from splade_integrations.milvus.patience import Pace
 from splade_integrations.milvus.schema import index_of
 from splade_integrations.models.fingerprint import fingerprint_of
 from splade_integrations.sparse import SparseTextEncoder
@@ -96,7 +96,7 @@ def add_sparse_in_place(
     read = definition.fields if text_of is not None else (definition.primary, text_field)
     table = Table.of(connection, name, definition).only([*dict.fromkeys([*read, field])])
     fill = filler(encoder, definition.primary, text_field, text_of)
-    pace = _Pace(rows_per_second)
+    pace = Pace(rows_per_second)
     found = passes(lambda: _one_pass(table, field, fill, text_field, pace, advance), most_passes)
     params = MilvusClient.prepare_index_params()
     params.add_index(field, **index_of("sparse", connection.engine))
@@ -146,7 +146,7 @@ def _one_pass(
     field: str,
     fill: Callable[[Sequence[Row], str], list[Row]],
     text_field: str,
-    pace: "_Pace",
+    pace: Pace,
     advance: Callable[[int], object],
 ) -> Pass:
     """Give a vector to each row that has none."""
@@ -191,16 +191,3 @@ def _there(table: Table, rows: Sequence[Row], partition: str | None) -> dict[Any
     """Return {key: row} of those rows that are still stored."""
     expr = ids_expr(table.primary, [row[table.primary] for row in rows])
     return {row[table.primary]: row for row in table.matching(expr, partition)}
-
-
-class _Pace:
-    """Waits so that at most `rows_per_second` rows are written in a second."""
-
-    def __init__(self, rows_per_second: float) -> None:
-        self._seconds_per_row, self._next = 1 / rows_per_second, time.monotonic()
-
-    def wait(self, rows: int) -> None:
-        """Wait until these rows may be written."""
-        now = time.monotonic()
-        time.sleep(max(0.0, self._next - now))
-        self._next = max(now, self._next) + rows * self._seconds_per_row
