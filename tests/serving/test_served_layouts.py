@@ -1,4 +1,4 @@
-"""Every layout that the package loads can be served: the rows that arrive are exactly those that the server computed."""
+"""Every layout that the package loads can be served, and the rows arrive exactly as the server computed them."""
 
 import pytest
 
