@@ -10,7 +10,7 @@ from tests.support.random_checkpoints import save_masked_lm
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
-    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
+    """Return a function that makes a plain masked-LM checkpoint for (architecture, seed), and returns its folder."""
     folders = {}
 
     def make(architecture: str, seed: int = 7) -> Path:
