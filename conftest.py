@@ -56,7 +56,7 @@ def random_encoder(random_bert_folder) -> SpladeEncoder:
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
-    """Return a function from (architecture, seed) to the folder of a plain masked-LM checkpoint."""
+    """Return a function that makes a plain masked-LM checkpoint for (architecture, seed), and returns its folder."""
     folders = {}
 
     def make(architecture: str, seed: int = 7) -> Path:

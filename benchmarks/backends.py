@@ -1,9 +1,10 @@
 """Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, which this module exports.
 
-sentence-transformers loads both backends through optimum. Releases of optimum need an older transformers (optimum-onnx
-0.1.0: below 4.58; optimum-intel 2.2.0: below 5.6). optimum calls the runtime, ONNX Runtime or OpenVINO, with the
-model's inputs and returns the logits. The two classes here do this instead, and set the runtimes up in the same way.
-Everything else is sentence-transformers' own code: tokenising, batching, pooling and the conversion to sparse rows.
+sentence-transformers loads both backends through optimum. But optimum needs old releases of transformers: optimum-onnx
+0.1.0 needs one below 4.58, and optimum-intel 2.2.0 needs one below 5.6. optimum passes the model's inputs to a runtime
+(ONNX Runtime or OpenVINO), and returns the logits. The two classes in this module do the same without optimum, and set
+up the runtimes as optimum does. Everything else is sentence-transformers' own code: tokenising, batching, pooling and
+the conversion to sparse rows.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class _Logits(nn.Module):
-    """A masked LM that takes positional inputs and returns a tensor, as the exporter requires."""
+    """A masked LM that accepts positional inputs and returns a tensor, as the exporter requires."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -39,16 +40,16 @@ class _Logits(nn.Module):
 
 
 def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Path:
-    """Return the ONNX file of a BERT-like checkpoint. It is made once and then reused.
+    """Return the ONNX file of a BERT-like checkpoint. The file is made once and then reused.
 
     Args:
         folder: The checkpoint.
-        fused: Whether attention, embeddings and normalisations are computed by one operator each. ONNX Runtime's
+        fused: Whether attention, embeddings and normalisations are fused into one operator each. ONNX Runtime's
             optimiser inserts these operators, as in sentence-transformers' `export_optimized_onnx_model`.
         int8: Whether to quantise, with the settings of sentence-transformers' `export_dynamic_quantized_onnx_model` for
-            this processor. Weights have one scale per output channel. They are signed for "avx512_vnni". They are
-            unsigned for "avx2", because AVX2 adds pairs of products, and sums with signed weights would overflow.
-            Activations have one scale per batch, computed at run time.
+            this processor. Weights have one scale per output channel. They are signed for processors with AVX-512 VNNI,
+            and unsigned for processors with AVX2 alone: AVX2 adds products in pairs, and with signed weights these sums
+            would overflow. Activations have one scale per batch, computed at run time.
     Returns:
         `model.onnx` in a folder below `CACHE` that also holds the tokenizer and the configuration.
     """
@@ -66,7 +67,7 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # ONNX's shape inference does not know the type that fused operators return, so the quantiser must be told.
+        # ONNX's shape inference does not know the type that fused operators return, so the quantiser is told the type.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
         weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8
@@ -84,7 +85,7 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
 
 
 def _export(folder: str, target: Path) -> None:
-    import onnx  # noqa: F401  # without onnx, torch's exporter fails with a longer message
+    import onnx  # noqa: F401  # fails here if onnx is missing, with a shorter message than torch's exporter
 
     model: Any = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     model.config.save_pretrained(target.parent)
@@ -105,7 +106,7 @@ def _export(folder: str, target: Path) -> None:
 
 
 class OnnxModel(nn.Module):
-    """Take the place of a transformers model in sentence-transformers, and compute with ONNX Runtime.
+    """Takes the place of a transformers model in sentence-transformers, and computes with ONNX Runtime.
 
     Args:
         file: An exported masked LM.
@@ -126,13 +127,13 @@ class OnnxModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
     ) -> MaskedLMOutput:
-        """Return the logits of one batch. (B, L, V)."""
+        """Return the logits (B, L, V) of one batch."""
         (logits,) = self._session.run(None, _arrays(input_ids, attention_mask, token_type_ids))
         return MaskedLMOutput(logits=torch.from_numpy(logits))
 
 
 class OpenVinoModel(nn.Module):
-    """Take the place of a transformers model in sentence-transformers, and compute with OpenVINO.
+    """Takes the place of a transformers model in sentence-transformers, and computes with OpenVINO.
 
     Args:
         file: An exported masked LM.
@@ -157,7 +158,7 @@ class OpenVinoModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
     ) -> MaskedLMOutput:
-        """Return the logits of one batch. (B, L, V)."""
+        """Return the logits (B, L, V) of one batch."""
         results = self._compiled(_arrays(input_ids, attention_mask, token_type_ids))
         return MaskedLMOutput(logits=torch.from_numpy(results["logits"]))
 

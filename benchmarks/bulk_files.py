@@ -1,4 +1,4 @@
-"""Compares the rows per second of our writer of files for Milvus's bulk import with those of pymilvus's writer.
+"""Compares the speed of two writers of files for Milvus's bulk import: our writer, and pymilvus's.
 
 python -m benchmarks.bulk_files [--rows 20000] [--rounds 5]
 
@@ -26,7 +26,7 @@ DIM, TERMS, VOCABULARY, WORDS = 384, 120, 30_522, 60
 
 
 def schema() -> CollectionSchema:
-    """Return a collection with an id, a text, both vectors, and two metadata fields."""
+    """Return the schema of a collection with an id, a text, a dense and a sparse vector, and two metadata fields."""
     made = MilvusClient.create_schema()
     made.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
     made.add_field("text", DataType.VARCHAR, max_length=65_535)
@@ -39,7 +39,7 @@ def schema() -> CollectionSchema:
 
 
 def made_up(rows: int) -> pa.Table:
-    """Return rows as the encoding stage gives them."""
+    """Return made-up rows in the form in which the encoding stage of Ray Data returns rows."""
     rng = np.random.default_rng(0)
     words = np.array([f"word{n}" for n in range(5000)])
     terms = np.sort(rng.permuted(np.arange(VOCABULARY, dtype=np.uint32)[None].repeat(64, 0), axis=1)[:, :TERMS], axis=1)
@@ -61,7 +61,7 @@ def made_up(rows: int) -> pa.Table:
 
 
 def as_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows in the form that pymilvus's writer takes."""
+    """Return the rows in the form that pymilvus's writer accepts."""
     rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
         row["sparse"] = dict(zip(row["sparse"]["indices"], row["sparse"]["values"], strict=True))
@@ -70,7 +70,7 @@ def as_rows(table: pa.Table) -> list[dict[str, Any]]:
 
 def by_pymilvus(rows: list[dict[str, Any]], folder: Path) -> tuple[float, Path]:
     """Write rows with pymilvus's writer, and return the seconds and the file."""
-    copies = [dict(row) for row in rows]  # the writer changes the rows
+    copies = [dict(row) for row in rows]  # because the writer changes its rows
     start = time.perf_counter()
     writer = LocalBulkWriter(schema(), str(folder), chunk_size=1 << 40, file_type=BulkFileType.PARQUET)
     for row in copies:
@@ -87,7 +87,7 @@ def by_us(table: pa.Table, folder: Path, sparse: SparseForm) -> tuple[float, Pat
 
 
 def check_equal(ours: Path, theirs: Path) -> None:
-    """Compare a page of both files, read back."""
+    """Read the same 100 rows of both files, and exit if they differ."""
     for mine, right in zip(_page(ours), _page(theirs), strict=True):
         if mine != right:
             raise SystemExit(f"the rows differ: {mine} and {right}")
@@ -103,7 +103,7 @@ def _page(file: Path) -> list[dict[str, Any]]:
 
 
 def compare(rows: int, rounds: int) -> None:
-    """Write the same rows with all writers, in turn, and print their rates."""
+    """Write the same rows with each writer in turn, and print the rates of the writers."""
     table = made_up(rows)
     listed = as_rows(table)
     seconds: dict[str, list[float]] = {"pymilvus": [], "struct": [], "json": []}

@@ -1,8 +1,9 @@
-"""How long does a process take from its start to its first row, and how much memory does it then hold?
+"""How long does a process take from its start to its first encoded row, and how much memory does it then hold?
 
-Each contestant is a script that runs in a process of its own. The script prints the time since the process started,
-the CPU time, the resident memory, and the time of each part of the script. A round runs each script once. The model is
-the tiny model with inference-free queries, for which `idf.json` gives each token a made-up weight.
+Each contestant is a script that runs in a process of its own. The script prints the time since the process started, the
+CPU time, the resident memory, and the time of each part of the script. A round runs each script once. Some scripts use
+the demo's tiny model as it is. The scripts for inference-free queries use this model with a further file, `idf.json`,
+which holds a made-up weight for each query token.
 """
 
 import argparse
@@ -66,8 +67,8 @@ part("loading")
 encoder.encode_query([QUERY])
 part("first row")
 """
-# The scripts that encode an inference-free query. Each is compared with a "bare" script, which only imports the
-# packages that the encoder or the adapter needs.
+# The scripts that encode an inference-free query, and "bare" scripts to compare them with. A bare script only imports
+# the packages that the encoder or the adapter needs.
 _FREE = {
     "encoder": _ENCODER,
     "bare numpy, scipy.sparse, tokenizers": "import numpy, scipy.sparse, tokenizers\npart('imports')\n",
@@ -103,7 +104,7 @@ _parts["tokenizers us"] = p50(lambda: tokenizer.encode(QUERY))
 
 
 def inference_free(folder: Path) -> str:
-    """Save the tiny model with a weight for each token of a query, and return the folder."""
+    """Save the tiny model with a made-up weight for each query token, and return the folder."""
     shutil.copytree(splade_model_path(), folder, dirs_exist_ok=True)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     weights = {token: 1 + number % 7 / 3 for token, number in vocabulary.items()}

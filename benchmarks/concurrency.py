@@ -29,7 +29,7 @@ _BLOCK = 12
 
 
 def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Return the median seconds for all `texts`, together and one by one, and a lone query's median milliseconds."""
+    """Return the median seconds to encode `texts` together and one by one, and a lone query's median milliseconds."""
     sparse = SpladeSparseEmbedding(encoder=encoder)
     calls: list[int] = []
     _count_calls(encoder, calls)
@@ -65,8 +65,9 @@ def compare(encoder: SpladeEncoder, texts: list[str], repeats: int) -> dict[str,
 def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, float]:
     """Return the median milliseconds of a lone query: sync, async in a thread, and async with dynamic batching.
 
-    The three methods take turns in blocks of calls. After a call, torch's threads spin for a while, which can slow a
-    call of another method. In a block, most calls follow a call of the same method.
+    The three methods take turns. In its turn, a method makes a block of calls. After each call, torch's threads spin
+    for a while, and this can slow the next call. In a block, nearly every call follows a call of the same method, so
+    the methods hardly slow each other.
     """
     plain, batched = (SpladeSparseEmbedding(encoder=encoder, dynamic_batching=on) for on in (False, True))
     times: dict[str, list[float]] = {"sync": [], "thread": [], "batched": []}
@@ -86,7 +87,7 @@ def _lone(encoder: SpladeEncoder, texts: list[str], blocks: int) -> dict[str, fl
                     await one(name, text)
 
     asyncio.run(all_blocks())
-    # The first two calls of each block are left out, because they are slower: the method has just changed.
+    # The first two calls of each block are left out, because calls are slower just after a change of method.
     kept = {name: [t for n, t in enumerate(values) if n % _BLOCK >= 2] for name, values in times.items()}
     return {name: 1000 * statistics.median(values) for name, values in kept.items()}
 

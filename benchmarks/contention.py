@@ -1,14 +1,20 @@
-"""Measure how fast encoders are beside busy processes, and if several processes encode at the same time.
+"""Measure how fast encoders are while other processes keep the cores busy, and while several processes encode.
 
     python -m benchmarks.contention FOLDER [--model tiny|base] [--dtypes float32 int8] [--before CHECKOUT] [--json OUT]
 
-CHECKOUT is a folder with another version of this package, which is measured in the same rounds under the name "before".
-Each encoder runs in processes of its own with torch's default threads, and waits while the others are measured. A
-neighbour is a process that keeps a core busy.
+CHECKOUT is a folder with another version of this package. The benchmark measures that version in the same rounds, under
+the name "before". Each encoder runs in processes of its own with torch's default number of threads. It waits while the
+other encoders are measured. A neighbour is a process that keeps one core busy.
 
-The conditions are: a quiet machine; one neighbour for each two cores; two neighbours for each two cores; and several
-processes that encode the same texts at the same time. Single queries are measured on a quiet machine, and with one
-neighbour for each two cores. All conditions and encoders are interleaved.
+The conditions are:
+
+- a quiet machine
+- one neighbour per two cores
+- two neighbours per two cores
+- several processes that encode the same texts at the same time
+
+Single queries are measured on a quiet machine, and with one neighbour per two cores. A round measures each encoder in
+each condition once.
 """
 
 import argparse
@@ -29,7 +35,8 @@ from benchmarks.workload import CACHE, evenly_spaced, load_dataset, model_path
 __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parents[1]
-# The process of an encoder. For each line, {"texts": how many, "calls": how often}, it prints the seconds of the calls.
+# The code of a process that holds an encoder. For each input line {"texts": number of texts, "calls": number of calls},
+# it prints the seconds of each call.
 _SERVER = """
 import json, logging, sys, time
 kind, variant, folder, file, query = sys.argv[1:]
@@ -72,13 +79,13 @@ class _Server:
         )
 
     def ask(self, texts: int, calls: int = 1) -> None:
-        """Start to encode this many texts, or the query if it is 0, this often."""
+        """Start `calls` calls. Each call encodes the first `texts` texts, or the query if `texts` is 0."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"texts": texts, "calls": calls}) + "\n")
         self._process.stdin.flush()
 
     def seconds(self) -> list[float]:
-        """Wait for the seconds of the calls."""
+        """Wait until the calls have ended, and return the seconds of each call."""
         assert self._process.stdout is not None
         found: list[float] = json.loads(self._process.stdout.readline())
         return found
@@ -101,7 +108,7 @@ def _neighbours(number: int) -> Iterator[None]:
 
 
 def _documents(servers: list[_Server], texts: int, neighbours: int) -> float:
-    """Return the seconds for encoding the texts, per process. All processes encode them at the same time."""
+    """Let all processes encode the texts at the same time. Return the seconds divided by the number of processes."""
     with _neighbours(neighbours):
         start = time.perf_counter()
         for server in servers:

@@ -1,7 +1,7 @@
-"""Choose the encoders to compare, start each library in its own process, and compare their results and times.
+"""Choose the encoders to compare, start each library in its own process, and compare the encoders' results and times.
 
 A peer is another library that encodes with SPLADE. `benchmarks/peers.py` sets up the peers. If a peer is not installed
-or cannot run, it is skipped, and the report gives the reason.
+or cannot run, it is skipped, and the report states the reason.
 """
 
 import argparse
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _TRIALS = 2
-# Other libraries may add up products in another order, so their float32 results may differ by this much.
+# Other libraries may add up products in another order, so their float32 results may differ from ours by this much.
 _EXACT = 1e-3
 
 
@@ -80,12 +80,12 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
 def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
     """Start all encoders on the checkpoint in `folder`, each library in its own process, and end them afterwards.
 
-    In its own process, a library runs as its users run it. No other library can change its process-wide settings, or
-    the state of its memory allocator. That state can change torch's speed on a CPU by a quarter.
+    In its own process, a library runs as its users run it. No other library can change its process-wide settings or the
+    state of its memory allocator. The state of the allocator can change torch's speed on a CPU by a quarter.
 
     Args:
         folder: A BERT-like checkpoint.
-        options: The command's options, of which `max_length`, `dtypes`, `threads` and `only` are read.
+        options: The command's options. Only `max_length`, `dtypes`, `threads` and `only` are read.
     Raises:
         UnavailableError: Our encoder does not run in float32.
     """
@@ -129,7 +129,8 @@ def check_results(found: Sequence[Contestant], texts: Sequence[str]) -> dict[str
     """Return the largest difference between each encoder's term weights and ours in float32. Also warm up the encoders.
 
     Raises:
-        SystemExit: An encoder must give our float32 weights, but does not. Its times would not be comparable.
+        SystemExit: An encoder that must return the same weights as ours in float32 returns other weights. Its times
+            would not be comparable.
     """
     reference = found[0].rows(texts)
     differences = {contestant.name: largest_difference(contestant.rows(texts), reference) for contestant in found}
@@ -154,8 +155,8 @@ def headlines(found: Sequence[Contestant], seconds: Mapping[str, Sequence[float]
         found: The contestants that were timed.
         seconds: For each contestant, its seconds in each round.
     Returns:
-        {question: {"ours": name, "theirs": name, "ratio": Spread}}. In a question, "its" means sentence-transformers'.
-        A question is left out if no encoder of the kind that it asks for was timed.
+        {question: {"ours": name, "theirs": name, "ratio": Spread}}. The word "its" in a question refers to
+        sentence-transformers. A question is left out if no timed encoder is of the kind that the question is about.
     """
 
     def fastest(rivals: Iterable[Contestant]) -> str | None:

@@ -1,15 +1,15 @@
-"""Measure SPLADE on a decoder with a vocabulary of 151 936 terms: its head alone, and the encoder end to end.
+"""Measure SPLADE on a decoder with a vocabulary of 151 936 terms: the head alone, and the whole encoder.
 
     python -m benchmarks.decoder [--size small 0.6B] [--dtype float32] [--texts N] [--tokens 256] [--json OUT]
 
 The model has random weights in the layout of naver/splade-code-06B. "0.6B" has the size of that model. "small" has the
 same vocabulary, but only 4 layers of width 256. About 1 200 terms of each text are active, as in the trained model.
 
-The first table is about the head, which computes term weights from hidden states. It compares our head with two
-computations. The first is the bare matrix product of the hidden states and the vocabulary, which every head has to
-compute in some form. The second is sentence-transformers' pooling of all logits. The memory is the peak of what each
-computation needs in addition to the model's weights.
-The second table compares our encoder with sentence-transformers, on texts of 256 tokens, at the same number type.
+The first table is about the head, which computes term weights from hidden states. It compares our head with two other
+computations. The first one is the matrix product of the hidden states and the decoder's weight, which every head has to
+compute in some form. The second one is sentence-transformers' pooling of all logits. The memory of a computation is its
+peak, without the model's weights.
+The second table compares our encoder with sentence-transformers, on texts of 256 tokens, in the same number type.
 """
 
 import argparse
@@ -60,9 +60,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 _VOCABULARY, _ACTIVE_TERMS = 151_936, 1200
-# The number of texts in the batch for the head, and the batch sizes that are tried with sentence-transformers.
+# The number of texts in the batch for the head, and the batch sizes to try with sentence-transformers.
 _HEAD_TEXTS, _BATCH_SIZES = 8, (1, 4)
-# Weights that agree within this difference count as equal. It is far above float32 rounding.
+# Weights that differ by less than this count as equal. Rounding in float32 causes much smaller differences.
 _TOLERANCE = 1e-3
 _MIB = 2**20
 
@@ -88,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def random_decoder(size: str) -> Path:
-    """Return the folder of a random decoder. It is made once and then reused.
+    """Return the folder of a random decoder. The decoder is made once and then reused.
 
-    Its last norm and one dimension of its embeddings push all logits down, so that about 1 200 terms of each text are
-    active. The layers do not write to this dimension.
+    One dimension of its embeddings and the weight of its last norm lower all logits, so that about 1 200 terms of each
+    text are active. The layers do not change this dimension.
 
     Args:
         size: "small" or "0.6B".
@@ -126,7 +126,7 @@ def _lower_the_logits(folder: Path) -> None:
     backbone.norm.weight[0] = -float(threshold) / pushed
     config = (folder / "config.json").read_text()
     model.to(torch.bfloat16).save_pretrained(folder)
-    (folder / "config.json").write_text(config)  # save_pretrained drops the entries that it does not know
+    (folder / "config.json").write_text(config)  # because save_pretrained drops entries that it does not know
 
 
 def _texts(number: int, tokens: int) -> list[str]:

@@ -62,7 +62,7 @@ _CHUNK_SIZES = (None, 32)
 _TRIAL_TEXTS = 1024
 _FINALISTS = 3
 _PEER = "sentence-transformers"
-# In 16 bits, rounding in twelve layers may change a term weight by this much. With a larger difference, the peer would
+# In 16 bits, rounding in twelve layers may change a term weight by this much. If a difference is larger, the peer does
 # not compute the same model.
 _LARGEST_DIFFERENCE = 0.1
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_head() -> dict[str, float]:
-    """Return the largest differences between the Triton head and the plain head in float32.
+    """Return the largest differences between the Triton head, in 16 bits, and the plain head, in float32.
 
     A difference is a share of the plain head's largest weight.
 
@@ -247,7 +247,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return hidden states (B, L, H) and a decoder's weight (V, H). Large padding shows a missing mask."""
+    """Return hidden states (B, L, H) and a decoder's weight (V, H). Padding is large, so a missing mask is noticed."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):

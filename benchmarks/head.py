@@ -1,4 +1,4 @@
-"""Measure the time and memory of the vocabulary head, which computes term weights from hidden states, in three forms.
+"""Measure the time and memory of three forms of the vocabulary head, which turns hidden states into term weights.
 
     python -m benchmarks.head FOLDER [--models tiny base] [--texts N] [--json OUT]
 
@@ -8,16 +8,17 @@ The three forms are:
 - the plain head, which computes the logits tile by tile
 - a head that holds all logits in memory
 
-All three get the same hidden states. The model computes these from FOLDER's documents, cut at 256 tokens, in the same
-batches as in the encoder. There is one table for the trained tiny model and one for a random BERT-base. A table shows:
+All three get the same hidden states. The model computes the hidden states from FOLDER's documents, cut at 256 tokens,
+in the same batches as in the encoder. There is one table for the trained tiny model and one for a random BERT-base. A
+table shows:
 
 - the time
-- the memory that the head adds at its peak
+- the memory that the head needs at its peak, in addition to the model
 - the share of the peak rate of float32 matrix products
 
 Below the table are the numbers of active terms and of candidates per text. A term is active if its weight is above 0.
-The first pass of the two-pass head rules out terms that cannot be active. The candidates are the other terms, which the
-second pass computes.
+The first pass of the two-pass head rules out terms that cannot be active. The remaining terms are the candidates, and
+the second pass computes their weights.
 """
 
 import argparse

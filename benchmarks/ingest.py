@@ -3,11 +3,12 @@
     python -m benchmarks.ingest memory [--documents 50000] [--uri http://localhost:19530]
     python -m benchmarks.ingest time [--documents 1000] [--model MODEL]
 
-`memory` compares the peak memory of two processes: one adds 1 000 documents, and the other adds many. It measures each
-framework's hybrid store. milvus-lite itself keeps the stored rows in the memory of the process. To show how much of the
-growth comes from milvus-lite, the command also measures `MilvusClient` without a framework. With `--uri`, the rows go
-to a server, whose memory is not included (`milvus-lite server --data-dir FOLDER` starts a server). Rows are random (120
-terms of 30522, 384 dense dimensions), so no model's memory is included.
+`memory` compares the peak memory of two processes: one adds 1 000 documents, and the other adds `--documents`
+documents. It measures each framework's hybrid store. milvus-lite itself keeps the stored rows in the memory of the
+process. To show how much of the growth comes from milvus-lite, the command also measures `MilvusClient` without a
+framework. With `--uri`, the rows go to a server, and the server's memory is not counted
+(`milvus-lite server --data-dir FOLDER` starts a server). Rows are random (120 terms of 30522, 384 dense dimensions), so
+no model takes memory.
 
 `time` compares two ways of adding documents to an existing collection. One adds them through a framework. The other
 encodes the same texts in one call and inserts them through `MilvusClient`. For each framework, the command also prints
@@ -54,10 +55,10 @@ _ROWS_AT_ONCE = 100
 
 
 class MadeUpDense(Embeddings):
-    """Embed texts as random unit vectors."""
+    """Embeds texts as random unit vectors."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts. (len(texts), 384)."""
+        """Embed texts as vectors (len(texts), 384)."""
         rows = np.random.default_rng(len(texts)).normal(size=(len(texts), _DIM))
         vectors: list[list[float]] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).tolist()
         return vectors
@@ -68,10 +69,10 @@ class MadeUpDense(Embeddings):
 
 
 class MadeUpSparse:
-    """Encode texts as random rows with about as many terms as SPLADE's."""
+    """Encodes texts as random rows with about as many terms as SPLADE rows."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
-        """Encode texts. (len(texts), 30522)."""
+        """Encode texts as rows (len(texts), 30522)."""
         generator = np.random.default_rng(len(texts))
         ids = np.sort(np.argsort(generator.random((len(texts), 4 * _TERMS)))[:, :_TERMS] * 60, axis=1)
         indptr = np.arange(len(texts) + 1) * _TERMS
@@ -82,7 +83,7 @@ class MadeUpSparse:
 
 
 class Counted:
-    """Wrap an encoder, and remember how many texts each call had."""
+    """Wraps an encoder, and remembers how many texts each call had."""
 
     def __init__(self, encoder: SparseTextEncoder) -> None:
         self._encoder, self.calls = encoder, list[int]()
@@ -148,7 +149,7 @@ def _peak(framework: str, documents: int, uri: str | None) -> float:
 
 
 def measure_time(encoder: SparseTextEncoder, documents: int, repeats: int) -> list[dict[str, Any]]:
-    """Return, for each framework, the median seconds, the texts per call of the encoder, and the longest stalls."""
+    """Return, for each framework, the median seconds, the texts per encoder call, and the longest event loop stalls."""
     texts = list(_texts(documents))
     ids = [str(number) for number in range(documents)]
     nodes = _nodes(texts)

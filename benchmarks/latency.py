@@ -1,10 +1,10 @@
-"""Measure how long our encoder and its peers, other libraries with SPLADE encoders, take for one short query.
+"""Measure how long our encoder and its peers (other libraries with SPLADE encoders) take for one short query.
 
     python -m benchmarks.latency FOLDER [--model tiny|base] [--query TEXT] [--only NAME …] [--json OUT]
 
-The query is FOLDER's query of median length. In a round, each encoder is called several times in a row, as in a server.
-The encoder's figure for the round is the median time of these calls. Over all rounds, the table shows the median, the
-smallest and the largest figure.
+The query is FOLDER's query of median length. In a round, each encoder is called several times in a row, as a server
+would call it. The encoder's figure for the round is the median time of these calls. Over all rounds, the table shows
+the median, the smallest and the largest figure.
 """
 
 import argparse

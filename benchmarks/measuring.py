@@ -2,7 +2,7 @@
 
 Nothing here depends on an encoder. A contestant is a function that measures itself and returns the seconds. A round
 calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians. The
-same ratio is computed for each round, and the spread runs from the smallest to the largest of these.
+ratio is also computed for each single round. The spread of a ratio is the range of these single ratios.
 """
 
 import argparse
@@ -59,8 +59,8 @@ _PACKAGES = (
     "langchain-milvus",
     "llama-index-vector-stores-milvus",
 )
-# Rows, inner size and columns of two matrix products: a square product, and BERT-base's largest layer. The higher rate
-# of the two is the peak.
+# Rows, inner size and columns of two matrix products: a square product, and BERT-base's largest layer. The higher of
+# their two rates is the peak.
 PEAK_SHAPES = ((2048, 2048, 2048), (512, 768, 3072))
 # Each product is repeated for this long, to measure a rate that the machine can sustain.
 _PEAK_SECONDS = 0.4
@@ -145,7 +145,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the highest FLOP/s of the products in `PEAK_SHAPES`, by median times. An int8 operation is a FLOP."""
+    """Return the higher FLOP/s of the products in `PEAK_SHAPES`, from median times. Int8 operations count as FLOPs."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 

@@ -1,14 +1,14 @@
-"""Measure how much more memory a warmed-up encoder needs while it encodes a stream of long texts.
+"""Measure how much memory a warmed-up encoder adds while it encodes a stream of long texts.
 
     python -m benchmarks.memory FOLDER [--runs tiny:1000 tiny:10000 tiny:50000 base:500] [--dtype float32] [--json OUT]
     python -m benchmarks.memory FOLDER --mixed [--runs …]
 
 A run is MODEL:TEXTS, a model and a number of texts. Each run is a new process. First, a few long texts warm up the
 encoder. Then the peak of resident memory is reset, and `stream_documents` encodes the texts of the run. Each text has
-512 tokens. A generator makes the texts from FOLDER's documents. Each block of rows is dropped when the next block
-comes. The table shows how far the peak rises. With --mixed, the texts are FOLDER's documents at their real lengths,
-repeated and cut at 512 tokens. This is the harder case, because an allocator keeps more memory after texts of many
-lengths. The command reads /proc, so it needs Linux.
+512 tokens. A generator makes the texts from FOLDER's documents. Each block of encoded rows is dropped when the next
+block comes. The table shows how far the peak rises. With --mixed, the texts are FOLDER's documents at their real
+lengths, repeated and cut at 512 tokens. Such texts are harder than texts of one length, because the allocator keeps
+more memory after texts of many lengths. The command reads /proc, so it needs Linux.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe_environment())
     dataset = load_dataset(options.folder)
     for model in {_parsed(run)[0] for run in options.runs}:
-        model_path(model, dataset)  # makes a missing model now, because in a run it would add to the memory
+        model_path(model, dataset)  # makes a missing model now, because making it in a run would need memory
     runs = [_in_process_of_its_own(run, options) for run in options.runs]
     header = ["model", "texts", "MiB added at peak", "MiB after warming up", "int8 head MiB", "texts/s"]
     rows = [

@@ -41,14 +41,15 @@ class Contestant:
 
     Args:
         name: The name in the tables.
-        backend: Contestants with the same backend differ only in batch size, or in how their file is optimised.
+        backend: The name of its backend. Contestants with the same backend differ only in their batch size, or in how
+            their exported file is optimised.
         dtype: The number type of its computation: "float32", "bfloat16", "int8", or "" if its runtime decides.
         seconds: A function of texts and a number of calls. It makes this number of calls with the texts, and returns
             the median seconds of a call.
         rows: A function of texts that returns their term weights. It is not timed.
         exact: Whether its term weights must equal those of our encoder in float32.
-        keep: Whether it takes part in the rounds even if another batch size is faster. This is so for a library's
-            default batch size.
+        keep: Whether it takes part in the rounds even if another batch size is faster. True for a library's default
+            batch size.
     """
 
     name: str
@@ -96,7 +97,7 @@ def set_up(name: str, folder: str, options: argparse.Namespace) -> list[Contesta
     Args:
         name: "ours " followed by one of `SETTINGS`, or one of `PEERS`.
         folder: A BERT-like checkpoint.
-        options: The command's options, of which `max_length` and `threads` are read.
+        options: The command's options. Only `max_length` and `threads` are read.
     Raises:
         UnavailableError: The library cannot run here.
     """
@@ -207,11 +208,12 @@ def _openvino(folder: str, options: argparse.Namespace, *, precision: str | None
 
 
 def _milvus_model(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield pymilvus.model, which `pip install 'pymilvus[model]'` brings. On PyPI it was once called milvus-model.
+    """Yield the encoder of pymilvus.model, a package that was once called milvus-model.
 
-    It needs `batch_encode_plus`, which transformers 5 lacks, so `__call__` takes its place. milvus-model takes the
-    maximum over tokens and padding, so the weights of a text depend on the other texts in its batch. Therefore its
-    results do not count as exact.
+    `pip install 'pymilvus[model]'` installs the package. The encoder calls the tokenizer's method `batch_encode_plus`.
+    transformers 5 lacks this method, so the tokenizer's `__call__` takes its place. The encoder takes the maximum over
+    tokens and padding, so the weights of a text depend on the other texts in its batch. Therefore its results do not
+    count as exact.
     """
     from transformers import PreTrainedTokenizerBase
 
@@ -242,7 +244,7 @@ def _yasem(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
 
 
 def _fastembed(folder: str, options: argparse.Namespace) -> Iterator[Contestant]:
-    """Yield fastembed's SPLADE class. It loads our exported file, in a folder with the layout of fastembed's model."""
+    """Yield fastembed's SPLADE encoder. It loads our exported file from a folder that looks like fastembed's model."""
     from fastembed import SparseTextEmbedding
 
     model: Any = SparseTextEmbedding(

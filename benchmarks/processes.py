@@ -1,4 +1,4 @@
-"""Finds the processes that a process has started, and measures their memory together, as Linux counts it."""
+"""Finds the processes that a process has started, and measures the memory that all of them use, as Linux counts it."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ __all__ = ["Memory", "PeakOfAll", "descendants", "title", "used_together"]
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those that they have started."""
+    """Return the ids of all processes that a process has started, directly or through other processes."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
@@ -27,7 +27,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def title(pid: int) -> str:
-    """Return the command line of a process, or "" if it has ended. Ray's workers show there what they do."""
+    """Return the command line of a process, or "" if it has ended. Ray's workers write into it what they do."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""
@@ -38,8 +38,8 @@ class Memory:
     """Memory in bytes.
 
     Args:
-        private: The sum of the proportional set sizes, without shared memory.
-        shared: The files in /dev/shm, where Ray's object store lies.
+        private: The sum of the proportional set sizes of all processes, without shared memory.
+        shared: The size of the files in /dev/shm. Ray keeps its object store there.
     """
 
     private: int = 0
@@ -47,12 +47,12 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """The sum of private and shared memory."""
         return self.private + self.shared
 
 
 def used_together(pid: int) -> Memory:
-    """Return the memory of a process and of all that it has started."""
+    """Return the memory of a process and of all processes that it has started."""
     private = 0
     for one in (pid, *descendants(pid)):
         with suppress(OSError):
@@ -64,10 +64,10 @@ def used_together(pid: int) -> Memory:
 
 
 class PeakOfAll:
-    """Measure the peak of the memory of this process and of all that it starts, until the `with` block ends.
+    """Measures the peak memory of this process and of all processes that it starts, until the `with` block ends.
 
     Attributes:
-        peak: The peak.
+        peak: The memory at its peak so far.
     """
 
     def __init__(self, every: float = 0.5) -> None:

@@ -38,11 +38,11 @@ from splade_integrations.ray.rows import as_table
 from splade_integrations.records import Record
 
 ROWS = 512
-TEXTS_PER_SECOND = 12_000  # of the artificial stage
+TEXTS_PER_SECOND = 12_000  # the speed of the artificial stage, `Sleep`
 
 
 def real_texts(count: int, words: int | None = None) -> list[str]:
-    """Return texts of 8 to 60 words from Python's library, each with a number of its own. `words` fixes the length."""
+    """Return numbered texts of 8 to 60 words from Python's library. If `words` is given, all have this many words."""
     folder = Path(xml.dom.minidom.__file__).parents[2]
     found = [word for path in sorted(folder.glob("*.py"))[:60] for word in path.read_text().split() if word.isalpha()]
     rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def real_texts(count: int, words: int | None = None) -> list[str]:
 
 
 def in_one_process(encoder: SpladeEncoder, texts: list[str], folder: Path) -> tuple[float, csr_array]:
-    """Encode and write texts in this process. Returns texts per second after the first block, and the rows."""
+    """Encode and write texts in this process. Return the texts per second after the first block, and the rows."""
     blocks, begin, done = [], 0.0, 0
     for number, rows in enumerate(encoder.stream_documents(texts, block_rows=ROWS)):
         table = pa.table({"text": texts[done : done + rows.shape[0]], "sparse": sparse_column(rows)})
@@ -69,11 +69,12 @@ def in_one_process(encoder: SpladeEncoder, texts: list[str], folder: Path) -> tu
 
 
 def with_ray(model: str, texts: list[str], folder: Path, dim: int) -> tuple[float, float, csr_array]:
-    """Encode texts with two actors, and write them as they come.
+    """Encode texts with two actors, and write each block of rows when it comes.
 
     Returns:
-        Texts per second from the first block to the last file, the seconds before the first block, and the rows. The
-        first blocks of both actors are not counted, because both actors work on them before the first one comes.
+        The texts per second from the first block to the last file, the seconds before the first block, and the rows.
+        The texts per second leave out the first block of each actor, because both actors work on these two blocks
+        before the clock starts.
     """
     start, blocks, begin = time.perf_counter(), [], 0.0
     table = pa.table({"place": np.arange(len(texts)), "text": texts})
@@ -88,7 +89,7 @@ def with_ray(model: str, texts: list[str], folder: Path, dim: int) -> tuple[floa
 
 
 def speed(count: int, rounds: int) -> None:
-    """Compare both, in turn."""
+    """Measure one process and Ray in turn, check that their rows are equal, and compare their rates."""
     texts, model = real_texts(count), splade_model_path()
     encoder = SpladeEncoder(model, device="cpu")
     rates: dict[str, list[float]] = {"one process": [], "Ray, two actors": []}
@@ -120,7 +121,7 @@ def speed(count: int, rounds: int) -> None:
 
 
 class Sleep:
-    """A stage that sleeps as long as a GPU would encode, and returns stored rows."""
+    """A stage of Ray Data that sleeps for as long as a GPU would need to encode, and returns stored rows."""
 
     def __init__(self) -> None:
         table = made_up(ROWS)
@@ -131,7 +132,7 @@ class Sleep:
         self._rows = rows.combine_chunks()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the stored rows, with the numbers of a batch as ids."""
+        """Return stored rows with the ids of the batch `table`."""
         start = time.perf_counter()
         rows = self._rows.slice(0, len(table))
         rows = rows.set_column(rows.column_names.index("id"), "id", table["id"].cast(pa.string()))
@@ -140,7 +141,7 @@ class Sleep:
 
 
 def files(rows: int) -> None:
-    """Write files behind the artificial stage, by one task at a time."""
+    """Write the rows of the artificial stage to files, with one task at a time, and print the rates."""
     definition: CollectionSchema = Schema(primary_field="id").definition(Engine.SERVER, 384, "")
     with connected(num_cpus=2), tempfile.TemporaryDirectory() as folder:
         stage = ray.data.range(rows).repartition(target_num_rows_per_block=ROWS)
@@ -168,7 +169,7 @@ def files(rows: int) -> None:
 
 
 def memory(counts: list[int]) -> None:
-    """Measure each number of texts in a separate process, which does not make the texts itself."""
+    """Measure the memory for each number of texts, in a new process that does not make the texts itself."""
     for count in counts:
         with tempfile.TemporaryDirectory() as place:
             corpus = Path(place, "corpus.parquet")
@@ -180,7 +181,7 @@ def memory(counts: list[int]) -> None:
 
 
 def one_memory(corpus: Path) -> None:
-    """Write files of the texts of a corpus, and print the peak."""
+    """Encode the texts of a corpus into files, and print the peak memory."""
     count = pq.read_metadata(corpus).num_rows
     with tempfile.TemporaryDirectory() as place, connected(num_cpus=2), PeakOfAll() as watched:
         report = write_bulk_files(

@@ -9,9 +9,9 @@ __all__ = ["PeakMemory"]
 
 
 class PeakMemory:
-    """Measure the peak from now on. First, freed memory is given back to the system.
+    """Measures the peak from now on. First, it returns freed memory to the system.
 
-    Otherwise later growth could take place in the freed memory, and the peak would not show it.
+    Otherwise the process could later reuse the freed memory, and the peak would not show this use.
 
     Raises:
         OSError: The system is not Linux, or /proc does not let a process reset its peak.

@@ -1,8 +1,9 @@
 """How many texts per second does `splade serve` encode for 64 clients, and how long does a lone request take?
 
-With --memory, the command also measures the memory of eight processes. The clients are coroutines of this process. They
-connect over loopback, and keep their connections open. For comparison, this process also encodes the queries itself
-while the servers are idle. A round measures each contestant once.
+The clients are coroutines of this process. They connect over loopback, and keep their connections open. For comparison,
+this process also encodes the queries itself while the servers are idle. A round measures each contestant once. With
+--memory, the command also compares the memory of eight processes that share a server with the memory of eight processes
+that each load the model.
 """
 
 import argparse
@@ -39,14 +40,15 @@ __all__ = ["ask_together"]
 _STARTS_WITHIN = 300
 _PROCESSES = 8
 _LONE_CALLS = 200
-# The code of each of the eight processes. It encodes one query, prints "ready", and waits until its input ends.
+# The code of each of the eight processes: `_ASKING` or `_LOADING`, and then `_ONE_QUERY`. A process encodes one query,
+# prints "ready", and waits until its input ends.
 _ASKING = "from splade_integrations import RemoteEncoder as E; encoder = E({!r})"
 _LOADING = "from splade_integrations import SpladeEncoder as E; encoder = E({!r}, dtype={!r}, device='cpu')"
 _ONE_QUERY = "; encoder.encode_queries(['a cat']); print('ready', flush=True); input()"
 
 
 async def _ask(url: str, bodies: Iterator[bytes]) -> None:
-    """Send requests one after another on one connection, until no body is left."""
+    """Send requests one after another on one connection, until no request body is left."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     for body in bodies:
@@ -67,7 +69,7 @@ def ask_together(url: str, texts: Sequence[str], *, clients: int, per_request: i
         url: The server's address.
         texts: The queries.
         clients: The number of clients that ask at the same time.
-        per_request: The number of texts of a request.
+        per_request: The number of texts in a request.
     Raises:
         RuntimeError: A request was refused.
     """

@@ -4,8 +4,8 @@
 
 FOLDER is a dataset in BEIR layout. The texts are an evenly spaced selection of its documents, at their real lengths,
 cut at 256 tokens. With --short, the texts are FOLDER's queries. The peers are other libraries with SPLADE encoders.
-First, each peer tries its batch sizes on some of the texts. The fastest batch size takes part in the rounds, and so
-does the library's default. A contestant is one library at one setting. In a round, each contestant in turn encodes all
+First, each peer tries its batch sizes on some of the texts. The peer's fastest batch size and its default batch size
+take part in the rounds. A contestant is one library at one setting. In a round, each contestant in turn encodes all
 texts. A contestant's time ends when it returns its result, which is a csr_array for our encoder. Results are checked
 before times are compared. Each library runs in its own process.
 """

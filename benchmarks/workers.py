@@ -1,4 +1,4 @@
-"""Run a library in its own process, which encodes on request."""
+"""Runs a library in a process of its own. The process encodes when it is asked to."""
 
 import argparse
 import multiprocessing
@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 10
 
 
 class Worker:
-    """Start a process that holds one library's encoders (`Contestant`) until `close` is called.
+    """A process that holds one library's encoders (`Contestant`) until `close` is called.
 
     Args:
         name: As in `set_up`.
@@ -82,7 +82,7 @@ def _serve(connection: Connection, name: str, folder: str, options: argparse.Nam
     try:
         made = set_up(name, folder, options)
     except UnavailableError as err:
-        connection.send(UnavailableError(str(err)))  # without the error's cause, which may not pickle
+        connection.send(UnavailableError(str(err)))  # without the error's cause, because pickling the cause may fail
         return
     connection.send([replace(contestant, seconds=_elsewhere, rows=_elsewhere) for contestant in made])
     while True:

@@ -29,7 +29,7 @@ __all__ = [
     "token_lengths",
 ]
 
-# Holds the models made here and the peers' exported files. Git ignores this folder, and `make clean` removes it.
+# The folder of the random models and of the exported files. Git ignores it, and `make clean` removes it.
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "benchmarks"
 _ACTIVE_TERMS = 200
 _TEXTS_FOR_BIAS = 40
@@ -63,7 +63,7 @@ def load_dataset(folder: str | Path) -> Dataset:
 
 
 def model_path(name: str, dataset: Dataset) -> str:
-    """Return the folder of "tiny" (the demo's model) or "base" (`random_bert_base`), or `name` if it is a folder."""
+    """Return the folder of the model "tiny" (the demo's) or "base" (`random_bert_base`), or else the folder `name`."""
     if name == "tiny":
         return splade_model_path()
     if name == "base":
@@ -74,7 +74,7 @@ def model_path(name: str, dataset: Dataset) -> str:
 
 
 def random_bert_base(name: str, texts: Sequence[str]) -> Path:
-    """Return the folder of a random checkpoint of BERT-base's size (110 M parameters). It is made once and then reused.
+    """Return the folder of a random checkpoint of BERT-base's size (110 M parameters). It is made only once.
 
     No trained model of that size can be installed offline. The tokenizer is the tiny model's. The decoder's bias is
     shifted so that about 200 terms of each text are active, as in a trained model.
@@ -82,8 +82,8 @@ def random_bert_base(name: str, texts: Sequence[str]) -> Path:
     The checkpoint is good for measuring time and memory. It says nothing about quality, because its weights are random.
     It also differs from a trained model in two ways that can affect a figure. First, its active terms are nearly the
     same for every text, and its logits lie close to 0, the threshold above which a term is active. So the first pass of
-    the two-pass head rules out fewer terms (benchmarks/head.py prints how many are left). Second, its weights have no
-    outliers, so rounding to 8 bits causes other errors than in a trained model.
+    the two-pass head rules out fewer terms than with a trained model (benchmarks/head.py prints how many are left).
+    Second, its weights have no outliers, so rounding to 8 bits causes other errors than in a trained model.
 
     Args:
         name: The name of `texts`, which becomes part of the folder's name below `CACHE`.

@@ -1,1 +1,1 @@
-"""Run acceptance checks that take too long for the tests: `python -m checks.NAME`. Exit status 1 means failure."""
+"""Acceptance checks that take too long for the tests. `python -m checks.NAME` exits with status 1 if a check fails."""

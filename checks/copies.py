@@ -1,13 +1,14 @@
-"""Check that `splade add-sparse` makes a right copy, although it is killed and others write to the original.
+"""Check that `splade add-sparse` makes a correct copy, even if it is killed while the original changes.
 
     python -m checks.copies [--rows 5000] [--kills 10] [--kinds LangChain LlamaIndex pymilvus] [--seed 0]
 
 The check makes a collection of each kind on milvus-lite's server: by langchain-milvus, by LlamaIndex's Milvus store,
-and by plain pymilvus with its own schema, numbers as keys, partitions and BM25. It runs the command and kills it
-(SIGKILL) at a random moment, again and again, while a writer adds, changes and deletes rows of the original. At the
-end, it compares every row, field, partition, index and property, and every SPLADE vector with the encoder's. It then
-searches the copy through both of this package's stores, and compares the hits with those of collections that the
-stores indexed anew. The exit status is 1 if anything differs.
+and by plain pymilvus with its own schema, numbers as keys, partitions and BM25. Again and again, it runs the command,
+and kills it (SIGKILL) at a random moment. Meanwhile, a writer adds, changes and deletes rows of the original. At the
+end, the check compares every row, field, partition, index and property of the copy with those of the original, and
+every SPLADE vector with the encoder's. Then it searches the copy through both of this package's stores. Both stores
+also index the same rows in new collections, and these collections must return the same hits as the copy. The exit
+status is 1 if anything differs.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def check(kind: str, uri: str, *, rows: int, kills: int, seed: int, beside: bool
         uri: A server without other collections.
         rows: The number of rows at the beginning.
         kills: How often the command is killed.
-        seed: The seed of the texts and of the moments.
+        seed: The seed of the texts and of the moments of the kills.
         beside: Whether one run must end while the writer still writes.
     """
     rng, client = random.Random(seed), MilvusClient(uri)
@@ -114,7 +115,7 @@ def dump(client: MilvusClient, name: str) -> dict[str, dict[Any, dict[str, Any]]
 
 
 def shape(client: MilvusClient, name: str, without: Sequence[str] = ()) -> str:
-    """Return what a collection is made of, without its name and its properties."""
+    """Return the fields, functions and indexes of a collection as text, without the fields in `without`."""
     return str(collections.shape(client, name, without))  # type: ignore[no-untyped-call]
 
 
@@ -197,7 +198,7 @@ class _Writer:
     """Adds, changes and deletes rows of the original from a thread of its own, until the `with` block ends.
 
     Attributes:
-        expected: {partition: {key: row}} that the original must hold.
+        expected: The rows that the original must hold, as {partition: {key: row}}.
         writes: The number of rows written and deleted.
     """
 
@@ -225,7 +226,7 @@ class _Writer:
             rows = self.expected[partition]
             if self._rng.random() < 0.25 and len(rows) > 20:
                 gone = self._rng.sample(sorted(rows), 3)
-                # With ids=, pymilvus does not escape keys.
+                # This is a filter, because pymilvus does not escape keys that are passed as `ids=`.
                 self._client.delete("original", filter=f"{self._key} in {json.dumps(gone)}")
                 self.expected[partition] = {key: row for key, row in rows.items() if key not in gone}
             else:
@@ -237,7 +238,7 @@ class _Writer:
 
     def _varied(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row with another text and, in half of the cases, with another key."""
-        # No two rows get the same text, because their order in a search would be free.
+        # No two rows get the same text, because a search may return rows with equal scores in any order.
         text = f"{row[self._text_field]} {self._rng.choice(['changed', 'again', 'late'])} {self._rng.random()}"
         new = {**row, self._text_field: text}
         new[self._vector] = np.array(_vector(_embedded(new, self._text_field)), np.float32).tolist()
@@ -252,7 +253,7 @@ def _run(command: list[str], client: MilvusClient) -> "subprocess.CompletedProce
 
 
 def _run_and_kill(command: list[str], client: MilvusClient, rows: float) -> bool:
-    """Kill a run after it has written about so many rows, and return whether it had not ended before."""
+    """Kill a run after it has written about `rows` rows. Return False if the run ended before it was killed."""
     before = _count(client)
     with subprocess.Popen([*command, *_resume(client)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         while run.poll() is None and _count(client) < before + rows:
@@ -273,7 +274,7 @@ def _count(client: MilvusClient) -> int:
     return int(client.get_collection_stats("original_splade")["row_count"])
 
 
-# What must be right at the end
+# The comparisons at the end
 
 
 def _wrong_rows(
@@ -306,7 +307,7 @@ def _wrong_rows(
 
 
 def _embedded(row: dict[str, Any], text_field: str) -> str:
-    """Return the text that a row's vectors are made of. LlamaIndex itself says it for its nodes."""
+    """Return the text that a row's vectors are computed from. For a node, LlamaIndex itself returns this text."""
     if "_node_content" not in row:
         return str(row[text_field])
     node = metadata_dict_to_node(row, text=row[text_field])
@@ -314,7 +315,7 @@ def _embedded(row: dict[str, Any], text_field: str) -> str:
 
 
 def _close(found: dict[int, float], right: dict[int, float]) -> bool:
-    """Return whether two rows are equal, but for the rounding that depends on a text's neighbours."""
+    """Return whether two rows are equal, except for rounding, which depends on the other texts in a batch."""
     return all(abs(found.get(term, 0.0) - right.get(term, 0.0)) < 1e-4 for term in found.keys() | right)
 
 
@@ -367,7 +368,7 @@ def _query(text: str) -> VectorStoreQuery:
 
 
 def _differing(copy: list[list[Any]], anew: list[list[Any]]) -> list[str]:
-    """Return which questions have other hits. Equal scores may come in any order."""
+    """Return one message for each question with other hits. Hits with equal scores may come in any order."""
     faults = []
     for position, (found, right) in enumerate(zip(copy, anew, strict=True)):
         least = min((score for _, score in right), default=0.0) + 1e-9

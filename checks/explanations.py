@@ -1,4 +1,4 @@
-"""Check that explanations add up to Milvus's scores, and that each term names the token with the largest logit.
+"""Check that explanations add up to Milvus's scores, and that each term names the token with its largest logit.
 
     python -m checks.explanations FOLDER [--pairs 200]
 
@@ -114,7 +114,7 @@ def compare(dataset: Dataset, pairs: int) -> Differences:
 
 
 class _PlainLogits:
-    """Compute the logits of a text with transformers alone. (L, V)."""
+    """Computes the logits (L, V) of a text with transformers alone."""
 
     def __init__(self) -> None:
         self._model: Any = AutoModelForMaskedLM.from_pretrained(splade_model_path(), dtype=torch.float32)

@@ -1,11 +1,11 @@
-"""Check that faults give clear errors, that nothing half-written counts as whole, and that no stored row is lost.
+"""Check that faults cause clear errors, that nothing half-written counts as complete, and that no stored row is lost.
 
     python -m checks.faults [--kills 50] [--interrupts 10] [--seed 0] [--only-kills]
 
 The faults are: memory that runs out at each batch, a tokenizer that raises, weights that are NaN, Ctrl-C in the middle
-of a batch, a consumer that stops reading, a full disk, a read-only folder, a Milvus server that is killed and comes
-back, and commands that are killed or interrupted at random moments. After each fault, the same encoder or collection
-must work on. The exit status is 1 if anything is lost or unclear.
+of a batch, a caller that stops reading a stream, a full disk, a read-only folder, a Milvus server that is killed and
+comes back, and commands that are killed or interrupted at random moments. After each fault, the same encoder or
+collection must still work. The exit status is 1 if a requirement is not met.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def encoder_faults(figures: Figures, folder: Path) -> None:
-    """Let the parts of an encoder fail, and check the errors and the rows that come after them."""
+    """Let parts of an encoder fail. Check the errors, and the rows that the encoder returns afterwards."""
     save_masked_lm(folder / "model", "bert")
     encoder = SpladeEncoder(folder / "model", device="cpu", max_batch_tokens=512)
     expected = encoder.encode_documents(_TEXTS)

@@ -1,4 +1,4 @@
-"""Prints the figures of a check, and remembers whether each met its requirement."""
+"""Prints the figures of a check, and remembers which requirements were not met."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Figures:
 
     @contextmanager
     def expecting(self, requirement: str, kind: type[BaseException], *parts: str) -> Iterator[None]:
-        """Require that the block raises an error of a kind, whose message contains all `parts`."""
+        """Require that the `with` block raises an error of type `kind` with all `parts` in its message."""
         try:
             yield
         except kind as err:

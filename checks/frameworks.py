@@ -4,8 +4,9 @@
 
 FOLDER is a dataset in BEIR layout. Each text is encoded once, and both stores get the same embeddings. The embeddings
 are kept under .cache/ for the next run, which may use another version of pymilvus. The check runs SPLADE search and
-hybrid search, at k = 4 and k = 10. For each installed framework, it prints two values of nDCG@10: that of the store's k
-results, and that of the first k results of exact rankings. The exit status is 1 if the two differ by more than 0.002.
+hybrid search, at k = 4 and k = 10. For each of these searches, in each installed framework, it prints two values of
+nDCG@10: that of the store's k results, and that of the first k results of exact rankings. The exit status is 1 if the
+two values of a search differ by more than 0.002.
 """
 
 import argparse
@@ -51,8 +52,8 @@ class Embeddings:
     """Dense and sparse embeddings of some texts.
 
     Args:
-        dense: (N, H).
-        sparse: (N, V).
+        dense: The dense vectors (N, H).
+        sparse: The SPLADE rows (N, V).
     """
 
     dense: NDArray[np.float32]
@@ -60,7 +61,7 @@ class Embeddings:
 
 
 class KeptRows:
-    """Take the place of the dense and the SPLADE model, and return rows that are already computed.
+    """Takes the place of both models, the dense one and SPLADE, and returns rows that are already computed.
 
     Args:
         dataset: The texts.
@@ -205,7 +206,7 @@ def main(folders: Sequence[Path]) -> int:
 
 
 def embeddings_of(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
-    """Return the embeddings of documents and queries. The first run computes them; later runs read them from disk."""
+    """Return the embeddings of documents and queries. The first run stores them on disk for later runs."""
     texts = "\0".join([splade_model_path(), *dataset.documents, *dataset.queries])
     folder = ROOT / ".cache" / f"rows-{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
     roles = ("documents", "queries")
@@ -229,7 +230,10 @@ def embeddings_of(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
 
 
 def _keys(dataset: Dataset) -> list[str]:
-    """Return primary keys in corpus order. milvus-lite sorts ties by key, and exact fusion sorts them by row."""
+    """Return primary keys that sort in corpus order.
+
+    milvus-lite sorts equal scores by key, and exact fusion sorts them by row. With these keys, both orders are equal.
+    """
     return [f"{row:08}" for row in range(len(dataset.documents))]
 
 

@@ -1,11 +1,11 @@
-"""Check that no text, option, file, filter or request ends in an error that is not documented, or hangs.
+"""Check that no text, option, file, filter or request causes an undocumented error or a hang.
 
     python -m checks.fuzz [--examples 400] [--folders 40] [--seed 0]
     python -m checks.fuzz --guided 60        # needs atheris: follows the branches of the code, for 60 seconds each
 
-hypothesis makes the inputs, and keeps those that failed in .cache/fuzz, so that the next run begins with them. Model
-folders are damaged at random: first any of their files, then only one kind of file. The exit status is 1 if anything
-ends in another error, in NaN, or takes longer than two minutes.
+hypothesis makes the inputs. It keeps failed inputs in .cache/fuzz, and the next run begins with them. Model folders are
+damaged at random: first any of their files, then only one kind of file. The exit status is 1 if an input causes an
+undocumented error or NaN, or takes longer than two minutes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from checks.targets import TARGETS
 __all__ = ["main", "run"]
 
 _SECONDS = 120
-# The kinds of files that are damaged alone, with the kinds of folders that are damaged for each.
+# {file that is damaged alone: the kinds of model folders in which it is damaged}
 _FILES = {
     "config.json": ("sentence-transformers, symmetric", "OpenSearch, root", "decoder", "BGE-M3"),
     "tokenizer.json": ("sentence-transformers, symmetric", "OpenSearch, root", "decoder", "BGE-M3"),
@@ -52,7 +52,7 @@ _JSON = st.recursive(
 
 
 def _nested(levels: int, value: Any, key: str | None) -> Any:
-    """Return a value in lists, or in dicts, which are nested many levels deep."""
+    """Return a value inside of `levels` nested lists, or inside of nested dicts if a key is given."""
     for _ in range(levels):
         value = [value] if key is None else {key: [value] if key in ("$and", "$or") else value}
     return value
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(figures: Figures, examples: int, number: int) -> None:
-    """Give inputs from hypothesis to the functions that read what others send, and to an encoder."""
+    """Pass inputs from hypothesis to the functions that read data from outside, and to an encoder."""
     if not examples:
         return
     for name, (function, takes_bytes) in TARGETS.items():

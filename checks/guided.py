@@ -1,7 +1,7 @@
 """Runs atheris, a fuzzer that follows the branches of the code, on the functions in `checks.targets`.
 
-atheris is not among the development packages, because it has wheels for few versions of Python. Install it into a
-copy of the environment: pip install atheris.
+atheris is not among the development packages, because it has wheels for only a few versions of Python. Install it into
+a copy of the environment: pip install atheris.
 """
 
 import json
@@ -16,7 +16,7 @@ __all__ = ["guided"]
 
 
 def guided(seconds: int) -> int:
-    """Run each target in its own process for some seconds. Inputs that reach new branches are kept in .cache/fuzz."""
+    """Run each target in its own process for `seconds` seconds. Keep inputs that reach new branches in .cache/fuzz."""
     figures = Figures()
     from checks.targets import TARGETS
 

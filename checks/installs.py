@@ -2,11 +2,11 @@
 
     python -m checks.installs [--wheel FILE] [EXTRA …]
 
-For each framework, the README has an example, which needs more packages for its dense model. The check installs these,
-too. Only torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse
-combinations of versions that are known to break. With `--wheel`, every extra is installed from a built wheel, as before
-a release. The check uses only the standard library, because it runs before anything is installed. It takes minutes and
-downloads about 300 MB, or more if pip takes a CUDA build of torch.
+For each framework, the README has an example with a dense model. The check also installs the packages that this model
+needs. Only torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse
+combinations of versions that are known to fail. With `--wheel`, every extra is installed from a built wheel. Use this
+option before a release. The check uses only the standard library, because it runs before anything is installed. It
+takes minutes and downloads about 300 MB, or more if pip chooses a CUDA build of torch.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 EXTRAS = ("langchain", "llama-index", "langchain,llama-index")
-# More extras, which are checked only before a release.
+# The other extras. They are checked only before a release.
 OTHERS = (
     *("milvus", "cli", "serve", "remote", "evaluate", "openvino", "peft", "ray", "bulk", "demo"),
     *("langchain-milvus", "llama-index-milvus", "all"),
@@ -30,7 +30,7 @@ RECIPES = {
     "llama-index": ("llama-index-embeddings-huggingface",),
 }
 SHOWN = ("pymilvus", "milvus-lite", "langchain-milvus", "llama-index-vector-stores-milvus")
-# Each row is an extra, and the versions that pip must refuse to install together with it.
+# Each entry is an extra, and the versions that pip must refuse to install together with this extra.
 UNRESOLVABLE = (
     ("langchain", "langchain-milvus==0.3.3", "pymilvus==2.6.8"),
     ("langchain-milvus", "langchain-milvus==0.3.3", "pymilvus==2.6.17"),

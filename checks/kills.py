@@ -1,6 +1,7 @@
-"""Kills and interrupts the command `splade` at random moments, and lets it meet full disks and read-only folders.
+"""Kills and interrupts the command `splade` at random moments, and runs it on full disks and in read-only folders.
 
-Each command runs in its own process, forked from a server process that has imported the slow packages already.
+Each command runs in its own process. To save time, this process is forked from a server process that has already
+imported the slow packages.
 """
 
 import atexit
@@ -63,7 +64,7 @@ def kills(figures: Figures, folder: Path, times: int, rng: random.Random, rows: 
         empty += not found
         lost += len(known - found.keys())
         known |= found.keys()
-        if len(known) == rows:  # begin again
+        if len(known) == rows:  # all rows are stored, so begin again
             lost += _wrong(found)
             known = set()
             _remove(database)
@@ -81,7 +82,7 @@ def _end(process: BaseProcess) -> None:
     """Wait until a command ends.
 
     Raises:
-        TimeoutError: The command has not ended after five minutes. It is killed.
+        TimeoutError: The command has not ended after five minutes. It has now been killed.
     """
     process.join(300)
     if process.exitcode is None:
@@ -90,7 +91,7 @@ def _end(process: BaseProcess) -> None:
 
 
 def interrupts(figures: Figures, folder: Path, times: int, rng: random.Random, rows: int = _ROWS) -> None:
-    """Send Ctrl-C while an index fills, and compare what the message says with what is stored."""
+    """Send Ctrl-C or SIGTERM to `splade index`, and compare the rows that its message claims with the stored rows."""
     command, database = _index_command(folder, "interrupted", rows)
     seconds, said, wrong, codes = _seconds(folder, rows), 0, [], set()
     for _ in range(times):
@@ -181,7 +182,7 @@ def full_disk(figures: Figures, folder: Path) -> None:
 
 
 def read_only_folder(figures: Figures, folder: Path) -> None:
-    """Write into a folder that is read-only, also for root."""
+    """Write into a folder that is read-only even for root."""
     texts = _texts(folder)
     with _small_disk(folder / "disk", "size=1m,ro") as disk:
         if disk is None:
@@ -227,7 +228,7 @@ def _run(arguments: list[str], output: str, environment: dict[str, str]) -> None
     code = run(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    atexit._run_exitfuncs()  # a forked process would leave them out, but milvus-lite's server ends in one of them
+    atexit._run_exitfuncs()  # a forked process skips exit functions, but one function ends milvus-lite's server
     os._exit(code)
 
 
@@ -250,7 +251,7 @@ def _index_command(folder: Path, name: str, rows: int = _ROWS) -> tuple[list[str
 
 
 def _seconds(folder: Path, rows: int) -> float:
-    """Return the time that a whole run takes."""
+    """Return the time that a whole run of `splade index` takes."""
     command, database = _index_command(folder, f"timed-{time.monotonic_ns()}", rows)
     start = time.monotonic()
     code, message = run_command(command, folder / "output")
@@ -296,7 +297,7 @@ def _rows_of(client: Any) -> dict[str, dict[str, Any]]:
 
 
 def _wrong(rows: dict[str, dict[str, Any]]) -> int:
-    """Return how many rows do not hold the text of their id, or lack a vector."""
+    """Return the number of rows that hold a wrong text or lack a vector."""
     return sum(row["text"].strip() != _text(int(key.removeprefix("id-"))).strip() or not row["whole"]
                for key, row in rows.items())  # fmt: skip
 
@@ -309,7 +310,7 @@ def _remove(database: Path) -> None:
 
 @contextmanager
 def _small_disk(folder: Path, options: str) -> Iterator[Path | None]:
-    """Mount a small tmpfs. Yields None if this is not allowed."""
+    """Mount a small tmpfs and yield its folder. If mounting is not allowed, yield None."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:

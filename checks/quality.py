@@ -5,8 +5,8 @@
 
 The tiny model is the demo's SPLADE model. Search is exact, by inner products in float64. On SciFact, nDCG@10 of the
 tiny model must be .6436 ± .002 in float32. Otherwise the exit status is 1. The term weights in other dtypes are
-compared with the weights in float32. In the output, "top terms changed" is about the ten heaviest terms of a document.
-It is the share of these terms in float32 that are not among the ten heaviest terms in the other dtype.
+compared with the weights in float32. In the output, "top terms changed" is the share of a document's ten heaviest
+terms in float32 that are not among its ten heaviest terms in the other dtype.
 """
 
 import argparse
@@ -30,7 +30,7 @@ __all__ = ["changed_top_terms", "main", "pruned", "weight_differences"]
 
 _TOP_TERMS = 10
 _DEPTH = 100
-# {(model, dataset, largest number of tokens): nDCG@10 in float32}, computed by the written-out SPLADE formula.
+# {(model, dataset, largest number of tokens): nDCG@10 in float32}, computed directly by the SPLADE formula.
 _KNOWN = {("tiny", "scifact", 256): 0.6436}
 _TOLERANCE = 0.002
 _PRUNINGS = (
@@ -155,7 +155,7 @@ def _measured(dataset: Dataset, documents: csr_array, queries: csr_array) -> dic
         **{name: float(values.mean()) for name, values in per_query(dataset, rankings).items()},
         "terms_a_document": documents.nnz / documents.shape[0],
         "terms_a_query": queries.nnz / queries.shape[0],
-        "index_megabytes": (8 * documents.nnz + documents.indptr.nbytes) / 1e6,  # as `splade evaluate` counts
+        "index_megabytes": (8 * documents.nnz + documents.indptr.nbytes) / 1e6,  # counted as in `splade evaluate`
     }
 
 

@@ -1,11 +1,11 @@
-"""Checks that `splade index --ray`, killed at random moments, ends with the rows of an undisturbed run.
+"""Checks that runs of `splade index --ray` that are killed at random moments still store the correct rows.
 
 python -m checks.ray_kills [--runs 20] [--texts 20000] [--seed 0]
 
-Each run indexes texts into milvus-lite's server, and one process is killed with SIGKILL: a worker of Ray that encodes
-or writes, the command itself, or the server, which is then started again on its data. If the command has ended, it is
-started again with --resume. The rows must be those of an undisturbed run, and at most 5 % of the texts may be encoded
-twice.
+Each run indexes texts into milvus-lite's server. During the run, one process is killed with SIGKILL: a worker of Ray
+that encodes or writes, the command itself, or the server. A killed server is started again on its data. If the
+command has ended, it is started again with --resume. At the end, the rows must be those of an undisturbed run, and at
+most 5 % of the texts may have been encoded twice.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start the server, and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(self._data)]
         self._process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(self._port)],
@@ -113,7 +113,7 @@ def counting(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def encoded(folder: Path) -> int:
-    """Return the number of texts that actors have noted."""
+    """Return the number of texts that all actors together have noted as encoded."""
     return sum(int(line) for file in folder.glob("encoded.*") for line in file.read_text().split())
 
 
@@ -122,7 +122,7 @@ def dump(uri: str, name: str) -> dict[str, dict[str, Any]]:
     client = MilvusClient(uri)
     client.load_collection(name)
     rows: dict[str, dict[str, Any]] = {}
-    for digit in range(10):  # Milvus returns at most 16 384 rows for a query
+    for digit in range(10):  # one query for each first digit, because a query returns at most 16 384 rows
         some = client.query(
             name, filter=f'id like "key {digit}%"', output_fields=["id", "text", "sparse", "metadata"], limit=16_384
         )
@@ -152,7 +152,7 @@ def _close(found: dict[int, float], right: dict[int, float]) -> bool:
 
 
 def command_for(corpus: Path, server: Server, name: str) -> list[str]:
-    """Return the command that indexes a corpus into a collection. Small batches keep small what a kill loses."""
+    """Return the command that indexes a corpus into a collection. With small batches, a kill loses little."""
     splade = str(Path(sys.executable).with_name("splade"))
     where = ["--uri", server.uri, "-c", name, "--json"]
     how = ["--ray", "--encoders", "2", "--rows-per-batch", "64", "--device", "cpu"]
@@ -195,7 +195,7 @@ def disturbed_run(kinds: list[str], corpus: Path, server: Server, name: str, tex
 
 
 def _kill(kind: str, run: "subprocess.Popen[bytes]", server: Server, rng: random.Random) -> bool:
-    """Kill a process of a kind, and return whether there was one."""
+    """Kill a process of this kind if there is one, and return whether there was one."""
     if kind == "store":
         server.kill()
         time.sleep(1)

@@ -1,6 +1,7 @@
-"""Makes stores on milvus-lite, each with a function that adds, searches and deletes documents once.
+"""Opens three stores on milvus-lite: this package's two stores, and `MilvusClient` alone.
 
-Both of this package's stores and `MilvusClient` alone do the same, so that their memory can be compared.
+For each store there is a function that adds, searches and deletes documents once. The three functions do the same work,
+so that the memory of the stores can be compared.
 """
 
 import random
@@ -13,7 +14,7 @@ __all__ = ["STORES"]
 
 
 class _Words:
-    """An encoder without a model. The stores' own memory is measured, not that of torch."""
+    """An encoder without a model, so that the measured memory does not include torch."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
         rows = np.zeros((len(texts), 3000), np.float32)

@@ -1,12 +1,12 @@
-"""Check that an encoder and both stores keep their memory, file handles and threads, however long they run.
+"""Check that the memory, file handles and threads of an encoder and of both stores do not grow over a long run.
 
     python -m checks.soak [--seconds 300] [--queries 200000] [--rounds 3000] [--threads 32]
 
-First, `--threads` threads share one encoder of each number type and backend for `--seconds` seconds each. They mix
-encode_queries, encode_documents, stream_documents and explain, with texts of different lengths and with different
-options. Each result must equal the result of one thread. Then `--queries` queries run in one process. At last, each
-store adds, searches and deletes documents in `--rounds` rounds, and so does `MilvusClient` alone. 0 leaves a part out.
-The exit status is 1 if a result differs, a thread hangs, or memory, handles or threads grow.
+First, `--threads` threads share one encoder for `--seconds` seconds. This is repeated for each number type and backend.
+The threads mix encode_queries, encode_documents, stream_documents and explain, with texts of different lengths and with
+different options. Each result must equal the result of a single thread. Then `--queries` queries run in one process.
+Finally, each store adds, searches and deletes documents in `--rounds` rounds, and so does `MilvusClient` alone. The
+number 0 skips a part. The exit status is 1 if a result differs, a thread hangs, or memory, handles or threads grow.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from splade_integrations.models.offline import splade_model_path
 
 __all__ = ["main", "mixed_threads", "queries", "rounds"]
 
-# The largest difference between two results of the same text, for each number type and backend. docs/speed.md has the
-# tolerance of each type against float32. Between batches of one type, results differ only by the order of sums.
+# The largest allowed difference between two results for the same text, for each number type and backend. Such results
+# differ only because sums are added up in different orders. docs/speed.md has other tolerances: those against float32.
 _TOLERANCES = {
     ("float32", "torch"): 1e-4,
     ("bfloat16", "torch"): 0.15,
@@ -117,7 +117,7 @@ def mixed_threads(
 
 
 def _tasks(encoder: SpladeEncoder, texts: list[str]) -> list[Callable[[], Any]]:
-    """Return calls of many kinds, each with the same result every time."""
+    """Return functions that call the encoder in many ways. Each function must return the same result every time."""
     tasks: list[Callable[[], Any]] = []
     for start in range(0, len(texts), 3):
         some = texts[start : start + 3]
@@ -132,7 +132,7 @@ def _tasks(encoder: SpladeEncoder, texts: list[str]) -> list[Callable[[], Any]]:
 
 
 def _ignored(texts: int) -> None:
-    """Report no progress."""
+    """Do not report progress."""
 
 
 def _joined(blocks: Any) -> csr_array:
@@ -142,7 +142,7 @@ def _joined(blocks: Any) -> csr_array:
 
 
 def _difference(found: Any, expected: Any) -> float:
-    if isinstance(expected, int | float):  # a score of no terms is 0
+    if isinstance(expected, int | float):  # a score, which is 0 if no term is shared
         return float(abs(found - expected) / max(1.0, abs(expected)))
     if found.shape != expected.shape:
         return float("inf")
@@ -175,7 +175,7 @@ def queries(figures: Figures, number: int) -> None:
 
 
 def rounds(figures: Figures, number: int) -> None:
-    """Compare the growth of both stores with that of `MilvusClient` alone, each in its own process."""
+    """Compare the memory growth of both stores with that of `MilvusClient` alone, each in its own process."""
     found: dict[str, Any] = {}
     for store in STORES:
         command = [sys.executable, "-W", "ignore", "-m", "checks.soak", "--rounds-of", store, "--rounds", str(number)]
@@ -203,7 +203,7 @@ def _state() -> dict[str, Any]:
 
 
 def _growth(store: str, number: int) -> dict[str, Any]:
-    """Add, search and delete documents in rounds. Return the growth in MiB in 100 rounds, after a warm-up."""
+    """Add, search and delete documents in rounds. Return the growth after a warm-up, in MiB per 100 rounds."""
     with tempfile.TemporaryDirectory() as folder:
         one_round = STORES[store](str(Path(folder) / "a.db"))
         warm_up = max(50, number // 10)

@@ -1,6 +1,7 @@
-"""The functions of this package that read what others send, for the fuzzers: each with the errors it documents.
+"""Functions that the fuzzers call. Each passes an input to code that reads data from outside.
 
-This module loads neither torch nor a model, so that a fuzzer which counts branches can run it.
+A function ignores the errors that this code documents, and lets all other errors through. This module loads neither
+torch nor a model, so that a fuzzer that follows the branches of the code can run it.
 """
 
 import json
@@ -92,7 +93,7 @@ def _rows(value: Any) -> None:
             assert str(err)
 
 
-# {name: (the function, whether it takes bytes instead of a JSON value)}. A function raises only for a bug.
+# {name: (function, whether its input is bytes instead of a JSON value)}. A function raises an error only for a bug.
 TARGETS: dict[str, tuple[Callable[[Any], None], bool]] = {
     "input files": (_records, True),
     "evaluation folders": (_dataset, True),

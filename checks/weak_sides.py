@@ -1,13 +1,14 @@
-"""Check that equal fusion never gets worse if it leaves out the sides that are far behind on made queries.
+"""Check that a fusion never gets worse if it leaves out the retrievers that are far behind on made-up queries.
 
     python -m checks.weak_sides FOLDER [FOLDER …]
 
-FOLDER is a dataset in BEIR layout with judged queries. The check makes 27 variants of each dataset. In a variant, each
-of the three sides (dense, SPLADE and BM25) is unchanged, spoiled a little, or spoiled a lot. For each variant, the made
-queries of `splade_integrations.evaluation.made_queries` say which sides are far behind. The judged queries then say how
-the fusion by reciprocal rank changes without these sides. The change is nDCG@10 of the fusion without them, minus
-nDCG@10 of the fusion of all three sides. The table shows the changes for several thresholds. The exit status is 1 if
-the package's own threshold makes a variant worse.
+FOLDER is a dataset in BEIR layout with judged queries. The retrievers are called sides: dense, SPLADE and BM25. The
+check makes 27 variants of each dataset. In a variant, each side is unchanged, spoiled a little, or spoiled a lot. For
+each variant, `splade_integrations.evaluation.made_queries` makes queries from the documents. A side is far behind if
+its MRR@10 on these queries is less than a given share of the best side's. This share is the threshold. The judged
+queries then show how reciprocal rank fusion changes without the sides that are far behind. The change is nDCG@10 of the
+fusion without these sides, minus nDCG@10 of the fusion of all three sides. The table shows the changes for several
+thresholds. The exit status is 1 if the package's own threshold makes a variant worse.
 """
 
 import argparse
@@ -34,7 +35,7 @@ __all__ = ["main"]
 _DEPTH = 100
 _SIDES = ("dense", "SPLADE", "BM25")
 _THRESHOLDS = (0.3, FAR_BEHIND, 0.5, 0.6, 0.7)
-_NOISE = (0.0, 1.0, 2.0)  # length of the random vector that is added to each dense vector, which has length 1
+_NOISE = (0.0, 1.0, 2.0)  # the length of the random vector that is added to each dense vector of length 1
 _LOSS = (0.0, 0.5, 0.8)  # share of the terms or words that a document loses
 _WORSE = -0.0005  # smaller losses do not count, because they may come from rounding
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if worst < _WORSE else 0
 
 
-# A variant: {side: MRR@10 on made queries} and {sides: nDCG@10 of their fusion on judged queries}.
+# A variant: {side: MRR@10 on queries made from the documents}, and {sides: nDCG@10 of their fusion on judged queries}.
 _Variant = tuple[dict[str, float], dict[tuple[str, ...], float]]
 
 
@@ -83,7 +84,7 @@ def _variants(folder: str) -> list[_Variant]:
 
 
 def _with_rows(matrix: csr_array, places: Sequence[int], rows: csr_array) -> csr_array:
-    """Return the matrix with the rows at some places replaced."""
+    """Return a matrix in which `rows` replace the rows of `matrix` at `places`."""
     order = np.arange(matrix.shape[0])
     order[list(places)] = matrix.shape[0] + np.arange(len(places))
     return csr_array(vstack([matrix, rows], format="csr")[order])
@@ -92,7 +93,7 @@ def _with_rows(matrix: csr_array, places: Sequence[int], rows: csr_array) -> csr
 def _rankings(
     dataset: Dataset, documents: Embeddings, queries: Embeddings, levels: tuple[float, float, float]
 ) -> dict[str, list[Ranking]]:
-    """Return the rankings of each side, after the documents' vectors and words were spoiled."""
+    """Spoil the documents' vectors and words by `levels`, and return the rankings of each side."""
     noise, term_loss, word_loss = levels
     chance = np.random.default_rng(0)
     dense = unit_rows(documents.dense)

@@ -60,7 +60,7 @@ def main(own_questions: Sequence[str]) -> None:
         console.print()
         _say(closing(rankings), "")
         _say("Next: ask your own question, or index your own texts:")
-        _say('  make demo Q="…"', "  .venv/bin/splade index --help")  # a command of its own line is not broken
+        _say('  make demo Q="…"', "  .venv/bin/splade index --help")  # a command on a line of its own is not wrapped
     gc.freeze()  # exits faster: garbage collection then skips the rows of milvus-lite
 
 
@@ -80,7 +80,7 @@ def _load(entries: Sequence[Entry]) -> Models:
 
 
 def _open(entries: Sequence[Entry], models: Models) -> dict[str, Search]:
-    """Open both collections, fill those that are not full, and say how long each part took."""
+    """Open both collections, fill those that lack entries, and say how long each part took."""
     uri, token = os.environ.get("MILVUS_URI") or _database_file(), os.environ.get("MILVUS_TOKEN", "")
     searches, took, encoded = {}, [], 0.0
     for framework, open_search in {"LangChain": langchain_search, "LlamaIndex": llama_index_search}.items():

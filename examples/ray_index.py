@@ -37,7 +37,7 @@ def read_texts(count: int | None) -> ray.data.Dataset:
 
 
 def index(uri: str, count: int | None = None) -> RunReport:
-    """Encode the texts and write them into a collection. To continue after a kill, call this again."""
+    """Encode the texts and write them into a collection. To continue after a kill, call this function again."""
     with connected():  # cluster: connected("ray-head:6379")
         return index_dataset(
             read_texts(count),

@@ -3,8 +3,8 @@
     python examples/reindex_behind_alias.py
 
 The service opens its collection by an alias. While the service uses the old collection, this script fills a new
-collection. Then it moves the alias, which Milvus does in one step, and drops the old collection. So no collection ever
-holds the weights of two models. Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
+collection. Then it moves the alias and drops the old collection. Milvus moves an alias in one step. So no collection
+ever holds the weights of two models. Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
 """
 
 import tempfile
@@ -32,8 +32,8 @@ def reindex_behind_alias(
         client: A client of the database.
         alias: The name that services open. If the alias does not exist, it is created.
         new_collection: The name of the collection to create, such as `docs_2`.
-        fill: A function that takes the name of the new collection, creates it and adds all documents. If the function
-            raises an error, the new collection is dropped and the alias does not move.
+        fill: A function that is called with the name of the new collection. It creates this collection and adds all
+            documents. If it raises an error, the new collection is dropped and the alias does not move.
         drop_old: Drop the old collection. False keeps it, so that you can switch back.
     Raises:
         ValueError: `new_collection` already exists, or `alias` is the name of a collection.

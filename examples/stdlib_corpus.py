@@ -30,7 +30,7 @@ MAX_TEXT = 1200  # characters, so that name, signature and text have about 256 t
 
 LEFT_OUT = {
     *("test", "tests", "idlelib", "turtledemo"),  # programs, not libraries
-    *("site-packages", "dist-packages", "ensurepip"),  # no part of the library that users import
+    *("site-packages", "dist-packages", "ensurepip"),  # not a part of the library that users import
     *("distutils", "asynchat", "imp", "smtpd", "lib2to3"),  # removed in Python 3.12 or 3.13
     *("tkinter", "turtle"),  # not installed everywhere, and they would be a sixth of the corpus
     "ntpath",  # os.path for Windows, with the same functions
@@ -84,7 +84,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Module:
-    """Hold the facts about one source file.
+    """The facts about one source file.
 
     The module's syntax tree is not kept. If all trees stayed in memory, garbage collection would make reading take
     three times as long.
@@ -138,7 +138,7 @@ def read_corpus() -> list[Entry]:
 
 
 def read_corpus_once(folder: Path) -> list[Entry]:
-    """Return the entries of `read_corpus`. Parsing takes seconds, so they are stored in `folder` for later calls.
+    """Return the entries of `read_corpus`. Parsing takes seconds, so the entries are stored for later calls.
 
     Args:
         folder: The folder for the stored entries. It has one file for each version of Python and of this module.
@@ -234,7 +234,7 @@ def _is_public(module: str) -> bool:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a body, with those under `if` and `try`, but without those in functions and classes."""
+    """Yield the statements of a body, including those under `if` and `try`, but not those in functions and classes."""
     for node in body:
         yield node
         if not isinstance(node, Definition):

@@ -1,4 +1,4 @@
-"""Hold thirty questions about the corpus of stdlib_corpus.py, each with the entries that answer it.
+"""Thirty questions about the corpus of stdlib_corpus.py, each with the entries that answer it.
 
 The expected answers were written before any search results were seen, and have not been changed since. So the demo
 is fair. But its scores are coarse: a single question changes a search's score by 3.3 percentage points.

@@ -28,7 +28,7 @@ Side = Literal["dense", "sparse", "hybrid"]
 
 
 class Search(Protocol):
-    """Search one store."""
+    """A function that searches one store."""
 
     def __call__(self, question: str, side: Side, k: int) -> list[str]:
         """Return the names of the k best entries, best first."""
@@ -36,7 +36,7 @@ class Search(Protocol):
 
 
 class EncodedOnce:
-    """Encode the corpus at the first call. Later calls reuse the rows, because both stores ask for the same texts."""
+    """Encodes the corpus at the first call. Each call returns the rows of some texts, so both stores share the rows."""
 
     def __init__(self, encode: Callable[..., Any], corpus: Sequence[str]) -> None:
         self._encode = encode
@@ -54,7 +54,7 @@ class EncodedOnce:
 
 
 class Models:
-    """Hold one SPLADE encoder and one dense model, for both frameworks.
+    """One SPLADE encoder and one dense model, for both frameworks.
 
     The adapters accept any object that has `encode_documents` and `encode_queries` as an encoder. So they accept an
     instance of this class.

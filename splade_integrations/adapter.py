@@ -1,8 +1,8 @@
-"""The base of all adapters. An adapter connects an encoder to a framework.
+"""`AdaptedEncoder`, the base of all adapters. An adapter connects an encoder to a framework, such as LangChain.
 
-The base holds the encoder and returns rows as dicts. It works for synchronous and asynchronous callers, and needs
-neither LangChain nor LlamaIndex. Importing this module does not load torch. Torch is loaded together with the first
-model.
+`AdaptedEncoder` holds the encoder, and returns the sparse row of each text as a dict {token id: weight}. It has methods
+for synchronous and for asynchronous callers. This module needs neither LangChain nor LlamaIndex. Importing it does not
+load torch. Torch is loaded together with the first model.
 """
 
 import asyncio
@@ -18,8 +18,9 @@ from splade_integrations.sparse import SparseTextEncoder, encoded, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
-# Placeholder rows for texts without terms. Milvus takes token ids up to 2^32 - 2. No vocabulary is that large, so no
-# real term has either id below. The two ids differ, so that an empty query does not find an empty document.
+# The rows, {token id: weight}, that stand for a document without terms and for a query without terms. Milvus accepts
+# token ids up to 2^32 - 2. No vocabulary is that large, so no real term has either id below. The two ids differ, so
+# that an empty query does not find an empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 EMPTY_QUERY = {2**32 - 3: 1e-6}
 
@@ -31,11 +32,13 @@ def resolve_encoder(
 
     Args:
         encoder: Any object with `encode_documents` and `encode_queries`.
-        model_name: The folder of a model or its name on the hub, as in `SpladeEncoder`. Give either this or `encoder`.
-        **options: Further options of `SpladeEncoder`, which refuses unknown ones. Allowed only with `model_name`.
+        model_name: The folder of a model or its name on the hub, as in `SpladeEncoder`. Give either `model_name` or
+            `encoder`.
+        **options: Further options of `SpladeEncoder`. They are allowed only with `model_name`. `SpladeEncoder` refuses
+            unknown options.
     Raises:
-        TypeError: `encoder` and `model_name` are both given or both missing, options are given with an encoder, or the
-            encoder lacks a method.
+        TypeError: `encoder` and `model_name` are both given or both missing. Or options are given together with
+            `encoder`. Or `encoder` lacks one of these two methods.
 
     Example:
         >>> resolve_encoder()
@@ -69,16 +72,18 @@ class AdaptedEncoder:
     """Wraps an encoder for use by adapters. Any number of adapters and threads may share one encoder.
 
     If an `AdaptedEncoder` was made with `model_name`, its pickle holds the name and the options. After unpickling, the
-    first use loads the model again. If it was made with `encoder`, its pickle must hold that encoder. This fails for a
-    `SpladeEncoder`, which cannot be pickled. `copy.deepcopy` returns the object itself.
+    first use loads the model again. If an `AdaptedEncoder` was made with `encoder`, its pickle must hold that encoder.
+    In this case, pickling fails if the encoder is a `SpladeEncoder`, because a `SpladeEncoder` cannot be pickled.
+    `copy.deepcopy` returns the same object.
 
     Args:
         encoder: See `resolve_encoder`.
         model_name: See `resolve_encoder`.
-        dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together, across
-            all adapters that share the encoder. If False, each call runs in a separate thread.
-        splitter: The call that makes the framework's text splitter. The warning about truncated documents shows this
-            call. "{size}" in it stands for the number of tokens that fit.
+        dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together. They may
+            come from different adapters that share the encoder. If False, each asynchronous call runs in a separate
+            thread.
+        splitter: A line of Python code that makes the framework's text splitter. The warning about truncated documents
+            shows this code. In the code, "{size}" stands for the number of tokens that fit.
         **options: See `resolve_encoder`.
 
     Raises:
@@ -115,8 +120,8 @@ class AdaptedEncoder:
         """The encoder. The first access after unpickling loads it."""
         if self._encoder is None:
             with self._loading:
-                if self._encoder is None:  # else another thread has loaded it meanwhile
-                    assert self._source is not None  # without a model name, the encoder itself was pickled
+                if self._encoder is None:  # another thread may have loaded it meanwhile
+                    assert self._source is not None  # because `_encoder` is None only if there is a model name
                     model_name, options = self._source
                     self._encoder = resolve_encoder(model_name=model_name, **options)
         return self._encoder
@@ -141,23 +146,23 @@ class AdaptedEncoder:
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Run `encode_documents` in a thread.
 
-        If the encoder has a method `aencode_documents`, as `RemoteEncoder` has, it is awaited instead.
+        If the encoder has its own method `aencode_documents`, as `RemoteEncoder` has, that method is awaited instead.
         """
         if (own := getattr(self._encoder, "aencode_documents", None)) is not None:
             return to_dicts(await own(texts))
         return await asyncio.to_thread(self.encode_documents, texts)
 
     async def aencode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Run `encode_queries` in a thread. Dynamic batching encodes waiting queries together.
+        """Run `encode_queries` in a thread. With dynamic batching, waiting queries are encoded together.
 
-        If the encoder has a method `aencode_queries`, as `RemoteEncoder` has, it is awaited instead.
+        If the encoder has its own method `aencode_queries`, as `RemoteEncoder` has, that method is awaited instead.
         """
         if (own := getattr(self._encoder, "aencode_queries", None)) is not None:
             return to_dicts(await own(texts))
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
-        if self._batcher is None:  # while this object holds the batcher, the batcher's thread stays alive
-            # This runs in a thread because the first use after unpickling loads the model.
+        if self._batcher is None:  # the batcher is kept here, because it and its thread end when nobody holds it
+            # `self.encoder` may load the model, at the first use after unpickling. So it is called in a thread.
             self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
 
@@ -180,8 +185,8 @@ class AdaptedEncoder:
 def is_blank(text: str) -> bool:
     r"""Return whether a text is empty or has only white space, control characters and punctuation.
 
-    A model gives terms even to such a text, because it also reads the special tokens. As a result, many queries would
-    find the text.
+    A model returns terms even for such a text, because it also reads special tokens such as [SEP]. If these terms were
+    stored, many queries would find the text.
 
     Example:
         >>> is_blank(""), is_blank(" \t\u200b"), is_blank("..."), is_blank("C"), is_blank("→")
@@ -191,17 +196,20 @@ def is_blank(text: str) -> bool:
 
 
 def document_terms(terms: dict[int, float], text: str) -> dict[int, float]:
-    """Return a document's sparse row, or a placeholder that Milvus stores and no query finds.
+    """Return a document's sparse row or, if it has no terms, a placeholder that Milvus stores and no query finds.
 
-    milvus-lite 3 refuses a whole insert batch that holds an empty vector.
+    Without the placeholder, milvus-lite 3 would refuse the whole insert batch that holds the empty row.
 
     Args:
-        terms: {token id: weight}.
+        terms: The document's row, {token id: weight}.
         text: The text that was embedded. A blank text gets the placeholder, whatever its terms are.
     """
     return dict(_EMPTY_DOCUMENT) if is_blank(text) or not any(terms.values()) else terms
 
 
 def query_terms(terms: dict[int, float], text: str) -> dict[int, float]:
-    """Return a query's sparse row, or a placeholder that finds nothing. See `document_terms` for the arguments."""
+    """Return a query's sparse row or, if it has no terms, a placeholder that finds nothing.
+
+    The arguments are as in `document_terms`.
+    """
     return dict(EMPTY_QUERY) if is_blank(text) or not any(terms.values()) else terms

@@ -1,7 +1,8 @@
-"""Turns sparse and dense rows into Arrow columns and back. No Python code runs for each row.
+"""Turns sparse rows and dense vectors into Arrow columns, and sparse columns back into rows.
 
 A sparse column has the type struct<indices: list<uint32>, values: list<float>>. Parquet files, Ray Data and Milvus's
-bulk import keep this type. This module needs pyarrow, and imports it when a function is called.
+bulk import accept this type. Only `sparse_json` runs Python code for each row. This module imports pyarrow when one of
+its functions is called.
 """
 
 from itertools import pairwise
@@ -52,7 +53,7 @@ def sparse_column(rows: csr_array) -> "pyarrow.StructArray":
     pa = _pyarrow()
     offsets = pa.array(rows.indptr, pa.int32())
     lists = [
-        # `astype` copies, so that a later change of the rows, such as sorting in place, does not change the column.
+        # `astype` copies the arrays. So a later change of `rows`, such as sorting in place, does not change the column.
         pa.ListArray.from_arrays(offsets, pa.array(rows.indices.astype(np.uint32))),
         pa.ListArray.from_arrays(offsets, pa.array(rows.data.astype(np.float32))),
     ]
@@ -65,12 +66,12 @@ def sparse_rows(column: Any, dim: int | None = None) -> csr_array:
     Args:
         column: A column, in one or several chunks, of structs with the lists `indices` and `values`. The lists may hold
             any integers and floats, because Ray's `Dataset.map` widens them to int64 and double.
-        dim: The size of the vocabulary. None takes the smallest size that fits.
+        dim: The size of the vocabulary. None means the smallest size that fits the token ids.
     Returns:
         Term weights. (N, dim) float32, with sorted int32 indices.
     Raises:
-        TypeError: The column has another type.
-        ValueError: A row's two lists differ in length, or a token id is negative or not below `dim`.
+        TypeError: The column does not hold structs with these two lists.
+        ValueError: A row's two lists differ in length. Or a token id is negative, or is `dim` or more.
 
     Example:
         >>> rows = csr_array(np.array([[0, 0.5, 0, 2], [0, 0, 0, 0]], np.float32))
@@ -87,7 +88,8 @@ def sparse_rows(column: Any, dim: int | None = None) -> csr_array:
             f"a sparse column must have the type {sparse_type()}, got {kind}. Make it with sparse_column, or name "
             "another column."
         )
-    # Unlike `field`, `flatten` returns only the rows of the slice, and gives a null for each null struct.
+    # The column may be a slice of a longer array. Unlike `field`, `flatten` returns only the rows of the slice. It also
+    # returns a null for each null struct.
     lists = dict(zip([field.name for field in kind], column.flatten(), strict=True))
     counts = {name: _lengths(lists[name], pc) for name in ("indices", "values")}
     if len(wrong := np.flatnonzero(counts["indices"] != counts["values"])):
@@ -96,7 +98,8 @@ def sparse_rows(column: Any, dim: int | None = None) -> csr_array:
             f"row {row} of a sparse column must have as many indices as values, got {counts['indices'][row]} and "
             f"{counts['values'][row]}. Correct the row."
         )
-    # `astype` copies. Arrow's own arrays cannot be changed, but scipy sorts in place.
+    # `astype` copies both arrays. The copies are needed because scipy sorts in place, but Arrow's own arrays cannot
+    # be changed.
     indices = lists["indices"].flatten().to_numpy(zero_copy_only=False)
     values = lists["values"].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     least, most = (int(indices.min()), int(indices.max())) if len(indices) else (0, -1)
@@ -115,9 +118,10 @@ def sparse_rows(column: Any, dim: int | None = None) -> csr_array:
 
 
 def sparse_json(column: Any) -> "pyarrow.StringArray":
-    """Turn a sparse column into texts such as {"3": 0.5}. Milvus before 2.5.8 reads this form in files.
+    """Turn a sparse column into JSON texts such as {"3": 0.5}, with token ids as keys.
 
-    Weights have 9 significant digits, which restore a float32 exactly.
+    Milvus versions before 2.5.8 read sparse vectors in this form from files. Weights are written with 9 significant
+    digits, so that reading them restores each float32 exactly.
 
     Example:
         >>> sparse_json(sparse_column(csr_array(np.array([[0, 0.5], [0, 0]], np.float32)))).to_pylist()

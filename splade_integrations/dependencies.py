@@ -1,7 +1,8 @@
 """Refuses package versions that are known to fail, and says which versions to install instead.
 
 Without this module, a user would get wrong results or an error from deep inside another package. The checks run when an
-adapter is imported or an encoder is made. This module compares version numbers and imports none of the packages.
+adapter is imported or an encoder is made. This module compares version numbers. It does not import the packages that it
+checks.
 """
 
 import importlib.metadata
@@ -24,8 +25,8 @@ MILVUS = ("pymilvus", "milvus-lite", "setuptools")
 
 _LITE = "milvus-lite"
 
-# Packages that fail together: (first package, its versions, second package, its versions, what happens, which versions
-# work). The versions (a, b) are all versions from a up to b, without b itself.
+# Pairs of packages that fail together: (first package, its versions, second package, its versions, what happens, which
+# versions work). Versions are given as (a, b), which means all versions from a up to b, without b itself.
 _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release], str, str], ...] = (
     (
         *("pymilvus", ((2, 6, 8), (2, 6, 10)), _LITE, ((3,), (4,))),
@@ -38,8 +39,8 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# Packages that fail whatever else is installed: (package, its versions, what happens, which versions work). The
-# versions are given as above.
+# Packages that fail whatever else is installed: (package, its versions, what happens, which versions work). Versions
+# are given in the same form as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),
@@ -62,7 +63,7 @@ _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
 def known_problem(installed: Installed) -> str | None:
     """Return a message that says what fails with these versions and which pip command helps.
 
-    It is None if no problem with these versions is known.
+    If no problem with these versions is known, the result is None.
 
     Args:
         installed: {distribution: version}. A distribution that is not installed has the version None or is left out.
@@ -110,9 +111,9 @@ def check_tokenizers(*, windows: bool) -> None:
     """Raise an error or log a warning if the installed `tokenizers` keeps only the first window of a long text.
 
     Args:
-        windows: Whether long texts are read in several windows. If not, the version is allowed, with a warning.
+        windows: Whether long texts are read in several windows. If False, such a version only causes a warning.
     Raises:
-        OptionalDependencyError: Several windows are needed, and the installed version loses all except the first.
+        OptionalDependencyError: `windows` is True, and the installed version loses all windows except the first.
     """
     try:
         check_installed("tokenizers")
@@ -128,9 +129,9 @@ def require_extra(extra: str, *, module: str) -> Iterator[None]:
 
     Args:
         extra: The extra in `pyproject.toml` that installs the dependency.
-        module: What needs the dependency, such as a module. The message begins with it.
+        module: What needs the dependency, such as the name of a module. The message begins with this text.
     Raises:
-        OptionalDependencyError: An import inside the block failed.
+        OptionalDependencyError: An import inside the `with` block failed.
 
     Example:
         >>> with require_extra("milvus", module="splade_integrations.milvus"):
@@ -152,14 +153,14 @@ def require_extra(extra: str, *, module: str) -> Iterator[None]:
 def require_torch(model_name: str, what: str) -> Iterator[None]:
     """Turn a failed import of torch or transformers into an error that says what needs them, and what to install.
 
-    Both are dependencies of this package. But an environment that only encodes inference-free queries works without
-    them.
+    This package depends on torch and transformers. But an environment that encodes only inference-free queries works
+    without them.
 
     Args:
         model_name: The name under which the model was requested.
         what: What needs torch or transformers, such as "its tokenizer".
     Raises:
-        OptionalDependencyError: An import inside the block failed because torch or transformers is missing.
+        OptionalDependencyError: An import inside the `with` block failed because torch or transformers is missing.
 
     Example:
         >>> with require_torch("org/x", "its tokenizer"):
@@ -181,7 +182,7 @@ def require_torch(model_name: str, what: str) -> Iterator[None]:
 
 
 def _release(version: str) -> Release:
-    """Return the leading numbers of a version: 2.6.10rc1 -> (2, 6, 10). The tables above need no more."""
+    """Return the leading numbers of a version, such as (2, 6, 10) for 2.6.10rc1. The tables above use only these."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 

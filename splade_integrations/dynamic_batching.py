@@ -2,12 +2,12 @@
 
 This module works with any encoder. It does not need torch, LangChain or LlamaIndex.
 
-How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. (A server has a second one,
-for documents.) A batcher has one thread and one queue. A request puts its texts into the queue and gives the thread one
-job: "encode everything in the queue". If the thread is idle, a lone query starts at once. If the thread is busy, the
-texts that arrive in the meantime wait, and the next job encodes them all in one call. The later jobs then find the
-queue empty, and end. So there is no timer and no fixed batch size. Batches grow with the load, up to `max_texts` if
-that is set. (The encoder itself limits the memory that a large call takes.)
+How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. (The HTTP server has a
+second `QueryBatcher`, for documents.) A batcher has one thread and one queue. A request puts its texts into the queue,
+and gives the thread one job: "encode everything in the queue". If the thread is idle, it starts the job at once. If the
+thread is busy, the texts that arrive in the meantime wait, and the next job encodes them all in one call. The other
+requests' jobs then find the queue empty, and end. So there is no timer and no fixed batch size. Batches grow with the
+load, up to `max_texts` texts if this limit is set. (The encoder itself limits the memory that a large call takes.)
 """
 
 import asyncio
@@ -31,16 +31,16 @@ _Request = tuple[list[str], _Rows]
 class QueryBatcher:
     """Encodes queries for any number of coroutines, event loops and threads. Waiting queries are encoded in one call.
 
-    Cancelling a request does not affect the others. A request that is cancelled before it starts is dropped. If a
-    request is cancelled later, its rows are discarded. If a call fails, the texts of each caller are encoded again
-    separately, so each caller gets its own rows or its own exception. A forked process starts with an empty queue and a
-    new thread. When the process ends, it waits until the thread has encoded all queries that are already waiting.
+    Cancelling a request does not affect other requests. A request that is cancelled before its encoding starts is
+    dropped. If a request is cancelled later, its rows are discarded. If a call fails, its requests are encoded again
+    one by one. So each caller gets its own rows or its own exception. A forked process starts with an empty queue and a
+    new thread. Before a process ends, it waits until the thread has encoded all waiting queries.
 
     Args:
         encoder: The encoder. Its `encode_queries` is called in one thread, with one or more texts.
         role: "query", or "document" to call `encode_documents` instead.
-        max_texts: The largest number of texts of a call. A request with more texts gets a separate call. None means no
-            limit.
+        max_texts: The largest number of texts in one call of the encoder. A request with more texts gets a separate
+            call. None means no limit.
 
     Example:
         >>> from splade_integrations import SpladeEncoder
@@ -59,7 +59,7 @@ class QueryBatcher:
         _batchers.add(self)
 
     async def encode(self, texts: list[str]) -> list[dict[int, float]]:
-        """Encode the queries of one caller, together with those of others.
+        """Encode the queries of one caller, together with waiting queries of other callers.
 
         Args:
             texts: N queries, usually one.
@@ -67,7 +67,7 @@ class QueryBatcher:
             N dicts {token id: weight} of plain Python numbers, as `to_dicts` returns them.
         Raises:
             TypeError: `texts` is a bare str, or one of its items is not a str. The message names the item's position.
-            ValueError: The encoder returns more or fewer rows than it got texts.
+            ValueError: The encoder does not return one row for each text.
         """
         texts = check_texts(texts)
         if not texts:
@@ -84,9 +84,9 @@ class QueryBatcher:
     def _encode_waiting(self) -> None:
         requests: list[_Request] = []
         texts = 0
-        for _ in range(len(self._waiting)):  # no other thread removes requests
+        for _ in range(len(self._waiting)):  # only this thread removes requests, so there are at least this many
             if requests and self._max_texts is not None and texts + len(self._waiting[0][0]) > self._max_texts:
-                break  # later jobs encode the other requests, because each request gave the thread a job
+                break  # later jobs encode the requests that are left, because each request has submitted a job
             request = self._waiting.popleft()
             if request[1].set_running_or_notify_cancel():
                 requests.append(request)

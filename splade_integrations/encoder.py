@@ -1,7 +1,8 @@
 """`SpladeEncoder` turns texts into term weights. It connects models/, engine/ and encoding/.
 
-The steps are: texts -> token ids -> batches -> hidden states -> tiles of logits -> (B, V) weights -> csr_array.
-This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does the same computation in twenty lines.
+The steps are: texts -> token ids -> batches of texts -> hidden states -> logits (part by part) -> term weights of each
+batch -> csr_array. This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does the same computation
+in twenty lines.
 """
 
 from __future__ import annotations
@@ -37,66 +38,67 @@ from splade_integrations.models.spec import ActivationFunction, PoolingStrategy,
 from splade_integrations.options import LongDocuments, check_at_least_one, check_options
 from splade_integrations.sparse import Pruning, as_rows, is_integer
 
-if TYPE_CHECKING:  # these load torch, or are not needed for queries
+if TYPE_CHECKING:  # these modules load torch, or are not needed for queries
     from splade_integrations.encoding.explain import Explanation
     from splade_integrations.engine.compute import Backend, Compute, Device, Dtype, ResolvedDevice, ResolvedDtype
 
 __all__ = ["SpladeEncoder"]
 
-# These values are valid on every machine. So torch need not check them before a transformer is loaded.
+# The values that are valid on every machine. Any other value is checked at once, which imports torch.
 _ALWAYS_VALID = {"device": ("auto", "cpu"), "dtype": ("auto", "float32"), "backend": ("torch",)}
 
 
 class SpladeEncoder:
-    """Encodes texts as SPLADE sparse embeddings: one weight per vocabulary term, most of them zero.
+    """Encodes texts as SPLADE sparse embeddings: one weight per vocabulary term, and most weights are zero.
 
-    One encoder serves any number of adapters and threads. A text's row does not depend on the other texts or on their
-    order (within 1e-5 in float32). The encoder follows what the model's repository states about prompts, pooling,
-    activation, pruning and length. Options override these settings. `print(encoder)` shows the settings in use.
+    One encoder serves any number of adapters and threads. A text's weights do not depend on the other texts or on their
+    order (within 1e-5 in float32). The model's repository states settings for prompts, pooling, activation, pruning and
+    length. The encoder uses these settings, and options override them. `print(encoder)` shows the settings in use.
 
     Args:
         model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. The supported
-            models are those of sentence-transformers 5 and 6 (on masked LMs and on decoders), plain masked-LM
-            checkpoints, OpenSearch's neural sparse models, and BGE-M3. The terms that BGE-M3 gives are a text's own
+            models are SPLADE models of sentence-transformers 5 and 6 (on masked LMs and on decoders), plain masked-LM
+            checkpoints, OpenSearch's neural sparse models, and BGE-M3. With BGE-M3, a text's terms are only its own
             tokens.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and float16
-            on CUDA. "int8" quantises the linear layers, and needs a CPU that has the instructions for it. docs/speed.md
-            says how each type affects quality.
+            on CUDA. "int8" quantises the linear layers, and needs a CPU with instructions for 8-bit integers.
+            docs/speed.md says how each type affects quality.
         backend: "torch" or "openvino". OpenVINO computes the layers of BERT, RoBERTa, DistilBERT and similar models on
-            a CPU, and is fastest in int8. It needs the extra "openvino".
+            a CPU, and is fastest in int8. OpenVINO needs this package's extra "openvino".
         max_length: The largest number of tokens of a text, special tokens included. Longer texts are cut, with one
-            warning per call. None takes the model's own limit.
+            warning per call. None means the model's own limit.
         revision: The branch, tag or commit of a hub repository.
         long_documents: What happens to a document of more than `max_length` tokens. "truncate" cuts it. "max" reads it
-            in windows of `max_length` tokens, and takes each term's largest weight over the windows. Each window
-            repeats the last eighth of the window before.
+            in windows of `max_length` tokens, and keeps each term's largest weight over the windows. Each window
+            repeats the last eighth of the previous window.
         max_windows: The largest number of windows of a document. The rest of the document is cut. In published results,
             two or three windows help, and more windows add noise (Nguyen et al., arXiv:2305.18494).
         max_batch_tokens: The largest number of tokens of a batch, padding included. It limits memory use. On a CPU,
-            each thread may compute a batch of this size at the same time. None takes a number that suits the device.
+            each thread may compute a batch of this size at the same time. None means a number that suits the device.
         batch_size: The largest number of texts of a batch. None means that only `max_batch_tokens` limits a batch.
-        num_threads: The number of threads that compute on a CPU. None means the number of cores that this process may
-            use, or torch's number of threads if this is smaller. Torch's own settings do not change.
-        query_prompt: Text to put before each query. None takes the repository's prompt.
-        document_prompt: Text to put before each document. None takes the repository's prompt.
-        query_pruning: Which terms of a query are kept. None takes the repository's `max_active_dims`, if any.
-        document_pruning: Which terms of a document are kept. None takes the rule of the model's authors, which is the
-            repository's `max_active_dims` or, for OpenSearch's v3 models, `max_ratio=0.1`. `Pruning()` keeps all terms.
-        pooling_strategy: "max" or "sum". None takes the repository's value.
-        activation_function: "relu" or "log1p_relu". None takes the repository's value.
-        special_terms: Whether to "keep" or "drop" the terms of special tokens, such as [SEP]. None does what the
-            model's authors do.
+        num_threads: The number of threads that compute on a CPU. None means the smaller of two numbers: the number of
+            cores that this process may use, and torch's number of threads. Torch's own settings do not change.
+        query_prompt: Text to put before each query. None means the repository's prompt.
+        document_prompt: Text to put before each document. None means the repository's prompt.
+        query_pruning: Which terms of a query are kept. None means the repository's `max_active_dims`, if any.
+        document_pruning: Which terms of a document are kept. None means the rule of the model's authors. This rule is
+            the repository's `max_active_dims` or, for OpenSearch's v3 models, `max_ratio=0.1`. `Pruning()` keeps all
+            terms.
+        pooling_strategy: "max" or "sum". None means the repository's value.
+        activation_function: "relu" or "log1p_relu". None means the repository's value.
+        special_terms: Whether to "keep" or "drop" the terms of special tokens, such as [SEP]. None means the choice of
+            the model's authors.
         lower_case: Whether texts are lowercased before they are tokenised. Some models have a cased tokenizer, but were
-            trained on lowercased texts. None does what the repository states (`do_lower_case`).
+            trained on lowercased texts. None means what the repository states (`do_lower_case`).
         cache_dir: The folder for downloads from the hub.
         token: An access token for gated repositories on the hub.
         local_files_only: Whether to use only local files and never ask the hub.
-        trust_remote_code: Whether code from the repository may run. If so, the revision of the code is logged.
+        trust_remote_code: Whether code from the repository may run. If True, the revision of the code is logged.
 
     Raises:
         FileNotFoundError: The model does not exist or cannot be reached.
-        UnsupportedModelError: The model gives no SPLADE weights. The message says what was found.
+        UnsupportedModelError: The model does not produce SPLADE weights. The message says what was found.
         ValueError: An option has an invalid value, or this machine does not have the device.
         TypeError: An option is unknown.
         OptionalDependencyError: OpenVINO is requested, but is missing or too old. Or `long_documents` is "max", and the
@@ -185,8 +187,8 @@ class SpladeEncoder:
         self._roles = RoleEncoders(
             self.model_name, self.spec, lambda: self._compute, max_length=max_length, limits=limits
         )
-        # Both roles load now, with one exception: if queries need no transformer, the transformer of documents loads
-        # when the first documents come.
+        # The query encoder and the document encoder load now, with one exception: if queries need no transformer, the
+        # document encoder loads when the first documents come.
         first = self._roles["query"]
         if self.spec.query.transformer is not None:
             first = self._roles["document"]
@@ -200,12 +202,12 @@ class SpladeEncoder:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer of transformers. Inference-free queries do not use it, so the first access may load it."""
+        """The model's tokenizer, as an object of transformers. The first access loads it if nothing has used it yet."""
         return self._roles.full_tokenizer()
 
     @cached_property
     def _compute(self) -> Compute:
-        """The device and the number type with which the transformers compute. The first access imports torch."""
+        """The device and the number type with which the model computes. The first access imports torch."""
         with require_torch(self.model_name, "its device and number type"):
             from splade_integrations.engine.compute import resolve_compute
 
@@ -237,10 +239,10 @@ class SpladeEncoder:
 
         Args:
             texts: A list or another ordered iterable of str. "" is a valid text.
-            show_progress: True shows a progress bar on stderr. A function is called with the number of texts encoded
-                since the last call.
+            show_progress: True shows a progress bar on stderr. If it is a function, it is called with the number of
+                texts encoded since its last call.
         Returns:
-            Term weights, 0 or more, natural log scale. (len(texts), dim) float32 with sorted int32 indices and no
+            Term weights, 0 or more, on a natural log scale. (len(texts), dim) float32 with sorted int32 indices and no
             stored zeros.
         Raises:
             TypeError: `texts` is a bare str, or one of its items is not a str. The message names the item's position.
@@ -268,24 +270,27 @@ class SpladeEncoder:
     def encode_documents_with_dense(
         self, texts: Iterable[str], show_progress: ShowProgress = False
     ) -> tuple[csr_array, NDArray[np.float32]]:
-        """Encode documents as sparse rows and as dense vectors, in one pass of the model. Only BGE-M3 gives both.
+        """Encode documents as sparse rows and as dense vectors, in one pass of the model. Only BGE-M3 computes both.
 
         Args:
             texts: As in `encode_documents`.
             show_progress: As in `encode_documents`.
         Returns:
             The result of `encode_documents`, and dense vectors of length 1, (len(texts), hidden size) float32. The
-            dense vectors are those that sentence-transformers and FlagEmbedding give.
+            dense vectors are the same as those of sentence-transformers and FlagEmbedding.
         Raises:
             TypeError: As in `encode_documents`.
-            ValueError: The model gives no dense vectors. Or `long_documents` is "max", which gives only sparse rows.
+            ValueError: The model has no dense vectors. Or `long_documents` is "max", which works only for sparse rows.
         """
         return self._encode_with_dense("document", check_texts(texts), show_progress)
 
     def encode_queries_with_dense(
         self, texts: Iterable[str], show_progress: ShowProgress = False
     ) -> tuple[csr_array, NDArray[np.float32]]:
-        """Encode queries. The arguments, results and errors are as in `encode_documents_with_dense`."""
+        """Encode queries as sparse rows and as dense vectors, in one pass of the model.
+
+        The arguments, results and errors are as in `encode_documents_with_dense`.
+        """
         return self._encode_with_dense("query", check_texts(texts), show_progress)
 
     def stream_documents(
@@ -296,15 +301,15 @@ class SpladeEncoder:
         Args:
             texts: Any iterable of str, such as a generator that reads a file.
             show_progress: As in `encode_documents`.
-            block_rows: The number of rows of a block. Texts of similar length within a block are batched together, so
-                larger blocks have less padding. None means 2 048 on CUDA, where batches are larger, and 512 on other
-                devices.
+            block_rows: The number of rows in each matrix that is yielded (a block). Texts of similar length within a
+                block are batched together. So with larger blocks there is less padding. None means 2 048 on CUDA, where
+                batches are larger, and 512 on other devices.
         Yields:
-            Blocks of `block_rows` rows, in the order of the texts. The last block may have fewer rows. Each block is
-            like a result of `encode_documents`. Texts are read at most one block ahead.
+            Blocks of `block_rows` rows, in the order of the texts. The last block may have fewer rows. Each block has
+            the form of a result of `encode_documents`. Texts are read at most one block ahead.
         Raises:
-            TypeError: `texts` is a bare str, or one of its items is not a str. All full blocks before that item are
-                yielded first.
+            TypeError: `texts` is a bare str, or one of its items is not a str. If an item is not a str, all full blocks
+                before it are yielded first.
         """
         check_at_least_one("block_rows", block_rows)
         checked, settings = iterate_texts(texts), self._settings["document"]
@@ -314,10 +319,10 @@ class SpladeEncoder:
         """Count the tokens of texts, and those that encoding would cut off.
 
         Args:
-            role: "document" or "query". The prompt of the role counts as well.
+            role: "document" or "query". The tokens of the role's prompt are counted as well.
             texts: N texts.
         Returns:
-            N counts, which include special tokens.
+            N counts. They include special tokens.
         Raises:
             TypeError: As in `encode_documents`.
 
@@ -329,11 +334,11 @@ class SpladeEncoder:
         return count_tokens(check_texts(texts), self._roles[role], self._settings[role])
 
     def surely_fits(self, role: Role, text: str) -> bool:
-        """Return whether a text is so short that encoding surely cuts off nothing.
+        """Return True if a text is certain to fit, which means that encoding cuts off nothing.
 
         If the result is False, the text may still fit, and only `count_tokens` can tell. This check takes almost no
         time, because it does not tokenise. It assumes two tokens for each ASCII character, which is more than any known
-        tokenizer makes.
+        tokenizer makes. A text with other characters always gets False.
         """
         prompt = self._settings[role].prompt
         return text.isascii() and 2 * (len(text) + len(prompt)) <= self._roles[role].tokenize.max_content_tokens
@@ -343,12 +348,12 @@ class SpladeEncoder:
 
         Args:
             embeddings: Rows of term weights. (N, dim), or one row of (dim,).
-            top_k: The largest number of terms per row. None gives all.
+            top_k: The largest number of terms per row. None means all terms.
         Returns:
             For each row, its (token, weight) pairs, sorted by falling weight and then by token id.
         Raises:
             TypeError: `embeddings` is not a scipy sparse matrix.
-            ValueError: `top_k` is negative, or the rows do not have `dim` columns.
+            ValueError: `top_k` is not an int of 0 or more, or the rows do not have `dim` columns.
         """
         if not (top_k is None or (is_integer(top_k) and top_k >= 0)):
             raise ValueError(f"top_k must be an int of 0 or more, or None, got {top_k!r}. Use None for all terms.")
@@ -369,7 +374,7 @@ class SpladeEncoder:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Everything that decides the rows of documents, and whether query rows can be compared with them.
+        """Everything that determines the rows of documents, and whether rows of queries can be compared with them.
 
         All rows of a collection should come from encoders with the same fingerprint.
         """
@@ -385,8 +390,8 @@ class SpladeEncoder:
     def explain(self, query: str, document: str) -> Explanation:
         """Explain why a document matches a query.
 
-        For each shared term, the explanation says what the term adds to the score, and which words its weights come
-        from.
+        For each term that the query and the document share, the explanation says what the term adds to the score, and
+        which words the term's weights come from.
 
         Args:
             query: The query.
@@ -414,16 +419,17 @@ class SpladeEncoder:
         )
 
     def explain_stored(self, query: str, documents: Sequence[str], rows: csr_array) -> list[Explanation]:
-        """Explain documents by the rows that a collection holds. The model is run only on the query.
+        """Explain why documents match a query, based on the rows that a collection holds.
 
-        The scores are exactly those of the collection, however its documents were cut and pruned.
+        The model runs only on the query. The scores equal those of the collection exactly, in whatever way its
+        documents were cut and pruned.
 
         Args:
             query: The query.
             documents: N documents.
             rows: Their stored rows. (N, dim).
         Returns:
-            N explanations. A term that is not one of the document's own tokens has no place in the document.
+            N explanations. If a term is not one of the document's own tokens, its `document_place` is None.
         Raises:
             ValueError: The number of rows is not N.
 
@@ -444,7 +450,7 @@ class SpladeEncoder:
         return explain_stored(EncodedText.of(query, self._roles["query"], self._settings["query"]), stored)
 
     def __copy__(self) -> SpladeEncoder:
-        return self  # an encoder may be shared
+        return self  # because an encoder may be shared
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpladeEncoder:
         return self
@@ -460,7 +466,7 @@ class SpladeEncoder:
         if self.spec.document == self.spec.query:
             roles = {"texts": self.spec.document}
         device, dtype = self._requested["device"], self._requested["dtype"]
-        if "_compute" in self.__dict__:  # else torch was not needed so far, and printing must not load torch
+        if "_compute" in self.__dict__:  # if not, torch may not be loaded yet, and printing must not load it
             device, dtype = self.device, str(self.dtype).removeprefix("torch.")
         computing = f"device='{device}', dtype='{dtype}', max_length={self.max_length}, dim={self.dim}"
         if self.backend != "torch":

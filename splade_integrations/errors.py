@@ -4,7 +4,7 @@ __all__ = ["NotFiniteError", "OptionalDependencyError", "UnsupportedModelError",
 
 
 class UnsupportedModelError(ValueError):
-    """The checkpoint cannot give SPLADE term weights. The message says what was found and what would work."""
+    """The checkpoint cannot produce SPLADE term weights. The message says what was found and what would work."""
 
 
 class NotFiniteError(UnsupportedModelError):
@@ -24,7 +24,7 @@ class NotFiniteError(UnsupportedModelError):
 
 
 class OptionalDependencyError(ImportError):
-    """A package that is needed is missing, or its version is known to fail. The message says what to install."""
+    """A required package is missing, or its version is known to fail. The message says what to install."""
 
 
 def first_line(err: BaseException) -> str:

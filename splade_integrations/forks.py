@@ -1,13 +1,14 @@
 """Lets a process fork while it loads a model or encodes, so that the child can encode as well.
 
-A forked child gets a copy of the parent's memory, but only one of the parent's threads: the one that forked. So two
-things would make the child wait for ever:
+A forked child gets a copy of the parent's memory, but only one of the parent's threads: the thread that forked. Two
+things could therefore make the child wait for ever:
 
-- A lock that another thread held stays locked. Torch, OpenVINO and tokenizers have such locks. So each thread holds its
-  `this_thread.no_fork` while it uses these libraries, and a fork first takes the `no_fork` of every thread. Our own
-  locks are `ForkSafeLock`s.
-- OpenMP's threads are gone, but the thread that forked still waits for them in each product that uses several threads.
-  So a product in this thread must use one thread. `this_thread.has_forked` is True in such a thread.
+- A lock that another thread of the parent held stays locked in the child. Torch, OpenVINO and tokenizers have such
+  locks. So a thread holds its own lock `this_thread.no_fork` while it uses these libraries. A fork first acquires the
+  `no_fork` of every thread. This package's other locks are `ForkSafeLock`s, which are open in the child.
+- OpenMP's threads do not exist in the child. But in a matrix product that uses several threads, the thread that forked
+  would wait for them. So in the child, each product in this thread must use one thread. `this_thread.has_forked` is
+  True in this thread.
 
 This module loads no other module of this package.
 """
@@ -21,20 +22,20 @@ from weakref import WeakSet
 __all__ = ["ForkSafeLock", "this_thread"]
 
 # The longest time that a fork waits for other threads. A batch takes a second at most, and loading a model takes some
-# seconds. Code of a model's repository may never end.
+# seconds. The limit is for code from a model's repository, which might never end.
 _LONGEST_WAIT_SECONDS = 30.0
 
-_forking = RLock()  # a fork holds it, so that no other thread starts its first block meanwhile
+_forking = RLock()  # a fork holds it, so that meanwhile no new thread adds its `no_fork`
 _of_threads: WeakSet[Any] = WeakSet()  # the `no_fork` of each thread
-_taken: list[Any] = []  # the `no_fork` locks that the fork has taken
+_taken: list[Any] = []  # the `no_fork` locks that the fork has acquired
 
 
 class _ThisThread(local):
     """What is known about the calling thread.
 
     Attributes:
-        no_fork: A lock that only this thread and forks take. `with this_thread.no_fork:` makes the forks of other
-            threads wait until the block ends, for at most 30 seconds. Blocks may be nested.
+        no_fork: A lock that only this thread and forks acquire. While this thread is in a block
+            `with this_thread.no_fork:`, forks by other threads wait, but for at most 30 seconds. Blocks may be nested.
         has_forked: Whether this process is a forked child, and this thread is the one that forked.
     """
 
@@ -50,21 +51,24 @@ this_thread = _ThisThread()
 
 
 class ForkSafeLock:
-    """A lock that is open in a forked child, because the thread that held it in the parent does not exist there."""
+    """A lock that is always open at the start of a forked child.
+
+    The thread that held the lock in the parent may not exist in the child, so it could never release the lock there.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         _fork_safe_locks.add(self)
 
     def renew(self) -> None:
-        """Replace the lock by an open one."""
+        """Replace the lock by a new, open lock."""
         self._lock = Lock()
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        if self._lock.locked():  # if not, the thread has forked within the block, and this process is the child
+        if self._lock.locked():  # it is open if this process is a child that was forked within the block
             self._lock.release()
 
 
@@ -72,7 +76,7 @@ _fork_safe_locks: WeakSet[ForkSafeLock] = WeakSet()
 
 
 def _before_fork() -> None:
-    """Wait until each other thread has left its blocks, and let none start a new one."""
+    """Wait until all other threads have left their `no_fork` blocks, and keep them from starting new blocks."""
     _forking.acquire()
     end = monotonic() + _LONGEST_WAIT_SECONDS
     for lock in list(_of_threads):

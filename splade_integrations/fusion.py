@@ -1,7 +1,7 @@
-"""Fuse the hits of several sides into one ranking, by rank or by score. A side is a kind of vector, such as "dense".
+"""Fuses the hits of several sides into one ranking, by rank or by score. A side is a kind of vector, such as "dense".
 
-Milvus itself fuses by reciprocal rank. This module computes the fusions that Milvus cannot compute. `splade evaluate`
-uses this module for all fusions, so a store's results are those that `splade evaluate` measured. The module needs only
+Milvus itself can fuse by reciprocal rank. For the fusions that Milvus cannot compute, the stores use this module.
+`splade evaluate` uses this module for all fusions, so its measurements are valid for the stores. This module needs only
 numpy.
 """
 
@@ -21,11 +21,12 @@ RRF_K = 60  # reciprocal rank fusion: each ranking adds 1 / (RRF_K + rank). Sour
 Method = Literal["rrf", "scores"]
 METHODS: tuple[Method, ...] = ("rrf", "scores")
 
-# One side's hits, best first: their keys, which are all int or all str, and their scores.
+# The hits of one side, best first: the keys of the documents, which are all int or all str, and their scores.
 Hits: TypeAlias = tuple[Sequence[Any], Sequence[float]]
 
-# Sums that differ only by floating-point error count as equal. The smallest real difference of two reciprocal ranks is
-# far larger, even for the deepest search that Milvus allows.
+# Fused scores are rounded to this number of decimals. So scores that differ only by floating-point error become equal.
+# Real differences are not lost: even for the deepest search that Milvus allows, the smallest difference between two
+# reciprocal ranks is far larger than the rounding.
 _DECIMALS = 12
 
 
@@ -34,20 +35,22 @@ class Fusion:
     """The sides of a search, and how their hits become one ranking.
 
     - "rrf", reciprocal rank fusion, looks only at ranks: each side adds weight / (k + rank) to a document's score.
-    - "scores" looks at scores. For each query it scales a side's scores, so that the side's best hit has 1 and its last
-      hit has 0. Then each side adds weight * scaled score. A document that a side did not find gets 0 from this side.
+    - "scores" looks at scores. For each query, the scores of a side are scaled: the side's best hit gets 1, and its
+      last hit gets 0. Then each side adds weight * scaled score to a document's score. If a side did not find a
+      document, it adds 0.
 
     Documents with equal scores are sorted by their keys. `splade evaluate --fit` finds the best fusion for a
     collection.
 
     Args:
-        sides: The names of the sides, such as ("dense", "sparse", "bm25"). One side is a search without fusion.
+        sides: The names of the sides, such as ("dense", "sparse", "bm25"). With only one side, nothing is fused.
         method: "rrf" or "scores".
         weights: One weight for each side, in the order of the sides. None means equal weights.
-        k: The constant of "rrf". The larger k is, the less the first ranks count. "scores" does not use it.
+        k: The constant of "rrf". If k is larger, the first ranks have less advantage over later ranks. "scores" does
+            not use k.
         depth: The number of hits of each side that are fused. None leaves the choice to the search.
     Raises:
-        TypeError, ValueError: A value is wrong. The message names it.
+        TypeError, ValueError: An argument is wrong. The message names the argument.
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009. Bruch et al., An Analysis of Fusion
         Functions for Hybrid Retrieval, TOIS 2023, compares both methods.
@@ -94,12 +97,12 @@ class Fusion:
                 f"weights must be one number of at least 0 for each side ({', '.join(self.sides)}), with at least "
                 f"one weight above 0, got {self.weights!r}. Leave weights out for equal weights."
             )
-        # Plain numbers, because JSON cannot hold NumPy's.
+        # The weights become plain Python numbers, because JSON cannot hold NumPy's numbers.
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
 
     @property
     def plain(self) -> bool:
-        """Whether this is reciprocal rank fusion with equal weights, which Milvus does itself."""
+        """Whether this is reciprocal rank fusion with equal weights, which Milvus itself can compute."""
         return self.method == "rrf" and len(set(self.weights or (1,))) == 1
 
     def fuse(self, rankings: Sequence[Hits]) -> tuple[list[Any], list[float]]:
@@ -120,7 +123,7 @@ class Fusion:
 
     @staticmethod
     def of(value: "Fusion | Mapping[str, Any] | None") -> "Fusion | None":
-        """Return the fusion that a caller gave as a `Fusion` or as its dict.
+        """Return the `Fusion` that a caller passed as a `Fusion` or as a dict. None stays None.
 
         Raises:
             TypeError: The value is something else.
@@ -137,7 +140,7 @@ class Fusion:
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any]) -> "Fusion":
-        """Return the fusion that `to_dict` wrote.
+        """Return the fusion that a dict describes. The dict has the form that `to_dict` returns.
 
         Raises:
             ValueError: A key is unknown or missing, or a value is wrong.
@@ -169,8 +172,8 @@ def contributions(
         method: "rrf" or "scores".
         k: The constant of "rrf".
     Returns:
-        Two arrays. The first has the keys of all n documents that any side found, ascending, (n,). The second has what
-        each side adds to the score of each document, (n, S).
+        Two arrays. The first, (n,), has the keys of all n documents that at least one side found, in ascending order.
+        The second, (n, S), has the number that each side adds to the score of each document.
     """
     found = [np.asarray(keys) for keys, _ in rankings if len(keys)]
     documents = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
@@ -183,17 +186,20 @@ def contributions(
 
 
 def ordered(keys: NDArray[Any], scores: NDArray[np.float64], depth: int | None = None) -> tuple[list[Any], list[float]]:
-    """Return the keys and scores, highest score first. Equal scores keep the order of the keys."""
+    """Return the keys and scores, highest score first. Documents with equal scores keep their order.
+
+    If `depth` is given, at most this number of documents is returned.
+    """
     rounded = np.round(scores, _DECIMALS)
     order = np.argsort(-rounded, kind="stable")[:depth]
     return keys[order].tolist(), rounded[order].tolist()
 
 
 def _scaled(scores: Sequence[float]) -> NDArray[np.float64]:
-    """Return one side's scores, scaled so that the best becomes 1 and the worst 0. If all are equal, each becomes 1.
+    """Scale one side's scores. The best score becomes 1, and the worst becomes 0. If all are equal, each becomes 1.
 
-    The scores must come best first. The best score may be the largest or the smallest. It is the smallest for distances
-    and for milvus-lite's BM25 scores.
+    The scores must be sorted, with the best score first. The best score may be the largest one or the smallest one. For
+    distances and for milvus-lite's BM25 scores, it is the smallest one.
     """
     values = np.asarray(scores, np.float64)
     spread = values[0] - values[-1]

@@ -1,7 +1,8 @@
-"""Lets one pass of BGE-M3 fill both sides of a store: the sparse vectors and the dense ones.
+"""Lets one pass of BGE-M3 compute both the sparse vectors and the dense vectors of a store.
 
-A framework asks for the two sides in separate calls, through separate objects. One `OnePassEncoder` serves both
-objects. It computes both sides in the first call, and keeps the other side until that side is asked for.
+A framework asks for sparse and for dense vectors in separate calls, through separate objects. One `OnePassEncoder`
+serves both objects. The first call for a text computes both vectors, and returns the one that it asks for. The other
+vector is kept until another call asks for it. In this module, a side is either "sparse" or "dense".
 """
 
 from collections import OrderedDict
@@ -25,7 +26,7 @@ _Side = Literal["sparse", "dense"]
 
 
 class TwoSidedEncoder(Protocol):
-    """An encoder that gives sparse rows and dense vectors in one pass, such as a `SpladeEncoder` of BGE-M3."""
+    """An encoder that computes sparse rows and dense vectors in one pass, such as a `SpladeEncoder` of BGE-M3."""
 
     def encode_documents_with_dense(self, texts: list[str]) -> tuple[csr_array, NDArray[np.float32]]: ...
 
@@ -33,19 +34,20 @@ class TwoSidedEncoder(Protocol):
 
 
 class OnePassEncoder:
-    """Encodes each text once, although the two sides of a store ask for it in separate calls.
+    """Encodes each text once, although a store asks for its sparse and its dense vector in separate calls.
 
-    Give the same object to a framework's `SpladeSparseEmbedding(encoder=…)` and to its `DenseEmbedding(…)`. Whichever
-    side asks first, the model runs once. Any number of threads may share the object.
+    Pass the same `OnePassEncoder` to a framework's `SpladeSparseEmbedding(encoder=…)` and to its `DenseEmbedding(…)`.
+    The model then runs once for each text, whichever of the two objects asks first. Any number of threads may share one
+    `OnePassEncoder`.
 
     Args:
         encoder: A `SpladeEncoder` of BGE-M3, or another object with `encode_documents_with_dense` and
             `encode_queries_with_dense`.
-        remembered: The largest number of texts for which the side that was not asked for is kept. If there are more
-            texts, the oldest are forgotten, and encoded again when their other side is asked for. LlamaIndex asks for
-            the dense vectors of up to 2 048 nodes before it writes them.
+        remembered: The largest number of vectors that are kept until they are asked for. If there are more, the oldest
+            are forgotten. When a forgotten vector is asked for, its text is encoded again. LlamaIndex asks for the
+            dense vectors of up to 2 048 nodes before the store asks for their sparse vectors.
     Raises:
-        TypeError: The encoder lacks one of the methods.
+        TypeError: The encoder lacks one of these two methods.
 
     Example:
         >>> class Counting:  # stands for SpladeEncoder("BAAI/bge-m3")
@@ -72,13 +74,14 @@ class OnePassEncoder:
         if remembered < 1:
             raise ValueError(f"remembered must be at least 1, got {remembered}. Leave it out for 4 096 texts.")
         self._encoder, self._remembered = encoder, remembered
-        # {(role, side, text): a row of shape (1, dim), or a dense vector}. Another thread may still be computing it.
+        # {(role, side, text): the future of a sparse row, (1, dim), or of a dense vector}. If the future has no result
+        # yet, another thread is computing it.
         self._kept: OrderedDict[tuple[Role, _Side, str], Future[Any]] = OrderedDict()
         self._lock = Lock()
 
     @staticmethod
     def checked(encoder: Any) -> "OnePassEncoder":
-        """Return the encoder, or raise TypeError if it is of another class."""
+        """Return the encoder, or raise TypeError if it is not a `OnePassEncoder`."""
         if not isinstance(encoder, OnePassEncoder):
             raise TypeError(
                 f"encoder must be a OnePassEncoder, got {type(encoder).__name__}. Wrap the encoder once: "
@@ -88,7 +91,7 @@ class OnePassEncoder:
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, or None if it has none."""
+        """The encoder's fingerprint, or None if the encoder has no fingerprint."""
         return fingerprint_of(self._encoder)
 
     @property
@@ -107,12 +110,12 @@ class OnePassEncoder:
         return rows
 
     def dense_documents(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """Return the dense vectors of documents, of length 1. (len(texts), hidden size) float32."""
+        """Return the dense vectors of documents, each of length 1. (len(texts), hidden size) float32."""
         vectors: NDArray[np.float32] = self._encode("document", "dense", texts)
         return vectors
 
     def dense_queries(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """Return the dense vectors of queries, of length 1. (len(texts), hidden size) float32."""
+        """Return the dense vectors of queries, each of length 1. (len(texts), hidden size) float32."""
         vectors: NDArray[np.float32] = self._encode("query", "dense", texts)
         return vectors
 
@@ -129,12 +132,13 @@ class OnePassEncoder:
         return concatenate(vectors, vectors[0].shape[1]) if side == "sparse" else np.stack(vectors)
 
     def _taken(self, role: Role, side: _Side, texts: list[str]) -> tuple[dict[str, Any], dict[str, Future[Any]]]:
-        """Take what is kept for the texts, and promise the other side of all texts that are to be encoded now.
+        """Take the vectors that are kept for the texts. For each other text, keep a new future for its other vector.
 
-        Each side of a text is asked for once, so what is taken is no longer kept.
+        A store asks for each vector once, so a vector that is taken is no longer kept.
 
         Returns:
-            {text: the future of its vector}, and {text: the future of its other side} for texts to be encoded.
+            {text: the future of its vector on this side} for the texts whose vector was kept, and {text: the future of
+            its vector on the other side} for the texts that must be encoded now.
         """
         other: _Side = "dense" if side == "sparse" else "sparse"
         found, missing = {}, {}
@@ -149,7 +153,7 @@ class OnePassEncoder:
         return found, missing
 
     def _computed(self, role: Role, side: _Side, missing: dict[str, Future[Any]]) -> Any:
-        """Encode the texts, fulfil the promises for their other side, and return this side."""
+        """Encode the texts, set the futures of their vectors on the other side, and return those on this side."""
         encoder = self._encoder
         encode = encoder.encode_queries_with_dense if role == "query" else encoder.encode_documents_with_dense
         try:
@@ -162,7 +166,7 @@ class OnePassEncoder:
         return sparse if side == "sparse" else dense
 
     def _break(self, role: Role, other: _Side, missing: dict[str, Future[Any]], err: BaseException) -> None:
-        """Pass an error on to callers that wait for the other side. Later callers encode the texts again."""
+        """Pass an error on to callers that wait for the futures. Later callers encode the texts again."""
         with self._lock:
             for text, promise in missing.items():
                 if self._kept.get((role, other, text)) is promise:

@@ -1,4 +1,4 @@
-"""Declares the types of `SpladeEncoder`'s options once, for all code that passes them on. It also checks values.
+"""Declares the types of `SpladeEncoder`'s options for all code that passes the options on, and checks their values.
 
 Importing this module loads neither torch nor numpy nor a framework. The checks load numpy.
 """
@@ -19,15 +19,15 @@ __all__ = ["EncoderOptions", "LongDocuments", "check_at_least_one", "check_optio
 
 LongDocuments = Literal["truncate", "max"]
 
-# The options that are an int of at least 1, or None.
+# The options whose values are an int of at least 1, or None.
 _COUNTS = ("max_batch_tokens", "batch_size", "max_length", "num_threads")
 
 
 class EncoderOptions(TypedDict, total=False):
     """The keyword options of `SpladeEncoder`. The docstring of `SpladeEncoder` explains each option.
 
-    Adapters take `**options: Unpack[EncoderOptions]` and pass them on. So an editor can complete the names of the
-    options, and a type checker can check their values.
+    Adapters declare `**options: Unpack[EncoderOptions]` and pass the options on. So an editor can complete the names of
+    the options, and a type checker can check their values.
     """
 
     device: Device

@@ -1,8 +1,8 @@
-"""SPLADE written as simply as possible: one text at a time, without padding or shortcuts.
+"""SPLADE in its simplest form: one text at a time, without padding or shortcuts.
 
-`SpladeEncoder` gives the same rows several times faster. tests/test_reference.py compares the rows for every dtype and
-backend, and for every implementation of the model's layers and of its masked-LM head. The encoder adds windows, pruning
-and inference-free queries, which this file does not have.
+`SpladeEncoder` computes the same rows several times faster than this module. tests/test_reference.py compares the rows
+of both, for every dtype and backend, and for every implementation of the model's layers and of its masked-LM head.
+`SpladeEncoder` also offers windows, pruning and inference-free queries, which this module leaves out.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def encode(
         pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
         activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as in OpenSearch v3.
     Returns:
-        Term weights, 0 or more, natural log scale. (N, V) float32.
+        Term weights, 0 or more, on a natural log scale. (N, V) float32.
     Source:
         Formal et al., SPLADE v2, arXiv:2109.10086; v1, arXiv:2107.05720; "log1p_relu", arXiv:2504.14839.
 
@@ -53,7 +53,7 @@ def encode(
     for text in texts:
         inputs = tokenizer(prompt + text, truncation=True, max_length=max_length, return_tensors="pt")
         logits = model(**inputs).logits[0].detach().float().numpy()  # (L, V): a score for each term at each token
-        weights = np.log1p(np.maximum(logits, 0))  # negative scores give 0, and the logarithm damps large scores
+        weights = np.log1p(np.maximum(logits, 0))  # negative scores become 0, and the logarithm damps large scores
         if activation_function == "log1p_relu":
             weights = np.log1p(weights)
         pooled = weights.max(axis=0) if pooling_strategy == "max" else weights.sum(axis=0)  # (V,)

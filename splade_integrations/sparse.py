@@ -33,30 +33,30 @@ _INT32_MAX = np.iinfo(np.int32).max
 
 
 class SparseTextEncoder(Protocol):
-    """The two methods that adapters call on an encoder. Any object that has both can be used, like `SpladeEncoder`."""
+    """The two methods that adapters call on an encoder. Any object with both methods can be used as an encoder."""
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
-        """Encode documents. Returns (len(texts), vocabulary size)."""
+        """Encode documents. Returns term weights, (len(texts), vocabulary size)."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        """Encode queries. Returns (len(texts), vocabulary size)."""
+        """Encode queries. Returns term weights, (len(texts), vocabulary size)."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """Rules that decide which terms of a row are kept.
+    """Rules that decide which terms of a text's sparse row are kept.
 
-    The rules are applied once, after pooling, so pruned terms are never stored. Each rule keeps the heaviest terms.
-    Among terms of equal weight, it prefers those with lower token ids. If several rules are set, a term must pass all
-    of them.
+    The rules are applied once, after pooling, so pruned terms are never stored. Each rule keeps the terms with the
+    largest weights. If it must choose among terms of equal weight, it keeps those with lower token ids. If several
+    rules are set, only the terms that pass all rules are kept.
 
     Args:
         max_active_dims: Keep at most this many terms.
         min_weight: Keep terms of at least this weight.
-        mass: Keep the fewest terms whose weights add up to this share of the sum of the row's weights. The share is
-            above 0 and at most 1.
+        mass: Keep the fewest terms that together have at least this share of the row's total weight. The share is above
+            0 and at most 1.
         max_ratio: Keep terms of at least this share of the row's largest weight. The share is 0 or more, and below 1.
             OpenSearch calls this rule `prune_type: max_ratio`, and uses the share 0.1.
 
@@ -119,8 +119,8 @@ class Pruning:
         return ", ".join(rule.format(f"{value:g}") for rule, value in rules.items() if value) or "all terms"
 
     def apply(self, matrix: csr_array) -> csr_array:
-        """Return `matrix` (N, V) without the terms that the rules drop. If no term is dropped, return `matrix`."""
-        if not any(vars(self).values()):  # no rule, or one that keeps all terms
+        """Return `matrix` (N, V) without the terms that the rules drop, or `matrix` itself if no term is dropped."""
+        if not any(vars(self).values()):  # each rule is None, or is 0 and so keeps all terms
             return matrix
         counts = np.diff(matrix.indptr)
         limit = self.max_active_dims
@@ -132,7 +132,7 @@ class Pruning:
             kept &= matrix.data >= np.repeat(np.float32(self.max_ratio) * _largest(matrix), counts)
         if sorts:
             rows = np.repeat(np.arange(matrix.shape[0]), counts)
-            # lexsort sorts by its last key first: by row, then by falling weight, then by token id.
+            # lexsort sorts by its last key first. So the order is by row, then by falling weight, then by token id.
             order = np.lexsort((matrix.indices, -matrix.data, rows))
             if limit is not None:
                 kept[order] &= np.arange(matrix.nnz) - matrix.indptr[rows] < limit
@@ -142,7 +142,7 @@ class Pruning:
 
 
 def from_dense(weights: NDArray[np.float32]) -> csr_array:
-    """Build sparse rows from a dense block of term weights.
+    """Build sparse rows from a dense matrix of term weights.
 
     Args:
         weights: Term weights, 0 or more. (B, V).
@@ -174,8 +174,8 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: Sequence[int] |
     else:
         np.cumsum(counts, out=indptr[1:])
     matrix: Any = csr_array.__new__(csr_array)
-    # This copies an empty matrix, as copy.copy would do. Both copy.copy and csr_array's constructor take about as long
-    # as tokenising a query, and tokenising is most of the time of an inference-free query.
+    # This line copies an empty matrix, to save time. copy.copy and csr_array's constructor each take about the time of
+    # tokenising a query, and tokenising is most of the work for an inference-free query.
     vars(matrix).update(vars(_empty(rows, dim)))
     # The arrays are set one by one, because the constructor would widen int32 indices to int64 or copy them.
     matrix.data = weights.astype(np.float32, copy=False)
@@ -191,7 +191,7 @@ def _empty(rows: int, dim: int) -> csr_array:
 
 
 def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim: int) -> csr_array:
-    """Build a matrix from the (ascending token ids, weights) of each row. Returns (len(rows), dim) float32."""
+    """Build a matrix from rows, each given as (ascending token ids, weights). Returns (len(rows), dim) float32."""
     if not rows:
         return concatenate([], dim)
     if len(rows) == 1:
@@ -203,7 +203,10 @@ def from_rows(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], dim
 
 
 def drop_terms(matrix: csr_array, dropped: NDArray[np.bool_]) -> csr_array:
-    """Return `matrix` (N, V) without the terms for which `dropped`, (V,), is true. May return `matrix` itself."""
+    """Return `matrix` (N, V) without the terms for which `dropped`, (V,), is true.
+
+    If no term is dropped, the result is `matrix` itself.
+    """
     kept = ~dropped[matrix.indices]
     return matrix if kept.all() else _keep(matrix, kept)
 
@@ -236,12 +239,13 @@ def max_over_groups(matrix: csr_array, sizes: Sequence[int]) -> csr_array:
 
 
 def concatenate(blocks: Sequence[csr_array], dim: int) -> csr_array:
-    """Stack blocks of rows in order. Unlike `scipy.sparse.vstack`, this accepts an empty list and returns (0, dim).
+    """Stack the rows of several matrices, in order.
 
-    A single block is returned itself, without a copy.
+    Unlike `scipy.sparse.vstack`, this function accepts an empty list, for which it returns a matrix of shape (0, dim).
+    If there is only one matrix, it is returned without a copy.
 
     Args:
-        blocks: Matrices of shape (n_i, dim).
+        blocks: The matrices. (n_i, dim).
         dim: Vocabulary size.
     Returns:
         (sum of n_i, dim) float32. The index types are those of `from_terms`.
@@ -268,7 +272,7 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
     Args:
         matrix: Any scipy sparse matrix or array of shape (N, V), or one 1-D row of shape (V,).
     Returns:
-        One dict per row, with its token ids ascending. A row without terms gives `{}`.
+        One dict per row, with its token ids ascending. A row without terms becomes `{}`.
     Raises:
         TypeError: `matrix` is not a scipy sparse matrix.
 
@@ -276,7 +280,7 @@ def to_dicts(matrix: Any) -> list[dict[int, float]]:
         >>> to_dicts(csr_array(np.array([[0, 1.5, 0], [0, 0, 0]], np.float32)))
         [{1: 1.5}, {}]
     """
-    rows = as_rows(matrix).astype(np.float32)  # a copy, because the next line changes it in place
+    rows = as_rows(matrix).astype(np.float32)  # `astype` copies, because the next line changes `rows` in place
     rows.sum_duplicates()
     ids, weights, bounds = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
     return [dict(zip(ids[start:end], weights[start:end], strict=True)) for start, end in pairwise(bounds)]
@@ -357,7 +361,7 @@ def _largest(matrix: csr_array) -> NDArray[np.float32]:
 
 
 def _mass_before(weights: NDArray[np.float32], rows: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    """For each stored term, return the weight of the terms before it in its row, as a share of the row's weight."""
+    """Return, for each stored term, the sum of the weights before it in its row, as a share of the row's sum."""
     running = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     starts, totals = running[indptr[:-1]], np.diff(running[indptr])
     shares: NDArray[np.float64] = (running[:-1] - starts[rows]) / totals[rows]

@@ -1,4 +1,4 @@
-"""What docs/around-a-store.md says about the frameworks: each trap is there, and what the page recommends avoids it.
+"""Tests of docs/around-a-store.md: the frameworks have each trap that the page names, and its advice avoids the trap.
 
 If a test of a trap fails with a new version of a framework, the trap is gone: remove its line from the page.
 """
@@ -38,13 +38,13 @@ def uri(tmp_path):
 
 @pytest.fixture
 def store(uri):
-    """A LlamaIndex store."""
+    """Return a LlamaIndex store."""
     return HybridMilvusVectorStore(uri, dim=DIM, sparse_embedding_function=LlamaIndexSparse(encoder=WordCounts()))
 
 
 @pytest.fixture
 def chain(uri):
-    """A LangChain store."""
+    """Return a LangChain store."""
     return hybrid_milvus(HashEmbeddings(), SpladeSparseEmbedding(encoder=WordCounts()), uri=uri)
 
 

@@ -129,7 +129,7 @@ def test_peers_agree_with_ours_each_in_a_process_of_its_own(model_folder):
 
 
 def test_documents_are_added_through_both_frameworks_and_by_hand():
-    """`benchmarks.ingest time` compares the two ways, so its insert by hand must fit the collections of our stores."""
+    """`benchmarks.ingest time` also inserts by hand, so its rows must fit the collections that our stores make."""
     results = measure_time(MadeUpSparse(), documents=5, repeats=1)
     assert [(one["framework"], one["calls_of_the_encoder"]) for one in results] == [
         ("LangChain", [5]),

@@ -1,4 +1,4 @@
-"""Files for Milvus's bulk import equal those of pymilvus's writer, and the import's requests are those of pymilvus."""
+"""Our files for Milvus's bulk import equal those of pymilvus's writer, and our import requests equal pymilvus's."""
 
 import json
 import threading
@@ -188,7 +188,7 @@ def test_versions():
 
 @pytest.fixture
 def recorder():
-    """A server that records requests, and answers them as Milvus's documentation says."""
+    """Yield a server that records requests, and answers them as Milvus's documentation says."""
     seen, states = [], [("Pending", 0), ("Importing", 50), ("Completed", 100)]
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""With the splitter settings of docs/chunking.md no chunk is truncated, while the default settings lose text."""
+"""With the splitter settings of docs/chunking.md, no chunk is truncated. The default settings lose text."""
 
 import asyncio
 import logging

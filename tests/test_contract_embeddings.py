@@ -30,7 +30,7 @@ def made(adapter, encoder, model_folder):
 
 
 def over(adapter, encoder):
-    """Return the adapter for an encoder that the test has made."""
+    """Return an embedding of the adapter around an encoder that the test has made."""
     if adapter.of_encoder is None:
         pytest.skip("made by name alone")
     return adapter.of_encoder(encoder=encoder)
@@ -48,7 +48,7 @@ def assert_close(rows, expected):
 
 
 def test_values_are_the_encoders_in_order_as_plain_numbers(adapter, made, encoder, some_texts):
-    some_texts = [text for text in some_texts if text.strip()]  # a blank text has no terms, or a placeholder
+    some_texts = [text for text in some_texts if text.strip()]  # a blank text has no terms, or one placeholder term
     for rows, matrix in [
         (adapter.documents(made, some_texts), encoder.encode_documents(some_texts)),
         (adapter.queries(made, some_texts), encoder.encode_queries(some_texts)),

@@ -30,7 +30,7 @@ def adapter(request):
 
 @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
 def place(request, tmp_path):
-    """Return the keywords, such as the uri, that say where to open a store."""
+    """Return the keyword arguments, such as the uri, that say where to open a store."""
     if request.param == "milvus-lite":
         yield {"uri": str(tmp_path / "test.db")}
         return

@@ -46,7 +46,7 @@ def test_what_is_installed_here_goes_together():
 
 
 def test_windows_need_tokenizers_that_give_them(monkeypatch, model_folder, caplog):
-    SpladeEncoder(model_folder)  # transformers, too, asks for versions when it is imported
+    SpladeEncoder(model_folder)  # imports transformers, which also asks for versions
     caplog.clear()
     installed = {"tokenizers": "0.23.2"}
     monkeypatch.setattr(importlib.metadata, "version", installed.__getitem__)

@@ -1,4 +1,4 @@
-"""The behaviour that users of the encoder rely on. Its rows equal the plain formula on transformers' logits."""
+"""The behaviour that users of the encoder rely on. The rows equal the plain formula on transformers' logits."""
 
 import copy
 import json
@@ -210,7 +210,7 @@ def test_texts_that_the_vocabulary_lacks_warn_once(random_encoder, caplog):
     """The vocabulary of the random model has no Japanese characters. Each of them becomes [UNK]."""
     with caplog.at_level(logging.WARNING, "splade_integrations"):
         list(random_encoder.stream_documents(["日本語", "ab", "日本語 abc 日本", "日本 ab cd", "", " "], block_rows=2))
-    [record] = caplog.records  # 3 + 5 + 2 of 3 + 2 + 8 + 6 tokens are unknown, and most of two texts
+    [record] = caplog.records  # unknown tokens: 3 + 5 + 2 of 3 + 2 + 8 + 6
     assert "2 of 6 texts are mostly [UNK]" in record.getMessage()
     assert f"{100 * 10 / 19:.1f} %" in record.getMessage()
     caplog.clear()

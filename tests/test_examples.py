@@ -81,7 +81,7 @@ def test_demo_on_a_few_modules(import_example, capsys, monkeypatch, tmp_path):
         pages[width] = " ".join(printed.split())
         assert "both give the same first 5 hits" in pages[width]
         assert "\x1b" not in pages[width]
-        assert "  .venv/bin/splade index --help" in printed.splitlines()  # to copy it, it must not be broken
+        assert "  .venv/bin/splade index --help" in printed.splitlines()  # it is not wrapped, so that users can copy it
     assert "Encoded by SPLADE" in pages[80]
     assert "opened: LangChain" in pages[120]
     assert "✓ tempfile.TemporaryDirectory" in pages[120]

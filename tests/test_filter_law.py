@@ -1,7 +1,7 @@
 """Both stores find, and delete, exactly the rows that match a random nested filter.
 
-The law of filters, tests/support/predicate.py, says which rows match. By default each store searches by a hundred
-filters, and deletes by a hundred filters. FILTER_CASES=5000 raises both numbers to 5000.
+The law of filters, tests/support/predicate.py, says which rows match. By default, each store searches with a hundred
+filters, and deletes with a hundred filters. FILTER_CASES=5000 raises both numbers to 5000.
 """
 
 import os
@@ -103,7 +103,7 @@ class LlamaIndexStore:
         self.store = HybridMilvusVectorStore(**place, dim=DIM, sparse_embedding_function=sparse, bm25=True)
 
     def as_law(self, asked):
-        """Return the conditions, in the form that the law takes, that a comparison or a group stands for."""
+        """Return a comparison or a group as conditions in the form that the law accepts."""
         if len(asked) == 3:
             key, operator, value = asked
             return {key: {OF_LLAMA_INDEX[operator]: True if operator == "is_empty" else value}}
@@ -169,7 +169,7 @@ def store(request, place):
 
 
 def check(store, judge):
-    """Judge the results of random filters. A store may refuse a filter instead, but only a small share of them."""
+    """Judge the results of random filters. A store may refuse a small share of the filters."""
     counts = {"asked": 0, "refused": 0}
 
     @seed(11)

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-# The parent is a fresh process with two threads, because pytest's process may use one thread.
+# The parent is a fresh process with two threads, because pytest's process may be limited to one thread.
 PARENT = """
 import logging, multiprocessing, os, signal, sys, threading
 import torch

@@ -45,7 +45,7 @@ def test_scores_are_those_of_the_oracle(sides, weights, method):
 def test_the_order_of_sides_and_the_scale_of_scores_do_not_matter(sides, weights, method):
     one = Fusion(sides=SIDES, method=method, weights=weights).fuse(sides)
     other = Fusion(sides=SIDES[::-1], method=method, weights=weights[::-1]).fuse(sides[::-1])
-    scaled = [(keys, [-3 * score + 7 for score in scores]) for keys, scores in sides]  # distances: the smallest is best
+    scaled = [(keys, [-3 * score + 7 for score in scores]) for keys, scores in sides]  # distances: the best is smallest
     assert one == other == Fusion(sides=SIDES, method=method, weights=weights).fuse(scaled)
 
 

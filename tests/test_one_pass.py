@@ -24,7 +24,7 @@ def encoder(tmp_path_factory) -> SpladeEncoder:
 
 
 class Counting:
-    """An encoder that counts the texts which it encodes."""
+    """An encoder that counts the texts that it encodes."""
 
     def __init__(self, encoder: SpladeEncoder) -> None:
         self._encoder, self.fingerprint, self.texts = encoder, encoder.fingerprint, 0
@@ -55,7 +55,7 @@ def test_both_sides_equal_the_encoders(encoder, counting, role, first):
     np.testing.assert_allclose(found["dense"], dense, atol=1e-5)
     assert found["dense"].dtype == found["sparse"].dtype == np.float32
     assert counting.texts == len(set(TEXTS))
-    calls[first](TEXTS)  # nothing is kept for a side that was given already
+    calls[first](TEXTS)  # a side's rows are not kept after the side has got them
     assert counting.texts == 2 * len(set(TEXTS))
 
 
@@ -98,7 +98,7 @@ def test_langchain_encodes_each_text_once(counting, tmp_path):
     dense, sparse = langchain.DenseEmbedding(both), langchain.SpladeSparseEmbedding(encoder=both)
     assert isinstance(dense, Embeddings)
     store = langchain.hybrid_milvus(dense, sparse, uri=str(tmp_path / "l.db"))
-    counting.texts = 0  # the store asked for the dimension of a dense vector
+    counting.texts = 0  # forget the text with which the store has asked for the dense dimension
     store.add_texts(["Alan Turing was born in London.", "Cats purr."])
     assert counting.texts == 2
     assert store.similarity_search("Alan Turing", k=1)[0].page_content == "Alan Turing was born in London."

@@ -1,4 +1,4 @@
-"""Importing the installed package loads no heavy library, and the error for a missing extra gives the pip command."""
+"""Importing the installed package loads no heavy library, and the error for a missing extra names the pip command."""
 
 import subprocess
 import sys

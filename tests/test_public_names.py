@@ -1,7 +1,7 @@
 """No public name, method or parameter disappears or changes its place, because users' programs rely on them.
 
-A test that fails here says what a change breaks. Add new names to the lists. Remove one only in a release that says so
-in CHANGELOG.md.
+A test that fails here says what a change breaks. Add new names to the lists. Remove a name only in a release that says
+so in CHANGELOG.md.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Ray is started on this machine, a second time if it does not answer at first.
+"""Ray is started on this machine. If it does not answer at first, it is started a second time.
 
 These tests are outside tests/ray, because the tests there share one Ray that runs all the time.
 """
@@ -12,7 +12,7 @@ SLOW = Exception("The current node timed out during startup. This could happen b
 
 
 def _fails_first(times, error, monkeypatch):
-    """Let Ray's start fail some times, as it does on a busy machine, and list all calls."""
+    """Let the first starts of Ray fail, as on a busy machine, and return a list that all calls are added to."""
     calls, start = [], ray.init
 
     def init(**options):

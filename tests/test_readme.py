@@ -1,9 +1,9 @@
 """The Python and shell blocks of the README and of docs/ run as they are, and print what the page says.
 
-Two things change: folders of offline models replace the names of hub models, because this test downloads nothing. And
-files are in a temporary folder, named by whole paths, because pymilvus keeps one connection for each name.
-The blocks of a page run one after another in one folder. The Python blocks of a page share their names, but each block
-of the README has its own. tests/support/shell.py says how shell blocks run, and which lines do not run.
+Two things change. Folders of offline models replace the names of hub models, because this test downloads nothing.
+Databases get whole paths in a temporary folder, because pymilvus keeps one connection for each name of a file. The
+blocks of a page run one after another in one folder. The Python blocks of a page share their variables, but each block
+of the README has its own variables. tests/support/shell.py says how shell blocks run, and which lines do not run.
 """
 
 import json
@@ -111,7 +111,7 @@ def dense_collection(folder):
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown")
 ANIMALS = ("cat", "dog", "horse", "mouse", "bird", "fish", "cow", "sheep")
-# {page: what makes the files and collections that the page says the reader has}
+# {page: functions that make the files and collections that the page takes for granted}
 FILES = {
     "README.md": [judged_folder, dense_collection],
     "evaluating.md": [text_files, judged_folder],
@@ -119,7 +119,7 @@ FILES = {
     "fusion.md": [judged_folder],
     "re-indexing.md": [dense_collection],
 }
-# {page: for each of its Python blocks, the names that the page says are given, and how to make them in a folder}
+# {page: for each of its Python blocks, {name that the page takes for granted: function that makes it in a folder}}
 GIVEN = {
     "around-a-store.md": [{"dense": llama_index_dense, "store": llama_index_store}, {"store": langchain_store}],
     "existing-collections.md": [{}, {"dense": langchain_dense, "sparse": langchain_sparse}],
@@ -138,7 +138,7 @@ GIVEN = {
         }
     ],
 }
-# What a page needs beyond the package's extras. Without it, as in some lanes, the page is skipped.
+# What a page needs beyond the package's extras. If a package is missing, the page is skipped.
 NEEDS = {
     "around-a-store.md": ("llama_index.core", "langchain_classic"),
     "chunking.md": ("llama_index.core", "langchain_text_splitters"),
@@ -203,7 +203,7 @@ def run_page(page, address, tmp_path, capsys):
             names = {"__name__": "readme"}
         names |= {name: make(tmp_path) for name, make in next(given).items()}
         if SERVER in code and "query_prompt_name" in code:
-            continue  # for a server of TEI, which tests/serving/test_remote.py has
+            continue  # needs a server of TEI, which only tests/serving/test_remote.py has
         run(code.replace(SERVER, address), page, names, tmp_path)
         assert capsys.readouterr().out == printed
     assert not [*given]

@@ -1,4 +1,4 @@
-"""Records of files: their ids, texts and metadata, the same from every format."""
+"""Files of every format yield records with the same ids, texts and metadata."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Every head, layer rewrite, dtype and backend must give the rows of `reference.py`.
+"""Every head, layer rewrite, dtype and backend must return the rows of `reference.py`.
 
 A new head is tested once it is in `engine.heads.ALL`, and a new dtype or backend once `engine/compute.py` names it.
 """
@@ -32,7 +32,7 @@ def some_texts(texts):
 
 @pytest.fixture(scope="module")
 def rows_of(some_texts):
-    """Return a function that gives the reference's rows for a checkpoint, (N, V), and computes them only once."""
+    """Return a function that returns the reference's rows (N, V) for a checkpoint, and computes them only once."""
     known = {}
 
     def rows(folder, **options):
@@ -76,7 +76,7 @@ def test_every_dtype_and_backend(precision, backend, model_folder, rows_of, some
     try:
         resolve_compute("cpu", precision, backend)
     except ValueError as err:
-        if (precision, backend) != ("float16", "openvino") and precision != "int8":  # these two need certain processors
+        if (precision, backend) != ("float16", "openvino") and precision != "int8":  # these two need certain CPUs
             raise
         pytest.skip(str(err))
     encoder = SpladeEncoder(model_folder, device="cpu", dtype=precision, backend=backend, max_length=64)

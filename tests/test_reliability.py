@@ -1,4 +1,4 @@
-"""Quick versions of `make faults`, `make fuzz` and `make soak`, and what is never written to a log."""
+"""Quick versions of `make faults`, `make fuzz` and `make soak`, and a test of what is never logged."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Inference-free queries load neither torch nor transformers, and work where neither is installed."""
+"""Inference-free queries load neither torch nor transformers, and work if neither is installed."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ ABSENT = {"torch", "transformers", "sentence_transformers"}
 
 @pytest.fixture(scope="module")
 def free_folder(model_folder, tmp_path_factory) -> str:
-    """The real tiny model for documents, with a weight for each token of a query, as OpenSearch publishes models."""
+    """Return a folder with the tiny model for documents and a table of weights for queries, as OpenSearch has."""
     folder = tmp_path_factory.mktemp("inference-free") / "model"
     shutil.copytree(model_folder, folder)
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
@@ -101,7 +101,7 @@ def test_collections_are_searched_where_neither_is_installed(free_folder, tmp_pa
     nodes.add([TextNode(id_=key, text=text, embedding=vector) for key, text, vector in embedded])
     nodes.client.close()
     for uri in (langchain, llama_index):
-        server_manager_instance.release_server(uri)  # the end of the process does this
+        server_manager_instance.release_server(uri)  # this also happens when the process ends
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})

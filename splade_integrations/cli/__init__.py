@@ -1,7 +1,8 @@
-"""The console command `splade`: info, encode, index, add-sparse, copy, compact, search, explain, evaluate and serve.
+"""The console command `splade`.
 
-This module imports nothing but the standard library, so that `main` can say what to install if the extra `cli` is
-missing.
+Its subcommands are info, encode, index, add-sparse, copy, compact, search, explain, evaluate and serve. This module
+imports only the standard library, so that it works even if the package's extra `cli` is not installed. `main` then says
+what to install.
 """
 
 import sys
@@ -10,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code. The docstring of `cli.app.run` lists the codes."""
+    """Run the command and exit with its exit code. The docstring of `cli.app.run` lists the codes."""
     try:
         from splade_integrations.cli.app import run
     except ImportError as err:

@@ -1,4 +1,4 @@
-"""`splade add-sparse`: makes a copy of a collection that also has SPLADE vectors."""
+"""`splade add-sparse`: copies a collection, and adds SPLADE vectors to the copy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,9 @@ def add_sparse(
     db_name: DatabaseName = "",
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue a run that was interrupted, or compare with the original again."),
+        typer.Option(
+            "--resume", help="Continue an interrupted run, or compare an existing copy with the original again."
+        ),
     ] = False,
     replace: Annotated[
         bool,
@@ -45,26 +47,26 @@ def add_sparse(
     in_place: Annotated[
         bool,
         typer.Option(
-            "--in-place", help="Add the field to the collection itself. Needs Milvus 3; not run on a server so far."
+            "--in-place", help="Add the field to the collection itself. Needs Milvus 3. So far not tested on a server."
         ),
     ] = False,
     rows_per_second: Annotated[
-        float, typer.Option(help="Largest number of rows to update in a second, with --in-place.", min=0.01)
+        float, typer.Option(help="With --in-place, the largest number of rows to update per second.", min=0.01)
     ] = 500.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, hours and bytes. Write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print estimates of time and size.")] = False,
     *,
     model_options: ModelOptions,
     ray_options: RayEncoding,
     as_json: Json = False,
 ) -> None:
-    """Make a copy of a collection that also has SPLADE vectors.
+    """Copy a collection, and add SPLADE vectors to the copy.
 
-    This makes a dense collection of any program ready for hybrid search. The copy has the same keys, fields, vectors,
-    partitions and properties. The original stays as it is, and programs may go on writing to it: their changes are
-    found by comparing both collections at the end. The command also changes the model of a collection that already has
-    SPLADE vectors.
+    The command makes a dense collection ready for hybrid search. Any program may have made the collection. The copy has
+    the same keys, fields, vectors, partitions and properties as the original. The original stays as it is, and programs
+    may go on writing to it. At the end, the command compares both collections, and copies the changes. If the original
+    already has SPLADE vectors, the copy gets vectors of the new model instead.
 
-    With --resume, rows that only the new collection has are deleted. With --ray, several processes encode, and the
+    With --resume, rows that are only in the new collection are deleted. With --ray, several processes encode, and the
     command's own process reads and writes.
 
     Examples:
@@ -133,9 +135,9 @@ def _encoder(model: str, options: EncoderOptions, how: RayEncoding) -> Iterator[
 
 
 def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
-    """Return a function that gives the text to encode for a row, or None if that is the row's text itself.
+    """Return a function that returns the text to encode for a row, or None to encode the text in `text_field`.
 
-    If the collection holds LlamaIndex's nodes, the function returns the text that their dense vectors encode.
+    If the collection holds LlamaIndex's nodes, the function returns the text that the nodes' dense vectors encode.
     """
     from splade_integrations.milvus.copying import sample_row
 

@@ -1,7 +1,7 @@
-"""The command `splade`: registers its subcommands, and turns their exceptions into messages and exit codes.
+"""Registers the subcommands of `splade`, and turns their exceptions into messages and exit codes.
 
-Each message is one line on stderr. Subcommands import slow packages (torch, Milvus, numpy) only when they run. This
-lets `--help`, `--version` and messages about wrong options appear at once.
+Each message is one line on stderr. A subcommand imports large packages (torch, Milvus, numpy) only when it runs. So
+`--help`, `--version` and messages about wrong options appear at once.
 """
 
 import logging
@@ -35,9 +35,9 @@ __all__ = ["app", "run"]
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help has a section for each `rich_help_panel`.
+    """A command whose help has a section for each `rich_help_panel`, which is Typer's name for a group of options.
 
-    Typer's own commands have such sections only with rich.
+    Typer's own commands show such sections only if rich formats the help.
     """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -60,7 +60,7 @@ app = typer.Typer(
     name="splade",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # rich would add frames and colours to the help, but takes 70 ms more
+    rich_markup_mode=None,  # rich would add frames and colours to the help, but show it 70 ms later
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog='Start with: splade index FOLDER -m MODEL, then splade search "QUESTION"',
@@ -84,8 +84,8 @@ def options(
 ) -> None:
     """Encode texts with SPLADE, index and search them in Milvus, explain matches and measure retrieval quality.
 
-    MODEL can be a folder, or the name of a model on the Hugging Face hub. For encode, index and search, it can also be
-    the address of a server that was started with splade serve.
+    MODEL can be a folder, or the name of a model on the Hugging Face hub. For encode, index and search, MODEL can also
+    be the address of a server that was started with splade serve.
     """
 
 
@@ -96,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
     Returns:
         The exit code: 0 for success, 1 for a fault of this package, 2 for bad input or a file that cannot be written,
-        130 for Ctrl-C, 141 if the program that reads the output, such as head, stops reading, and 143 for SIGTERM.
+        130 for Ctrl-C, 141 if the program that reads the output (such as head) stops reading, and 143 for SIGTERM.
     """
     terminated = threading.Event()
     with _sigterm_as_interrupt(terminated):
@@ -118,13 +118,13 @@ def _run(arguments: Sequence[str]) -> int:
     except InterruptedRun as err:
         complain(str(err))
         return 130
-    except BrokenPipeError:  # the program that reads our output, such as head, has stopped reading
+    except BrokenPipeError:  # the program that reads our output (such as head) has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         return 141
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted.")
         return 130
-    except Exception as err:  # every other error ends here
+    except Exception as err:  # every other error becomes a message
         if debug:
             raise
         return _report(err)
@@ -134,7 +134,8 @@ def _run(arguments: Sequence[str]) -> int:
 def _sigterm_as_interrupt(terminated: threading.Event) -> Iterator[None]:
     """Make SIGTERM end the command as Ctrl-C does, so that no half-written file is left behind.
 
-    When SIGTERM arrives, `terminated` is set. Only the main thread may set the handler of a signal.
+    When SIGTERM arrives, `terminated` is set. In a thread other than the main thread, this function does nothing,
+    because only the main thread may set a signal handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -152,7 +153,7 @@ def _sigterm_as_interrupt(terminated: threading.Event) -> Iterator[None]:
 
 
 def _report(err: Exception) -> int:
-    usage = getattr(err, "format_message", None)  # click's own errors: a wrong option, a missing argument
+    usage = getattr(err, "format_message", None)  # only click's errors, such as a wrong option, have this method
     if usage is not None:
         complain(f"{usage()} Try: splade --help.")
         return int(getattr(err, "exit_code", 2))
@@ -163,7 +164,7 @@ def _report(err: Exception) -> int:
     if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == "rich":
         complain("the command needs rich. Install it with: pip install 'splade-integrations[cli]'.")
         return 2
-    # These types mean bad input. Any other type is a fault of this package.
+    # An error of one of these types means bad input. An error of any other type is a fault of this package.
     milvus = type(err).__module__.startswith("pymilvus")
     if milvus or isinstance(err, ValueError | TypeError | OSError | ImportError):
         complain(("Milvus: " if milvus else "") + " ".join(str(getattr(err, "message", "") or err).split()))
@@ -173,10 +174,10 @@ def _report(err: Exception) -> int:
 
 
 def _silence_libraries() -> None:
-    """Keep libraries from logging errors that our own message reports. Milvus's libraries would even log tracebacks."""
+    """Keep libraries from logging errors that our messages report anyway. Milvus's libraries would log tracebacks."""
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     for name in ("pymilvus.decorators", "pymilvus"):
         logging.getLogger(name).addFilter(lambda record: record.levelno > logging.ERROR)
-    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)  # it logs every step
+    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)  # bm25s logs each step
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)

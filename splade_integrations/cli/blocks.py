@@ -1,6 +1,7 @@
-"""Encodes records into blocks of sparse rows, in order and in bounded memory.
+"""Encodes records block by block, in order and in bounded memory.
 
-This module does not depend on file formats or stores.
+A block is some records and the sparse matrix of their term weights. This module does not depend on file formats or
+stores.
 """
 
 from collections import deque
@@ -27,7 +28,7 @@ class Block:
 
     Args:
         records: N records.
-        weights: Their term weights. (N, V).
+        weights: (N, V) term weights, with one row for each record. V is the size of the vocabulary.
     """
 
     records: list[Record]
@@ -35,12 +36,12 @@ class Block:
 
     @property
     def ids(self) -> list[str]:
-        """The N ids."""
+        """The ids of the N records."""
         return [record.id for record in self.records]
 
     @property
     def texts(self) -> list[str]:
-        """The N texts."""
+        """The texts of the N records."""
         return [record.text for record in self.records]
 
 
@@ -52,15 +53,15 @@ def encode_blocks(
     advance: Callable[[int], object] = lambda _: None,
     block_rows: int | None = None,
 ) -> Iterator[Block]:
-    """Encode records as they arrive.
+    """Encode records as they arrive, and yield them in blocks.
 
     Args:
         encoder: The encoder.
-        records: The texts with their ids.
+        records: The records to encode.
         queries: Whether the texts are queries.
         advance: Called with the number of texts encoded since the last call.
-        block_rows: The number of rows per block. None means the encoder's default for documents, and 512 rows for
-            queries.
+        block_rows: The number of records in a block. None means 512 for queries, and the encoder's default for
+            documents.
     """
     waiting: deque[Record] = deque()
 

@@ -1,4 +1,4 @@
-"""`splade compact`: writes a collection of milvus-lite anew, without the rows that were deleted or replaced."""
+"""`splade compact`: rewrites a collection of milvus-lite without the rows that were deleted or replaced."""
 
 from typing import Annotated
 
@@ -16,11 +16,11 @@ def compact(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a milvus-lite collection anew, without its deleted rows.
+    """Rewrite a milvus-lite collection without its deleted rows.
 
-    milvus-lite keeps deleted and replaced rows in its files, reads them in each search, and counts their words for
-    BM25. A full Milvus server compacts by itself, so the command refuses it. Nothing is encoded again, and rows that
-    programs write meanwhile are found.
+    milvus-lite keeps deleted and replaced rows in its files. It reads these rows in each search, and counts their words
+    for BM25. A full Milvus server compacts its collections by itself, so the command refuses such a server. Nothing is
+    encoded again. Rows that other programs write while the command runs are copied, too.
 
     Examples:
 

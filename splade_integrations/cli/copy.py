@@ -26,15 +26,17 @@ def copy(
     ] = "",
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue a run that was interrupted, or compare with the original again."),
+        typer.Option(
+            "--resume", help="Continue an interrupted run, or compare an existing copy with the original again."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows and bytes. Write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print an estimate of the size.")] = False,
     as_json: Json = False,
 ) -> None:
     """Copy a collection to another Milvus file or server.
 
-    Nothing is encoded again. The copy has the same keys, fields, vectors, partitions and properties. The original
-    stays as it is. With --resume, rows that only the copy has are deleted.
+    Nothing is encoded again. The copy has the same keys, fields, vectors, partitions and properties as the original.
+    The original stays as it is. With --resume, rows that are only in the copy are deleted.
 
     Examples:
 

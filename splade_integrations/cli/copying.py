@@ -1,4 +1,4 @@
-"""What `splade add-sparse`, `copy` and `compact` share: connections, progress, and what they print at the end."""
+"""The parts that `splade add-sparse`, `copy` and `compact` share: connections, progress and printed reports."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ __all__ = ["connect", "print_estimate", "print_report", "running"]
 
 @contextmanager
 def connect(uri: str, token: str, db_name: str, *, must_exist: bool = True) -> Iterator["Connection"]:
-    """Open a connection, and close it at the end.
+    """Open a connection to Milvus, and close it at the end of the `with` block.
 
     Args:
         uri: A milvus-lite file or a server.
         token: The server's token.
-        db_name: The server's database. "" is its default database.
-        must_exist: Whether a file must exist already.
+        db_name: The server's database. "" means the default database.
+        must_exist: Whether a milvus-lite file must exist already.
     """
     if must_exist:
         check_milvus_file(uri)
@@ -38,7 +38,7 @@ def connect(uri: str, token: str, db_name: str, *, must_exist: bool = True) -> I
 
 @contextmanager
 def running(description: str) -> Iterator[Callable[[int], None]]:
-    """Show progress, and say after Ctrl-C how to continue. Yield a function that advances the progress."""
+    """Show progress, and after Ctrl-C say how to continue the run. Yield a function that advances the progress."""
     from splade_integrations.cli.progress import progress
 
     kept = "the rows that were written are kept. To continue, run the same command with --resume."
@@ -47,10 +47,10 @@ def running(description: str) -> Iterator[Callable[[int], None]]:
 
 
 def print_report(report: "Report", uri: str, *, as_json: bool) -> None:
-    """Print what a copy did, and how to switch an alias to it.
+    """Print the report of a copy, and how to switch an alias to the new collection.
 
     Raises:
-        ValueError: The original was still changing in the last comparison.
+        ValueError: The original was still changing when the copy was compared with it for the last time.
     """
     if as_json:
         print_json(dataclasses.asdict(report))
@@ -76,7 +76,7 @@ def print_report(report: "Report", uri: str, *, as_json: bool) -> None:
 
 
 def print_estimate(estimate: "Estimate", *, as_json: bool) -> None:
-    """Print what a copy would cost."""
+    """Print the estimated size of a copy, and the estimated time to encode it."""
     if as_json:
         print_json(dataclasses.asdict(estimate))
         return

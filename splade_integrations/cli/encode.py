@@ -1,4 +1,4 @@
-"""`splade encode`: encodes the texts of a file and writes the sparse vectors to a file."""
+"""`splade encode`: encodes the texts of a file, and writes their sparse vectors to another file or to stdout."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -29,8 +29,8 @@ def encode(
 ) -> None:
     """Encode the texts of a file as sparse vectors.
 
-    While the command runs, only the ids stay in memory, about 100 bytes per text. With .npz, all vectors stay in
-    memory, too. The output file appears when it is complete.
+    While the command runs, it keeps only the ids in memory, which take about 100 bytes per text. With .npz, it also
+    keeps all vectors in memory. The output file appears only when it is complete.
 
     Examples:
 

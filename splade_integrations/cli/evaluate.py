@@ -16,7 +16,7 @@ __all__ = ["evaluate"]
 
 
 class Search(StrEnum):
-    """Where the embeddings are searched."""
+    """The kinds of search to evaluate."""
 
     exact = "exact"
     milvus = "milvus"
@@ -61,7 +61,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--measure",
-            help="A measure of ir_measures; repeat the option for more.",
+            help="Measure, as ir_measures spells it; repeat the option for more measures.",
             show_default="nDCG@10 R@100 MRR@10",
         ),
     ] = None,
@@ -72,7 +72,8 @@ def evaluate(
         str | None,
         typer.Option(
             help='Prunings of documents to try, such as "64,0.9,0.1max,all". 64 keeps the 64 heaviest terms. 0.9 keeps '
-            "the heaviest terms that hold 0.9 of the weight. 0.1max keeps terms of at least 0.1 of the largest weight.",
+            "the heaviest terms that together hold 0.9 of a text's weight. 0.1max keeps terms with at least 0.1 of a "
+            "text's largest weight.",
             rich_help_panel="Sweep",
         ),
     ] = None,
@@ -82,7 +83,7 @@ def evaluate(
     sweep_queries: Annotated[
         str | None,
         typer.Option(
-            help='Prunings of queries to try, such as "8,16,0.9,all". They are written as in --sweep-dims.',
+            help='Prunings of queries to try, such as "8,16,0.9,all", written as in --sweep-dims.',
             rich_help_panel="Sweep",
         ),
     ] = None,
@@ -123,17 +124,21 @@ def evaluate(
 ) -> None:
     """Measure retrieval by BM25, a dense model, SPLADE and fusions.
 
-    Each retriever and fusion gets a confidence interval and a significance test against the baseline. A second table
-    shows the costs. A folder in BEIR layout holds corpus.jsonl, queries.jsonl and qrels.tsv. A fusion by weights adds
-    up weighted scores. The weights are chosen on the queries of the train split (qrels_train.tsv or qrels/train.tsv),
-    and no results are reported for these queries. Without a train split, the weights are equal.
+    A folder in BEIR layout holds corpus.jsonl, queries.jsonl and qrels.tsv. The first table shows the quality of each
+    retriever and fusion, with a confidence interval and a significance test against the baseline. The second table
+    shows the costs.
 
-    --fit chooses one retriever or a fusion, on the train split or by cross-validation. With --write, the choice is made
-    for a collection, and is saved in this collection. "splade search" and this package's stores then use the saved
-    choice. Any package may have made the collection, but its ids must be those of the folder's documents.
+    A fusion by weights adds up the weighted scores of several retrievers. If the folder has a train split
+    (qrels_train.tsv or qrels/train.tsv), the weights are chosen on the queries of this split, and no results are
+    reported for these queries. Without a train split, the weights are equal.
+
+    --fit chooses one retriever or a fusion. The choice is made on the train split. Without a train split, the choice is
+    made on all queries, and cross-validation measures how good it is. With --write, the choice is made for a Milvus
+    collection, and is saved in this collection. "splade search" and this package's stores then use the saved choice.
+    Any package may have made the collection, but the collection's ids must be those of the folder's documents.
 
     --made-queries is for a folder without judged queries, so only corpus.jsonl is read. A made query is a sentence that
-    is taken out of its document. Such queries reveal a retriever that is far behind the others. They cannot tell which
+    is removed from its document. Such queries reveal a retriever that is far behind the others. They cannot tell which
     of several good retrievers is the best.
 
     Examples:

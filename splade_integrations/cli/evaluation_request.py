@@ -1,4 +1,4 @@
-"""The options of `splade evaluate` that the user chose, checked and parsed before any work is done."""
+"""The options that the user gave to `splade evaluate`. They are checked and parsed before any work is done."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,34 +24,36 @@ __all__ = ["Request", "check", "dtypes", "milvus_system_names", "picture_names",
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of `splade evaluate` that the user chose.
+    """The options that the user gave to `splade evaluate`.
 
     Args:
         folders: Folders in BEIR layout.
         model: The SPLADE model. None means the small model that the extra `demo` installs.
-        dense: The dense model. "none" means no dense model. None means all-MiniLM-L6-v2. It is loaded from the wheel
-            of the extra `demo` if that wheel is installed, and otherwise from the hub.
+        dense: The dense model, or "none" for no dense model. The default, None, means all-MiniLM-L6-v2. This model is
+            loaded from the wheel of the extra `demo`, or from the hub if the wheel is not installed.
         searches: ("exact",), ("milvus",), or both names.
         uri: A Milvus file or server. None means a temporary file.
         token: The server's token.
-        db_name: The server's database. "" is its default database.
-        candidates: The number of each retriever's hits that are fused.
+        db_name: The server's database. "" means the default database.
+        candidates: The number of hits that each retriever contributes to a fusion.
         measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
-        baseline: The system to test the others against. None means BM25, or the first system if BM25 is missing.
+        baseline: The system (a retriever or a fusion) to test the other systems against. None means BM25, or the first
+            system if BM25 is missing.
         sweep_dims: The prunings of documents to try, such as "32,0.1max,all". None tries only "all".
         sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
             If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
         sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None means no such sweep.
         plot: The file name of the picture, or None for no picture.
-        output: The file name of the JSON, or None for no file.
+        output: The name of the JSON file for the results, or None for no file.
         as_json: Whether to print only JSON.
         model_options: How the models run, how texts are cut, and how documents are pruned.
         made_queries: Whether to make the queries from the documents, instead of reading judged queries.
         fit: Whether to choose the best fusion.
-        write: The Milvus file or server that holds the collection. The fusion is fitted to this collection and stored
-            in it. None means that no fusion is stored.
+        write: The Milvus file or server of a collection. A fusion is fitted to this collection and stored in it. None
+            means that no fusion is stored.
         collection: The name of the collection for `write`. None means "splade".
-        fields: The fields of this collection, as the option --fields takes them. None finds them by name and type.
+        fields: The fields of this collection, written as in the option --fields. If None, the fields are found by name
+            and type.
     """
 
     folders: list[Path]
@@ -135,8 +137,8 @@ def check(request: Request) -> None:
         )
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # Exact search compares all systems that the search in Milvus compares, and some others. So the list of systems in
-    # Milvus is needed only without exact search.
+    # The baseline must be one of the compared systems. Exact search compares all systems that the search in Milvus
+    # compares, and some more. So the systems in Milvus matter here only if there is no exact search.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else milvus_system_names(retrievers))
 
@@ -146,7 +148,8 @@ def prunings(option: str, stated: str | None, default: str | None = None) -> lis
 
     Args:
         option: The name of the option, for the message.
-        stated: Numbers of terms, shares of a text's weight, shares of its largest weight, and "all".
+        stated: A list of numbers of terms ("8"), shares of a text's weight ("0.9"), shares of a text's largest weight
+            ("0.1max"), and "all".
         default: The list to read if `stated` is None. If both are None, there are no prunings.
     """
     text = default if stated is None else stated
@@ -168,7 +171,7 @@ def _pruning(part: str) -> Pruning:
 
 
 def dtypes(request: Request) -> list[str]:
-    """Return the number types that the sweep tries. Raise ValueError if the device does not support one of them."""
+    """Return the number types that the sweep tries. Raise ValueError if the device does not support a type."""
     names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
     for name in names:
         request.model_options.check_dtype(name)

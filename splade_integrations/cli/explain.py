@@ -23,8 +23,8 @@ def explain(
 ) -> None:
     """Show why a document matches a query.
 
-    Shows the terms that the query and the document share, what each term adds to the score, and which words the terms
-    come from.
+    The output shows the terms that the query and the document share, what each term adds to the score, and which words
+    the terms come from.
 
     Example:
 

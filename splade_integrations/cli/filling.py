@@ -1,4 +1,4 @@
-"""Fills a collection with records, and says after an error or Ctrl-C what is stored and how to continue."""
+"""Fills a collection with records. After an error or Ctrl-C, a message says what is stored and how to continue."""
 
 import shlex
 import sys
@@ -29,7 +29,7 @@ CHUNK_ROWS = 256
 
 @dataclass
 class Counts:
-    """The numbers of documents that a run has added, already found in the collection, and cut to fit Milvus's field."""
+    """The numbers of documents in one run: added, already in the collection, and cut to the size that Milvus allows."""
 
     added: int = 0
     already_there: int = 0
@@ -75,12 +75,12 @@ def fill(
 
 @contextmanager
 def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> Iterator[None]:
-    """Finish the collection even if filling it fails or is interrupted, and say in the error what is stored.
+    """Clean up if filling a collection fails or is interrupted, and say in the error what is stored.
 
     Args:
         store: The collection.
-        counts: The documents that `fill` has counted.
-        created: Whether this run has created the collection. Such a collection is dropped if it stayed empty.
+        counts: The counts that `fill` updates.
+        created: Whether this run has created the collection. A new collection is dropped if it stayed empty.
     """
     try:
         yield
@@ -97,17 +97,17 @@ def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> It
         if isinstance(err, StoreError):
             raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
         if counts.added and isinstance(err, ValueError | OSError):
-            # The error's own type may need more arguments than a message.
+            # The error's own type may need more arguments than a message, so a base type is raised.
             kind = OSError if isinstance(err, OSError) else ValueError
             raise kind(f"{err} {stored}") from err
         raise
 
 
 def _clean_up(store: Store, *, stayed_empty: bool, interrupted: bool) -> None:
-    """Drop the collection if it stayed empty, and otherwise finish it.
+    """Drop the collection if it stayed empty. Otherwise finish it, except after Ctrl-C.
 
-    If this fails too, only the first error is reported. After Ctrl-C, the collection is not finished, because finishing
-    takes long and only makes searches faster.
+    Finishing takes long and only makes searches faster, so a user who pressed Ctrl-C need not wait for it. Errors in
+    this function are ignored, so that only the first error is reported.
     """
     with suppress(Exception):
         if stayed_empty:

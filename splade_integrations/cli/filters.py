@@ -1,18 +1,18 @@
-"""Filters as `splade search` takes them: Milvus expressions in which `id` is the document's id."""
+"""The filters of `splade search`: Milvus expressions in which `id` means the document's id."""
 
 import re
 
 __all__ = ["with_primary"]
 
-# Matches a string, such as the key in metadata["id"], or a name. Only a name can stand for the document's id.
+# Matches a quoted string or a name. Only a name can mean the document's id. The key in metadata["id"] is a string.
 _TOKENS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_$][\w$]*""", re.DOTALL)
 
 
 def with_primary(expr: str, primary: str, fields: frozenset[str]) -> str:
     """Return a Milvus expression in which `id` is replaced by the name of the primary field.
 
-    Collections of `splade index` call the primary field `id`, but collections of LangChain stores call it `pk`. In
-    collections of LangChain stores, Milvus would take `id` for a metadata key that no document has.
+    In a collection of `splade index`, the primary field is called `id`. In a collection of a LangChain store, the
+    primary field is called `pk`, and Milvus would take `id` for a metadata key that no document has.
 
     Args:
         expr: The expression.

@@ -1,7 +1,7 @@
-"""`splade evaluate --fit --write`: uses judged queries to find the best fusion for a collection, and stores it there.
+"""`splade evaluate --fit --write`: finds the best fusion for a collection, and stores the fusion in the collection.
 
-Only the queries are encoded. The documents and their vectors are those of the collection, so the figures are those that
-users of the collection get.
+The fusion is chosen with judged queries. Only these queries are encoded. The documents and their vectors come from the
+collection, so the measured quality is what users of the collection get.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def fit_collection(
         store: The collection.
         encoder: The SPLADE encoder of the collection, or None if the collection has no SPLADE vectors.
         dense_encoder: The dense model of the collection, or None if the collection has no dense vectors.
-        measure: The name of the measure.
+        measure: The name of the measure by which fusions are compared.
         depth: How many hits of each side are fused. A side is a kind of vector: "sparse", "dense" or "bm25".
     Raises:
         ValueError: There are too few judged queries, or no judged document is in the collection.
@@ -50,7 +50,7 @@ def fit_collection(
     train = (
         {} if dataset.train is None else _rankings(dataset.train.queries, store, encoder, dense_encoder, depth, rows)
     )
-    ids = list(rows)  # `rows` now also has the ids of documents that only the collection has
+    ids = list(rows)  # `_rankings` has added the ids of documents that are only in the collection
     both = None if dataset.train is None else replace(dataset.train, document_ids=ids)
     fitted = fit(replace(dataset, document_ids=ids, train=both), found, train, measure=measure, depth=depth)
     store.record_fusion(fitted.fusion)
@@ -65,7 +65,7 @@ def _rankings(
     depth: int,
     rows: dict[str, int],
 ) -> dict[str, list[Ranking]]:
-    """Return {side: a ranking for each text}. `rows` gets a new row number for each id that it lacks."""
+    """Return {side: a ranking for each text}. Add a row number to `rows` for each document id that is not there yet."""
     queries: dict[str, Sequence[Any]] = {"bm25": texts}
     if encoder is not None:
         queries["sparse"] = to_dicts(encoder.encode_queries(texts))

@@ -45,14 +45,14 @@ def index(
         bool, typer.Option("--chunk", help="Cut each text into chunks that fit into the models' maximum length.")
     ] = False,
     dense: DenseModel = None,
-    bm25: Annotated[bool, typer.Option("--bm25", help="Also keep a BM25 index, made by Milvus.")] = False,
+    bm25: Annotated[bool, typer.Option("--bm25", help="Also make a BM25 index in Milvus.")] = False,
     language: Annotated[
         str | None, typer.Option(help="Language of the texts, for --bm25.", show_default="english")
     ] = None,
     token: Token = "",
     db_name: DatabaseName = "",
     resume: Annotated[bool, typer.Option("--resume", help="Add only documents whose ids are not stored yet.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="First drop the collection of this name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="First drop the old collection of this name.")] = False,
     *,
     input_options: InputOptions,
     model_options: ModelOptions,
@@ -64,9 +64,10 @@ def index(
     A .txt, .md or .rst file is one text, or several with --chunk. With --input-format lines, each line is a text.
 
     All fields of a file except the text and the id become metadata. "splade search" shows the metadata, and --filter
-    can use it. The collection also gets dense vectors if you name a dense model, and a BM25 index with --bm25. After
-    Ctrl-C, the texts that are already in the collection can be searched. To add the other texts, run the same command
-    with --resume.
+    can use it. With --dense, the collection also gets dense vectors. With --bm25, it also gets a BM25 index.
+
+    After Ctrl-C, the texts that are already in the collection can be searched. To add the other texts, run the same
+    command with --resume.
 
     Examples:
 
@@ -113,7 +114,8 @@ def index(
         continues = _check_is_free(store, resume=resume, replace=replace)
         pruning = model_options.pruning()
         options = model_options.for_encoder(document_pruning=pruning)
-        # Chunks need the tokenizer, which a server does not offer. With Ray, each process loads the model.
+        # Cutting chunks needs the model's tokenizer, which a server does not offer. With Ray, each process loads the
+        # model. So --chunk and --ray need the model itself.
         encoder = load_encoder(model, options, itself=chunk or ray_options.wanted)
         settings: dict[str, Any] = {"keep": kept, "chunk": chunk}
         if continues:
@@ -187,8 +189,8 @@ def _check_is_free(store: "Store", *, resume: bool, replace: bool) -> bool:
     """Return whether this run adds to an existing collection.
 
     Raises:
-        ValueError: The collection exists, and neither --resume nor --replace is given. Or --replace is given, and the
-            name is an alias.
+        ValueError: The collection exists, and neither --resume nor --replace is given. The same error is raised if
+            --replace is given and the name is an alias.
     """
     if not store.exists():
         return False
@@ -227,7 +229,7 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *
 
 
 def _check_settings(store: "Store", given: dict[str, Any]) -> None:
-    """Raise ValueError if the collection was made with other settings. All its documents need the same settings."""
+    """Raise ValueError if the collection was made with other settings, because all documents need the same."""
 
     def said(value: Any) -> str:
         return "not given" if value is None else repr(",".join(value)) if isinstance(value, list) else str(value)

@@ -30,7 +30,8 @@ __all__ = ["info", "licence"]
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="A folder, or a name on the hub; not with --uri.", show_default=False)
+        str | None,
+        typer.Argument(help="Model: a folder, or a name on the hub. Leave it out with --uri.", show_default=False),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
     uri: Annotated[
@@ -82,7 +83,7 @@ def info(
 
 
 def _check_is_no_collection(model: str) -> None:
-    """Raise ValueError if a file of milvus-lite is given as a model. In new versions, such a file is a folder."""
+    """Raise ValueError if a milvus-lite file (in new versions, a folder) is given as a model."""
     path = Path(model)
     if path.suffix == ".db" and path.exists() and not (path / "config.json").exists():
         raise ValueError(
@@ -139,7 +140,7 @@ def _facts(repository: "Repository") -> dict[str, Any]:
 
 
 def _refusal(transformer: "TransformerSpec", config: Mapping[str, Any], adapter: "Adapter | None") -> str | None:
-    """Return why a model that `describe` accepts would not load, or None if its small files show no reason."""
+    """Return the reason why a model that `describe` accepts would not load, or None if its small files show none."""
     from splade_integrations.models.weights import missing_weights
 
     architectures = config.get("architectures") or []

@@ -1,6 +1,7 @@
 """Loads the models that a command names. Downloads show progress bars only if stderr is a terminal.
 
-Importing this module does not import torch. Loading a model imports torch, unless its queries need no transformer.
+Importing this module does not import torch. Loading a SPLADE model imports torch only if its queries need a
+transformer.
 """
 
 import sys
@@ -18,15 +19,15 @@ __all__ = ["load_dense_encoder", "load_encoder", "silence_hub"]
 
 
 def load_encoder(model: str, options: EncoderOptions, *, itself: bool = False) -> "SpladeEncoder":
-    """Load the SPLADE model called `model`, or connect to the server if `model` is its address.
+    """Load the SPLADE model called `model`. If `model` is the address of a server, connect to the server.
 
     Args:
         model: A folder, a name on the hub, or the address of a server.
         options: Options of `SpladeEncoder`.
-        itself: Whether the command needs more of the model than a server offers.
+        itself: Whether the command needs the model itself. A server can only encode.
     Raises:
-        ValueError: `model` is an address, and the command needs the model itself, or an option differs from the
-            server's.
+        ValueError: The command needs the model itself, but `model` is the address of a server. Or an option differs
+            from the server's option.
     """
     if model.startswith(("http://", "https://")):
         if itself:

@@ -1,9 +1,9 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
 A collection of `splade index` has the fields id, text, sparse and metadata and, if wanted, dense and bm25. It also
-records the encoder's fingerprint, which covers everything that determines the sparse vectors. Our stores for LangChain
-and LlamaIndex record the same fingerprint, so they can open the collection. The commands also open the collections of
-other packages. This module depends on Milvus, but not on an encoder or a terminal.
+records the encoder's fingerprint, which describes everything that determines the sparse vectors. Our stores for
+LangChain and LlamaIndex record such a fingerprint in the same way, so they can open the collection. The commands also
+open the collections of other packages. This module depends on Milvus, but not on an encoder or a terminal.
 """
 
 import json
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
-# Users' collections hold these keys, so the keys must never change.
+# The keys of properties of a collection. Users' collections hold these keys, so the keys must never change.
 _DENSE = "splade.dense_model"
 _SETTINGS = "splade.index"
 
@@ -62,8 +62,8 @@ class Store:
         uri: A milvus-lite file or a server.
         name: The collection's name.
         token: The server's token.
-        db_name: The server's database. "" is its default database.
-        fields: {argument of `Schema`: field} for the fields that the user names in an existing collection.
+        db_name: The server's database. "" means the default database.
+        fields: {argument of `Schema`: name of a field} for the fields that the user names in an existing collection.
     Raises:
         OSError: The milvus-lite file cannot be opened.
         ValueError: `db_name` is given with milvus-lite 2, which has no databases.
@@ -101,7 +101,7 @@ class Store:
 
     @property
     def fusion(self) -> Fusion:
-        """The fusion that the collection holds, or else reciprocal rank fusion of all its sides."""
+        """The fusion that is stored in the collection, or else reciprocal rank fusion of all its kinds of vectors."""
         return self._opened().fusion
 
     def check_language(self, language: str | None) -> None:
@@ -114,7 +114,7 @@ class Store:
             )
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that the collection was created with, or {} if it does not hold them."""
+        """Return the settings that the collection was created with, or {} if they are not stored."""
         found = (self._opened().described().get("properties") or {}).get(_SETTINGS)
         return dict(json.loads(found)) if found else {}
 
@@ -123,7 +123,7 @@ class Store:
         self._opened().record_fusion(fusion)
 
     def facts(self) -> dict[str, Any]:
-        """Return the collection's number of documents, sides, encoder, dense model, fusion and segments."""
+        """Return facts such as the number of documents, the kinds of vectors, the encoder and the fusion."""
         collection, encoder = self._opened(), self.fingerprint()
         fields, indexes = collection.fields, collection.index_facts()
         segments = collection.segments()
@@ -176,7 +176,7 @@ class Store:
         self._collection.create(dense_dim)
 
     def complete(self, fingerprint: Fingerprint) -> None:
-        """Finish the creation of a collection whose `splade index` run was killed before it wrote documents.
+        """Finish the creation of a collection if `splade index` was killed before it wrote documents.
 
         Args:
             fingerprint: The fingerprint of the encoder that this run uses.
@@ -198,7 +198,7 @@ class Store:
         return {hit.id for hit in self._opened().get(ids)}
 
     def add(self, records: Sequence[Record], sparse: list[dict[int, float]], dense: Iterable[Any] | None) -> None:
-        """Store documents, and replace stored documents with the same ids. A text that Milvus cannot hold is cut.
+        """Store documents, and replace stored documents with the same ids. A text that is too long for Milvus is cut.
 
         Raises:
             ValueError: An id is too long, or a server's collection cannot hold the metadata.
@@ -237,11 +237,11 @@ class Store:
         """Return the best `k` documents.
 
         Args:
-            queries: {side: its query} for each side of the fusion. The query is a vector for "dense", a dict
-                {token id: weight} for "sparse", and a text for "bm25".
+            queries: {side: the query} for each side of the fusion. A side is a kind of vectors. The query is a vector
+                for "dense", a dict {token id: weight} for "sparse", and a text for "bm25".
             fusion: How the hits of the sides are fused.
             k: The largest number of documents to return.
-            expr: A Milvus filter expression, or "" for no filter. In it, `id` is the document's id.
+            expr: A Milvus filter expression, or "" for no filter. In the filter, `id` is the document's id.
         """
         found = self._opened().search(queries, k=k, ranker=fusion, filter=self._filter(expr))
         return [Hit(hit.id, hit.score, hit.text, hit.metadata) for hit in found]
@@ -257,9 +257,9 @@ class Store:
     def places(
         self, queries: Mapping[Side, Any], ids: Sequence[str], fusion: Fusion, k: int, expr: str
     ) -> list[dict[str, Any]]:
-        """For each document, return {side: {rank, score}}.
+        """Return {side: {rank, score}} for each document.
 
-        The value is None for a side if the document is not among the hits that this side gives to the fusion.
+        If a document is not among the hits that a side gives to the fusion, the value for this side is None.
         """
         depth = max(fusion.depth or candidates(k), k)
         ranked = {side: self.rank(side, [query], depth, expr)[0] for side, query in queries.items()}
@@ -270,7 +270,7 @@ class Store:
         return [{side: of_side.get(key) for side, of_side in found.items()} for key in ids]
 
     def rank(self, side: Side, queries: Sequence[Any], depth: int, expr: str = "") -> list[list[Hit]]:
-        """Return the best `depth` documents of one side for each query, without their texts."""
+        """Return, for each query, the best `depth` documents of one side, without their texts."""
         asked = [{side: query} for query in queries]
         found = self._opened().search_many(asked, k=depth, filter=self._filter(expr), ids_only=True)
         return [[Hit(hit.id, hit.score, "") for hit in hits] for hits in found]
@@ -309,7 +309,8 @@ def existing_store(
 
 def _new_schema(engine: Engine, *, dense: bool, bm25: str | None) -> Schema:
     """Return the schema of a new collection. `bm25` is the language of the texts, or None for no BM25 index."""
-    # milvus-lite 2 has no nullable fields, so stores that do not know these columns could not add a document.
+    # These columns are for LlamaIndex's nodes. milvus-lite 2 has no nullable fields, so each document would need values
+    # for these columns, and stores that do not know the columns could not add a document.
     for_nodes = {} if engine is Engine.LITE2 else {DOCUMENT_COLUMN: Column(index=True), CONTENT_COLUMN: Column()}
     return Schema(
         primary_field="id",

@@ -1,8 +1,8 @@
-"""Options that several commands share, so that each option is declared only once.
+"""The options that several commands share. Each option is declared only once.
 
-Some options are declared one by one. Others are fields of a dataclass, called a group. A command takes a group as one
-parameter, and `with_groups` shows the group's fields to Typer as separate options. Typer is the only other package that
-this module imports, so help appears quickly.
+Some options are declared one by one. Other options are the fields of a dataclass. Such a dataclass is called a group. A
+command has one parameter for a group, and `with_groups` shows the group's fields to Typer as separate options. Apart
+from modules of this package, only Typer is imported here, so help appears quickly.
 """
 
 import inspect
@@ -62,11 +62,13 @@ Input = Annotated[
     str,
     typer.Argument(
         metavar="INPUT",
-        help="JSON lines, CSV, Parquet, a folder of .txt, .md and .rst files, or one such file; - reads lines of "
-        "stdin.",
+        help="A file of JSON lines, CSV or Parquet; a .txt, .md or .rst file; a folder of such text files; or - for "
+        "lines from stdin.",
     ),
 ]
-Uri = Annotated[str, typer.Option(help="Milvus file that ends in .db, or Milvus server, such as http://host:19530.")]
+Uri = Annotated[
+    str, typer.Option(help="Milvus file with a name that ends in .db, or Milvus server such as http://host:19530.")
+]
 Token = Annotated[
     str,
     typer.Option(
@@ -81,7 +83,7 @@ FieldNames = Annotated[
     str | None,
     typer.Option(
         "--fields",
-        help="Fields of a collection that another package made, such as text=body,dense=vector,sparse=splade.",
+        help="Fields of a collection that another package made, written as text=body,dense=vector,sparse=splade.",
         show_default="found by name and type",
     ),
 ]
@@ -95,10 +97,11 @@ def check_milvus_file(uri: str) -> None:
 
 
 def field_names(stated: str | None) -> dict[str, str]:
-    """Return {argument of `Schema`: field} for the fields that the option --fields names.
+    """Return a dict {argument of `Schema`: name of a field} for the fields that the option --fields names.
 
     Raises:
-        ValueError: The option does not have this form, or names something else than a text or a kind of vectors.
+        ValueError: `stated` does not have the form of the example, or a word before an equals sign is not text, dense,
+            sparse or bm25.
 
     Example:
         >>> field_names("text=body, sparse=splade")
@@ -138,7 +141,7 @@ class ComputeOptions:
     ] = None
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
-        """Return these options and the `further` ones as keywords for `SpladeEncoder`, which checks their values."""
+        """Return these options and the `further` options as keywords for `SpladeEncoder`, which checks the values."""
         return {
             **further,
             "device": self.device,
@@ -148,7 +151,7 @@ class ComputeOptions:
         }
 
     def check_dtype(self, dtype: str) -> None:
-        """Raise ValueError if the device does not exist, or if the backend does not support `dtype` on it."""
+        """Raise ValueError if the device does not exist, or if the backend does not support `dtype` on this device."""
         from splade_integrations.engine.compute import resolve_compute
 
         resolve_compute(self.device, dtype, cast("Backend", self.backend))
@@ -169,22 +172,21 @@ class ModelOptions(ComputeOptions):
     max_ratio: Annotated[
         float | None,
         typer.Option(
-            help="Keep terms of at least this share of a text's largest weight, such as 0.1; 0 keeps all.",
+            help="Keep terms with at least this share of a text's largest weight, such as 0.1; 0 keeps all.",
             rich_help_panel="Model",
             show_default="the model's share, if any",
         ),
     ] = None
     max_length: Annotated[
         int | None,
-        typer.Option(
-            help="Number of tokens that texts are cut to.", rich_help_panel="Model", show_default="the model's"
-        ),
+        typer.Option(help="Cut texts to this number of tokens.", rich_help_panel="Model", show_default="the model's"),
     ] = None
 
     def for_encoder(self, **further: Unpack[EncoderOptions]) -> EncoderOptions:
-        """Return these options and the `further` ones as keywords for `SpladeEncoder`.
+        """Return these options and the `further` options as keywords for `SpladeEncoder`.
 
-        The result has no pruning, because some commands prune only documents. Pass a pruning in `further`.
+        The result does not contain `pruning()`, because some commands prune only documents, and others prune queries,
+        too. A command passes its pruning in `further`.
         """
         return {**super().for_encoder(**further), "max_length": self.max_length}
 
@@ -209,7 +211,7 @@ class InputFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions:
-    """The options that say what format an input file has, and where its texts and ids are."""
+    """The options that say which format an input file has, and which of its fields hold the texts and the ids."""
 
     input_format: Annotated[
         InputFormat | None,
@@ -239,7 +241,7 @@ class InputOptions:
             path: The file or folder, or "-" for standard input.
             keep: The fields to keep as metadata, or None for all fields.
         Raises:
-            ValueError: An option is given that has no meaning for a folder.
+            ValueError: `path` is a folder or a document, and an option is given that has no meaning for it.
         """
         from splade_integrations.records import DOCUMENT_ENDINGS, Folder, Records, format_of
 
@@ -265,7 +267,7 @@ class InputOptions:
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a function like `command`. Each parameter that takes a dataclass is replaced by the dataclass's fields.
+    """Return a function that does the same as `command`, but has a parameter for each field of each group.
 
     Example:
         >>> @dataclass

@@ -36,7 +36,7 @@ class _Rate(ProgressColumn):
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar, or lines if stderr is not a terminal.
 
-    Yields a function. Call it with the number of texts that were finished since its last call.
+    Yields a function that must be called with the number of texts that were finished since its last call.
 
     Args:
         description: The name of the step, shown before the bar.

@@ -48,7 +48,7 @@ def index_on_ray(
         how: The options for Ray.
         resume: Whether the collection may hold some of the records already.
     Raises:
-        ValueError: A cluster is to write into a milvus-lite file.
+        ValueError: The collection is in a milvus-lite file, but Ray runs on a cluster.
     """
     with require_extra("ray", module="splade index --ray"):
         from splade_integrations.ray.encoding import Actors
@@ -76,12 +76,12 @@ def index_on_ray(
 
 
 def print_summary(report: "RunReport", where: str, what: str) -> None:
-    """Print what a run did, the rates of its stages, and the stage that the others waited for.
+    """Print what a run did, the rates of its stages, and the stage that the other stages waited for.
 
     Args:
         report: The report of the run.
-        where: The collection.
-        what: What the rows are: documents or chunks.
+        where: The name and the address of the collection.
+        what: What the rows are: "documents" or "chunks".
     """
     rates = report.rates()
     lines: list[Any] = [

@@ -26,7 +26,7 @@ class RayEncoding:
     ] = None
     encoders: Annotated[
         int | None,
-        typer.Option(help="Number of models that encode.", show_default="one per core", rich_help_panel=_PANEL),
+        typer.Option(help="Number of models that encode at once.", show_default="one per core", rich_help_panel=_PANEL),
     ] = None
     gpus: Annotated[
         float | None,
@@ -35,7 +35,8 @@ class RayEncoding:
     rows_per_batch: Annotated[
         int | None,
         typer.Option(
-            help="Rows that a model gets at once. If the number is small, few rows are encoded again after a kill.",
+            help="Number of rows that a model gets at once. If this number is small, few rows are encoded again after "
+            "a process was killed.",
             show_default="512, or 2048 with --gpus",
             rich_help_panel=_PANEL,
         ),
@@ -43,11 +44,11 @@ class RayEncoding:
 
     @property
     def wanted(self) -> bool:
-        """Whether Ray is asked for."""
+        """Whether the options ask for Ray."""
         return self.ray or self.ray_address is not None
 
     def check(self) -> None:
-        """Raise ValueError if an option for Ray is given without Ray."""
+        """Raise ValueError if an option for Ray is given without --ray and --ray-address."""
         if self.wanted:
             return
         for field in fields(self):
@@ -56,7 +57,7 @@ class RayEncoding:
                 raise ValueError(f"{name} must be given with --ray, got it alone. Add --ray, or leave {name} out.")
 
     def number_of_encoders(self) -> int:
-        """Return the number of actors that encode."""
+        """Return the number of Ray's actors (processes) that encode."""
         return self.encoders or os.cpu_count() or 1
 
 
@@ -77,5 +78,9 @@ class RayOptions(RayEncoding):
         str, typer.Option(help="File for rows that cannot be indexed, with the reasons.", rich_help_panel=_PANEL)
     ] = "bad-rows.jsonl"
     max_bad_rows: Annotated[
-        int, typer.Option(help="Number of such rows that a run allows. One more ends the run.", rich_help_panel=_PANEL)
+        int,
+        typer.Option(
+            help="Largest allowed number of rows that cannot be indexed. One more such row ends the run.",
+            rich_help_panel=_PANEL,
+        ),
     ] = 100

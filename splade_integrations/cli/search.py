@@ -1,4 +1,4 @@
-"""`splade search`: searches a collection with one or several kinds of vectors, and explains what it found."""
+"""`splade search`: searches a collection by one or several kinds of vectors, and explains the hits with --explain."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -29,7 +29,7 @@ __all__ = ["load_query_encoder", "search"]
 
 
 class Mode(StrEnum):
-    """Which vectors of a collection are searched."""
+    """The kind of vectors to search. `hybrid` searches several kinds."""
 
     hybrid = "hybrid"
     dense = "dense"
@@ -44,14 +44,14 @@ def search(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="Kind of vectors to search. hybrid searches several kinds. It fuses their rankings by the fusion that "
+            help="Kind of vectors to search. hybrid searches several kinds, and fuses the rankings by the fusion that "
             "is stored in the collection, or else by reciprocal rank.",
             show_default="hybrid if there are several kinds of vectors, else sparse",
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of documents to return.")] = 5,
     expr: Annotated[str, typer.Option("--filter", help='Milvus filter, such as year > 2000 and id != "7".')] = "",
-    why: Annotated[bool, typer.Option("--explain", help="Show why SPLADE finds a document.")] = False,
+    why: Annotated[bool, typer.Option("--explain", help="Show why SPLADE finds each document.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="SPLADE model.", show_default="the collection's own")
     ] = None,
@@ -70,8 +70,8 @@ def search(
 
     In --filter, id is the document's id, and any other name is a metadata key.
 
-    Any package may have made the collection. The command finds its fields by their names and types. --fields names
-    those that it does not find.
+    Any package may have made the collection. The command finds the fields of the collection by their names and types.
+    Use --fields to name the fields that the command does not find.
 
     Examples:
 
@@ -126,7 +126,10 @@ def search(
 
 
 def _choose_fusion(store: "Store", mode: Mode | None, dense_name: str | None) -> "Fusion":
-    """Return the fusion, which names the sides to search. The dense side can be searched only if its model is known."""
+    """Return the fusion, which names the sides (kinds of vectors) to search.
+
+    The dense side can be searched only if its model is known.
+    """
     from splade_integrations.fusion import Fusion
 
     usable = tuple(side for side in store.sides if side != "dense" or dense_name is not None)
@@ -162,9 +165,10 @@ def _check_explainable(fusion: "Fusion") -> None:
 def load_query_encoder(
     store: "Store", model: str | None, compute: ComputeOptions, *, itself: bool = False
 ) -> "SpladeEncoder":
-    """Load `model`, or the model that the collection names. Refuse a model whose queries do not fit the collection.
+    """Load `model`, or the model that the collection names if `model` is None.
 
-    `itself` says whether the command needs more of the model than a server offers.
+    A model is refused if it encodes queries differently from the collection's own model. `itself` says whether the
+    command needs the model itself, because a server can only encode.
     """
     from splade_integrations.cli.loading import load_encoder
 

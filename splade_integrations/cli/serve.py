@@ -14,7 +14,7 @@ __all__ = ["serve"]
 
 def serve(
     model: Model,
-    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 takes requests from other machines.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 accepts requests from other machines.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on, or 0 for any free port.", min=0, max=65535)] = 8080,
@@ -30,8 +30,8 @@ def serve(
 
     The routes and the JSON are those of Text Embeddings Inference for sparse models. Python programs use the server
     through RemoteEncoder. The commands splade encode, index and search use it with -m http://HOST:PORT. On Ctrl-C or
-    SIGTERM, the server answers the requests that are in progress, and then stops. It has no passwords, so let only
-    machines that you trust reach it.
+    SIGTERM, the server answers the requests that are in progress, and then stops. The server has no passwords, so let
+    only machines that you trust reach it.
 
     Examples:
 
@@ -61,5 +61,7 @@ def serve(
         address = listening.getsockname()
         sys.stderr.write(f"Serving {model} on http://{host}:{address[1]}\n")
         sys.stderr.flush()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server has its own handler, and raises the signal again
+        # The server handles SIGTERM while it runs. When it has stopped, it raises the signal again. The default handler
+        # then ends the process.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         serve_encoder(encoder, listening, limits)

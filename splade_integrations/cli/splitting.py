@@ -13,17 +13,18 @@ if TYPE_CHECKING:
 
 __all__ = ["splitter"]
 
-# Milvus stores at most 65,535 bytes of a text, and a character has at most 4 bytes. A chunk of few tokens can have more
-# characters than this, because a tokenizer may take a very long word for one unknown token.
+# The largest number of characters of a chunk. Milvus stores at most 65,535 bytes of a text, and a character has at most
+# 4 bytes. A chunk of few tokens can exceed this number, because a tokenizer may turn a very long word into one unknown
+# token.
 _MOST_CHARACTERS = 16_383
 
 
 def splitter(encoder: "SpladeEncoder", dense_encoder: "DenseEncoder | None" = None) -> Split:
     """Return a function that cuts a record's text where sections, paragraphs, sentences or words end.
 
-    A chunk has at most as many tokens as both the SPLADE and the dense model can read. The SPLADE model's tokenizer
-    counts the tokens. Chunks do not overlap, and white space around a chunk is left out. In a record whose `path` ends
-    in .md, the sections are those of Markdown.
+    Each chunk is short enough for both the SPLADE model and the dense model. The SPLADE model's tokenizer counts the
+    tokens. Chunks do not overlap, and white space around a chunk is left out. If the `path` in a record's metadata ends
+    in .md, the text is cut at Markdown's sections.
 
     Args:
         encoder: The SPLADE encoder.

@@ -53,7 +53,7 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
 
 
 def _not_in_id(hit: "Hit") -> Mapping[str, Any]:
-    """Return the metadata without a chunk's document and position, if its id states them: "notes.md#3"."""
+    """Return the metadata. A chunk's document and position are left out if its id states them, as "notes.md#3" does."""
     document, position = (hit.metadata.get(name) for name in ("document", "position"))
     if hit.id != f"{document}#{position}":
         return hit.metadata
@@ -61,8 +61,9 @@ def _not_in_id(hit: "Hit") -> Mapping[str, Any]:
 
 
 def _with_metadata(text: str, metadata: Mapping[str, Any]) -> Text:
-    """Return a text and, on a line below it, its metadata. Values that the text begins with, such as a title, are
-    left out.
+    """Return a text, and its metadata on the next line.
+
+    A value that the text begins with, such as a title, is left out of the metadata.
     """
     shown = "  ".join(
         f"{name}: {' '.join(str(value).split())}"
@@ -80,16 +81,16 @@ def print_explained(
     places: Sequence[Mapping[str, Any]],
     mode: str,
 ) -> None:
-    """Print each document that a search found, its score and rank on each side, and how its SPLADE score comes about.
+    """Print each document that a search found, its score and rank on each side, and its explanation.
 
     A side is a kind of vector in the collection, such as "dense".
 
     Args:
-        console: The terminal.
+        console: The console to print to.
         hits: N documents.
         explanations: N explanations.
         places: N dicts {side: the document's rank and score}, or [] if only one side was searched.
-        mode: What the scores are, such as "hybrid".
+        mode: The kind of the hits' scores, such as "hybrid".
     """
     for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
         console.rule(Text(f"{rank}. {hit.id}  ({mode} score {hit.score:.4f})"), align="left")
@@ -105,7 +106,7 @@ def _place(place: Mapping[str, Any] | None) -> str:
 
 
 def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
-    """Yield what rich prints: a line about the dataset, a table of systems, a table of costs, and how to read them."""
+    """Yield the parts to print: a line about the dataset, a table of systems, a table of costs, and a legend."""
     yield Text(
         f"\n{comparison.dataset}, {comparison.search} search: {comparison.documents} documents "
         f"({comparison.empty_documents} empty), {comparison.queries} judged queries, {comparison.judgments} judgments",
@@ -118,7 +119,7 @@ def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
 
 
 def fit_table(fitted: "Fit") -> Iterator[Any]:
-    """Yield what rich prints about a fit: a table of the chosen and of simpler fusions, and a text about the choice."""
+    """Yield the parts to print: a table of the chosen fusion and of simpler fusions, and a text about the choice."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("fusion", overflow="fold", min_width=21)
     table.add_column(fitted.measure, justify="right", no_wrap=True)

@@ -28,7 +28,7 @@ class InterruptedRun(Exception):  # noqa: N818  # the user wanted to stop, so th
 
 @contextmanager
 def saying_if_interrupted(kept: Callable[[], str]) -> Iterator[None]:
-    """Turn a KeyboardInterrupt into an `InterruptedRun` whose message ends in `kept()`: what the block has changed."""
+    """Turn a KeyboardInterrupt into an `InterruptedRun`. Its message ends in `kept()`, which says what is kept."""
     try:
         yield
     except KeyboardInterrupt as err:

@@ -1,4 +1,4 @@
-"""Writes sparse rows to files. Milvus reads JSON lines and Parquet, and scipy reads .npz.
+"""Writes encoded records to files: JSON lines and Parquet for Milvus, and .npz for scipy.
 
 A file appears under its own name only when it is complete.
 """
@@ -23,7 +23,7 @@ __all__ = ["WRITERS", "WriteError", "Writer", "whole_file", "writer_of"]
 
 
 class Writer(Protocol):
-    """Writes blocks to a file, with or without their texts, and returns the number of rows written."""
+    """A function that writes blocks of encoded records to a file, and returns the number of records written."""
 
     def __call__(self, file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int: ...
 
@@ -39,8 +39,8 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
     After an error, the temporary file is deleted, and an older file at `path` is unchanged.
 
     Args:
-        path: The name of the file, or "-" for standard output. Standard output and devices need no temporary file, so
-            they are written to directly.
+        path: The name of the file, or "-" for standard output. Standard output and devices are written to directly,
+            without a temporary file.
     Raises:
         WriteError: The file cannot be written, for example because the folder is not writable or the disk is full.
     """
@@ -80,7 +80,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write lines of {"id": …, "text": …, "sparse": {token id: weight}}. `MilvusClient.insert` takes them as rows."""
+    """Write lines of {"id": …, "text": …, "sparse": {token id: weight}}. `MilvusClient.insert` accepts the objects."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
@@ -149,7 +149,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def writer_of(path: str) -> Writer:
-    """Return the writer for a file, by the ending of its name. "-" is standard output, which gets JSON lines.
+    """Return the writer that fits the ending of a file's name. "-" is standard output, which gets JSON lines.
 
     Raises:
         ValueError: `WRITERS` has no writer for this ending.

@@ -1,4 +1,4 @@
-"""Turns texts into rows of term weights, and explains which words a score comes from.
+"""Turns texts into sparse rows of term weights, and explains which words a score comes from.
 
-Nothing here depends on Milvus or on a framework.
+This package does not depend on Milvus, LangChain or LlamaIndex.
 """

@@ -1,6 +1,6 @@
-"""Explains why a document matches a query: what each shared term adds, and which words its weights come from.
+"""Explains why a document matches a query: what each shared term adds, and which words the weights come from.
 
-The explanation is computed from one query and one document. `render.py` draws it.
+`render.py` draws the explanations.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from splade_integrations.encoding.tokenizer import TokenOffsets, token_names
 __all__ = ["EncodedText", "Explanation", "explain", "explain_stored", "readable_tokens"]
 
 
-# The mark that `_start_mark` found for each tokenizer. It is kept, because reading a whole vocabulary takes longer than
-# explaining a document.
+# The result of `_start_mark` for each tokenizer. It is kept, because `_start_mark` reads the whole vocabulary, which
+# takes longer than explaining a document.
 _marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text, its row, and the encoder that made the row.
+    """A text, its row of term weights, and the encoder that made the row.
 
     Args:
         text: The text, without the prompt.
-        row: The term weights of the text. (1, V).
+        row: The term weights of the text. (1, V), where V is the size of the vocabulary.
         encoder: The encoder that made the row.
         settings: The settings with which the row was made.
     """
@@ -48,7 +48,7 @@ class EncodedText:
         return cls(text, encode([text], encoder, settings), encoder, settings)
 
     def windows(self) -> list[TokenOffsets]:
-        """Return the tokens of the windows that the text, with its prompt, is cut into."""
+        """Return the tokens of each window that the prompt and the text are cut into."""
         return self.encoder.tokenize.offsets(self.settings.prompt + self.text, self.settings.max_windows)
 
 
@@ -56,12 +56,13 @@ class EncodedText:
 class Explanation(Rendered):
     """The score of a document for a query, term by term.
 
-    A notebook shows it as highlighted text with bars. In a terminal, `rich.print` does the same.
+    A notebook shows an explanation as highlighted texts with a bar for each term. In a terminal, `rich.print` does the
+    same.
 
     Args:
         query: The query, with lone surrogates replaced.
         document: The document, with lone surrogates replaced.
-        score: The inner product, which Milvus returns. It is the sum of all contributions.
+        score: The inner product of both rows, which is the sum of all contributions. Milvus returns the same score.
         terms: The shared terms, sorted by falling contribution and then by token id.
         query_terms: The number of terms of the query, shared or not.
         document_terms: The number of terms of the document, shared or not.
@@ -75,7 +76,7 @@ class Explanation(Rendered):
     document_terms: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the explanation as plain data for JSON. In each term, `expansion` states whether it is one."""
+        """Return the explanation as plain data for JSON. Each term also has the key `expansion` (`Term.expansion`)."""
         whole = asdict(self)
         whole["terms"] = [asdict(term) | {"expansion": term.expansion} for term in self.terms]
         return whole
@@ -86,7 +87,7 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
 
     Args:
         query: The query.
-        document: The document. Its row has as many columns as the query's.
+        document: The document. Its row has as many columns as the query's row.
     """
     shared = _shared(query, document)
     return _explained(
@@ -95,10 +96,10 @@ def explain(query: EncodedText, document: EncodedText) -> Explanation:
 
 
 def explain_stored(query: EncodedText, documents: Sequence[EncodedText]) -> list[Explanation]:
-    """Explain the inner products of a query's row and of stored rows, without running the model on the documents.
+    """Explain the inner products of a query's row with stored rows, without running the model on the documents.
 
-    If a term is one of the document's own tokens, its place is where it first occurs. The place of any other term is
-    None, because only the model could tell which token expands to this term.
+    If a term is one of the document's own tokens, its `document_place` is the first occurrence of this token. For any
+    other term, `document_place` is None, because only the model could tell which token the term is an expansion of.
 
     Args:
         query: The query.
@@ -135,7 +136,7 @@ def _explained(
     terms = []
     for column, token_id in enumerate(shared):
         query_place = of_query.places[column]
-        assert query_place is not None  # the model was run on the query
+        assert query_place is not None  # a place is None only in a stored document
         terms.append(
             Term(
                 token_id=token_id,
@@ -191,7 +192,7 @@ def _readable(tokenizer: Any, token: str, mark: str) -> str:
 
 
 def _start_mark(tokenizer: Any) -> str:
-    """Return the mark that the vocabulary puts before the first piece of a word: Ġ, ▁ or nothing."""
+    """Return the mark that the vocabulary puts before the first piece of a word: "Ġ", "▁" or no mark ("")."""
     if (mark := _marks.get(tokenizer)) is None:
         vocabulary = tokenizer.get_vocab()
         counts = {mark: sum(token.startswith(mark) for token in vocabulary) for mark in ("Ġ", "▁")}
@@ -201,16 +202,16 @@ def _start_mark(tokenizer: Any) -> str:
 
 @dataclass(frozen=True)
 class _Located:
-    """The part of an explanation that concerns one text: its tokens, and the place of each shared term."""
+    """The part of an explanation about one text: its tokens, and the token that each term's weight comes from."""
 
     text: str
-    token_ids: dict[int, list[int]]  # the positions of each token id
+    token_ids: dict[int, list[int]]  # the positions of each token id in `tokens`
     tokens: list[Place]
     places: Sequence[Place | None]
 
 
 def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
-    """Return the tokens of a text, and the place that the model takes each term's weight from."""
+    """Return the tokens of a text, and the token that each term's weight comes from."""
     windows = text.windows()
     located = _tokens(text, windows)
     positions, shares = np.zeros(len(terms), np.int64), np.zeros(len(terms), np.float32)
@@ -229,7 +230,7 @@ def _locate(text: EncodedText, terms: NDArray[np.int32]) -> _Located:
 
 
 def _tokens(text: EncodedText, windows: list[TokenOffsets]) -> _Located:
-    """Return the tokens of a text that was cut into windows, without the places of terms."""
+    """Return the tokens of all windows of a text. `places` is empty in the result."""
     tokens: list[Place] = []
     occurrences: dict[int, list[int]] = {}
     for window in windows:
@@ -241,7 +242,7 @@ def _tokens(text: EncodedText, windows: list[TokenOffsets]) -> _Located:
 
 
 def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return, for each of K terms, the number of the window in which its weight is largest. (K,)."""
+    """Return, for each of K terms, the number of the window in which the term has its largest weight. (K,)."""
     if len(windows) == 1:
         return np.zeros(len(terms), np.int64)
     weights = encoder.rows.encode([window.ids for window in windows], lambda _: None)[:, terms].toarray()  # (W, K)
@@ -250,7 +251,7 @@ def _heaviest_windows(encoder: RoleEncoder, windows: list[TokenOffsets], terms: 
 
 
 def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
-    """Return the place of each token in a text. `prompt` is the number of characters of the prompt before the text."""
+    """Return a `Place` for each token of a window. `prompt` is the number of characters of the prompt."""
     readable = readable_tokens(tokenizer, token_names(tokenizer, found.ids))
     places = []
     for position, token in enumerate(readable):
@@ -271,7 +272,10 @@ def _places(tokenizer: Any, found: TokenOffsets, prompt: int) -> list[Place]:
 
 
 def _label(readable: str, token_id: int, texts: list[_Located]) -> str:
-    """Return `readable`. If the term is a piece of a word in the document or else in the query, add this word."""
+    """Return `readable`, and add the word in parentheses if the term is only a piece of a word.
+
+    The word is looked up in the document first, and then in the query.
+    """
     for text in reversed(texts):
         for position in text.token_ids.get(token_id, [])[:1]:
             place = text.tokens[position]

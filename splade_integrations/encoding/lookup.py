@@ -21,7 +21,8 @@ from splade_integrations.sparse import from_rows
 
 __all__ = ["DenseRowModel", "LexicalRows", "LookupRows", "Progress", "RowModel", "load_token_weights"]
 
-# Called with the number of texts encoded since the last call. None if progress is not reported.
+# A function that is called with the number of lists of token ids that were encoded since its last call. With None,
+# progress is not reported.
 Progress = Callable[[int], object] | None
 
 
@@ -35,9 +36,9 @@ class RowModel(Protocol):
         ...
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the position of one token for each of K terms, and this token's share of the term's weight. (K,) each.
+        """Find, for each of K terms, the token in `ids` that adds most to the term's weight.
 
-        For each term, the token is the one that adds most to the term's weight.
+        Return the position of this token in `ids`, and the share of the term's weight that it adds. (K,) each.
         """
         ...
 
@@ -65,7 +66,7 @@ class LookupRows:
         self._weights = weights
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Look up the weights. Returns (N, dim)."""
+        """Return the fixed weights of the distinct tokens in each of N lists of token ids. (N, dim)."""
         rows = []
         for text_ids in ids:
             present = np.array(sorted(set(text_ids)), np.int32)  # for a query, much faster than np.unique
@@ -78,7 +79,7 @@ class LookupRows:
         return from_rows(rows, self.dim)
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position at which each of K terms occurs in `ids`, and 1 as the share of each."""
+        """Return the first position at which each of K terms occurs in `ids`, and the share 1 for each term."""
         return np.array([ids.index(term) for term in terms.tolist()], np.int64), np.ones(len(terms), np.float32)
 
 
@@ -104,13 +105,13 @@ class LexicalRows:
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
         """Return the transformer's rows, limited to each text's own tokens, times the fixed weights. (N, dim)."""
-        presence = self._lookup.encode(ids, None)  # special tokens included
+        presence = self._lookup.encode(ids, None)  # `ids` include special tokens
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the first position at which each of K terms occurs in `ids`, and 1 as the share of each.
+        """Return the first position at which each of K terms occurs in `ids`, and the share 1 for each term.
 
-        There always is such a position, because a row has terms only for the text's own tokens.
+        There is always such a position, because a row has terms only for the text's own tokens.
         """
         return self._lookup.locate(ids, terms)
 
@@ -120,8 +121,8 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any, dropped: Sequence
 
     Args:
         spec: The spec that names the file of the weights.
-        tokenizer: The tokenizer whose tokens have these weights.
-        dropped: The ids of tokens that get the weight 0, whatever the file says. Rows leave them out.
+        tokenizer: The tokenizer that the weights belong to.
+        dropped: The ids of the tokens to leave out of the rows. They get the weight 0, even if the file states another.
     Raises:
         UnsupportedModelError: The weights are damaged, negative or not finite.
     """
@@ -153,7 +154,7 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any, dropped: Sequence
 
 
 def _read_weights(path: Path, vocabulary: dict[str, int], size: int) -> NDArray[np.float32]:
-    """Return the token weights in a file, (V,) float32. A token that the file does not name weighs 0."""
+    """Return the token weights in a file, (V,) float32. A token that the file does not name has the weight 0."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file

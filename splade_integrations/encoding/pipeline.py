@@ -1,6 +1,6 @@
 """Turns texts into rows of term weights: adds the prompt, tokenises, runs the model, and prunes the rows.
 
-Many texts are encoded block by block. While the model works on one block, the next block is tokenised.
+Many texts are split into blocks. While the model works on one block of texts, the next block is tokenised.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,9 +37,9 @@ class RoleSettings:
     Args:
         prompt: Text to put before each text.
         max_windows: The largest number of windows that a text is cut into. Each window has at most as many tokens as
-            the encoder's `max_length`. With 1, a text is cut off after `max_length` tokens.
-        drops_special_terms: Whether the terms of special tokens are left out.
-        pruning: Which terms of a row are kept.
+            the encoder's `max_length`. If `max_windows` is 1, a text is cut off after `max_length` tokens.
+        drops_special_terms: Whether the terms of special tokens are dropped from the rows.
+        pruning: The rules that decide which terms of a row are kept.
     """
 
     prompt: str
@@ -56,11 +56,11 @@ def role_settings(
     Args:
         spec: The spec of the model.
         max_windows: The largest number of windows of a document. Queries have one window.
-        query_pruning: Which terms of a query are kept. None takes the rule in the spec.
-        document_pruning: Which terms of a document are kept. None takes the rule in the spec.
+        query_pruning: The rules that decide which terms of a query are kept. None means the rules in the spec.
+        document_pruning: The rules that decide which terms of a document are kept. None means the rules in the spec.
     """
     drops = spec.special_terms == "drop"
-    # Inference-free queries give special tokens the weight 0, so nothing is left to drop.
+    # In inference-free queries, special tokens already have the weight 0.
     drops_in_queries = drops and spec.query.transformer is not None
     return {
         "query": RoleSettings(spec.query.prompt, 1, drops_in_queries, query_pruning or spec.query_pruning),
@@ -71,10 +71,10 @@ def role_settings(
 def encode(
     texts: list[str], encoder: RoleEncoder, settings: RoleSettings, show_progress: ShowProgress = False
 ) -> csr_array:
-    """Encode a list of texts. The rows and the warnings are those of `stream_rows`.
+    """Encode a list of texts, with the same rows and warnings as `stream_rows`.
 
-    If the texts fit in one block and no progress is shown, they are encoded here, because a single query then takes
-    half as long as in a stream.
+    If the texts fit in one block and no progress is shown, this function encodes them without `stream_rows`. A single
+    query then takes half as long as with `stream_rows`.
 
     Args:
         texts: N texts.
@@ -110,17 +110,18 @@ def stream_rows(
     """Encode texts as they arrive. While the model works on one block, the next block is tokenised.
 
     Args:
-        texts: The texts. They are read at most one block ahead.
+        texts: The texts. At most one block of texts is read ahead.
         encoder: The encoder of the role.
         settings: The settings of the role.
         show_progress: True shows a progress bar on stderr. A function is called with the number of texts encoded since
-            the last call.
+            its last call.
         total: The number of texts, for the progress bar.
-        block_rows: The number of rows of a block. None means the encoder's own number.
+        block_rows: The number of texts in a block. None means the encoder's own number.
     Yields:
-        Blocks of (block_rows, dim) float32, in the order of the texts. The last block may be shorter. If texts
-        were truncated, one warning at the end says how many, and what share of the tokens was lost. If most tokens of a
-        text are unknown to the vocabulary, another warning says so. Both warnings come even if the caller stops early.
+        The rows of each block, (block_rows, dim) float32, in the order of the texts. The last block may be shorter. If
+        texts were truncated, one warning at the end says how many texts, and what share of all tokens was lost. If most
+        tokens of a text are unknown to the vocabulary, another warning says so. Both warnings are logged even if the
+        caller stops early.
     """
 
     def tokenize(block: list[str]) -> TokenIds:
@@ -139,20 +140,20 @@ def stream_rows(
                     raise NotFiniteError(before + _text_of_window(err.position, token_ids)) from err
                 yield rows
                 before += len(token_ids.windows)
-    finally:  # also if the caller stops early
+    finally:  # so that the warnings are logged even if the caller stops early
         warnings.warn()
 
 
 @dataclass(frozen=True)
 class TokenCount:
-    """How many tokens a text has, special tokens included, and how many of them are cut off when it is encoded."""
+    """The number of tokens of a text, special tokens included, and the number of tokens that the encoder cuts off."""
 
     tokens: int
     tokens_lost: int
 
 
 def count_tokens(texts: list[str], encoder: RoleEncoder, settings: RoleSettings) -> list[TokenCount]:
-    """Count the tokens of N texts, with the prompt of the role."""
+    """Count the tokens of each text, including the prompt of the role."""
     counted = (_tokenize([text], encoder, settings) for text in texts)
     return [TokenCount(ids.tokens, ids.tokens_lost) for ids in counted]
 
@@ -163,7 +164,7 @@ def _tokenize(texts: list[str], encoder: RoleEncoder, settings: RoleSettings) ->
 
 
 def _rows(token_ids: TokenIds, progress: Progress, encoder: RoleEncoder, settings: RoleSettings) -> csr_array:
-    """Return the rows of texts with these token ids, without the terms that the settings drop."""
+    """Run the model on token ids, and return one row for each text, without the terms that the settings drop."""
     rows = max_over_groups(encoder.rows.encode(token_ids.ids, progress), token_ids.windows)
     if settings.drops_special_terms:
         rows = drop_terms(rows, encoder.special_terms)

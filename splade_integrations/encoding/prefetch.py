@@ -15,9 +15,9 @@ _Out = TypeVar("_Out")
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
     """Yield `function(item)` for each item. A thread computes the next result while the caller uses the current one.
 
-    Items are read in the caller's thread, at most one ahead of what the caller has requested. If reading an item raises
-    an exception, the results of all earlier items are yielded first. A caller that stops early waits until the current
-    call of `function` ends. A single item is computed without a thread.
+    Items are read in the caller's thread, and at most one item is read ahead. If reading an item raises an exception,
+    the results of all earlier items are yielded first. A caller that stops early waits until the running call of
+    `function` ends. If there is only one item, no thread is started.
 
     Args:
         function: The function to call. It must work in any thread.
@@ -46,7 +46,7 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
                 started.append(thread.submit(function, next(remaining)))
             except StopIteration:
                 break
-            except Exception as err:  # raised below, after all earlier results. Ctrl-C is raised at once
+            except Exception as err:  # raised below, after all earlier results. Only Ctrl-C is raised at once
                 error = err
                 break
             if len(started) > 1:

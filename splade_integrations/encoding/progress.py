@@ -5,28 +5,29 @@ from contextlib import contextmanager
 
 __all__ = ["ShowProgress", "counting_texts", "reporting"]
 
-ShowProgress = bool | Callable[[int], object]  # a function gets the number of texts encoded since the last call
+# True shows a progress bar. A function is called with the number of texts encoded since its last call.
+ShowProgress = bool | Callable[[int], object]
 
 
 @contextmanager
 def reporting(show_progress: ShowProgress, total: int | None) -> Iterator[Callable[[int], object]]:
-    """Yield the function that gets the number of texts encoded since its last call."""
+    """Yield the function to call with the number of texts encoded since its last call."""
     if show_progress is not True:
         yield show_progress or _ignored
         return
-    from tqdm.auto import tqdm  # imported late, because few calls show a bar
+    from tqdm.auto import tqdm  # imported here, because few calls show a progress bar
 
     with tqdm(total=total, unit="text", desc="SPLADE") as progress:
         yield progress.update
 
 
 def counting_texts(report: Callable[[int], object], texts: int, windows: int) -> Callable[[int], object]:
-    """Return a function that gets numbers of encoded windows, and gives `report` the numbers of encoded texts.
+    """Return a function that turns a number of encoded windows into a number of encoded texts, and reports it.
 
     Args:
-        report: Gets the number of texts encoded since its last call.
+        report: Called with the number of texts encoded since its last call.
         texts: The number of texts.
-        windows: The number of windows into which the texts are cut.
+        windows: The number of windows into which the texts are cut. Only a long text has more than one window.
 
     Example:
         >>> count = counting_texts(print, texts=2, windows=4)

@@ -1,7 +1,7 @@
 """Shows an explanation in a notebook (HTML), in a terminal (rich) or as a picture (matplotlib).
 
-Terms that are in the document have solid bars, and expansions have hatched bars. So the two can be told apart even in
-black and white.
+A term that is in the document has a solid bar. An expansion, which is a term that only the model adds, has a hatched
+bar. So readers can tell the two kinds of terms apart even in black and white.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from splade_integrations.encoding.terms import Term
 __all__ = ["Rendered", "highlights", "plot", "to_html", "to_rich"]
 
 _SHOWN = 15
-# A terminal shows this many characters of a document before and after its heaviest word.
+# If a text is long, a terminal shows only this many characters before and after the word that adds most to the score.
 _CONTEXT = 300
 _LEGEND = {True: "in the document", False: "expansion of the document"}
 
@@ -26,7 +26,7 @@ class Rendered:
         query: The query.
         document: The document.
         score: The sum of all contributions.
-        terms: The shared terms by falling contribution.
+        terms: The terms that the query and the document share, sorted by falling contribution.
         query_terms: The number of terms of the query, shared or not.
         document_terms: The number of terms of the document, shared or not.
     """
@@ -65,8 +65,8 @@ def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int,
         explanation: The explanation.
         query: Whether to return the words of the query instead of those of the document.
     Returns:
-        (start, end, contribution, own) of each word, by ascending start and without overlaps. `own` is True if
-        the text itself contains at least one of the word's terms, and False if all of them are expansions.
+        (start, end, contribution, own) of each word, sorted by start and without overlaps. `own` is True if at least
+        one of the terms that come from the word is in the text itself, and False if all of these terms are expansions.
     """
     words: dict[tuple[int, int], tuple[float, bool]] = {}
     for term in explanation.terms:
@@ -116,7 +116,7 @@ def to_html(explanation: Rendered, *, top_k: int = _SHOWN) -> str:
 
 
 def to_rich(explanation: Rendered, width: int, *, top_k: int = _SHOWN) -> Iterator[Any]:
-    """Yield what rich prints: both texts with their words marked, then a table with a bar for each term.
+    """Yield what rich prints: both texts with highlighted words, then a table with a bar for each term.
 
     Args:
         explanation: The explanation.
@@ -208,7 +208,7 @@ def _summary(explanation: Rendered, top_k: int) -> str:
 
 
 def _what_expansions_are(explanation: Rendered) -> str:
-    """Say whether the last column names the word of each expansion. Rows from a collection do not tell the word."""
+    """Return the end of the legend. For rows from a collection, the legend says that the expanded word is unknown."""
     if any(not term.in_document and term.document_place is None for term in explanation.terms):
         return (
             "an expansion. Stored vectors do not tell which word it expands. `splade explain` runs the model and names "
@@ -244,7 +244,7 @@ def _marked(explanation: Rendered, *, query: bool) -> str:
 
 
 def _marked_text(explanation: Rendered, *, query: bool) -> Any:
-    """Return the text for a terminal. A long text is cut to the part around its heaviest word."""
+    """Return the text for a terminal. A long text is cut to the part around the word that adds most to the score."""
     from rich.text import Text
 
     whole, found = explanation.query if query else explanation.document, highlights(explanation, query=query)
@@ -256,8 +256,8 @@ def _marked_text(explanation: Rendered, *, query: bool) -> Any:
         first = max(0, min(heaviest - _CONTEXT, len(whole) - 2 * _CONTEXT))
         text = text[first : first + 2 * _CONTEXT]
         text = Text("… " if first else "").append_text(text).append(" …" if first + 2 * _CONTEXT < len(whole) else "")
-    # The text goes on one line, because a terminal has little room. Control characters become spaces, because they
-    # would move the cursor.
+    # Line breaks become spaces, because a terminal has little room. Other control characters also become spaces,
+    # because they would move the cursor.
     plain = "".join(" " if ord(character) < 32 or ord(character) == 127 else character for character in text.plain)
     return Text(plain, spans=text.spans)
 

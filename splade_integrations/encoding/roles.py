@@ -1,7 +1,8 @@
-"""Loads the encoders of documents and of queries. Each encoder is loaded on first use, and each transformer only once.
+"""Loads a model's document encoder and its query encoder, each on its first use.
 
-This module handles no prompts and no pruning. It imports torch and transformers only to load a transformer, so
-inference-free queries need neither.
+If both encoders use the same transformer, it is loaded only once. Prompts and pruning are handled in `pipeline.py`.
+The encoder of inference-free queries looks up term weights in a table, and runs no transformer. So in most cases, this
+encoder is loaded without torch and transformers.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["BatchLimits", "Role", "RoleEncoder", "RoleEncoders"]
 
 Role = Literal["document", "query"]
-# The number of texts that are tokenised, sorted by length and encoded together, for each type of device. It is large
-# enough to form batches of texts of similar length, and small enough to take little memory.
+# The number of texts in a block, for each type of device. The texts of a block are tokenised together, and then sorted
+# by length and encoded in batches. The number is large enough to form batches of texts of similar length, and small
+# enough to need little memory.
 _BLOCK_ROWS = {"cpu": 512, "cuda": 2048, "mps": 512}
 
 
@@ -40,12 +42,13 @@ class RoleEncoder:
     """The encoder of one role, which is either documents or queries.
 
     Args:
-        tokenizer: The tokenizer of transformers, or a `FileTokenizer`.
+        tokenizer: A tokenizer of transformers, or a `FileTokenizer` (see `tokenizer_file.py`).
         tokenize: Turns texts into token ids.
         max_length: The largest number of tokens of a text.
-        rows: The model that turns token ids into rows.
-        block_rows: The number of texts that are tokenised and encoded together.
-        special_ids: The ids of the tokens whose terms the model's authors drop. None means all special tokens.
+        rows: The model that turns token ids into rows of term weights.
+        block_rows: The number of texts in a block. The texts of a block are tokenised and encoded together.
+        special_ids: The ids of the tokens that count as special in `special_terms`. None means all special tokens of
+            the tokenizer.
     """
 
     tokenizer: Any
@@ -71,19 +74,25 @@ class RoleEncoder:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The largest number of tokens (padding included) and of texts in a batch. None stands for the model's default."""
+    """Limits on the size of a batch. None means the model's default.
+
+    Args:
+        tokens: The largest number of tokens in a batch, padding included.
+        texts: The largest number of texts in a batch.
+    """
 
     tokens: int | None = None
     texts: int | None = None
 
 
 class RoleEncoders(dict[Role, RoleEncoder]):
-    """The document encoder and the query encoder of a model, by role. Each is loaded when it is first looked up.
+    """A model's document encoder and query encoder, by role. Each encoder is loaded when it is first looked up.
 
     Args:
-        model_name: The name under which the model was requested, for messages.
+        model_name: The name under which the model was requested, for error messages.
         spec: The spec of the model.
-        compute: Returns where and how the model computes. It is called when the first transformer is loaded.
+        compute: Returns the device and the settings with which the model computes. This function is called only when a
+            transformer is loaded.
         max_length: The largest number of tokens of a text, or None for the model's own limit.
         limits: The limits on the size of a batch.
     """
@@ -109,7 +118,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
-        """Load the encoder of a role. If the other role's encoder is already loaded, it can be used meanwhile.
+        """Load the encoder of a role. Meanwhile, other threads can use the other role's encoder if it is loaded.
 
         Raises:
             UnsupportedModelError: The encoder cannot be loaded, or the vocabularies of the two roles differ.
@@ -123,10 +132,10 @@ class RoleEncoders(dict[Role, RoleEncoder]):
             return self[role]
 
     def max_length(self) -> int:
-        """Return the largest number of tokens of a document, including special tokens. This loads no transformer.
+        """Return the largest number of tokens of a document, special tokens included. No transformer is loaded.
 
         Raises:
-            ValueError: The requested length exceeds the number of positions of the model.
+            ValueError: The requested length exceeds the model's number of positions.
         """
         spec = self._spec.document.transformer
         if spec is None or "document" in self:
@@ -136,10 +145,10 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
 
     def full_tokenizer(self) -> Any:
-        """Return transformers' tokenizer for queries if queries are inference-free, and else the one for documents.
+        """Return a tokenizer of transformers: for queries if queries are inference-free, and otherwise for documents.
 
         Raises:
-            OptionalDependencyError: transformers is missing.
+            OptionalDependencyError: transformers is not installed.
         """
         spec = self._spec.query if self._spec.query.transformer is None else self._spec.document
         source = spec.transformer or spec.token_weights
@@ -154,7 +163,11 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         return self._tokenizers[place]
 
     def _light_tokenizer(self, repository: Repository, folder: str) -> Any:
-        """Return a `FileTokenizer` if it is sure to equal transformers' tokenizer, else transformers' tokenizer."""
+        """Return a tokenizer, without transformers if possible.
+
+        If transformers' tokenizer is already loaded, it is returned. Otherwise, the result is a `FileTokenizer` if
+        `read_tokenizer_file` can make one, or else the tokenizer of transformers, which is then loaded.
+        """
         place = (repository.name, folder)
         if place not in self._file_tokenizers:
             known = self._tokenizers.get(place) or read_tokenizer_file(repository, folder)
@@ -180,7 +193,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         return RoleEncoder(tokenizer, tokenize, max_length, lookup, _BLOCK_ROWS["cpu"])
 
     def _transformer(self, spec: TransformerSpec, role: Role) -> RoleEncoder:
-        """Return the encoder of a transformer. Both roles of a symmetric model share it."""
+        """Return the encoder that runs a transformer. Both roles of a symmetric model share this encoder."""
         for known, loaded in self._transformers:
             if known == spec:
                 return loaded
@@ -198,7 +211,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         with product_threads(threads):
             rows = self._rows(spec, model, tokenizer)
         special_ids = None
-        if spec.head == "token weights":  # FlagEmbedding keeps the term <mask> if a text contains it
+        if spec.head == "token weights":  # like FlagEmbedding, which drops the terms of only these four special tokens
             names = ("cls_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
             special_ids = [found for name in names if (found := getattr(tokenizer, name, None)) is not None]
         block_rows = _BLOCK_ROWS[self._compute().device.type]
@@ -228,7 +241,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
             "max_batch_tokens": self._limits.tokens,
             "max_batch_texts": self._limits.texts,
             "num_threads": compute.num_threads,
-            "runs_apart": not compute.by_openvino,  # OpenVINO computes one batch at a time, in all threads
+            "runs_apart": not compute.by_openvino,  # OpenVINO computes one batch at a time, with all threads
         }
         if spec.head == "token weights":
             return TokenWeightModel(model, **options)
@@ -252,7 +265,7 @@ def _check_one_vocabulary(model_name: str, encoder: RoleEncoder, other: RoleEnco
 
 
 def _check_embeddings(name: str, tokenizer: Any, embedded_tokens: int) -> None:
-    """Raise UnsupportedModelError if the tokenizer makes ids that the model has no embedding for."""
+    """Raise UnsupportedModelError if the tokenizer makes an id for which the model has no embedding."""
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= embedded_tokens:
         raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""The terms that a query and a document share, and their places in the texts, as plain data."""
+"""Plain data about the terms that a query and a document share, and about the tokens that their weights come from."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,21 @@ __all__ = ["Place", "Term"]
 
 @dataclass(frozen=True)
 class Place:
-    """The token that a term's weight comes from.
+    """The token that a term's weight comes from, and its position in the text.
 
     Args:
-        token_index: The position of the token among the token ids that the model read, prompt and special tokens
-            included. In a long document, positions continue from one window to the next.
+        token_index: The position of the token among all token ids that the model reads, the prompt and special tokens
+            included. If a long document is cut into windows, positions continue from one window to the next.
         token: The token in readable form.
         start: Where the token begins in the text, in characters. None if the token is not in the text (a special
-            token, or part of the prompt) or if the tokenizer does not say.
-        end: Where the token ends, or None.
+            token, or part of the prompt) or if the tokenizer does not return positions.
+        end: Where the token ends in the text, or None.
         word: The word of the text that the token is a piece of, or the token itself.
-        word_start: Where the word begins, or None.
-        word_end: Where the word ends, or None.
-        share: The share of the weight that comes from this token. Under max pooling it is 1, because all the weight
-            comes from one token. Under sum pooling, several tokens share the weight, and this `Place` is the token
-            with the largest share.
+        word_start: Where the word begins in the text, or None.
+        word_end: Where the word ends in the text, or None.
+        share: The share of the term's weight that comes from this token. With max pooling, the share is 1, because the
+            whole weight comes from one token. With sum pooling, several tokens add to the weight, and this `Place` is
+            the token that adds most.
     """
 
     token_index: int
@@ -45,12 +45,12 @@ class Term:
             "…ing (turing)".
         query_weight: The weight of the term in the query.
         document_weight: The weight of the term in the document.
-        contribution: The product of both weights, which the term adds to the score.
+        contribution: What the term adds to the score: the product of both weights.
         in_query: Whether the term is one of the query's own tokens. If not, it is an expansion of the query.
         in_document: Whether the term is one of the document's own tokens. If not, it is an expansion of the document.
-        query_place: The place in the query that the weight comes from.
-        document_place: The place in the document that the weight comes from. None if the weight was read from a
-            collection and the term is an expansion, because then only the model could tell the place.
+        query_place: The token of the query that the query weight comes from.
+        document_place: The token of the document that the document weight comes from. None if the term is an expansion
+            and its weight was read from a collection, because then only the model could find the token.
     """
 
     token_id: int
@@ -66,5 +66,5 @@ class Term:
 
     @property
     def expansion(self) -> bool:
-        """Whether the query or the document lacks the term, so that only the model's expansion makes it match."""
+        """Whether the term is an expansion of the query, of the document, or of both."""
         return not (self.in_query and self.in_document)

@@ -1,7 +1,7 @@
-"""Counts the texts that a model cannot read well, and logs at most two warnings about them in each call.
+"""Counts the texts that a model cannot read well, and logs at most two warnings about them for each call of an encoder.
 
-The first warning is about texts that were truncated, and can name a text splitter to use. The second one is about texts
-that consist mostly of unknown tokens.
+The first warning is about texts that were truncated. It can name a text splitter to use. The second warning is about
+texts that consist mostly of unknown tokens.
 """
 
 import logging
@@ -13,17 +13,18 @@ __all__ = ["TextWarnings", "splitter_of_caller"]
 
 logger = logging.getLogger(__name__)
 
-# The text splitter of the framework that is calling, as text for the warning. "{size}" stands for the number of tokens
-# that fit. With None, the warning names no splitter. Threads that copy the caller's context see the same value.
+# The text splitter that the warning names, as code of the framework that calls the encoder. "{size}" stands for the
+# number of tokens that fit into the model. With None, the warning names no splitter. A thread that copies the caller's
+# context sees the same value.
 splitter_of_caller: ContextVar[str | None] = ContextVar("splitter_of_caller", default=None)
 
 
 class TextWarnings:
-    """Counts all texts and tokens of a call, and those that the model does not read or does not know.
+    """Counts all texts and tokens of one call of an encoder, the truncated texts, and the lost and unknown tokens.
 
     Args:
-        max_length: The largest number of tokens of a text, special tokens included.
-        max_content_tokens: The same without special tokens.
+        max_length: The largest number of tokens of a window, special tokens included.
+        max_content_tokens: The largest number of tokens of a window, special tokens excluded.
         max_windows: The largest number of windows of a text.
         unknown_token: The token that stands for words that are not in the vocabulary, such as [UNK].
     """

@@ -1,4 +1,4 @@
-"""Checks the texts that a caller passes. The errors name the position of the first wrong item."""
+"""Checks the texts that a caller passes. If an item is wrong, the error names the position of the first wrong item."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 
@@ -11,8 +11,8 @@ def check_texts(texts: Iterable[str]) -> list[str]:
     """Return `texts` as a list of str.
 
     Raises:
-        TypeError: `texts` is not an ordered iterable, is a single str, or has an item that is not a str. The message
-            names the item's position.
+        TypeError: `texts` is not an ordered iterable, is a single str, or has an item that is not a str. In the last
+            case, the message names the position of the item.
     """
     if type(texts) is list and all(type(text) is str for text in texts):  # the usual case, checked fast
         return list(texts)
@@ -20,7 +20,7 @@ def check_texts(texts: Iterable[str]) -> list[str]:
 
 
 def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
-    """Return an iterator over `texts` that checks each item when it is reached. `texts` itself is checked at once.
+    """Return an iterator that checks each item of `texts` when it is reached. The type of `texts` is checked at once.
 
     Raises:
         TypeError: As in `check_texts`.
@@ -43,7 +43,7 @@ def check_text(text: object, position: int) -> str:
     """Return `text` if it is a str.
 
     Raises:
-        TypeError: `text` is not a str. The message names its position in the input.
+        TypeError: `text` is not a str. The message names `position`, the position of `text` in the input.
     """
     if not isinstance(text, str):
         raise TypeError(f'texts[{position}] must be a str, got {type(text).__name__}. Drop it or replace it with "".')
@@ -55,6 +55,6 @@ def replace_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # The utf-16 codec joins surrogates that form a pair, and replaces the others.
+        # The utf-16 codec joins two surrogates that form a pair, and replaces lone surrogates.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text

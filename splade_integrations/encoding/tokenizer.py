@@ -1,6 +1,7 @@
-"""Turns texts into token ids. Truncation keeps the last special token, and lost tokens are counted.
+"""Turns texts into token ids, and counts the tokens that truncation cuts off.
 
-Everything here is safe to call from several threads.
+Truncation never cuts off the special tokens around a text, such as [CLS] and [SEP]. Several threads may use this module
+at the same time.
 """
 
 import copy
@@ -30,13 +31,15 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# The share of a window that the next window of the same text repeats. Because of this overlap, most phrases are
-# complete in at least one window.
+# A long text can be cut into windows of `max_length` tokens. Each window repeats this share of the window before it, so
+# most phrases are complete in at least one window.
 _OVERLAP = 1 / 8
-# The number of texts that are tokenised at once. The library `tokenizers` returns each token as a string, even tokens
-# that are cut off. For one long text these strings take about 100 KB, so this number limits the memory they take.
+# The number of texts that are tokenised at once. This number limits the memory that the tokens need: the library
+# `tokenizers` returns each token as a string, even if the token is cut off. The strings of one long text need about
+# 100 KB.
 TEXTS_AT_ONCE = 256
-# A limit of this size or more counts as no limit. A tokenizer that states no limit reports 1e30.
+# A limit on the number of tokens of a text counts as no limit if it is this number or more. A tokenizer that states no
+# limit reports 1e30.
 _NO_LIMIT = 10**6
 
 
@@ -45,14 +48,15 @@ class TokenIds:
     """The token ids of some texts, and the number of tokens lost by truncation.
 
     Args:
-        ids: One list of token ids per window, special tokens included. The windows of a text follow each other.
+        ids: One list of token ids for each window of each text, special tokens included. The windows of a text are in
+            their order in the text.
         windows: The number of windows of each text.
         truncated: The number of texts that were cut.
         tokens_lost: The number of tokens that were cut off.
         tokens: The number of tokens of all texts before they were cut.
-        unknown_texts: The number of texts of which most tokens are the unknown token, such as [UNK]. Special tokens
-            around a text do not count.
-        unknown_tokens: The number of unknown tokens of all texts.
+        unknown_texts: The number of texts that consist mostly of unknown tokens. An unknown token, such as [UNK],
+            stands for words that are not in the vocabulary. Special tokens around a text do not count.
+        unknown_tokens: The number of unknown tokens in all texts.
     """
 
     ids: list[list[int]]
@@ -66,13 +70,13 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class TokenOffsets:
-    """The tokens of one window of a text, with their places in the text.
+    """The tokens of one window of a text, and their positions in the text.
 
     Args:
         ids: Token ids, special tokens included.
-        offsets: (start, end) of each token in `text`, in characters. It is (0, 0) for a token that is not in the text.
-            None if the tokenizer is written in Python, because such tokenizers do not give offsets.
-        words: (start, end) of the word that each token is a piece of, in the same form as `offsets`.
+        offsets: The (start, end) of each token in `text`, in characters. A token that is not in the text has (0, 0).
+            None if the tokenizer is written in Python, because such a tokenizer does not return offsets.
+        words: For each token, the (start, end) of the word that contains the token, in the same form as `offsets`.
         text: The text, with lone surrogates replaced.
     """
 
@@ -83,20 +87,20 @@ class TokenOffsets:
 
 
 class TextTokenizer:
-    """Tokenises with any Hugging Face tokenizer, in any thread, to at most `max_length` token ids.
+    """Tokenises texts into windows of at most `max_length` token ids, with any Hugging Face tokenizer, in any thread.
 
-    A fast tokenizer, which is written in Rust, stores the truncation length. If two threads shared a tokenizer but
-    needed different lengths, each would change the results of the other. So this class copies the tokenizer and sets
-    the length once. A tokenizer that is written in Python is called under a lock.
+    A fast tokenizer, which is written in Rust, stores the length at which it truncates texts. If two threads shared a
+    tokenizer but set different lengths, each thread would change the results of the other thread. So this class copies
+    the tokenizer and sets the length once. A tokenizer that is written in Python is called under a lock.
 
     Args:
-        tokenizer: A tokenizer of transformers.
-        max_length: The largest number of token ids of a text, special tokens included.
+        tokenizer: A tokenizer of transformers, or a `FileTokenizer`.
+        max_length: The largest number of token ids of a window, special tokens included.
         add_special_tokens: Whether to put the model's special tokens, such as [CLS] and [SEP], around a text.
         lower_case: Whether to lowercase texts first, for a tokenizer that does not do so itself.
 
     Attributes:
-        max_content_tokens: The largest number of a text's own tokens, special tokens excluded.
+        max_content_tokens: The largest number of tokens of a window, special tokens excluded.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class TextTokenizer:
         if getattr(tokenizer, "is_fast", False):
             self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
             self._rust.no_padding()
-            if lower_case:  # unlike text.lower(), a normalizer does not change special tokens
+            if lower_case:  # unlike text.lower(), a normalizer does not change special tokens in a text
                 own = [self._rust.normalizer] if self._rust.normalizer else []
                 self._rust.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
             self._rust.enable_truncation(max_length, stride=self._overlap, direction=tokenizer.truncation_side)
@@ -123,17 +127,17 @@ class TextTokenizer:
         """Tokenise texts.
 
         Args:
-            texts: N texts. A lone surrogate, which no tokenizer accepts, counts as U+FFFD.
+            texts: N texts. A lone surrogate is replaced by U+FFFD, because no tokenizer accepts lone surrogates.
             max_windows: The largest number of windows of a text. A text of more than `max_length` tokens is cut into
-                windows of `max_length` tokens. What comes after the first `max_windows` windows is lost.
+                windows of `max_length` tokens. The tokens that are in none of the first `max_windows` windows are lost.
         """
-        # isascii() reads a flag of the string, and ASCII has no surrogates.
+        # An ASCII text has no surrogates, and isascii() is fast, because it only reads a flag of the string.
         texts = [text if text.isascii() else replace_surrogates(text) for text in texts]
-        with this_thread.no_fork:  # because the library `tokenizers` has locks
+        with this_thread.no_fork:  # a fork must not happen while `tokenizers` holds one of its locks
             return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
-        """Cut `text` into the same windows as `__call__`, and return each token with its place in `text`."""
+        """Cut `text` into the same windows as `__call__`, and return the tokens and their positions in `text`."""
         text = replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
@@ -165,7 +169,7 @@ class TextTokenizer:
                 continue
             pieces = [encoding, *overflowing]
             kept = [piece.ids for piece in pieces[:max_windows]]
-            # The number of tokens that each later window adds, without special tokens and repeated tokens.
+            # The number of new tokens in each window after the first. Special tokens and repeated tokens do not count.
             added = [len(piece) - sum(piece.special_tokens_mask) - self._overlap for piece in pieces[1:]]
             lost = sum(added[max_windows - 1 :])
             ids += kept
@@ -179,7 +183,10 @@ class TextTokenizer:
         return TokenIds(ids, windows, truncated, tokens_lost, tokens, unknown_texts, unknown_tokens)
 
     def _unknown(self, windows: list[list[int]]) -> tuple[int, bool]:
-        """Return the number of unknown tokens of a text, and whether most of its own tokens are unknown."""
+        """Return the number of unknown tokens of a text, and whether most of its tokens are unknown.
+
+        Special tokens around the text do not count.
+        """
         unknown = sum(ids.count(self._unknown_id) for ids in windows)
         return unknown, 2 * unknown > sum(map(len, windows)) - self._specials * len(windows)
 
@@ -222,8 +229,8 @@ class TextTokenizer:
 def _unknown_id(tokenizer: Any) -> int:
     """Return the id of the unknown token, such as [UNK], or -1 if the tokenizer has no such token.
 
-    Some tokenizers use one token both as the unknown token and as the token that ends every text. It says nothing about
-    a text, so the result is then -1 as well.
+    Some tokenizers also put their unknown token at the start or the end of every text. The result is then -1 as well,
+    because this token does not show that a text has unknown words.
     """
     others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
     unknown = tokenizer.unk_token_id
@@ -253,7 +260,7 @@ def token_names(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def load_tokenizer(repository: Repository, folder: str) -> Any:
-    """Return the tokenizer in a folder of a repository. "" is the repository's root.
+    """Return the tokenizer in a folder of a repository. The folder "" is the repository's root.
 
     Raises:
         FileNotFoundError: The folder has no tokenizer that loads.
@@ -287,18 +294,17 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
 
 
 def resolve_max_length(requested: int | None, stated: int | None, positions: int | None, tokenizer: Any) -> int:
-    """Return the largest number of token ids of a text: `requested`, or the largest that the model takes.
+    """Return the largest number of token ids of a text: `requested` or, if that is None, the model's limit.
 
-    Special tokens are included. If no limit is known, the number is 512.
+    The number includes special tokens. If `requested` is None and the model states no limit, the number is 512.
 
     Args:
         requested: The number that the user requests, or None.
-        stated: The number that the repository states in its sentence-transformers files, or None.
-        positions: The number of tokens that the model has positions for, or None.
+        stated: The limit that the repository states in its sentence-transformers files, or None.
+        positions: The model's number of positions, or None.
         tokenizer: The tokenizer.
     Raises:
-        ValueError: `requested` is more than the model has positions for, or leaves no room for tokens other than the
-            special ones.
+        ValueError: `requested` is not an int, exceeds `positions`, or leaves room only for special tokens.
         UnsupportedModelError: The repository states a limit that is not a number, or that leaves room only for special
             tokens.
     """

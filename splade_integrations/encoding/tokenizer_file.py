@@ -1,8 +1,8 @@
 """Makes a tokenizer from `tokenizer.json` without transformers, if transformers would make the same tokenizer.
 
-So inference-free queries need neither transformers nor torch. transformers also reads `tokenizer_config.json`, which
-can contradict `tokenizer.json`. If the two tokenizers may differ, `read_tokenizer_file` returns None. The caller then
-loads the tokenizer with transformers.
+With this tokenizer, inference-free queries need neither transformers nor torch. But transformers also reads
+`tokenizer_config.json`, which can contradict `tokenizer.json`. If transformers might make a different tokenizer,
+`read_tokenizer_file` returns None. The caller then loads the tokenizer with transformers.
 """
 
 import json
@@ -15,8 +15,8 @@ from splade_integrations.models.repository import Repository, path_in
 
 __all__ = ["FileTokenizer", "changed_normalization", "read_tokenizer_file"]
 
-# transformers' class names for the two kinds of tokenizers that this module reads. `PreTrainedTokenizerFast` takes
-# tokenizer.json as it is. `BertTokenizer` takes only the vocabulary from this file, and sets everything else itself.
+# transformers' class names for the two kinds of tokenizers that this module reads. `PreTrainedTokenizerFast` uses
+# tokenizer.json unchanged. `BertTokenizer` reads only the vocabulary from this file, and sets everything else itself.
 _GENERIC = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 _BERT = {"BertTokenizer", "DistilBertTokenizer"}
 _BERT_MODELS = {"bert", "distilbert"}
@@ -24,19 +24,19 @@ _BERT_NAMES = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
 }  # fmt: skip
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_PROBE = "Élan"  # a capital letter and an accent
-_UNKNOWN_LENGTH = int(1e30)  # what transformers reports if a repository states no length
+_PROBE = "Élan"  # shows whether a normalizer changes capital letters or accents
+_UNKNOWN_LENGTH = int(1e30)  # the model_max_length that transformers reports if a repository states none
 
 
 class FileTokenizer:
-    """A tokenizer of the library `tokenizers`, with those attributes of transformers' tokenizers that encoding needs.
+    """A tokenizer of the library `tokenizers`, with the attributes of transformers' tokenizers that the encoder uses.
 
     Args:
-        backend: The tokenizer.
-        model_max_length: The largest number of tokens that the repository states.
-        truncation_side: The side on which long texts are cut: "right" or "left".
-        named: The special tokens that have names, such as `sep_token`, by name.
-        extra: Further special tokens.
+        backend: The tokenizer of the library `tokenizers`.
+        model_max_length: The largest number of tokens of a text, as stated in the repository.
+        truncation_side: The end at which long texts are cut: "right" or "left".
+        named: {name: token} of the special tokens that have names, such as `sep_token`.
+        extra: The special tokens that have no names.
     """
 
     is_fast = True
@@ -69,17 +69,17 @@ class FileTokenizer:
         return [self.backend_tokenizer.id_to_token(token_id) for token_id in ids]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Return the text that tokens stand for."""
+        """Return the text that the tokens stand for."""
         decoder = self.backend_tokenizer.decoder
         return " ".join(tokens) if decoder is None else str(decoder.decode(tokens))
 
 
 def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | None:
-    """Return the tokenizer in a folder of a repository, or None if only transformers can tell what the tokenizer is.
+    """Return the tokenizer in a folder of a repository, or None if transformers might make a different tokenizer.
 
     Args:
         repository: The repository.
-        folder: The folder within the repository. "" is its root.
+        folder: The folder within the repository. "" is the repository's root.
     """
     path = repository.path(path_in(folder, "tokenizer.json"))
     stated = repository.json(path_in(folder, "tokenizer_config.json"))
@@ -97,7 +97,7 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
         return None
     try:
         backend = Tokenizer.from_file(str(path))
-    except Exception:  # the library raises plain Exception. transformers then says what is wrong with the file
+    except Exception:  # `tokenizers` raises plain Exception. The caller then uses transformers, which reports the error
         return None
     found = _special_tokens(repository, folder, stated, _BERT_NAMES if kind == "bert" else {})
     if found is None:
@@ -116,26 +116,26 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
 
 
 def changed_normalization(repository: Repository, folder: str, tokenizer: Any) -> tuple[str, str, str] | None:
-    """Return how tokenizer.json and a tokenizer of transformers normalize the same text, if they do it differently.
+    """Normalize a text with tokenizer.json and with a tokenizer of transformers, and return the results if they differ.
 
-    From version 5, transformers takes only the vocabulary of some tokenizers from tokenizer.json. Their normalizer
-    follows `do_lower_case` and `strip_accents` in tokenizer_config.json. Without these keys, the normalizer of a BERT
-    tokenizer lowercases texts.
+    From version 5, transformers reads only the vocabulary of some tokenizers from tokenizer.json. For their normalizer,
+    it reads the keys `do_lower_case` and `strip_accents` of tokenizer_config.json. If these keys are missing, the
+    normalizer of a BERT tokenizer lowercases texts.
 
     Args:
         repository: The repository.
-        folder: The folder within the repository. "" is its root.
+        folder: The folder within the repository. "" is the repository's root.
         tokenizer: The tokenizer that transformers made.
     Returns:
-        A text, what tokenizer.json makes of it, and what the tokenizer makes of it. None if both results are equal, or
-        if they cannot be compared.
+        The text, the result of tokenizer.json, and the result of `tokenizer`. None if both results are equal, or if
+        they cannot be compared.
     """
     path = repository.path(path_in(folder, "tokenizer.json"))
     if path is None or not getattr(tokenizer, "is_fast", False):
         return None
     try:
         stated = Tokenizer.from_file(str(path)).normalizer
-    except Exception:  # the library raises plain Exception
+    except Exception:  # `tokenizers` raises plain Exception
         return None
     found = [
         _PROBE if normalizer is None else normalizer.normalize_str(_PROBE)
@@ -145,7 +145,7 @@ def changed_normalization(repository: Repository, folder: str, tokenizer: Any) -
 
 
 def _kind(repository: Repository, folder: str, stated: dict[str, Any]) -> str | None:
-    """Return "file" if transformers takes tokenizer.json as it is, "bert" if it makes a `BertTokenizer`, or None."""
+    """Return "file" if transformers uses tokenizer.json unchanged, "bert" if it makes a `BertTokenizer`, else None."""
     config = repository.json(path_in(folder, "config.json"))
     config = config if isinstance(config, dict) else {}
     name = stated.get("tokenizer_class") or config.get("tokenizer_class")
@@ -164,12 +164,12 @@ def _kind(repository: Repository, folder: str, stated: dict[str, Any]) -> str | 
 def _special_tokens(
     repository: Repository, folder: str, stated: dict[str, Any], defaults: dict[str, str]
 ) -> tuple[dict[str, str], list[str]] | None:
-    """Return the special tokens that have names, by name, and the special tokens that have no names.
+    """Return the special tokens that have names, as {name: token}, and a list of the special tokens without names.
 
-    None means that the files state special tokens in a way that this module does not know.
+    Return None if the files state special tokens in a way that this module does not know.
     """
     named: dict[str, Any] = {**defaults, **{name: stated[name] for name in _NAMES if name in stated}}
-    if "added_tokens_decoder" not in stated:  # otherwise transformers ignores special_tokens_map.json
+    if "added_tokens_decoder" not in stated:  # if this key is there, transformers ignores special_tokens_map.json
         kept = repository.json(path_in(folder, "special_tokens_map.json")) or {}
         if not isinstance(kept, dict) or kept.keys() - set(_NAMES):
             return None
@@ -187,12 +187,12 @@ def _special_tokens(
 
 
 def _content(token: Any) -> Any:
-    """Return the text of a special token, which is stated as a string or as an object."""
+    """Return the text of a special token, which the files state as a string or as a JSON object."""
     return token.get("content") if isinstance(token, dict) else token
 
 
 def _adds_nothing(backend: Tokenizer, stated: dict[str, Any], special: list[str]) -> bool:
-    """Return whether tokenizer.json has all tokens that transformers would add, with the same properties."""
+    """Return whether tokenizer.json already has all tokens that transformers would add, with the same properties."""
     found = {
         token_id: {
             name: getattr(token, name)

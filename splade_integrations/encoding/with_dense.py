@@ -1,4 +1,4 @@
-"""Encodes texts as sparse rows and as dense vectors, in one pass of a model that gives both, such as BGE-M3."""
+"""Encodes texts as sparse rows and as dense vectors, in one run of a model that returns both, such as BGE-M3."""
 
 from dataclasses import replace
 
@@ -24,12 +24,12 @@ def encode_with_dense(
         encoder: The encoder of the role.
         settings: The settings of the role.
         show_progress: As in `pipeline.stream_rows`.
-        model: The model in words, for messages.
+        model: A description of the model, for error messages.
     Returns:
-        The rows that `pipeline.encode` gives, (N, dim), and dense vectors of length 1, (N, hidden size). Both are
+        The rows that `pipeline.encode` returns, (N, dim), and dense vectors of length 1, (N, hidden size). Both are
         float32.
     Raises:
-        ValueError: The model gives no dense vectors, or the settings cut texts into several windows.
+        ValueError: The model returns no dense vectors, or the settings allow several windows for a text.
     """
     if not isinstance(encoder.rows, DenseRowModel):
         raise ValueError(
@@ -48,7 +48,7 @@ def encode_with_dense(
 
 
 class _Remembering:
-    """A model that gives rows, and remembers the dense vectors of the same texts.
+    """A model that returns sparse rows, and keeps the dense vectors of the same texts.
 
     Attributes:
         dense: The dense vectors of each call of `encode`. (N, hidden size) each.

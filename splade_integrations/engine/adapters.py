@@ -1,6 +1,6 @@
 """Merges an adapter, such as LoRA, into the weights of the checkpoint beside it. peft reads the adapter.
 
-After merging, the model has the layers of the checkpoint and no others, so all fast paths apply.
+After merging, the model has only the layers of the checkpoint. So all optimisations of this package apply to it.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ _NAME = "default"  # peft's own default name of an adapter
 
 
 def check_peft(repository: Repository, adapter: Adapter) -> None:
-    """Raise OptionalDependencyError if peft is not installed. Without it, transformers ignores the adapter."""
+    """Raise OptionalDependencyError if peft is not installed. Without peft, transformers ignores the adapter."""
     with require_extra("peft", module=f"The {adapter} in {repository.name!r}"):
         import peft  # noqa: F401
 
@@ -94,9 +94,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _untie(model: Any) -> bool:
-    """If the decoder shares its weights with the embeddings, give the decoder a copy. Return whether they were shared.
+    """Give the decoder a copy of its weights if it shares them with the embeddings. Return whether it shared them.
 
-    An adapter changes either the decoder or the embeddings. If they shared weights, the change would reach both.
+    An adapter changes either the decoder or the embeddings. If the two still shared weights, the change would reach
+    both.
     """
     embeddings, decoder = model.get_input_embeddings(), model.get_output_embeddings()
     if decoder is None or getattr(decoder, "weight", None) is not embeddings.weight:

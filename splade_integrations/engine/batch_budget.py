@@ -11,15 +11,16 @@ from math import ceil
 __all__ = ["BatchBudget"]
 
 # A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget,
-# it takes no text that is shorter than seven eighths of its longest text. With an eighth of the budget, matrix products
-# already run at full speed.
+# it accepts only texts that have at least seven eighths of the length of its longest text. With an eighth of the
+# budget, matrix products already run at full speed.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
-# If texts are divided among threads, each thread gets at least this share of a batch's token budget. Smaller batches
-# take longer per token.
+# If texts are divided among threads, the token budget of a batch may shrink to this share, but not further. Smaller
+# batches would take longer per token.
 _LEAST_SHARE = 1 / 16
-# The largest allowed ratio of the busiest thread's tokens to a fair share. With a larger ratio, another thread would
-# run out of work too early. Then the batches are not divided, and all threads compute each product together.
+# The largest allowed ratio of the busiest thread's tokens to the average over all threads. With a larger ratio, another
+# thread would run out of work too early. Then the batches are not divided among threads, and all threads compute each
+# matrix product together.
 _FAIR = 1.05
 # How many ways of dividing the texts are tried. Each way makes smaller batches than the way before it.
 _DIVISIONS = 8
@@ -48,9 +49,9 @@ class BatchBudget:
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts of similar length.
 
-        Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it takes no text that
-        is shorter than seven eighths of its longest text, so there is little padding. Memory use peaks in the first
-        batch. So if memory runs out, it does so at once and not after an hour.
+        Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it accepts only texts
+        that have at least seven eighths of the length of its longest text. So there is little padding. Memory use peaks
+        in the first batch. So if memory runs out, it runs out at once and not after an hour.
 
         Args:
             lengths: The number of tokens of each text, special tokens included.
@@ -61,9 +62,9 @@ class BatchBudget:
         return list(self._batches(lengths, self.max_tokens))
 
     def fair_batches(self, lengths: Sequence[int], threads: int) -> list[list[int]]:
-        """Group texts as `batches` does, but so that several threads are equally busy.
+        """Group texts as `batches` does, but into batches that keep several threads equally busy.
 
-        Each thread computes its own batches, separately from the others.
+        Each thread computes its own batches, separately from the other threads.
 
         Args:
             lengths: The number of tokens of each text, special tokens included.
@@ -80,7 +81,7 @@ class BatchBudget:
         share = sum(lengths) / threads
         fewest = max(1, ceil(share / self.max_tokens))
         for batches_each in range(fewest, fewest + _DIVISIONS):
-            # The factor 1.1 leaves room for padding. Otherwise, a share's last text would go into a further batch.
+            # The factor 1.1 leaves room for padding. Without it, a thread's last text would go into a further batch.
             budget = min(self.max_tokens, int(1.1 * share / batches_each))
             if budget < _LEAST_SHARE * self.max_tokens:
                 break

@@ -32,8 +32,8 @@ __all__ = ["BatchedModel", "PaddedBatch", "Progress"]
 
 logger = logging.getLogger(__name__)
 
-# The default number of tokens in a batch, times the hidden size. On a CPU this is 1 024 tokens of BERT-base, because
-# their activations fit in the caches. A GPU needs larger batches to be fully used.
+# The default size of a batch on each type of device, as the number of tokens times the hidden size. On a CPU this is
+# 1 024 tokens of BERT-base, because their activations fit in the caches. A GPU needs larger batches to be fully used.
 _BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
 # The largest number of bytes of a batch's term weights, (B, V).
 _BLOCK_BYTES = 64 * 2**20
@@ -82,8 +82,8 @@ class BatchedModel(ABC):
             length.
         max_batch_tokens: The largest number of tokens of a batch, padding included. None means a number that suits the
             device and the model.
-        max_batch_texts: The largest number of texts of a batch, or None. In either case, the term weights of a batch of
-            several texts take at most 64 MiB.
+        max_batch_texts: The largest number of texts of a batch, or None for no such limit. In either case, the term
+            weights of a batch of several texts take at most 64 MiB.
         num_threads: The number of threads that compute on a CPU, or None (see `usable_threads`).
         runs_apart: Whether several threads may each compute a batch at the same time. If not, all threads compute each
             batch together.
@@ -128,7 +128,7 @@ class BatchedModel(ABC):
         Returns:
             (N, V) float32.
         Raises:
-            NotFiniteError: Term weights are not finite. The error has the position of the text in `ids`.
+            NotFiniteError: Term weights are not finite. The error's `position` is the position of the text in `ids`.
             torch.OutOfMemoryError: A batch of one text does not fit in the device's memory.
         """
         return self._rows(ids, progress, self.term_weights, self.dim)
@@ -176,20 +176,20 @@ class BatchedModel(ABC):
     def _lone(
         self, batch: list[int], ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor], threads: int
     ) -> Iterator[tuple[list[int], csr_array]]:
-        """Encode a request that is one batch, with the number of threads that was fastest so far."""
+        """Encode the only batch of a request, with the number of threads that was fastest for such batches so far."""
         batches = deque([batch])
         with self._thread_choice.threads(threads, len(batch) * len(ids[batch[0]])) as number:
             first = self._encode_next(batches, ids, compute, number)
         if first is not None:
             yield first
-        yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # if memory ran out
+        yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # the rest, if memory ran out
 
     def _batches(self, ids: Sequence[list[int]]) -> list[list[int]]:
         """Return, for each batch, the positions of its texts in `ids`. Texts without any tokens are left out."""
         return self._budget().batches([len(text_ids) for text_ids in ids])
 
     def _divided(self, ids: Sequence[list[int]], threads: int) -> list[list[int]]:
-        """Return batches for threads that each compute their own, or [] if this would not keep all threads busy."""
+        """Return batches for threads that compute separately, or [] if this would not keep all threads busy."""
         if threads == 1 or not self._runs_apart:
             return []
         return self._budget(at_once=threads).fair_batches([len(text_ids) for text_ids in ids], threads)
@@ -209,7 +209,8 @@ class BatchedModel(ABC):
     ) -> tuple[list[int], csr_array] | None:
         """Encode the next batch, and return the positions of its texts and their rows, or None if no batch is left.
 
-        Several threads may call this at the same time. `threads` is the number of threads of each product.
+        Several threads may call this method at the same time. `threads` is the number of threads that compute each
+        matrix product.
         """
 
         def encode(batch: list[int]) -> csr_array:
@@ -223,13 +224,13 @@ class BatchedModel(ABC):
         return None
 
     def _next(self, batches: deque[list[int]], ids: Sequence[list[int]]) -> list[int] | None:
-        """Take the next batch. If memory ran out before, the batch is halved until it is as small as one that fits."""
+        """Take the next batch. If memory ran out before, a batch that is now too large is halved until it fits."""
         while True:
             try:
                 batch = batches.popleft()
-            except IndexError:  # `while batches` would not do, because another thread can take the last batch
+            except IndexError:  # no check beforehand could prevent this, because another thread can take the last batch
                 return None
-            # The first text of a batch is its longest, so this counts the batch's tokens, padding included.
+            # The first text of a batch is its longest. So this multiplication counts the batch's tokens with padding.
             if len(batch) == 1 or len(batch) * len(ids[batch[0]]) <= self.max_batch_tokens:
                 return batch
             half = (len(batch) + 1) // 2
@@ -266,7 +267,7 @@ class BatchedModel(ABC):
         while batches:  # the loop runs again if memory ran out for the rows of the last batch
             for batch, finish in _one_behind(started()):
                 rows = self._unless_out_of_memory(finish, batch, ids)
-                del finish  # because `finish` would keep the batch's weights on the device
+                del finish  # otherwise, `finish` would keep the batch's weights on the device
                 if rows is None:
                     batches.appendleft(batch)
                 else:
@@ -282,7 +283,7 @@ class BatchedModel(ABC):
         return transfer.start(self._compute(batch, ids, compute))
 
     def _unless_out_of_memory(self, work: Callable[[], _T], batch: list[int], ids: Sequence[list[int]]) -> _T | None:
-        """Return the result of `work` on a batch. If memory runs out, make later batches smaller and return None.
+        """Return the result of `work` on a batch. If memory runs out, make all later batches smaller, and return None.
 
         Raises:
             torch.OutOfMemoryError: Memory runs out for a batch of one text.

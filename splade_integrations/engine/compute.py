@@ -75,11 +75,11 @@ def resolve_compute(
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:n" or "mps".
-        dtype: "auto", "float32", "bfloat16", "float16" or "int8", or the torch dtype.
+        dtype: "auto", "float32", "bfloat16", "float16" or "int8", or the torch dtype of one of these types.
         backend: "torch" or "openvino".
         num_threads: As in `Compute`.
     Raises:
-        ValueError: A value is unknown, this machine or the backend does not support it, or int8 would not be faster
+        ValueError: A value is unknown. Or this machine or the backend does not support it. Or int8 would not be faster
             than float32.
 
     Example:
@@ -89,7 +89,7 @@ def resolve_compute(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    with product_threads():  # because int8 products may be tested
+    with product_threads():  # because int8 products may be tested. In a forked child, they must use one thread
         precision = _resolve_precision(dtype, resolved, backend)
     return Compute(resolved, precision, backend, num_threads)
 

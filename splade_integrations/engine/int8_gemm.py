@@ -1,8 +1,8 @@
 """Exact matrix products of 8-bit integers on a CPU, and the quantisation of numbers for them.
 
 A matrix product sums products of two integers. AVX-512's VNNI instructions and AMX add these products in 32 bits. AVX2
-first adds pairs of them in 16 bits, and such a sum overflows if both factors have 8 bits. If one factor has only 7
-bits, the matrix product is exact on AVX2 as well, and twice as fast as in float32.
+first adds two of these products in 16 bits, and such a sum can overflow if both factors have 8 bits. If one factor has
+only 7 bits, the matrix product is exact on AVX2 as well, and twice as fast as in float32.
 """
 
 from functools import cache
@@ -22,10 +22,10 @@ __all__ = [
     "to_unsigned",
 ]
 
-# The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2 weights
-# have 7 bits, because the sum of two products must stay below 2^15. The left factor is unsigned. So the sum is at most
-# 2 · 255 · 64 if tokens are the left factor. If weights are the left factor, `to_unsigned` has shifted them to the
-# range from 0 to 128, and the sum is at most 2 · 128 · 127.
+# The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2, weights
+# have 7 bits, because the sum of two products must stay below 2^15. The left factor is unsigned. If tokens are the left
+# factor, the sum is at most 2 · 255 · 64. If weights are the left factor, `to_unsigned` has shifted them to the range
+# from 0 to 128. The sum is then at most 2 · 128 · 127.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
 # Scales are at least this large, so that dividing by them neither overflows nor loses digits.
@@ -43,11 +43,11 @@ def int8_products_pay(device: torch.device) -> bool:
 def int8_weight_qmax() -> int | None:
     """Return the largest magnitude that weights may have in an int8 product on this processor.
 
-    The other factor may have magnitudes of up to 127 as int8, and up to 255 as uint8. The result is 127 with AVX-512's
-    VNNI or AMX instructions, 64 with only AVX2 or AVX-512, and None without any of these. The two-pass head multiplies
-    with `torch._int_mm` on processors with VNNI or AMX, and with `multiply_int8` on others, where `torch._int_mm` is
-    slow. This function tests the operation that the head uses on this processor, and returns None if its sums are not
-    exact.
+    The other factor may have magnitudes of up to 127 as int8, and up to 255 as uint8. The result is 127 on processors
+    with AMX or with AVX-512's VNNI instructions, 64 with only AVX2 or AVX-512, and None on other processors. The
+    two-pass head multiplies with `torch._int_mm` on processors with VNNI or AMX. On other processors `torch._int_mm` is
+    slow, so the head multiplies with `multiply_int8`. This function tests the operation that the head uses on this
+    processor. If the operation's sums are not exact, the result is None.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
@@ -64,7 +64,7 @@ def quantize(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> tuple[T
 
     Args:
         vectors: (…, H) float32.
-        largest: The largest magnitude of the numbers that share a scale. It broadcasts to `vectors`.
+        largest: The largest magnitude of the numbers that share a scale. Its shape broadcasts to that of `vectors`.
         qmax: The integer that `largest` becomes.
     Returns:
         Integers from -qmax to qmax, (…, H) int8, and scales of `largest`'s shape.
@@ -75,14 +75,14 @@ def quantize(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> tuple[T
 
 
 def to_unsigned(integers: Tensor) -> Tensor:
-    """Turn int8 weights from -64 to 64 into a left factor of `multiply_int8`, in uint8. In it, 64 stands for 0."""
+    """Turn int8 weights from -64 to 64 into uint8, as a left factor of `multiply_int8`. In the result, 64 means 0."""
     return (integers + QMAX_7BIT).view(torch.uint8)  # 128 is too large for int8, but wraps around to the same byte
 
 
 def pack_int8(integers: Tensor) -> Tensor:
     """Return the right factor of `multiply_int8`, (N, K) int8, in the layout that oneDNN's kernels read.
 
-    The layout is opaque and cannot be moved to other devices, so a module must not register the result as a buffer.
+    A tensor in this layout cannot be moved to other devices, so a module must not register the result as a buffer.
     """
     packed: Tensor = torch.ops.onednn.qlinear_prepack(integers, None)
     return packed
@@ -91,8 +91,8 @@ def pack_int8(integers: Tensor) -> Tensor:
 def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor) -> Tensor:
     """Return scales[n] · sum over k of (left[m, k] - zero_point) · right[n, k], summed as 32-bit integers.
 
-    The product is exact if one factor holds weights of at most `int8_weight_qmax()` in magnitude. They may be the right
-    factor, or the left factor after `to_unsigned`.
+    The product is exact if one factor holds weights of at most `int8_weight_qmax()` in magnitude. The weights may be
+    the right factor, or the left factor after `to_unsigned`.
 
     Args:
         left: (M, K) uint8.
@@ -112,7 +112,7 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 def is_exact(qmax: int) -> bool:
     """Return whether `multiply_int8` is exact for weights from -`qmax` to `qmax`.
 
-    The tests are the largest sums, large summands that cancel to 1, and random numbers.
+    The products that are tested have the largest sums, large summands that cancel to 1, or random numbers.
     """
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:
@@ -131,7 +131,10 @@ def is_exact(qmax: int) -> bool:
 
 
 def _is_exact_for(rows: int, zero_point: int, qmax: int) -> bool:
-    """Return whether sums are exact for random numbers. No size is a multiple of a kernel's block size."""
+    """Return whether sums are exact for random numbers.
+
+    The sizes are not multiples of a kernel's block size, so that the rest after the last whole block is tested as well.
+    """
     generator = torch.Generator("cpu").manual_seed(rows)
     tokens = torch.randint(0, 256, (rows, 771), generator=generator, device="cpu")
     weights = torch.randint(-qmax, qmax + 1, (70, 771), generator=generator, device="cpu")

@@ -1,7 +1,7 @@
 """Linear layers in int8. On a CPU with instructions for int8, they make a model several times faster than in float32.
 
-Weights are quantised once, with one scale per output channel. Activations are quantised in each call, with one scale
-per token. So a text's result does not depend on other texts.
+Weights are quantised once, with one scale per output channel. Activations are quantised in each call. Each token has
+its own scale, so a text's result does not depend on other texts.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from splade_integrations.engine.layers import pad_rows, rounded_up
 
 __all__ = ["Int8Linear"]
 
-# The zero point of an activation whose range is symmetric around 0.
+# The integer that stands for 0 if the range of a token's numbers is symmetric around 0.
 _MIDDLE = 128
 # The last bit of a float32 of this size has the value 1. So if this constant is added to an x from 0 to 255, the sum is
 # rounded to an integer. The low byte of the sum is then x, rounded.
@@ -30,7 +30,7 @@ _TO_LOW_BYTE = 1.5 * 2.0**23
 
 
 class _QuantizedTokens(NamedTuple):
-    """Tokens written as offset + scale · (integers - zero_point).
+    """Token vectors, written as offset + scale · (integers - zero_point).
 
     Args:
         integers: (tokens, K) uint8.
@@ -48,11 +48,11 @@ class _QuantizedTokens(NamedTuple):
 class Int8Linear(nn.Module):
     """A linear layer that multiplies 8-bit integers and sums the products exactly in int32.
 
-    Each token x is written as offset + scale · u with integers u, so w . x = scale · (w . u) + offset · sum(w). The
-    range of u depends on the layer. A layer with fewer outputs than inputs follows an activation function such as GELU,
-    whose results are nearly all on one side of 0. In such a layer, u goes from 0 to 255 and covers the range from a
-    token's smallest value to its largest. In other layers, u goes from -127 to 127 and covers a range that is symmetric
-    around 0, so the offset is 0.
+    Each token vector x is written as offset + scale · u with a vector u of integers. So the product with a row w of the
+    weight is w . x = scale · (w . u) + offset · sum(w). The range of u depends on the layer. A layer with fewer outputs
+    than inputs follows an activation function such as GELU, and nearly all results of GELU are on one side of 0. In
+    such a layer, the integers go from 0 to 255 and cover the range from a token's smallest value to its largest. In
+    other layers, they go from -127 to 127 and cover a range that is symmetric around 0, so the offset is 0.
 
     Args:
         linear: The layer that this layer replaces.
@@ -76,7 +76,7 @@ class Int8Linear(nn.Module):
         self._narrows = linear.in_features > linear.out_features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Take (…, K) of a floating type, and return (…, N) float32."""
+        """Return the outputs, (…, N) float32, for inputs of shape (…, K) and of a floating type."""
         tokens = inputs.reshape(-1, inputs.shape[-1]).float()
         real = len(tokens)
         tokens = pad_rows(tokens, rounded_up(real))
@@ -89,7 +89,7 @@ class Int8Linear(nn.Module):
 
 
 def _two_sided(tokens: Tensor) -> _QuantizedTokens:
-    # Computing both extremes takes two passes, but abs() would write a copy of the tensor.
+    # Computing both extremes reads the tensor twice. This is better than abs(), which would write a copy of the tensor.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
     scale = largest.div_(QMAX_8BIT).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens, scale, _MIDDLE), _MIDDLE, scale, None)
@@ -97,8 +97,8 @@ def _two_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _one_sided(tokens: Tensor) -> _QuantizedTokens:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
-    # This bounds the scale from below. If the scale were far smaller than the values, the rounding of float32 would
-    # lose the differences between the values.
+    # The second argument bounds the scale from below. If the scale were far smaller than the values, the rounding of
+    # float32 would lose the differences between the values.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
     scale = span.div_(255).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens - least, scale, 0), 0, scale, least.squeeze(1))
@@ -106,6 +106,6 @@ def _one_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _integers(tokens: Tensor, scale: Tensor, zero_point: int) -> Tensor:
     """Return tokens / scale + zero_point, rounded. (tokens, K) uint8."""
-    # `shift` is a row, because addcmul is several times slower if its first operand is a single number.
+    # `shift` is a whole row of equal numbers, because addcmul is several times slower with a single number.
     shift = torch.full(tokens.shape[1:], _TO_LOW_BYTE + zero_point, dtype=torch.float32, device=tokens.device)
     return torch.addcmul(shift, tokens, scale.reciprocal()).view(torch.int32).to(torch.uint8)

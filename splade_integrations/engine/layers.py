@@ -2,7 +2,7 @@
 
 In transformers a layer is a tree of about twenty modules. Calling these modules takes a fifth of the time that a short
 query needs. Here a layer is one function. It computes the projections to queries, keys and values in one matrix
-product, and changes large tensors in place.
+product, and changes large tensors in place instead of copying them.
 """
 
 from collections.abc import Callable
@@ -36,22 +36,22 @@ def rounded_up(rows: int) -> int:
         >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
         [25, 34, 1024, 6144]
     """
-    step = 1 << max(0, rows.bit_length() - 5)  # gives sixteen results from each power of two to the next
+    step = 1 << max(0, rows.bit_length() - 5)  # there are sixteen steps from each power of two to the next
     return -(-rows // step) * step
 
 
 def pad_rows(tokens: Tensor, rows: int) -> Tensor:
-    """Add rows of zeros to `tokens`, (…, n, H), to make `rows` rows. Return `tokens` itself if no rows are missing."""
+    """Add rows of zeros to `tokens`, (…, n, H), up to `rows` rows. Return `tokens` itself if no rows are missing."""
     missing = rows - tokens.shape[-2]
     return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight is kept in the layout of oneDNN's kernels, so that no call has to rearrange it.
+    """A linear layer that keeps its weight in the layout of oneDNN's kernels, so that no call has to rearrange it.
 
-    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. This costs the
-    most time per token if there are few tokens. The results differ from those of nn.Linear only by rounding, because
-    the products are added in another order.
+    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. The fewer tokens a
+    call has, the more time either way costs per token. The results differ from those of nn.Linear only by rounding,
+    because the products are added in another order.
 
     Args:
         linear: The layer that this layer replaces.
@@ -65,12 +65,12 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        # The layout is opaque and cannot be moved to other devices or types, so the weight is not a buffer.
+        # A weight in this layout cannot be moved to other devices or types, so it is not registered as a buffer.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Take (…, K), and return (…, N) of the weight's type."""
+        """Return the outputs, (…, N) of the weight's type, for inputs of shape (…, K)."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
         rows = pad_rows(tokens, rounded_up(len(tokens)))
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
@@ -88,9 +88,9 @@ class FusedLayer(nn.Module):
         attention_output: The linear layer at the end of attention. (H, H).
         attention_norm: The norm after attention. Over (…, H).
         intermediate: The first of the two linear layers. (H, I).
-        activation: The activation between them. Over (…, I).
+        activation: The activation between the two linear layers. Over (…, I).
         output: The second of the two linear layers. (I, H).
-        output_norm: The norm after them. Over (…, H).
+        output_norm: The norm after the two linear layers. Over (…, H).
     """
 
     def __init__(
@@ -120,14 +120,17 @@ class FusedLayer(nn.Module):
         Args:
             hidden: The states of all tokens, possibly followed by padding rows. (B · L or more, H).
             shape: (B, L, H).
-            mask: The attention mask, which broadcasts to (B, heads, L, L). None hides nothing.
+            mask: The attention mask, which broadcasts to (B, heads, L, L). None means that no token is hidden.
         """
         hidden = self.attention_norm(self.attention_output(self._attend(hidden, shape, mask)), hidden)
         output: Tensor = self.output_norm(self.output(self.activation(self.intermediate(hidden))), hidden)
         return output
 
     def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Return attention's output in the shape of `hidden`. Leaving this method frees the memory of `projected`."""
+        """Return the output of attention, in the shape of `hidden`.
+
+        This is a separate method, so that the memory of `projected` is freed when the method returns.
+        """
         batch, length, _ = shape
         tokens = batch * length
         projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -149,7 +152,7 @@ class _AddedNorm(nn.Module):
 
 
 class InPlaceGelu(nn.Module):
-    """GELU in place, which saves a copy of the widest activations."""
+    """GELU that overwrites its input. This saves a copy of the widest activations."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = torch.ops.aten.gelu_(inputs)
@@ -167,7 +170,7 @@ class FusedLayers(nn.Module):
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
-            # Padding rows are added once here, so that no `PackedLinear` has to add them. The return below drops them.
+            # Padding rows are added once here, so that no `PackedLinear` has to add them. The last line drops them.
             tokens = pad_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)
@@ -203,8 +206,8 @@ def _of_distilbert(layer: Any) -> FusedLayer:
 
 
 # {model type: (the name of the encoder's attribute, a function that makes a `FusedLayer` from a layer)}. No other model
-# types are fused. Their modules may have the same names but compute something else. If only the results of long texts
-# differ, a check with short texts would not notice.
+# types are fused, because their modules may have the same names but compute something else. The check in `optimize.py`
+# uses short texts, so it would not notice a difference that affects only long texts.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
@@ -212,14 +215,14 @@ _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
 
 
 def fuse_layers(backbone: Any) -> Callable[[], None] | None:
-    """Replace a backbone's own layers with fused ones.
+    """Replace a backbone's own layers with fused layers.
 
     Args:
         backbone: A transformers model without its head.
     Returns:
         A function that restores the original layers, or None if the layers are not supported. Layers that a
         repository's own code defines are not supported. A model of a supported type can still be configured to compute
-        something else, so compare the results before and after.
+        something else. So the caller must compare the results before and after.
     """
     kind = _KINDS.get(backbone.config.model_type)
     if kind is None or getattr(backbone.config, "is_decoder", False):

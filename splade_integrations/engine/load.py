@@ -1,4 +1,4 @@
-"""Loads a masked-LM checkpoint safely, or raises an error that says why it gives no SPLADE weights.
+"""Loads a masked-LM checkpoint safely, or raises an error that says why the checkpoint has no SPLADE weights.
 
 This module handles transformers' models, but no texts, batches or pooling.
 """
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 # The number of tokens from which `mean_hidden` estimates the mean. More tokens hardly improve the estimate.
 _CENTRE_TOKENS = 64
-# The number of tokens from which `_check_attention` tells the direction of attention.
+# The number of tokens with which `_check_attention` finds out whether tokens attend to later tokens.
 _ATTENTION_TOKENS = 8
 
 
@@ -58,7 +58,7 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
     weights of an adapter beside the checkpoint are merged into those of the checkpoint.
 
     Args:
-        repository: The repository of the checkpoint. If its code may run, its revision is logged.
+        repository: The repository of the checkpoint. If code from the repository may run, the revision is logged.
         folder: The checkpoint's folder within the repository. "" is the root.
         compute: Where and how the model computes.
     Raises:
@@ -94,7 +94,7 @@ def load_language_model(repository: Repository, folder: str, compute: Compute, a
         repository = replace(repository, trust_remote_code=False)
     if attention == "bidirectional":
         config.is_causal = False
-    config.use_cache = False  # the cache would only take memory, because each token is read once
+    config.use_cache = False  # the cache would only take memory, because encoding reads each token once
     model = read_weights(repository, folder, config, compute.weights_dtype, AutoModelForCausalLM)
     _check_attention(repository.name, model, attention)
     return prepare(repository.name, model, compute)
@@ -191,7 +191,7 @@ def _check_masked_lm(name: str, config: Any) -> None:
 def read_weights(
     repository: Repository, folder: str, config: Any, dtype: torch.dtype, kind: Any, *, unused: tuple[str, ...] = ()
 ) -> Any:
-    """Return a model with its weights, after checking that the checkpoint has all of them and all are finite.
+    """Load a model with its weights. Check that the checkpoint has all weights, and that all weights are finite.
 
     Args:
         repository: The repository of the checkpoint.
@@ -221,15 +221,16 @@ def read_weights(
 def _load_weights(
     repository: Repository, folder: str, config: Any, dtype: torch.dtype, kind: Any, unused: tuple[str, ...]
 ) -> Any:
-    """Return the model with its weights, after checking that the checkpoint has all of them. Adapters are left out."""
+    """Load a model with its weights, but without an adapter. Check that the checkpoint has all weights."""
     name = repository.name
-    weights_files(repository, folder)  # checks the index, because transformers would read any file that it names
+    weights_files(repository, folder)  # checks the index, because transformers would read any file that the index names
     try:
         model, report = kind.from_pretrained(
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            # If peft is installed, transformers looks for an adapter. This folder does not exist, so it finds none.
+            # If peft is installed, transformers looks for an adapter in this folder. The folder does not exist, so
+            # transformers finds no adapter.
             adapter_kwargs={"subfolder": "no-adapter"},
             **repository.location(folder),
         )
@@ -244,8 +245,9 @@ def _load_weights(
             f"{name!r} must load with the packages that are installed, but its config.json or its own code needs "
             f"another one: {first_line(err)} Install it, or use another checkpoint."
         ) from err
-    # The cause is a tensor whose size contradicts the configuration, a truncated pickle, a pickle that holds more than
-    # tensors, or a value of the configuration that the model's code cannot use. That code may raise anything.
+    # The possible causes are a tensor with a size that contradicts the configuration, a truncated pickle, a pickle that
+    # holds more than tensors, or a value of the configuration that the model's code cannot use. The model's code may
+    # raise errors of any type.
     except Exception as err:
         if is_out_of_memory(err):  # the checkpoint is not at fault
             raise
@@ -268,14 +270,14 @@ def _load_weights(
 def _check_finite(name: str, model: Any) -> None:
     """Raise UnsupportedModelError if a weight is NaN or infinite."""
     for key, value in model.named_parameters():
-        if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # reads once
+        if value.numel() and not all(extreme.isfinite() for extreme in value.detach().aminmax()):  # reads memory once
             raise UnsupportedModelError(f"{name!r} has NaN or infinite weights in {key}. Fetch the checkpoint again.")
 
 
 def _check_attention(name: str, model: Any, attention: Attention) -> None:
-    """Raise UnsupportedModelError if a decoder attends in another direction than its repository states.
+    """Raise UnsupportedModelError if a decoder does not compute the kind of attention that its repository states.
 
-    transformers reads `is_causal` since release 5.2 (its pull request 43705). Earlier releases ignore it.
+    transformers 5.2 and later releases obey `is_causal` (transformers' pull request 43705). Earlier releases ignore it.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(_ATTENTION_TOKENS, device=model.device).unsqueeze(0) * (rows - 1) // _ATTENTION_TOKENS

@@ -18,7 +18,7 @@ __all__ = ["HeapTrimmer", "is_out_of_memory", "keep_freed_memory", "resident_byt
 # memory than this, and the next batch uses the same memory again.
 MOST_GROWTH = 192 * 2**20
 _STATM = Path("/proc/self/statm")
-# Parts of the messages with which torch says that memory has run out, on devices for which it has no type of error.
+# Parts of torch's messages for running out of memory on a CPU and on MPS, for which torch has no special error type.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",
                   "std::bad_alloc", "MPS backend out of memory")  # fmt: skip
 
@@ -26,11 +26,12 @@ _OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAlloc
 def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MiB of freed memory for the next activations instead of returning it to the system.
 
-    The activations of each layer take some megabytes. If they are in fresh memory, the system first clears it page by
-    page, which takes a quarter of the encoding time of BERT-base in int8. glibc keeps up to twice as much free memory
-    as the largest block that the process has ever freed. For this rule, only blocks of up to 32 MiB count (mallopt(3),
-    M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and frees a block of almost 32 MiB, without
-    writing to it. Other allocators, and thresholds that the user has set, are not affected.
+    The activations of each layer take some megabytes. If they are written to fresh memory, the system first clears this
+    memory page by page. Clearing takes a quarter of the encoding time of BERT-base in int8. The amount of free memory
+    that glibc keeps is up to twice the size of the largest block that the process has ever freed. For this rule, only
+    blocks of up to 32 MiB count (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So this function allocates and
+    frees a block of almost 32 MiB, without writing to it. Other allocators, and thresholds that the user has set, are
+    not affected.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
@@ -38,7 +39,7 @@ def keep_freed_memory() -> None:
 def is_out_of_memory(err: BaseException) -> bool:
     """Return whether an error says that memory has run out.
 
-    On CUDA, torch raises `torch.OutOfMemoryError`. On a CPU, it raises a RuntimeError, and numpy a MemoryError.
+    On CUDA, torch raises `torch.OutOfMemoryError`. On a CPU, torch raises a RuntimeError, and numpy a MemoryError.
 
     Example:
         >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("sizes differ"))
@@ -53,8 +54,8 @@ class HeapTrimmer:
     """Gives free memory back to the system when the process has grown by more than 192 MiB.
 
     By default, glibc gives memory back only from the end of its heap. Encoded rows and compiled kernels are small and
-    stay in memory, and they lie between activations of many sizes. When these activations are freed, the gaps that they
-    leave add up to hundreds of megabytes. With a C library other than glibc, this class does nothing.
+    stay in memory. They lie between activations of many sizes. When the activations are freed, the gaps that they leave
+    add up to hundreds of megabytes. With a C library other than glibc, this class does nothing.
     """
 
     def __init__(self) -> None:

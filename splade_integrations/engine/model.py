@@ -25,7 +25,7 @@ _LOGITS_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """A masked LM. Its decoder, which is the last linear layer of its head, is kept apart if possible.
+    """A masked LM. If possible, its decoder, which is the last linear layer of its head, is kept as a separate part.
 
     Args:
         network: The transformers model. If `decoder` is given, the model's own decoder has been replaced by the
@@ -56,9 +56,9 @@ class MaskedLM:
         return int(self.network.get_input_embeddings().weight.shape[0])
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the hidden states that enter the decoder. Takes (B, L) and (B, L), and returns (B, L, H).
+        """Return the hidden states that enter the decoder, (B, L, H).
 
-        `decoder` must not be None.
+        Both arguments have the shape (B, L). `decoder` must not be None.
         """
         # transformers calls this output "logits". It holds hidden states, because the model's decoder is the identity.
         states: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
@@ -139,13 +139,13 @@ class SpladeModel(BatchedModel):
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return, for each term, the token with the largest logit, and this token's share of the term's weight.
 
-        Under max pooling, one token gives the whole weight, so the share is 1.
+        With max pooling, the whole weight comes from this token, so the share is 1.
 
         Args:
             ids: The token ids of one text.
             terms: K term ids.
         Returns:
-            The positions in `ids` and the shares, (K,) each.
+            The positions of the tokens in `ids`, and their shares, (K,) each.
         """
         device = self.model.device
         with exact_float32(device):

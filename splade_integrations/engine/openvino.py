@@ -1,6 +1,7 @@
-"""Computes BERT's layers with OpenVINO, which multiplies, rescales and rounds in one pass. torch takes several passes.
+"""Computes BERT's layers with OpenVINO.
 
-This module uses the layers of `layers.py`. OpenVINO is imported only when `OpenVinoLayers` is made.
+In int8, OpenVINO multiplies, rescales and rounds in one pass over memory, while torch needs several passes. This module
+converts the layers of `layers.py`. OpenVINO is imported only when `OpenVinoLayers` is made.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class OpenVinoLayers(nn.Module):
 
     In int8, a token's numbers are divided into groups, and each group has its own scale. So other tokens do not affect
     how a token is rounded. Everything between the int8 products is computed in bfloat16 if the processor supports it.
-    OpenVINO uses as many threads as torch does at the time when the layers are made.
+    OpenVINO uses the number of threads that torch has when the layers are made.
 
     Args:
         layers: The layers, whose float32 weights are copied.
@@ -59,16 +60,17 @@ class OpenVinoLayers(nn.Module):
             import openvino
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         if precision == "int8":
-            # The group size is the number of elements that share a scale: half of the hidden size. Compared
-            # with one scale per token, this takes the same time and reduces rounding errors by a tenth. If the group
-            # size is missing or not a multiple of 16, OpenVINO stores weights in int8 but multiplies in a wider type.
+            # The group size is the number of elements that share a scale. In common models it is half of the hidden
+            # size. Compared with one scale per token, this takes the same time and reduces rounding errors by a tenth.
+            # If the group size is missing or not a multiple of 16, OpenVINO stores weights in int8 but multiplies in a
+            # wider type.
             widths = {linear.in_features for layer in layers for linear in (layer.intermediate, layer.output)}
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = gcd(*widths) // 2
         else:
             settings["INFERENCE_PRECISION_HINT"] = "f32" if precision == "float32" else "bf16"
         graph = _GraphBuilder(int8=precision == "int8").graph(layers)
         self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-        self._lock = ForkSafeLock()  # a request serves one thread at a time, and uses all processors
+        self._lock = ForkSafeLock()  # an infer request serves one thread at a time, with all of OpenVINO's threads
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
         """Return the hidden states after the last layer.
@@ -109,7 +111,7 @@ class _GraphBuilder:
         self._openvino, self._ops, self._int8 = openvino, opset13, int8
 
     def graph(self, layers: Sequence[FusedLayer]) -> Any:
-        """Return a model that takes hidden states, (B, L, H), and a mask, (B, 1, 1, L), and returns hidden states."""
+        """Return a model that turns hidden states, (B, L, H), and a mask, (B, 1, 1, L), into the last hidden states."""
         openvino, ops = self._openvino, self._ops
         shape = openvino.PartialShape([-1, -1, layers[0].output.out_features])
         hidden = inputs = ops.parameter(shape, openvino.Type.f32)

@@ -1,8 +1,9 @@
-"""Makes a loaded masked LM fast. It replaces layers by faster ones, and separates the decoder from the model.
+"""Makes a loaded masked LM fast. It replaces layers by faster layers, and separates the decoder from the model.
 
-Each change is checked with a probe, which is two short texts, one of them padded. A change stays only if the model's
-output for the probe is the same as before, except for rounding. Changes that round on purpose (int8, and 16 bits in
-OpenVINO) are not compared. This module handles transformers' models, but no files, pooling or users' texts.
+The decoder is the last linear layer. Each change is checked with a probe, which is two short texts, one of them padded.
+A change stays only if the model's output for the probe is the same as before, except for rounding. Changes that round
+on purpose (int8, and 16 bits in OpenVINO) are not compared. This module handles transformers' models, but no files,
+pooling or users' texts.
 """
 
 import logging
@@ -43,8 +44,8 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         in a plain linear layer. Then the model still returns logits.
     Raises:
         UnsupportedModelError: int8 is requested, but the model reads the weights of its linear layers instead of
-            calling the layers. Or OpenVINO is requested, but it does not support the layers, or their activation is
-            not GELU. Or OpenVINO's results are not finite, or differ in float32.
+            calling the layers. Or OpenVINO is requested, but OpenVINO does not support the layers, or their activation
+            is not GELU. Or OpenVINO's results are not finite, or differ from torch's in float32.
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)
@@ -120,7 +121,7 @@ class _Probe:
     def __call__(self) -> Tensor:
         """Return the outputs for both texts in one batch, followed by those for the second text alone without padding.
 
-        The outputs are logits. Once the decoder is taken off, they are the hidden states that enter it.
+        The outputs are logits. After the decoder is taken off, they are the hidden states that enter the decoder.
 
         Returns:
             (2 · _PADDED_TO + _REAL, V or H).
@@ -132,7 +133,7 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two results differ by at most a small share of the largest number, as rounding errors do."""
+    """Return whether two results differ only by rounding, which is at most a small share of the largest number."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps
@@ -164,9 +165,9 @@ def _keep_if_same(probe: _Probe, expected: Tensor, change: Callable[[], Callable
 
 
 def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, compute: Compute) -> Tensor:
-    """Let OpenVINO compute the backbone's layers, and return the probe's new output.
+    """Let OpenVINO compute the layers of the backbone (the model without its head), and return the probe's new output.
 
-    In float32, the new output must be the same as the previous one. In other types, it must be finite.
+    In float32, the new output must be the same as the previous output. In other types, it must be finite.
     """
     if not use_openvino(model.base_model, compute.precision):
         raise UnsupportedModelError(
@@ -184,7 +185,7 @@ def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, comput
 
 
 def _pack(model: Any, probe: _Probe, expected: Tensor, but: list[nn.Module]) -> None:
-    """Lay out the weights of linear layers for the processor.
+    """Pack linear layers, which means to store their weights in the layout that suits the processor.
 
     If the head reads its weights instead of calling its layers, only the backbone's layers are packed.
     """
@@ -203,8 +204,8 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
     """Replace the model's last linear layer by the identity, and return that layer.
 
     Nearly every masked-LM head ends in one linear layer from hidden size to vocabulary. Some heads compute more after
-    this layer, or read its weights themselves. So a probe checks that this layer, applied to the changed model's
-    output, gives the original logits. If it does not, the model stays as it was and the result is None.
+    this layer, or read its weights themselves. So the layer is applied to the changed model's output for the probe, and
+    must return the original logits. If it does not, the model stays as it was, and the result is None.
     """
     decoder = model.get_output_embeddings()
     if not isinstance(decoder, nn.Linear):
@@ -226,8 +227,8 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
 def _quantize(name: str, model: Any, probe: _Probe) -> None:
     """Replace the backbone's linear layers by int8 layers, and check that the model calls them as layers.
 
-    Some models read the weights of their layers instead. The head's linear layer before the decoder stays float32. It
-    takes little time, and its rounding errors would go directly into the term weights.
+    Some models read the weights of their layers instead. The linear layer in the head before the decoder stays float32.
+    This layer takes little time, and its rounding errors would go directly into the term weights.
     """
     Linears(model.base_model).replace(Int8Linear)
     try:

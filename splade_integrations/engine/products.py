@@ -1,4 +1,4 @@
-"""Sets how matrix products are computed: in exact float32, and in how many threads.
+"""Makes matrix products exact in float32, and sets how many threads compute them.
 
 This module uses torch, but no models.
 """
@@ -45,20 +45,20 @@ _SETTINGS: dict[str, tuple[_Setting, ...]] = {
         _Setting(_cuda, "allow_fp16_accumulation", False),
     ),
 }
-_lock = Lock()  # held only in blocks of `no_fork`, so no other thread forks meanwhile
+_lock = Lock()  # held only inside `with this_thread.no_fork:`, so no thread forks while another thread holds it
 _users: dict[str, int] = dict.fromkeys(_SETTINGS, 0)
-_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # what to restore
+_found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTINGS}  # the values to restore
 
 
 @contextmanager
 def exact_float32(device: torch.device, threads: int | None = None) -> Iterator[None]:
-    """Run a block with exact float32 products, with 16-bit products summed in float32, and without autograd.
+    """Make float32 products exact within the block, sum 16-bit products in float32, and turn autograd off.
 
-    `torch.autocast` would compute our products in 16 bits, so it is turned off. Process-wide settings can let oneDNN
-    and cuBLAS replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. The block
-    turns these settings off. They belong to the caller, so they are restored afterwards. Several threads may run such
-    blocks at once: the first one to enter changes the settings, and the last one to leave restores them. On a CPU with
-    the default settings, which is the usual case, no setting is changed.
+    `torch.autocast` would compute our products in 16 bits, so it is turned off as well. Process-wide settings can let
+    oneDNN and cuBLAS replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. These
+    settings are turned off within the block. They belong to the user, so they are restored afterwards. Several threads
+    may run such blocks at once: the first thread to enter changes the settings, and the last thread to leave restores
+    them. On a CPU with the default settings, which is the usual case, no setting is changed.
 
     Three limits remain:
 
@@ -66,11 +66,11 @@ def exact_float32(device: torch.device, threads: int | None = None) -> Iterator[
       longer inherits it, because the inherited value is restored as the backend's own setting.
     - If torch.set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
       setting torch.backends.cuda.matmul.allow_tf32 during the block.
-    - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA, which is torch's default.
-      Turning TF32 off could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
+    - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA. TF32 is torch's default
+      for them. Turning it off could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
 
-    A fork of this process waits until the block ends. In a forked child, the products of the thread that forked use one
-    thread (see `forks.py`).
+    A fork of this process waits until the block ends. In a forked child, the products of the thread that forked use
+    only that thread (see `forks.py`).
 
     Args:
         device: The device on which the block computes.
@@ -110,20 +110,20 @@ def _release(device: str) -> None:
         if _users[device] == 0:
             while _found[device]:
                 setting, value = _found[device].pop()
-                if setting.read() == setting.exact:  # if not, another thread has changed it since
+                if setting.read() == setting.exact:  # if not, other code has changed the setting since
                     setting.write(value)
 
 
 @contextmanager
 def product_threads(number: int | None = None) -> Iterator[None]:
-    """Let the products of the calling thread use this many threads within the block. Other threads are not affected.
+    """Let matrix products of the calling thread use `number` threads within the block. Other threads are not affected.
 
     `torch.set_num_threads` would also change the number for threads that start later. So this function sets the calling
     thread's own number in OpenMP and in MKL. If torch was built without OpenMP, this function does nothing.
 
     Args:
-        number: The number of threads. None leaves the number as it is. In the thread that forked this process, the
-            number is always 1, because the other threads of its products do not exist (see `forks.py`).
+        number: The number of threads. None leaves the number as it is. If this process is a forked child, the number is
+            always 1 in the thread that forked, because OpenMP's other threads do not exist (see `forks.py`).
 
     Example:
         >>> with product_threads(1):
@@ -132,7 +132,7 @@ def product_threads(number: int | None = None) -> Iterator[None]:
     """
     if this_thread.has_forked:
         number = 1
-    setters, found = thread_setters(), torch.get_num_threads()  # the second call also makes torch set up this thread
+    setters, found = thread_setters(), torch.get_num_threads()  # `get_num_threads` also makes torch set up this thread
     if setters is None or number is None or number == found:
         yield
         return
@@ -148,18 +148,20 @@ def product_threads(number: int | None = None) -> Iterator[None]:
 
 @cache
 def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]] | None:
-    """Return OpenMP's and MKL's functions for the calling thread's number of threads, or None if torch ignores them.
+    """Return the functions of OpenMP and MKL that set the calling thread's number of threads.
+
+    If torch does not obey OpenMP's function, the result is None.
 
     MKL's function returns the number that it replaces. 0 means that no number was set for the calling thread.
     """
     try:
-        library = ctypes.CDLL(torch._C.__file__)  # also finds the functions of the libraries that it is linked with
+        library = ctypes.CDLL(torch._C.__file__)  # also finds the functions of the libraries that torch is linked with
         set_openmp: Callable[[int], object] = library.omp_set_num_threads
     except (OSError, AttributeError):
         return None
     found = torch.get_num_threads()
     set_openmp(found + 1)
-    obeyed = torch.get_num_threads() == found + 1  # False if the function belongs to another OpenMP than torch's
+    obeyed = torch.get_num_threads() == found + 1  # False if the function belongs to an OpenMP that torch does not use
     set_openmp(found)
     if not obeyed:
         return None
@@ -170,8 +172,8 @@ def usable_threads(requested: int | None = None) -> int:
     """Return the number of threads that compute on a CPU.
 
     Args:
-        requested: The number that the user wants. None means the number of cores that this process may use, or torch's
-            number of threads if this is smaller. The process may use the cores of its affinity, up to its CPU quota.
+        requested: The number that the user wants. None means the smaller of two numbers: the cores that this process
+            may use, and torch's number of threads. The process may use the cores of its affinity, up to its CPU quota.
     """
     if requested:
         return requested

@@ -1,6 +1,6 @@
-"""Chooses whether the products of a lone batch use several threads or one, by the times of earlier batches.
+"""Chooses whether a request's only batch is computed by several threads or by one, from the times of earlier batches.
 
-This module only counts and compares. It uses no torch.
+This module only counts and compares. It does not use torch.
 """
 
 import time
@@ -10,18 +10,19 @@ from statistics import median
 
 __all__ = ["ThreadChoice"]
 
-_LATEST = 3  # a number of threads is judged by the median of its latest times
-# The slower number is tried again after 8 batches, then after 16 more, and so on up to 256.
+_LATEST = 3  # each number of threads is judged by the median time of this many latest batches
+# The slower number of threads is tried again after 8 batches, then after 16 more, and so on up to 256.
 _LEAST_PATIENCE, _MOST_PATIENCE = 8, 256
 
 
 class ThreadChoice:
     """Chooses between several threads and one thread.
 
-    While all cores are idle, several threads are faster, except for short texts and small models. If another process
-    keeps a core busy, the threads wait for each other in each product, and one thread is several times faster. So the
-    first batches of each size are timed with both numbers of threads. Later batches use the faster number. The slower
-    number is tried again now and then. Each time that it is still slower, the next try comes later.
+    If no other process uses the cores, several threads are faster than one thread, except for short texts and small
+    models. If another process keeps a core busy, several threads wait for each other in each matrix product. One thread
+    is then several times faster. So the first batches of each size are timed with both numbers of threads. Later
+    batches use the faster number. The slower number is tried again now and then. Each time that it is still slower, the
+    next try comes after more batches.
 
     Example:
         >>> choice = ThreadChoice()
@@ -41,7 +42,7 @@ class ThreadChoice:
             several: The number of threads that may compute, at least 2.
             tokens: The number of tokens of the batch, padding included.
         """
-        # Batches are of one size if their numbers of tokens have equally many bits.
+        # Two batches count as the same size if their numbers of tokens have the same number of bits.
         size = self._sizes.setdefault((several, tokens.bit_length()), _Size(several))
         number = size.next_number()
         start = time.perf_counter()
@@ -52,14 +53,15 @@ class ThreadChoice:
 class _Size:
     """The times of batches of one size.
 
-    Several Python threads may use it at the same time. A race can only change which number is tried.
+    Several Python threads may use one `_Size` at the same time. A race between them can only change which number of
+    threads is tried next.
     """
 
     def __init__(self, several: int) -> None:
         self._seconds: dict[int, tuple[float, ...]] = {several: (), 1: ()}
         self._faster = several
         self._patience = _LEAST_PATIENCE
-        self._batches = 0  # since the slower number was last tried
+        self._batches = 0  # the number of batches since the slower number was last tried
 
     def next_number(self) -> int:
         known = {number: len(seconds) for number, seconds in self._seconds.items()}
@@ -80,5 +82,5 @@ class _Size:
         typical = {number: median(seconds) for number, seconds in self._seconds.items()}
         faster = min(typical, key=typical.__getitem__)
         if faster != self._faster or (number != faster and seconds < typical[faster]):
-            self._patience = _LEAST_PATIENCE  # the machine may have changed, so the other number is tried soon
+            self._patience = _LEAST_PATIENCE  # the load may have changed, so the slower number is tried again soon
         self._faster = faster

@@ -1,8 +1,8 @@
 """Runs batches in threads that compute separately.
 
-A product that uses several threads ends when the last thread has finished its part. If another process keeps a core
-busy, one of these threads is often not running, and the others wait for it. Threads that compute separately do not wait
-for each other. All encoders of a process share the threads of this module.
+A matrix product that several threads compute together ends when the last thread has finished its part. If another
+process keeps a core busy, one of these threads is often not running, and the other threads wait for it. Threads that
+compute separately do not wait for each other. All encoders of a process share the threads of this module.
 
 This module uses torch, but no models.
 """
@@ -41,7 +41,7 @@ class _Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def pool(self, size: int) -> ThreadPoolExecutor:
-        """Return a pool of at least `size` threads. A smaller pool ends when the calls that use it have ended."""
+        """Return a pool of at least `size` threads. An earlier, smaller pool ends once its calls have ended."""
         with self._lock:
             if self._pool is None or self._size < size:
                 self._pool = ThreadPoolExecutor(size, "splade-encode", initializer=_compute_alone)
@@ -50,8 +50,8 @@ class _Workers:
 
 
 def _compute_alone() -> None:
-    """Let all products of the calling thread use only this thread."""
-    torch.get_num_threads()  # makes torch set up this thread now. Later, the setup would overwrite the number
+    """Make all matrix products of the calling thread use only this thread."""
+    torch.get_num_threads()  # makes torch set up this thread now. A later setup would overwrite the number set below
     for set_number in thread_setters() or ():
         set_number(1)
 
@@ -62,17 +62,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
-    """Call `step` in several threads at the same time until it returns None in each, and yield the other results.
+    """Call `step` again and again in several threads, and yield its results. A thread stops when `step` returns None.
 
-    The products of each thread use only this thread. After each call, a thread first does what other callers have
-    requested in the meantime. So a short request does not wait for a long one. If the consumer stops early, no further
-    call starts.
+    Matrix products in each of these threads use only that thread. Several callers of this function share the threads:
+    after each call of `step`, a thread first does what other callers have requested in the meantime. So a short request
+    does not wait for the end of a long request. If the consumer stops early, no further call of `step` starts.
 
     Args:
         step: Does one piece of work, or returns None if nothing is left to do.
-        threads: The largest number of calls at a time.
+        threads: The largest number of calls of `step` at the same time.
     Raises:
-        BaseException: A call raised it. No further call starts.
+        BaseException: A call of `step` raised it. No further call starts.
 
     Example:
         >>> numbers = [1, 2, 3]
@@ -89,7 +89,7 @@ def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
         except BaseException as err:
             results.put((None, err))
             return
-        results.put((result, None))  # before the next call, which may put the last result of this request
+        results.put((result, None))  # comes before `submit`, because no result may follow the None of the next call
         if result is not None:
             try:
                 pool.submit(work)

@@ -35,8 +35,9 @@ __all__ = ["TokenWeightModel", "load_token_weigher", "max_of_equal_tokens"]
 class TokenWeightModel(BatchedModel):
     """A transformer with a linear layer that gives each token one weight. It turns token ids into rows of weights.
 
-    The weight of a term is the largest relu(w · h + b) over the tokens of the text that are this term, where h is the
-    token's last hidden state. All other terms weigh 0.
+    A token weighs relu(w · h + b), where h is the token's last hidden state, and w and b are the linear layer's weight
+    and bias. The weight of a term is the largest weight of the text's tokens that are this term. Terms that are not in
+    the text weigh 0.
 
     Args:
         model: The transformer. Its decoder is the linear layer, with a weight of (1, H).
@@ -81,7 +82,7 @@ class TokenWeightModel(BatchedModel):
         return self._pooled(self.model.hidden(batch.input_ids, batch.attention_mask), batch)
 
     def encode_with_dense(self, ids: Sequence[list[int]], progress: Progress) -> tuple[csr_array, NDArray[np.float32]]:
-        """Do what `encode` does, and return the dense vectors of the same pass as well.
+        """Encode texts as `encode` does, and also return the dense vectors of the same pass.
 
         A text's dense vector is the last hidden state of its first token, scaled to length 1.
 
@@ -101,13 +102,15 @@ class TokenWeightModel(BatchedModel):
         return rows[:, self.hidden_size :], rows[:, : self.hidden_size].toarray()
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, for each of K terms, the token of this term with the largest weight, and 1 as the token's share.
+        """Return, for each term, its token with the largest weight, and this token's share of the term's weight.
+
+        The term's whole weight comes from this token, so the share is 1.
 
         Args:
             ids: The token ids of one text.
             terms: K term ids, which all occur in `ids`.
         Returns:
-            The positions in `ids` and the shares, (K,) each.
+            The positions of the tokens in `ids`, and their shares, (K,) each.
         """
         with exact_float32(self.model.device):
             batch = PaddedBatch.of([ids], self.model.device, self._padding_id)
@@ -117,7 +120,7 @@ class TokenWeightModel(BatchedModel):
         return np.array(places, np.int64), np.ones(len(places), np.float32)
 
     def _token_weights(self, hidden: Tensor) -> Tensor:
-        """Return relu(w · h + b) in float32. Takes (B, L, H) and returns (B, L)."""
+        """Return relu(w · h + b) in float32, (B, L), for hidden states h, (B, L, H)."""
         weight, bias, _ = self._linear
         return torch.relu(linear(hidden.float(), weight, bias)).squeeze(-1)
 
@@ -126,7 +129,7 @@ class TokenWeightModel(BatchedModel):
 
 
 def max_of_equal_tokens(weights: Tensor, input_ids: Tensor, attention_mask: Tensor, vocabulary: int) -> Tensor:
-    """Return each term's largest weight over the tokens that are this term. Terms that do not occur weigh 0.
+    """Return each term's largest weight over the tokens that are this term. Terms without a token weigh 0.
 
     Args:
         weights: The tokens' weights, 0 or more. (B, L).
@@ -163,7 +166,7 @@ def load_token_weigher(repository: Repository, folder: str, compute: Compute) ->
     config = read_config(repository, folder)
     backbone = read_weights(repository, folder, config, compute.weights_dtype, AutoModel, unused=("pooler.",))
     if hasattr(backbone, "pooler"):
-        backbone.pooler = None  # neither kind of vector uses it
+        backbone.pooler = None  # neither the sparse rows nor the dense vectors use it
     network = _Backbone(backbone.eval().requires_grad_(False)).to(compute.device)
     if compute.device.type == "cpu":
         keep_freed_memory()
@@ -176,7 +179,7 @@ def load_token_weigher(repository: Repository, folder: str, compute: Compute) ->
 
 
 class _Backbone(nn.Module):
-    """A transformer without a head, which can be called as a masked LM whose decoder has been taken off."""
+    """A transformer without a head, which can be called like a masked LM without its decoder."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()

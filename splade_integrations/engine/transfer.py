@@ -1,6 +1,6 @@
-"""Turns term weights on a CUDA device into sparse rows on the host, while the next batch is computed.
+"""Turns term weights on a CUDA device into sparse rows on the host, while the device computes the next batch.
 
-Only non-zeros are copied. `sparse.from_dense` does the same for weights that are on the host.
+Only non-zero weights are copied. `sparse.from_dense` does the same for weights that are on the host.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ __all__ = ["CudaTransfer", "nonzero_terms"]
 
 
 class CudaTransfer:
-    """Turns blocks of term weights into sparse rows, on a separate CUDA stream.
+    """Turns the term weights of one batch after the other into sparse rows, on a separate CUDA stream.
 
-    The host has to wait until the non-zeros are counted. On a separate stream, it waits only for this block, and not
-    for the batch that was started after it.
+    The host has to wait until the non-zeros of a batch are counted. On a separate stream, the host waits only for this
+    batch, and not for the next batch, which the device is already computing.
 
     Args:
         device: The device of the weights.
@@ -29,7 +29,7 @@ class CudaTransfer:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, weights: Tensor) -> Callable[[], csr_array]:
-        """Take (B, V) float32 weights, possibly not computed yet, and return a function that waits for their rows."""
+        """Return a function that waits for the weights of a batch, (B, V) float32, and turns them into sparse rows."""
         stream, computed = self._stream, torch.cuda.Event()  # type: ignore[no-untyped-call]
         computed.record(torch.cuda.current_stream(weights.device))
 

@@ -28,7 +28,7 @@ __all__ = [
     "system_names",
 ]
 
-# The number of hits that a ranking must have for R@100.
+# The number of hits in each ranking, because the measure R@100 needs 100 hits.
 DEPTH = 100
 _TIMED_QUERIES = 30
 _WEIGHT_STEP = 0.1
@@ -45,17 +45,17 @@ def evaluate(
 ) -> Comparison:
     """Compare retrievers and their fusions by exact search.
 
-    The function `fusions` says which retrievers are fused. Each combination is fused in two ways: by rank and by
-    weights. The weights are chosen on the train split, where they give the best value of the first measure. Without a
-    train split, all weights are equal.
+    The function `fusions` returns the combinations of retrievers to fuse. Each combination is fused in two ways: by
+    rank, and by weighted scores. The chosen weights are those with the best value of the first measure on the train
+    split. Without a train split, all weights are equal.
 
     Args:
         dataset: The dataset.
         retrievers: Retrievers that have indexed the dataset's documents.
-        candidates: How many hits of each retriever are fused.
+        candidates: The number of hits of each retriever that are fused.
         measures: Names of measures, as ir_measures spells them. Intervals, tests and weights use the first measure.
-        baseline: The system to test the others against. None means the last retriever whose name begins with "BM25",
-            or the first retriever if no name does.
+        baseline: The system to test the other systems against. None means the last retriever with a name that begins
+            with "BM25" or, if there is no such retriever, the first retriever.
         fitted: Whether to choose the best fusion as well. See `evaluation.fit`.
     Returns:
         The measures, tests and costs of each retriever and fusion.
@@ -104,21 +104,21 @@ def compare(
     notes: list[str],
     fitted: bool = False,
 ) -> Comparison:
-    """Measure single and fused rankings, and test them against the baseline.
+    """Measure the rankings of retrievers and of their fusions, and test them against the baseline.
 
     Args:
         dataset: The dataset.
         found: {retriever: a ranking for each query}.
         train: {retriever: a ranking for each query of the train split}, or {} if there is no train split.
-        rrf: {fusion: a ranking for each query}, for the fusions by rank that a store has computed. This function
+        rrf: {fusion: a ranking for each query}, for the fusions by rank that Milvus has already computed. This function
             computes the other fusions.
-        latency: {system: median milliseconds of one query}.
+        latency: {system: the median time of one query in milliseconds}.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
         baseline: As in `evaluate`.
         search: How the rankings were found: by "exact" search or by "Milvus".
         costs: {retriever: its costs}.
-        notes: Sentences that a reader of the results should know.
+        notes: Remarks for readers of the results.
         fitted: As in `evaluate`.
     """
     systems = [_system(dataset, name, rankings, measures, latency.get(name)) for name, rankings in found.items()]
@@ -162,7 +162,10 @@ def compare(
 def _fit(
     dataset: Dataset, found: dict[str, list[Ranking]], train: dict[str, list[Ranking]], measure: str, depth: int
 ) -> Fit:
-    """Fit a fusion of dense, SPLADE and the last BM25 retriever. It names these sides as stores do."""
+    """Choose a fusion of the dense retriever, SPLADE and the last BM25 retriever.
+
+    The fusion names them as a store names its sides: "dense", "sparse" and "bm25".
+    """
     lexical = [name for name in found if name.startswith("BM25")][-1:]
     names = {"dense": "dense", "sparse": "SPLADE", "bm25": "".join(lexical)}
     sides = {side: name for side, name in names.items() if name in found}
@@ -241,7 +244,7 @@ def _weighted_system(
     train: dict[str, list[Ranking]],
     measures: Sequence[str],
 ) -> System:
-    """Fuse by weights that are tuned on the train split, or by equal weights if there is no train split."""
+    """Fuse by weights that are chosen on the train split or, if there is no train split, by equal weights."""
     weights, tuned_on = [1 / len(parts)] * len(parts), ""
     if dataset.train is not None:
         train_lists = list(zip(*(train[part] for part in parts), strict=True))
@@ -270,9 +273,9 @@ def _test(systems: list[System], baseline: str) -> None:
 
 
 def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
-    """Return the best weights on the train split, in steps of 0.1.
+    """Return the weights with the best measure on the train split, in steps of 0.1.
 
-    If several combinations are equally good, return the one whose largest weight is the smallest.
+    If several combinations of weights are equally good, return the combination with the lowest maximum weight.
     """
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)

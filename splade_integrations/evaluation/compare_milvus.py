@@ -1,6 +1,6 @@
-"""Compares systems in a Milvus collection, which holds the same embeddings as exact search.
+"""Compares systems as `compare.evaluate` does, but in a Milvus collection that holds the same embeddings.
 
-Milvus also fuses the hits. This module collects the hits that Milvus finds, and `compare.py` measures them.
+Milvus searches, and also fuses hits by rank. This module collects the rankings, and `compare.py` measures them.
 """
 
 import json
@@ -42,13 +42,13 @@ def evaluate_milvus(
     report: Callable[[int], object] = lambda _: None,
     fitted: bool = False,
 ) -> Comparison:
-    """Compare as `evaluate` does, but search in a temporary Milvus collection, which is dropped at the end.
+    """Compare systems as `evaluate` does, but search in a temporary Milvus collection, which is dropped at the end.
 
     The system "BM25" is Milvus's own BM25 function.
 
     Args:
         dataset: The dataset.
-        retrievers: As in `evaluate`. The embeddings of the retrievers "dense" and "SPLADE" are stored.
+        retrievers: As in `evaluate`. The embeddings of the retrievers "dense" and "SPLADE" are stored in Milvus.
         uri: A milvus-lite file, or a server.
         token: The server's token.
         db_name: The server's database. "" is its default database.
@@ -56,7 +56,7 @@ def evaluate_milvus(
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
         baseline: As in `evaluate`. If the store has no BM25 function, a baseline that needs BM25 is treated as None.
-        report: Called with the number of documents stored since the last call.
+        report: Called with the number of documents stored since its last call.
         fitted: As in `evaluate`.
     Raises:
         ValueError: The baseline or a measure is unknown.

@@ -14,7 +14,7 @@ class DatasetError(RecordError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus, judged queries, and the judgments.
+    """A corpus, judged queries, and the judgments. A judgment says how relevant a document is for a query.
 
     Args:
         name: The name of the folder.
@@ -23,8 +23,8 @@ class Dataset:
         query_ids: One id per judged query, in the order of the judgments.
         queries: The text of each judged query.
         qrels: The judgments: {query id: {document id: grade}}. A grade of 1 or more means relevant.
-        train: The same corpus with the queries of the train split, or None. Settings such as fusion weights are chosen
-            on this split, and results are reported only for the other queries.
+        train: A dataset of the same corpus and the queries of the train split, or None. Settings such as fusion weights
+            are chosen on the train split. Results are reported only for queries outside the train split.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Dataset:
 
     @property
     def judged_but_absent(self) -> int:
-        """The number of judgments whose document is not in the corpus, so no retriever can find it."""
+        """The number of judgments of documents that are not in the corpus. No retriever can find these documents."""
         known = set(self.document_ids)
         return sum(document not in known for grades in self.qrels.values() for document in grades)
 
 
 def load_dataset(folder: str | Path) -> Dataset:
-    """Read a dataset from `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`. BEIR's own `qrels/test.tsv` works too.
+    """Read a dataset from the files `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` in a folder.
 
-    If there is a train split, its judgments are in `qrels_train.tsv` or `qrels/train.tsv`. Its queries are in
-    `queries_train.jsonl` or in `queries.jsonl`.
+    Instead of `qrels.tsv`, the folder may have BEIR's own `qrels/test.tsv`. If there is a train split, its judgments
+    are in `qrels_train.tsv` or `qrels/train.tsv`, and its queries are in `queries_train.jsonl` or `queries.jsonl`.
 
     Raises:
         DatasetError: A file is missing, empty or broken, the files do not fit together, or a query is in both splits.

@@ -1,8 +1,8 @@
 """Uses judged queries to choose the sides of a hybrid search, and the way to fuse their hits.
 
-A side is one kind of vectors, such as dense, SPLADE or BM25. If a fusion is chosen on some queries, its results on
-these queries look better than its results on other queries. So `Fit.value` is measured on queries that the choice did
-not use. These are the queries of the test split. Without a train split, they are the held-out queries of a
+A side is one kind of vector: dense, SPLADE or BM25. If a fusion is chosen on some queries, its results on these queries
+look better than its results on other queries. So `Fit.value` is measured on queries that the choice did not use. If
+there is a train split, these are the queries of the test split. Otherwise, they are the held-out queries of a
 cross-validation.
 """
 
@@ -22,7 +22,7 @@ from splade_integrations.fusion import METHODS, Fusion, contributions, ordered
 
 __all__ = ["LEAST_QUERIES", "Fit", "fit", "fusions_to_try"]
 
-LEAST_QUERIES = 40  # with fewer, a choice follows chance more than the data
+LEAST_QUERIES = 40  # with fewer queries, the choice would mostly be chance
 _FOLDS = 10
 _STEPS = 10  # weights are multiples of 1 / _STEPS
 _SEED = 0  # fixed, so that each run gives the same choice
@@ -37,11 +37,12 @@ class Fit:
         measure: The name of the measure.
         value: The mean of the measure over queries that the choice did not use. Without a train split, each query is
             measured under the fusion that is chosen on the other folds of the cross-validation.
-        itself: The mean of the measure under `fusion`, over the same queries as `value`. With a train split, it equals
-            `value`. Without one, `fusion` was chosen on these queries, so expect a lower mean over other queries.
+        itself: The mean of the measure under `fusion`, over the same queries as `value`. With a train split, `itself`
+            equals `value`. Without a train split, `fusion` was chosen on these queries, so expect a lower mean over
+            other queries.
         interval: The 95 % bootstrap interval of `value`.
-        others: {fusion in words: its mean over the same queries}. It has each side alone, and the fusion of all sides
-            by rank with equal weights.
+        others: {alternative in words: the mean of the measure over the same queries}. The alternatives are each side
+            alone, and the fusion of all sides by rank with equal weights.
         queries: The number of queries over which `value` is a mean.
         chosen_on: The queries on which the fusion was chosen, in words.
     """
@@ -68,19 +69,19 @@ def fit(
     measure: str,
     depth: int,
 ) -> Fit:
-    """Choose sides, method and weights.
+    """Choose the sides, the method and the weights of a fusion.
 
-    The choice is made on the train split. Without a train split, the choice is made on all queries, and
-    cross-validation measures how good such a choice is on other queries. The simple fusions are each side alone, and
-    fusions by rank with equal weights. Another fusion is chosen only if it is better than the best simple fusion by
-    more than the standard error of the difference.
+    With a train split, the choice is made on the train split. Without a train split, the choice is made on all queries,
+    and cross-validation measures how good such a choice is on other queries. The simple fusions are each side alone,
+    and fusions by rank with equal weights. A fusion that is not simple is chosen only if it is better than the best
+    simple fusion by more than the standard error of the difference.
 
     Args:
         dataset: The dataset.
         found: {side: a ranking for each query of the dataset}.
         train: {side: a ranking for each query of the train split}, or {} if there is no train split.
         measure: The name of the measure.
-        depth: How many hits of each side are fused.
+        depth: The number of hits of each side that are fused.
     Raises:
         ValueError: There are too few judged queries.
     """
@@ -151,11 +152,12 @@ def _values(
 
 
 def _choice(values: NDArray[np.float64], tried: Sequence[Fusion]) -> int:
-    """Return the index of the best fusion. A simple fusion is preferred unless another fusion is clearly better.
+    """Return the index of the chosen fusion: the best simple fusion, or another fusion if it is clearly better.
 
     A simple fusion is a side alone, or a fusion by rank with equal weights. If many fusions are tried, one of them can
-    look best by luck. Most fusions are not simple, so the luckiest fusion is probably not simple. To make up for this,
-    a fusion that is not simple must be better by one standard error of the difference.
+    look best by luck. Most fusions are not simple, so the luckiest fusion is probably not simple. To make up for this
+    luck, a fusion that is not simple must be better than the best simple fusion by more than one standard error of the
+    difference.
 
     Args:
         values: The measure of each query under each fusion, (Q, F).

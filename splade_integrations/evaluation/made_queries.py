@@ -15,9 +15,9 @@ from splade_integrations.evaluation.dataset import Dataset, DatasetError, read_c
 __all__ = ["FAR_BEHIND", "MADE_MEASURE", "far_behind", "made_queries", "verdict"]
 
 MADE_MEASURE = "MRR@10"
-# A retriever with less than this share of the best retriever's MRR@10 is far behind. We left such retrievers out of a
-# fusion with equal weights, on 54 variants of two datasets. No variant got worse. With .6 instead of .4, three variants
-# got worse. `python -m checks.weak_sides` prints these figures.
+# A retriever with less than this share of the best retriever's MRR@10 is far behind. On 54 variants of two datasets, we
+# left such retrievers out of a fusion with equal weights, and no variant's results got worse. With a share of .6
+# instead of .4, the results of three variants got worse. `python -m checks.weak_sides` prints these figures.
 FAR_BEHIND = 0.4
 
 _QUERIES = 300
@@ -28,11 +28,12 @@ _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 
 def made_queries(folder: str | Path, queries: int = _QUERIES) -> Dataset:
-    """Return a dataset whose queries are sentences of its documents. Only `corpus.jsonl` is read.
+    """Make a dataset that has sentences of its documents as queries. Only `corpus.jsonl` is read.
 
     Args:
         folder: A folder with corpus.jsonl, in BEIR layout.
-        queries: The largest number of queries. Each query comes from a different document, and is removed from it.
+        queries: The largest number of queries. Each query comes from a different document, and is removed from that
+            document.
     Raises:
         DatasetError: The file is missing or broken, or too few documents have two sentences.
     """

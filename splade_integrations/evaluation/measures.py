@@ -1,4 +1,4 @@
-"""Measures rankings with ir_measures. Bootstrap intervals and a paired test show how reliable the results are."""
+"""Measures rankings with ir_measures, and computes bootstrap intervals and p values of the results."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,15 +20,17 @@ _SIGN_FLIPS = 10_000
 # 1.5 % of its width.
 _BOOTSTRAPS = 2_000
 _SEED = 0  # fixed, so that each run gives the same figures
-# The largest number of random numbers drawn in one call. It limits memory: each number takes 16 bytes, so a single call
-# for all signs of a test would take 160 KB per query.
+# The largest number of random numbers drawn in one call. This limits the memory: each random number takes 16 bytes, so
+# a single call for all 10 000 signs of each query would take 160 KB per query.
 DRAWN_AT_ONCE = 2**20
 
 
 def per_query(
     dataset: Dataset, rankings: Sequence[Ranking], measures: Sequence[str] = MEASURES
 ) -> dict[str, NDArray[np.float64]]:
-    """Return measures, as trec_eval defines them, for every judged query. A query without hits counts as 0.
+    """Return the value of each measure, as trec_eval defines it, for each judged query.
+
+    A query without hits has the value 0.
 
     Args:
         dataset: The dataset with the judgments.
@@ -58,7 +60,7 @@ def per_query(
 
 
 def check_measures(measures: Sequence[str]) -> dict[str, Any]:
-    """Return {name: measure}, where the measure is an object of ir_measures.
+    """Check the names of measures, and return {name: measure object of ir_measures}.
 
     Raises:
         ValueError: A measure is unknown.
@@ -69,7 +71,7 @@ def check_measures(measures: Sequence[str]) -> dict[str, Any]:
     for name in measures:
         try:
             parsed[name] = ir_measures.parse_measure("RR" + name[3:] if name.startswith("MRR") else name)
-        except Exception as err:  # ir_measures raises one error for unknown names and another for malformed ones
+        except Exception as err:  # ir_measures raises different errors for unknown names and for malformed names
             raise ValueError(
                 f"a measure must be one that ir_measures knows, such as nDCG@10, R@100 or P@5, got {name!r}. "
                 "See the list at https://ir-measur.es."
@@ -95,7 +97,8 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> float:
     """Return the two-sided p value of the difference between two means over the same queries.
 
-    The test randomly flips the sign of each query's difference.
+    The test flips the signs of the queries' differences at random, many times. It counts how often the sum of the
+    differences is then at least as far from 0 as the real sum.
 
     Args:
         values: One value per query. (Q,).
@@ -114,7 +117,7 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
 def _shapes(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
     """Split the shape (resamples, queries) into shapes of fewer rows.
 
-    If random numbers are drawn part by part, they equal those of a single draw of the whole shape.
+    Random numbers that are drawn part by part equal the random numbers of a single draw of the whole shape.
     """
     for rows in blocks(resamples, max(1, DRAWN_AT_ONCE // max(1, queries))):
         yield rows.stop - rows.start, queries

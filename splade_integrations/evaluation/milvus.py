@@ -25,7 +25,7 @@ with require_extra("milvus", module=__name__):
 __all__ = ["MilvusCollection"]
 
 _ROWS_AT_ONCE = 1000
-# {retriever: the side of a `Collection`, which is one kind of vectors}
+# {retriever: its side in a `Collection`}. A side is one kind of vector.
 _SIDES = {"dense": "dense", "SPLADE": "sparse", "BM25": "bm25"}
 
 
@@ -39,7 +39,7 @@ class MilvusCollection:
         dense: Dense embeddings, (N, H), or None for no dense field.
         sparse: Sparse embeddings, (N, V), or None for no SPLADE field. A document without terms is stored, but a search
             by SPLADE never finds it.
-        report: Called with the number of documents stored since the last call.
+        report: Called with the number of documents stored since its last call.
         token: The server's token.
         db_name: The server's database. "" is its default database.
     """
@@ -124,8 +124,8 @@ class MilvusCollection:
         """Fuse several retrievers by reciprocal rank in Milvus. For one retriever, return its own rankings.
 
         Args:
-            queries: {retriever: its queries, in the form that `search` takes}.
-            candidates: How many hits of each retriever are fused.
+            queries: {retriever: its queries, in the form that `search` accepts}.
+            candidates: The number of hits of each retriever that are fused.
             depth: The largest number of hits in a ranking.
         """
         rows = {_side(retriever): _rows(retriever, encoded) for retriever, encoded in queries.items()}
@@ -135,7 +135,8 @@ class MilvusCollection:
 
     def close(self) -> None:
         """Drop the collection and close the connection."""
-        # milvus-lite keeps the open file in memory until the process ends, so closing alone would not free the memory.
+        # milvus-lite keeps the open file in memory until the process ends. So without the drop, closing the connection
+        # would not free the memory.
         clean_up(self._collection.drop)
         self._collection.close()
 

@@ -1,4 +1,4 @@
-"""Plots the results of a comparison and of a sweep.
+"""Plots the results of `evaluate` (a comparison of systems) and of `sweep` (one model with several settings).
 
 The plots are readable in black and white, because markers and line styles tell the systems apart.
 """
@@ -63,7 +63,7 @@ def plot_comparison(comparison: Comparison, ax: Any = None) -> Any:
 
 
 def plot_sweep(points: Sequence[SweepPoint], comparison: Comparison | None = None, ax: Any = None) -> Any:
-    """Plot the first measure against the index size: one line for each number type, one point for each pruning.
+    """Plot the first measure against the index size, with a line for each number type and a point for each pruning.
 
     Args:
         points: What `sweep` returned.

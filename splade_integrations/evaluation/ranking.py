@@ -24,7 +24,7 @@ __all__ = [
     "unit_rows",
 ]
 
-# The number of queries scored at once. It limits the memory for their scores, a (64, N) matrix of float64.
+# The number of queries scored at once. It limits the memory for the scores, which are a (64, N) matrix of float64.
 _QUERIES_AT_ONCE = 64
 
 
@@ -33,7 +33,7 @@ class Ranking:
     """The hits of a search for one query.
 
     Args:
-        rows: The row numbers of the documents found, best first.
+        rows: The documents found, best first. Each is given by its row number, that is, its position in the corpus.
         scores: The score of each hit, highest first.
     """
 
@@ -115,8 +115,8 @@ def postings(documents: csr_array) -> csr_array:
 def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
     """Fuse rankings by reciprocal rank: each ranking adds 1 / (k + rank) to a document's score.
 
-    Documents with equal scores are sorted by row. milvus-lite 3.2 sorts them by primary key (in its `SortOp`), so its
-    order is the same if the primary keys are the row numbers.
+    Documents with equal scores are sorted by row number. milvus-lite 3.2 sorts such documents by primary key (in its
+    `SortOp`). So if the primary keys are the row numbers, milvus-lite's order is the same.
 
     Source:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet, SIGIR 2009.
@@ -134,17 +134,17 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Return whether two of the first `depth` + 1 scores are equal. If so, the tie rule affects the first hits."""
+    """Return whether two of the first `depth` + 1 scores are equal, so that the first hits depend on the tie rule."""
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 
 
 class Candidates:
-    """The rankings of several retrievers for one query. All scores are scaled to 0 to 1, so that they can be added.
+    """The documents that several retrievers found for one query, with scores that are scaled so that they can be added.
 
-    The candidates are the documents in the rankings. A retriever's lowest score becomes 0, and its highest becomes 1. A
-    document that a retriever did not find gets 0 from this retriever. If a ranking is longer, its lowest score is
-    lower. So the scaled scores depend on the lengths of the rankings.
+    A retriever's lowest score becomes 0, and its highest score becomes 1. A document that a retriever did not find gets
+    0 from this retriever. In a longer ranking, the lowest score is lower. So the scaled scores depend on the lengths of
+    the rankings.
 
     Args:
         rankings: One ranking per retriever.
@@ -166,7 +166,7 @@ class Candidates:
                 self.scaled[places, column] = (scores - scores.min()) / spread if spread > 0 else 1.0
 
     def fuse(self, weights: Sequence[float], depth: int | None = None) -> Ranking:
-        """Rank the candidates by the weighted sum of their scores. Equal sums keep the order of rows."""
+        """Rank the candidates by the weighted sum of their scores. Candidates with equal sums stay in row order."""
         scores = self.scaled @ np.asarray(weights, np.float64)
         order = np.argsort(-scores, kind="stable")[:depth]
         return Ranking(self.rows[order].tolist(), scores[order].tolist())

@@ -20,9 +20,9 @@ class System:
         name: A retriever, such as "dense", or a fusion, such as "dense + SPLADE, RRF".
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.
-        difference: The system's first measure minus the baseline's.
-        p_value: The p value of `difference`, by a paired test. It is corrected for the number of systems tested. None
-            for the baseline.
+        difference: The system's first measure minus the baseline's first measure.
+        p_value: The p value of `difference`, by a paired test. It is corrected for the number of systems that are
+            tested. None for the baseline.
         weights: {retriever: weight} for a fusion by weights, None for other systems.
         tuned_on: A description of the queries on which the weights were chosen, or "" for equal weights.
         latency_ms: The median time to encode and search one query, in milliseconds. None if it was not measured.
@@ -45,7 +45,7 @@ class System:
 
 @dataclass
 class Comparison:
-    """The results of `evaluate`. `to_dict` returns them in a form that `json` can write.
+    """The results of `evaluate`. `to_dict` returns the results in a form that `json` can write.
 
     Args:
         dataset: The name of the dataset.
@@ -54,16 +54,16 @@ class Comparison:
         empty_documents: The number of empty documents.
         queries: The number of judged queries.
         judgments: The number of judged pairs of a query and a document.
-        judged_but_absent: The number of judgments whose document is not in the corpus. The measures count these
+        judged_but_absent: The number of judgments of documents that are not in the corpus. The measures count these
             documents as not found.
-        candidates: How many hits of each retriever are fused.
+        candidates: The number of hits of each retriever that are fused.
         rrf_k: The constant k of reciprocal rank fusion.
         tie_rule: The rule that orders equal scores, in words.
         baseline: The name of the system that the other systems are tested against.
         systems: The results of the retrievers and of their fusions.
         costs: {retriever: its costs}.
-        notes: Sentences that a reader of the results should know.
-        fit: The fusion that was chosen, if one was asked for.
+        notes: Remarks for readers of the results.
+        fit: The fusion that was chosen, or None if `evaluate` was not asked to choose a fusion.
     """
 
     dataset: str

@@ -57,13 +57,13 @@ class Costs:
 
 
 class Retriever(Protocol):
-    """An index of documents. For each query, it ranks the documents."""
+    """An index of documents that ranks the documents for each query."""
 
     name: str
     costs: Costs
 
     def encode(self, queries: list[str]) -> Any:
-        """Return queries in the form that `rank` takes. The result can be sliced."""
+        """Return queries in the form that `rank` accepts. The result can be sliced."""
         ...
 
     def rank(self, queries: Any, depth: int) -> list[Ranking]:
@@ -141,7 +141,7 @@ class Dense:
     Args:
         encoder: The model.
         documents: The texts of the documents.
-        report: Called with the number of texts encoded since the last call.
+        report: Called with the number of texts encoded since its last call.
     """
 
     name = "dense"
@@ -149,8 +149,8 @@ class Dense:
     def __init__(self, encoder: DenseEncoder, documents: list[str], report: Report = lambda _: None) -> None:
         self._encoder = encoder
         start = time.perf_counter()
-        # Each call encodes texts of similar length, so that batches have little padding. sentence-transformers sorts
-        # only the texts of one call.
+        # The texts are sorted by length, so that each call encodes texts of similar length, with little padding.
+        # sentence-transformers itself sorts only the texts of one call.
         order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         parts = []
         for first in range(0, len(order), 64):
@@ -181,7 +181,7 @@ class Splade:
     Args:
         encoder: The model.
         documents: The texts of the documents, or their sparse embeddings, (N, V).
-        report: Called with the number of texts encoded since the last call.
+        report: Called with the number of texts encoded since its last call.
         pruning: The rules that decide which terms of a document are kept. None keeps all terms.
     """
 
@@ -265,7 +265,7 @@ class _SentenceTransformer:
 
     @property
     def max_length(self) -> int | None:
-        """The largest number of tokens that the model reads of a text, or None if it has no limit."""
+        """The largest number of tokens that the model reads of a text, or None if the model has no limit."""
         length: int | None = self._model.max_seq_length
         return length
 
@@ -275,5 +275,5 @@ class _SentenceTransformer:
 
 
 def _reports(encoder: SparseTextEncoder) -> bool:
-    """Return whether an encoder can report progress. Not every `SparseTextEncoder` can."""
+    """Return whether an encoder can report progress. The protocol `SparseTextEncoder` does not require this."""
     return "show_progress" in inspect.signature(encoder.encode_documents).parameters

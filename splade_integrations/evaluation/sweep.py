@@ -24,9 +24,9 @@ class SweepPoint:
 
     Args:
         dtype: The number type of the model, such as float32.
-        pruning: Which terms of a document are kept.
+        pruning: The rules that decide which terms of a document are kept.
         dims_per_document: The average number of terms of a document.
-        index_bytes: The size of the index in bytes: 8 for each stored term, plus the offset of each document's terms.
+        index_bytes: The size of the index: 8 bytes for each stored term, plus the offset of each document's terms.
         texts_per_second: The number of documents encoded per second, without pruning.
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.
@@ -55,11 +55,11 @@ def sweep(
 
     Args:
         dataset: The dataset.
-        encoders: {number type: function that loads the model with this number type}. Load the model with
-            `document_pruning=Pruning()`. Otherwise each pruning is applied in addition to the model's own pruning.
+        encoders: {number type: function that loads the model with this number type}. The function should load the model
+            with `document_pruning=Pruning()`. Otherwise, each pruning is applied after the model's own pruning.
         prunings: The prunings to try. A number is the largest number of terms of a document. None keeps all terms.
         measures: Names of measures, as ir_measures spells them.
-        report: Called with the number of documents encoded since the last call.
+        report: Called with the number of documents encoded since its last call.
     """
     points = []
     for dtype, load in encoders.items():
@@ -107,8 +107,8 @@ class QueryPoint:
     Args:
         pruning: The pruning.
         dims_per_query: The average number of terms of a query.
-        recall: How many of the unpruned query's first 100 hits are also among the pruned query's first 100 hits, as a
-            share. It is a mean over the queries.
+        recall: The share of the unpruned query's first 100 hits that are also among the pruned query's first 100 hits,
+            as a mean over the queries.
         milliseconds: The median time to search for one query.
         measures: {measure: mean over the judged queries}.
         interval: The 95 % bootstrap interval of the first measure.
@@ -125,7 +125,7 @@ class QueryPoint:
 def sweep_queries(
     dataset: Dataset, splade: Splade, prunings: Sequence[Pruning], *, measures: Sequence[str] = MEASURES
 ) -> list[QueryPoint]:
-    """Measure a model with each pruning of the queries. The documents stay as they are.
+    """Measure a model with each pruning of the queries. The documents do not change.
 
     Args:
         dataset: The dataset.

@@ -1,8 +1,9 @@
-"""LangChain: a vector store for hybrid search in Milvus, and a SPLADE embedding for the store.
+"""A LangChain vector store for hybrid search in Milvus, and a SPLADE embedding for this store.
 
 This package needs langchain-core and pymilvus, but no other package of LangChain or Milvus. If langchain-milvus is
-installed, `SpladeSparseEmbedding` also works with the `Milvus` store of langchain-milvus. Our store keeps its documents
-in a Milvus collection, which `splade_integrations.milvus` creates, fills and searches.
+installed, `SpladeSparseEmbedding` also works with the `Milvus` store of langchain-milvus. The store of this package,
+`HybridMilvus`, keeps its documents in a Milvus collection. `splade_integrations.milvus` creates, fills and searches the
+collection.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

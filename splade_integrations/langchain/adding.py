@@ -1,4 +1,4 @@
-"""Turn texts and their metadata into rows for a Milvus collection, and give the rows their vectors.
+"""Turns texts and their metadata into rows for a Milvus collection, and adds the vectors to the rows.
 
 A "side" is one kind of vector in the collection: "dense", "sparse" or "bm25".
 """
@@ -14,7 +14,7 @@ __all__ = ["embed_rows", "embedded_text", "make_rows", "with_vectors"]
 
 
 def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return the str to embed for a text: the metadata under `keys`, in LlamaIndex's form, and then the text.
+    """Return the str to embed for a text: a line "key: value" for each of `keys`, as in LlamaIndex, and then the text.
 
     Example:
         >>> print(embedded_text("On computable numbers", {"author": "Turing", "page": 1}, ["author"]))
@@ -29,7 +29,7 @@ def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -
 def make_rows(
     texts: list[str], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str | None] | None
 ) -> list[Row]:
-    """Return a row, still without vectors, for each text.
+    """Return a row without vectors for each text.
 
     Raises:
         ValueError: The number of ids or metadatas differs from the number of texts.
@@ -53,12 +53,12 @@ def make_rows(
 
 
 def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequence[str]) -> list[Row]:
-    """Embed the texts of the rows, and return the rows with the vectors. Each embedding gets all texts in one call.
+    """Embed the texts of the rows, all texts in one call of each embedding, and return the rows with their vectors.
 
     Args:
         rows: The rows, at most a few hundred.
-        embeddings: {side: its embedding}. For BM25 this is None, because Milvus makes the BM25 vectors itself.
-        keys: The metadata keys whose values are embedded together with the text.
+        embeddings: {side: embedding}. The embedding of "bm25" is None, because Milvus makes the BM25 vectors itself.
+        keys: The keys of the metadata to embed together with the text.
     """
     texts = [embedded_text(row.text, row.metadata, keys) for row in rows]
     made = {side: embedding.embed_documents(texts) for side, embedding in embeddings.items() if embedding is not None}
@@ -66,12 +66,12 @@ def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequen
 
 
 def with_vectors(rows: Sequence[Row], texts: Sequence[str], made: Mapping[Side, Sequence[Any]]) -> list[Row]:
-    """Return the rows with the vectors that were made for them.
+    """Return the rows with their vectors.
 
     Args:
         rows: N rows.
-        texts: The N texts that were embedded. milvus-lite 3 refuses an empty vector, so a text that contains no words
-            gets a sparse vector that no query finds.
+        texts: The N texts that were embedded. A text without words gets a sparse vector that no query finds, because
+            milvus-lite 3 refuses empty vectors.
         made: {side: N vectors}.
     Raises:
         ValueError: The number of a side's vectors is not N.

@@ -1,4 +1,4 @@
-"""An adapter that gives LangChain the dense vectors of an encoder that makes both sides in one pass."""
+"""Lets LangChain use the dense vectors of an encoder that makes dense and sparse vectors in one pass."""
 
 from langchain_core.embeddings import Embeddings
 
@@ -8,14 +8,14 @@ __all__ = ["DenseEmbedding"]
 
 
 class DenseEmbedding(Embeddings):
-    """The dense vectors of BGE-M3, from the same pass of the model that gives its sparse vectors.
+    """A dense embedding by BGE-M3, which makes its dense and sparse vectors in the same pass of the model.
 
     `embed_documents` and `embed_query` return vectors of length 1. The async methods run in a thread.
 
     Args:
-        encoder: The `OnePassEncoder` that the sparse embedding of the store also gets.
+        encoder: The `OnePassEncoder` that the sparse embedding of the store also uses.
     Raises:
-        TypeError: The encoder is of another class.
+        TypeError: The encoder is not a `OnePassEncoder`.
 
     Example:
         >>> from splade_integrations import OnePassEncoder, SpladeEncoder

@@ -1,4 +1,4 @@
-"""An adapter that lets LangChain's Milvus stores use a SPLADE encoder. It returns `{token id: weight}` dicts."""
+"""An adapter that lets LangChain's Milvus stores use a SPLADE encoder. It returns dicts of {token id: weight}."""
 
 from typing import Unpack
 
@@ -16,9 +16,10 @@ _SPLITTER = "RecursiveCharacterTextSplitter.from_huggingface_tokenizer(encoder.t
 class SpladeSparseEmbedding(BaseSparseEmbedding):
     """SPLADE embeddings for `hybrid_milvus`, and for `langchain_milvus.Milvus(embedding_function=[dense, sparse], …)`.
 
-    The async methods, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free. Queries
-    that wait at the same time are encoded together. If a document has no words, or the model gives it no terms, it gets
-    a placeholder vector, which Milvus can store and which no query finds. A query without words or terms finds nothing.
+    The async methods, `aembed_documents` and `aembed_query`, run in a thread and leave the event loop free. Async
+    queries that wait at the same time are encoded together. If a document has no words, or the model finds no terms for
+    it, the document gets a placeholder vector. Milvus can store this vector, but no query finds it. A query without
+    words or terms finds nothing.
 
     If the object was made with `model_name`, its pickle holds only the name and the options, not the model. The first
     use after unpickling loads the model again.
@@ -61,7 +62,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, or None if it has none. A collection stores it, and refuses other encoders."""
+        """The fingerprint of the encoder, or None. A collection stores the fingerprint, and refuses other encoders."""
         return self._adapted.fingerprint
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -72,7 +73,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
         Returns:
             N dicts {token id: weight} of plain Python numbers.
         Raises:
-            TypeError: `texts` is a bare str, or an item is not a str. The message names the item's position.
+            TypeError: `texts` is a single str, or an item is not a str. The message names the position of the item.
         """
         rows = self._adapted.encode_documents(texts)
         return [document_terms(row, text) for row, text in zip(rows, texts, strict=True)]

@@ -1,8 +1,8 @@
 """`BaseSparseEmbedding`, the base class of sparse embeddings.
 
-If langchain-milvus is installed, `BaseSparseEmbedding` is the class of that package, because its `Milvus` store refuses
-sparse embeddings that are not subclasses of that class. Otherwise, `BaseSparseEmbedding` is a class of this module with
-the same methods. This is the only module that imports langchain-milvus.
+If langchain-milvus is installed, `BaseSparseEmbedding` is the class of langchain-milvus, because the `Milvus` store of
+langchain-milvus accepts only sparse embeddings of this class. Otherwise, `BaseSparseEmbedding` is
+`LocalSparseEmbedding`, a class of this module with the same methods. No other module imports langchain-milvus.
 """
 
 from abc import ABC, abstractmethod

@@ -1,7 +1,7 @@
-"""Translate a store's options to connection arguments, to a collection's schema, and to one embedding for each side.
+"""Translates a store's options to connection arguments, to a collection's schema, and to an embedding for each side.
 
 A side is one kind of vector in the collection: "dense", "sparse" or "bm25". The options have the same names as in
-langchain-milvus, so `HybridMilvus` can take the place of `langchain_milvus.Milvus`.
+langchain-milvus, so `HybridMilvus` can replace `langchain_milvus.Milvus`.
 """
 
 import inspect
@@ -32,7 +32,7 @@ def sides_of(embeddings: Any) -> dict[Side, Any]:
     """Return the embeddings as {side: embedding}. Each side is "dense" or "sparse".
 
     Args:
-        embeddings: A list of one dense and one sparse embedding, in this order, or only one of the two.
+        embeddings: A list of a dense embedding and a sparse embedding, in this order, or a single embedding.
     Raises:
         TypeError: The number, the types or the order of the embeddings is wrong.
     """
@@ -57,10 +57,10 @@ def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
     """Return the values of an option, one for each side, as {side: value}.
 
     Args:
-        value: A list with one value for each of `sides`, in their order. A store with one side also takes the value
-            itself. None means that the option is not given.
+        value: A list with one value for each side, in the order of `sides`. If there is only one side, a value without
+            a list is also allowed. None means that the option is not given.
         sides: The store's sides: some of "dense", "sparse" and "bm25".
-        name: The option's name, for the message.
+        name: The option's name, for error messages.
     Raises:
         ValueError: The number of values differs from the number of sides.
     """
@@ -87,11 +87,11 @@ def connection_arguments(
     Args:
         uri: A milvus-lite file or a server.
         host: The server's host, instead of a uri.
-        port: The server's port; 19530 by default.
+        port: The server's port. The default is 19530.
         arguments: The option `connection_args`.
         **named: Connection arguments that are also options of the store, such as `token`.
     Raises:
-        TypeError: An argument is given twice, with different values. Or a uri is given together with a host, a port or
+        TypeError: An argument is given twice, with different values, or a uri is given together with a host, a port or
             an address.
     """
     joined = {key: value for key, value in (arguments or {}).items() if value is not None}
@@ -128,16 +128,16 @@ def make_schema(
     metadata_schema: Mapping[str, Any] | None,
     **fields: Any,
 ) -> Schema:
-    """Return the schema that a store wants for its collection.
+    """Return the schema that a store's options ask for.
 
     Args:
-        sides: "dense", "sparse", or both. `bm25_field` adds the side "bm25".
+        sides: "dense", "sparse", or both. If `bm25_field` is given, the schema also has the side "bm25".
         vector_field: The name of the vector field, or a list of one name for each side, in the order of `sides`.
         bm25_field: The name of the field for BM25's vectors, or None for no BM25 side.
-        index_params: The index parameters of each side. Those of BM25 come last.
-        search_params: The search parameters of each side. Those of BM25 come last.
+        index_params: A list with the index parameters of each side. The parameters of BM25 come last.
+        search_params: A list with the search parameters of each side. The parameters of BM25 come last.
         metadata_fields: {metadata key: type} for the keys that each get a typed column, that is, a separate field.
-        metadata_schema: langchain-milvus's name for `metadata_fields`.
+        metadata_schema: The same as `metadata_fields`, under the name that langchain-milvus uses.
         **fields: Further arguments of `Schema`.
     """
     names = {"dense": "dense", "sparse": "sparse", **by_side(vector_field, sides, "vector_field")}
@@ -161,7 +161,7 @@ def refuse(unknown: Mapping[str, Any], what: Callable[..., Any]) -> None:
 
     Args:
         unknown: The unknown options.
-        what: The class or method that got them.
+        what: The class or method that was called with these options.
     """
     if not unknown:
         return

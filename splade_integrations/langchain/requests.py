@@ -1,4 +1,4 @@
-"""Check the keywords of a store's search, and translate them to the keywords of `Collection.search`."""
+"""Checks the keywords of a store's search, and translates them to the keywords of `Collection.search`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,12 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Asked:
-    """The sides (kinds of vectors: dense, sparse, BM25) that a search uses, and keywords for `Collection.search`."""
+    """A search that a caller asks for.
+
+    Args:
+        sides: The sides to search. A side is one kind of vector: dense, sparse or BM25.
+        how: Keywords for `Collection.search`.
+    """
 
     sides: tuple[Side, ...]
     how: Mapping[str, Any]
@@ -48,23 +53,26 @@ def translate(
     partition_names: Sequence[str] | None = None,
     **options: Any,
 ) -> Asked:
-    """Return a search in the form that `Collection.search` takes.
+    """Translate the keywords of a store's search to sides and to keywords of `Collection.search`.
 
     Args:
         store_sides: The store's sides: some of "dense", "sparse" and "bm25".
         hybrid: A function that returns the store's own fusion. It is called only if this search uses that fusion.
         k: The largest number of documents to return.
-        param: Milvus's search parameters: a list with one dict for each side, or one dict for a search of one side.
+        param: Milvus's search parameters: a list with one dict for each of the store's sides, or a single dict if only
+            one side is searched.
         expr: The condition that documents must satisfy on every side, as a Milvus expression such as `year > 2000`.
         timeout: Seconds for each call of Milvus.
         filter: The same condition, as a dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or as a Milvus
             expression. Give either `filter` or `expr`.
         mode: "hybrid" searches the sides of the store's own fusion, and fuses their hits. "dense", "sparse" or "bm25"
-            searches only that side. A list of sides, such as ["dense", "bm25"], fuses only the hits of these sides.
-        fetch_k: The number of hits to fetch from each side before fusion. None means max(100, 10 * k).
-        fusion: A `Fusion`, or its dict: the sides to search, and how their hits are fused. It replaces the store's own
-            fusion.
-        reranker: A pymilvus ranker or rerank function, which fuses the hits instead of a `Fusion`. If `reranker` or
+            searches only that side. A list of sides, such as ["dense", "bm25"], searches these sides and fuses their
+            hits.
+        fetch_k: The number of hits to fetch from each side before fusion. None means the fusion's own `depth` or, if it
+            has none, max(100, 10 * k).
+        fusion: A `Fusion`, or its dict, that states the sides to search and how their hits are fused. It replaces the
+            store's own fusion.
+        reranker: A pymilvus ranker or rerank function that fuses the hits instead of a `Fusion`. If `reranker` or
             `ranker_type` is given, mode "hybrid" searches all sides.
         ranker_type: A ranker's name, "rrf" or "weighted", instead of `reranker`.
         ranker_params: The parameters of `ranker_type`: {"k": 60} for "rrf", or {"weights": [.7, .3]} for "weighted",
@@ -131,7 +139,7 @@ def _sides(mode: Mode, store_sides: Sequence[Side]) -> tuple[Side, ...]:
 
 
 def one_filter(filter: Any, expr: Any) -> Any:
-    """Return the filter, which the caller may give as `filter` or as `expr`.
+    """Return the filter, which callers can pass as `filter` or as `expr`.
 
     Raises:
         TypeError: Both are given.

@@ -13,7 +13,7 @@ __all__ = ["HybridRetriever"]
 
 
 class HybridRetriever(VectorStoreRetriever):
-    """A retriever whose `batch` encodes all questions together, and sends them to Milvus in one request.
+    """A retriever with a method `batch` that encodes all questions together and sends them to Milvus in one request.
 
     Callbacks, tags and metadata are the same as if `invoke` were called for each question.
     """
@@ -23,8 +23,8 @@ class HybridRetriever(VectorStoreRetriever):
     ) -> list[list[Document]]:
         """Return the documents for each question.
 
-        If the search fails and `return_exceptions` is true, each question is searched separately. The result then
-        holds documents or an exception for each question.
+        If the request for all questions fails and `return_exceptions` is true, the store is searched for each question
+        separately. The result then holds the documents or an exception for each question.
         """
         if self.search_type != "similarity" or len(inputs) < 2:
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
@@ -77,7 +77,7 @@ class HybridRetriever(VectorStoreRetriever):
         return list(found)
 
     def _runs(self, inputs: Sequence[str], config: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return, for each question, the arguments that configure its callbacks, and those that start its run."""
+        """Return two dicts for each question: arguments to configure its callbacks, and arguments to start its run."""
         runs = []
         for each in map(ensure_config, get_config_list(config, len(inputs))):
             arguments = {

@@ -31,7 +31,7 @@ class Searching(VectorStore):
         """Return the `k` best documents with their scores.
 
         A side is one kind of vector: dense, sparse or BM25. If a search uses several sides, it fuses their hits, and
-        returns the scores of the fused ranking. If it uses one side, it returns that side's scores.
+        returns the scores of the fused ranking. If a search uses only one side, it returns the scores of that side.
 
         Args:
             query: The question.
@@ -62,16 +62,16 @@ class Searching(VectorStore):
     def similarity_search_many(
         self, queries: Sequence[str], k: int = 4, *args: Any, **kwargs: Any
     ) -> list[list[Document]]:
-        """Return the `k` best documents for each of N queries, which are sent to Milvus in one request.
+        """Return the `k` best documents for each of N queries. All queries are sent to Milvus in one request.
 
-        A `SpladeSparseEmbedding` encodes all queries together, which takes much less time than encoding one by one.
-        `as_retriever().batch` calls this method.
+        A `SpladeSparseEmbedding` encodes all queries together. This takes much less time than encoding one query after
+        another. `as_retriever().batch` calls this method.
 
         Args:
             queries: N questions.
             k: The largest number of documents for each question.
             *args: The same as for `similarity_search_with_score`.
-            **kwargs: The keywords of `similarity_search_with_score`. They hold for all questions.
+            **kwargs: The keywords of `similarity_search_with_score`. They apply to all questions.
         Returns:
             N lists.
         """
@@ -124,9 +124,9 @@ class Searching(VectorStore):
         Args:
             query: The question.
             k: The largest number of documents to return.
-            fetch_k: The number of candidates to choose from. The candidates are the best hits of the search that `mode`
-                names, which is the hybrid search by default. Their dense vectors are compared with the query's dense
-                vector and with each other.
+            fetch_k: The number of candidates to choose from. The candidates are the best hits of a search in the given
+                `mode`, which is "hybrid" by default. The dense vectors of the candidates are compared with the query's
+                dense vector and with each other.
             lambda_mult: A number from 0 (only the differences between the documents count) to 1 (only their relevance
                 counts).
             *args: The same as for `similarity_search_with_score`.
@@ -189,10 +189,11 @@ class Searching(VectorStore):
         return HybridRetriever(**dict(super().as_retriever(**kwargs)))
 
     def _select_relevance_score_fn(self) -> Any:
-        """Return the function that maps a cosine to a relevance score from 0 to 1. Other scores have no fixed scale.
+        """Return the function that maps a cosine to a relevance score from 0 to 1.
 
         Raises:
-            ValueError: The store has a side other than dense, or a metric other than cosine.
+            ValueError: The store has a side other than dense, or a metric other than cosine. Scores that are not
+                cosines have no fixed scale.
         """
         self._check_relevance(self._asked())
         return _relevance
@@ -255,7 +256,7 @@ class Searching(VectorStore):
         return query_terms(made, query) if side == "sparse" else made
 
     def _queries_of(self, queries: Sequence[str], sides: Sequence[Side]) -> list[dict[Side, Any]]:
-        """Return {side: its query} for each of N queries. The sparse side encodes them together."""
+        """Return {side: vector or text to search for} for each of N queries. The sparse side encodes them together."""
         if isinstance(queries, str):
             raise TypeError(f"queries must be a list of str, got the str {queries!r}. Put it into a list.")
         made: dict[Side, list[Any]] = {}

@@ -41,8 +41,8 @@ def hybrid_milvus(
     Args:
         dense: A LangChain `Embeddings`, or None for a store without dense vectors.
         sparse: A `SpladeSparseEmbedding`, or None for a store without SPLADE vectors.
-        bm25: Whether Milvus also keeps a BM25 index of the texts, which a hybrid search then uses as well. True means
-            English. Another language is given by its name, such as "german".
+        bm25: Whether Milvus also keeps a BM25 index of the texts. A hybrid search then uses this index as well. True
+            means English. For another language, give its name, such as "german".
         uri: A milvus-lite file, `./name.db`, or a server, `http://host:19530`.
         token: A server's token: `user:password`, or an API key.
         collection_name: The collection's name. If there is no such collection, adding the first documents creates it.
@@ -52,7 +52,7 @@ def hybrid_milvus(
         The store. The docstring of `HybridMilvus` describes its searches.
     Raises:
         TypeError: `dense` or `sparse` has the wrong type, they are in the wrong order, or an option is unknown.
-        ValueError: The collection exists, but it lacks a field that the store needs, or was made with another encoder.
+        ValueError: An existing collection lacks a field that the store needs, or was made with another encoder.
         OSError: The milvus-lite file cannot be opened.
 
     Example:
@@ -83,34 +83,36 @@ def hybrid_milvus(
 class HybridMilvus(Writing, Searching):
     """A LangChain vector store over a Milvus collection with dense, SPLADE or BM25 vectors, or with several of them.
 
-    - A side is one kind of vector: dense, sparse (SPLADE) or, with `bm25=True`, BM25. A search for k documents takes
-      max(100, 10 * k) candidates from each side, and fuses them as `store.fusion` says. `store.fusion` is the option
-      `fusion`, or else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60 as the
-      constant. The keywords `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override these defaults.
-    - Further keywords of a search: `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
-      expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side, and a list
-      of sides fuses only those. `group_by="source"` returns only the best chunk of each source. An unknown keyword
-      raises a TypeError.
-    - A search returns documents with their ids, and with their metadata exactly as it was given. Metadata that JSON
-      cannot hold is refused.
-    - Adding takes ids from `ids=`, or else from `Document.id`. It replaces stored documents that have the same ids. A
-      document without an id gets a new one. If an error occurs, the documents that were already written stay stored.
+    - A side is one kind of vector: dense, sparse (SPLADE) or, with `bm25=True`, BM25. By default, a search for k
+      documents fetches max(100, 10 * k) candidates from each side, and fuses the candidates by `store.fusion`. If the
+      option `fusion` is given, `store.fusion` is this option. Otherwise, it is the fusion that the collection stores.
+      If the collection stores no fusion, it is reciprocal rank fusion of all sides, with the constant 60. The keywords
+      `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override these defaults.
+    - A search has further keywords. `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
+      expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side. If `mode`
+      is a list of sides, only the hits of these sides are fused. `group_by="source"` returns only the best chunk of
+      each source. An unknown keyword raises a TypeError.
+    - A search returns documents with their ids, and with exactly the metadata that was added. Metadata that JSON cannot
+      hold is refused.
+    - Added documents get their ids from `ids=`, or else from `Document.id`. They replace stored documents that have the
+      same ids. A document without an id gets a new id. If an error occurs while documents are added, the documents that
+      were already written stay stored.
     - The dense and the sparse side embed the same text: the metadata that `embed_metadata` names, and then
-      `page_content`. BM25 uses only `page_content`. A text without a word is stored, but a sparse search never finds
-      it. Only the dense side answers an empty query.
-    - Async methods work in any number of event loops. Async adding runs in a thread, and calls the sync methods of the
-      embeddings.
+      `page_content`. BM25 uses only `page_content`. A text without words is stored, but a sparse search never finds it.
+      Only the dense side returns documents for an empty query.
+    - Async methods work in any number of event loops. The async methods that add documents run in a thread, and call
+      the sync methods of the embeddings.
     - A collection stores which encoder filled it, and refuses other encoders. Collections made by
       `langchain_milvus.Milvus` can be opened, and keep their fields.
     - If a server does not answer within `timeout`, a TimeoutError is raised. If another client has released the
-      collection from memory, it is loaded again.
+      collection from memory, the store loads the collection again.
     - The default `consistency_level` is "Session": a search sees everything that this client wrote. With "Strong", and
       always on milvus-lite, a search sees everything that any client wrote.
-    - On milvus-lite, the dense index is exact, and adding ends with a flush. A server chooses its dense index and
-      flushes by itself.
+    - On milvus-lite, the dense index is exact, and the store flushes the collection after it adds documents. A server
+      itself chooses the dense index and the times of flushes.
 
     Args:
-        embedding_function: A list of a dense and a sparse embedding, in this order, or only one of the two.
+        embedding_function: A list of a dense embedding and a sparse embedding, in this order, or a single embedding.
         collection_name: The collection's name, or an alias of an existing collection.
         uri, token, user, password, db_name, host, port: The server or file, and the credentials. The default is
             http://localhost:19530.
@@ -119,13 +121,14 @@ class HybridMilvus(Writing, Searching):
         bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
             are stemmed. For another language, give its name, such as "german". For another analyzer, give its
             parameters.
-        fusion: The sides of a hybrid search and how their hits are fused, as a `Fusion` or its dict. None means the
-            fusion that the collection holds, or else reciprocal rank fusion of all sides.
-        embed_metadata: The metadata keys to embed with the text. Each is put in front of the text as "key: value".
+        fusion: A `Fusion`, or its dict, that states the sides of a hybrid search and how their hits are fused. None
+            means the fusion that the collection stores or, if it stores none, reciprocal rank fusion of all sides.
+        embed_metadata: The keys of the metadata to embed with the text. Each key and its value are put in front of the
+            text as "key: value".
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
-        auto_id: Whether Milvus gives each document of a new collection a number as its id. An id is then a str of
-            digits.
+        auto_id: Whether Milvus gives each document of a new collection a number as its id. The store returns such an id
+            as a str of digits.
         primary_field, text_field, vector_field, bm25_field: The names of the collection's fields. If the store has
             dense and sparse vectors, vector_field is a list of two names.
         metadata_field: The JSON field that holds the metadata. None keeps the metadata in Milvus's dynamic field, as
@@ -136,12 +139,14 @@ class HybridMilvus(Writing, Searching):
             the type is a dict, it can ask for an index:
             {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. `metadata_schema` is another name for
             this option.
-        partition_key_field: The metadata key that Milvus partitions by. Each document needs a value for it.
+        partition_key_field: The metadata key by which Milvus partitions the documents. Each document needs a value for
+            this key.
         index_params, search_params: Lists with one dict for each side. They override the store's defaults.
         partition_names: The partitions to search.
         collection_description, collection_properties, consistency_level, num_partitions, num_shards, replica_number:
             The settings of a new collection.
-        timeout: Seconds for each call of Milvus. None means 30 for a call that reads and 120 for one that writes.
+        timeout: The time limit for each call of Milvus, in seconds. None means 30 seconds for a call that reads, and
+            120 seconds for a call that writes.
 
     Raises:
         TypeError, ValueError, OSError: See `hybrid_milvus`.
@@ -253,20 +258,21 @@ class HybridMilvus(Writing, Searching):
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """The dense embedding, if there is one."""
+        """The dense embedding, or None."""
         return self._embeddings.get("dense")
 
     @property
     def sparse_embeddings(self) -> Any:
-        """The sparse embedding, if there is one."""
+        """The sparse embedding, or None."""
         return self._embeddings.get("sparse")
 
     @property
     def fusion(self) -> Fusion:
         """The sides of a hybrid search, and how their hits are fused.
 
-        It is the option `fusion`, or else the fusion that `splade evaluate --fit --write` stored in the collection, or
-        else reciprocal rank fusion of all sides.
+        A side is one kind of vector: dense, sparse or BM25. If the option `fusion` is given, it is returned. Otherwise,
+        the result is the fusion that `splade evaluate --fit --write` stored in the collection. If the collection stores
+        no fusion, the result is reciprocal rank fusion of all sides.
         """
         return self.collection.fusion
 
@@ -287,7 +293,7 @@ class HybridMilvus(Writing, Searching):
 
         Args:
             texts: N texts.
-            embedding: A list of a dense and a sparse embedding, in this order, or only one of the two.
+            embedding: A list of a dense embedding and a sparse embedding, in this order, or a single embedding.
             metadatas: N dicts, or None.
             collection_name: The collection's name.
             ids: N ids, or None.

@@ -1,4 +1,4 @@
-"""Write, read and delete the documents of a store: translate documents to rows of its collection and back."""
+"""Writes, reads and deletes the documents of a store. Each document is a row of a Milvus collection."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -105,8 +105,7 @@ class Writing(VectorStore):
 
         Args:
             texts: N texts.
-            embeddings: N vectors for a store with a dense or a sparse embedding, or N pairs [dense, sparse] for a store
-                with both.
+            embeddings: N vectors. If the store has both a dense and a sparse embedding: N pairs [dense, sparse].
             metadatas: See `add_texts`.
             timeout: Seconds for each write.
             batch_size: The largest number of rows in a write.
@@ -145,7 +144,7 @@ class Writing(VectorStore):
 
         Args:
             filter: A dict, a Milvus expression, or None for all documents.
-            expr: The other name of `filter`. Give only one of them.
+            expr: Another name for `filter`. Give only one of the two.
             **kwargs: partition_names, timeout.
         """
         return map(as_document, self.collection.iterate(one_filter(filter, expr), **kwargs))
@@ -169,10 +168,10 @@ class Writing(VectorStore):
 
         Args:
             ids: The documents' ids. [] deletes nothing, and unknown ids are not an error.
-            expr: The other name of `filter`. Give only one of them.
+            expr: Another name for `filter`. Give only one of the two.
             filter: A dict, or a Milvus expression.
             partition_names: The partitions to delete from.
-            timeout: Seconds for each call.
+            timeout: Seconds for each call of Milvus.
             **unknown: Unknown options, which are refused.
         Returns:
             True.

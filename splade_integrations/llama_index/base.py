@@ -1,4 +1,4 @@
-"""The base class that the searching part and the writing part of the LlamaIndex store share."""
+"""The base class of the two parts of the LlamaIndex store: the part that searches and the part that writes."""
 
 from abc import ABC
 from typing import Any
@@ -35,7 +35,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     use_async_client: bool
 
     _collection: Collection = PrivateAttr()
-    # Whether the collection is known to exist. If not, `_collection.fields` calls Milvus, which blocks an event loop.
+    # Whether the collection is known to exist. If not, `_collection.fields` calls Milvus and blocks the event loop.
     _is_there: bool = PrivateAttr()
 
     @property
@@ -52,8 +52,9 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     def fusion(self) -> Fusion:
         """The sides of mode `hybrid`, and how their hits are fused.
 
-        It is the option `fusion`, or else the fusion that `splade evaluate --fit --write` stored in the collection, or
-        else reciprocal rank fusion of all sides.
+        A side is one kind of vector: dense, sparse or BM25. If the option `fusion` is given, it is returned. Otherwise,
+        the result is the fusion that `splade evaluate --fit --write` stored in the collection. If the collection stores
+        no fusion, the result is reciprocal rank fusion of all sides.
         """
         return self._collection.fusion
 
@@ -67,7 +68,7 @@ class CollectionStore(BasePydanticVectorStore, ABC):
 
     @property
     def _hidden(self) -> tuple[str, ...]:
-        """The metadata keys that filters cannot use, because they hold the source document's id in this collection."""
+        """The metadata keys that filters cannot use, because the collection keeps a source document's id under them."""
         return () if self._in_json else SOURCE_KEYS
 
     def _check_doc_id_field(self) -> None:

@@ -1,4 +1,4 @@
-"""An adapter that gives LlamaIndex the dense vectors of an encoder that makes both sides in one pass."""
+"""Lets LlamaIndex use the dense vectors of an encoder that makes dense and sparse vectors in one pass."""
 
 import asyncio
 
@@ -11,16 +11,16 @@ __all__ = ["DenseEmbedding"]
 
 
 class DenseEmbedding(BaseEmbedding):
-    """The dense vectors of BGE-M3, from the same pass of the model that gives its sparse vectors.
+    """A dense embedding by BGE-M3, which makes its dense and sparse vectors in the same pass of the model.
 
     The vectors have length 1. Use the object as the `embed_model` of an index over `HybridMilvusVectorStore`.
 
     Args:
-        encoder: The `OnePassEncoder` that the sparse embedding of the store also gets.
-        embed_batch_size: The number of texts in one call of the encoder, at most 2 048. The encoder limits its memory,
-            whatever the batch size is.
+        encoder: The `OnePassEncoder` that the sparse embedding of the store also uses.
+        embed_batch_size: The number of texts in one call of the encoder, at most 2 048. The encoder itself limits the
+            memory that it needs for many texts.
     Raises:
-        TypeError: The encoder is of another class.
+        TypeError: The encoder is not a `OnePassEncoder`.
 
     Example:
         >>> from splade_integrations import OnePassEncoder, SpladeEncoder

@@ -30,15 +30,16 @@ _SPLITTER = "SentenceSplitter(chunk_size={size}, tokenizer=encoder.tokenizer.tok
 class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     """SPLADE embeddings with the interfaces of LlamaIndex core and of LlamaIndex's Milvus store.
 
-    The two interfaces differ for a blank text, and for a text to which the model gives no terms:
+    The two interfaces differ for a blank text, and for a text for which the model finds no terms:
 
     - The methods of core's `BaseSparseEmbedding` (`get_text_embedding_batch`, `get_query_embedding`, …) return `{}`.
     - The methods of the Milvus store's sparse embedding function (`encode_documents`, `encode_queries`, …) return a
-      placeholder vector, which Milvus can store and which no query finds. A placeholder for a query finds nothing.
+      placeholder vector. Milvus can store this vector, but no query finds it. A query with a placeholder vector finds
+      nothing.
 
     Each call sends LlamaIndex one Start event and one End event, and calls the encoder once. Core's batch methods do
     this once for each batch of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free.
-    Queries that wait at the same time are encoded together.
+    Async queries that wait at the same time are encoded together.
 
     If the object was made with `model_name`, its pickle holds only the name and the options, not the model. The first
     use after unpickling loads the model again. If the object was made with `encoder`, its pickle holds the encoder. But
@@ -48,8 +49,8 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
             Any number of objects and threads may share one encoder.
         model_name: The model to load, instead of an encoder: a folder, or `org/model` on the hub.
-        embed_batch_size: The number of texts in one batch of core's methods, at most 2 048. The encoder limits its
-            memory, whatever the batch size is.
+        embed_batch_size: The number of texts in one batch of core's methods, at most 2 048. The encoder itself limits
+            the memory that it needs for many texts.
         num_workers: The number of batches that core's `aget_text_embedding_batch` encodes at the same time. None and 1
             mean as many as the thread pool allows.
         dynamic_batching: Whether async queries that wait at the same time are encoded in one call.
@@ -98,7 +99,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, or None if it has none. A collection stores it, and refuses other encoders."""
+        """The fingerprint of the encoder, or None. A collection stores the fingerprint, and refuses other encoders."""
         return self._adapted.fingerprint
 
     def __deepcopy__(self, memo: Any = None) -> SpladeSparseEmbedding:
@@ -112,7 +113,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
         Returns:
             N dicts {token id: weight} of plain Python numbers.
         Raises:
-            TypeError: `documents` is a bare str, or an item is not a str. The message names the item's position.
+            TypeError: `documents` is a single str, or an item is not a str. The message names the position of the item.
         """
         with self._events(documents) as rows:
             rows += map(document_terms, self._get_text_embeddings(documents), documents)
@@ -164,5 +165,5 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
 
 def _without_blanks(texts: list[str], rows: list[SparseEmbedding]) -> list[SparseEmbedding]:
-    """Empty the rows of blank texts. A model gives terms even to a blank text, so many queries would find it."""
+    """Replace the rows of blank texts by {}. A model finds terms even in a blank text, so queries would find it."""
     return [{} if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]

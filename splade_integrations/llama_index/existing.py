@@ -1,4 +1,4 @@
-"""Find the text field and the vector fields of an existing collection, if their names are not our defaults."""
+"""Finds the text field and the vector fields of an existing collection, if their names are not the store's defaults."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,19 +31,19 @@ _DOC_ID = "doc_id"
 def matching(schema: Schema, place: Connection, collection_name: str, dim: int | None) -> Schema:
     """Return the schema with the field names of an existing collection, if it is clear which field is which.
 
-    A name that the user gave is kept. If the collection has no field with our default name, but has exactly one field
-    of the right type, that field's name replaces the default. For example, collections made by LangChain's own store
-    call their dense field `vector`. Collections made by `splade index` call the column of document ids `_doc_id`.
+    A name that the user gave is kept. If the collection has no field with a default name, but has exactly one field of
+    the right type, the name of this field replaces the default name. For example, collections made by LangChain's own
+    store call their dense field `vector`. Collections made by `splade index` call the column of document ids `_doc_id`.
 
     Args:
         schema: The fields that the store wants.
-        place: The server or file.
+        place: The connection to the server or file.
         collection_name: The collection's name or an alias. If the collection does not exist, the schema is returned
             unchanged.
         dim: The dimension of the dense vectors, if the user gave one.
     Raises:
-        ValueError: The collection's dense vectors have another dimension, or a Milvus function such as BM25 fills its
-            sparse field.
+        ValueError: The collection's dense vectors have a dimension other than `dim`, or a Milvus function such as BM25
+            fills the sparse field.
         TimeoutError: The server does not answer.
     """
     how = {"collection_name": collection_name, "timeout": READ_TIMEOUT}

@@ -1,4 +1,4 @@
-"""Translate LlamaIndex's `MetadataFilters` to the `Filter` classes of `splade_integrations.milvus`."""
+"""Translates LlamaIndex's `MetadataFilters` to the `Filter` classes of `splade_integrations.milvus`."""
 
 from collections.abc import Collection
 
@@ -27,14 +27,14 @@ _OPERATORS = {
 
 
 def from_metadata_filters(filters: MetadataFilters, hidden: Collection[str] = ()) -> Filter:
-    """Return the filter for `MetadataFilters`, including nested groups. Each `MetadataFilters` is a group.
+    """Translate `MetadataFilters` to a `Filter`. A `MetadataFilters` is a group of filters, and groups can be nested.
 
     A group with the condition NOT is true if none of its filters is true. A group without filters is always true if its
     condition is AND, and is refused if its condition is OR or NOT.
 
     Args:
         filters: Filters with any operator and condition. A group without a condition has the condition AND.
-        hidden: The metadata keys that filters cannot use, because the collection keeps other values under them.
+        hidden: The metadata keys that filters cannot use, because the collection keeps other values under these keys.
     Raises:
         FilterError: A filter has no value, a filter uses a hidden key, or a group with OR or NOT has no filters. The
             message names the key, or the position of the group.

@@ -1,4 +1,4 @@
-"""Turn a node into a row of a collection and back, without loss."""
+"""Turns nodes into rows of a collection, and rows back into nodes, without loss."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ from splade_integrations.milvus.values import check_metadata
 
 __all__ = ["NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of", "text_to_embed"]
 
-# LlamaIndex's own stores use this name and `CONTENT_COLUMN` as well, so their nodes can be read.
+# The key of a node's class name. LlamaIndex's own stores use this key and `CONTENT_COLUMN` as well, so this module can
+# read their nodes.
 _TYPE_KEY = "_node_type"
 # LlamaIndex's own stores write the source document's id under each of these keys, or the str "None" if a node has no
 # source document.
@@ -41,15 +42,15 @@ _CLASSES: dict[str, type[BaseNode]] = {
 def row_of(
     node: BaseNode, doc_id_field: str, *, name: str = "node", needs_embedding: bool = True, in_json: bool = True
 ) -> Row:
-    """Return a node as a row without a sparse embedding. Raise an error if the same node could not be read back.
+    """Return a node as a row without a sparse embedding. Raise an error if the node could not be read back unchanged.
 
     Args:
         node: The node.
         doc_id_field: The column that holds the source document's id.
-        name: What messages call the node, such as "nodes[3]".
+        name: The name of the node in error messages, such as "nodes[3]".
         needs_embedding: Whether the node must have a dense embedding.
-        in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each key in a separate field,
-            like LlamaIndex's `MilvusVectorStore`. The row then has the form that `MilvusVectorStore` writes.
+        in_json: Whether the collection keeps metadata in one JSON field. If not, it keeps each metadata key in a
+            separate field, and the row has the form that LlamaIndex's `MilvusVectorStore` writes.
     Raises:
         ValueError, TypeError: The node has no embedding, its text is too long, or it holds a value that JSON or a
             Milvus VARCHAR cannot hold. The message names the key.
@@ -76,7 +77,7 @@ def row_of(
             "field to None before adding the node."
         ) from err
     # Empty fields are left out, because pymilvus needs less time for a shorter text. When the node is read back, these
-    # fields get the class's defaults, which are empty, too.
+    # fields get the defaults of the node's class, which are also empty.
     content = {key: value for key, value in content.items() if key in _RESOURCES or value not in (None, [], {})}
     for field in _RESOURCES:  # model_dump leaves out the bytes of these fields
         if (resource := getattr(node, field, None)) is not None and resource.data is not None:
@@ -118,12 +119,12 @@ def node_of(hit: Hit) -> BaseNode:
 
 
 def text_to_embed(row: Mapping[str, Any], text_field: str) -> str:
-    """Return the text that our store encodes for a stored node: its metadata, in the node's own form, and its text.
+    """Return the text that the store encodes for a stored node: the node's metadata, in the node's form, and its text.
 
-    If a row was not made from a node, for example if `splade index` wrote it, only its text is encoded.
+    If a row was not made from a node, for example if `splade index` wrote the row, return only the row's text.
 
     Args:
-        row: {field or dynamic key: value}, from a collection of our store or of LlamaIndex's own store.
+        row: {field or dynamic key: value}, from a collection of this store or of LlamaIndex's own store.
         text_field: The field that holds the node's text.
     """
     if not row.get(CONTENT_COLUMN):
@@ -139,10 +140,10 @@ def text_to_embed(row: Mapping[str, Any], text_field: str) -> str:
 
 
 def source_of(hit: Hit, doc_id_field: str) -> str | None:
-    """Return the id of the source document of a row's node, or None if it has no source document."""
+    """Return the id of the source document of a row's node, or None if the node has no source document."""
     source = hit.columns.get(doc_id_field)
-    # "None" may be the id of a source document, or may mean that there is no source document. The node itself knows
-    # which of the two is right.
+    # "None" may be the id of a source document, or may mean that there is no source document. The stored node shows
+    # which of the two is true.
     if source == NO_SOURCE:
         return node_of(hit).ref_doc_id
     return str(source) if source else None

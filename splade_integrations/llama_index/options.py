@@ -1,4 +1,4 @@
-"""Translate options in the form of LlamaIndex's `MilvusVectorStore` to the arguments of a collection."""
+"""Translates options in the form of LlamaIndex's `MilvusVectorStore` to the arguments of a collection."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -49,11 +49,11 @@ _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "euclidean": "L2"}
 
 
 def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise a TypeError if an option is unknown: neither an option of the store nor an argument of the connection.
+    """Raise a TypeError if an option is neither an option of the store nor an argument of the connection.
 
     Args:
         options: The options that the store itself does not have. Each must be one of `CONNECTION`.
-        known: The names of the store's options, for the message.
+        known: The names of the store's options, for the error message.
     """
     for name in sorted(options.keys() - set(CONNECTION)):
         if name in REFUSED:
@@ -70,7 +70,7 @@ def check_connection(options: Mapping[str, Any], known: Collection[str]) -> None
 def typed_columns(
     fields: Mapping[str, Any] | None, names: Sequence[str] | None, types: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """Return {metadata key: type} for the keys that get a column, from our option and from LlamaIndex's two options.
+    """Join the store's own option for typed columns with LlamaIndex's two options, and return {metadata key: type}.
 
     Args:
         fields: The option `metadata_fields`.
@@ -92,7 +92,7 @@ def metric_of(name: str) -> str:
     """Return Milvus's name of a metric.
 
     Raises:
-        ValueError: The name is not "COSINE", "IP", "L2" or "euclidean". Upper or lower case makes no difference.
+        ValueError: The name, in upper or lower case, is not "COSINE", "IP", "L2" or "euclidean".
     """
     if name.lower() not in _METRICS:
         raise ValueError(f"similarity_metric must be 'COSINE', 'IP' or 'L2', got {name!r}. Choose one of them.")
@@ -100,13 +100,13 @@ def metric_of(name: str) -> str:
 
 
 def index_of(name: str, config: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
-    """Return an index's settings in pymilvus's form, which separates the parameters from the type.
+    """Return the settings of an index in pymilvus's form, which separates the index type from the parameters.
 
     Args:
-        name: The option's name, for messages.
-        config: An index in LlamaIndex's flat form: {"index_type": "HNSW", "M": 8}. None or an empty dict means our
-            default index.
-        metric: The field's metric.
+        name: The option's name, for error messages.
+        config: An index in LlamaIndex's flat form: {"index_type": "HNSW", "M": 8}. None or an empty dict means the
+            store's default index.
+        metric: The metric of the indexed field.
     Raises:
         ValueError: `config` names another metric, or a field.
 
@@ -130,10 +130,10 @@ def search_params_of(name: str, config: Mapping[str, Any] | None, metric: str) -
     """Return search parameters in pymilvus's form.
 
     Args:
-        name: The option's name, for messages.
+        name: The option's name, for error messages.
         config: The flat form {"nprobe": 10}, or Milvus's form {"params": {"nprobe": 10}}. Both forms are accepted,
-            because LlamaIndex's store takes the flat form in some modes and Milvus's form in the others.
-        metric: The field's metric.
+            because LlamaIndex's store accepts only the flat form in some modes, and only Milvus's form in other modes.
+        metric: The metric of the searched field.
     Raises:
         ValueError: `config` names another metric.
 
@@ -148,7 +148,7 @@ def search_params_of(name: str, config: Mapping[str, Any] | None, metric: str) -
 
 
 def check_metric(name: str, config: dict[str, Any], metric: str) -> None:
-    """Remove the metric from `config`, or raise a ValueError if it is not the field's metric."""
+    """Remove the metric from `config`. Raise a ValueError if this metric differs from `metric`, the field's metric."""
     found = config.pop("metric_type", metric)
     if found != metric:
         raise ValueError(
@@ -169,10 +169,11 @@ def ranker_of(
         params: {"k": 60} for "RRFRanker", or {"weights": [dense, sparse, bm25]} for "WeightedRanker". Without BM25, two
             weights are enough.
         sides: The sides whose hits are fused.
-        alpha: The query's alpha, or None. The weight of the dense side is alpha, and that of the sparse side 1 - alpha.
+        alpha: The query's alpha, or None. If alpha is given, the dense side has the weight alpha, and the sparse side
+            has the weight 1 - alpha.
     Raises:
-        ValueError: The name or a parameter is unknown, or a weight is missing or not from 0 to 1. Or alpha is given for
-            "RRFRanker", which has no weights, or for three sides.
+        ValueError: The name or a parameter is unknown, a weight is missing or not from 0 to 1, or alpha is given for
+            three sides or for "RRFRanker", which has no weights.
     """
     if name not in RANKERS:
         raise ValueError(f"hybrid_ranker must be 'RRFRanker' or 'WeightedRanker', got {name!r}. Choose one of them.")

@@ -1,6 +1,6 @@
-"""Translate a LlamaIndex query to a search of a collection, and the hits to a LlamaIndex result.
+"""Translates a LlamaIndex query to a search of a collection, and the hits of the search to a LlamaIndex result.
 
-This module needs no client and no encoder.
+This module uses neither a Milvus client nor an encoder.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +23,7 @@ __all__ = ["KEYWORDS", "Plan", "plan_of"]
 
 Mode = VectorStoreQueryMode
 
-# The keywords that the store's method `query` takes.
+# The keywords that the store's method `query` accepts.
 KEYWORDS = (
     "fusion",
     "group_by",
@@ -50,10 +50,11 @@ class Plan:
         embedding: The question's dense vector.
         filter: The condition that nodes must satisfy. A str is a Milvus expression.
         k: The largest number of nodes to return.
-        fetch_k: The number of hits to ask Milvus for. It is k, or more with MMR, which then selects k of the hits.
+        fetch_k: The number of hits to ask Milvus for. Without MMR (maximal marginal relevance), it is k. With MMR, it
+            can be more than k, and MMR then selects k of the hits.
         depth: The number of hits to fetch from each side before fusion. None means the default of `Collection.search`.
-        mmr_threshold: For MMR (maximal marginal relevance), a number from 0 (only novelty counts) to 1 (only relevance
-            counts). None means a search without MMR.
+        mmr_threshold: For MMR, a number from 0 (only novelty counts) to 1 (only relevance counts). None means a search
+            without MMR.
         fusion: How the hits of the sides are fused. None means reciprocal rank fusion.
         keywords: Further keywords of `Collection.search`.
     """
@@ -75,7 +76,11 @@ class Plan:
         return "sparse" in self.sides and not is_blank(self.text)
 
     def queries(self, terms: dict[int, float] | None) -> dict[Side, Any]:
-        """Return {side: its query}. `terms` is the question as {token id: weight}, or None if it was not encoded."""
+        """Return {side: the question in the form of this side}.
+
+        Args:
+            terms: The question as {token id: weight}, or None if the question was not encoded.
+        """
         asked: dict[Side, Any] = {"dense": self.embedding, "sparse": terms, "bm25": self.text}
         return {side: asked[side] for side in self.sides}
 
@@ -119,12 +124,12 @@ def plan_of(
 
     Args:
         query: The query.
-        keywords: The keywords that were given with the query. Only those in `KEYWORDS` are allowed.
+        keywords: The keywords that were given with the query. Only keywords in `KEYWORDS` are allowed.
         sides: The sides that the collection has.
-        hybrid: Returns the fusion of modes `hybrid` and `mmr`. It is called only in these modes.
+        hybrid: Returns the fusion for the modes `hybrid` and `mmr`. This function is called only in these modes.
         primary_field: The column that holds the node's id.
         doc_id_field: The column that holds the source document's id.
-        metric: The dense side's metric.
+        metric: The metric of the dense side.
         hidden: The metadata keys that filters cannot use.
     Raises:
         TypeError: A keyword is unknown.
@@ -225,7 +230,10 @@ def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
 def _question(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
 ) -> tuple[str, list[float] | None]:
-    """Return the text and its dense vector, which may be None because LlamaIndex does not embed a blank text."""
+    """Return the question and its dense vector. The vector of a blank question may be None.
+
+    LlamaIndex does not embed blank questions.
+    """
     needed = "dense" not in sides if mode == Mode.MMR else any(side != "dense" for side in sides)
     if query.query_str is None and needed:
         raise ValueError(f"query_str must be given for mode {mode.value!r}, got None. Set it in the query.")
@@ -242,7 +250,7 @@ def _question(
 def _mmr(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, keywords: Mapping[str, Any]
 ) -> tuple[float | None, int | None]:
-    """Return the threshold and the number of candidates in mode 'mmr', or (None, None) in other modes."""
+    """Return the MMR threshold and the number of candidates in mode 'mmr', or (None, None) in other modes."""
     given = [name for name in KEYWORDS if name.startswith("mmr_") and keywords.get(name) is not None]
     if query.mmr_threshold is not None:
         given.append("mmr_threshold")

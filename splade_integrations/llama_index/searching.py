@@ -1,4 +1,4 @@
-"""Answer queries to a store: plan the search, encode the question, and search the store's collection."""
+"""Answers queries to a store: plans the search, encodes the question, and searches the store's collection."""
 
 import asyncio
 from abc import ABC
@@ -32,7 +32,7 @@ class Searching(CollectionStore, ABC):
                 `milvus_partition_names`;
                 `group_by`, a metadata key, or "doc_id" for the best node of each document;
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
-                `fusion`, the sides of mode `hybrid` and how they are fused, instead of `store.fusion`;
+                `fusion`, a `Fusion` or its dict, which mode `hybrid` uses instead of `store.fusion`;
                 `reranker`, a pymilvus ranker or rerank function that fuses all sides in mode `hybrid`;
                 `mmr_threshold`, from 0 (only novelty counts) to 1 (only relevance counts), 0.5 by default;
                 `mmr_prefetch_k`, the number of candidates for MMR, or `mmr_prefetch_factor`, the number of candidates
@@ -53,11 +53,12 @@ class Searching(CollectionStore, ABC):
     def query_many(self, queries: Sequence[VectorStoreQuery], **kwargs: Any) -> list[VectorStoreQueryResult]:
         """Return the best nodes for each of N queries. Queries with the same options are sent in one request.
 
-        The sparse encoder encodes all questions together, which takes much less time than encoding one by one.
+        The sparse encoder encodes all questions together. This takes much less time than encoding one question after
+        another.
 
         Args:
             queries: N queries.
-            **kwargs: The keywords of `query`. They hold for all queries.
+            **kwargs: The keywords of `query`. They apply to all queries.
         Returns:
             N results.
         """

@@ -1,8 +1,8 @@
 """`BaseSparseEmbeddingFunction`, the base class of sparse embedding functions for Milvus stores.
 
-LlamaIndex's own Milvus store has a class of this name, and refuses functions that are not instances of it. If that
-store is installed, the name `BaseSparseEmbeddingFunction` refers to the store's class. Otherwise, it refers to a class
-of this module with the same methods. This module needs no encoder and no Milvus.
+The package of LlamaIndex's own Milvus store has a class with this name. That store accepts only instances of its class.
+So if the package is installed, the name `BaseSparseEmbeddingFunction` refers to the class of the package. Otherwise,
+the name refers to a class of this module with the same methods. This module uses neither an encoder nor Milvus.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ class BaseSparseEmbeddingFunction(ABC):
     """The methods that a Milvus store calls on a sparse embedding. They return `{token id: weight}` dicts.
 
     If llama-index-vector-stores-milvus is installed, this name refers to the class of that package, because the store
-    of that package refuses functions that are not instances of its class. Both classes have the same methods.
+    of that package accepts only instances of its class. Both classes have the same methods.
     """
 
     @abstractmethod

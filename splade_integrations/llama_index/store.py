@@ -42,26 +42,27 @@ class HybridMilvusVectorStore(Writing, Searching):
 
     - `default` searches **only the dense side**, as in LlamaIndex's other stores. In a store with
       `enable_dense=False`, it searches the sparse side, or else the BM25 side. For hybrid retrieval, use `hybrid`.
-    - `hybrid` searches the sides of `store.fusion`, and fuses their hits as `store.fusion` says. `store.fusion` is the
-      option `fusion`, or else the fusion that the collection holds, or else reciprocal rank fusion of all sides with 60
-      as the constant. To return k nodes, the search takes max(100, 10 * k) candidates from each side. A query's
-      `sparse_top_k` replaces this number of candidates, and its `hybrid_top_k` sets the number of results.
+    - `hybrid` searches the sides of `store.fusion`, and fuses the hits of these sides by `store.fusion`. If the option
+      `fusion` is given, `store.fusion` is this option. Otherwise, it is the fusion that the collection stores. If the
+      collection stores no fusion, it is reciprocal rank fusion of all sides, with the constant 60. By default, a search
+      for k nodes fetches max(100, 10 * k) candidates from each side. A query's `sparse_top_k` replaces this number of
+      candidates. A query's `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
-    - `sparse` searches only the sparse side. It uses all terms of the query, while LlamaIndex's own Milvus store drops
-      those with small weights.
+    - `sparse` searches only the sparse side. It uses all terms of the query. LlamaIndex's own Milvus store drops the
+      terms with small weights.
     - `text_search` searches the BM25 side if the store has `bm25`, or else the sparse side.
-    - `mmr` (maximal marginal relevance) selects diverse nodes among the hits of `hybrid`, by their dense vectors. The
-      scores are those of MMR.
+    - `mmr` (maximal marginal relevance) selects diverse nodes among the hits of mode `hybrid`. It compares the nodes by
+      their dense vectors. The scores are MMR's scores.
     - Other modes (`svm`, …) are refused.
 
     **Scores.** In mode `default`, a score is the metric's value. In mode `sparse`, a score is the inner product. In
     mode `hybrid`, a score is a sum of reciprocal ranks. With two sides, it is at most 2/61 = .033. So a
     `SimilarityPostprocessor(similarity_cutoff=0.5)` would drop every node. Use `similarity_top_k` to limit the nodes.
 
-    **Adding** replaces stored nodes that have the same ids. It encodes a few hundred nodes at a time. The dense and the
-    sparse side embed the same text, which includes metadata. BM25 uses the text without metadata. If an error occurs,
-    the nodes that were already written stay stored. Nodes are read back whole, and metadata that JSON cannot hold is
-    refused.
+    **Adding** replaces stored nodes that have the same ids. The store encodes and writes a few hundred nodes at a time.
+    If an error occurs, the nodes that were already written stay stored. The dense and the sparse side embed the same
+    text, which includes metadata. BM25 uses the text without metadata. Nodes are read back whole, and metadata that
+    JSON cannot hold is refused.
 
     **Async** methods leave the event loop free. They work in any number of event loops, even if the store was made
     outside of these loops.
@@ -72,22 +73,23 @@ class HybridMilvusVectorStore(Writing, Searching):
         collection_name: The collection's name. A missing collection is created.
         sparse_embedding_function: A `SpladeSparseEmbedding`. A store with a sparse side needs it, even if the
             collection already exists.
-        dim: The dimension of the dense vectors. Without it, a missing collection is not created until the first `add`.
-        enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. It needs at least one side.
+        dim: The dimension of the dense vectors. Without `dim`, the first `add` creates a missing collection.
+        enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. A store needs at least one
+            side.
         bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
             are stemmed. For another language, give its name, such as "german". For another analyzer, give its
             parameters.
-        fusion: The sides of mode `hybrid` and how their hits are fused, as a `Fusion` or its dict. None means the
-            fusion that the collection holds, or else reciprocal rank fusion of all sides.
-        similarity_metric: "COSINE", "IP" or "L2". With "L2", a score is a distance, and the smallest comes first. None
-            means the metric of an existing collection, and COSINE for a new collection.
+        fusion: A `Fusion`, or its dict, that states the sides of mode `hybrid` and how their hits are fused. None means
+            the fusion that the collection stores or, if it stores none, reciprocal rank fusion of all sides.
+        similarity_metric: "COSINE", "IP" or "L2". With "L2", a score is a distance, and nodes with small distances come
+            first. None means the metric of an existing collection, and COSINE for a new collection.
         text_key, embedding_field, sparse_embedding_field, bm25_field, doc_id_field, primary_field, metadata_field: The
-            names of the collection's fields. An existing collection's text field, dense field and sparse field need not
-            be named if only one field has the right type.
-        metadata_fields: The metadata keys that each get a typed column (a separate field) as well, for quick filters:
+            names of the collection's fields. In an existing collection, the text field, the dense field and the sparse
+            field are also found by their types, if only one field has the right type.
+        metadata_fields: The metadata keys that each also get a typed column (a separate field), for fast filters:
             {"year": int, "tenant": str}.
         scalar_field_names, scalar_field_types: The same as `metadata_fields`, in LlamaIndex's form.
-        partition_key_field: The metadata key that Milvus partitions by, such as the tenant.
+        partition_key_field: The metadata key by which Milvus partitions the nodes, such as the tenant.
         index_config, sparse_index_config: The settings of the dense and of the sparse index, such as
             {"index_type": "HNSW", "M": 8}. By default, the dense index is exact on milvus-lite, and a server chooses
             its dense index itself.
@@ -101,7 +103,7 @@ class HybridMilvusVectorStore(Writing, Searching):
             milvus-lite, a search sees everything that any client wrote.
         collection_properties, num_shards, num_partitions, replica_number: The settings of a new collection.
         batch_size: The number of rows in one write.
-        timeout: Seconds for each call of Milvus.
+        timeout: The time limit for each call of Milvus, in seconds.
         upsert_mode: Must be True, because adding always replaces stored nodes that have the same ids.
         use_async_client: Whether async methods that read use an async client, which is made when it is first needed. If
             not, these methods run the sync methods in threads. Async methods that write always use threads.
@@ -111,8 +113,8 @@ class HybridMilvusVectorStore(Writing, Searching):
 
     Raises:
         TypeError: `sparse_embedding_function` is missing or has the wrong type, or an option is unknown.
-        ValueError: The collection exists, but it lacks a field that the store needs, or was made with another encoder.
-            Or an option's value is not supported.
+        ValueError: An existing collection lacks a field that the store needs or was made with another encoder, or the
+            value of an option is not supported.
         OSError: The milvus-lite file cannot be opened.
 
     Example:
@@ -263,7 +265,7 @@ class HybridMilvusVectorStore(Writing, Searching):
 
 
 def _check_sides(enable_dense: bool, enable_sparse: bool, bm25: bool, function: Any) -> None:
-    """Raise if there is no side, or if the sparse embedding function is missing, wrong or not needed."""
+    """Raise an error if there is no side, or if the sparse embedding function is missing, wrong or not needed."""
     if not (enable_dense or enable_sparse or bm25):
         raise ValueError(
             "enable_dense, enable_sparse or bm25 must be True, got False for all. Set one of them to True."

@@ -1,4 +1,4 @@
-"""Add nodes to a collection, read them by id or filters, and delete them."""
+"""Adds nodes to a collection, and reads or deletes nodes by their ids or by filters."""
 
 import asyncio
 from abc import ABC
@@ -82,7 +82,7 @@ class Writing(CollectionStore, ABC):
         """Delete the nodes of a document.
 
         Args:
-            ref_doc_id: The document's id. A document without nodes is not an error.
+            ref_doc_id: The document's id. If the document has no nodes, nothing is deleted, and no error is raised.
             milvus_partition_name: The partition to delete from.
         """
         if not isinstance(ref_doc_id, str):
@@ -113,7 +113,8 @@ class Writing(CollectionStore, ABC):
                 and then deleted by its id.
             milvus_partition_name: The partition to delete from.
         Raises:
-            ValueError: Neither ids nor filters are given, or a group of filters is empty. To delete all, use `clear`.
+            ValueError: Neither ids nor filters are given, or a group of filters is empty. To delete all nodes, use
+                `clear`.
         """
         if filters is not None:
             check_complete(filters)
@@ -137,7 +138,7 @@ class Writing(CollectionStore, ABC):
         *,
         milvus_partition_names: list[str] | None = None,
     ) -> list[BaseNode]:
-        """Return nodes with their embeddings, in the order of `node_ids`, or else in ascending order of their ids.
+        """Return nodes with their embeddings, in the order of `node_ids` if given, or else in ascending order of ids.
 
         Args:
             node_ids: The nodes' ids. Unknown ids are left out.
@@ -171,7 +172,7 @@ class Writing(CollectionStore, ABC):
         return [node_of(hit) for hit in await self._collection.aget(node_ids, **how) if _meets(hit, condition)]
 
     def clear(self) -> None:
-        """Delete all nodes. Keep the collection, with its fields, alias and properties."""
+        """Delete all nodes. The collection keeps its fields, aliases and properties."""
         self._collection.clear()
 
     async def aclear(self) -> None:

@@ -1,4 +1,4 @@
-"""Gives each event loop its own async client for Milvus."""
+"""Async clients for Milvus, one for each event loop."""
 
 import asyncio
 import importlib.metadata
@@ -20,10 +20,10 @@ __all__ = ["AsyncClients"]
 class AsyncClients:
     """Makes one `AsyncMilvusClient` for each event loop.
 
-    An async client works only in the loop in which it was made. pymilvus looks up connections by the memory address of
-    the loop. After a loop is closed, the next `asyncio.run` may make its loop at the same address. The new loop would
-    then get the closed loop's connection, and each call would fail with "Event loop is closed". So this class opens a
-    separate connection for each loop that asks for a client. When a new loop asks, the connections of closed loops are
+    An async client works only in the event loop in which it was made. pymilvus looks up connections by the memory
+    address of the loop. After a loop is closed, the next `asyncio.run` may create its loop at the same address. The new
+    loop would then get the closed loop's connection, and each call would fail with "Event loop is closed". So this
+    class opens a separate connection for each loop. When a new loop needs a client, the connections of closed loops are
     dropped.
 
     Args:
@@ -54,7 +54,7 @@ class AsyncClients:
         alias = f"splade-{uuid.uuid4().hex}"
         arguments = self._connection_args | {"alias": alias}
         if not importlib.metadata.version("pymilvus").startswith("2."):
-            arguments = self._connection_args | {"dedicated": True}  # pymilvus 3 takes this instead of an alias
+            arguments = self._connection_args | {"dedicated": True}  # pymilvus 3 uses this instead of an alias
         if isinstance(self._client, LiteClient):
             return AsyncLiteClient(self._client, **arguments), alias
         return AsyncMilvusClient(**arguments), alias
@@ -62,10 +62,11 @@ class AsyncClients:
     def _drop_closed(self) -> None:
         """Drop the clients of closed loops, and their entries in pymilvus's list of connections.
 
-        Both would keep the closed loops in memory.
+        Otherwise, these clients and entries would keep the closed loops in memory.
         """
         for loop in [loop for loop in self._clients if loop.is_closed()]:
             _, alias = self._clients.pop(loop)
-            # pymilvus's `remove_connection` would also close the connection, but only an open loop can do that.
+            # pymilvus's `remove_connection` would also close the connection. But that is possible only while its
+            # loop is open.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)

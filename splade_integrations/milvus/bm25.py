@@ -1,8 +1,9 @@
-"""Splits text into words for BM25. This module does not need pymilvus.
+"""Split text into words for BM25. This module does not need pymilvus.
 
 Milvus's BM25 function splits a text into words with an analyzer. On a server, the analyzer drops stop words and stems
 the other words. milvus-lite 3 ignores stemmers without a warning. So on milvus-lite 3, this module splits each text,
-and an additional field of the collection holds the words. A query is split in the same way.
+drops stop words, and stems the other words. An additional field of the collection holds the resulting words. A query is
+split in the same way.
 """
 
 import re
@@ -19,7 +20,7 @@ __all__ = ["ENGLISH", "analyzer_of", "analyzer_params", "language_of", "split_wo
 
 ENGLISH = "english"
 
-# The languages that Milvus's analyzer can stem. For those in `_STOPPED`, it also has stop words.
+# The languages that Milvus's analyzer can stem. For the languages in `_STOPPED`, Milvus also has stop words.
 _STEMMED = (
     "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
     "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
@@ -30,11 +31,11 @@ _local = threading.local()  # a stemmer must not be used by two threads at once
 
 
 def split_words(text: str, language: str = ENGLISH) -> list[str]:
-    """Return the words of a text: lower case, without stop words, stemmed by Snowball.
+    """Return the words of a text in lower case, without stop words, and stemmed by Snowball.
 
     Args:
         text: The text.
-        language: The language, such as "english". Languages for which bm25s has no stop words keep all their words.
+        language: The language, such as "english". If bm25s has no stop words for the language, all words are kept.
     Raises:
         OptionalDependencyError: bm25s or PyStemmer is not installed.
         ValueError: The language is unknown.
@@ -58,7 +59,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
 
 
 def analyzer_of(bm25: bool | str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
-    """Return the analyzer that a store's option `bm25` asks for, or None if the collection decides.
+    """Return the analyzer that a store's option `bm25` names, or None if it leaves the choice to the collection.
 
     Raises:
         TypeError, ValueError: The option is not a bool, a known language or a dict.
@@ -120,7 +121,7 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
             "parameters of another analyzer, such as {'tokenizer': 'icu'}."
         )
     stemmer = {"type": "stemmer", "language": analyzer}
-    if engine is Engine.LITE3:  # milvus-lite 3 ignores the stemmer but stores the parameters, for `language_of`
+    if engine is Engine.LITE3:  # milvus-lite 3 ignores the stemmer, but `language_of` reads the stored parameters
         return {"tokenizer": "standard", "filter": [stemmer]}
     stop_words = [{"type": "stop", "stop_words": [f"_{analyzer}_"]}] if analyzer in _STOPPED else []
     return {"tokenizer": "standard", "filter": ["lowercase", *stop_words, stemmer]}

@@ -1,4 +1,4 @@
-"""Checks whole Arrow columns against the fields of a collection, and converts them for the bulk import."""
+"""Check whole Arrow columns against the fields of a collection, and convert them for the bulk import."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ _TYPES = {
     DataType.BFLOAT16_VECTOR: pa.list_(pa.uint8()),
     DataType.INT8_VECTOR: pa.list_(pa.int8()),
 }
-# The number of list items for each dimension of a vector.
+# The number of list items for each dimension of a vector in a file.
 _ITEMS_PER_DIM = {
     DataType.FLOAT_VECTOR: 1.0,
     DataType.INT8_VECTOR: 1.0,
@@ -47,7 +47,7 @@ def arrow_types(schema: CollectionSchema, *, sparse_as_text: bool) -> dict[str, 
     """Return {field: its Arrow type in a file for the import}. Fields that Milvus fills itself are left out.
 
     Raises:
-        ValueError: No file can hold a field of this type.
+        ValueError: A field has a type that no file can hold.
     """
     types: dict[str, pa.DataType] = {}
     for field in schema.fields:
@@ -71,7 +71,7 @@ def arrow_types(schema: CollectionSchema, *, sparse_as_text: bool) -> dict[str, 
 
 
 def checked_column(table: pa.Table, field: FieldSchema, kind: pa.DataType, *, sparse_as_text: bool) -> pa.ChunkedArray:
-    """Return the column of a field, in the type `kind`.
+    """Check the column of a field, and return it in the Arrow type `kind`.
 
     Raises:
         ValueError, TypeError: See `bulk_files.fields_of`.
@@ -109,12 +109,12 @@ def checked_column(table: pa.Table, field: FieldSchema, kind: pa.DataType, *, sp
 
 
 def dynamic_column(table: pa.Table, names: list[str]) -> pa.ChunkedArray:
-    """Return the column of the dynamic field: JSON texts of the named columns.
+    """Return the column of the dynamic field: one JSON text for each row, with the row's values in the named columns.
 
-    If the only named column is "$meta", it holds these texts already.
+    If the only named column is "$meta", it already holds these texts.
 
     Raises:
-        ValueError: The named columns are "$meta" and others.
+        ValueError: "$meta" is named together with other columns.
     """
     if names == [_DYNAMIC]:
         return _json(table[_DYNAMIC], _DYNAMIC)
@@ -156,7 +156,7 @@ def _sparse(column: pa.ChunkedArray, name: str, *, sparse_as_text: bool) -> pa.A
 
 
 def _json(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Return JSON texts. Texts in the column are JSON already, and other values are written as JSON."""
+    """Return the column as JSON texts. Texts in the column must already be JSON. Other values are converted to JSON."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         texts = [None if value is None else json.dumps(value) for value in column.to_pylist()]
         return pa.chunked_array([pa.array(texts, pa.string())])

@@ -1,7 +1,8 @@
-"""Writes Parquet files for Milvus's bulk import from whole Arrow columns, with a manifest that lists the files.
+"""Write Arrow tables to Parquet files for Milvus's bulk import, with a manifest that lists the files.
 
-pymilvus's `LocalBulkWriter` takes one row at a time. The files here have the same types and values. Only the sparse
-column differs: by default it is a struct of two lists, which Milvus reads from version 2.5.8 on.
+pymilvus's `LocalBulkWriter` accepts one row at a time, but this module writes whole columns. Its files have the same
+types and values as those of `LocalBulkWriter`, except in the sparse column. By default, that column holds structs of
+two lists. Milvus 2.5.8 and later versions can read such structs.
 """
 
 import json
@@ -22,7 +23,7 @@ with require_extra("bulk", module=__name__):
 __all__ = ["MANIFEST", "BulkFile", "BulkFolder", "SparseForm", "fields_of", "sparse_form"]
 
 MANIFEST = "manifest.json"
-# How a file holds sparse vectors: as a struct of indices and values, or as texts such as {"3": 0.5}.
+# How a file holds sparse vectors: as a struct of indices and values, or as JSON texts such as {"3": 0.5}.
 SparseForm = Literal["struct", "json"]
 
 _FIRST_WITH_STRUCTS = (2, 5, 8)
@@ -53,15 +54,16 @@ def fields_of(table: pa.Table, schema: CollectionSchema, sparse: SparseForm = "s
     """Return a table in the form of a file for the bulk import: one column for each field of the collection.
 
     Args:
-        table: Columns with the names of the collection's fields. A JSON field takes JSON texts, or values of any type.
-            If the collection has a dynamic field, further columns become its keys.
+        table: Columns with the names of the collection's fields. A column for a JSON field holds JSON texts, or
+            values that this function converts to JSON. If the collection has a dynamic field, further columns become
+            keys of that field.
         schema: The collection's fields.
-        sparse: How sparse vectors are held.
+        sparse: The form of the sparse vectors in the file.
     Returns:
-        N rows. Fields that Milvus fills itself are left out.
+        A table with the same number of rows. Fields that Milvus fills itself are left out.
     Raises:
         ValueError, TypeError: A column is missing or unknown, has the wrong type or dimension, or holds a value that
-            the field cannot hold. The message names the column and the first such row.
+            the field cannot hold. The message names the column and the first wrong row.
 
     Example:
         >>> from pymilvus import DataType, MilvusClient
@@ -97,9 +99,9 @@ class BulkFile:
     """A file that is ready for the import.
 
     Args:
-        file: Its name in the folder.
+        file: The file's name in the folder.
         rows: The number of rows.
-        bytes: Its size.
+        bytes: The file's size in bytes.
     """
 
     file: str
@@ -108,15 +110,15 @@ class BulkFile:
 
 
 class BulkFolder:
-    """A folder of files for the import of one collection.
+    """A folder of files for the import into one collection.
 
     A file appears under its own name only when it is complete. A file that is written again under the same name
     replaces the earlier file. So a run that was interrupted can be started again.
 
     Args:
-        folder: The folder. It is made if it does not exist.
+        folder: The folder. It is created if it does not exist.
         schema: The collection's fields.
-        sparse: How sparse vectors are held. `sparse_form` chooses it by the server's version.
+        sparse: The form of the sparse vectors in the files. `sparse_form` returns the form for a server's version.
     Raises:
         ValueError: The folder holds files for another collection.
 
@@ -158,14 +160,15 @@ class BulkFolder:
             table: The rows. `fields_of` says which columns they need.
             name: The file's name without its ending.
         Raises:
-            ValueError, TypeError: The rows do not fit. See `fields_of`.
+            ValueError, TypeError: The rows do not fit the collection. See `fields_of`.
             OSError: The file cannot be written.
         """
         rows = fields_of(table, self.schema, self.sparse)
         size = max(1, rows.nbytes // max(1, len(rows)))
         target, partial = self.path / f"{name}.parquet", self.path / f".{name}.{os.getpid()}.partial"
         try:
-            # Dictionaries of distinct values cost time and save little. Only token ids often occur again.
+            # Parquet's dictionary encoding saves space only if values are often repeated. Here, only token ids are
+            # repeated often.
             repeated = [f"{field.name}.indices.list.element" for field in rows.schema if pa.types.is_struct(field.type)]
             pq.write_table(
                 rows,
@@ -186,7 +189,7 @@ class BulkFolder:
         ]
 
     def finish(self) -> dict[str, Any]:
-        """Write the manifest, and return its content: the fields, the files, and their numbers of rows and bytes."""
+        """Write the manifest, and return its content: the fields, and the files with their row counts and sizes."""
         files = self.files()
         content = {
             **self._description(),

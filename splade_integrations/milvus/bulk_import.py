@@ -1,7 +1,7 @@
-"""Asks a Milvus server to import files, by pymilvus's REST requests.
+"""Ask a Milvus server to import files, with the REST requests of pymilvus.
 
-The requests were checked against a local HTTP server that records them. They have not been run on a Milvus server.
-milvus-lite has no import.
+The requests were checked against a local HTTP server that records them. They have not been tried on a Milvus server.
+milvus-lite cannot import files.
 """
 
 import time
@@ -16,14 +16,14 @@ with require_extra("bulk", module=__name__):
 
 __all__ = ["FILES_PER_JOB", "ImportJob", "Importer"]
 
-# The largest number of files that Milvus takes in one job. Source: dataCoord.import.maxImportFileNumPerReq in Milvus's
-# configuration, milvus-io/milvus, configs/milvus.yaml.
+# The largest number of files that Milvus accepts in one job. Source: dataCoord.import.maxImportFileNumPerReq in
+# Milvus's configuration, milvus-io/milvus, configs/milvus.yaml.
 FILES_PER_JOB = 1024
 
 
 @dataclass(frozen=True)
 class ImportJob:
-    """The state of a job.
+    """The state of an import job.
 
     Args:
         id: The job's id.
@@ -41,9 +41,9 @@ class ImportJob:
 
 
 class Importer:
-    """Imports files into a collection that exists. The files must lie in the server's bucket already.
+    """Imports files into an existing collection. The files must already be in the server's bucket.
 
-    An import keeps all rows, even rows whose keys are stored already. So import into an empty collection.
+    An import does not replace stored rows that have the same keys. So import into an empty collection.
 
     Args:
         uri: The server's address, such as http://localhost:19530.
@@ -57,14 +57,14 @@ class Importer:
         self._collection_name, self._db_name = collection_name, db_name
 
     def start(self, files: Iterable[str], *, options: Mapping[str, str] | None = None) -> list[str]:
-        """Start one job for each 1 024 files, and return the ids of the jobs.
+        """Start one job for every 1 024 files, and return the ids of the jobs.
 
         Args:
             files: The paths of the files in the bucket, such as "wiki/part-1.parquet".
             options: Options of the import, such as {"timeout": "300s"}.
         Raises:
             ValueError: There are no files.
-            MilvusException: The server refuses.
+            MilvusException: The server refuses the import.
         """
         paths = list(files)
         if not paths:
@@ -89,7 +89,7 @@ class Importer:
         return _job({"jobId": job_id, **data})
 
     def jobs(self) -> list[ImportJob]:
-        """Return the server's latest jobs for this collection, ten at most."""
+        """Return the latest jobs for this collection, at most ten."""
         answer = list_import_jobs(**self._where, collection_name=self._collection_name, db_name=self._db_name)
         return [_job(record) for record in answer.json()["data"]["records"]]
 
@@ -105,12 +105,12 @@ class Importer:
 
         Args:
             job_ids: The jobs.
-            seconds: How long to wait for all of them.
-            every: The pause between two questions, in seconds.
-            report: Called with each state that is asked for.
+            seconds: How long to wait for all jobs together.
+            every: The pause before the server is asked again, in seconds.
+            report: Called with each state that the server returns.
         Raises:
-            RuntimeError: A job has failed. The message gives the server's reason.
-            TimeoutError: The jobs take longer.
+            RuntimeError: A job has failed. The message contains the server's reason.
+            TimeoutError: The jobs have not ended after `seconds`.
         """
         end, ended = time.monotonic() + seconds, []
         for job_id in job_ids:

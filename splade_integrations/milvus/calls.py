@@ -1,4 +1,4 @@
-"""`Search`, which describes a search, and `Call`, which describes one call of a client. This module needs no client."""
+"""Descriptions of a search (`Search`) and of one call of a Milvus client (`Call`). This module needs no client."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,14 @@ _OPTIONS = ("consistency_level", "guarantee_timestamp", "ignore_growing", "offse
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a client: the name of a `MilvusClient` method, and the keyword arguments."""
+    """One call of a client: the name of a `MilvusClient` method, and its keyword arguments."""
 
     method: str
     arguments: Mapping[str, Any]
 
 
-# A conversation yields the calls to make, and is sent the answer to each call. T is the type of its result.
+# A conversation is a generator. It yields the calls to make, and receives the answer to each call. T is the type of the
+# generator's result.
 Conversation = Generator[Call, Any, T]
 
 
@@ -31,21 +32,22 @@ class Search:
     """What to search for, and how.
 
     Args:
-        sides: {side: its query}. The query is a vector for "dense", {token id: weight} for "sparse", and a text for
-            "bm25". A side is left out if its query is None, has no terms, or is a blank text.
+        sides: {side: its query}. A side is a kind of vector in the collection. The query is a vector for "dense",
+            {token id: weight} for "sparse", and a text for "bm25". A side is left out if its query is None, has no
+            terms, or is a blank text.
         k: The largest number of documents to return.
         depth: The number of hits to fetch from each side before fusion. None means `candidates(k)`.
         filter: The condition that documents must satisfy. A str is a Milvus expression.
-        params: {side: search parameters}. They override those of the `Schema`.
+        params: {side: search parameters}. They override the search parameters of the `Schema`.
         ranker: A `Fusion` of these sides, or a pymilvus ranker or rerank function. None means reciprocal rank fusion
             with the constant 60.
-        group_by: A metadata key, or one of the caller's additional columns. Of the documents with the same value, only
-            the best is returned. Documents without a value are not grouped.
+        group_by: A metadata key, or a column that the caller has added to the schema. Of the documents with the same
+            value, only the best is returned. Each document without a value is a group of its own.
         partition_names: The partitions to search.
         with_dense: Whether to return dense vectors as well.
         ids_only: Whether to return only ids and scores, without texts and metadata.
         timeout: The time limit for each call, in seconds.
-        options: Further arguments of `MilvusClient.search`. `check_search_options` refuses unknown ones.
+        options: Further arguments of `MilvusClient.search`. `check_search_options` refuses unknown arguments.
     """
 
     sides: Mapping[Side, Any]
@@ -67,7 +69,7 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
 
     Args:
         options: The options to pass on to Milvus, by name.
-        known: The names of the options that the caller's own search method takes. The message lists them as well.
+        known: The names of the options that the caller's own search method accepts. The message lists them as well.
     """
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(
@@ -77,7 +79,9 @@ def check_search_options(options: Mapping[str, Any], known: Sequence[str]) -> No
 
 
 def as_filter(value: Filter | Mapping[str, Any] | str | None) -> Filter | str | None:
-    """Convert a dict to a `Filter`, and an empty dict or a blank str to None. Return any other filter unchanged.
+    """Return a filter in the form that `Search` accepts.
+
+    A dict becomes a `Filter`. An empty dict or a blank str becomes None. Any other filter is returned unchanged.
 
     Raises:
         TypeError: The value is not a filter.

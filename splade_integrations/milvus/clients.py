@@ -1,4 +1,6 @@
-"""Connections to Milvus servers and to milvus-lite files: the clients, the engine, and the locks.
+"""Connections to Milvus servers and to milvus-lite files.
+
+A connection holds the clients, the engine (milvus-lite 2, milvus-lite 3 or a Milvus server) and the locks.
 
 This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
@@ -49,8 +51,8 @@ def open_client(**connection_args: Any) -> MilvusClient:
 def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> MilvusClient:
     """Return a connected client. If connecting fails, try again.
 
-    pymilvus 3 shares a connection between the clients of a server. If the server has closed this connection, the first
-    attempt fails and the next one succeeds.
+    In pymilvus 3, all clients of a server share one connection. If the server has closed this connection, the first
+    attempt fails and the next attempt succeeds.
     """
     pauses = iter((0.0, 1.0) if kind is LiteClient else (0.0,))
     while True:
@@ -70,11 +72,12 @@ def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> 
 class Connection:
     """A connection to a Milvus server or file: the clients, the engine, and the locks.
 
-    A call that writes holds `lock`. Every call holds `turn`, which is the same lock on milvus-lite 2. On other engines
-    `turn` does nothing.
+    A call that writes holds `lock`. A call that reads holds `turn`. On milvus-lite 2, `turn` is the same lock as
+    `lock`. On the other engines, `turn` does nothing.
 
     Args:
-        uri: A milvus-lite file or a server. If `client` is given, `uri` is used only in messages.
+        uri: The path of a milvus-lite file, or the address of a server. If `client` is given, `uri` is used only in
+            messages.
         connection_args: Further arguments of `MilvusClient`.
         client: A client to use instead of opening one.
         aclient: An async client to use instead of opening one for each event loop.
@@ -95,11 +98,12 @@ class Connection:
         self.client = open_client(**arguments) if client is None else client
         self.engine = _engine(self.client, "" if client is not None else uri)
         self.lock = _lock_of(client) if client is not None else write_lock(uri)
-        # milvus-lite 2 crashed when one thread searched while another wrote, so its readers take turns with writers.
+        # milvus-lite 2 crashed when one thread searched while another thread wrote. So on milvus-lite 2, calls that
+        # read use the same lock as calls that write.
         self.turn = self.lock if self.engine is Engine.LITE2 else nullcontext()
         self._aclient = aclient
-        # A client that the caller gives does not reveal its connection arguments, so no async client can be opened for
-        # its server. Async searches then run the sync methods in a thread, unless the caller also gives `aclient`.
+        # If the caller gives a client, its connection arguments are unknown, so no async client can be opened for its
+        # server. If the caller gives no `aclient` either, async searches run the sync methods in a thread.
         self._aclients = AsyncClients(self.client, **arguments) if client is None else None
 
     @property
@@ -110,12 +114,13 @@ class Connection:
     def write_method(self, *, auto_id: bool) -> str:
         """Return the method of `MilvusClient` that writes rows, and replaces stored rows with the same keys.
 
-        On milvus-lite 3, an upsert keeps the stored row's dynamic keys, and filters would still find the new row by
-        those keys. So milvus-lite 3 needs an insert. A server needs an upsert, because its insert keeps both rows.
+        On milvus-lite 3, an upsert keeps the dynamic keys of the stored row (its keys in Milvus's dynamic field).
+        Filters would then find the new row by the old row's keys. So milvus-lite 3 needs an insert, which replaces the
+        whole row. A server needs an upsert, because an insert on a server keeps both the stored row and the new row.
 
         Args:
-            auto_id: Whether Milvus numbers the rows. If it does, no stored row has the same key, and an upsert on a
-                server would change the keys.
+            auto_id: Whether Milvus numbers the rows. Numbered rows are inserted, because an upsert on a server would
+                give them new numbers.
         """
         return "insert" if auto_id or self.engine is Engine.LITE3 else "upsert"
 
@@ -131,12 +136,12 @@ class Connection:
         return self._aclients.current()
 
     def close(self) -> None:
-        """Close the sync client. If it no longer answers, which a Ctrl-C can cause, give up after ten seconds."""
+        """Close the sync client. If the client hangs, for example after a Ctrl-C, give up after ten seconds."""
         clean_up(self.client.close)
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return the engine. For a file, read the installed package's version: milvus-lite 2 cannot report its version."""
+    """Return the engine. For a file, use the package's version, because milvus-lite 2 cannot report its version."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:

@@ -1,8 +1,8 @@
 """One Milvus collection with up to three kinds of vectors, called sides: dense, SPLADE and BM25.
 
-The LangChain store, the LlamaIndex store, the evaluation and the command line use `Collection`. So fields, indexes,
-search parameters, fusion, empty texts, locks, flushes, fingerprints and retries are handled in one place for all of
-them. This module needs neither LangChain, LlamaIndex nor an encoder.
+The LangChain store, the LlamaIndex store, the evaluation and the command line all use `Collection`. So this class
+handles fields, indexes, search parameters, fusion, empty texts, locks, flushes, fingerprints and retries for all of
+them. This module does not need LangChain, LlamaIndex or an encoder.
 """
 
 import asyncio
@@ -35,20 +35,21 @@ class Collection(Reading):
         name: The collection's name, or an alias of an existing collection.
         schema: The fields that the collection should have.
         connection: The server or file.
-        fingerprint: The fingerprint of the encoder that fills the sparse side. The collection stores it and refuses
-            other encoders.
+        fingerprint: The fingerprint of the encoder that fills the sparse side. The collection stores the fingerprint
+            and refuses other encoders.
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
-        timeout: The time limit for each call to Milvus, in seconds. None means 30 for a call that reads and 120 for one
-            that writes. If a server takes longer, the call raises a TimeoutError.
-        partition_names: The partitions to search and read, unless a call names others. None means all partitions.
+        timeout: The time limit for each call to Milvus, in seconds. None means 30 for a call that reads and 120 for a
+            call that writes. If a server takes longer, the call raises a TimeoutError.
+        partition_names: The partitions to search and read by default. A call can name others. None means all
+            partitions.
         create_options: Further arguments of `MilvusClient.create_collection`: `properties`, `consistency_level`, …
         description: The description of a new collection.
         replica_number: The number of copies of the collection that a server loads.
-        fusion: How a hybrid search fuses the sides. None means the fusion that the collection holds, if there is one.
+        fusion: How a hybrid search fuses the sides. None means the fusion that is stored in the collection, if any.
     Raises:
-        ValueError: The existing collection lacks a field of the schema or was made with another encoder, or `drop_old`
-            is given with an alias.
+        ValueError: The existing collection lacks a field of the schema, or was made with another encoder. Or `drop_old`
+            is true and `name` is an alias.
 
     Example:
         >>> import tempfile
@@ -68,10 +69,10 @@ class Collection(Reading):
     """
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise if `write` would refuse these rows. They need no vectors yet.
+        """Raise if `write` would refuse these rows. The rows need no vectors yet.
 
         Raises:
-            TypeError, ValueError: An id, a text or a metadata value is wrong. The message names its position.
+            TypeError, ValueError: An id, a text or a metadata value is wrong. The message names the row's position.
         """
         fields = self.fields
         check_rows(rows, metadata=fields is None)
@@ -96,8 +97,8 @@ class Collection(Reading):
 
         Args:
             rows: N documents.
-            partition_name: The partition to write to. None means the partition that the partition key selects, or else
-                the default partition.
+            partition_name: The partition to write to. None means the partition that the partition key selects. If
+                there is no partition key, it means the default partition.
             batch_size: The largest number of rows in one message to Milvus.
             timeout: The time limit for each message, in seconds.
             flush: Whether milvus-lite flushes afterwards, which makes the rows quick to search. A server flushes by
@@ -184,8 +185,8 @@ class Collection(Reading):
     ) -> None:
         """Delete documents by ids or by a filter. If both are given, only documents that match both are deleted.
 
-        The rows that match a filter are first read, and then deleted by their ids. Between these steps, Python checks
-        each row again, unless the filter is a Milvus expression. Unknown ids are not an error.
+        The rows that match a filter are first read, and then deleted by their ids. If the filter is a dict or a
+        `Filter`, Python checks each row again before it is deleted. Unknown ids are not an error.
 
         Args:
             ids: The documents' ids. [] deletes nothing.

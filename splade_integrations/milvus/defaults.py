@@ -1,7 +1,7 @@
 """Defaults for hybrid retrieval, and the limits of Milvus's fields. This module does not need pymilvus.
 
 A side is one kind of vector in a collection: dense, sparse (SPLADE) or BM25. A hybrid search searches several sides.
-Each side returns candidates. Fusion combines the candidates into one ranking.
+Each side returns its best hits, the candidates. Fusion combines the candidates of all sides into one ranking.
 """
 
 from splade_integrations.adapter import EMPTY_QUERY, document_terms, is_blank, query_terms
@@ -24,18 +24,18 @@ __all__ = [
 ]
 
 MOST_CANDIDATES = 16_384  # the largest number of hits that a Milvus server returns for one search
-MAX_TEXT_BYTES = 65_535  # the largest size of a Milvus VARCHAR, and so of a text, in bytes of UTF-8
-# The largest number of rows in one write. Building and sending a much larger message would hold up an event loop, even
-# if another thread did this work.
+MAX_TEXT_BYTES = 65_535  # the largest size of a VARCHAR, Milvus's type for texts, in bytes of UTF-8
+# The largest number of rows in one write. Building and sending a much larger message would hold up an event loop. That
+# is so even in another thread, because Python's threads take turns.
 ROWS_PER_WRITE = 100
-# Columns that let LlamaIndex's stores add nodes to a collection: a node's JSON without its text, and the id of the
-# document that a text is a part of. Collections of `splade index` have both. LlamaIndex's stores call the second
-# column "doc_id". This package uses a name that users do not give to their own fields, so that the column is not
-# mistaken for a user's field.
+# Two columns that LlamaIndex's stores need to add nodes to a collection. The first holds a node's JSON without its
+# text. The second holds the id of the document that the node's text is a part of. Collections that `splade index`
+# creates have both columns. LlamaIndex's own stores call the second column "doc_id". This package uses a name
+# that users do not give to their own fields, so that the column is not mistaken for a user's field.
 CONTENT_COLUMN = "_node_content"
 DOCUMENT_COLUMN = "_doc_id"
-# Timeouts, in seconds. Without a timeout, pymilvus tries 75 times, up to 3 s apart, before it reports that a server is
-# down.
+# Timeouts, in seconds. Without a timeout, pymilvus tries 75 times, with pauses of up to 3 s, before it reports that a
+# server is down.
 READ_TIMEOUT = 30.0
 WRITE_TIMEOUT = 120.0
 
@@ -43,8 +43,8 @@ WRITE_TIMEOUT = 120.0
 def candidates(k: int) -> int:
     """Return the number of hits to fetch from each side before fusion, for `k` results.
 
-    With fewer than 100 hits, the results get worse. On the Cranfield dataset, nDCG@10 is .4104 with 20 hits from each
-    side, and .4224 with 100 or 1000.
+    With fewer than 100 hits from each side, the results are worse than with 100. On the Cranfield dataset, nDCG@10 is
+    .4104 with 20 hits from each side, and .4224 with 100 or 1000 hits.
 
     Example:
         >>> candidates(4), candidates(50)
@@ -54,9 +54,9 @@ def candidates(k: int) -> int:
 
 
 def has_terms(terms: dict[int, float]) -> bool:
-    """Return whether a query's sparse row can find documents.
+    """Return whether a query's sparse vector, {token id: weight}, can find documents.
 
-    An empty row finds no documents. The placeholder row, which stands for an empty query, finds none either.
+    An empty vector finds no documents. The placeholder vector of an empty query finds none either.
     """
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 

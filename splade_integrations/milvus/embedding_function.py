@@ -1,6 +1,6 @@
 """A replacement for Milvus's `SpladeEmbeddingFunction`, with the same parameters and the same form of results.
 
-It uses this package's encoder, and returns rows in the form that `MilvusClient` takes. It does not need pymilvus.
+It uses this package's encoder, and returns rows in the form that `MilvusClient` accepts. It does not need pymilvus.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,11 +20,11 @@ __all__ = ["SparseRows", "SpladeEmbeddingFunction"]
 
 
 class SparseRows(csr_array):
-    """A `csr_array` whose rows are 2-D: iteration and `rows[i]` give matrices of shape (1, dim).
+    """A `csr_array` with 2-D rows: iteration and `rows[i]` return arrays of shape (1, dim).
 
-    `MilvusClient.insert` and `search` take these 2-D rows, but refuse the 1-D rows of a plain `csr_array`.
+    `MilvusClient.insert` and `search` accept these 2-D rows, but refuse the 1-D rows of a plain `csr_array`.
     Slices and fancy indexing return `SparseRows`. `scipy.sparse.vstack` and `load_npz` return a plain `csr_array`. Wrap
-    that array with `SparseRows(matrix)`, or convert it with `splade_integrations.to_dicts`.
+    that array with `SparseRows(array)`, or convert it with `splade_integrations.to_dicts`.
 
     Example:
         >>> rows = SparseRows(csr_array([[0.0, 1.5], [0.5, 0.0]]))
@@ -52,7 +52,7 @@ class SpladeEmbeddingFunction:
 
     Args:
         model_name: A masked-LM checkpoint: a local folder, or `org/model` on the Hugging Face hub. The default model is
-            Milvus's default as well. Its licence (CC BY-NC-SA 4.0) forbids commercial use.
+            Milvus's default as well. The licence of this model (CC BY-NC-SA 4.0) forbids commercial use.
         batch_size: The largest number of texts in a batch. The encoder's token budget can make a batch smaller.
         query_instruction: The text to put before each query. "" means the prompt that the model defines, if any.
         doc_instruction: The text to put before each document. "" means the prompt that the model defines, if any.
@@ -139,11 +139,11 @@ class SpladeEmbeddingFunction:
         return self._given.k_tokens_document
 
     def encode_documents(self, documents: Iterable[str]) -> SparseRows:
-        """Encode documents. Return (len(documents), dim) float32, with rows of shape (1, dim)."""
+        """Encode documents. Return a float32 array of shape (len(documents), dim), with rows of shape (1, dim)."""
         return SparseRows(self.encoder.encode_documents(documents))
 
     def encode_queries(self, queries: Iterable[str]) -> SparseRows:
-        """Encode queries. Return (len(queries), dim) float32, with rows of shape (1, dim)."""
+        """Encode queries. Return a float32 array of shape (len(queries), dim), with rows of shape (1, dim)."""
         return SparseRows(self.encoder.encode_queries(queries))
 
     def __call__(self, texts: Iterable[str]) -> SparseRows:
@@ -152,7 +152,7 @@ class SpladeEmbeddingFunction:
 
 
 class _Given(NamedTuple):
-    """The arguments that can be read as attributes."""
+    """The arguments of `SpladeEmbeddingFunction` that can be read as its attributes."""
 
     model_name: str
     device: str | None

@@ -46,7 +46,7 @@ def fitting(argument: str, description: Mapping[str, Any], other_columns: Collec
         elif argument == "dense_field":
             fits = kind in DENSE_KINDS and name not in computed
         else:
-            # milvus-lite 2 does not report which fields its functions fill.
+            # milvus-lite 2 does not report which fields its functions fill. So a field named "bm25" counts as one.
             is_bm25 = name in computed or name in FIELD_NAMES["bm25_field"]
             fits = kind == DataType.SPARSE_FLOAT_VECTOR and is_bm25 == (argument == "bm25_field")
         if fits:
@@ -57,9 +57,10 @@ def fitting(argument: str, description: Mapping[str, Any], other_columns: Collec
 def schema_of(
     description: Mapping[str, Any], named: Mapping[str, str] | None = None, option: str = "the schema"
 ) -> Schema:
-    """Return the schema of an existing collection with all its sides, whatever package made it.
+    """Return the schema of an existing collection, no matter which package made the collection.
 
-    A field is found by its usual name, or by its type if it is the only field of this type.
+    The schema has all sides (kinds of vectors) of the collection. A field is found by its usual name, or by its type if
+    it is the only field of this type.
 
     Args:
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
@@ -94,7 +95,8 @@ def schema_of(
     in_json = kinds.get("metadata") == DataType.JSON
     return Schema(
         **names,
-        # Nodes of LlamaIndex's own store have their JSON among the dynamic keys. This JSON is not metadata.
+        # LlamaIndex's own store keeps a node's JSON in a dynamic key. This JSON is not metadata, so this key is a
+        # column.
         columns={
             name: Column(index=name == DOCUMENT_COLUMN)
             for name in (DOCUMENT_COLUMN, CONTENT_COLUMN)

@@ -1,7 +1,8 @@
 """Read a collection by ids or by filter. Every operation is a generator, which this package calls a conversation.
 
-A conversation yields the calls to make, and is sent the answer to each call. The sync and the async methods run the
-same conversations, so they follow the same rules. This module makes no calls itself, and needs no client.
+A conversation yields the calls to make, and receives the answer to each call. The sync and the async methods of
+`Reading` run the same conversations, so they behave in the same way. This module makes no calls itself, and needs no
+client.
 """
 
 import logging
@@ -33,7 +34,8 @@ class Fetcher:
         columns: The names of the caller's additional columns.
         search_params: {side: search parameters}.
         partitions: The names of partitions that are known to exist. `Fetcher` adds the names that Milvus lists.
-        checked_keys: The metadata keys that `Fetcher` has already looked for, because a filter may mean the id by them.
+        checked_keys: The metadata keys for which `Fetcher` has already checked whether a document has them. These are
+            keys with a name like "id", by which the author of a filter may mean the document's id.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Fetcher:
         keys.
 
         Args:
-            expr: The Milvus expression that selects the documents. `expression` returns it.
+            expr: The Milvus expression that selects the documents. The method `expression` returns it.
             after: The key that was returned with the previous page, or None for the first page.
             with_dense: Whether to return dense vectors as well.
             partition_names: The partitions to read.
@@ -95,7 +97,7 @@ class Fetcher:
         return self._read(rows), next_key(rows, self.fields.primary)
 
     def all_of(self, expr: str, **how: Any) -> Conversation[list[Hit]]:
-        """Return all documents that match `expr`, in ascending order of primary keys. `how` are arguments of `page`."""
+        """Return all documents that match `expr`, in ascending order of primary keys. `how` is passed on to `page`."""
         found, after = yield from self.page(expr, None, **how)
         while after is not None:
             more, after = yield from self.page(expr, after, **how)
@@ -108,7 +110,7 @@ class Fetcher:
         """Return the Milvus expression that stands for a filter in this collection.
 
         On milvus-lite, an expression may be wrong on some rows. Those rows are read, and Python evaluates the filter on
-        them. The returned expression then includes or excludes each of them by its id.
+        them. The returned expression then includes or excludes each of those rows by its id.
 
         Args:
             filter: The filter.
@@ -132,7 +134,10 @@ class Fetcher:
         return {**hit.columns, self.fields.primary: key_of(hit.id, self.fields)}
 
     def _check_keys(self, filter: Filter | str, timeout: float | None) -> Conversation[None]:
-        """Log a warning if a filter asks for a metadata key that is named like the id, but no document has that key."""
+        """Log a warning if a filter asks for a metadata key with a name like "id", but no document has this key.
+
+        The author of the filter then probably means the documents' ids.
+        """
         for key in keys_like_ids(filter, self.layout):
             if key in self.checked_keys:
                 continue
@@ -151,7 +156,7 @@ class Fetcher:
                 )
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
-        """Raise a ValueError if a partition does not exist. milvus-lite would find nothing and raise no error."""
+        """Raise a ValueError if a partition does not exist. milvus-lite itself finds nothing and raises no error."""
         if not names or self.partitions.issuperset(names):
             return
         if self.engine is Engine.LITE2:

@@ -30,18 +30,19 @@ class Fields:
             collection, even if the user gave another name.
         primary_is_number: Whether ids are integers.
         auto_id: Whether Milvus gives each row a number as its id.
-        sides: {side: its vector field} for the sides in use.
+        sides: {side: its vector field} for the sides in use. A side is a kind of vector: dense, sparse or BM25.
         bm25_words: The field that holds the words of each text for BM25, if there is one. See `milvus.bm25`.
         bm25_language: The language whose words BM25 stems. None means that BM25 does not stem, or that there is no BM25
             side.
         metadata: The JSON field that holds the metadata, or None if there is none.
-        dynamic: Whether metadata keys without a field are kept in dynamic keys.
-        typed: {metadata key: (kind, whether it may be null)} for each metadata key that has a field.
-        columns: {name: (kind, whether it may be null)} for each of the caller's additional columns that has a field.
+        dynamic: Whether metadata keys without a field are kept as dynamic keys (keys of Milvus's dynamic field).
+        typed: {metadata key: (its `DataType`, whether it may be null)} for each metadata key with a field of its own.
+        columns: {name: (its `DataType`, whether it may be null)} for each of the caller's additional columns with a
+            field.
         keys_of_columns: The names of the caller's additional columns that have no field. They may be dynamic keys.
         names: The names of all fields.
-        other_vectors: The vector fields that neither a side in use nor a Milvus function fills. If there are any, no
-            row can be added, because Milvus requires a value for each of them.
+        other_vectors: The vector fields that neither a side in use nor a Milvus function fills. If there are
+            such fields, no row can be added, because Milvus requires a value for each of them.
         max_lengths: {name of a VARCHAR field: its largest size in bytes}.
     """
 
@@ -117,8 +118,9 @@ class Fields:
 def _bm25_of(description: Mapping[str, Any], found: Mapping[str, Any], schema: Schema) -> tuple[str | None, str | None]:
     """Return the field for the words of each text, and the language whose words BM25 stems. Both may be None.
 
-    If a collection has a field for words, every store that writes to it must fill that field, even a store that does
-    not search by BM25. milvus-lite 2 does not report a collection's functions, so both values are then None.
+    If a collection has a field for words, every store that writes to the collection must fill that field, even a store
+    that does not search by BM25. On milvus-lite 2, which does not report a collection's functions, both values are
+    None.
 
     Raises:
         ValueError: The user asks for an analyzer that differs from the collection's analyzer.

@@ -1,7 +1,7 @@
 """Store an encoder's fingerprint in a Milvus collection, and refuse to use the collection with another encoder.
 
-A fingerprint describes the encoder's weights and settings. Milvus itself compares only the dimension of dense vectors.
-A sparse field has no dimension, so Milvus would mix the rows of two encoders without an error. This module needs
+A fingerprint describes the encoder's weights and settings. Milvus itself checks only the dimension of dense vectors. A
+sparse field has no dimension, so Milvus would mix the vectors of two encoders without an error. This module needs
 pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
 
@@ -38,7 +38,7 @@ def without_encoder(description: str, properties: Mapping[str, str]) -> tuple[st
 
 
 def record(client: MilvusClient, collection_name: str, fingerprint: Fingerprint | None) -> None:
-    """Set the fingerprint as a property of a new collection if Milvus did not keep the description.
+    """Set the fingerprint as a property of a new collection, if Milvus did not keep the description that contains it.
 
     milvus-lite 3 does not keep descriptions, whether it opens a file or runs as a server. milvus-lite 2 keeps them, but
     cannot alter properties.
@@ -56,7 +56,7 @@ def check_encoder(
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
         uri: The server or file. Together with the collection's name, it identifies a collection without a fingerprint,
             so that each process warns about that collection only once.
-        fingerprint: The encoder's fingerprint. None means that the encoder has none, and that nothing is checked.
+        fingerprint: The encoder's fingerprint. None means that the encoder has no fingerprint. Nothing is then checked.
         allow_other_encoder: Whether to accept another encoder.
     Raises:
         ValueError: The encoders differ. The message names both encoders and their differences.

@@ -1,4 +1,7 @@
-"""Store a fusion in a Milvus collection, so that every store and command that opens the collection follows it."""
+"""Store a fusion in a Milvus collection, so that every store and command that opens the collection uses this fusion.
+
+A fusion says how the hits of several sides (kinds of vectors) are combined into one ranking.
+"""
 
 import json
 from collections.abc import Mapping
@@ -22,8 +25,8 @@ def write_fusion(client: MilvusClient, collection_name: str, fusion: Fusion | No
     Args:
         client: The client.
         collection_name: The collection's name.
-        fusion: The fusion. None removes the stored one, so that all sides are fused by reciprocal rank again.
-        timeout: Seconds for the call.
+        fusion: The fusion. None removes the stored fusion. All sides are then fused by reciprocal rank again.
+        timeout: The time limit for the call, in seconds.
     """
     text = "" if fusion is None else json.dumps(fusion.to_dict())
     client.alter_collection_properties(collection_name, properties={_KEY: text}, timeout=timeout)

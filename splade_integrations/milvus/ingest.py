@@ -1,6 +1,6 @@
-"""Write many documents to Milvus in bounded memory: encode, write and release one chunk, then take the next.
+"""Write many documents to Milvus in bounded memory: encode, write and release one chunk after another.
 
-This module needs neither LangChain, LlamaIndex, an encoder nor pymilvus.
+This module does not need LangChain, LlamaIndex, an encoder or pymilvus.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ __all__ = ["ROWS_PER_FLUSH", "ingest"]
 
 T = TypeVar("T")
 
-# The number of documents in a chunk. They are encoded together, and are enough to fill the encoder's batches. As dicts,
-# the sparse rows of a chunk take about 10 MB.
+# The number of documents in a chunk, which are encoded together. A chunk is large enough to fill the encoder's batches.
+# As dicts, the sparse vectors of a chunk take about 10 MB.
 _CHUNK = 512
 # milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file.
 # Whenever there are four files of similar size, milvus-lite merges them in memory. So both too few and too many
-# flushes cost memory. For 50 000 rows, the peak was 1 340 MiB with a flush after every 1 024 rows, 990 MiB with a flush
-# after every 2 048, 1 060 MiB with a flush after every 4 096, and 1 300 MiB with a flush after every 25 600.
+# flushes cost memory. For 50 000 rows, the peak memory was 1 340 MiB with a flush after every 1 024 rows, 990 MiB with
+# a flush after every 2 048, 1 060 MiB with a flush after every 4 096, and 1 300 MiB with a flush after every 25 600.
 ROWS_PER_FLUSH = 4 * _CHUNK
 
 

@@ -1,6 +1,6 @@
-"""Cleans up after an error or Ctrl-C, without waiting for ever for a client that no longer answers.
+"""Clean up after an error or Ctrl-C, and give up after a while if the client no longer answers.
 
-Ctrl-C can interrupt gRPC while it holds a lock. Each later call of the same client then waits for ever, even the call
+Ctrl-C can interrupt gRPC while gRPC holds a lock. Each later call of the same client then waits for ever, even the call
 that closes the client.
 """
 
@@ -13,12 +13,12 @@ LONGEST_WAIT = 10.0  # seconds
 
 
 def clean_up(work: Callable[[], None]) -> None:
-    """Do the work in a thread, and wait for it at most `LONGEST_WAIT` seconds.
+    """Call `work` in a thread, and wait for the thread at most `LONGEST_WAIT` seconds.
 
     A thread that has not finished by then ends with the process.
 
     Args:
-        work: Drops a collection or closes a client.
+        work: The function to call. It drops a collection or closes a client.
     Raises:
         Exception: The error that `work` has raised.
 
@@ -31,7 +31,7 @@ def clean_up(work: Callable[[], None]) -> None:
     def run() -> None:
         try:
             work()
-        except Exception as err:  # it is raised in the caller's thread
+        except Exception as err:  # raised again below, in the caller's thread
             errors.append(err)
 
     thread = Thread(target=run, daemon=True)

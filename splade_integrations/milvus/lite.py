@@ -1,4 +1,4 @@
-"""Files of milvus-lite: their version, their address, and clients that take turns to write.
+"""Files of milvus-lite: their version, their address, and clients that write to a file one at a time.
 
 If a file cannot be opened, the error says why. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
@@ -28,13 +28,14 @@ __all__ = [
     "write_lock",
 ]
 
-# In pymilvus 3, clients of the same address share a connection unless `dedicated` is true. pymilvus 2 does not have
-# this option. There, clients share a connection if they use the same alias.
+# In pymilvus 3, clients of the same address share a connection if `dedicated` is false. pymilvus 2 does not have this
+# option: its clients share a connection if they use the same alias.
 _DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
-# Options of gRPC for milvus-lite files. gRPC remembers for up to two minutes that an address did not answer. A new
-# database may get the port of a closed database, and would then seem not to answer. A connection with its own pool does
-# not share that memory. pymilvus 3 sends a ping every 10 seconds. After two minutes without a call, milvus-lite takes
-# these pings for abuse: it closes the connection, and gRPC logs an error. So no pings are sent.
+# Two options of gRPC for milvus-lite files. The first gives each connection its own pool. In a shared pool, gRPC
+# remembers for up to two minutes that an address did not answer. A new database may get the port of a closed database,
+# and would then seem not to answer. The second option prevents pings. pymilvus 3 would send a ping every 10 seconds.
+# After two minutes without a call, milvus-lite would treat these pings as abuse and close the connection, and gRPC
+# would log an error.
 _LITE_OPTIONS = (
     {"grpc_options": {"grpc.use_local_subchannel_pool": 1, "grpc.keepalive_time_ms": 2**31 - 1}} if _DEDICATED else {}
 )
@@ -45,7 +46,8 @@ def lite_version(uri: str) -> str:
     """Return the version of milvus-lite if `uri` names a milvus-lite file, or "" if `uri` names a server.
 
     Raises:
-        OptionalDependencyError: milvus-lite is not installed, or its version is known to compute wrong scores.
+        OptionalDependencyError: milvus-lite is not installed, or the installed version is known to compute wrong
+            scores.
     """
     if "://" in uri and not uri.startswith("file:"):
         return ""
@@ -67,14 +69,14 @@ def is_lite(uri: str) -> bool:
 def address_for_processes(uri: str) -> str:
     """Return the address at which all processes of this machine can reach a server or a milvus-lite file.
 
-    Only one process can open a file. In that process, milvus-lite 3 serves the file, and the address of this server is
-    returned. It answers as long as this process lives.
+    Only one process can open a milvus-lite file. In that process, milvus-lite 3 runs a server for the file. This
+    function returns the address of that server, which answers as long as the process lives.
 
     Args:
         uri: A milvus-lite file or a server.
     Raises:
         OSError: The file cannot be opened.
-        ValueError: The file is for milvus-lite 2, which offers no address.
+        ValueError: `uri` is a file, and the installed version is milvus-lite 2, which offers no address.
     """
     version = lite_version(uri)
     if not version:
@@ -95,9 +97,9 @@ def address_for_processes(uri: str) -> str:
 def write_lock(uri: str) -> Any:
     """Return the reentrant lock for writing to a milvus-lite file or to a server.
 
-    milvus-lite numbers its rows but does not lock the counter, so two threads that write could get the same number. A
-    flush of milvus-lite fails while another thread writes. Only one process can open a file, so a lock inside that
-    process is enough. On a server, the lock keeps two threads of a process from creating the same collection.
+    milvus-lite numbers its rows but does not lock the counter, so two threads that write could get the same number.
+    Also, a flush of milvus-lite fails while another thread writes. Only one process can open a file, so a lock inside
+    that process is enough. On a server, the lock prevents two threads of a process from creating the same collection.
     """
     key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
     return _write_locks.setdefault(key, RLock())
@@ -122,7 +124,7 @@ def _in_thread(name: str) -> Callable[..., Any]:
 
 
 class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
-    """A `MilvusClient` for a milvus-lite file. Before it writes, it waits until no other client writes to the file.
+    """A `MilvusClient` for a milvus-lite file. Before each write, it waits until no other client writes to the file.
 
     Args:
         **connection_args: The arguments of `MilvusClient`.

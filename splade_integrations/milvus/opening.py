@@ -1,4 +1,7 @@
-"""Open, create or drop a collection, and find out which fields it has. This module does not handle rows."""
+"""Open, create or drop a collection, and find out which fields it has. This module does not handle rows.
+
+A side is a kind of vector in a collection: dense, sparse (SPLADE) or BM25. The sides that a schema names are opened.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -96,11 +99,11 @@ class Opening:
     def fusion(self) -> Fusion:
         """The fusion of a hybrid search.
 
-        It is the fusion that the caller gave, or else the fusion that the collection holds, or else reciprocal rank
-        fusion of all sides with equal weights.
+        If the caller gave a fusion, it is that fusion. Otherwise, it is the fusion that is stored in the collection. If
+        none is stored, it is reciprocal rank fusion of all sides with equal weights.
 
         Raises:
-            ValueError: The fusion that the collection holds uses a side that was not opened.
+            ValueError: The fusion that is stored in the collection uses a side that was not opened.
         """
         if (fusion := self._own_fusion or self._recorded_fusion) is not None:
             self._check_fusion(fusion)
@@ -108,7 +111,7 @@ class Opening:
         return Fusion(sides=tuple(self.schema.sides))
 
     def record_fusion(self, fusion: Fusion | None) -> None:
-        """Store a fusion in the collection, for everyone who opens it. None removes the stored one.
+        """Store a fusion in the collection, for all programs that open the collection. None removes the stored fusion.
 
         Raises:
             ValueError: The fusion uses a side that was not opened, the collection does not exist, or the engine is
@@ -153,7 +156,7 @@ class Opening:
         return {side: {key: facts[key] for key in keys if facts.get(key)} for side, facts in found.items()}
 
     def segments(self) -> int | None:
-        """Return the number of segments on disk, or None on milvus-lite, which does not report it."""
+        """Return the number of segments on disk, or None on milvus-lite, which does not report this number."""
         if self.engine is not Engine.SERVER:
             return None
         return len(self._do("list_persistent_segments"))
@@ -186,7 +189,7 @@ class Opening:
         Raises:
             ValueError: The collection exists, but lacks a field of the schema or was made with another encoder.
         """
-        with self.connection.lock:  # if several threads write first, only one of them may create the collection
+        with self.connection.lock:  # only one of several threads may create the collection
             if not self.exists():
                 self._create(dense_dim)
             self._learn()
@@ -203,7 +206,7 @@ class Opening:
             self._do("create_index", timeout=self._write_timeout(), index_params=indexes, sync=False)
             self.load()
         except BaseException:
-            with suppress(Exception):  # the first error is reported
+            with suppress(Exception):  # an error here must not hide the first error
                 self._do("drop_collection", timeout=self._write_timeout())
             raise
 
@@ -221,8 +224,8 @@ class Opening:
         how: dict[str, Any] = {} if self._replica_number == 1 else {"replica_number": self._replica_number}
         if self._partition_names and self.engine is Engine.SERVER:
             how["partition_names"] = list(self._partition_names)
-        # Loading has no default timeout. A server answers only when the whole collection is in memory, however long
-        # that takes.
+        # Loading has no default timeout, because a server answers only when the whole collection is in memory. That can
+        # take long.
         self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
     def drop(self) -> None:
@@ -260,7 +263,7 @@ class Opening:
 
 
 def complete_creation(connection: Connection, name: str, schema: Schema, fingerprint: Fingerprint | None) -> None:
-    """Add the fingerprint and the indexes that a collection lacks because the process that created it was killed.
+    """Add the fingerprint and the indexes to a collection that lacks them because its creation was interrupted.
 
     Args:
         connection: The server or file.

@@ -18,7 +18,7 @@ IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
 
 
 def key_range(primary: str, after: Any = None, last: Any = None) -> str:
-    """Return the expression for the rows whose keys come after `after`, up to and including `last`. None sets no bound.
+    """Return the expression for the rows whose keys are greater than `after` and at most `last`. None means no bound.
 
     Example:
         >>> print(key_range("pk", "a", "m"))
@@ -33,7 +33,7 @@ def key_range(primary: str, after: Any = None, last: Any = None) -> str:
 
 
 def next_key(rows: Sequence[Any], primary: str) -> Any:
-    """Return the key that the next page starts after, or None if this page is the last."""
+    """Return the key after which the next page starts, or None if this page is the last."""
     return rows[-1][primary] if len(rows) == ROWS_PER_PAGE else None
 
 

@@ -1,7 +1,7 @@
-"""Waits while Milvus is away or asks for fewer requests, and keeps writes at a bounded rate.
+"""Repeat calls while Milvus is unavailable or limits the rate of requests, and write at a limited rate.
 
-pymilvus itself retries each call until the call's timeout has passed. This module goes on from there, so that a long
-run survives an outage of minutes.
+pymilvus itself retries each call until the call's timeout has passed. If it still fails, this module repeats the call,
+so that a long run survives an outage of several minutes.
 """
 
 import random
@@ -33,7 +33,7 @@ _PASSING_WORDS = ("rate limit", "unavailable", "not ready", "fail connecting", "
 
 
 def is_passing(err: BaseException) -> bool:
-    """Return whether an error of a call to Milvus may pass if the call is repeated later.
+    """Return whether a call to Milvus that failed with this error may succeed later.
 
     Example:
         >>> is_passing(TimeoutError("no answer")), is_passing(ValueError("a wrong row"))
@@ -48,12 +48,12 @@ def is_passing(err: BaseException) -> bool:
 
 @dataclass
 class Patience:
-    """Repeats calls to Milvus while their errors may pass, with growing pauses.
+    """Repeats a failed call to Milvus after a pause, if the call may succeed later.
 
     Args:
-        seconds: How long to repeat one call.
-        first_pause: The first pause, in seconds. Each further pause is twice as long, up to `longest_pause`. A random
-            part makes several writers wait for different times.
+        seconds: The longest time for which one call is repeated.
+        first_pause: The first pause, in seconds. Each further pause is twice as long, up to `longest_pause`. Each pause
+            is shortened at random, so that several writers do not repeat their calls at the same moment.
         longest_pause: The longest pause, in seconds.
         waited: The seconds spent in failed calls and pauses so far.
 
@@ -74,10 +74,11 @@ class Patience:
     waited: float = field(default=0.0, init=False)
 
     def call(self, make: Callable[[], T]) -> T:
-        """Return the result of `make`.
+        """Call `make` until it succeeds, and return its result.
 
         Raises:
-            Exception: The error of the last attempt, if it cannot pass or has not passed after `seconds`.
+            Exception: The error of the last attempt. Either repeating the call cannot help, or the next pause would end
+                after `seconds`.
         """
         start, pause = time.monotonic(), self.first_pause
         while True:
@@ -104,7 +105,7 @@ class Pace:
         self._free_at = time.monotonic()
 
     def wait(self, rows: int) -> float:
-        """Wait until `rows` rows may be written, and return the seconds waited. After a break, this is 0."""
+        """Wait until `rows` more rows may be written, and return the number of seconds waited, which may be 0."""
         if self._rows_per_second is None:
             return 0.0
         now = time.monotonic()

@@ -24,13 +24,13 @@ AnyFilter = Filter | Mapping[str, Any] | str | None
 class Reading(Opening):
     """The part of `Collection` that searches and reads."""
 
-    _has_warned = False  # about a search in a collection that does not exist
+    _has_warned = False  # becomes True after a search in a collection that does not exist
 
     def search(self, sides: Mapping[Any, Any], *, filter: AnyFilter = None, **how: Any) -> list[Hit]:
         """Return the best documents, best first.
 
         A search of one side (dense, sparse or BM25) returns that side's scores. A search of several sides returns
-        fused scores, even if the queries of all sides but one are empty.
+        fused scores, even if only one side has a query that is not empty.
 
         Args:
             sides: {side: its query}. See `Search`.
@@ -54,7 +54,7 @@ class Reading(Opening):
     def search_many(
         self, queries: Sequence[Mapping[Any, Any]], *, filter: AnyFilter = None, **how: Any
     ) -> list[list[Hit]]:
-        """Search like `search` for each of N queries, which are sent to Milvus together.
+        """Do the same as `search` for each of N queries, and send the queries to Milvus together.
 
         Args:
             queries: N dicts {side: its query}. All must have the same sides.
@@ -74,7 +74,7 @@ class Reading(Opening):
     async def asearch_many(
         self, queries: Sequence[Mapping[Any, Any]], *, filter: AnyFilter = None, **how: Any
     ) -> list[list[Hit]]:
-        """Search like `search_many`."""
+        """Do the same as `search_many`."""
         if not queries:
             return []
         asked = self._asked(queries[0], filter, how)

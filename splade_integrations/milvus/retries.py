@@ -1,6 +1,6 @@
 """Make the calls of a conversation, load a collection that is not loaded, and report a server that does not answer.
 
-A conversation is a generator. It yields the calls to make, and is sent the answer to each call.
+A conversation is a generator. It yields the calls to make, and receives the answer to each call.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ _SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: str) -> T:
     """Make the calls of a conversation, and return its result.
 
-    If the collection is not loaded, for example after a restart of milvus-lite, load it and repeat the call once.
+    If the collection is not loaded, for example after a restart of milvus-lite, load it and repeat the call once. If
+    the connection was lost, repeat the call once as well.
 
     Args:
         client: The client that makes the calls.
@@ -59,7 +60,7 @@ def ask(client: MilvusClient, name: str, conversation: Conversation[T], where: s
 
 
 def perform(client: MilvusClient, call: Call, where: str) -> Any:
-    """Make one call, and return the answer. `client` and `where` are the same as for `ask`.
+    """Make one call, and return the answer. `client` and `where` are as in `ask`.
 
     Raises:
         TimeoutError: The server does not answer within the call's timeout.
@@ -95,7 +96,10 @@ async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[
 
 
 async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
-    """Wait for an answer until the call's timeout. pymilvus's async client sets no limit for its first connection."""
+    """Wait for an answer until the call's timeout.
+
+    pymilvus's async client does not apply the timeout to its first connection, so this function applies it.
+    """
     async with asyncio.timeout(call.arguments.get("timeout")):
         return await waiting
 

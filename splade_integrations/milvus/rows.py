@@ -1,4 +1,7 @@
-"""Turn documents into Milvus rows and back, and check ids and texts before they are sent. This needs no client."""
+"""Turn documents into Milvus rows and back, and check ids and texts before they are sent.
+
+This module needs no client.
+"""
 
 import uuid
 from collections import Counter
@@ -95,7 +98,7 @@ def check_rows(rows: Sequence[Row], *, metadata: bool = True) -> None:
         rows: The rows.
         metadata: Whether to check the metadata. This is unnecessary before `entity_of`, which checks it as well.
     Raises:
-        TypeError, ValueError: An id, a text or a metadata value is wrong. The message names its position.
+        TypeError, ValueError: An id, a text or a metadata value is wrong. The message names the row's position.
     """
     check_ids([row.id for row in rows])
     for position, row in enumerate(rows):
@@ -118,10 +121,10 @@ def key_of(value: str, fields: Fields) -> Any:
 
 
 def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
-    """Return a row in the form that `MilvusClient.insert` takes.
+    """Return a row in the form that `MilvusClient.insert` accepts.
 
     Args:
-        row: The row. A row without an id gets a new id here, unless Milvus makes the ids.
+        row: The row. If Milvus does not make the ids, a row without an id gets a new id here.
         position: The row's position in the call, for messages.
         fields: The collection's fields.
     Raises:
@@ -198,7 +201,8 @@ def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, co
         fields: The collection's fields.
         columns: The names of the caller's additional columns. The collection may hold them as dynamic keys.
     """
-    # If there is a metadata field, other fields only hold copies of its keys, or columns that another store has added.
+    # If there is a metadata field, the other fields hold only copies of its values, or columns that another store has
+    # added.
     if fields.metadata is not None:
         metadata = dict(entity.get(fields.metadata) or {})
     else:

@@ -1,10 +1,10 @@
 """The fields and indexes that a new collection gets.
 
-A new collection keeps a document's metadata in one JSON field. That field takes any key, and the metadata is read back
-exactly as it was given. Milvus's dynamic field holds a copy of each key and its value. So a user can write the Milvus
-expression `year > 2000` instead of `metadata["year"] > 2000`. LangChain's and LlamaIndex's own stores keep metadata
-only in the dynamic field, or in one field for each key. Their collections can be opened as well: `fields.py` tells
-which fields they have. This module handles neither rows nor searches.
+A new collection keeps a document's metadata in one JSON field. That field accepts any key, and the metadata is read
+back exactly as it was given. Milvus's dynamic field holds a copy of each key and its value. So a user can write the
+Milvus expression `year > 2000` instead of `metadata["year"] > 2000`. LangChain's and LlamaIndex's own stores keep
+metadata only in the dynamic field, or in one field for each key. Their collections can be opened as well: `fields.py`
+finds out which fields these collections have. This module handles neither rows nor searches.
 """
 
 from collections.abc import Mapping
@@ -46,12 +46,12 @@ class Column:
 
     @staticmethod
     def of(name: str, value: Any) -> "Column":
-        """Return the column that a user's value describes.
+        """Return the column that a value of the option `metadata_fields` describes.
 
         Args:
             name: The column's name, for the message.
             value: A `Column`, a `DataType`, one of the types str, int, float and bool, or a dict in the form of
-                langchain-milvus: {"dtype": DataType.INT64, "kwargs": {…}}. Add "index": True for an index.
+                langchain-milvus: {"dtype": DataType.INT64, "kwargs": {…}}. The dict may also have "index": True.
         Raises:
             TypeError: The value has another form.
 
@@ -78,26 +78,26 @@ class Column:
 class Schema:
     """The fields and indexes that a user wants in a collection.
 
-    A side is a kind of vector. A column is a field for values of one type, such as those of a metadata key.
+    A side is a kind of vector. A column is a field for values of one type, such as the values of one metadata key.
 
     Args:
         primary_field, text_field: The names of the fields that hold ids and texts.
         dense_field, sparse_field, bm25_field: The names of the vector fields, one for each side. None means that the
             collection does not have the side. Milvus computes the BM25 vectors from the text.
         bm25_analyzer: A language, or the parameters of a Milvus analyzer. For a language, BM25 drops its stop words and
-            stems the other words. None means English for a new collection, and any analyzer for an existing one.
-        metadata_field: The JSON field that holds the metadata. None means that there is no such field: a metadata key
-            that has a column is kept only in that column, and other keys are dynamic keys if `dynamic` is true.
+            stems the other words. None means English for a new collection, and any analyzer for an existing collection.
+        metadata_field: The JSON field that holds the metadata. None means that there is no such field. A metadata key
+            with a column is then kept only in that column, and every other key is a dynamic key (see `dynamic`).
         metadata_fields: {metadata key: its type} for the keys that also get a column. `Column.of` lists the types.
         columns: {name: column} for additional columns that hold no metadata.
-        partition_key_field: The metadata key that Milvus partitions by.
+        partition_key_field: The metadata key by whose value Milvus partitions the rows.
         dynamic: Whether a new collection copies the metadata to dynamic keys (keys of Milvus's dynamic field). A Milvus
             expression can then use a key's bare name: `year > 2000`, not `metadata["year"] > 2000`.
         auto_id: Whether Milvus gives each row of a new collection a number as its id.
         primary_max_length: The largest size of an id, in bytes.
         number_ids: Whether the ids of a new collection are numbers, which callers give as strings of digits.
         metric_type: The dense side's metric: "COSINE", "IP" or "L2".
-        index_params, search_params: {side: parameters that replace this package's defaults}.
+        index_params, search_params: {side: parameters}. They replace this package's defaults.
         option_names: {argument of this class: the name of the user's option that sets it}, for error messages.
     """
 
@@ -208,7 +208,7 @@ class Schema:
 
 
 def index_of(side: Side, engine: Engine, metric: str = "COSINE") -> dict[str, Any]:
-    """Return this package's default index for a side, in the form that `MilvusClient.prepare_index_params` takes.
+    """Return this package's default index for a side, in the form for `MilvusClient.prepare_index_params`.
 
     Args:
         side: The side.
@@ -216,10 +216,10 @@ def index_of(side: Side, engine: Engine, metric: str = "COSINE") -> dict[str, An
         metric: The metric of the dense side.
     """
     if side == "dense":
-        # milvus-lite's collections are small, so an exact index is fast enough. A server chooses its index itself.
+        # A collection of milvus-lite is small, so an exact index is fast enough. A server chooses the index itself.
         index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
         return {"index_type": index_type, "metric_type": metric, "params": {}}
-    # inverted_index_algo is left out, because a server's default is the fastest algorithm that its version has.
+    # inverted_index_algo is left out, because a server's default is the fastest algorithm of the server's version.
     # (For the inner product, Milvus 3's default stores each weight in 16 bits, so a score may have a relative error
     # of 5e-4.)
     return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP" if side == "sparse" else "BM25", "params": {}}

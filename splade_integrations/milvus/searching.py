@@ -1,4 +1,4 @@
-"""Search a collection. Every operation is a conversation, a term that the module `fetching` explains.
+"""Search a collection. Every operation is a conversation: a generator that yields the calls to make (see `fetching`).
 
 A search uses one or more sides of a collection: its dense, its sparse and its BM25 vectors. If it uses several sides,
 their hits are fused into one ranking. A search may have many queries, which are sent together.
@@ -58,8 +58,8 @@ class Reader(Fetcher):
         together: dict[Any, list[int]] = {}
         for place, one in enumerate(answering):
             if one:
-                # In a hybrid search, milvus-lite 2 continues the ranks from query to query. So each query is sent
-                # separately.
+                # In a hybrid search of several queries, milvus-lite 2 does not restart the ranks for each query, but
+                # continues to count. So on milvus-lite 2, each query is sent separately.
                 together.setdefault((tuple(one), place if self.engine is Engine.LITE2 else None), []).append(place)
         for (sides, _), places in together.items():
             many = {side: [answering[place][side] for place in places] for side in sides}
@@ -69,7 +69,7 @@ class Reader(Fetcher):
         return found
 
     def _answering(self, queries: Mapping[Side, Any]) -> dict[Side, Any]:
-        """Return the queries that can find documents, in the form that Milvus takes."""
+        """Return the queries that can find documents, in the form that Milvus accepts."""
         made = {side: self._query_of(side, query) for side, query in queries.items()}
         return {side: query for side, query in made.items() if query is not None}
 
@@ -116,7 +116,8 @@ class Reader(Fetcher):
         fusion = asked.ranker if isinstance(asked.ranker, Fusion) else None
         if len(asked.sides) > 1 and fusion is not None and not fusion.plain:
             return (yield from self._fused_here(asked, fusion, answering, expr, limit, depth))
-        # For an empty list of output fields, milvus-lite's hybrid search would return every field, even the vectors.
+        # The list of output fields must not be empty, because milvus-lite's hybrid search would then return every
+        # field, even the vectors.
         fields = [self.fields.primary] if asked.ids_only else self.fields.output(with_dense=asked.with_dense)
         if len(asked.sides) == 1:
             [(side, queries)] = answering.items()
@@ -143,10 +144,9 @@ class Reader(Fetcher):
         limit: int,
         depth: int,
     ) -> Conversation[list[list[Hit]]]:
-        """Fuse the hits of each side in Python, and read the documents that win.
+        """Fuse the hits of all sides in Python, and read the documents with the best fused scores.
 
-        Milvus has no reciprocal rank fusion with weights, and cannot scale the scores of each side before it fuses
-        them.
+        Milvus has no reciprocal rank fusion with weights, and cannot scale the scores of each side before fusion.
         """
         places = {name: asked.options[name] for name in ("offset", "round_decimal") if name in asked.options}
         options = {name: value for name, value in asked.options.items() if name not in places}
@@ -189,7 +189,7 @@ class Reader(Fetcher):
         return {"collection_name": self.name, "timeout": asked.timeout, **partitions, **asked.options}
 
     def _query_of(self, side: Side, query: Any) -> Any:
-        """Return a side's query in the form that Milvus takes, or None if this query cannot find documents."""
+        """Return a side's query in the form that Milvus accepts, or None if this query cannot find documents."""
         if query is None or (side == "sparse" and not has_terms(query)) or (side == "bm25" and is_blank(query)):
             return None
         if side == "bm25" and self.fields.bm25_words is not None:
@@ -234,7 +234,7 @@ class Reader(Fetcher):
         return type(value).__name__, repr(value)
 
     def _ranked(self, hits: Any, sign: int) -> list[Hit]:
-        """Return the hits, best first. `sign` is -1 if the scores are negated, as milvus-lite 3's BM25 scores are."""
+        """Return the hits, best first. `sign` is -1 if Milvus negates the scores, as milvus-lite 3 does for BM25."""
         return [
             hit_of(
                 self._key(hit),
@@ -248,7 +248,10 @@ class Reader(Fetcher):
 
 
 def _cut(fused: tuple[list[Any], list[float]], start: int, limit: int, decimals: int) -> dict[str, float]:
-    """Return {key: score} of `limit` hits from `start` on. Scores are rounded unless `decimals` is negative."""
+    """Return {key: score} for up to `limit` hits, starting with the hit at position `start`.
+
+    Scores are rounded to `decimals` decimals. They are not rounded if `decimals` is negative.
+    """
     keys, scores = (values[start : start + limit] for values in fused)
     return {
         str(key): score if decimals < 0 else round(score, decimals) for key, score in zip(keys, scores, strict=True)

@@ -1,7 +1,7 @@
-"""Check metadata and sparse vectors, and return them in the form that pymilvus takes. This module needs no pymilvus.
+"""Check metadata and vectors, and return them in the form that pymilvus accepts. This module does not need pymilvus.
 
-Metadata must be read back exactly as it was given. Metadata for which this is impossible is refused, and the message
-names the document and the key.
+Metadata must be read back exactly as it was given. Metadata that Milvus would change is refused, and the message names
+the document and the key.
 """
 
 import math
@@ -24,8 +24,8 @@ class UncheckedText(str):
     """A text that pymilvus sends without checking each of its characters. This package has already checked the text.
 
     pymilvus treats the text for a VARCHAR field as a list of strings, and checks the type and length of each character.
-    For texts of a thousand characters, these checks take up to a tenth of the time that adding takes. So iterating over
-    an `UncheckedText` yields a single item, the whole text.
+    For texts of a thousand characters, these checks take up to a tenth of the time for adding documents. To avoid these
+    checks, iterating over an `UncheckedText` yields a single item, the whole text.
     """
 
     __slots__ = ()
@@ -44,7 +44,7 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         metadata: The metadata.
         name: The metadata's name in the message, such as `metadatas[3]`.
     Raises:
-        TypeError, ValueError: JSON cannot hold a value. The message names the keys that lead to it.
+        TypeError, ValueError: JSON cannot hold a value. The message names the keys that lead to the value.
 
     Example:
         >>> check_metadata({"year": 1936, "tags": ["logic"]}, "metadatas[0]")
@@ -69,24 +69,23 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
 class _Checked(dict[str, Any]):
     """Metadata that has been checked.
 
-    A store checks the metadata of all documents before it writes the first one. This class marks checked metadata, so
-    that it is not checked again when it is written.
+    A store checks the metadata of all documents before it writes the first document. This class marks checked metadata,
+    so that it is not checked again when it is written.
     """
 
 
 def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
-    """Return a document's terms as a sparse row, or raise if Milvus cannot hold a term.
+    """Return a document's terms as a sparse array of one row, or raise if Milvus cannot hold a term.
 
-    The row has the shape (1, largest token id + 1).
-
-    pymilvus encodes a sparse row in four fifths of the time that it needs for a dict.
+    The array has the shape (1, largest token id + 1). pymilvus encodes such an array in four fifths of the time that it
+    needs for a dict.
 
     Args:
         terms: {token id: weight}.
         position: The text's position in the call, for messages.
     Raises:
         TypeError: `terms` is not a dict.
-        ValueError: Milvus cannot hold a term. The message names it.
+        ValueError: Milvus cannot hold a term. The message names the term.
 
     Example:
         >>> sparse_row({9: 0.5, 2: 1.0}, 0).toarray().shape
@@ -111,11 +110,12 @@ def sparse_row(terms: Mapping[int, float], position: int) -> csr_array:
 
 
 def check_dense(vector: Any, whose: str) -> Any:
-    """Return a dense vector, or raise if one of its numbers is NaN or infinite, because milvus-lite stores even those.
+    """Return a dense vector, or raise if one of its numbers is NaN or infinite. milvus-lite would store such numbers.
 
     Args:
-        vector: The vector, (D,). Anything but a vector of floats is returned as it is, and pymilvus checks it.
-        whose: What the vector belongs to, for the message.
+        vector: The vector, of shape (D,). A value that is not a vector of floats is returned unchanged, because
+            pymilvus checks it.
+        whose: The owner of the vector, for the message, such as `texts[3]`.
     Raises:
         ValueError: A number is NaN or infinite.
 
@@ -139,7 +139,7 @@ def check_dense(vector: Any, whose: str) -> Any:
 
 
 def _milvus_holds(ids: NDArray[Any], weights: NDArray[Any]) -> bool:
-    """Return whether a sparse vector of Milvus can hold these token ids, (n,), and weights, (n,)."""
+    """Return whether a sparse vector in Milvus can hold these token ids and weights, both of shape (n,)."""
     if ids.ndim > 1 or weights.ndim > 1 or ids.dtype.kind not in "biu" or weights.dtype.kind not in "biuf":
         return False
     finite = (np.abs(weights.astype(np.float64)) <= _LARGEST_WEIGHT).all()

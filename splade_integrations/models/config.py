@@ -1,4 +1,4 @@
-"""Checks a config.json before transformers reads it, and refuses a harmful one.
+"""Checks a config.json before transformers reads it, and refuses a harmful file.
 
 A harmful file can ask for other packages, for code, or for more memory and time than the weights need.
 """
@@ -12,15 +12,17 @@ from splade_integrations.sparse import is_integer
 
 __all__ = ["architectures", "check_config"]
 
-# With these values, the library transformers needs only torch to compute attention. Other values ask for a package, or
-# for kernels on the hub.
+# The values with which the library transformers needs only torch to compute attention. Other values need a further
+# package, or kernels from the hub.
 _ATTENTION = (None, "eager", "sdpa")
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 _LAYER_KEYS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _NUMBER_KEYS = (*_LAYER_KEYS, "max_position_embeddings", "pad_token_id", "vocab_size")
-# transformers makes all layers before it compares them with the weights. The largest known models have 126 layers.
+# The largest number of layers that is accepted. transformers makes all layers before it compares them with the weights,
+# so a false number could use up all memory. The largest known models have 126 layers.
 _MOST_LAYERS = 1000
-# The largest size of a vocabulary, of a layer or of a table of positions. Some models state 2**20 positions.
+# The largest integer that is accepted, for example as the size of a vocabulary or of a layer, or as a number of
+# positions. Some models state 2**20 positions.
 _MOST = 2**24
 
 

@@ -1,7 +1,7 @@
 """Recognises decoders such as Qwen3 and Llama, and reads whether their tokens attend to later tokens.
 
-At each token, a decoder scores all terms with the head that it also uses to generate text. This module reads small
-files. It loads no weights.
+A decoder is a model that generates text. At each token, its head scores all terms, as a masked-LM head does. This
+module reads small files. It loads no weights.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from splade_integrations.models.spec import Attention, Head
 
 __all__ = ["head_of", "is_language_model", "refuse_bare_decoder"]
 
-# The model types of transformers' decoders. They are needed because a config.json may name a class from the
-# repository's own code as the architecture, as in naver's repositories.
+# The values of `model_type` that transformers uses for decoders. They are needed because the architecture in a
+# config.json may be a class from the repository's own code, as in naver's repositories.
 _MODEL_TYPES = {
     *("cohere", "gemma", "gemma2", "granite", "llama", "mistral", "olmo", "olmo2", "phi", "phi3"),
     *("qwen2", "qwen3", "smollm3", "starcoder2"),
@@ -27,7 +27,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 
 
 def head_of(repository: Repository, folder: str, config: Mapping[str, Any]) -> tuple[Head, Attention | None]:
-    """Return the kind of a transformer's head, and the kind of attention if the transformer is a language model.
+    """Return the kind of a transformer's head and, for a language model, the kind of its attention (otherwise None).
 
     Args:
         repository: The repository of the transformer.
@@ -85,7 +85,7 @@ def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> No
 
 
 def _attention(name: str, config: Mapping[str, Any]) -> Attention:
-    """Return the attention that the configuration states. If it states none, transformers' decoders are causal."""
+    """Return the attention that the configuration states. The default is "causal", as in transformers' decoders."""
     stated = {key: config[key] for key in _STATEMENTS if config.get(key) is not None}
     for key, value in stated.items():
         if not isinstance(value, bool):

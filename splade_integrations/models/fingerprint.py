@@ -1,6 +1,6 @@
-"""Fingerprints of encoders. If two encoders have equal fingerprints, their rows can be compared with each other.
+"""Fingerprints of encoders. If two encoders have equal fingerprints, their sparse rows can be compared with each other.
 
-Unequal fingerprints show how the encoders differ. A fingerprint is small enough to be stored together with the rows. To
+Unequal fingerprints show how the encoders differ. A fingerprint is small, and is stored together with the rows. To
 compute a fingerprint, this module reads small files and samples of the weights files. It loads no weights.
 """
 
@@ -21,8 +21,8 @@ __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint
 _BLOCKS, _BLOCK_BYTES = 256, 4096
 # The fields of `Fingerprint` that are stored under their own names.
 _PLAIN = ("model", "commit", "weights", "special_terms", "max_length", "max_windows")
-# These fields say where the weights came from. Rows do not depend on this, so these fields are never compared.
-# Messages show them.
+# The fields that say where the weights came from. The origin of weights does not affect rows, so these fields are never
+# compared. Messages show them.
 _ORIGIN = ("model", "commit")
 
 
@@ -33,7 +33,8 @@ class RoleFingerprint:
     Args:
         prompt: The text that is put before each text.
         pooling_strategy: As in `TransformerSpec`. None if the role is inference-free.
-        activation_function: As in `TransformerSpec`. None if the role is inference-free, or made of token weights.
+        activation_function: As in `TransformerSpec`. None if the role is inference-free, or if `head` is "token
+            weights".
         lower_case: Whether texts are lowercased before they are tokenised.
         token_weights: The file of fixed token weights, "1 each" if every token weighs 1, or None if there are no fixed
             weights.
@@ -52,11 +53,11 @@ class RoleFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that decides how documents become rows, and whether rows of queries can be compared with these rows.
+    """Everything that determines the rows of documents, and whether rows of queries can be compared with them.
 
     Weights are compared by their content, not by name, path or commit. So a model from a hub and its copy in a folder
-    on another machine count as the same model. A fingerprint contains neither the pruning of queries nor the
-    number type (dtype), because they may differ between uses of one collection.
+    on another machine count as the same model. A fingerprint contains neither the pruning of queries nor the number
+    type (dtype), because both may differ between uses of one collection.
 
     Args:
         model: The name under which the model was requested. Messages show it, but it is never compared.
@@ -69,8 +70,8 @@ class Fingerprint:
         max_length: The largest number of tokens of a text, or of a window of it.
         max_windows: The largest number of windows of a document. None means that documents are cut after `max_length`
             tokens.
-        unknown: Stored values that a later version of this package wrote, and that this version has no name for. They
-            are compared as well.
+        unknown: Stored values that a later version of this package wrote, and that this version does not know. They are
+            compared as well.
 
     Example:
         >>> fingerprint = Fingerprint(model="org/x", weights="9af1", max_length=256)
@@ -100,7 +101,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint":
-        """Read what `to_json` returned, in this version of the package or in another one."""
+        """Read the stored form that `to_json` returned, in this version of the package or in another version."""
         stored: dict[str, Any] = json.loads(text)
         return cls(
             document=RoleFingerprint(**_take(stored, "document_", RoleFingerprint)),
@@ -139,8 +140,8 @@ class Fingerprint:
     def _stored(self) -> dict[str, Any]:
         """Return {name: value} of all values except empty ones, such as an empty prompt or no pruning.
 
-        A collection may be older than an option, so its fingerprint has no value for this option. Because empty values
-        are left out, this fingerprint still equals that of an encoder that does not use the option.
+        If a collection is older than an option of the encoder, the stored fingerprint has no value for that option.
+        Because empty values are left out, it still equals the fingerprint of an encoder that does not use the option.
         """
         found: dict[str, Any] = {}
         for part in fields(self):
@@ -168,7 +169,7 @@ def compute_fingerprint(
     max_length: int | None = None,
     max_windows: int | None = None,
 ) -> Fingerprint:
-    """Compute the fingerprint of a model and of the options that it is used with.
+    """Compute the fingerprint of a model together with its options.
 
     Args:
         model_name: The name under which the model was requested.
@@ -198,12 +199,12 @@ def compute_fingerprint(
 
 
 def weights_hash(files: list[Path]) -> str:
-    """Hash a sample of each weights file, which costs about 256 page reads per file.
+    """Hash a sample of each weights file. This reads about 256 pages of each file.
 
     The sample is the file's size and 256 blocks of 4 KiB. The blocks are spread evenly from the start of the file,
     where safetensors stores names and shapes, to its end. The hash changes with the model, with its size, and with any
-    fine-tuning that changes more than a few rows of a weight matrix. Hashing all of BERT-base would take half a second,
-    and hashing a multilingual model would take seconds.
+    fine-tuning that changes more than a few rows of a weight matrix. Hashing whole files would take half a second for
+    BERT-base, and seconds for a multilingual model.
     """
     digest = blake2b(digest_size=8)
     for path in files:
@@ -219,7 +220,10 @@ def weights_hash(files: list[Path]) -> str:
 
 
 def _take(stored: dict[str, Any], prefix: str, kind: type) -> dict[str, Any]:
-    """Remove from `stored` the fields of the dataclass `kind`, whose keys begin with `prefix`, and return them."""
+    """Remove the fields of the dataclass `kind` from `stored`, and return them.
+
+    In `stored`, the name of each of these fields begins with `prefix`.
+    """
     names = [part.name for part in fields(kind)]
     return {name: stored.pop(f"{prefix}{name}") for name in names if f"{prefix}{name}" in stored}
 
@@ -251,9 +255,9 @@ def _weights_files(side: RoleSpec) -> list[Path]:
 
 
 def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
-    """Return the files of a checkpoint's weights, and those of the adapter beside it.
+    """Return the files of a checkpoint's weights, and the files of the adapter beside the checkpoint, if any.
 
-    transformers may read other files, which are then not compared.
+    If transformers reads weights from other files, these files are not compared.
     """
     repository = transformer.repository
     adapter = find_adapter(repository, transformer.folder)

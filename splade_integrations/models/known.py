@@ -1,4 +1,4 @@
-"""Facts about known repositories that their files do not state. `layouts.py` adds them to what the files state."""
+"""Facts about known model repositories that the files in the repositories do not state. `layouts.py` uses them."""
 
 import logging
 from dataclasses import dataclass, field
@@ -20,10 +20,11 @@ class Fact:
 
     Args:
         query_from: Where the weights of queries come from, if the repository has no modules.json. "idf" means a table
-            of weights. "ones" means that each token weighs 1. "own tokens" means the transformer's weights, but only
-            for the query's own tokens. "" means that queries are encoded in the same way as documents.
-        query_repository: The repository of the query encoder, if the repository has no modules.json. "" means that
-            there is none.
+            of token weights in a file. "ones" means that each token weighs 1. "own tokens" means the transformer's
+            weights, but only for the query's own tokens. "" means that queries are encoded in the same way as
+            documents.
+        query_repository: The repository of a separate query encoder, if the known repository has no modules.json. ""
+            means that there is no separate query encoder.
         activation_function: The activation, if the repository has no modules.json.
         special_terms: Whether to "keep" or "drop" the terms of special tokens.
         document_pruning: Which terms of a document the authors keep.
@@ -38,8 +39,9 @@ class Fact:
 
 OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
 _IDF = Fact(query_from="idf", special_terms="drop")
-# OpenSearch ships its v3 models with this rule: its ingest pipelines prune with prune_type max_ratio and prune_ratio
-# 0.1 (OpenSearch's documentation, "Pretrained models" and "Sparse encoding processor"). Queries are not pruned.
+# OpenSearch uses this pruning rule for the documents of its v3 models: its ingest pipelines prune with prune_type
+# max_ratio and prune_ratio 0.1 (OpenSearch's documentation, "Pretrained models" and "Sparse encoding processor").
+# Queries are not pruned.
 _V3 = Fact("idf", activation_function="log1p_relu", special_terms="drop", document_pruning=Pruning(max_ratio=0.1))
 # The facts come from the model cards. Further sources for naver's models are arXiv:2403.06789 (splade-v3) and
 # arXiv:2207.03834 (efficient-splade). Further sources for OpenSearch's models are arXiv:2411.04403 and arXiv:2504.14839
@@ -66,7 +68,8 @@ _ONNX_ORIGINALS = {"Qdrant/SPLADE_PP_en_v1": "prithivida/Splade_PP_en_v1"}
 def known(repository: Repository, *, prefix: str = "") -> Fact | None:
     """Return the facts about a known repository, or None if the repository is not known.
 
-    A local folder of the same name counts as a copy, and so does a folder in the hub's cache.
+    A local folder counts as a copy of a known repository if it has the same name, or if it is the repository's folder
+    in the hub's cache.
 
     Args:
         repository: The repository.
@@ -86,7 +89,7 @@ def known(repository: Repository, *, prefix: str = "") -> Fact | None:
 
 
 def _name_in_cache(folder: Path) -> str:
-    """Return the name of the repository that a folder in the hub's cache is a snapshot of, or "" for other folders.
+    """Return the name of the repository to which a folder in the hub's cache belongs, or "" for other folders.
 
     Example:
         >>> _name_in_cache(Path("/cache/models--org--name/snapshots/0123"))
@@ -97,7 +100,7 @@ def _name_in_cache(folder: Path) -> str:
 
 
 def onnx_original(repository: Repository) -> str | None:
-    """Return the repository with the weights from which ONNX files were made, or None if it is not known."""
+    """Return the repository that holds the original weights of a repository of ONNX files, or None if not known."""
     folder = "" if repository.local_folder is None else repository.local_folder.resolve().name
     for copy, original in _ONNX_ORIGINALS.items():
         if repository.name.lower() == copy.lower() or folder.lower() == copy.rpartition("/")[2].lower():

@@ -1,8 +1,8 @@
 """Reads a model repository's small files into a spec, which says how documents and queries become term weights.
 
-It reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. `known.py` adds
-the facts that the files of known repositories do not state. This module loads no weights.
-`token_heads.py` reads the layout of BGE-M3, and `decoders.py` the attention of decoders such as Qwen3.
+This module reads the layouts of sentence-transformers 5 and 6, of plain masked-LM checkpoints and of OpenSearch. It
+loads no weights. For known repositories, `known.py` adds facts that the files do not state. `token_heads.py` reads the
+layout of BGE-M3. `decoders.py` reads the kind of attention of decoders such as Qwen3.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from splade_integrations.sparse import Pruning, is_integer
 
 __all__ = ["describe", "stated_positions"]
 
-# Model types that number positions from padding_idx + 1, so they never use the first positions.
+# The types of models that number positions from padding_idx + 1. Such models never use the first positions.
 _COUNT_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
     *("xlm-roberta", "xlm-roberta-xl", "xmod"),
@@ -45,7 +45,7 @@ def describe(repository: Repository) -> ModelSpec:
         repository: A local folder or a hub repository.
     Raises:
         FileNotFoundError: The repository does not exist or cannot be reached, or it holds no model.
-        UnsupportedModelError: The configuration is damaged, or describes a model that gives no SPLADE weights.
+        UnsupportedModelError: The configuration is damaged, or describes a model that produces no SPLADE weights.
     """
     if (token_head := describe_token_head(repository)) is not None:
         return token_head
@@ -104,7 +104,10 @@ def _opensearch_fact(repository: Repository) -> Fact:
 
 
 def _describe_plain(repository: Repository) -> ModelSpec:
-    """Read a masked-LM checkpoint without sentence-transformers files. It may have a file of query weights."""
+    """Read the spec of a masked-LM checkpoint without sentence-transformers files.
+
+    The repository may also have a file of token weights for queries.
+    """
     check_weights(repository, "")
     if repository.path("config.json") is None:
         if repository.local_folder is not None:
@@ -198,7 +201,7 @@ def _expand_routers(repository: Repository, chain: list[tuple[str, str]]) -> dic
 
 
 def _role(repository: Repository, chain: list[tuple[str, str]]) -> RoleSpec:
-    """Read the spec of one role from `chain`, which lists its modules in the order of their use."""
+    """Read the spec of one role, documents or queries. `chain` lists the role's modules in the order of their use."""
     kinds = modules = [kind for kind, _ in chain]
     transformer, token_weights = None, None
     if kinds[:2] in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
@@ -268,7 +271,7 @@ def _token_weights(repository: Repository, folder: str) -> TokenWeightsSpec:
 def _lower_case(repository: Repository, folder: str) -> bool:
     """Return whether the files set `do_lower_case` although the tokenizer itself does not lowercase texts.
 
-    transformers obeys `do_lower_case` only if the tokenizer's class knows it and there is no tokenizer.json.
+    transformers obeys `do_lower_case` only if the tokenizer's class knows this key and there is no tokenizer.json.
     """
     if not _mapping(repository, path_in(folder, "tokenizer_config.json")).get("do_lower_case"):
         return False
@@ -297,5 +300,5 @@ def _mapping(repository: Repository, file: str) -> dict[str, Any]:
 
 
 def _last_component(module_type: str) -> str:
-    """Return a module's class name without its package, because releases of sentence-transformers move modules."""
+    """Return a module's class name without its package, which differs between releases of sentence-transformers."""
     return str(module_type).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Finds the two offline models of the demo. Wheels of the `demo` extra contain them, so no model hub is needed.
+"""Finds the two offline models of the demo. The `demo` extra installs them as wheels, so no model hub is needed.
 
 `python -m splade_integrations.models.offline` prints both folders as options of the command `splade`.
 """

@@ -35,9 +35,9 @@ class Repository:
         trust_remote_code: Whether code in the repository may run.
 
     Attributes:
-        local_folder: The absolute path of the folder, or None for a hub repository. It is found once, at the start. So
-            files that are read later, such as weights that load on first use, are found even if the working directory
-            changes.
+        local_folder: The absolute path of the folder, or None for a hub repository. The path is determined once, at the
+            start. So files that are read later, such as weights that load on first use, are found even if the working
+            directory changes.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Repository:
     def path(self, file: str) -> Path | None:
         """Return the local path of a file, or None if the repository has no such file.
 
-        A file on the hub is downloaded, unless it is already in the cache.
+        A file on the hub is downloaded if it is not in the cache yet.
 
         Raises:
-            UnsupportedModelError: The path leads out of the repository, directly or through a symbolic link. Or no file
-                can have this path.
+            UnsupportedModelError: The path leads out of the repository, directly or through a symbolic link. Or the
+                path cannot be read, for example because it is too long.
         """
         if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file or ":" in file:
             raise UnsupportedModelError(
@@ -86,7 +86,8 @@ class Repository:
         Args:
             folder: The folder within the repository. "" is its root.
         Raises:
-            UnsupportedModelError: A link leaves the repository. A hub's cache may link to its own files.
+            UnsupportedModelError: A link leads out of the repository. Links from a hub's cache to its own files are
+                allowed.
         """
         if self.local_folder is not None and (self.local_folder / folder).is_dir():
             for path in (self.local_folder / folder).iterdir():
@@ -96,8 +97,8 @@ class Repository:
     def _check_link(self, path: Path) -> None:
         """Refuse a link to a file of another name outside the folder.
 
-        Some installers make links to files of the same name, and a hub's cache links to its own folder "blobs". But a
-        link to any other file could make error messages quote a private file.
+        Some installers make links to files of the same name, and a hub's cache links to its own folder "blobs". These
+        two kinds of links are allowed. A link to any other file could make error messages quote a private file.
         """
         assert self.local_folder is not None
         target = path.resolve()
@@ -109,7 +110,7 @@ class Repository:
             )
 
     def _from_hub(self, file: str) -> Path | None:
-        # slow to import, and not needed for a local folder
+        # These imports are slow, and a local folder does not need them.
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import (
             EntryNotFoundError,
@@ -131,7 +132,7 @@ class Repository:
             return None
         except (OSError, HFValidationError) as err:
             refused = isinstance(err, HFValidationError | RepositoryNotFoundError | RevisionNotFoundError)
-            if not refused or isinstance(err, GatedRepoError):  # a file that is in the cache already can still be used
+            if not refused or isinstance(err, GatedRepoError):  # if the file is in the cache, it can still be used
                 cached = try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision)
                 if isinstance(cached, str):
                     return Path(cached)
@@ -153,7 +154,7 @@ class Repository:
         try:
             url = hf_hub_url(self.name, file, revision=revision)
             get_hf_file_metadata(url, token=self.hub_options.get("token"), timeout=_TIMEOUT)
-        except (HfHubHTTPError, ValueError):  # the hub has answered, or the name is wrong: the download says more
+        except (HfHubHTTPError, ValueError):  # the hub answered, or the name is wrong. The download's error says more
             pass
         except Exception as err:
             raise ConnectionError(f"the hub does not answer: {first_line(err)}") from err
@@ -189,7 +190,7 @@ class Repository:
         return content
 
     def model_card(self) -> str:
-        """Return the YAML at the start of the repository's README.md, or "" if there is none. It is not parsed."""
+        """Return the YAML at the start of the repository's README.md as unparsed text, or "" if there is none."""
         path = self.path("README.md")
         if path is None:
             return ""
@@ -202,9 +203,9 @@ class Repository:
         return "\n".join(lines[1 : ends[1]]) if ends[:1] == [0] and len(ends) > 1 else ""
 
     def files(self, folder: str) -> list[str]:
-        """Return the files in a folder and its subfolders, as paths relative to the folder. [] means not known.
+        """Return the files in a folder and its subfolders, as paths relative to the folder.
 
-        The files of a hub repository are not known if the hub cannot be asked.
+        If the hub cannot be asked for the files of a hub repository, the result is [].
         """
         if self.local_folder is not None:
             root = self.local_folder / folder
@@ -219,7 +220,7 @@ class Repository:
         prefix = f"{folder}/" if folder else ""
         try:
             found = HfApi().list_repo_files(self.name, **options)
-        except Exception:  # the hub is not reached, or refuses; this list only improves messages
+        except Exception:  # the hub is not reached, or refuses. That is no error here: the list only improves messages
             return []
         return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
 
@@ -237,7 +238,7 @@ def path_in(folder: str, file: str) -> str:
 
 
 def _keys_of_infinite(content: Any) -> Iterator[str]:
-    """Yield the keys of a JSON document under which there is a number that is NaN or infinite."""
+    """Yield each key in a JSON document that has NaN or an infinite number as its value."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
         if isinstance(value, float) and not math.isfinite(value):

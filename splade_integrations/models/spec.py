@@ -42,8 +42,8 @@ class TransformerSpec:
         repository: The repository that holds the transformer's files.
         folder: The folder within the repository. "" is its root.
         head: The kind of head. The logits of a "masked LM" or a "language model" (a decoder such as Qwen3) score every
-            term at each token. With "token weights", as in BGE-M3, a linear layer gives each token one weight, relu(x),
-            and a text's terms are its own tokens.
+            term at each token. With "token weights", as in BGE-M3, a linear layer gives each token one weight, relu(x).
+            A text's terms are then only its own tokens.
         attention: In a language model, whether a token attends to all tokens ("bidirectional") or only to earlier ones
             ("causal"). None for other heads.
         pooling_strategy: How the weights at a text's tokens are pooled into one weight per term.
@@ -65,7 +65,7 @@ class TransformerSpec:
 
 @dataclass(frozen=True)
 class TokenWeightsSpec:
-    """One fixed weight per token of the vocabulary, from which inference-free queries are made.
+    """One fixed weight per token of the vocabulary. The rows of inference-free queries consist of these weights.
 
     Args:
         repository: The repository that holds the files.
@@ -84,10 +84,12 @@ class TokenWeightsSpec:
 
 @dataclass(frozen=True)
 class RoleSpec:
-    """How documents, or queries, become term weights: by a transformer, by fixed weights, or by the product of both.
+    """How the texts of one role, documents or queries, become term weights.
+
+    The weights come from a transformer or from fixed token weights, or are the product of both.
 
     Args:
-        transformer: The transformer. None means that only fixed token weights are used, which is called inference-free.
+        transformer: The transformer. None means that the role is inference-free: only fixed token weights are used.
         token_weights: The fixed weights of a text's own tokens. None means that only the transformer is used.
         prompt: The text that is put before each text.
     """
@@ -130,7 +132,7 @@ class ModelSpec:
 
     Args:
         document: How documents become term weights.
-        query: How queries become term weights. In a symmetric model this equals `document`, except for the prompt.
+        query: How queries become term weights. In a symmetric model, it equals `document`, except for the prompt.
         document_pruning: Which terms of a document the model's authors keep.
         query_pruning: Which terms of a query the model's authors keep.
         special_terms: Whether to "keep" or "drop" the weights of special tokens such as [SEP].

@@ -1,6 +1,7 @@
-"""Recognises models that give each token of a text one weight. It reads the spec of BGE-M3.
+"""Recognises models that give each token of a text one weight. Of these models, only BGE-M3 is supported.
 
-Other known models of this kind are refused by name. This module reads small files. It loads no weights.
+This module reads the spec of BGE-M3, and refuses other known models of this kind by name. It reads small files, and
+loads no weights.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ __all__ = ["SPARSE_LINEAR", "describe_token_head"]
 
 # The file of BGE-M3's linear layer: a PyTorch file with "weight", (1, H), and "bias", (1,).
 SPARSE_LINEAR = "sparse_linear.pt"
-# The modules of sentence-transformers' dense models. A BGE-M3 repository lists these, for its dense vectors.
+# The modules of sentence-transformers' dense models. A BGE-M3 repository lists such modules, for its dense vectors.
 _DENSE_MODULES = {"Transformer", "Pooling", "Normalize", "Dense"}
 _INSTEAD = (
     "Use BAAI/bge-m3, which has token weights of the same kind for more than 100 languages, or a SPLADE model such as "
@@ -83,7 +84,8 @@ def describe_token_head(repository: Repository) -> ModelSpec | None:
 def _may_have_token_head(repository: Repository, config: Mapping[str, Any]) -> bool:
     """Return whether the model may have a token head, judging only by config.json and modules.json.
 
-    Without this check, the hub would be asked for a file of a token head for every SPLADE model.
+    A token head is a linear layer that gives each token one weight. Without this check, the hub would be asked for the
+    file of a token head for every SPLADE model.
     """
     modules = repository.json("modules.json")
     if modules is None:

@@ -67,12 +67,12 @@ def find_adapter(repository: Repository, folder: str) -> Adapter | None:
 def check_weights(repository: Repository, folder: str) -> None:
     """Refuse a folder that holds only an adapter or only ONNX files, or that links to files outside the repository.
 
-    This is done before any weights are loaded. A hub repository that has a config.json passes without a check, because
-    listing its files takes another request.
+    This check comes before any weights are loaded. A hub repository that has a config.json passes without a check of
+    its weights, because listing its files would take another request.
 
     Raises:
-        UnsupportedModelError: The folder holds no checkpoint. The message names what it holds and what is missing. Or a
-            link leaves the repository.
+        UnsupportedModelError: The folder holds no checkpoint. The message says what the folder holds, and what is
+            missing. Or a link leads out of the repository.
     """
     repository.check_links(folder)
     without_config = repository.path(path_in(folder, "config.json")) is None
@@ -83,7 +83,7 @@ def check_weights(repository: Repository, folder: str) -> None:
 def weights_files(repository: Repository, folder: str) -> list[str]:
     """Return the files of a checkpoint's weights, as paths in the repository. [] means that none was found.
 
-    If the weights are in several files, an index names these files. The index comes first in the list.
+    If the weights are in several files, an index names these files. The index then comes first in the returned list.
 
     Args:
         repository: The repository. Weights on the hub are downloaded.
@@ -123,10 +123,12 @@ def _shards(repository: Repository, index: str) -> list[str]:
 
 
 def missing_weights(repository: Repository, folder: str) -> str | None:
-    """Return a message that says what a folder holds in place of a checkpoint, or None if this is not known.
+    """Return a message that says what a folder holds in place of a checkpoint.
+
+    If the folder holds a checkpoint, or if its content is not known, the result is None.
 
     Args:
-        repository: A local folder, or a hub repository, for which the hub is asked for a list of files.
+        repository: A local folder or a hub repository. The hub is asked for a list of the files of a hub repository.
         folder: The folder within the repository. "" is its root.
     """
     files = repository.files(folder)

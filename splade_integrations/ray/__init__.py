@@ -1,6 +1,7 @@
-"""Ray Data: encodes corpora on many cores, GPUs and machines, and writes them into Milvus or into files for its import.
+"""Encodes corpora with Ray Data on many cores, GPUs and machines.
 
-This package needs the extra "ray". Its name is `splade_integrations.ray`, and `import ray` still imports Ray itself.
+The encoded corpora are written into Milvus, or into files for Milvus's bulk import. This module needs the extra "ray".
+Its full name is `splade_integrations.ray`, so `import ray` still imports Ray itself.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

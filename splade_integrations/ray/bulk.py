@@ -36,7 +36,7 @@ def write_bulk_files(
     model_name: str,
     folder: str | Path,
     *,
-    columns: Columns = Columns(),  # noqa: B008  # it cannot be changed
+    columns: Columns = Columns(),  # noqa: B008  # the default is immutable
     dense: DenseModel | None = None,
     bm25: bool = False,
     sparse: SparseForm = "struct",
@@ -46,22 +46,22 @@ def write_bulk_files(
     advance: Callable[[int], object] = lambda _: None,
     **options: Unpack[EncoderOptions],
 ) -> RunReport:
-    """Encode a Ray dataset into files that Milvus imports into a collection like that of `splade index`.
+    """Encode a Ray dataset into files that Milvus can import.
 
-    At the end, `BulkFolder.finish` lists the files in manifest.json. A run that was killed can be started again with
-    the same arguments: rows in finished files are neither encoded nor written again. At most the rows of the files that
-    were not finished are lost.
+    The files fit a collection with the fields that `splade index` creates. At the end, `BulkFolder.finish` lists the
+    files in manifest.json. A run that was killed can be started again with the same arguments. Rows in finished files
+    are then neither encoded nor written again. Only the rows of unfinished files are encoded again.
 
     Args:
-        dataset: A dataset with ids and texts. The ids must differ, because an import keeps all rows, even rows with
-            equal ids.
+        dataset: A dataset with ids and texts. Each id may occur only once, because an import keeps all rows, even rows
+            with equal ids.
         model_name: As in `encode_dataset`.
         folder: The folder for the files. All nodes of the cluster must reach it, for example on a shared disk.
         columns: The columns of the ids, the texts and the metadata.
         dense: As in `encode_dataset`.
-        bm25: Whether the collection also has a BM25 index, for English texts. Milvus computes its vectors.
+        bm25: Whether the collection also has a BM25 index, for English texts. Milvus computes the BM25 vectors.
         sparse: The form of sparse vectors: "struct" for Milvus 2.5.8 or newer, "json" for older servers.
-        rows_per_file: The number of rows of a file. The rows of several files must fit into Ray's object store at once.
+        rows_per_file: The number of rows in a file. The rows of several files must fit into Ray's object store at once.
         actors: The actors that encode.
         bad_rows: What happens to rows that cannot be indexed.
         advance: Called with the number of rows that were finished since the last call.
@@ -70,7 +70,7 @@ def write_bulk_files(
         What the run did.
     Raises:
         TooManyBadRowsError: More rows than allowed cannot be indexed.
-        ValueError: The folder holds files for other fields.
+        ValueError: The folder holds files for a collection with other fields.
     """
     width = None
     if dense is not None and (model := loaded_dense(dense, options)) is not None:
@@ -106,9 +106,9 @@ def write_bulk_files(
 
 @dataclass(frozen=True)
 class FileWriter:
-    """A task that writes one file from a batch of encoded rows, and returns what it did.
+    """A task that writes one file from a batch of encoded rows.
 
-    The name of the file follows from its rows. So if Ray runs a task again, it writes the same file, and no second one.
+    The name of the file is computed from its rows. So if Ray runs a task again, the new file replaces the first file.
 
     Args:
         folder: The folder.
@@ -121,7 +121,7 @@ class FileWriter:
     sparse: SparseForm
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Write the rows of a batch."""
+        """Write the rows of a batch, and return what was done (see `result`)."""
         start = time.perf_counter()
         table = without_repeated_ids(table)
         rows = table.take(pa.array(good_rows(table), pa.int64()))
@@ -135,7 +135,7 @@ class FileWriter:
 
 
 def _fields(rows: pa.Table) -> pa.Table:
-    """Return encoded rows under the names of the collection's fields, with the metadata also as dynamic keys."""
+    """Return encoded rows as a table with the collection's fields. The metadata is also stored as dynamic keys."""
     columns: dict[str, Any] = {
         "id": rows[ID],
         "text": rows[TEXT],
@@ -149,7 +149,7 @@ def _fields(rows: pa.Table) -> pa.Table:
 
 
 def _with_terms(sparse: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Put the placeholder of empty documents into the rows of blank texts and into rows without terms.
+    """Replace the sparse vectors of blank texts, and sparse vectors without terms, by a placeholder.
 
     Milvus refuses a sparse vector without terms.
     """
@@ -165,7 +165,7 @@ def _with_terms(sparse: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedAr
 
 
 def _dynamic(metadata: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the metadata without the keys that a dynamic field cannot have."""
+    """Return the metadata without the keys that are not allowed as dynamic keys."""
     texts = metadata.to_pylist()
     if not any(f'"{name}":' in text or '"$' in text for text in texts for name in _NAMES):
         return metadata

@@ -1,4 +1,4 @@
-"""Remembers which rows the finished files of a folder hold, in 16 bytes for each row."""
+"""Remembers which rows are in the finished files of a folder. A row takes 16 bytes."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ _FOLDER = ".progress"
 
 
 def digests(table: pa.Table) -> NDArray[np.uint64]:
-    """Return a digest of each row's id, and one of its text and metadata. (N, 2).
+    """Return two digests for each row, (N, 2). The first is of the row's id, the second of its text and metadata.
 
     Example:
         >>> rows = pa.table({"id": ["a", "a"], "text": ["one", "two"], "metadata": ["{}", "{}"]})
@@ -29,12 +29,16 @@ def digests(table: pa.Table) -> NDArray[np.uint64]:
 
 
 def name_of(rows: NDArray[np.uint64]) -> str:
-    """Return a name for a file of these rows. If a task runs again, its file replaces the earlier one."""
+    """Return a name for a file of these rows. If a task runs again, the name is the same, so its file is replaced."""
     return f"part-{hashlib.blake2b(rows.tobytes(), digest_size=12).hexdigest()}"
 
 
 def write_digests(folder: Path, name: str, rows: NDArray[np.uint64]) -> None:
-    """Note the rows of a file. Call this before the file appears, because a note without its file is ignored."""
+    """Store the digests of the rows of a file.
+
+    Call this function before the file appears, so that a finished file always has digests. Digests are ignored as long
+    as their file is missing.
+    """
     place = folder / _FOLDER
     place.mkdir(exist_ok=True)
     partial = place / f".{name}.partial.npy"
@@ -43,7 +47,7 @@ def write_digests(folder: Path, name: str, rows: NDArray[np.uint64]) -> None:
 
 
 def read_digests(folder: Path) -> NDArray[np.uint64]:
-    """Return the digests of the rows of all finished files, sorted by the first digest. (N, 2)."""
+    """Return the digests of all rows in finished files, (N, 2), sorted by the first digest."""
     found = [
         np.load(note)
         for note in sorted((folder / _FOLDER).glob("*.npy"))
@@ -54,17 +58,17 @@ def read_digests(folder: Path) -> NDArray[np.uint64]:
 
 
 class SkipDone:
-    """An actor that marks the rows which a finished file holds.
+    """An actor that marks the rows that are in a finished file.
 
     Args:
-        done: The digests of those rows, sorted by the first digest. (N, 2).
+        done: The digests of all rows in finished files, (N, 2), sorted by the first digest.
     """
 
     def __init__(self, done: NDArray[np.uint64]) -> None:
         self._done = done
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the batch with its finished rows marked. A row whose text or metadata has changed gets an error."""
+        """Return the batch with its finished rows marked. A row gets an error if its text or metadata has changed."""
         table = without_repeated_ids(table)
         wanted = good_rows(table)
         found = digests(table.take(pa.array(wanted, pa.int64())))

@@ -1,4 +1,4 @@
-"""An encoder that divides texts among actors of Ray. It can be used in the place of any other encoder."""
+"""An encoder that divides texts among actors (processes of Ray). It can be used in place of any other encoder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,22 +27,24 @@ _MOST_RETRIES = 3
 
 
 class RayEncoder:
-    """Encodes texts with several models, each in an actor of Ray.
+    """Encodes texts in several actors of Ray. Each actor has its own copy of the model.
 
-    Connect the process to Ray first, for example with `connected`. Each actor loads the model once. If the process of
-    an actor is killed, Ray starts the actor again and repeats the call.
+    Connect to Ray first, for example with `connected`. Each actor loads the model once. If the process of an actor is
+    killed, Ray starts the actor again and repeats the call.
 
     Args:
         model_name: The folder of a SPLADE model, or its name on the hub. Each node of the cluster must reach it.
         actors: The number of actors. On CPUs, use one for each core: an actor computes in one thread.
         rows_per_batch: The largest number of texts that an actor gets at once.
-        num_cpus: The CPUs that Ray reserves for an actor. The default is 0.4 without a GPU, as in `encode_dataset`.
-        num_gpus: The GPUs that Ray reserves for an actor, such as 1 or 0.5.
+        num_cpus: The number of CPUs that Ray reserves for an actor. Without a GPU, the default is 0.4, as in
+            `encode_dataset`.
+        num_gpus: The number of GPUs that Ray reserves for an actor, such as 1 or 0.5.
         **options: Options of `SpladeEncoder`, such as `dtype` and `max_length`.
     Raises:
-        ValueError: A number is below 1, or a Ray on one machine has too few CPUs or GPUs for the actors.
+        ValueError: `actors` or `rows_per_batch` is below 1. Or Ray runs only on this machine, and the machine has
+            too few CPUs or GPUs for the actors.
         OSError: The process of an actor ends again and again.
-        UnsupportedModelError: As `SpladeEncoder` raises it. All other errors of the models are raised, too.
+        UnsupportedModelError: `SpladeEncoder` refuses the model. All other errors of `SpladeEncoder` are raised, too.
 
     Example:
         >>> from splade_integrations.ray import RayEncoder, connected
@@ -65,7 +67,7 @@ class RayEncoder:
         for name, value in (("actors", actors), ("rows_per_batch", rows_per_batch)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value!r}. Use 1 or more.")
-        if Path(model_name).is_dir():  # Ray's workers may run in other folders
+        if Path(model_name).is_dir():  # the path must be absolute, because Ray's workers may run in other folders
             model_name = str(Path(model_name).resolve())
         reserved = {"num_cpus": (0 if num_gpus else 0.4) if num_cpus is None else num_cpus, "num_gpus": num_gpus or 0}
         _check_fits(actors, reserved)
@@ -76,32 +78,35 @@ class RayEncoder:
             self.fingerprint: Fingerprint = ray.get([actor.fingerprint.remote() for actor in self._actors])[0]
 
     def encode_documents(self, texts: Sequence[str]) -> csr_array:
-        """Encode documents. Returns (len(texts), vocabulary size), in the order of the texts."""
+        """Encode documents. Returns a matrix (len(texts), vocabulary size), in the order of the texts."""
         return self._encode("encode_documents", texts)
 
     def encode_queries(self, texts: Sequence[str]) -> csr_array:
-        """Encode queries. Returns (len(texts), vocabulary size), in the order of the texts."""
+        """Encode queries. Returns a matrix (len(texts), vocabulary size), in the order of the texts."""
         return self._encode("encode_queries", texts)
 
     def _encode(self, method: str, texts: Sequence[str]) -> csr_array:
         texts = check_texts(texts)
-        # With two batches for each actor, an actor with short texts can take over a batch of another actor.
+        # There are two batches for each actor. So an actor that finishes early can take a batch from another actor.
         size = max(1, min(self._rows_per_batch, -(-len(texts) // (2 * len(self._actors)))))
         batches = [texts[start : start + size] for start in range(0, len(texts), size)] or [[]]
-        pool = ActorPool(self._actors)  # a new pool, because an old one keeps the batches of a failed call
+        pool = ActorPool(self._actors)  # a new pool, because an old pool keeps the batches of a failed call
         with _own_errors():
             found = list(pool.map(lambda actor, batch: getattr(actor, method).remote(batch), batches))
         return csr_array(vstack(found, format="csr"))
 
 
 def _check_fits(actors: int, reserved: Mapping[str, float]) -> None:
-    """Raise ValueError if Ray would wait for ever. A cluster may grow, so it is not checked."""
+    """Raise ValueError if this machine has too few CPUs or GPUs, because Ray would then wait for ever.
+
+    A cluster is not checked, because it may grow.
+    """
     if not on_this_machine():
         return
     there = ray.cluster_resources()
     for option, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         wanted, found = actors * reserved[option], there.get(resource, 0)
-        if wanted > found + 1e-6:  # 30 times 0.1 is a little more than 3
+        if wanted > found + 1e-6:  # rounding makes 30 times 0.1 a little more than 3
             raise ValueError(
                 f"{actors} actors must fit on this machine, but they reserve {wanted:g} {resource}s and it has "
                 f"{found:g}. Use fewer actors (--encoders), or a smaller {option}."
@@ -110,7 +115,7 @@ def _check_fits(actors: int, reserved: Mapping[str, float]) -> None:
 
 @contextmanager
 def _own_errors() -> Iterator[None]:
-    """Raise the error of an actor's code itself, and an OSError if an actor's process ends again and again."""
+    """Raise an actor's own error in place of Ray's error, or an OSError if an actor's process ends again and again."""
     try:
         yield
     except RayTaskError as err:
@@ -123,12 +128,12 @@ def _own_errors() -> Iterator[None]:
 
 
 class _Model:
-    """One model, in an actor."""
+    """An actor with one copy of the model."""
 
     def __init__(self, model_name: str, options: EncoderOptions) -> None:
         self._model_name, self._options = model_name, options
 
-    # An error in __init__ would reach the caller only as the text of a traceback.
+    # The model is loaded here, because an error in __init__ would reach the caller only as the text of a traceback.
     @cached_property
     def _encoder(self) -> "SpladeEncoder":
         from splade_integrations.encoder import SpladeEncoder

@@ -1,4 +1,4 @@
-"""Encodes the texts of a Ray dataset, with one model for each actor of a pool."""
+"""Encodes the texts of a Ray dataset in a pool of actors (processes of Ray). Each actor loads its own model."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +19,14 @@ from splade_integrations.options import EncoderOptions
 
 __all__ = ["Actors", "Concurrency", "DenseModel", "EncodeStage", "encode_dataset", "loaded_dense", "pool"]
 
-# The number of actors, or the smallest and the largest number of actors.
+# The number of actors, or a tuple of the smallest and the largest number of actors.
 Concurrency = int | tuple[int, int]
-# The name of a model of sentence-transformers, an object with the method `encode`, or a function that returns one.
+# The name of a model of sentence-transformers, an object with the method `encode`, or a function that returns such an
+# object.
 DenseModel = str | DenseEncoder | Callable[[], DenseEncoder]
 
-# The numbers of texts in one block of the encoder, on a CPU and on a GPU.
+# The default numbers of rows that an actor gets at once, on a CPU and on a GPU. The encoder's own blocks have the same
+# sizes.
 _ROWS_ON_CPU, _ROWS_ON_GPU = 512, 2048
 
 
@@ -43,31 +45,31 @@ def encode_dataset(
     num_gpus: float | None = None,
     **options: Unpack[EncoderOptions],
 ) -> Dataset:
-    """Add a column with the sparse vectors of texts to a Ray dataset and, if wanted, a column with dense vectors.
+    """Add a column of sparse vectors to a Ray dataset and, if `dense` is given, a column of dense vectors.
 
     Nothing runs until the returned dataset is iterated over or written. Each actor loads the models once. The result
-    keeps all rows and columns, but Ray keeps the order of the rows only if `preserve_order` is set in Ray's options
-    before the dataset is made.
+    keeps all rows and columns. Ray keeps the order of the rows only if `preserve_order` is set in Ray's options before
+    the dataset is made.
 
     Args:
         dataset: A dataset with a column of texts, from Parquet, JSON lines, a Hugging Face dataset or any other source.
         model_name: The folder of a SPLADE model, or its name on the hub. Each node of the cluster must reach it.
         text_column: The column of the texts.
-        sparse_column: The name of the new column. Its type is struct<indices: list<uint32>, values: list<float>>, which
-            stays the same in Parquet files and in Ray's batches. `splade_integrations.arrow.sparse_rows` turns the
-            column into a scipy matrix.
+        sparse_column: The name of the new column of sparse vectors. Its type is struct<indices: list<uint32>, values:
+            list<float>>, both in Parquet files and in Ray's batches. `splade_integrations.arrow.sparse_rows` turns
+            the column into a scipy matrix.
         dense: A dense model: the name of a model of sentence-transformers, an object with the method
             `encode(texts) -> (N, H)`, or a function that returns such an object. A function is called in each actor, so
             the model itself is not copied between processes.
-        dense_column: The name of the column of dense vectors. Its type is list<float>.
+        dense_column: The name of the new column of dense vectors. Its type is list<float>.
         error_column: The name of a column for errors. If a text cannot be encoded, its row gets the reason there, and
             no vectors. The default, None, ends the run at the first such text.
         rows_per_batch: The number of rows that Ray gives to an actor at once. None means 512, or 2 048 with GPUs.
         concurrency: The number of actors, or (the smallest number, the largest number) for a pool that grows and
             shrinks with the load. On CPUs, use one actor for each core: an actor computes in one thread.
-        num_cpus: The CPUs that Ray reserves for an actor. The default is 0.4 without a GPU, so that the tasks that read
-            and write find a free CPU even if there are as many actors as cores.
-        num_gpus: The GPUs that Ray reserves for an actor, such as 1 or 0.5.
+        num_cpus: The number of CPUs that Ray reserves for an actor. Without a GPU, the default is 0.4. So even with one
+            actor for each core, the tasks that read and write find a free CPU.
+        num_gpus: The number of GPUs that Ray reserves for an actor, such as 1 or 0.5.
         **options: Options of `SpladeEncoder`, such as `dtype` and `max_length`.
     Returns:
         The dataset with the additional columns.
@@ -102,12 +104,12 @@ class Actors:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeStage:
-    """What the actors of the encoding stage need. The fields have the same meaning as in `encode_dataset`.
+    """What the actors that encode need. Fields that are not described here mean the same as in `encode_dataset`.
 
     Args:
-        seconds_column: The name of a column for the encoding time of each row in seconds: the time of its batch,
-            divided by the number of rows. None adds no column.
-        skip_column: The name of a boolean column. A row for which it is true is not encoded.
+        seconds_column: The name of a new column for the encoding time of each row in seconds. This is the time of the
+            row's batch, divided by the number of rows in the batch. None adds no such column.
+        skip_column: The name of a boolean column. A row with true in this column is not encoded.
     """
 
     model_name: str
@@ -126,11 +128,11 @@ class EncodeStage:
             object.__setattr__(self, "model_name", str(Path(self.model_name).resolve()))
 
     def apply(self, dataset: Dataset, actors: Actors) -> Dataset:
-        """Add the stage to a dataset."""
+        """Return the dataset with the encoding stage added."""
         on_gpu = bool(actors.num_gpus)
         rows = actors.rows_per_batch or (_ROWS_ON_GPU if on_gpu else _ROWS_ON_CPU)
-        # An actor gets whole blocks. Small blocks spread the work over all actors, and if a process is killed, only
-        # little is encoded again.
+        # Ray gives whole blocks of rows to an actor. Small blocks spread the work over all actors. They also limit the
+        # work that is done again after a process was killed.
         return dataset.repartition(target_num_rows_per_block=rows).map_batches(
             Encode,
             fn_constructor_kwargs={"stage": self},
@@ -146,7 +148,7 @@ def pool(concurrency: Concurrency) -> ActorPoolStrategy:
     """Return Ray's description of a pool of actors.
 
     Raises:
-        ValueError: A number is below 1, or the largest number is below the smallest.
+        ValueError: A number of actors is below 1, or the largest number is below the smallest number.
     """
     least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     if not 1 <= least <= most:
@@ -172,7 +174,7 @@ class Encode:
         self.dense = loaded_dense(stage.dense, stage.options)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the batch with its vectors."""
+        """Return the batch with columns of vectors added."""
         start, stage = time.perf_counter(), self.stage
         self._check(table)
         texts: list[Any] = table[stage.text_column].to_pylist()
@@ -220,7 +222,10 @@ class Encode:
             )
 
     def _encoded(self, texts: list[Any], rows: list[int], reasons: list[str | None]) -> dict[str, pa.Array]:
-        """Return the columns of vectors. If a batch fails, encode its texts one by one, and note which of them fail."""
+        """Return the columns of vectors.
+
+        If a batch fails, its texts are encoded one by one, and the errors of the texts that fail go into `reasons`.
+        """
         try:
             found = self._vectors([texts[row] for row in rows])
         except Exception as err:
@@ -253,7 +258,7 @@ class Encode:
 
 
 def loaded_dense(dense: DenseModel | None, options: EncoderOptions) -> DenseEncoder | None:
-    """Return the dense model itself. `encode_dataset` accepts it in three forms.
+    """Return the dense model itself. `dense` has one of the three forms that `encode_dataset` accepts.
 
     Raises:
         TypeError: `dense` has none of these forms.
@@ -271,7 +276,7 @@ def loaded_dense(dense: DenseModel | None, options: EncoderOptions) -> DenseEnco
 
 
 def _spread(column: pa.Array, places: NDArray[np.int64]) -> pa.Array:
-    """Return the values of a column at the given places, and a null where the place is -1."""
+    """Return the values of a column at the given positions, with a null for each position -1."""
     if len(column) == len(places):
         return column
     return pc.take(column, pa.array(places, mask=places < 0))

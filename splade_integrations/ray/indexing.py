@@ -1,4 +1,4 @@
-"""Indexes a Ray dataset into a Milvus collection that is in use."""
+"""Indexes a Ray dataset into a Milvus collection, which may be in use meanwhile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from splade_integrations.ray.writing import SkipStored, WriteRows
 
 __all__ = ["HELPER_CPUS", "BadRows", "Writers", "encode_stage", "index_dataset", "run"]
 
-# The CPUs that Ray reserves for an actor that looks up or writes rows. These actors mostly wait. If they reserved much,
-# they would wait for CPUs, while the tasks that hold the CPUs wait for them.
+# The CPUs that Ray reserves for an actor that looks up or writes rows. These actors mostly wait for Milvus. If they
+# reserved more, they might have to wait for CPUs that are held by other tasks, while these tasks wait for the actors.
 HELPER_CPUS = 0.1
 
 
@@ -30,9 +30,9 @@ class Writers:
     """How rows are written into a collection.
 
     Args:
-        actors: The number of actors that write. milvus-lite takes rows from only one.
-        rows_per_second: The largest number of rows per second that all of them write together. None sets no limit.
-        patience_seconds: How long a call is repeated while Milvus is away or asks for fewer requests.
+        actors: The number of actors that write. milvus-lite accepts rows from only one actor.
+        rows_per_second: The largest number of rows per second that all actors write together. None sets no limit.
+        patience_seconds: How long a call is repeated while Milvus does not answer, or asks for fewer requests.
     """
 
     actors: int = 1
@@ -46,7 +46,7 @@ class BadRows:
 
     Args:
         side_file: The file for these rows and the reasons, with one JSON object per line. None writes no file.
-        most: The number of such rows that a run allows. One more ends the run.
+        most: The largest number of such rows that a run allows. One more such row ends the run.
     """
 
     side_file: str | Path | None = "bad-rows.jsonl"
@@ -61,11 +61,11 @@ def index_dataset(
     collection_name: str = "splade",
     milvus_token: str = "",
     db_name: str = "",
-    columns: Columns = Columns(),  # noqa: B008  # it cannot be changed
+    columns: Columns = Columns(),  # noqa: B008  # the default is immutable
     dense: DenseModel | None = None,
     bm25: bool = False,
     actors: Actors = Actors(),  # noqa: B008
-    writers: Writers = Writers(),  # it cannot be changed
+    writers: Writers = Writers(),  # the default is immutable
     bad_rows: BadRows = BadRows(),
     advance: Callable[[int], object] = lambda _: None,
     **options: Unpack[EncoderOptions],
@@ -73,15 +73,15 @@ def index_dataset(
     """Encode a Ray dataset and write it into a Milvus collection, which may be in use meanwhile.
 
     A row replaces the stored row with the same id. Rows that are stored already, with the same text and metadata, are
-    neither encoded nor written. So a run that was killed can be started again. It then ends with the same rows as a run
-    that was not killed. If the collection does not exist, it is created, with the fields that `splade index` creates.
-    If Milvus does not answer or asks for fewer requests, the writers wait, and with them the whole pipeline.
+    neither encoded nor written. So a run that was killed can be started again, and the collection then gets the same
+    rows as in a run that was not killed. If the collection does not exist, it is created with the fields that
+    `splade index` creates. If Milvus does not answer or asks for fewer requests, the whole pipeline waits.
 
     Args:
         dataset: A dataset with ids and texts.
         model_name: As in `encode_dataset`.
-        uri: The address of a Milvus server. It may be a milvus-lite file if all of Ray runs on this machine.
-        collection_name: The collection.
+        uri: The address of a Milvus server. If all of Ray runs on this machine, `uri` may also be a milvus-lite file.
+        collection_name: The name of the collection.
         milvus_token: The server's token.
         db_name: The server's database.
         columns: The columns of the ids, the texts and the metadata.
@@ -96,7 +96,7 @@ def index_dataset(
         What the run did.
     Raises:
         TooManyBadRowsError: More rows than allowed cannot be indexed.
-        ValueError: The collection was made with another encoder or lacks a field, or several writers are asked for on
+        ValueError: The collection was made with another encoder or lacks a field, or several actors would write into
             milvus-lite.
         TimeoutError, MilvusException: Milvus has not answered for `writers.patience_seconds`.
     """
@@ -127,10 +127,10 @@ def run(
 
     Args:
         rows: A dataset of prepared rows (see `splade_integrations.ray.rows`).
-        stage: How they are encoded.
-        actors: The actors that encode them.
+        stage: How the rows are encoded.
+        actors: The actors that encode the rows.
         place: The collection.
-        writers: The actors that write them.
+        writers: The actors that write the rows.
         bad_rows: What happens to rows that cannot be indexed.
         resume: Whether the collection may hold some of the rows already.
         advance: Called with the number of rows that were finished since the last call.

@@ -1,4 +1,7 @@
-"""Connects to a Ray cluster, or starts Ray on this machine, without Ray's messages and reports."""
+"""Connects to a Ray cluster, or starts a local Ray, that is, a Ray on this machine only.
+
+Ray's messages and usage reports are turned off.
+"""
 
 import logging
 import os
@@ -12,16 +15,16 @@ from splade_integrations.errors import first_line
 
 __all__ = ["OBJECT_STORE_BYTES", "connected", "on_this_machine"]
 
-# The size of the object store of a local Ray. Batches wait there between two stages, and Ray Data fills at most half of
-# it. By default, Ray would take 30 % of the machine's memory.
+# The size of the object store of a local Ray in bytes. Batches wait there between two stages. Ray Data fills at most
+# half of the store. By default, Ray would take 30 % of the machine's memory.
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
-# The largest size of a block that a task hands on. With Ray's default, all actors but one would wait until one task has
-# read 128 MiB of text.
+# The largest size in bytes of a block of rows that a task hands on. Ray's default is 128 MiB. With this default, all
+# actors except one would wait until a task has read 128 MiB of text.
 _BLOCK_BYTES = 4 * 1024 * 1024
 
-# Ray reads these variables when it starts its processes. The first turns off reports about the use of Ray. The second
-# hides GPUs from actors that reserve none, so that these actors do not compute on GPUs.
+# Ray reads these environment variables when it starts its processes. The first variable turns off reports about the use
+# of Ray. The second variable hides GPUs from actors that reserve no GPU, so that these actors do not compute on GPUs.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 
@@ -31,13 +34,13 @@ def connected(
 ) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end. If the process is connected already, use that connection.
 
-    A local Ray shows no dashboard, sends no usage report and ends with this process. With a local Ray and with a
-    cluster, the output of the workers stays in Ray's log files, Ray Data shows no progress bars, and datasets that are
-    made meanwhile have blocks of at most 4 MiB.
+    A local Ray shows no dashboard, sends no usage report and is shut down at the end. For both a local Ray and a
+    cluster, the output of the workers stays in Ray's log files. During the connection, Ray Data shows no progress bars,
+    and new datasets have blocks of at most 4 MiB.
 
     Args:
         address: The address of a cluster, such as "ray-head:6379" or "auto". None starts Ray on this machine.
-        num_cpus: The number of CPUs that a local Ray may use. None means all.
+        num_cpus: The number of CPUs that a local Ray may use. None means all CPUs.
         object_store_bytes: The size of the object store of a local Ray.
     Raises:
         ConnectionError: There is no cluster at the address, or Ray failed twice in a row to start on this machine.
@@ -70,9 +73,10 @@ def connected(
 
 
 def _start(num_cpus: int | None, object_store_bytes: int) -> None:
-    """Start Ray on this machine. If its processes do not answer within Ray's time limit, try once more.
+    """Start Ray on this machine. If Ray's processes do not answer within a time limit, try once more.
 
-    Ray's limit is 30 s and has no setting. A machine that is busy with other work can exceed it.
+    Ray sets the limit to 30 s, and it cannot be changed. Ray can need more time on a machine that is busy with other
+    work.
     """
     for tries_left in (1, 0):
         try:
@@ -85,7 +89,7 @@ def _start(num_cpus: int | None, object_store_bytes: int) -> None:
             )
         except (TypeError, ValueError):  # an option is wrong: another try cannot help
             raise
-        except Exception as error:  # Ray raises Exception itself, RuntimeError and TimeoutError
+        except Exception as error:  # Ray raises RuntimeError, TimeoutError or a plain Exception
             ray.shutdown()  # ends the processes that did start
             if not tries_left:
                 raise ConnectionError(
@@ -98,7 +102,7 @@ def _start(num_cpus: int | None, object_store_bytes: int) -> None:
 
 
 def on_this_machine() -> bool:
-    """Return whether all nodes of the connected Ray are this machine."""
+    """Return whether the connected Ray runs only on this machine."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return len(nodes) == 1 and nodes[0]["NodeID"] == ray.get_runtime_context().get_node_id()
 

@@ -1,4 +1,4 @@
-"""Names a collection in a form that can be sent to Ray's workers, which then open it themselves."""
+"""The description of a collection that is sent to Ray's workers. Each worker opens the collection itself."""
 
 from dataclasses import dataclass, field
 
@@ -11,11 +11,11 @@ __all__ = ["Place"]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A collection.
+    """What a process needs to open a collection.
 
     Args:
-        uri: The address of a server. Several processes cannot open one milvus-lite file. So for a file, this is the
-            address at which the process that has opened the file serves it.
+        uri: The address of a server. A milvus-lite file can be opened by only one process, which then serves the file
+            to other processes. For such a file, `uri` is the address of this process.
         name: The collection's name.
         schema: The collection's fields.
         token: The server's token.

@@ -1,4 +1,4 @@
-"""Makes a Ray dataset of the records of a file or a folder."""
+"""Makes a Ray dataset from the records of a file or a folder."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,10 +17,12 @@ _ROWS = 512
 
 
 def dataset_of(open_records: Callable[[], Iterable[Record]]) -> Dataset:
-    """Return a dataset of prepared rows. One task on this machine reads all records, a few at a time.
+    """Return a dataset of prepared rows (see `splade_integrations.ray.rows`).
+
+    One task on this machine reads all records, a few at a time.
 
     Args:
-        open_records: A function that returns the records. It is called in the task.
+        open_records: A function that returns the records. The task calls it.
     """
 
     def read(_: pa.Table) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""Collects what the batches of a run did: the rows, the rates of the stages, and the rows that were left out."""
+"""Collects the results of the batches of a run: the rows, the rates of the stages, and the rows that were left out."""
 
 import json
 import time
@@ -15,8 +15,8 @@ from splade_integrations.ray.rows import CUT, ERROR, ID, SECONDS, SKIPPED, TEXT
 
 __all__ = ["RunReport", "TooManyBadRowsError", "collect", "result"]
 
-_TEXT_SHOWN = 200  # at most this many characters of a bad row's text go into the side file
-_BUSY = 0.6  # a stage that is busy for less than this share of the time waits for another stage
+_TEXT_SHOWN = 200  # at most this many characters of a text go into the side file, which lists the bad rows
+_BUSY = 0.6  # a stage that is busy for less than this share of the time is not the bottleneck
 
 _BAD = pa.list_(pa.struct([("id", pa.string()), ("reason", pa.string()), ("text", pa.string())]))
 _SCHEMA = pa.schema(
@@ -45,16 +45,17 @@ class RunReport:
     Args:
         rows: The number of rows that were read.
         written: The number of rows that were written.
-        skipped: The number of rows that were there already, with the same text and metadata.
-        bad: The number of rows that were left out. The side file has them, with the reasons.
+        skipped: The number of rows that were stored already, with the same text and metadata.
+        bad: The number of rows that were left out because they cannot be indexed.
         cut: The number of texts that were too long for Milvus, so their ends are not stored.
         start_seconds: The time from the start until the first batch was written.
-        seconds: The time from the first written batch to the last one.
-        encode_seconds, write_seconds: The time that all actors together spent on encoding and on writing.
+        seconds: The time from the first written batch to the last written batch.
+        encode_seconds, write_seconds: The total times that all actors spent on encoding and on writing.
         waited_seconds: The time that the writers waited for Milvus, or paused to keep to the rate that the caller
             allows.
         encoded: The number of texts that were encoded.
-        encoders, writers: The numbers of actors.
+        encoders, writers: The number of actors that encode, and the number of actors that write.
+        side_file: The file that lists the bad rows with the reasons, or None if there is no such file.
     """
 
     rows: int = 0
@@ -74,7 +75,7 @@ class RunReport:
     _first_rows: int = field(default=0, repr=False)
 
     def rates(self) -> dict[str, float]:
-        """Return {stage: its texts per second while it works}, and the rate of the whole run under "all"."""
+        """Return {stage: texts per second while the stage works}, and the rate of the whole run under "all"."""
         rates = {
             "encode": self.encoded * self.encoders / max(self.encode_seconds, 1e-9),
             "write": self.written * self.writers / max(self.write_seconds, 1e-9),
@@ -83,7 +84,7 @@ class RunReport:
         return {stage: round(rate, 1) for stage, rate in rates.items()}
 
     def bottleneck(self) -> str:
-        """Return the stage that the others waited for: "encode", "write", "milvus" or "read"."""
+        """Return the stage that the other stages waited for: "encode", "write", "milvus" or "read"."""
         wall = max(self.seconds, 1e-9)
         busy = {
             "encode": self.encode_seconds / self.encoders / wall,
@@ -111,13 +112,13 @@ class RunReport:
 
 
 def result(table: pa.Table, *, written: int, seconds: float, waited: float) -> pa.Table:
-    """Return what happened to a batch, as one row.
+    """Return what happened to a batch, as a table of one row.
 
     Args:
-        table: The batch, with the reasons and marks of its rows.
+        table: The batch. Its columns say which rows were left out, cut or skipped.
         written: The number of rows written.
         seconds: The time that writing took.
-        waited: The time that the writer waited.
+        waited: The time that the writer waited or paused.
     """
     bad = table.filter(pc.is_valid(table[ERROR]))
     texts = [None if text is None else text[:_TEXT_SHOWN] for text in bad[TEXT].to_pylist()]
@@ -150,17 +151,17 @@ def collect(
     max_bad_rows: int,
     advance: Callable[[int], object],
 ) -> RunReport:
-    """Run the stages of a dataset whose rows are each the result of one batch, and add up the results.
+    """Run the stages of a dataset, and add up the results of its batches.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset. Each of its rows is the result of one batch, as `result` returns it.
         report: The report to fill.
-        side_file: The file for the rows that are left out, one JSON object per line. It appears with the first such
-            row.
-        max_bad_rows: The number of such rows that the run allows.
+        side_file: The file for the rows that are left out, with one JSON object per line. It is created for the first
+            row that is left out.
+        max_bad_rows: The largest number of rows that may be left out.
         advance: Called with the number of rows of each batch.
     Raises:
-        TooManyBadRowsError: There are more bad rows than allowed.
+        TooManyBadRowsError: More than `max_bad_rows` rows are left out.
     """
     start = time.perf_counter()
     first: float | None = None

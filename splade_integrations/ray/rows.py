@@ -1,4 +1,7 @@
-"""Brings the rows of any dataset into one form: id, text and metadata, and the reason if a row cannot be indexed."""
+"""Turns the rows of any Ray dataset into prepared rows.
+
+A prepared row has an id, a text and metadata, and an error if it cannot be indexed.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -29,8 +32,8 @@ __all__ = [
     "without_repeated_ids",
 ]
 
-# The columns of prepared rows. METADATA is a JSON text. DOCUMENT is the id of the document that the text is a chunk of,
-# or null. ERROR is the reason why a row is left out, or null. CUT is true if the text was too long for Milvus, and
+# The columns of prepared rows. METADATA is a JSON text. If the text is a chunk, DOCUMENT is the id of its document, and
+# otherwise null. ERROR is the reason why a row is left out, or null. CUT is true if the text was too long for Milvus.
 # SKIPPED is true if the row is stored already.
 ID, TEXT, METADATA, DOCUMENT = "id", "text", "metadata", "document"
 ERROR, CUT, SKIPPED = "error", "cut", "skipped"
@@ -52,12 +55,13 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns of a dataset that become a document.
+    """The columns of a dataset that become the ids, texts and metadata of documents.
 
     Args:
-        id: The column of the ids: strings, or integers, which become strings of digits. The ids must differ.
+        id: The column of the ids. An id is a string, or an integer that becomes a string of digits. Each id may occur
+            only once.
         text: The column of the texts.
-        metadata: The columns that become metadata. None takes all other columns.
+        metadata: The columns that become metadata. None means all other columns.
     """
 
     id: str = "id"
@@ -65,7 +69,7 @@ class Columns:
     metadata: Sequence[str] | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the prepared rows of a batch.
+        """Return the prepared rows for a batch of the dataset.
 
         Raises:
             ValueError, TypeError: A column is missing, or the ids are neither strings nor integers.
@@ -91,12 +95,12 @@ class Columns:
 
 
 def as_table(records: Iterable[Record]) -> pa.Table:
-    """Return the prepared rows of records."""
+    """Return the prepared rows for some records."""
     return _table((record.id, record.text, record.metadata, record.document) for record in records)
 
 
 def good_rows(table: pa.Table) -> list[int]:
-    """Return the positions of the rows that are to be written."""
+    """Return the positions of the rows that must be written."""
     left_out = zip(table[ERROR].to_pylist(), table[SKIPPED].to_pylist(), strict=True)
     return [row for row, (reason, skipped) in enumerate(left_out) if reason is None and not skipped]
 
@@ -107,7 +111,10 @@ def mark(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def without_repeated_ids(table: pa.Table) -> pa.Table:
-    """Return the batch with an error in each row that repeats an earlier id. Milvus refuses repeated ids in a batch."""
+    """Return the batch, with an error in each row that repeats the id of an earlier row.
+
+    Milvus refuses repeated ids in a batch.
+    """
     ids, reasons = table[ID].to_pylist(), table[ERROR].to_pylist()
     seen: set[str] = set()
     for row, identifier in enumerate(ids):

@@ -1,4 +1,4 @@
-"""Ray's actors that look up and write the rows of a Milvus collection."""
+"""Actors (processes of Ray) that look up and write the rows of a Milvus collection."""
 
 import json
 import time
@@ -36,11 +36,11 @@ __all__ = ["SkipStored", "WriteRows"]
 
 
 class SkipStored:
-    """An actor that marks rows which the collection already has, with the same text and metadata.
+    """An actor that marks rows that are stored already, with the same text and metadata.
 
     Args:
         place: The collection.
-        patience_seconds: How long to wait while Milvus is away.
+        patience_seconds: How long to wait while Milvus does not answer.
     """
 
     def __init__(self, place: Place, patience_seconds: float) -> None:
@@ -48,7 +48,7 @@ class SkipStored:
         self._collection: Collection = self._patience.call(place.open)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the batch, with its stored rows marked."""
+        """Return a batch, with a mark in each row that is stored already."""
         table = without_repeated_ids(table)
         wanted = good_rows(table)
         ids = table[ID].take(pa.array(wanted, pa.int64())).to_pylist()
@@ -63,11 +63,11 @@ class SkipStored:
 
 
 class WriteRows:
-    """An actor that writes rows, and returns what it did. A row replaces the stored row with the same id.
+    """An actor that writes rows. A row replaces the stored row with the same id.
 
     Args:
         place: The collection.
-        patience_seconds: How long to wait while Milvus is away or asks for fewer requests.
+        patience_seconds: How long to wait while Milvus does not answer, or asks for fewer requests.
         rows_per_second: The largest number of rows per second that this actor writes.
     """
 
@@ -80,7 +80,7 @@ class WriteRows:
         self._unflushed = 0
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Write the rows of a batch."""
+        """Write the rows of a batch, and return what was done (see `result`)."""
         start, waited = time.perf_counter(), self._patience.waited
         table = without_repeated_ids(table)
         reasons: list[str | None] = table[ERROR].to_pylist()
@@ -99,7 +99,10 @@ class WriteRows:
         )
 
     def _write(self, rows: Sequence[Row], places: Sequence[int], reasons: list[str | None]) -> int:
-        """Write rows, and return how many. If Milvus refuses them, write them one by one, and note which it refuses."""
+        """Write rows, and return the number of rows written.
+
+        If Milvus refuses the rows, write them one by one, and put the reasons of refused rows into `reasons`.
+        """
         write: Callable[[Sequence[Row]], Any] = lambda some: self._collection.write(some, flush=False)  # noqa: E731
         try:
             self._patience.call(lambda: write(rows))
@@ -119,7 +122,7 @@ class WriteRows:
         return written
 
     def _flush(self, written: int) -> None:
-        """Flush milvus-lite now and then, which frees memory there. A server flushes by itself."""
+        """Flush milvus-lite now and then to free its memory. A server flushes by itself."""
         self._unflushed += written
         if self._collection.connection.lite and self._unflushed >= ROWS_PER_FLUSH:
             self._patience.call(self._collection.flush)

@@ -15,7 +15,8 @@ from splade_integrations.sparse import from_terms
 
 __all__ = ["ServerFacts", "check_same", "read_error", "read_facts", "read_rows"]
 
-# TEI's default limit on the bytes of a request. TEI does not tell its limit, but our server does.
+# TEI's default limit on the bytes of a request. It is used for TEI, which does not report its limit. Our server reports
+# its limit.
 _MAX_BYTES = 2_000_000
 
 
@@ -27,8 +28,8 @@ class ServerFacts:
         model_name: The name of the model.
         dim: The size of the vocabulary.
         max_length: The largest number of tokens of a text.
-        max_texts: The largest number of texts of a request.
-        max_bytes: The largest number of bytes of a request's body.
+        max_texts: The largest number of texts in a request.
+        max_bytes: The largest number of bytes in a request's body.
         fingerprint: The fingerprint of the server's encoder, or None for TEI.
     """
 
@@ -49,7 +50,7 @@ def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mappin
         dim: The size of the vocabulary that the user states, or None.
         prompt_names: The names of prompts that the user states for TEI.
     Raises:
-        ValueError: The server does not serve a SPLADE model, or what the user states contradicts the server's facts.
+        ValueError: The server does not serve a SPLADE model, or what the user states does not fit the server.
     """
     try:
         info = response.json()
@@ -88,7 +89,7 @@ def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mappin
 def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
     """Return the rows in an answer of `/embed_sparse`.
 
-    Each weight is read as a 64-bit number and then rounded to float32, which gives the float32 that was written.
+    Each weight is read as a 64-bit number and then rounded to float32. The result is the float32 that the server wrote.
 
     Args:
         url: The server's address, for messages.
@@ -98,8 +99,8 @@ def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
     Returns:
         (number, dim) float32 with sorted int32 indices and no stored zeros.
     Raises:
-        ValueError: The number of rows in the answer is not `number`, a term is not below `dim`, or the answer is not a
-            JSON list of rows.
+        ValueError: The number of rows in the answer is not `number`, a token id is not below `dim`, or the answer is
+            not a JSON list of rows.
     """
     try:
         rows = loads(content)
@@ -122,7 +123,7 @@ def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
 
 
 def read_error(url: str, response: Any) -> Exception:
-    """Return the exception for an answer that is not a success."""
+    """Return the exception for an answer that reports a failure."""
     try:
         message = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
@@ -132,8 +133,8 @@ def read_error(url: str, response: Any) -> Exception:
 
 
 def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
-    """Raise ValueError if an answer comes from another encoder than the one that the server described at first."""
-    if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case, checked without parsing
+    """Raise ValueError if an answer does not come from the encoder that the server described at first."""
+    if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case needs no parsing
         return
     advice = (
         "Restart the server with the first encoder, or make a new RemoteEncoder. If you make a new one, collections "

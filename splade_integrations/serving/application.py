@@ -1,7 +1,8 @@
 """The web application: its routes, and how a request reaches the encoder and is answered.
 
-A request's body is read and checked first. Then its texts wait in the queue of a `QueryBatcher`, which encodes the
-texts of all waiting requests of a role in one call. If a client disconnects, its texts leave the queue.
+A request's body is read and checked first. Then its texts wait in a queue. The role "query" and the role
+"document" have a queue each. A `QueryBatcher` encodes the texts of several waiting requests in one call. If a client
+disconnects, its texts leave the queue.
 """
 
 import asyncio
@@ -36,8 +37,8 @@ __all__ = ["make_app", "rows_as_json"]
 
 logger = logging.getLogger(__name__)
 
-# A text that may be too long has its tokens counted. If such texts of one request have more characters than this, a
-# thread counts them, because counting takes milliseconds.
+# The tokens of a text are counted if the text may be too long. Counting many tokens takes milliseconds and would block
+# the event loop. So if such texts of one request have more characters than this number, a thread counts their tokens.
 _CHECKED_AT_ONCE = 4096
 
 
@@ -45,7 +46,8 @@ def make_app(encoder: "SpladeEncoder", limits: Limits | None = None) -> Starlett
     """Return the web application that serves an encoder.
 
     Args:
-        encoder: The encoder. Both of its roles should be loaded. Otherwise the first request waits until they are.
+        encoder: The encoder. Its models for queries and documents should be loaded already. Otherwise the first
+            requests wait until they are loaded.
         limits: The limits on requests.
 
     Example:
@@ -133,7 +135,7 @@ class _Server:
         return Response(rows_as_json(rows), media_type="application/json", headers=headers)
 
     async def _check_lengths(self, asked: EmbedRequest) -> int:
-        """Return the number of texts that will be cut, or refuse the request if it does not allow cutting."""
+        """Return the number of texts that are too long. If there are any, refuse a request that forbids cutting."""
         texts, role = asked.texts, asked.role
         suspects = [place for place, text in enumerate(texts) if not self._encoder.surely_fits(role, text)]
         if not suspects:
@@ -179,7 +181,7 @@ class _Server:
             "version": version("splade-integrations"),
             "sha": None,
             "docker_label": None,
-            # Our own facts.
+            # Facts that only our server reports.
             "prompts": {"query": encoder.spec.query.prompt, "document": encoder.spec.document.prompt},
             "dim": encoder.dim,
             "max_body_bytes": limits.max_body_bytes,
@@ -188,7 +190,7 @@ class _Server:
 
 
 async def _unless_gone(encoding: Awaitable[list[dict[int, float]]], request: Request) -> list[dict[int, float]] | None:
-    """Return the rows, or None if the client disconnects first. Its texts in the queue are then not encoded."""
+    """Return the rows. If the client disconnects first, return None, and do not encode its texts in the queue."""
     rows = asyncio.ensure_future(encoding)
     gone = asyncio.ensure_future(request.receive())  # after the body, the only message is that the client has gone
     try:
@@ -201,18 +203,18 @@ async def _unless_gone(encoding: Awaitable[list[dict[int, float]]], request: Req
 
 
 def rows_as_json(rows: list[dict[int, float]]) -> bytes:
-    """Return rows as JSON. Each weight is written so that reading it gives the same float32 again."""
+    """Return rows as JSON. Each weight is written so that it is read as the same float32 again."""
     return orjson.dumps([[{"index": term, "value": weight} for term, weight in row.items()] for row in rows])
 
 
 def _gone() -> Response:
-    return Response(status_code=499)  # nobody reads it
+    return Response(status_code=499)  # nobody reads this answer
 
 
 async def _refusal(request: Request, refusal: Refusal) -> Response:
     headers = {"retry-after": "1"} if refusal.status in (429, 503) else {}
     if refusal.status in (408, 413):
-        headers["connection"] = "close"  # the rest of the body may never be read
+        headers["connection"] = "close"  # the body may not be read to its end, so the connection cannot be reused
     answer = {"error": str(refusal), "error_type": refusal.error_type}
     return Response(orjson.dumps(answer), refusal.status, headers, media_type="application/json")
 

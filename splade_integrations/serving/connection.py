@@ -1,6 +1,6 @@
-"""Sends requests to a server. It keeps connections open, sets timeouts, and repeats attempts that failed.
+"""Sends requests to a server. Keeps connections open, sets timeouts, and sends a request again after a failure.
 
-Encoding changes nothing on the server. So a request may be sent again even if the server has read the first attempt.
+Encoding changes nothing on the server. So a request may be sent again even if the server has already received it.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ with require_extra("remote", module="splade_integrations.RemoteEncoder"):
 
 __all__ = ["Connection"]
 
-# After these statuses, a request is sent again. 408 means that the body came too slowly, and 429 that the server is
-# overloaded. Proxies answer with the other statuses while a server restarts.
+# After these HTTP statuses, a request is sent again. 408 means that the body came too slowly. 429 means that the server
+# is overloaded. Proxies answer with the other statuses while a server restarts.
 _AGAIN = {408, 429, 502, 503, 504}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -34,7 +34,7 @@ class Connection:
         timeout: The number of seconds that the server may take to answer.
         connect_timeout: The number of seconds that connecting may take.
         retries: How often a request is sent again if the server is not reached, is overloaded or breaks the connection.
-            The pause between attempts begins at .1 seconds and doubles, up to 5 seconds.
+            The pause between attempts begins at 0.1 seconds and doubles each time, up to 5 seconds.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Connection:
         raise AssertionError("the last pause is None")  # pragma: no cover
 
     def _pauses(self) -> Iterator[float | None]:
-        """Yield the pause after each attempt, and None for the last attempt."""
+        """Yield the pause in seconds after each attempt, and None after the last attempt."""
         for attempt in range(self._retries):
-            # The pause is partly random, so that clients that were refused together do not all return together.
+            # The pause is partly random, so that clients that were refused together do not all try again together.
             yield min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
         yield None
 
@@ -132,7 +132,7 @@ class Connection:
             return client
 
     def _lock_of_this_process(self) -> Lock:
-        if self._process != os.getpid():  # after a fork, parent and child would write to the same connections
+        if self._process != os.getpid():  # after a fork, parent and child must not share connections
             self._process = os.getpid()
             self._lock = Lock()
             self._client = None
@@ -141,6 +141,6 @@ class Connection:
 
 
 def _stated_pause(response: httpx.Response) -> float:
-    """Return the number of seconds in the header retry-after, or 0."""
+    """Return the pause in seconds that the header retry-after asks for (at most 5), or 0 without the header."""
     stated = response.headers.get("retry-after", "")
     return min(float(stated), _LONGEST_PAUSE) if stated.isdecimal() else 0.0

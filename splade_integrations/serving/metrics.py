@@ -15,7 +15,7 @@ class Metrics:
     """The numbers of one server.
 
     Attributes:
-        requests: The number of requests for rows.
+        requests: The number of requests for the rows (sparse vectors) of texts.
         succeeded: The number of requests that were answered with rows.
         failed: The number of refused requests, by the type of the error.
         texts: The number of texts whose rows were sent.

@@ -1,4 +1,4 @@
-"""What a server and its clients have in common: names of headers and prompts, and the errors with their statuses.
+"""What a server and its clients have in common: names of headers and prompts, and error types with HTTP statuses.
 
 The statuses of the error types are those of Text Embeddings Inference 1.7 (router/src/http/server.rs and its
 docs/openapi.json).
@@ -20,11 +20,12 @@ STATUS: dict[ErrorType, int] = {
     "Tokenizer": 422,
     "Empty": 400,
 }
-# The prompt names of our server. Each one picks a role, with the prompt, pruning and encoder of this role.
+# The prompt names that our server accepts. Each name selects a role, with the prompt, pruning and encoder of this role.
 ROLES: tuple[Role, ...] = ("query", "document")
-# Every answer with rows carries the encoder's fingerprint, as `Fingerprint.to_json` writes it.
+# Each answer with sparse vectors has this header. It holds the encoder's fingerprint, written by `Fingerprint.to_json`.
 FINGERPRINT_HEADER = "x-splade-fingerprint"
-# This header holds the number of texts that were cut. It is sent only if `truncate` is true and a text was cut.
+# This header holds the number of texts that were cut. It is sent only if the request's `truncate` is true and
+# a text was cut.
 TRUNCATED_HEADER = "x-splade-truncated"
 
 
@@ -33,7 +34,7 @@ class Refusal(Exception):  # noqa: N818 (a refusal is an answer)
 
     Args:
         error_type: The type in the answer's JSON.
-        message: One or more sentences that say what is required, what was got, and what to do.
+        message: One or more sentences that say what the server requires, what it got, and what the client should do.
         status: The HTTP status. None means the error type's status.
     """
 

@@ -1,4 +1,4 @@
-"""`RemoteEncoder` encodes with a server instead of a model, so that one model serves many processes."""
+"""`RemoteEncoder` encodes with a server instead of its own model, so that one model serves many processes."""
 
 import asyncio
 import logging
@@ -24,9 +24,9 @@ __all__ = ["RemoteEncoder"]
 logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 512
-# The bytes of a request's texts, as a share of the server's limit. The rest is for JSON's quotes and escapes.
+# The texts of a request may fill this share of the server's limit on bytes. The rest is for JSON's quotes and escapes.
 _FILLED = 0.5
-# The number of requests of one call that an event loop sends at the same time.
+# The largest number of requests that one call of an async method sends at the same time.
 _AT_ONCE = 4
 
 
@@ -34,15 +34,17 @@ class RemoteEncoder:
     """Encodes texts with a server: `splade serve`, or Hugging Face's Text Embeddings Inference (TEI) for SPLADE models.
 
     It can be used wherever an encoder can: in adapters, in stores, and in the commands `splade encode`, `index` and
-    `search`. The rows are exactly those that the server computed. One object serves any number of threads, event loops
-    and forked processes. It can be pickled, and its pickle holds the address and the options, headers included.
+    `search`. The returned rows are exactly those that the server computed. One object serves any number of threads,
+    event loops and forked processes. The object can be pickled. Its pickle holds the address and the options, including
+    the headers.
 
     Like a `SpladeEncoder`, it cuts texts that are too long, and logs one warning per call. TEI does not say which texts
-    it has cut, so with TEI there is no such warning. TEI takes no empty texts, so "" gets a row without terms.
+    it has cut, so with TEI there is no such warning. TEI refuses empty texts, so "" is not sent and gets a row without
+    terms.
 
     Args:
         url: The server's address, such as "http://localhost:8080".
-        dim: The size of the vocabulary. Needed for TEI, which does not tell it. Our own server tells it.
+        dim: The size of the vocabulary. It is required for TEI, which does not report it. Our own server reports it.
         query_prompt_name: For TEI, the name of the prompt of queries, or None for no prompt.
         document_prompt_name: For TEI, the name of the prompt of documents, or None for no prompt.
         headers: Headers of every request, such as {"Authorization": "Bearer …"}.
@@ -57,8 +59,9 @@ class RemoteEncoder:
     Raises:
         ConnectionError: The server is not reached, or it is overloaded.
         TimeoutError: The server took too long.
-        ValueError: The server does not serve a SPLADE model, or refuses a request, or serves another model than before.
-            Or an option has an invalid value, or is meant for the other kind of server (TEI or our own).
+        ValueError: The server does not serve a SPLADE model, refuses a request, or serves another model than before.
+            The same error is raised if an option has an invalid value, or if it does not fit the kind of server (TEI or
+            our own).
         OptionalDependencyError: httpx is missing.
 
     Example:
@@ -123,12 +126,12 @@ class RemoteEncoder:
 
     @property
     def model_name(self) -> str:
-        """The name of the model, as the server tells it."""
+        """The name of the model, as the server reports it."""
         return self._server.model_name
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of the server's encoder. None for TEI, which does not tell one."""
+        """The fingerprint of the server's encoder, or None for TEI, which does not report one."""
         return self._server.fingerprint
 
     def encode_documents(self, texts: Iterable[str], show_progress: ShowProgress = False) -> csr_array:
@@ -160,9 +163,9 @@ class RemoteEncoder:
     def stream_documents(
         self, texts: Iterable[str], show_progress: ShowProgress = False, *, block_rows: int | None = None
     ) -> Iterator[csr_array]:
-        """Encode documents as they arrive. Yields blocks of `block_rows` rows, 512 by default, in the texts' order.
+        """Encode documents as they arrive. Yields matrices of `block_rows` rows, in the order of the texts.
 
-        The arguments and errors are as in `SpladeEncoder.stream_documents`.
+        The default of `block_rows` is 512. The arguments and errors are as in `SpladeEncoder.stream_documents`.
         """
         drawn = iterate_texts(texts)
         with reporting(show_progress, None) as report:
@@ -182,7 +185,7 @@ class RemoteEncoder:
         return concatenate(blocks, self.dim)
 
     async def _aencode(self, role: Role, texts: list[str]) -> csr_array:
-        if self._facts is None:  # after unpickling
+        if self._facts is None:  # this object was unpickled, and has not asked the server yet
             await asyncio.to_thread(lambda: self._server)
         free = asyncio.Semaphore(_AT_ONCE)
 
@@ -210,7 +213,7 @@ class RemoteEncoder:
         return "/embed_sparse", body
 
     def _requests(self, texts: list[str]) -> Iterator[list[str]]:
-        """Yield the texts of each request. An empty text is yielded alone for TEI, which refuses empty texts."""
+        """Yield the texts of each request. For TEI, yield each empty text alone, because it is not sent."""
         server = self._server
         part: list[str] = []
         held = 0
@@ -227,7 +230,7 @@ class RemoteEncoder:
             yield part
 
     def _rows(self, response: Any, number: int) -> tuple[csr_array, int]:
-        """Return the rows in an answer, and the number of texts that were cut. With None, the rows have no terms."""
+        """Return the rows in an answer, and the number of texts that were cut. Without a response, rows are empty."""
         if response is None:
             return from_terms(np.empty(0), np.empty(0), [0] * number, self.dim), 0
         if response.status_code != 200:

@@ -1,6 +1,6 @@
-"""Reads the body of a request and returns its texts. An invalid, too large or too slow body is refused with a status.
+"""Reads the body of a request, and returns the texts in it.
 
-This module uses no encoder.
+A body that is invalid, too large or too slow is refused with an HTTP status. This module uses no encoder.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ _KEYS = ("inputs", "prompt_name", "truncate", "truncation_direction")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The limits of a server. The defaults of the first three are those of Text Embeddings Inference.
+    """The limits of a server. The first three defaults are those of Text Embeddings Inference.
 
     Args:
-        max_client_batch_size: The largest number of texts of a request.
+        max_client_batch_size: The largest number of texts in a request.
         max_concurrent_requests: The largest number of requests that are waiting or being encoded. Further requests get
             the status 429.
-        max_body_bytes: The largest number of bytes of a request's body.
-        max_bytes_being_read: The largest total number of bytes of all bodies that are still arriving. It limits the
-            memory that slow clients, or many clients, can take.
+        max_body_bytes: The largest number of bytes in a request's body.
+        max_bytes_being_read: The largest total number of bytes of all bodies that are still arriving. This number
+            limits the memory that slow clients, or many clients, can take.
         body_seconds: How long the body of a request may take to arrive.
         max_batch_texts: The largest number of texts that are encoded in one call. Further texts wait for the next call.
     """
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class EmbedRequest:
-    """The request for the rows of some texts.
+    """A request for the sparse vectors of some texts.
 
     Args:
         texts: The texts.
@@ -70,10 +70,10 @@ class BodyReader:
             chunks: The parts of the body.
             stated_bytes: The header content-length, or None.
         Raises:
-            Refusal: The body is too large or arrives too slowly, or the server is reading too many bytes.
+            Refusal: The body is too large or arrives too slowly, or the server is reading too many bodies at once.
         """
         limit = self._limits.max_body_bytes
-        # int() refuses a number of more than 4300 digits.
+        # Only 20 digits are read, because int() refuses a number of more than 4300 digits.
         if stated_bytes is not None and stated_bytes.isdecimal() and int(stated_bytes[:20]) > limit:
             raise _too_large(limit, f"{stated_bytes[:20]} bytes")
         parts: list[bytes] = []

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["listen", "serve"]
 
-# Connections beyond this number get the status 503. Most connections are idle, because clients keep them open for
-# later requests.
+# Connections beyond this number get the status 503. The number is large because most connections are idle: clients keep
+# them open for later requests.
 _MOST_CONNECTIONS = 4096
 # When the server is asked to stop, requests in progress have this number of seconds to finish.
 _GRACE_SECONDS = 30
@@ -27,9 +27,9 @@ def listen(host: str, port: int) -> socket.socket:
 
     Args:
         host: A name or an address of this machine.
-        port: The port, or 0 for any free one.
+        port: The port, or 0 for any free port.
     Raises:
-        OSError: The address is in use, or not an address of this machine.
+        OSError: The address is in use, or it is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -46,7 +46,7 @@ def serve(encoder: "SpladeEncoder", listening: socket.socket, limits: Limits | N
 
     Args:
         encoder: The encoder.
-        listening: What `listen` returned. It is closed at the end.
+        listening: The socket that `listen` returned. It is closed at the end.
         limits: The limits on requests.
     """
     config = uvicorn.Config(

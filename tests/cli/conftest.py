@@ -1,4 +1,4 @@
-"""A place for a collection, on a milvus-lite file and on a server, and models that are loaded once."""
+"""Fixtures: a place for a collection (a milvus-lite file or a server), and models that are loaded only once."""
 
 import os
 import uuid
@@ -20,7 +20,7 @@ class Place:
         self.options = ["--uri", uri, "-c", self.name]
 
     def ask(self, method, *arguments, db_name=""):
-        """Call a method of `MilvusClient`. The clients of pymilvus 2 share a connection, which the commands close."""
+        """Call a method of a new `MilvusClient`, because commands close the connection that pymilvus 2 shares."""
         client = MilvusClient(uri=self.uri, token=os.environ.get("MILVUS_TOKEN", ""), db_name=db_name)
         try:
             return getattr(client, method)(*arguments)

@@ -183,7 +183,7 @@ class TestBadInput:
         with subprocess.Popen(
             [*command, "-o", str(target)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            while not any(tmp_path.iterdir()) and process.poll() is None:  # its temporary file
+            while not any(tmp_path.iterdir()) and process.poll() is None:  # until its temporary file exists
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 143
@@ -616,7 +616,7 @@ class TestHelp:
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith(f"Usage: splade {command}")
         assert max(map(len, lines)) <= 80
-        assert not any("..." in line or "[bold]" in line for line in lines[1:])  # nothing cut off, no markup
+        assert not any("..." in line or "[bold]" in line for line in lines[1:])  # nothing is cut off or marked up
 
     @pytest.mark.parametrize(
         ("command", "options"),

@@ -1,4 +1,4 @@
-"""`splade index` and the collections it makes: metadata, ids, failures, names, databases, and who can open them.
+"""`splade index` and its collections: metadata, ids, failures, names, databases, and which stores can open them.
 
 The tests run on a milvus-lite file and, if MILVUS_URI is set, on that server.
 """
@@ -149,7 +149,7 @@ class TestAFailedRun:
     @pytest.mark.parametrize("stage", ["record", "create_index", "load_collection"])
     def test_a_kill_during_the_creation_leaves_what_resume_completes(self, place, index, found, monkeypatch, stage):
         class Killed(BaseException):
-            """Nothing can be cleaned up any more."""
+            """Stands for a kill, after which nothing can be cleaned up."""
 
         def killed(*_, **__):
             raise Killed
@@ -265,7 +265,7 @@ def test_a_filter_that_takes_a_key_for_the_id_is_said(place, index, model_folder
         sparse_embedding_function=LlamaSparse(model_name=model_folder), enable_dense=False, **where
     )
     lang = hybrid_milvus(None, SpladeSparseEmbedding(model_name=model_folder), **where)
-    for _ in range(2):  # each key is said once
+    for _ in range(2):  # the warning for each key comes only once
         filters = MetadataFilters(filters=[MetadataFilter(key=key, value="dog") for key in ("pk", "year")])
         asked = VectorStoreQuery(query_str="bark", mode=VectorStoreQueryMode.SPARSE, filters=filters)
         assert llama.query(asked).nodes == []
@@ -283,7 +283,7 @@ def test_a_filter_that_takes_a_key_for_the_id_is_said(place, index, model_folder
 
 
 class TestCollectionsOfOthers:
-    """`splade info`, `splade search` and `splade evaluate --write` open what the stores open."""
+    """`splade info`, `splade search` and `splade evaluate --write` open every collection that the stores open."""
 
     DENSE = HashEmbeddings()
 

@@ -1,4 +1,4 @@
-"""`splade add-sparse` and `splade copy` say what they did, what they would do, and how to go on."""
+"""`splade add-sparse` and `splade copy` say what they did, what they would do, and what to do next."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ TEXTS = {"cat": "Cats purr when they are content.", "dog": "Dogs bark at strange
 
 @pytest.fixture
 def uri(tmp_path):
-    """Return a file with a collection of dense vectors, which has the alias "current"."""
+    """Return a file with a collection of dense vectors. The collection has the alias "current"."""
     uri = str(tmp_path / "dense.db")
     store = hybrid_milvus(HashEmbeddings(), None, uri=uri, collection_name="animals")
     store.add_texts(list(TEXTS.values()), [{"legs": 4}, {"legs": 4}, {"legs": 8}], ids=list(TEXTS))
@@ -44,7 +44,7 @@ def test_a_dense_collection_becomes_hybrid(uri, model_folder, encoder, capsys):
     assert "has a copy of 'animals' with this name. Continue it with --resume" in capsys.readouterr().err
     assert run([*arguments, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == 0
-    exec(line, {"MilvusClient": MilvusClient})  # what the command has printed
+    exec(line, {"MilvusClient": MilvusClient})  # runs the line that the command has printed
     store = hybrid_milvus(HashEmbeddings(), SpladeSparseEmbedding(encoder=encoder), uri=uri, collection_name="current")
     found = store.similarity_search("a barking dog", k=1, mode="sparse", filter={"legs": 4})
     assert [document.id for document in found] == ["dog"]
@@ -54,7 +54,7 @@ def test_a_dense_collection_becomes_hybrid(uri, model_folder, encoder, capsys):
 def test_an_original_that_never_rests_ends_with_the_number_of_rows(uri, model_folder, capsys, monkeypatch):
     write, numbers = Table.write, itertools.count()
 
-    def write_and_change(table, rows, partition):  # another program adds a row whenever the command has written
+    def write_and_change(table, rows, partition):  # stands for a program that adds a row after each write
         write(table, rows, partition)
         new = {**strip(rows[0]), "pk": f"new {next(numbers)}"}
         table.connection.client.insert("animals", [new])

@@ -9,7 +9,7 @@ from tests.support.stuck import wait_for_ever
 
 
 class Stuck:
-    """A store whose client waits for ever, as after a Ctrl-C within gRPC."""
+    """A store with a client that waits for ever, like a client after a Ctrl-C inside gRPC."""
 
     name, uri = "splade", "a.db"
     finish = drop = staticmethod(wait_for_ever)

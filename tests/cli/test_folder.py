@@ -1,4 +1,4 @@
-"""`splade index` takes a folder of texts, whole or in chunks, and shows progress without a terminal, too."""
+"""`splade index` accepts a folder of texts, whole or in chunks, and shows progress also without a terminal."""
 
 import json
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def test_each_file_is_a_document(folder):
 @pytest.mark.usefixtures("models_load_once")
 def test_what_is_left_out_is_said_with_what_to_do(folder, place, tmp_path, model_folder, capsys):
     uri = place.options
-    for _ in range(2):  # the second time, with the ids in the collection
+    for _ in range(2):  # the second run finds the ids in the collection
         assert run(["index", str(folder), "-m", model_folder, *uri, "--json", "--resume"]) == 0
         out, err = capsys.readouterr()
         summary = json.loads(out)
@@ -137,7 +137,7 @@ def test_a_folder_without_texts_names_the_loaders(tmp_path):
 
 
 LONG = "\n\n".join(f"## Part {part}\n\n" + f"Sentence {part} about whales 😀 and ships. " * 30 for part in range(12))
-LONG += "\n\n" + "whale " * 900  # only words end here, so chunks are as long as they may be
+LONG += "\n\n" + "whale " * 900  # can be split only between words, so its chunks have the largest length
 
 
 @pytest.mark.parametrize("name", ["whales.md", "whales.txt"])

@@ -1,4 +1,4 @@
-"""Explanations: contributions sum to the score, places name the token with the largest logit, words are readable."""
+"""Explanations: contributions sum to the score, terms name the token with their largest logit, words are readable."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Slow tokenizers, which are written in Python, give the same ids as fast ones. Ids without a token have a name."""
+"""Slow tokenizers, which are written in Python, return the same ids as fast ones. An id without a token has a name."""
 
 import copy
 
@@ -10,7 +10,7 @@ TEXTS = ["Alan Turing, London!", "", "a b c d e f g h i j k l m n o p", "UPPER l
 
 
 class Python:
-    """Make a fast tokenizer look like a slow one."""
+    """A fast tokenizer that looks like a slow one."""
 
     is_fast = False
 
@@ -44,7 +44,7 @@ def test_python_equals_fast(tokenizer, lower_case, max_windows):
 
 
 def test_an_unknown_token_that_ends_each_text_is_none(tokenizer):
-    """GPT-2's tokenizer has one token for both purposes."""
+    """GPT-2's tokenizer uses one token both as the unknown token and as the end of a text."""
     both = copy.deepcopy(tokenizer)
     both.eos_token = both.unk_token
     assert TextTokenizer(tokenizer, 10)(["日本"]).unknown_texts == 1

@@ -1,4 +1,4 @@
-"""A tokenizer read from tokenizer.json alone equals the one that transformers makes, or is left to transformers."""
+"""A tokenizer read from tokenizer.json alone equals transformers' tokenizer. If it might not, transformers makes it."""
 
 import json
 import shutil

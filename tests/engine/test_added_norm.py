@@ -1,4 +1,4 @@
-"""A kernel that adds and normalises equals torch's two calls. Without a GPU, Triton's interpreter runs the kernel."""
+"""A kernel that adds and normalises equals two calls of torch. Without a GPU, Triton's interpreter runs the kernel."""
 
 import copy
 import importlib.util

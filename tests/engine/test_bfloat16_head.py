@@ -1,4 +1,4 @@
-"""The bfloat16 head gives what float32 makes of bfloat16 vectors, also where a careless bound would miss terms."""
+"""The bfloat16 head equals float32 sums over bfloat16 vectors, even if a careless bound would miss terms."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_random_weights(width, with_bias, activation):
 
 
 def test_a_large_product_and_a_bias_that_nearly_cancel():
-    """bfloat16 rounds products of up to 257 down to 256. Without the bound, adding the bias makes them negative."""
+    """bfloat16 rounds sums of up to 257 down to 256. With the bias they are then negative, so the bound is needed."""
     hidden = torch.ones(1, 1, 8).bfloat16()
     weight = torch.full((256, 8), 32.0).bfloat16()
     weight[:, 0] = 32 + torch.arange(256) / 256

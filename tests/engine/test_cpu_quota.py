@@ -1,4 +1,4 @@
-"""The quota of cores is the smallest one of the control groups that hold this process."""
+"""The quota of cores is the smallest quota of all control groups that contain this process."""
 
 from math import inf
 

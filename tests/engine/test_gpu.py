@@ -35,7 +35,7 @@ def test_auto_is_float16_with_the_kernel(model_folder):
 
 
 def test_a_batch_that_does_not_fit_is_halved(model_folder, texts, caplog):
-    """Memory really runs out, because the test lets the process use less than the first batch takes."""
+    """Memory really runs out, because the test lets the process use less memory than the first batch needs."""
     on_gpu = SpladeEncoder(model_folder, device="cuda", max_length=256)
     expected = on_gpu.encode_documents(texts)
     large = SpladeEncoder(model_folder, device="cuda", max_length=256, max_batch_tokens=10**6)

@@ -1,4 +1,4 @@
-"""Fused layers equal those of transformers. A model whose layers cannot be fused keeps them."""
+"""Fused layers equal those of transformers. If the layers cannot be fused, a model keeps its own layers."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_a_model_of_tokens_that_see_no_later_ones_keeps_its_layers(tmp_path, con
 def test_layers_with_code_of_a_repositorys_own_stay(tmp_path):
     model = load(tmp_path, "bert")
 
-    class OwnAttention(torch.nn.Module):  # on long texts it might differ, and the probe has only short ones
+    class OwnAttention(torch.nn.Module):  # it might differ on long texts, which the probe does not contain
         def __init__(self, attention):
             super().__init__()
             self.query, self.key, self.value = attention.query, attention.key, attention.value

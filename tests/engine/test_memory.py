@@ -1,4 +1,4 @@
-"""Free memory between blocks in use, in glibc's heap, is given back to the system."""
+"""Free memory that lies between used blocks of glibc's heap is returned to the system."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""A model on a device with little memory, and the order in which batches are started and finished."""
+"""Tests of a model on a device with little memory, and of the order in which batches are started and finished."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def model_on(masked_lm):
             replace(masked_lm, network=device), max_batch_tokens=max_batch_tokens, num_threads=num_threads, **POOLING
         )
         device.tokens = tokens
-        device.tried.clear()  # forget the calls that made the model
+        device.tried.clear()  # forget the calls that were made to set up the model
         return model, device
 
     return make
@@ -84,7 +84,7 @@ def test_a_text_that_does_not_fit_alone(model_on):
 
 
 def test_rows_that_do_not_fit_are_made_of_smaller_batches(model_on, masked_lm, ids, caplog, monkeypatch):
-    """The weights fit into the device's memory, but converting them to sparse rows needs more than there is."""
+    """The weights fit into the device's memory, but converting them to sparse rows needs more memory than there is."""
     most = 3
 
     def rows_of_few(weights):
@@ -136,7 +136,7 @@ def test_one_batch_is_in_flight(masked_lm, monkeypatch):
 
 
 def test_memory_that_runs_out_on_a_cpu(model_on, masked_lm, ids, caplog):
-    """The error of torch's CPU allocator is a RuntimeError. It halves the batch too, and ends in a clear message."""
+    """On a CPU, torch raises a RuntimeError. The batch is halved then, too. If no batch fits, the message is clear."""
     model, device = model_on(tokens=10**6)
     expected = expected_rows(masked_lm, ids[:40])
     network, most = device._network, 600

@@ -19,7 +19,7 @@ from tests.support.random_checkpoints import save_masked_lm
 from tests.test_package import run_without
 
 DTYPES = ["float32", "bfloat16"] + ["int8"] * (int8_weight_qmax() == QMAX_8BIT)
-# Texts of each length up to a limit, including lengths that are rounded up.
+# Texts of each length up to a limit, including lengths that the backend rounds up.
 EVERY_LENGTH = ["a" * length for length in range(90)]
 
 

@@ -1,4 +1,4 @@
-"""Linear layers whose weights are packed for the processor equal those of torch. Layers in int8 come close."""
+"""Linear layers with weights packed for the processor equal torch's layers. Layers in int8 are close to these."""
 
 import sys
 

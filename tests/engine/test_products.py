@@ -35,7 +35,7 @@ def test_a_setting_is_exact_within_and_as_it_was_after(device, owner, name, loos
 
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 def test_what_is_exact_already_is_left_alone():
-    """The setting also has a flag for split-K. Writing a single bool to the setting would switch that flag on."""
+    """The setting has a second flag, for split-K. If the code wrote a single bool, torch would switch this flag on."""
     name = "allow_bf16_reduced_precision_reduction"
     if not hasattr(MATMUL, f"{name}_split_k"):
         pytest.skip("this torch has no such setting")

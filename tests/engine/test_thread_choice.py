@@ -9,7 +9,7 @@ from splade_integrations.engine.thread_choice import ThreadChoice
 
 
 class Machine:
-    """A clock that advances by what a batch takes with each number of threads."""
+    """A clock. Each batch advances it by the seconds that a batch takes with the chosen number of threads."""
 
     def __init__(self, seconds):
         self.seconds, self.now = seconds, 0.0

@@ -55,7 +55,7 @@ def test_an_error_arrives_and_ends_the_work():
 
 
 def test_a_consumer_that_stops_early():
-    numbers, under_way = count(1), threading.Semaphore(2)  # without end
+    numbers, under_way = count(1), threading.Semaphore(2)  # `count` never ends
 
     def step():
         with under_way:
@@ -64,7 +64,7 @@ def test_a_consumer_that_stops_early():
     results = run_apart(step, 2)
     next(results)
     results.close()
-    list(run_apart(lambda: None, 2))  # comes after all calls that had started
+    list(run_apart(lambda: None, 2))  # this runs after all calls that had started
     last = next(numbers)
     assert next(numbers) == last + 1
 

@@ -24,7 +24,7 @@ def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fa
     lengths = torch.randint(1, longest + 1, (batch,), generator=generator)
     mask = torch.arange(longest) < lengths.unsqueeze(1)
     expected = splade_pool(linear(hidden, weight, bias), mask.long(), pooling, activation)
-    hidden[~mask] = 1e4  # padding would win every maximum
+    hidden[~mask] = 1e4  # without the mask, padding would win every maximum
     found = fast_head(Decoder(weight, bias), activation)(hidden, lengths)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

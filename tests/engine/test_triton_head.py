@@ -97,8 +97,8 @@ def test_maxima_that_are_all_negative():
     hidden, lengths, weight, _ = batch([18, 2], 16, 20)
     hidden, weight = hidden.abs(), -weight.abs()
     assert not assert_equal_to_plain(hidden, lengths, weight, None).any()
-    # This bias makes all logits positive, so the weights show every maximum. If the rest of a block counted, its logit
-    # before the bias would be 0, and the weight log(1 + 100) = 4.615.
+    # This bias makes all logits positive, so the weights show every maximum. If the unused part of a block counted, its
+    # logit before the bias would be 0, and the weight would be log(1 + 100) = 4.615.
     assert (assert_equal_to_plain(hidden, lengths, weight, torch.full((20,), 100.0, device=DEVICE)) < 4.61).all()
 
 
@@ -120,7 +120,7 @@ def test_neighbours_and_threads_change_nothing():
 
     with ThreadPoolExecutor(3) as pool:
         rows = list(pool.map(alone, range(5)))
-    # On a GPU the bits are equal. The interpreter uses numpy's products, which do not promise that.
+    # On a GPU the bits are equal. The interpreter uses numpy's products, which do not promise equal bits.
     torch.testing.assert_close(torch.cat(rows), whole, atol=0 if DEVICE == "cuda" else 1e-6, rtol=0)
 
 
@@ -230,7 +230,7 @@ def off_by_a_thousandth(self, hidden, lengths):
     [(fails, "fails here.*no compiler"), (off_by_a_thousandth, "differ from the plain head's by 1.0e-03")],
 )
 def test_a_kernel_that_fails_or_differs_is_not_used(head, words, monkeypatch, caplog):
-    """This breaks the kernel on purpose, because a working machine cannot show how the probe reacts."""
+    """Break the kernel on purpose, because a kernel that works does not show how the probe reacts to faults."""
     monkeypatch.setattr(TritonHead, "__call__", head)
     monkeypatch.setattr(triton_head, "kernels_run", lambda device: True)
     with caplog.at_level(logging.WARNING):

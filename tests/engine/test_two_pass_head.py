@@ -22,7 +22,7 @@ def never_give_up(monkeypatch):
 
 @pytest.fixture(autouse=True, params=[QMAX_8BIT, QMAX_7BIT], ids=["8 bits", "7 bits"])
 def qmax(request, monkeypatch):
-    """Test the largest int8 weights for VNNI and for AVX2. Both are correct on any processor, but may be slow."""
+    """Run the tests with the int8 ranges for VNNI and for AVX2. Any processor can use both, but may be slow."""
     monkeypatch.setattr(two_pass, "int8_weight_qmax", lambda: request.param)
     return request.param
 
@@ -185,12 +185,12 @@ def test_a_first_pass_that_never_pays_is_rarely_run(monkeypatch):
     hidden, lengths = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(2)), torch.tensor([8, 5, 1])
     head, passes, candidates = TwoPassHead(Decoder(weight)), [], TwoPassHead.candidates
     monkeypatch.setattr(TwoPassHead, "candidates", lambda *args: passes.append(1) or candidates(*args))
-    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 0)  # every batch has too many
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 0)  # every batch has too many candidates
     expected = MaxPoolHead(Decoder(weight))(hidden, lengths)
     for _ in range(31):
         torch.testing.assert_close(head(hidden, lengths), expected)
-    assert len(passes) == 5  # of batches 1, 3, 6, 11 and 20
-    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 2)  # no batch has too many
+    assert len(passes) == 5  # the first pass ran for batches 1, 3, 6, 11 and 20
+    monkeypatch.setattr(two_pass, "MOST_CANDIDATES", 2)  # no batch has too many candidates
     for _ in range(20):
         torch.testing.assert_close(head(hidden, lengths), expected)
     assert len(passes) > 10

@@ -119,7 +119,7 @@ def in_milvus(dataset, retrievers, tmp_path_factory):
 
 @pytest.fixture
 def made_up_embeddings():
-    """Return the (dense, sparse) embeddings of 60 random documents and of 30 random queries. Some have no term."""
+    """Return the (dense, sparse) embeddings of 60 random documents and of 30 random queries. Some rows have no term."""
     generator = np.random.default_rng(7)
 
     def embeddings(rows, empty):
@@ -315,7 +315,8 @@ class TestComparison:
         for name in ("dense", "SPLADE", "dense + SPLADE, RRF", "dense + SPLADE, weights"):
             assert in_milvus.system(name).measures == pytest.approx(exact.system(name).measures), name
         assert [system.name for system in in_milvus.systems] == milvus_system_names(["BM25", "dense", "SPLADE"])
-        # The same words as bm25s has, and another formula: the same documents, in about the same order.
+        # Milvus splits words like bm25s, but has another formula. So it finds the same documents, in about the same
+        # order.
         assert in_milvus.system("BM25").measures["R@100"] == exact.system("BM25").measures["R@100"]
         assert any("Milvus's own function" in note for note in in_milvus.notes)
 

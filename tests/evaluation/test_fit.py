@@ -16,7 +16,7 @@ SIDES = ("dense", "sparse", "bm25")
 
 
 def made_up(queries=120, seed=0, **quality):
-    """Return a dataset with one relevant document a query, and rankings that find it with a given probability."""
+    """Return a dataset with one relevant document per query, and rankings that find it with a given probability."""
     random = np.random.default_rng(seed)
     relevant = random.integers(0, DOCUMENTS, queries)
     ids = [f"q{seed}-{number}" for number in range(queries)]
@@ -72,7 +72,7 @@ def test_nothing_is_chosen_on_the_queries_that_are_reported():
 
 
 def test_luck_is_no_gain():
-    """Sides without any information: a choice by the best figure would report more than there is."""
+    """All sides are equally bad. If the best figure were reported, it would be too high by luck."""
     gains = []
     for seed in range(8):
         dataset, found = made_up(queries=60, seed=seed, dense=0.1, sparse=0.1, bm25=0.1)

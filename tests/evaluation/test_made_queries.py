@@ -17,7 +17,7 @@ WORDS = [f"{start}{vowel}{end}" for start in "bdfgklmnprst" for vowel in "aeiou"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with 60 documents of four sentences, one of one sentence, and one without text."""
+    """Return a folder with 60 documents of four sentences, one of one sentence, and one without text."""
     random = np.random.default_rng(0)
     texts = [" ".join(" ".join(random.choice(WORDS, 9)) + "." for _ in range(4)) for _ in range(60)]
     rows = [{"_id": str(number), "text": text} for number, text in enumerate([*texts, "One sentence only.", ""])]

@@ -10,7 +10,7 @@ from tests.support.adapters import server_options
 
 @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
 def place(request, tmp_path):
-    """Return the keywords that open a store: the uri and the name of a new collection."""
+    """Return the keyword arguments that open a store: the uri and the name of a new collection."""
     if request.param == "milvus-lite":
         yield {"uri": str(tmp_path / "place.db"), "collection_name": "place"}
         return

@@ -390,7 +390,7 @@ def test_reopened_collections_still_hold_their_documents(dense, sparse, uri, sto
     numbered = hybrid_milvus(dense, sparse, uri=uri, collection_name="numbered", auto_id=True)
     numbered.add_texts(["Cats purr."])
     store.client.close()
-    server_manager_instance.release_server(uri)  # the end of the process does this
+    server_manager_instance.release_server(uri)  # this also happens when the process ends
     reopened = hybrid_milvus(dense, sparse, uri=uri)
     assert ids_of(reopened.similarity_search("barking dogs", k=1, mode="sparse")) == ["dog"]
     assert {d.id for d in reopened.similarity_search("dogs")} == {"cat", "dog", "sparrow", "spider"}
@@ -447,7 +447,7 @@ def test_options_reach_the_collection(dense, sparse, uri):
         TypeError, match=r"metadatas\[0\]\['year'\] must fit the collection's field of type INT64, got str"
     ):
         store.add_texts(["Ants march."], [{"year": "3"}])
-    # The index has another metric than the default. A store that is opened without naming the metric still uses it.
+    # The index does not have the default metric. A store that is opened without a metric uses the index's metric.
     names = {"vector_field": ["d", "s"], "text_field": "body", "metadata_field": "data"}
     plain = hybrid_milvus(dense, sparse, uri=uri, **names)
     for mode in ("hybrid", "dense", "sparse"):

@@ -10,7 +10,7 @@ from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
 
 
 class OverACollection(VectorStoreIntegrationTests):
-    """The whole suite. No property is overridden, and no test is left out."""
+    """The whole standard suite. No property is overridden, and no test is left out."""
 
     sides = ("dense", "sparse")
 

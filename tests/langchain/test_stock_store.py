@@ -1,4 +1,4 @@
-"""Tests with langchain-milvus's store: it can use our embedding, and our store can open its collections."""
+"""langchain-milvus's store can use our embedding, and our store can open collections of langchain-milvus."""
 
 import asyncio
 import pickle
@@ -19,7 +19,7 @@ ANIMALS = [
     Document("Dogs bark at strangers.", id="dog", metadata={"legs": 4, "home": False, "note": {}}),
     Document("Sparrows sing at dawn.", id="sparrow", metadata={"legs": 2, "home": False, "note": {"b": 1.5}}),
 ]
-# These parameters work on milvus-lite 3 and on servers. The store's default parameters would drop terms.
+# These parameters work on milvus-lite 3 and on servers. With langchain-milvus's defaults, a search would drop terms.
 FIELDS = {
     "vector_field": ["dense", "sparse"],
     "index_params": [

@@ -27,7 +27,7 @@ else:
 
     @pytest.fixture
     def word_counts():
-        """A sparse embedding with one dimension for each word."""
+        """Return a sparse embedding with one dimension for each word."""
         return SpladeSparseEmbedding(encoder=WordCounts())
 
     @pytest.fixture
@@ -36,7 +36,7 @@ else:
 
     @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
     def place(request, tmp_path):
-        """Return the keywords that open a store, with the uri."""
+        """Return the keyword arguments that open a store, including the uri."""
         if request.param == "milvus-lite":
             yield {"uri": str(tmp_path / "test.db")}
             return

@@ -1,4 +1,4 @@
-"""Nodes, queries and a dense model whose vectors mean nothing, for the tests of the LlamaIndex store."""
+"""Nodes, queries and a dense model with meaningless vectors, for the tests of the LlamaIndex store."""
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
@@ -23,7 +23,7 @@ ANIMALS = {
 
 
 class HashEmbedding(BaseEmbedding):
-    """Return unit vectors that depend only on the text and have no meaning."""
+    """A dense model with unit vectors that depend only on the text and have no meaning."""
 
     def _get_text_embedding(self, text):
         return unit_vector(text)

@@ -43,7 +43,7 @@ WITHOUT_THE_STOCK_STORE = "import sys; sys.modules['llama_index.vector_stores.mi
 
 
 def test_is_the_same_without_the_stock_store(model_folder):
-    """A pickle made while LlamaIndex's own store is installed also loads without that store, with the same methods."""
+    """A pickle made with LlamaIndex's own store installed also loads without that store, with the same methods."""
     made = SpladeSparseEmbedding(model_name=model_folder, max_length=64)
     script = WITHOUT_THE_STOCK_STORE + (
         "import asyncio, pickle; made = pickle.load(sys.stdin.buffer); "

@@ -54,7 +54,7 @@ def test_an_index_is_persisted_and_loaded_beside_the_store(store, dense, tmp_pat
 
 @pytest.mark.parametrize("mode", [*MODES, "mmr"])
 def test_an_empty_question_is_no_error(store, dense, mode):
-    """This once failed with "object of type 'NoneType' has no len()"."""
+    """Such a question once failed with "object of type 'NoneType' has no len()"."""
     retriever = index_of(store, dense).as_retriever(vector_store_query_mode=mode)
     assert retriever.retrieve("") == asyncio.run(retriever.aretrieve("")) == []
 

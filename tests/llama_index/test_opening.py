@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 @contextmanager
 def reopened(uri, sparse, store, **options):
     store.client.close()
-    server_manager_instance.release_server(uri)  # the end of the process does this
+    server_manager_instance.release_server(uri)  # this also happens when the process ends
     yield HybridMilvusVectorStore(uri, sparse_embedding_function=sparse, **options)
 
 
@@ -225,7 +225,7 @@ def assert_is_animals(store):
 
 
 def made_in_the_stock_layout(place, sparse, metric):
-    """Make a collection as LlamaIndex's `MilvusVectorStore` and the previous version of our store make it."""
+    """Make a collection in the layout of LlamaIndex's `MilvusVectorStore` and of the previous version of our store."""
     client, name = MilvusClient(uri=place["uri"]), place.get("collection_name", "llamacollection")
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=65_535)

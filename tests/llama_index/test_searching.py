@@ -19,7 +19,7 @@ QUERIES = ["run the event loop until complete", "a socket that is closed", "tran
 
 
 def both(store, query, **kwargs):
-    """Return what a query finds, and assert that the sync and the async method find the same."""
+    """Return the result of a query, and assert that the sync and the async method return the same."""
     found = store.query(query, **kwargs)
     assert asyncio.run(store.aquery(query, **kwargs)) == found
     return found
@@ -178,7 +178,7 @@ def test_an_expression_of_milvus(store):
 
 
 def test_a_filter_without_its_value_is_refused(store):
-    """The filter was once ignored, so the nodes of all tenants were found."""
+    """Such a filter was once ignored, so the nodes of all tenants were found."""
     store.add([node("a", "alpha", {"tenant": "a"}), node("b", "alpha", {"tenant": "b"}), node("c", "alpha")])
     for operator in ("==", "!=", ">", "in", "contains", "text_match"):
         with pytest.raises(ValueError, match=f"the filter on key 'tenant' must have a value for operator '{operator}'"):

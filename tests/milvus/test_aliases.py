@@ -1,4 +1,4 @@
-"""Indexing again behind an alias works on a real milvus-lite file."""
+"""Re-indexing behind an alias works on a real milvus-lite file."""
 
 import importlib.metadata
 

@@ -50,7 +50,7 @@ def ids_of(hits):
 def test_a_search_of_a_mistyped_collection_names_those_that_exist_once(collection, uri, caplog):
     mistyped = Collection("friut", Schema(columns=OWN), collection.connection)
     assert mistyped.get(["a"]) == []
-    assert caplog.messages == []  # an application may read before it writes
+    assert caplog.messages == []  # no warning yet, because an application may read before it writes
     assert mistyped.search({"sparse": {1: 1.0}}) == asyncio.run(mistyped.asearch({"sparse": {1: 1.0}})) == []
     assert caplog.messages == [
         f"The collection 'friut' does not exist in {uri}, so a search finds nothing. These collections exist there: "
@@ -138,7 +138,7 @@ def test_a_side_that_cannot_answer_leaves_it_to_the_others(collection):
     for empty in ({}, None, {2**32 - 3: 1e-6}):
         fused = collection.search({"dense": [1.0, 0.0], "sparse": empty})
         assert ids_of(fused) == by_dense
-        assert fused[0].score == pytest.approx(1 / 61)  # still a fused score
+        assert fused[0].score == pytest.approx(1 / 61)  # a fused score, although only one side answers
         assert collection.search({"sparse": empty}) == []
     assert ids_of(collection.search({"dense": None, "sparse": {2: 1.0}})) == ["b"]
 

@@ -1,4 +1,4 @@
-"""A copy is whole, even if a run is interrupted or others write meanwhile. The original is untouched."""
+"""A copy is complete, even if a run is interrupted or its original changes meanwhile. Runs leave the original alone."""
 
 import importlib.metadata
 import itertools
@@ -118,7 +118,7 @@ def test_everything_is_kept_and_the_original_untouched(place):
     make_rich(client)
     before = dump(client, "rich"), shape(client, "rich"), client.describe_collection("rich")["properties"]
     report = add_sparse(encoder, "rich", place, text_field="body")
-    # "sparse" is a dynamic key of some rows.
+    # The new field has another name than "sparse", because "sparse" is a dynamic key of some rows.
     assert (report.collection, report.sparse_field) == ("rich_splade", "splade")
     assert (report.rows, report.written, report.deleted, report.passes, report.unsettled) == (46, 46, 0, 2, 0)
     assert_right(client, "rich", "rich_splade", encoder, "splade")
@@ -146,7 +146,7 @@ class Interrupted(WordCounts):
 
 
 def make_many(client, name, rows=700):
-    client.create_collection(name, dimension=16, auto_id=False)  # the usual quick way: texts are in dynamic keys
+    client.create_collection(name, dimension=16, auto_id=False)  # the short form stores texts under dynamic keys
     data = [{"id": n, "vector": unit_vector(str(n)), "text": f"text {n % 50}", "n": n} for n in range(rows)]
     client.insert(name, data)
     return data
@@ -172,7 +172,7 @@ def test_an_interrupted_run_is_continued_without_encoding_twice(place):
     ]  # fmt: skip
     again.batches.clear()
     assert_right(client, "many", "many_splade", again, "sparse", text="text")
-    assert add_sparse(again, "many", place, resume=True).written == 0  # compare again
+    assert add_sparse(again, "many", place, resume=True).written == 0  # the last run only compares
 
 
 def test_rows_that_change_meanwhile_are_found(place):
@@ -183,7 +183,7 @@ def test_rows_that_change_meanwhile_are_found(place):
         if next(steps) == 0:
             client.insert("rich", [rich_row("new"), rich_row(KEYS[1], body="other text"), rich_row(KEYS[3], year=9)])
             client.delete("rich", filter=f'key in ["{KEYS[8]}", "{KEYS[9]}", "ä"]')
-            client.insert("rich", [rich_row(KEYS[5])], partition_name="_default")  # was in the other partition
+            client.insert("rich", [rich_row(KEYS[5])], partition_name="_default")  # this row was in the other partition
             client.create_partition("rich", "late")
             client.insert("rich", [rich_row("late one")], partition_name="late")
 

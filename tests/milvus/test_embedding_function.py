@@ -1,4 +1,4 @@
-"""Tests of the embedding function: the code of Milvus's page runs unchanged, and milvus-lite accepts the rows."""
+"""Tests of the embedding function: the code of Milvus's docs runs unchanged, and milvus-lite accepts the rows."""
 
 import asyncio
 import inspect
@@ -90,7 +90,7 @@ def test_parameters_reach_the_encoder(model_folder, splade_ef):
 
 
 def test_what_milvus_class_has(model_folder, splade_ef):
-    """pymilvus.model 0.3.4: its parameters in their order, with their defaults, its attributes, and its `__call__`."""
+    """pymilvus.model 0.3.4 has these parameters (in order, with these defaults), these attributes, and `__call__`."""
     parameters = list(inspect.signature(SpladeEmbeddingFunction).parameters.values())
     assert [(parameter.name, parameter.default) for parameter in parameters[:-1]] == [
         ("model_name", "naver/splade-cocondenser-ensembledistil"),

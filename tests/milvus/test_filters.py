@@ -192,7 +192,7 @@ class Store:
         self.rows = {key: fields(metadata) for key, metadata in documents.items()}
         rows = [{"pk": key, "dense": [1.0, 0.0], **row} for key, row in self.rows.items()]
         client.insert(self.name, rows[: len(rows) // 2])
-        client.flush(self.name)  # Milvus filters rows on disk and in memory by different code
+        client.flush(self.name)  # Milvus filters rows on disk and in memory with different code
         client.insert(self.name, rows[len(rows) // 2 :])
         client.load_collection(self.name)
 
@@ -218,7 +218,7 @@ class Store:
 def engine_of(client):
     try:
         return Engine.of(client.get_server_version())
-    except Exception:  # milvus-lite 2 has no such call
+    except Exception:  # milvus-lite 2 lacks this call
         return Engine.LITE2
 
 
@@ -269,7 +269,7 @@ def test_each_engine_finds_what_the_law_says(store):
 
 @pytest.mark.parametrize("unknowns", [False, True], ids=["up to 2.6", "with unknowns"])
 def test_a_server_says_what_the_law_says_by_the_rules_of_its_source(unknowns):
-    """If comparisons can be unknown, no expression tells an object from an absent key. Then no objects are stored."""
+    """If comparisons can be unknown, no expression tells an object from an absent key, so no objects are stored."""
     refused = collections.Counter()
 
     def told_apart(value):
@@ -349,7 +349,7 @@ column_conditions = st.recursive(
 
 
 def test_dynamic_keys_of_one_kind_each_are_asked_by_the_same_law(client):
-    """If all values of a dynamic key are of one kind, milvus-lite 3 stores them as a column, which has other rules."""
+    """If all values of a dynamic key have one kind, milvus-lite 3 stores them in a column. Columns have other rules."""
     documents = {
         f"row{number}": {key: values[number % len(values)] for key, values in COLUMN_VALUES.items() if number % 7}
         for number in range(60)
@@ -363,7 +363,7 @@ def test_typed_columns_are_asked_by_the_same_law(store_with_columns):
 
 
 def test_a_deletion_looks_at_every_row_that_may_match(store):
-    """A deletion checks each row that matches the filter's `reach` in Python. The result must be what the law names."""
+    """A deletion checks in Python each row that matches the filter's `reach`. The result must be what the law names."""
     for asked in [
         {"tenant": {"$lt": 5}},
         {"$not": {"year": {"$gt": 1}}},

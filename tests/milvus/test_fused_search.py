@@ -73,7 +73,7 @@ def pairs(hits):
 
 
 def fused(collection, fusion, depth, **how):
-    """Fuse the hits of searches of single sides."""
+    """Search each side alone, and fuse the hits."""
     sides = []
     for side in fusion.sides:
         hits = collection.search({side: QUERIES[side]}, k=depth, **how)
@@ -93,7 +93,7 @@ def search(collection, fusion, **how):
 def test_a_fused_search_is_the_fusion_of_its_sides(collection, fusion, depth):
     expected = fused(collection, fusion, depth)
     found = search(collection, fusion, k=10, depth=depth)
-    if LITE2 and fusion.plain:  # its hybrid search does not sort equal scores by key
+    if LITE2 and fusion.plain:  # the hybrid search of milvus-lite 2 does not sort equal scores by key
         assert {score for _, score in pairs(found)} == {score for _, score in expected[:10]}
         return
     assert pairs(found) == expected[:10]
@@ -101,7 +101,7 @@ def test_a_fused_search_is_the_fusion_of_its_sides(collection, fusion, depth):
     assert all((hit.text, hit.metadata) == (stored[hit.id].text, stored[hit.id].metadata) for hit in found)
     assert pairs(search(collection, fusion, k=10, depth=depth, ids_only=True)) == expected[:10]
     assert pairs(search(collection, fusion, k=5, depth=depth, options={"offset": 3})) == expected[3:8]
-    # More results than candidates: all that were found, and no more.
+    # If more results are asked for than there are candidates, exactly the candidates are returned.
     assert pairs(search(collection, fusion, k=100, depth=depth)) == expected
     where = {"even": True}
     assert (
@@ -203,7 +203,7 @@ def test_a_collection_keeps_its_language(connection):
         german.write([Row(id="a", text="Die Katzen laufen", dense=[1.0, 0.0], sparse={1: 1.0})])
         assert [hit.id for hit in german.search({"bm25": "Katze"})] == ["a"]
         assert [hit.id for hit in opened(connection, name).search({"bm25": "Katze"})] == ["a"]
-        if LITE2:  # it does not return the collection's functions
+        if LITE2:  # milvus-lite 2 does not return the functions of a collection
             return
         with pytest.raises(ValueError, match=r"bm25 must be the analyzer of collection .*, 'german', got 'english'"):
             opened(connection, name, schema={"bm25_analyzer": "english"})
@@ -227,7 +227,7 @@ def test_many_queries_are_answered_as_one_by_one(collection, fusion):
     for found in (collection.search_many(queries, **how), asyncio.run(collection.asearch_many(queries, **how))):
         for many, alone in zip(found, expected, strict=True):  # the engine's sums differ in the last digit
             assert [hit.score for hit in many] == pytest.approx([hit.score for hit in alone], abs=1e-5)
-            if not (LITE2 and fusion.plain):  # its hybrid search does not sort equal scores by key
+            if not (LITE2 and fusion.plain):  # the hybrid search of milvus-lite 2 does not sort equal scores by key
                 assert [hit.id for hit in many] == [hit.id for hit in alone]
     grouped = {**how, "group_by": "source"}
     assert [pairs(hits) for hits in collection.search_many(queries[:4], **grouped)] == [

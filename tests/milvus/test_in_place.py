@@ -1,4 +1,4 @@
-"""Adding a SPLADE field in place: the requests that a full Milvus server would get. They have not met such a server."""
+"""Tests of the requests that add a SPLADE field in place. They have not been sent to a full Milvus server yet."""
 
 import importlib.metadata
 
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.skipif(
 
 
 class AddsFields:
-    """Adds to milvus-lite's server what a full server does: nullable fields, and updates of single fields.
+    """Adds to milvus-lite's server what only a full server has: nullable fields, and updates of single fields.
 
     Attributes:
-        vectors: {key: the vector that the field holds}. A key that is missing stands for null.
+        vectors: {key: the vector in the new field}. For a key that is missing here, the field holds null.
         before_update: Called before each update.
     """
 
@@ -33,7 +33,7 @@ class AddsFields:
         proxy.pretend("v3.0.0")
         names = {"AddCollectionField": self.add, "DescribeCollection": self.describe, "Query": self.query}
         names |= {"Upsert": self.upsert, "CreateIndex": lambda *_: common_pb2.Status()}
-        # milvus-lite says nothing of how far a second load is.
+        # milvus-lite does not report the progress of a second load.
         loaded = milvus_pb2.GetLoadingProgressResponse(status=common_pb2.Status(), progress=100, refresh_progress=100)
         proxy.answers |= names | {"GetLoadingProgress": loaded}
 

@@ -1,4 +1,4 @@
-"""SPLADE models on decoders give the rows of sentence-transformers, without running the repository's code."""
+"""For SPLADE models on decoders, we return the rows of sentence-transformers without running the repository's code."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def rewrite(file: Path, **changes) -> None:
 
 
 def expected_rows(folder: Path, texts: list[str]) -> np.ndarray:
-    """Return the rows of sentence-transformers, which runs the repository's code. It fails on texts without tokens."""
+    """Return the rows of sentence-transformers, which runs the repository's code. The code fails on empty texts."""
     oracle = SparseEncoder(str(folder), trust_remote_code=True, device="cpu")
     present = [text for text in texts if text]
     found = oracle.encode_document(
@@ -145,7 +145,7 @@ def test_refuses_statements_that_contradict_each_other(copied):
 
 
 def test_refuses_a_transformers_that_ignores_the_attention(copied, monkeypatch):
-    """Releases of transformers before `is_causal` compute causal attention, whatever the repository states."""
+    """transformers releases that lack `is_causal` compute causal attention, whatever the repository states."""
     from transformers.models.qwen3 import modeling_qwen3
 
     own = modeling_qwen3.create_causal_mask

@@ -1,4 +1,4 @@
-"""Files of model folders that ask for code, packages, memory or other folders, or hold values of wrong types."""
+"""Tests of hostile model folders. They ask for code, packages, memory or other folders, or hold wrong types."""
 
 import json
 import os

@@ -110,7 +110,7 @@ def test_weights_of_the_milvus_page():
 
 
 def test_bge_m3_of_its_model_card():
-    """The card computes in float16, and prints the weights of the first text's tokens and one lexical score."""
+    """The model card computes in float16, and prints the weights of the first text's tokens and one lexical score."""
     encoder = SpladeEncoder("BAAI/bge-m3", device="cpu")
     first = encoder.encode_documents(["What is BGE M3?"])
     text = "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction."
@@ -121,7 +121,7 @@ def test_bge_m3_of_its_model_card():
 
 
 def test_splade_code_of_its_model_card():
-    """The card computes in bfloat16, and prints the ten heaviest terms of a query and the number of its terms."""
+    """The model card computes in bfloat16, and prints the ten heaviest terms of a query and the number of its terms."""
     encoder = SpladeEncoder("naver/splade-code-06B", device="cpu", dtype="bfloat16")
     query = (
         "SELECT *\nFROM Student\nWHERE Age = (\nSELECT MAX(Age)\nFROM Student\nWHERE Group = 'specific_group'\n)\n"

@@ -1,4 +1,4 @@
-"""What the files of known repositories do not state: OpenSearch's pruning and its special tokens."""
+"""Facts that the files of OpenSearch's repositories do not state: its pruning, and how it treats special tokens."""
 
 import shutil
 
@@ -16,7 +16,7 @@ OPENSEARCH = "opensearch-neural-sparse-encoding"
 
 
 def opensearch_rows(oracle: np.ndarray, special_ids: list[int], max_ratio: float) -> np.ndarray:
-    """Return rows of sentence-transformers as OpenSearch would store them."""
+    """Return the rows that OpenSearch would store, made from rows of sentence-transformers."""
     rows = oracle.copy()
     rows[:, special_ids] = 0
     rows[rows < np.float32(max_ratio) * rows.max(axis=1, keepdims=True)] = 0
@@ -38,7 +38,7 @@ def test_v3_prunes_documents_by_their_largest_weight(v3, odd_texts, tmp_path):
     assert "document_pruning=terms of at least 0.1 of the largest weight" in repr(encoder)
     kept = encoder.encode_documents(odd_texts).toarray()
     expected = opensearch_rows(oracle, encoder.tokenizer.all_special_ids, 0.1)
-    # A weight within the tolerance of the limit may be kept or dropped.
+    # A weight that is about as large as the pruning limit may be kept or dropped.
     largest = expected.max(axis=1, keepdims=True)
     sure = np.abs(oracle - 0.1 * largest) > TOLERANCE
     np.testing.assert_allclose(kept[sure], expected[sure], atol=TOLERANCE)
@@ -61,7 +61,7 @@ def test_only_v3_prunes(plain, tmp_path):
 @pytest.mark.parametrize("layout", ["root", "5", "6"])
 @pytest.mark.parametrize("name", [f"{OPENSEARCH}-v1", f"{OPENSEARCH}-v2-distill"])
 def test_special_tokens_of_models_with_one_encoder(plain, odd_texts, tmp_path, layout, name):
-    """Each revision of the repository gives what OpenSearch gives. sentence-transformers keeps the special terms."""
+    """Each revision of the repository returns OpenSearch's rows. sentence-transformers also keeps special terms."""
     texts, saved = odd_texts[-30:], tmp_path / "saved"
     symmetric(plain, "bert").save_pretrained(str(saved))
     if layout == "root":
@@ -86,7 +86,7 @@ def test_special_tokens_of_models_with_one_encoder(plain, odd_texts, tmp_path, l
 @pytest.mark.parametrize("version", ["5", "6"])
 @pytest.mark.parametrize("sign", ["name", "file", "neither"])
 def test_special_tokens_of_models_with_inference_free_queries(plain, odd_texts, tmp_path, version, sign):
-    """The repository is known by its name, or by a file that only OpenSearch publishes."""
+    """The repository is recognised by its name, or by a file that only OpenSearch publishes."""
     inference_free(plain, "distilbert").save_pretrained(str(tmp_path / "6"))
     save_as_version_5(tmp_path / "5", tmp_path / "6")
     folder = (tmp_path / version).rename(tmp_path / (f"{OPENSEARCH}-doc-v2-mini" if sign == "name" else "model"))

@@ -1,4 +1,4 @@
-"""Every checkpoint layout of every architecture gives the same rows as sentence-transformers.
+"""For every layout of every architecture, the encoder returns the same rows as sentence-transformers.
 
 sentence-transformers wrote each layout, or can read it.
 """
@@ -31,8 +31,9 @@ RELATIVE = 1e-6
 
 def assert_equal_to_oracle(encoder: SpladeEncoder, oracle: SparseEncoder, texts: list[str]) -> None:
     documents = oracle.encode_document(texts, convert_to_sparse_tensor=False).numpy()
-    # The oracle encodes queries one by one. In an inference-free query it counts a written "[PAD]" as a term, unless
-    # the batch has padding. Our encoder always counts this term, because a row must not depend on its batch.
+    # The oracle, sentence-transformers, encodes the queries one by one here. In an inference-free query, it counts a
+    # written "[PAD]" as a term only if the batch has no padding. Our encoder always counts this term, because a row
+    # must not depend on its batch.
     queries = oracle.encode_query(texts, convert_to_sparse_tensor=False, batch_size=1).numpy()
     np.testing.assert_allclose(encoder.encode_documents(texts).toarray(), documents, atol=TOLERANCE, rtol=RELATIVE)
     np.testing.assert_allclose(encoder.encode_queries(texts).toarray(), queries, atol=TOLERANCE, rtol=RELATIVE)
@@ -44,7 +45,7 @@ def test_equals_sentence_transformers(layout, architecture, plain, odd_texts, tm
     LAYOUTS[layout](plain, architecture).save_pretrained(str(tmp_path))
     oracle = SparseEncoder(str(tmp_path))
     encoder = SpladeEncoder(tmp_path)
-    if "max_active_dims" in layout:  # of tied terms, we keep lower token ids; the oracle keeps any
+    if "max_active_dims" in layout:  # of equal weights, the oracle keeps any
         limit = oracle.max_active_dims
         ours, theirs = encoder.encode_documents(odd_texts), oracle.encode_document(odd_texts)
         assert np.diff(ours.indptr).max() == limit

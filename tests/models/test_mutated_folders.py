@@ -1,4 +1,4 @@
-"""Damaged folders load or are refused with one of two errors. `make fuzz` tries many more."""
+"""A damaged folder loads, or is refused with one of two errors. `make fuzz` tries many more folders."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""BGE-M3 gives the token weights of FlagEmbedding's formula, and models of the same kind are refused by name."""
+"""BGE-M3's token weights equal FlagEmbedding's formula. Similar models are refused by name."""
 
 import json
 import shutil
@@ -226,4 +226,4 @@ def test_other_models_are_left_to_other_readers(random_bert_folder, monkeypatch)
     asked, path = [], Repository.path
     monkeypatch.setattr(Repository, "path", lambda self, file: asked.append(file) or path(self, file))
     assert describe_token_head(Repository(random_bert_folder)) is None
-    assert "sparse_linear.pt" not in asked  # so a hub is not asked for it either
+    assert "sparse_linear.pt" not in asked  # so a hub is not asked for this file either

@@ -1,4 +1,4 @@
-"""A hub that does not answer gives one clear error, without tries that take a minute."""
+"""If a hub does not answer, there is one clear error, without a minute of retries."""
 
 import pytest
 from huggingface_hub import constants

@@ -1,4 +1,4 @@
-"""What a folder may hold in place of a whole checkpoint: an adapter beside one, an adapter alone, or only ONNX."""
+"""Tests of folders with an adapter beside a checkpoint, with an adapter alone, and with only ONNX files."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from splade_integrations import OptionalDependencyError, SpladeEncoder, Unsuppor
 from tests.models.test_layouts import TOLERANCE
 from tests.support.layouts import symmetric
 
-# Module names per architecture. The last is the decoder, whose base weights are tied to the embeddings.
+# Module names per architecture. The last one is the decoder. Its base weights are tied to the embeddings.
 TARGETS = {
     "bert": ["query", "value", "word_embeddings", "decoder"],
     "distilbert": ["q_lin", "ffn.lin1", "vocab_projector"],
@@ -24,7 +24,7 @@ TARGETS = {
 
 
 def add_adapter(folder, settings) -> None:
-    """Save a random adapter in a checkpoint's folder. peft's own first weights would change nothing."""
+    """Save a random adapter in a checkpoint's folder. peft's own initial weights would not change the rows."""
     model = get_peft_model(AutoModelForMaskedLM.from_pretrained(folder), settings)
     torch.manual_seed(1)
     for name, value in model.named_parameters():
@@ -35,7 +35,7 @@ def add_adapter(folder, settings) -> None:
 
 @pytest.fixture
 def adapted(plain, tmp_path):
-    """Return a function from an architecture to the folder of a checkpoint with a LoRA adapter beside it."""
+    """Return a function that saves a checkpoint with a LoRA adapter beside it, and returns the folder."""
 
     def make(architecture: str = "bert"):
         folder = tmp_path / "model"

@@ -1,4 +1,4 @@
-"""Files for the bulk import hold what a live collection would get, and a run that is started again finishes them."""
+"""Files for the bulk import hold the rows of a live collection. A run that is started again finishes the files."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_files_and_a_second_run(tmp_path, random_bert_folder, texts):
         assert row["sparse"]["indices"] == list(right)
         assert row["sparse"]["values"] == pytest.approx(list(right.values()), abs=1e-5)
 
-    # As after a kill: one file is missing, another is not finished, and a row of a finished file has changed.
+    # The state after a kill: one file is missing, another is not finished, and a row of a finished file has changed.
     first, second, *_ = sorted(folder.glob("*.parquet"))
     lost = pq.read_metadata(first).num_rows + pq.read_metadata(second).num_rows
     first.unlink()

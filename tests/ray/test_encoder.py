@@ -1,4 +1,4 @@
-"""`RayEncoder` gives the encoder's rows, and `splade add-sparse --ray` makes the same collection as without Ray."""
+"""`RayEncoder` returns the encoder's rows, and `splade add-sparse --ray` makes the same collection as without Ray."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A Ray dataset gets the vectors that the encoder gives, and they survive Parquet in Ray and in pyarrow."""
+"""A Ray dataset gets the encoder's vectors, and these vectors survive Parquet in Ray and in pyarrow."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 class Lengths:
-    """A dense model: the number of characters and of words of each text."""
+    """A dense model. A text's vector is its number of characters and its number of words."""
 
     def encode(self, texts):
         return np.array([[len(text), len(text.split())] for text in texts], np.float32)
@@ -22,7 +22,7 @@ class Lengths:
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory, random_bert_folder, texts):
-    """A folder of Parquet files that Ray has written. It uses all columns, two actors and a dense model."""
+    """Return a folder of Parquet files that Ray has written, with dense and SPLADE vectors from two actors."""
     table = pa.table(
         {"id": [str(n) for n in range(len(texts))], "text": texts, "number": [2**60 + n for n in range(len(texts))]}
     )
@@ -59,7 +59,7 @@ def test_rows_are_the_encoders(encoded, random_bert_folder, texts):
 
 
 def test_the_column_survives_ray(encoded, tmp_path):
-    """It stays the same through Ray's Parquet files, default batches and pyarrow batches. `map` only widens it."""
+    """Ray's Parquet files, default batches and pyarrow batches keep the sparse column. `map` only widens its types."""
     first = pq.read_table(encoded).sort_by("id")
     dataset = ray.data.read_parquet(str(encoded))
     same = dataset.map_batches(lambda batch: batch).map_batches(lambda table: table, batch_format="pyarrow")
@@ -84,7 +84,7 @@ class Short:
 
 
 def test_texts_that_cannot_be_encoded(random_bert_folder):
-    """The actor runs in this process, which is faster."""
+    """Run the actor's code in this process, because this is faster than Ray."""
     table = pa.table({"text": ["a", None, "b", "too long"]})
     stage = EncodeStage(model_name=random_bert_folder, dense=Short(), error_column="error")
     found = Encode(stage)(table)

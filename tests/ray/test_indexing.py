@@ -1,4 +1,4 @@
-"""A Ray dataset becomes a collection with the rows that the encoder gives, also after faults, kills and changes."""
+"""A Ray dataset becomes a collection with the encoder's rows, also after faults, kills and changes."""
 
 import json
 
@@ -17,7 +17,7 @@ COUNT = 120
 
 
 class Lengths:
-    """A dense model: the number of characters and of words of each text."""
+    """A dense model. A text's vector is its number of characters and its number of words."""
 
     def encode(self, texts):
         return np.array([[len(text), len(text.split())] for text in texts], np.float32)
@@ -52,7 +52,7 @@ def stored(uri, dense=False):
 
 
 def check(found, texts, model, years=1900):
-    """Compare stored rows with what the encoder gives for the texts."""
+    """Compare stored rows with the encoder's rows for the texts."""
     encoder = SpladeEncoder(model, device="cpu", max_length=64)
     assert found.keys() == set(map(str, range(len(texts))))
     for key, terms in enumerate(to_dicts(encoder.encode_documents(texts))):
@@ -64,7 +64,7 @@ def check(found, texts, model, years=1900):
 
 
 def test_rows_reruns_and_changes(tmp_path, random_bert_folder, texts):
-    """One test, because each run starts actors, which load the model."""
+    """This is a single test, because each run starts actors, and each actor has to load the model."""
     texts, uri = texts[:COUNT], str(tmp_path / "a.db")
     report = run(uri, corpus(texts), random_bert_folder, tmp_path, dense=Lengths, actors=Actors(concurrency=2))
     assert (report.rows, report.written, report.skipped, report.bad) == (COUNT, COUNT, 0, 0)

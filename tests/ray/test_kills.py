@@ -1,4 +1,4 @@
-"""A run whose worker, server and command are killed ends with the rows that the encoder gives."""
+"""If a worker, the server and the command are killed, a run still ends with the encoder's rows."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Rows of any dataset are brought into one form, with the reason if a row cannot be indexed. This needs no Ray."""
+"""Rows of any dataset are brought into one form, which states why a row cannot be indexed. The tests need no Ray."""
 
 import datetime
 import json

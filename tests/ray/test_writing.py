@@ -1,4 +1,4 @@
-"""The actors that write rows wait while Milvus is away, and leave out rows that it refuses. This needs no Ray."""
+"""The actors that write rows wait while Milvus is away, and leave out rows that it refuses. The tests need no Ray."""
 
 import json
 import time
@@ -46,7 +46,7 @@ def stored(uri):
 def test_writers_wait_for_milvus(server):
     with milvus_proxy(server) as proxy:
         write = WriteRows(Place(uri=proxy.uri, name="c", schema=SCHEMA), 60, None)
-        # pymilvus itself repeats the first call, and we repeat the second one.
+        # pymilvus itself repeats a call after the first fault, and we repeat it after the second fault.
         proxy.faults["Insert"] = [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED]
         (row,) = write(batch("a", "b")).to_pylist()
         assert (row["written"], row["bad"]) == (2, [])

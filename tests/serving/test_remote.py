@@ -1,4 +1,4 @@
-"""`RemoteEncoder` gives the server's rows, can stand wherever an encoder can, and knows servers of TEI."""
+"""`RemoteEncoder` returns the server's rows, can replace encoders, and recognises Text Embeddings Inference (TEI)."""
 
 import asyncio
 import copy
@@ -169,7 +169,7 @@ def test_servers_of_tei(random_encoder):
         assert remote.fingerprint is None
         rows = remote.encode_documents(texts)
         expected = random_encoder.encode_documents(texts).toarray()
-        expected[1] = 0  # TEI takes no empty text
+        expected[1] = 0  # TEI does not accept an empty text
         assert abs(rows.toarray() - expected).max() < 1e-5
         assert rows.has_sorted_indices
         assert equal(asyncio.run(remote.aencode_documents(texts)), rows)

@@ -169,7 +169,7 @@ def test_all_bodies_together_are_limited():
         assert refused.value.status == 429
         release.set()
         assert await first == b"x" * 60
-        assert await reader.read(slow(), None) == b"x" * 60  # what was read is counted no longer
+        assert await reader.read(slow(), None) == b"x" * 60  # a body no longer counts once it has been read
 
     asyncio.run(asyncio.wait_for(ask(), 30))
 
@@ -264,7 +264,7 @@ def test_a_call_takes_at_most_max_batch_texts(encoder):
 
 
 def test_weights_are_read_as_they_were_written():
-    """Every float32 survives its way through JSON, also where it lies between two decimal numbers of nine digits."""
+    """Every float32 number survives JSON, even if it lies between two decimal numbers of nine digits."""
     from splade_integrations.serving.answers import read_rows
     from splade_integrations.serving.application import rows_as_json
 
@@ -276,7 +276,7 @@ def test_weights_are_read_as_they_were_written():
 
 
 def test_kill_and_restart_under_load(random_bert_folder):
-    """While a server is killed and started again, callers wait and get their own rows. SIGTERM answers what it has."""
+    """While a server is killed and started again, callers wait for their rows. SIGTERM ends it without an error."""
     texts = [f"text {number}" for number in range(30)]
     process, url = start_process(random_bert_folder)
     remote = RemoteEncoder(url, retries=30)

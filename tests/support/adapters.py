@@ -1,4 +1,4 @@
-"""One interface for all adapters and one for both stores, so that one test suite covers all of them."""
+"""One interface for all embeddings and one for both stores, so that one test suite covers all adapters."""
 
 import asyncio
 import hashlib
@@ -50,7 +50,7 @@ class WordCounts:
     encode_queries = encode_documents
 
 
-# Embeddings that are made from an encoder or from a model's name. They return rows as dicts.
+# The adapters for embeddings. They are opened with an encoder or with a model's name, and return rows as dicts.
 
 
 class LangChain:
@@ -78,7 +78,7 @@ class DropIn:
 EMBEDDINGS = {"LangChain": LangChain, "drop-in": DropIn}
 
 
-# Stores that are opened with an encoder. A document is a tuple (id, text, metadata).
+# The adapters for stores. They are opened with an encoder. A document is a tuple (id, text, metadata).
 
 
 class LangChainStore:

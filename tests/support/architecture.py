@@ -101,7 +101,7 @@ def imports(root: Path = ROOT) -> list[Import]:
 
 @cache
 def _parsed(text: str) -> ast.Module:
-    """Parse while the garbage collector rests: objects that it finalizes in the middle make CPython 3.11 fail."""
+    """Parse with the garbage collector switched off. CPython 3.11 fails if objects are finalized during parsing."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -25,7 +25,7 @@ def dump(client, name, without=()):
 
 
 def shape(client, name, without=()):
-    """Return what a collection is made of, without its name and its properties."""
+    """Return the fields, functions and indexes of a collection as JSON, without the fields in `without`."""
     described = client.describe_collection(name)
     fields = [field for field in described["fields"] if field["name"] not in without]
     indexes = {}

@@ -1,4 +1,4 @@
-"""A user's program, whose types mypy and pyright check strictly: `make types`. It is never run."""
+"""A user's program. `make types` checks its types strictly, with mypy and pyright. The program is never run."""
 
 from collections.abc import Iterator
 

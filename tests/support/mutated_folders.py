@@ -1,4 +1,4 @@
-"""Damages copies of model folders at random, to see that each one loads or is refused with one of two errors."""
+"""Damages copies of model folders at random. Each copy must load, or be refused with one of two errors."""
 
 import json
 import random
@@ -21,7 +21,7 @@ from tests.support.random_checkpoints import save_bge_m3, save_decoder, save_mas
 
 __all__ = ["KINDS", "mutated", "outcomes"]
 
-# An integer that Python refuses to read from text. It is written as this text, because json cannot write it either.
+# An integer of too many digits for Python. json cannot write it, so `_text` writes its digits in place of its name.
 _HUGE, _HUGE_DIGITS = "an integer of 5000 digits", "1" * 5000
 _ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 3, 2**20, 10**9, 10**30, 10**400, 1e30, float("inf"), float("-inf"), float("nan"), _HUGE),
@@ -156,7 +156,7 @@ def _add_key(file: Path, choose: random.Random) -> str:
 
 
 def _change_header(file: Path, choose: random.Random) -> str:
-    """Change one value of the header of a safetensors file: its length in 8 bytes, its JSON, and then the tensors."""
+    """Change one value in a safetensors header. A file holds the header's length in 8 bytes, its JSON, and tensors."""
     content = file.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
@@ -184,7 +184,7 @@ def _text(content: Any) -> str:
 
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield (parent, key) of each value of a JSON document, but of no more than 40 values of one parent."""
+    """Yield (parent, key) for each value of a JSON document, but for at most 40 values of each parent."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in list(items)[:40]:
         yield content, key

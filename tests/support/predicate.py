@@ -23,8 +23,8 @@ def _entry(name, value, metadata):
 def _operation(operator, operand, held):
     """Return whether a value satisfies an operator.
 
-    None stands for an absent key and for null. It satisfies $ne and $nin, {"$exists": False} and {"$is_empty": True}.
-    $not negates the result of its operators. None satisfies no other operator.
+    None stands for an absent key and for null. It satisfies $ne, $nin, {"$exists": False} and {"$is_empty": True}. $not
+    negates the result of the operators in it. None does not satisfy any other operator.
     """
     match operator:
         case "$not":

@@ -17,14 +17,14 @@ _SERVICE = "/milvus.proto.milvus.MilvusService/"
 
 
 class Proxy:
-    """The requests that the proxy has recorded, and its instructions.
+    """The proxy, with the requests that it has recorded and its instructions.
 
     Attributes:
         uri: The proxy's address.
         seen: {method's name: its requests, parsed}.
         faults: {method's name: status codes for its next calls}. None lets a call through.
-        answers: {method's name: the answer to give instead of the server's, or a function of the request and of what
-            asks the server, which returns the answer}.
+        answers: {method's name: the answer to return instead of the server's, or a function that returns this answer}.
+            Such a function is called with the request, and with a function that asks the server.
     """
 
     def __init__(self, server_uri: str) -> None:
@@ -36,7 +36,7 @@ class Proxy:
         self._server.start()
 
     def stop(self) -> None:
-        """Stop answering: refuse all further connections."""
+        """Stop the proxy. It then refuses all further connections."""
         self._server.stop(None).wait()
         self._channel.close()
 

@@ -40,7 +40,7 @@ def wordpiece_tokenizer(folder: Path) -> BertTokenizer:
 
 
 def bpe_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with RoBERTa's special tokens. A leading space makes a different token."""
+    """Return a byte-level BPE tokenizer with RoBERTa's special tokens. After a space, a word has another token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -186,7 +186,7 @@ def save_decoder(
         config_options: Values that override the configuration, such as `tie_word_embeddings=False`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Not at the top of the module, because this import loads Triton, before conftest.py can select its interpreter.
+    # This import is not at the top, because it would load Triton before conftest.py can select Triton's interpreter.
     from transformers import LlamaConfig
 
     tokenizer = decoder_tokenizer()
@@ -229,7 +229,7 @@ def save_decoder(
 def save_bge_m3(folder: Path, seed: int = 7, **config_options: Any) -> None:
     """Save a small random checkpoint with the files of BAAI/bge-m3.
 
-    These are a transformer without a head in `pytorch_model.bin`, the linear layers of the token weights and of the
+    The files are a transformer without a head in `pytorch_model.bin`, the linear layers of the token weights and of the
     multi-vectors in 16 bits, and the files of sentence-transformers for its dense vectors.
 
     Args:

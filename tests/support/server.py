@@ -30,7 +30,7 @@ def milvus_lite_server(data: Path | None = None) -> Iterator[str]:
 
 
 class RestartedServer:
-    """milvus-lite's server in its own process, on a free port, which can be killed and started again with its data."""
+    """milvus-lite's server in its own process, on a free port. It can be killed, and started again with its data."""
 
     def __init__(self, data: Path | str) -> None:
         with socket.socket() as free:

@@ -2,7 +2,7 @@
 
 The model follows Milvus's Plan.g4 and C++ sources (UnaryExpr, TermExpr, JsonContainsExpr, ExistsExpr). It has not been
 compared with a server. In versions up to 2.6.x, a comparison with an absent key, or with a value of another kind, is
-true for `!=` and false for all other operators. In later versions it is unknown (None).
+true for `!=` and false for all other operators. In later versions, such a comparison is unknown (None).
 """
 
 import re
@@ -155,7 +155,7 @@ def _kind(value):
 def is_nothing(value):
     """Return whether Json::exist treats a value as absent.
 
-    These values are null, and lists and objects that hold only such values.
+    Such a value is null, or a list or an object that holds only such values.
     """
     if isinstance(value, (list, dict)):
         return all(is_nothing(each) for each in (value.values() if isinstance(value, dict) else value))

@@ -16,7 +16,7 @@ from splade_integrations.serving.server import listen
 
 @contextmanager
 def in_thread(app_or_encoder, limits=None):
-    """Serve an encoder, or an ASGI application, on a free port. Yields the server's address."""
+    """Serve an encoder, or an ASGI application, on a free port, and yield the server's address."""
     app = make_app(app_or_encoder, limits) if hasattr(app_or_encoder, "encode_documents") else app_or_encoder
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))

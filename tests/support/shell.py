@@ -1,6 +1,6 @@
 """Runs the shell blocks of the documentation: `splade` in this process, and other commands in bash.
 
-A process of its own for each `splade` would import torch and load the models again, which takes seconds.
+If each `splade` command had its own process, each process would take seconds to import torch and to load the models.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ NOT_RUN = {
     "splade index corpus.parquet ": "it starts Ray; tests/ray runs the same command",
     "curl localhost:8080/": "the server of the line above; tests/serving/test_server.py sends such requests",
 }
-PIP = "pip install "  # its extras are checked, and checks/installs.py installs them
+PIP = "pip install "  # such lines are not run: their extras are checked, and checks/installs.py installs them
 _SERVER = re.compile(r"http://([a-z.]+):19530")
 _EXTRAS = re.compile(r"(?:\.|splade-integrations)\[([a-z,-]+)\]")
 
@@ -44,7 +44,7 @@ def lines_of(block):
 
 
 def run_block(block, folder, capsys):
-    """Run a block in a folder, which is the working directory. Databases get whole paths, and hub models folders."""
+    """Run a block in a folder. Files of databases get whole paths, and offline models replace the hub's models."""
     from splade_integrations.cli.app import run
 
     for line, words in lines_of(block):
@@ -53,7 +53,7 @@ def run_block(block, folder, capsys):
         if line.startswith(PIP):
             check_extras(line)
         elif words[:2] == ["splade", "evaluate"] and importlib.util.find_spec("ir_measures") is None:
-            continue  # in a lane without the extra "evaluate"
+            continue  # in a test environment without the extra "evaluate"
         elif words[0] == "splade":
             arguments = [in_folder(models().get(word, word), folder) for word in words[1:]]
             code = run(arguments)
@@ -74,7 +74,7 @@ def is_not_run(line):
 
 
 def check_extras(line):
-    """Assert that the package has the extras that a line of pip installs, and that the line names something."""
+    """Assert that the package has the extras that a line of pip installs, and that the line has no other brackets."""
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     asked = {extra for found in _EXTRAS.findall(line) for extra in found.split(",")}
     assert asked <= known.keys(), line

@@ -4,6 +4,6 @@ import threading
 
 
 def wait_for_ever() -> None:
-    """Wait for a minute, which is for ever to a test. Then let the test fail."""
+    """Wait for a minute, which is as long as for ever in a test. Then raise an error, so that the test fails."""
     threading.Event().wait(60)
     raise AssertionError("somebody has waited for the whole minute")

@@ -1,9 +1,9 @@
 """The head for large bfloat16 decoders: float32 term weights at about the cost of a bfloat16 product.
 
-`TwoPassHead` looks for candidates in int8. For that it keeps an int8 copy of the decoder. This copy is large if the
-vocabulary is large, as in models such as Qwen3 (150 000 terms). In addition, the hidden states of such models have a
-few large elements, which make the bound of `TwoPassHead` loose. This head looks for candidates with the bfloat16
-weights themselves.
+Candidates are the terms that may have a positive weight. `TwoPassHead` looks for candidates with an int8 copy of the
+decoder. This copy is large if the vocabulary is large, as in models such as Qwen3 (150 000 terms). In addition, the
+hidden states of such models have a few large elements, which make the bound of `TwoPassHead` loose. `BFloat16Head`
+looks for candidates with the bfloat16 weights themselves.
 """
 
 import platform
@@ -26,7 +26,7 @@ from splade_integrations.engine.heads.tiled import (
 
 __all__ = ["BFloat16Head"]
 
-# From this number of weights on, an int8 copy of the decoder takes 64 MiB or more.
+# The number of weights from which a decoder counts as large. Its int8 copy would take 64 MiB or more.
 _LARGE = 2**26
 # The number of rows of the decoder weight that are converted to float32 at a time.
 _ROWS = 2048
@@ -35,9 +35,11 @@ _ROWS = 2048
 class BFloat16Head:
     """Max pooling of a decoder's logits, exact in float32, with most of the work in bfloat16.
 
-    A product c of bfloat16 vectors w and h is summed in float32 and then rounded to 8 bits. So the exact product is at
-    most c + 2^-8 |c| + g |w| |h|, with g as in `sum_error`. This bound grows with c, so it also holds for the maxima
-    over a text's tokens: with the largest product c and the largest norm M|h|, a term is positive only if
+    Let w be the row of the decoder's weight for one term, and h the vector of a token. Their product c is summed in
+    float32 and then rounded to bfloat16, which has 8 significant bits. So the exact product is at most
+    c + 2^-8 |c| + g |w| |h|, with g as in `sum_error`. This bound grows with c and with |h|. So it also bounds the
+    largest exact product over a text's tokens, if c is the largest rounded product and |h| is replaced by the largest
+    norm, M|h|. With these values of c and M|h|, the term's weight is positive only if
 
         c + 2^-8 |c| + g |w| M|h| + bias + 2^-18 |bias| + 2^-24  >  0
 
@@ -45,7 +47,8 @@ class BFloat16Head:
     counts as a candidate.
 
     Args:
-        decoder: The decoder. Its weight, (V, H), is bfloat16. Other floating types are correct, but not fast.
+        decoder: The decoder. Its weight, (V, H), is bfloat16. With other floating types, the head is correct, but not
+            fast.
         activation_function: As in `splade_pool`.
     """
 
@@ -66,7 +69,7 @@ class BFloat16Head:
         """Return whether this is a large bfloat16 decoder on a processor that multiplies bfloat16 fast."""
         if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or weight.numel() < _LARGE:
             return False
-        # On x86, sums are known to be in float32.
+        # On x86, bfloat16 products are known to be summed in float32.
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         return x86 and torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[no-untyped-call]
 
@@ -87,12 +90,12 @@ class BFloat16Head:
         return second_pass(self._decoder, self._activation_function, tokens.float(), lengths, texts, terms)
 
     def candidates(self, hidden: Tensor) -> Tensor:
-        """Return which terms may have a positive float32 maximum: all terms that have one, and few others.
+        """Find the candidates, which are all terms with a positive maximum in float32, and few other terms.
 
         Args:
             hidden: Token vectors, with padding already replaced by `repeat_first_token`. (B, L, H).
         Returns:
-            (V, B) bool.
+            Whether each term is a candidate for each text. (V, B) bool.
         """
         bound = max_logits(hidden, self._decoder.weight).float()  # (V, B)
         bound += bound.abs() * 2.0**-8

@@ -1,8 +1,9 @@
 """The SPLADE formula from logits to term weights, and the ways to compute it without storing all logits.
 
 `splade_pool` is the formula in readable form. `MaxPoolHead` and `SumPoolHead` compute the same weights from hidden
-states. They divide the vocabulary into parts, called tiles, and compute one tile after the other. `second_pass`
-computes only the weights of some terms, for the heads that first look for candidates.
+states. They divide the vocabulary into parts, and compute the logits of one part after the other. The logits of a part
+are called a tile. `second_pass` is for heads that first find out which terms may have a positive weight. It computes
+only the weights of these terms, which are called candidates.
 """
 
 from collections.abc import Callable
@@ -40,20 +41,21 @@ TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
 _UNSIGNED_TILE_CELLS = 2**20
 # The largest number of tokens in a tile.
 TILE_TOKENS = 2048
-# If a batch has at most this number of tokens, an int8 product is faster with the weight as its right factor.
+# If a batch has at most this number of tokens, an int8 product is faster with the weight as its right factor than with
+# the weight as its left factor.
 _FEW_TOKENS = 64
 # The unit roundoff of float32 (24 bits of significand).
 FLOAT32 = 2.0**-24
 # The number of roundings that a bound allows for in addition to those of a sum of H products. The proof in
-# `TwoPassHead` counts about ten, and the one in `BFloat16Head` fewer.
+# `TwoPassHead` counts about ten such roundings, and the proof in `BFloat16Head` counts fewer.
 ROUNDINGS = 64
 # An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
-# 2^-63 are lost if the process flushes subnormal numbers to 0. Multiplied by elements of up to 2^20, such numbers add
-# less than H 2^-41 to a sum of H products. For H <= 2^17, this is at most the allowance. The allowance is far below any
-# term weight that matters.
+# 2^-63 are lost if the process flushes subnormal numbers to 0. If numbers below 2^-63 are multiplied by elements of up
+# to 2^20, they add less than H 2^-41 to a sum of H products. For H <= 2^17, that is at most 2^-24, the allowance. The
+# allowance is far below any term weight that matters.
 UNDERFLOW = 2.0**-24
-# The largest share of terms that may be candidates, which are the terms whose bound is positive. With more candidates,
-# the second pass would take longer than the first pass saves, so the plain head computes the batch.
+# The largest share of terms that may be candidates. With more candidates, the second pass would take longer than the
+# first pass saves. So the plain head, `MaxPoolHead`, then computes the batch.
 MOST_CANDIDATES = 1 / 16
 
 
@@ -63,8 +65,8 @@ class Decoder(NamedTuple):
     Args:
         weight: (V, H).
         bias: (V,) or None.
-        centre: A vector close to most of the vectors that enter the layer, (H,) float32, or None for 0. It makes some
-            heads faster and does not change the result.
+        centre: A vector close to most of the vectors that enter the layer, (H,) float32, or None for 0. A good centre
+            makes some heads faster. It does not change the result.
     """
 
     weight: Tensor
@@ -81,12 +83,12 @@ def splade_pool(
     a text's embedding does not depend on its batch.
 
     Args:
-        logits: The scores of the masked LM, without a unit. (B, L, V).
+        logits: The scores of the masked LM. (B, L, V).
         attention_mask: 1 for real tokens, 0 for padding. (B, L).
         pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
         activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as in OpenSearch v3.
     Returns:
-        Term weights, 0 or more, natural log scale. (B, V) float32.
+        Term weights, 0 or more, on a natural log scale. (B, V) float32.
     Raises:
         ValueError: The mask's shape is not the (B, L) of the logits.
     Source:
@@ -137,7 +139,7 @@ class MaxPoolHead:
         return True
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch. Takes (B, L, H) and (B,), and returns (B, V) float32."""
+        """Pool one batch of hidden states, (B, L, H), with lengths, (B,). Returns (B, V) float32."""
         scores = max_logits(repeat_first_token(hidden, lengths), self._weight).T.float()  # (B, V)
         if self._bias is not None:
             scores = scores + self._bias.float()
@@ -147,7 +149,7 @@ class MaxPoolHead:
 class SumPoolHead:
     """Computes `splade_pool` with sum pooling. The bias and the activation are applied to each logit.
 
-    The head takes the texts one by one and without their padding, so it needs no mask.
+    The head pools the texts one by one and without their padding, so it needs no mask.
 
     Args:
         decoder: The decoder. Its weight has the type of the hidden states.
@@ -166,7 +168,7 @@ class SumPoolHead:
         return True
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch. Takes (B, L, H) and (B,), and returns (B, V) float32."""
+        """Pool one batch of hidden states, (B, L, H), with lengths, (B,). Returns (B, V) float32."""
         vocabulary = self._weight.shape[0]
         pooled = torch.zeros((hidden.shape[0], vocabulary), dtype=torch.float32, device=hidden.device)
         for text, length in enumerate(lengths.tolist()):
@@ -179,7 +181,7 @@ class SumPoolHead:
         return pooled
 
     def _summed(self, tokens: Tensor, tile: slice) -> Tensor:
-        """Return the summed weights of the terms in one tile. Takes (l, H) and returns (tile,)."""
+        """Return the summed weights, (tile,), of the terms in one tile, for l tokens, (l, H)."""
         logits = linear(self._weight[tile], tokens).float()  # (tile, l)
         if self._bias is not None:
             logits += self._bias[tile].float().unsqueeze(1)
@@ -187,7 +189,7 @@ class SumPoolHead:
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Return hidden, (B, L, H), with padding replaced by each text's first token, so that a maximum needs no mask."""
+    """Return `hidden`, (B, L, H), with padding replaced by the text's first token. Then a maximum needs no mask."""
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
     return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
 
@@ -251,7 +253,7 @@ def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
 def second_pass(
     decoder: Decoder, activation_function: str, hidden: Tensor, lengths: Tensor, texts: Tensor, terms: Tensor
 ) -> Tensor:
-    """Compute the term weights of candidates in float32. All other weights are 0.
+    """Compute the term weights of candidates, which are pairs of a text and a term, in float32. All others are 0.
 
     Args:
         decoder: The decoder.
@@ -282,6 +284,9 @@ def norms(vectors: Tensor) -> Tensor:
 
 
 def sum_error(width: int) -> float:
-    """Return g, so that the error of a sum a . b of `width` products in float32 is at most g |a| |b|, in any order."""
+    """Return g, the factor that bounds the error of a sum of products in float32.
+
+    If a . b is a sum of `width` products, its error is at most g |a| |b|, in any order of summation.
+    """
     summands = width + ROUNDINGS
     return summands * FLOAT32 / (1 - summands * FLOAT32)

@@ -1,8 +1,8 @@
 """The vocabulary head for CUDA devices: one Triton kernel finds each term's largest logit.
 
-The logits are never written to memory, as `kernels/max_logits.py` explains. `MaxPoolHead` computes the same in plain
-PyTorch, and a test checks that both give the same results. Triton comes with torch's CUDA builds for Linux. It is
-imported just before the kernel runs.
+The logits are never written to memory. `kernels/max_logits.py` explains how this works. `MaxPoolHead` computes the same
+weights in plain PyTorch, and a test checks that both heads return the same results. Triton comes with torch's CUDA
+builds for Linux. It is imported just before the kernel runs.
 """
 
 import logging
@@ -19,12 +19,14 @@ __all__ = ["TritonHead"]
 
 logger = logging.getLogger(__name__)
 
-# The sizes of the batches that check the kernel. With these sizes, the kernel uses each of its tilings. In some
-# tilings, a tile holds several texts. In other tilings, a text needs several tiles.
+# The sizes of the batches that check the kernel. They make the kernel use all of its tilings, which are its ways of
+# dividing a batch into tiles. In some tilings, a tile holds several texts. In other tilings, a text needs several
+# tiles.
 PROBED_TEXTS, PROBED_LENGTHS = 21, (3, 8, 16, 65, 190, 370, 512)
 _PROBED_TERMS = 2**13 + 1
-# The largest difference that the check accepts, as a share of the largest term weight. If products of 16-bit numbers
-# are summed in float32, results differ by about 1e-5. If they are summed in 16 bits, results differ by 1e-3 or more.
+# The largest difference from float32 results that the check accepts, as a share of the largest term weight. If products
+# of 16-bit numbers are summed in float32, results differ by about 1e-5. If such products are summed in 16 bits, results
+# differ by 1e-3 or more.
 _TOLERANCE = 1e-4
 
 
@@ -46,16 +48,16 @@ class TritonHead:
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
-        """Return whether the kernel is faster than the plain head and correct for this decoder weight.
+        """Return whether the kernel is correct for this decoder weight, and faster than the plain head, `MaxPoolHead`.
 
-        The kernel is faster only in 16 bits. In float32, tensor cores cannot be used, and then the plain head is twice
-        as fast, because it uses cuBLAS. On a GPU, this method checks the kernel by running it once per tiling. The
-        first time on a machine, this also compiles the kernel, which takes some seconds.
+        The kernel is faster only in 16 bits. In float32, it cannot use tensor cores. The plain head is then twice as
+        fast as the kernel, because it uses cuBLAS. On a GPU, this method checks the kernel by running it once per
+        tiling. The first time on a machine, this also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 
     def __call__(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Pool one batch. Takes (B, L, H) and (B,), and returns (B, V) float32.
+        """Pool one batch of hidden states, (B, L, H), with lengths, (B,). Returns (B, V) float32.
 
         Raises:
             ImportError: Triton is not installed.
@@ -69,7 +71,7 @@ class TritonHead:
 
 
 def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
-    """Return whether `kind` gives the plain head's float32 results on random vectors. Warn if it does not."""
+    """Return whether `kind` returns the plain head's float32 results for random vectors. Warn if it does not."""
     difference = 0.0
     try:
         for longest in PROBED_LENGTHS:

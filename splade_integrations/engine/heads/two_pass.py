@@ -2,9 +2,9 @@
 
 A text's maximum for a term is the term's largest logit over the text's tokens. Of about 30 000 maxima, one per term,
 only a few hundred are positive, and only these become term weights. The first pass computes all logits in int8, and
-from them an upper bound of every maximum. The second pass computes in float32, but only the terms whose bound is
-positive, which are called candidates. `MaxPoolHead` computes the same in a simpler way, and a test checks that both
-give the same results on adversarial weights.
+from them an upper bound of every maximum. Terms with a positive bound are called candidates. The second pass computes
+the maxima of the candidates in float32. `MaxPoolHead` computes the same weights in a simpler way. A test checks that
+both heads return the same results for adversarial weights.
 """
 
 from typing import ClassVar, NamedTuple
@@ -33,9 +33,10 @@ from splade_integrations.engine.int8_gemm import (
 
 __all__ = ["TwoPassHead"]
 
-# After a batch with too many candidates, the first pass is left out for one batch, then for two, four, and so on up to
-# this number. This limits the time that is lost on a model for which the first pass never pays. After a batch with few
-# candidates, the count begins at one again.
+# After a batch with too many candidates, the first pass is left out for one batch. If the next first pass also finds
+# too many, it is left out for two batches, then for four, and so on up to this number of batches. This limits the time
+# that is lost on a model for which the first pass never pays. After a batch with few candidates, the count begins at
+# one again.
 MOST_LEFT_OUT = 64
 # The number of rows of the decoder weight that are converted to float32 and quantised at a time.
 _ROWS = 2048
@@ -58,24 +59,25 @@ class _Quantized(NamedTuple):
 class TwoPassHead:
     """Max pooling of a decoder's logits, exact in float32, with most of the work in int8.
 
-    Let m be a vector close to the expected inputs, and let r_t = h_t - m for a text's token vectors h_t. A term has
-    the decoder row w. Let k and K_t be vectors of integers, s and S their scales, and d and e_t residuals, such that
-    w = s k + d and r_t = S K_t + e_t. Then
+    Let h_t be the vectors of a text's tokens t, and let r_t = h_t - m, where m is a vector close to the expected
+    inputs. Let w be the row of the decoder's weight for one term. Both w and r_t are quantised: w = s k + d and
+    r_t = S K_t + e_t, where k and K_t are vectors of integers, s and S are scales, and d and e_t are residuals. Then
 
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
     Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). All tokens of a text share one scale S.
     So the maximum over tokens, max(k . K_t), can be taken before scaling, either of the integers or of their float32
     values. By Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. M
-    denotes the maximum over t. The float32 maximum, with the bias added, is positive only if
+    denotes the maximum over t. The maximum of a term in float32, with the bias added, is positive only if
 
         w . m + bias + s S max(k . K_t) + |d| M|r| + |s k| M|e|
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
 
     The second line allows for the rounding errors of float32, with g = n u / (1 - n u), u = 2^-24 and n = H + 64. Its
     last summand, 2^-24, is for numbers that underflow. If a . b is summed in float32, its error is at most g |a| |b| in
-    any order of summation. There are two such sums: w . m, and w . h_t, which is the result to be bounded. For
-    w . h_t, |h_t| <= |r_t| + |m|. All other errors come from these steps, each of which rounds a few times:
+    any order of summation. There are two such sums: w . m, and w . h_t, which is the result to be bounded. In the
+    error of w . h_t, |h_t| is at most |r_t| + |m|. All other errors come from three steps, each of which rounds a few
+    times:
 
     - r_t and the residuals are rounded (2 u |r_t| each, because |S K_t| <= 2 |r_t|).
     - The integer k . K_t is converted to float32 and multiplied by s and S (4 u |s k| |S K_t|, at most
@@ -85,7 +87,7 @@ class TwoPassHead:
     Each norm is rounded upward. If any number is NaN, the term counts as a candidate.
 
     The elements of m must be at most 2^20. The choice of m affects the time, but not the result. If m is near the mean
-    of the inputs, the vectors r_t are shorter (by a third on a trained model), and there are fewer candidates.
+    of the inputs, the vectors r_t are shorter than h_t (by a third on a trained model), so there are fewer candidates.
 
     Args:
         decoder: The decoder. Its weight, (V, H), has a floating type, with H at least 2. Its centre is m.
@@ -98,7 +100,7 @@ class TwoPassHead:
         weight, bias, centre = self._decoder = decoder
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
-        self._left_out, self._next_left_out = 0, 1  # batches without a first pass; threads may lose a count
+        self._left_out, self._next_left_out = 0, 1  # counts of batches without a first pass. A race may lose a count
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
         qmax = int8_weight_qmax() or QMAX_8BIT  # if None, `torch._int_mm` multiplies, exactly but slowly
         unsigned = qmax < QMAX_8BIT
@@ -106,8 +108,8 @@ class TwoPassHead:
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # Parts of the bound: its factors of M|r| and M|e|, (V, 2), and the sum of its summands that all texts share,
-        # (V, 1).
+        # Parts of the bound: the factors that M|r| and M|e| are multiplied with, (V, 2), and the sum of the summands
+        # that are the same for all texts, (V, 1).
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, UNDERFLOW)
         if bias is not None:
@@ -159,12 +161,12 @@ class TwoPassHead:
         return second_pass(self._decoder, self._activation_function, exact, lengths, texts, terms)
 
     def candidates(self, hidden: Tensor) -> Tensor:
-        """Return which terms may have a positive float32 maximum: all terms that have one, and few others.
+        """Find the candidates, which are all terms with a positive maximum in float32, and few other terms.
 
         Args:
             hidden: Token vectors, with padding already replaced by `repeat_first_token`. (B, L, H) float32.
         Returns:
-            (V, B) bool.
+            Whether each term is a candidate for each text. (V, B) bool.
         """
         residuals = hidden - self._centre  # (B, L, H)
         quantized = _quantized(residuals, residuals.abs().amax(dim=(1, 2), keepdim=True))
@@ -183,5 +185,5 @@ def _quantized(vectors: Tensor, largest: Tensor, qmax: int = QMAX_8BIT) -> _Quan
     integers, scale = quantize(vectors, largest, qmax)
     residuals = torch.addcmul(vectors, integers.float(), scale, value=-1)
     # `norms` allows for its own roundings. The roundings of a residual change the residual's norm by at most 2^-22 of
-    # the vector's norm, so this is added.
+    # the vector's norm, so this much is added.
     return _Quantized(integers, scale, norms(residuals) + norms(vectors) * 2.0**-22)

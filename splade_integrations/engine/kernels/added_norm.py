@@ -1,10 +1,10 @@
 """A Triton kernel for the layer norm of a sum. The kernel passes over memory once, while torch passes over it twice.
 
-Each program of the kernel adds, normalises and writes one token, and keeps it in registers. The reference in torch is
-`norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not round the sum. Small batches
-use the kernel as well, because a text must be rounded in the same way in every batch. For small batches, the kernel has
-a disadvantage: the host takes longer to launch the kernel than to make torch's two calls. A hundred launches take some
-milliseconds more.
+Each program of the kernel adds, normalises and writes one token's vector, which stays in registers. The same
+computation in torch is `norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not
+round the sum. Small batches use the kernel as well, because a text must be rounded in the same way in every batch. For
+small batches, the kernel has a disadvantage: the host takes longer to launch the kernel than to make torch's two calls.
+A hundred launches take some milliseconds more than torch's calls.
 """
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import layer_norm
 
 __all__ = ["AddedNormKernel", "add_and_normalize_", "check_kernel"]
 
-# Each of a warp's 32 threads loads 8 numbers of 16 bits at a time, and does so twice.
+# A warp has 32 threads. Each thread loads 8 numbers of 16 bits at a time, and does so twice.
 _NUMBERS_PER_WARP = 512
 
 

@@ -8,10 +8,10 @@ The logits are never written to memory. This is how the work is divided, and why
 - Each row of a tile belongs to a term, and each column to a token. If a tensor core's result is spread over warps by
   rows, as on Hopper, the maximum of a row involves only four threads. It needs neither shared memory nor a barrier.
 - Texts differ in length, and a tile with one short text would be mostly empty. So a tile holds BLOCK_T / SPAN texts,
-  with SPAN tokens of each. `tokens_per_tile` picks the power of two for SPAN that needs the fewest tiles. A text that
-  is longer than SPAN is divided into spans of SPAN tokens, and each span gets its own maximum. Afterwards the largest
-  of a text's maxima is taken. If texts have several spans, SPAN is at least 32, and the batch is computed part by part
-  to save memory.
+  with SPAN tokens of each. SPAN is a power of two, and `tokens_per_tile` picks the one that needs the fewest tiles. A
+  text that is longer than SPAN is divided into spans of SPAN tokens, and each span gets its own maximum. Afterwards the
+  largest of a text's maxima is taken. If texts have several spans, SPAN is at least 32, and the batch is computed part
+  by part to save memory.
 - Loads need no mask at the end of a text or of the vocabulary. Positions beyond the end of a text read its last token,
   which does not change its maximum. Positions beyond the end of the vocabulary read its last term, and their results
   are not stored. Loads use a mask only if the hidden size is not a multiple of BLOCK_K.
@@ -37,10 +37,10 @@ from splade_integrations.forks import ForkSafeLock
 
 __all__ = ["max_logits_ragged"]
 
-# Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). In the interpreter, small blocks finish sooner.
+# Whether Triton's interpreter runs the kernel (TRITON_INTERPRET=1). The interpreter is faster with small blocks.
 _INTERPRETED = bool(triton.knobs.runtime.interpret)
-# The smallest SPAN for a text that needs several spans. Each span has its own maximum, so short spans would give many
-# maxima.
+# The smallest SPAN for a text that needs several spans. Each span has its own maximum. With shorter spans, there would
+# be too many maxima.
 LEAST_SPAN_OF_SEVERAL = 32
 # The largest number of bytes that the maxima of spans take in memory at a time, if texts have several spans.
 MAXIMA_BYTES = 64 * 2**20
@@ -62,8 +62,9 @@ class _Blocks(NamedTuple):
         return self.stages * (self.terms + self.tokens) * self.width * item_size
 
 
-# The first entry that fits the GPU is used, because kernels with larger blocks read less memory. In 16 bits, the first
-# entry fits an H100 and an A100. It was measured on an H100. The other entries fit GPUs with 99 KiB of shared memory.
+# The largest blocks come first, because kernels with larger blocks read less memory. The first entry that fits the GPU
+# is used. In 16 bits, the first entry fits an H100 and an A100. It was measured on an H100. The other entries fit GPUs
+# with 99 KiB of shared memory.
 BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 
@@ -161,7 +162,7 @@ def max_logits_ragged(hidden: Tensor, lengths: Tensor, weight: Tensor) -> Tensor
 
 
 def _launch(hidden: Tensor, lengths: Tensor, weight: Tensor, maxima: Tensor, span: int) -> None:
-    """Fill `maxima`, (B, spans, V), with the kernel."""
+    """Run the kernel, which fills `maxima`, (B, spans, V)."""
     batch, longest, width = hidden.shape
     _, spans, vocabulary = maxima.shape
     blocks, programs = _cut(hidden.device, hidden.element_size())
@@ -199,7 +200,10 @@ def _cut(device: torch.device, item_size: int) -> tuple[_Blocks, int]:
 
 
 def tokens_per_tile(batch: int, longest: int, tokens: int) -> int:
-    """Return the largest SPAN (the number of tokens per text in a tile) that needs the fewest tiles."""
+    """Return the SPAN (the number of tokens per text in a tile) that needs the fewest tiles.
+
+    If several numbers need equally few tiles, the largest of them is returned.
+    """
     spans = [tokens >> halvings for halvings in range(6)]
     fitting = [span for span in spans if span >= min(longest, LEAST_SPAN_OF_SEVERAL)]
     return min(fitting, key=lambda span: triton.cdiv(batch, tokens // span) * triton.cdiv(longest, span))

@@ -1,4 +1,4 @@
-"""Copy a collection row by row, as it is or with a new SPLADE side, while others write to the original."""
+"""Copy a collection row by row, unchanged or with new SPLADE vectors, while other programs write to the original."""
 
 from splade_integrations.milvus.copying.add_sparse import add_sparse, estimate_sparse, sample_row
 from splade_integrations.milvus.copying.compact import compact

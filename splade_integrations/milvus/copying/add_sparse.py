@@ -1,4 +1,4 @@
-"""Give a collection a SPLADE side: copy it beside the original, and encode its texts."""
+"""Add SPLADE vectors to a collection: copy the collection, and encode its texts for the copy."""
 
 import dataclasses
 import time
@@ -44,38 +44,39 @@ def add_sparse(
     advance: Callable[[int], object] = lambda _: None,
     most_passes: int = MOST_PASSES,
 ) -> Report:
-    """Make a copy of a collection that also has SPLADE vectors, so that it can be searched by several sides.
+    """Make a copy of a collection that also has SPLADE vectors, so that a search can combine several vectors.
 
     The copy has the keys, fields, vectors, indexes, partitions and properties of the original, and the fingerprint of
-    the encoder. The original is only read. Rows that others add, change or delete meanwhile are found, because both
-    collections are compared again until they are equal. Only rows that the copy lacks or holds differently are encoded,
-    so an interrupted call can be continued.
+    the encoder. The original is only read. Rows that other programs add, change or delete meanwhile are found, because
+    both collections are compared again until they are equal. Only rows that the copy lacks or holds differently are
+    encoded, so an interrupted call can be continued.
 
-    If the original has a SPLADE field that another encoder filled, the copy gets this field with new vectors. So the
-    same function changes the encoder of a collection.
+    If the original has a SPLADE field that another encoder filled, the copy gets this field with new vectors. So this
+    function can also change the encoder of a collection.
 
     Args:
         encoder: The encoder of the texts.
         collection_name: The name of the original, or an alias.
         connection: The server or file.
-        text_field: The field, or the dynamic key, that holds the texts. For a dynamic key, the copy gets a field.
-        sparse_field: The name of the new field. None means the SPLADE field of the original, or else "sparse" or
-            another name that neither a field nor a dynamic key has.
+        text_field: The field, or the dynamic key, that holds the texts. In place of a dynamic key, the copy gets a
+            field.
+        sparse_field: The name of the field for the new vectors. None means the SPLADE field of the original, if it has
+            one. Otherwise, None means "sparse" or, if this name is taken, another name.
         into: The name of the copy. None means the name of the original followed by "_splade".
-        text_of: Returns the text to encode for a row of the original: {field or dynamic key: value}. None means the
-            text of `text_field`.
+        text_of: Returns the text to encode for a row of the original. The row is given as {field or dynamic key:
+            value}. None means the text of `text_field`.
         resume: Whether to continue a copy that an earlier call began, or to compare a complete copy again. Rows that
             only the copy has are deleted.
         replace: Whether the copy takes the original's name and aliases at the end. The original is then dropped.
         rows_at_once: The largest number of rows that are encoded and written together. A call that is killed can lose
             the work on these rows.
-        advance: Called with the number of rows that were compared since the last call.
+        advance: Called repeatedly, each time with the number of rows compared since its previous call.
         most_passes: The largest number of times that the collections are compared.
     Returns:
         What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.
     Raises:
-        ValueError: The collection does not exist, lacks the text field or cannot be copied, or a name is taken. Nothing
-            has been written.
+        ValueError: The collection does not exist, lacks the text field or cannot be copied, or a given name is taken.
+            Nothing has been written.
 
     Example:
         >>> import tempfile
@@ -123,7 +124,7 @@ def estimate_sparse(
     job.check(resume=True)
     rows, sample = job.original.count(), job.original.first_page()
     sample = [job.as_stored(row) for row in sample[:: max(1, len(sample) // _SAMPLE)]]
-    job.fill(sample[:8])  # the first call of an encoder takes longer
+    job.fill(sample[:8])  # not timed, because the first call of an encoder takes longer than later calls
     start = time.perf_counter()
     filled = job.fill(sample)
     seconds = time.perf_counter() - start
@@ -141,7 +142,7 @@ def estimate_sparse(
 
 
 def sample_row(connection: Connection, collection_name: str) -> dict[str, Any] | None:
-    """Return a row of a collection as `text_of` gets it, or None if the collection is empty."""
+    """Return a row of a collection in the form that `text_of` gets, or None if the collection is empty."""
     definition = Definition.read(connection, original_of(collection_name, connection))
     call(connection, "load_collection", collection_name=definition.name, timeout=None)
     return next(iter(Table.of(connection, definition.name, definition).first_page()), None)
@@ -183,7 +184,7 @@ def _job(
         as_stored=as_stored,
         added=added,
         left_out=(field,) if field in fields else (),
-        properties=without_fusion(properties),  # the fusion was chosen for other sides
+        properties=without_fusion(properties),  # the original's fusion was chosen for the original's sides
         text=text,
         fingerprint=fingerprint,
         sparse_field=field,

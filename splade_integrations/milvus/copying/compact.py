@@ -22,9 +22,9 @@ def compact(
 ) -> Report:
     """Write all rows of a collection anew, so that milvus-lite forgets the rows that were deleted or replaced.
 
-    The new collection has the keys, fields, vectors, partitions and properties of the old one. At the end it takes the
-    name and the aliases of the old one, which is dropped. Until then, searches use the old collection. Rows that others
-    write meanwhile are copied as well. Nothing is encoded.
+    The new collection has the keys, fields, vectors, partitions and properties of the old collection. At the end, the
+    new collection takes the name and the aliases of the old collection, which is then dropped. Until then, searches use
+    the old collection. Rows that other programs write meanwhile are copied as well. Nothing is encoded.
 
     milvus-lite's own `compact` does nothing. A Milvus server compacts by itself.
 
@@ -32,10 +32,10 @@ def compact(
         collection_name: The name of the collection, or an alias.
         connection: The file, or milvus-lite's server.
         resume: Whether to continue an interrupted call.
-        advance: Called with the number of rows that were compared since the last call.
+        advance: Called repeatedly, each time with the number of rows compared since its previous call.
     Returns:
-        What was done. If `unsettled` is not 0, others kept changing the collection, so it was not replaced: call again
-        with `resume=True`.
+        What was done. If `unsettled` is not 0, the old collection was not replaced, because other programs kept
+        changing it. Call again with `resume=True`.
     Raises:
         ValueError: The collection does not exist or cannot be copied, or the connection is to a full Milvus server.
             Nothing has been written.

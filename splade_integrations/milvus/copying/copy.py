@@ -22,12 +22,12 @@ def copy_collection(
     resume: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Report:
-    """Copy a collection to another server or file, or under another name, without encoding again.
+    """Copy a collection to another server or file, or under another name, without encoding its texts again.
 
     The copy has the fields, keys, vectors, partitions and properties of the original. Indexes keep their type and
-    metric. But if the copy goes from milvus-lite to a server or back, vectors get this package's default index with the
-    same metric. The original is only read. Rows that others write meanwhile are found, because both collections are
-    compared again until they are equal.
+    metric. But if the copy goes from milvus-lite to a server or from a server to milvus-lite, vectors get this
+    package's default index with the same metric. The original is only read. Rows that other programs write meanwhile
+    are found, because both collections are compared again until they are equal.
 
     Args:
         collection_name: The name of the original, or an alias.
@@ -36,7 +36,7 @@ def copy_collection(
         into: The name of the copy. None means the name of the original.
         resume: Whether to continue a copy that an earlier call began, or to compare a complete copy again. Rows that
             only the copy has are deleted.
-        advance: Called with the number of rows that were compared since the last call.
+        advance: Called repeatedly, each time with the number of rows compared since its previous call.
     Returns:
         What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.
     Raises:
@@ -82,7 +82,7 @@ def estimate_copy(collection_name: str, source: Connection, target: Connection, 
 
 
 def bytes_of(rows: list[dict[str, Any]]) -> int:
-    """Return the size of rows in bytes: 4 for a number of a vector, 8 for a term, and other values as JSON."""
+    """Return the size of rows in bytes: 4 for each number of a dense vector, 8 for each term, other values as JSON."""
     size = 0
     for row in rows:
         for value in row.values():

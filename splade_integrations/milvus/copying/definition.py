@@ -17,13 +17,14 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["GIVEN_KEYS", "Definition", "call"]
 
-# What `describe_index` adds to an index's own parameters.
+# The keys that `describe_index` adds to an index's own parameters.
 _NO_PARAMETERS = (
     "field_name", "index_name", "index_type", "metric_type", "total_rows", "indexed_rows", "pending_index_rows",
     "state", "index_state_fail_reason", "min_index_version", "max_index_version",
 )  # fmt: skip
 _LONGEST_ELEMENT = 65_535
-# With this property, a server accepts keys for a collection whose rows it numbers. (Milvus: `checkPrimaryFieldData`.)
+# With this property, a server accepts given keys even if it numbers the collection's rows. (Milvus's source:
+# `checkPrimaryFieldData`.)
 GIVEN_KEYS = "allow_insert_auto_id"
 
 
@@ -37,7 +38,7 @@ def call(connection: Connection, method: str, **arguments: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """A collection without its rows.
+    """Everything that defines a collection, except its rows.
 
     Args:
         engine: The engine that holds the collection.
@@ -96,7 +97,7 @@ class Definition:
 
     @property
     def fields(self) -> dict[str, Mapping[str, Any]]:
-        """{name: field} of all fields but the dynamic one."""
+        """{name: field} for all fields except the dynamic field."""
         return {field["name"]: field for field in self.description["fields"]}
 
     @property
@@ -139,7 +140,7 @@ class Definition:
         Args:
             connection: The server or file that gets the collection.
             name: The name of the new collection.
-            added: {field: its arguments for `CollectionSchema.add_field`} of further fields.
+            added: {field: its arguments for `CollectionSchema.add_field`} for further fields.
             left_out: The fields to leave out.
             properties: The properties of the new collection.
             text: The description of the new collection.
@@ -173,7 +174,7 @@ class Definition:
     def _indexes(
         self, engine: Engine, added: Mapping[str, Mapping[str, Any]], left_out: Sequence[str]
     ) -> list[dict[str, Any]]:
-        """Return the indexes of a copy: those of this collection, and one for each vector field that has none."""
+        """Return a copy's indexes: those of this collection, and a default index for each vector field without one."""
         found: list[dict[str, Any]] = []
         kinds = {name: field["type"] for name, field in self.fields.items() if name not in left_out}
         kinds |= {name: options["datatype"] for name, options in added.items()}
@@ -195,7 +196,7 @@ class Definition:
 
 
 def _whole(field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a field with the largest size of its elements, which milvus-lite does not report for arrays of strings."""
+    """Return a field. For an array of strings, add the largest size of a string, which milvus-lite does not report."""
     if field["type"] == DataType.ARRAY and field.get("element_type") == DataType.VARCHAR:
         return {**field, "params": {"max_length": _LONGEST_ELEMENT, **field["params"]}}
     return field

@@ -1,4 +1,4 @@
-"""Which fields hold the texts and the SPLADE vectors of a collection, and how rows get these vectors."""
+"""Find the fields for the texts and the SPLADE vectors of a collection, and add these vectors to rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def filler(
     text_field: str,
     text_of: Callable[[Mapping[str, Any]], str] | None,
 ) -> Callable[[Sequence[Row], str], list[Row]]:
-    """Return a function that adds SPLADE vectors to rows, in a field.
+    """Return a function that adds SPLADE vectors to rows. Its arguments are the rows, and the field for the vectors.
 
     Args:
         encoder: The encoder of the texts.
@@ -55,7 +55,11 @@ def filler(
 
 
 def check_text(definition: Definition, text_field: str) -> bool:
-    """Return whether the copy needs a new field for the texts, because the original keeps them in a dynamic key."""
+    """Return whether the original keeps the texts in a dynamic key, so that the copy needs a new field for them.
+
+    Raises:
+        ValueError: The texts are neither in a VARCHAR field nor in a dynamic key.
+    """
     if text_field not in definition.fields and definition.dynamic:
         return True
     kind = definition.fields.get(text_field, {}).get("type")
@@ -69,7 +73,7 @@ def check_text(definition: Definition, text_field: str) -> bool:
 
 
 def text_in(row: Mapping[str, Any], text_field: str, primary: str) -> str:
-    """Return the text of a row, which is "" if the row has none."""
+    """Return the text of a row, or "" if the row has none."""
     text = row.get(text_field)
     if text is not None and not isinstance(text, str):
         raise TypeError(
@@ -81,7 +85,7 @@ def text_in(row: Mapping[str, Any], text_field: str, primary: str) -> str:
 
 
 def field_to_fill(definition: Definition, connection: Connection, wanted: str | None) -> str:
-    """Return the name of the field to fill: a field of the original that gets new vectors, or a name that is free."""
+    """Return the name of the field to fill: a field of the original that gets new vectors, or a new field."""
     own = [
         name
         for name, field in definition.fields.items()
@@ -95,12 +99,12 @@ def field_to_fill(definition: Definition, connection: Connection, wanted: str | 
 
 
 def new_field(definition: Definition, connection: Connection, wanted: str | None) -> str:
-    """Return a name for a new field. No field and no dynamic key of the collection has this name.
+    """Return a name for a new field: a name that no field and no dynamic key of the collection has.
 
     Args:
         definition: The collection.
         connection: The server or file.
-        wanted: The name that the user wants, or None for any.
+        wanted: The name that the user wants, or None for any free name.
     Raises:
         ValueError: The wanted name is taken.
     """

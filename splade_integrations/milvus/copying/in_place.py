@@ -1,10 +1,10 @@
-"""Give a collection on a server a SPLADE side without a copy: add a field, fill it row by row, then index it.
+"""Add SPLADE vectors to a collection on a server without a copy: add a field, fill it row by row, then index it.
 
 This module was written from Milvus's source (3.0.0-beta of July 2026, `addCollectionFieldTask` and `upsertTask` in
-internal/proxy) and has not been run on a server. The tests look at the requests that this module sends. In that
-version of Milvus, a new field must be nullable. An upsert with partial_update keeps all other fields. If Milvus numbers
-the rows of a collection, an upsert gives the rows new numbers. Milvus 2.6 and milvus-lite 3.2.2 cannot add vector
-fields to a collection.
+internal/proxy) and has not been run on a server. The tests check the requests that this module sends. In this
+version of Milvus, a new field must be nullable. An upsert with partial_update keeps the stored row's other fields. If
+Milvus numbers the rows of a collection, an upsert gives the rows new numbers. Milvus 2.6 and milvus-lite 3.2.2 cannot
+add vector fields to a collection.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,11 +46,14 @@ def add_sparse_in_place(
     advance: Callable[[int], object] = lambda _: None,
     most_passes: int = MOST_PASSES,
 ) -> Report:
-    """Add SPLADE vectors to the rows of a collection on a server. Not run on a server so far: try it on a copy first.
+    """Add SPLADE vectors to the rows of a collection on a server.
 
-    The rows that have no vector yet are found by reading. So an interrupted call can be continued, and rows that others
-    add meanwhile are found, too. For each row that is updated, the server reads the stored row and writes it again with
-    the vector. A change that another program makes between these two steps is lost. `add_sparse` has no such risk.
+    This function has not been run on a server so far, so try it on a copy of the collection first.
+
+    The function reads all rows to find those that have no vector yet. So an interrupted call can be continued, and rows
+    that other programs add meanwhile get a vector as well. To update a row, the server reads the stored row and writes
+    it again with the vector. A change that another program makes between these two steps is lost. `add_sparse` has no
+    such risk.
 
     Args:
         encoder: The encoder of the texts.
@@ -61,13 +64,13 @@ def add_sparse_in_place(
         text_of: Returns the text to encode for a row. None means the text of `text_field`.
         rows_per_second: The largest number of rows to update in a second, so that searches are not slowed down.
         resume: Whether to continue an earlier call.
-        advance: Called with the number of rows read since the last call.
+        advance: Called repeatedly, each time with the number of rows read since its previous call.
         most_passes: The largest number of times that the collection is read.
     Returns:
         What was done. If `unsettled` is not 0, the collection is still changing: call again with `resume=True`.
     Raises:
-        ValueError: The collection is not on a server, or Milvus numbers its rows. The reasons that `add_sparse` lists
-            apply as well. Nothing has been written.
+        ValueError: The collection is not on a server, Milvus numbers its rows, or one of the reasons that `add_sparse`
+            lists applies. Nothing has been written.
     """
     definition = Definition.read(connection, collection_name)
     name, fingerprint = definition.name, fingerprint_of(encoder)
@@ -162,7 +165,8 @@ def _one_pass(
                 without = [{key: value for key, value in row.items() if key != field} for row in some]
                 vectors = [{table.primary: row[table.primary], field: row[field]} for row in fill(without, field)]
                 _update(table, vectors, partition)
-                # If a text was changed after it was read, its row now has the vector of the old text.
+                # If a text was changed after it was read, its row now has the vector of the old text. So the row is
+                # updated again.
                 there = _there(table, some, partition)
                 waiting = [
                     there[row[table.primary]]
@@ -179,7 +183,8 @@ def _update(table: Table, vectors: list[Row], partition: str | None) -> None:
     try:
         call(table.connection, "upsert", data=vectors, **how)
     except MilvusException:
-        # The server refuses all rows if one has been deleted meanwhile, because other fields of that row are missing.
+        # If one of the rows has been deleted meanwhile, the server refuses all rows, because the update does not hold
+        # the other fields of the deleted row.
         there = _there(table, vectors, partition)
         if len(there) == len(vectors):
             raise
@@ -188,6 +193,6 @@ def _update(table: Table, vectors: list[Row], partition: str | None) -> None:
 
 
 def _there(table: Table, rows: Sequence[Row], partition: str | None) -> dict[Any, Row]:
-    """Return {key: row} of those rows that are still stored."""
+    """Return {key: stored row} for those of the rows that are still stored."""
     expr = ids_expr(table.primary, [row[table.primary] for row in rows])
     return {row[table.primary]: row for row in table.matching(expr, partition)}

@@ -1,4 +1,7 @@
-"""Run a copy: make the collection, compare until nothing differs, and remember in the copy what it is a copy of."""
+"""Run a copy: create the new collection, and make it equal to the original in one or more passes.
+
+A property of the new collection records of which collection it is a copy.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,13 +24,13 @@ _MARK = "splade_integrations.copy"
 
 
 def mark_of(properties: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the facts that a copy's properties hold ("original", "complete", …), or None if there are none."""
+    """Return the facts that a copy's properties hold ("original", "complete", …), or None if they hold none."""
     text = properties.get(_MARK)
     return json.loads(text) if text else None
 
 
 def write_mark(connection: Connection, name: str, mark: Mapping[str, Any]) -> None:
-    """Store in a collection's properties what it is a copy of, or how its SPLADE field is filled."""
+    """Store in a collection's properties of which collection it is a copy, or how its SPLADE field is filled."""
     call(connection, "alter_collection_properties", collection_name=name, properties={_MARK: json.dumps(mark)})
 
 
@@ -36,21 +39,21 @@ class Job:
     """A copy to make.
 
     Args:
-        definition: The original.
-        original_name: The name of the original, even if the original has another name for the time being.
+        definition: The definition of the original.
+        original_name: The usual name of the original. The original may have a temporary name while it is replaced.
         source: The server or file of the original.
         target: The server or file of the copy.
         name: The copy's name.
-        fill: Adds to rows the values that only the copy has.
+        fill: Completes rows of the original with the values that only the copy has.
         as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
         added: The fields that only the copy has. See `Definition.make`.
-        left_out: The fields of the original that the copy does not take over.
+        left_out: The fields of the original that the copy does not get.
         properties: The copy's properties.
         text: The copy's description.
         fingerprint: The fingerprint of the encoder that made the copy's SPLADE vectors, if it is known.
         sparse_field: The field that `fill` fills, or None.
-        rows_at_once: The largest number of rows that are filled and written together.
-        mark: What else distinguishes this copy from other copies of the original, in JSON.
+        rows_at_once: The largest number of rows that are passed to `fill` and written together.
+        mark: Further facts, as JSON values, that distinguish this copy from other copies of the original.
     """
 
     definition: Definition
@@ -137,7 +140,10 @@ class Job:
         return self.compare(advance=advance, most_passes=most_passes)
 
     def compare(self, *, advance: Callable[[int], object] = lambda _: None, most_passes: int = MOST_PASSES) -> Report:
-        """Compare the original with the existing copy, until they are equal."""
+        """Compare the original with the existing copy, and write what differs, until both are equal.
+
+        See `add_sparse` for the arguments.
+        """
         original, copy = self.original, self.copy
         how: Any = {"as_stored": self.as_stored, "rows_at_once": self.rows_at_once, "advance": advance}
         found = passes(lambda: one_pass(original, copy, self.fill, **how), most_passes)

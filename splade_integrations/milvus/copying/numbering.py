@@ -1,9 +1,11 @@
 """Keep the keys of a collection whose rows Milvus numbers, and prevent Milvus from giving these keys to new rows.
 
-milvus-lite counts the rows that were ever inserted, and numbers a new row with this count, whatever keys are stored. An
-insert replaces the row that has the same key. So after a copy, the count must be at least the largest key. (milvus-lite
-3.2.2: `Collection.insert` in milvus_lite/engine/collection.py.) A server takes its numbers from its clock, and accepts
-given keys if the collection has the property allow_insert_auto_id.
+milvus-lite counts all rows that were ever inserted, and a new row gets this count as its key. An insert replaces the
+stored row that has the same key. So after a copy, the count must be at least the largest stored key: otherwise, new
+rows could replace stored rows. (milvus-lite 3.2.2: `Collection.insert` in milvus_lite/engine/collection.py.)
+
+A server takes the numbers from its clock. It accepts given keys if the collection has the property
+allow_insert_auto_id.
 """
 
 from splade_integrations.dependencies import require_extra
@@ -49,8 +51,8 @@ def finish_numbering(definition: Definition, copy: Table, rows: int) -> None:
 
     Args:
         definition: The original.
-        copy: The rows of the copy, with all fields that must be given.
-        rows: The number of rows in the copy. At least as many rows have been inserted.
+        copy: The rows of the copy, with all fields that a write needs.
+        rows: The number of rows in the copy. At least this many rows have been inserted into the copy.
     """
     if not definition.auto_id:
         return
@@ -68,7 +70,7 @@ def finish_numbering(definition: Definition, copy: Table, rows: int) -> None:
     for partition in copy.partitions():
         page, _ = copy.page(partition, None)
         while page and missing > 0:
-            copy.write(page[:missing], partition)  # changes nothing but the count
+            copy.write(page[:missing], partition)  # only increases the count: the same rows are stored already
             missing -= len(page)
     copy.flush_lite()
 

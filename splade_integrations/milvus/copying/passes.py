@@ -1,7 +1,8 @@
-"""Make a copy equal to its original: compare both page by page, write what is missing or differs, delete the rest.
+"""Make a copy equal to its original, in passes over all rows.
 
-A pass needs no memory of earlier passes. So it fills an empty copy, continues an interrupted one, and finds what others
-have changed in the original meanwhile.
+A pass compares the original with the copy page by page. It writes the rows that the copy lacks or holds differently,
+and deletes the rows that only the copy has. A pass does not depend on earlier passes. So it can fill an empty copy,
+continue an interrupted copy, or find what other programs have changed in the original meanwhile.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from splade_integrations.milvus.ingest import ROWS_PER_FLUSH
 __all__ = ["MOST_PASSES", "ROWS_AT_ONCE", "Fill", "Pass", "one_pass", "passes"]
 
 MOST_PASSES = 5
-ROWS_AT_ONCE = 256  # rows that are filled and written together. A killed run can lose the work on them.
+ROWS_AT_ONCE = 256  # the most rows that are written together. A killed run can lose the work on these rows.
 
 Row = dict[str, Any]
 # Returns rows of the original as the copy must hold them, with the values that only the copy has.
@@ -52,8 +53,8 @@ def one_pass(
         copy: The copy. It has the fields of the original.
         fill: Adds the values that only the copy has.
         as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
-        rows_at_once: The largest number of rows that are filled and written together.
-        advance: Called with the number of rows compared since the last call.
+        rows_at_once: The largest number of rows that are passed to `fill` and written together.
+        advance: Called repeatedly, each time with the number of rows compared since its previous call.
     """
     found = Pass()
     theirs = original.partitions()

@@ -1,8 +1,8 @@
-"""Let a copy take the name and the aliases of its original. No row is lost even if a program is still writing.
+"""Let a copy take the name and the aliases of its original. No row is lost, even if a program is still writing.
 
-The steps are such that a killed run can be repeated:
+A run that is killed at any of these steps can be repeated:
 
-1. The original gets another name. From then on, programs that write to it fail.
+1. The original gets another name. From then on, programs that write to the old name fail.
 2. The original and the copy are compared again, which finds the rows that were written before step 1.
 3. The copy gets the name and the aliases of the original.
 4. The original is dropped.
@@ -22,7 +22,7 @@ _ASIDE = "_replaced"
 
 
 def original_of(name: str, connection: Connection) -> str:
-    """Return the original's current name, which is a temporary one if an earlier run was killed in step 2."""
+    """Return the original's current name, which is a temporary name if an earlier run was killed in step 2."""
     aside = f"{name}{_ASIDE}"
     there = [one for one in (name, aside) if call(connection, "has_collection", collection_name=one)]
     return there[0] if there else name
@@ -35,7 +35,7 @@ def replace_original(job: Job, report: Report) -> Report:
         job: The copy, which a run has just found equal to its original.
         report: What that run did.
     Raises:
-        ValueError: The original keeps changing under its other name.
+        ValueError: The original keeps changing under its temporary name.
     """
     connection, name = job.source, job.original_name
     aside = f"{name}{_ASIDE}"
@@ -62,7 +62,7 @@ def replace_original(job: Job, report: Report) -> Report:
 
 
 def finished(name: str, connection: Connection) -> Report | None:
-    """Finish a run that was killed after step 3 began, and return its report. None means that there was no such run."""
+    """Finish a run that was killed after step 3 began, and return its report, or None if there was no such run."""
     aside = f"{name}{_ASIDE}"
     if not all(call(connection, "has_collection", collection_name=one) for one in (name, aside)):
         return None

@@ -1,4 +1,7 @@
-"""What a copy did, and what it would cost. This module needs no pymilvus."""
+"""What was done to make a copy, and what a copy would cost. This module does not need pymilvus.
+
+A copy is made in passes. Each pass compares all rows of the original with the copy, and writes what differs.
+"""
 
 from dataclasses import dataclass
 
@@ -7,7 +10,7 @@ __all__ = ["Estimate", "Report"]
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a copy did.
+    """What was done to make a copy.
 
     Args:
         original: The name of the collection that was copied.
@@ -16,9 +19,10 @@ class Report:
         rows: The number of rows in the original, as the last pass read it.
         written: The number of rows that all passes wrote.
         deleted: The number of rows that all passes deleted from the copy, because the original no longer has them.
-        passes: The number of times that the original was compared with the copy.
-        unsettled: The number of rows in which the last pass still found a difference. It wrote them, but the original
-            was still changing, so later changes may be missing. 0 means that the last pass found no difference.
+        passes: The number of passes.
+        unsettled: The number of rows in which the last pass still found a difference. That pass wrote these rows,
+            but the original was still changing, so later changes may be missing in the copy. 0 means that the last
+            pass found no difference.
         aliases: The aliases of the original.
     """
 
@@ -42,9 +46,9 @@ class Estimate:
         collection: The name that the copy would get.
         sparse_field: The field that would hold the SPLADE vectors, or None if no field would be added.
         rows: The number of rows.
-        hours: The time to encode all texts, in hours. 0.0 if nothing must be encoded.
+        hours: The time to encode all texts, in hours. It is 0.0 if nothing must be encoded.
         sparse_bytes: The size of all SPLADE vectors: 8 bytes for each term.
-        bytes: The size of all rows, with the SPLADE vectors, without indexes.
+        bytes: The size of all rows. It includes the SPLADE vectors, but no indexes.
     """
 
     original: str

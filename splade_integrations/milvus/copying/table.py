@@ -1,4 +1,7 @@
-"""A collection as rows, whatever their values mean: read the rows in the order of their keys, write and delete rows."""
+"""Read, write and delete the rows of a collection, no matter what their values mean.
+
+Rows are read in ascending order of their keys.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +29,7 @@ class Table:
         connection: The server or file.
         name: The collection's name.
         primary: The name of the primary field.
-        fields: The fields to read, with the primary field.
+        fields: The fields to read, including the primary field.
         auto_id: Whether Milvus numbers the rows.
         keyed: Whether a partition key selects each row's partition.
     """
@@ -40,12 +43,12 @@ class Table:
 
     @staticmethod
     def of(connection: Connection, name: str, definition: Definition, without: Sequence[str] = ()) -> "Table":
-        """Return the rows of a collection, without the fields that Milvus computes and without those in `without`.
+        """Return the `Table` of a collection, without the fields that Milvus computes and without those in `without`.
 
         Args:
             connection: The server or file.
             name: The collection's name.
-            definition: The definition of this collection, or of the collection that it is a copy of.
+            definition: The definition of this collection, or of its original if the collection is a copy.
             without: The fields to leave out.
         """
         fields = [name for name in definition.fields if name not in definition.computed and name not in without]
@@ -59,15 +62,15 @@ class Table:
         )
 
     def with_fields(self, names: Sequence[str]) -> "Table":
-        """Return the same rows with further fields."""
+        """Return a `Table` of the same rows that has these fields as well."""
         return replace(self, fields=(*names, *self.fields))
 
     def only(self, names: Sequence[str]) -> "Table":
-        """Return the same rows with only these fields."""
+        """Return a `Table` of the same rows that has only these fields."""
         return replace(self, fields=tuple(names))
 
     def partitions(self) -> list[str | None]:
-        """Return the partitions to read one by one. None stands for all of them."""
+        """Return the partitions to read one by one. None stands for all partitions together."""
         return [None] if self.keyed else list(call(self.connection, "list_partitions", collection_name=self.name))
 
     def add_partitions(self, names: Sequence[str | None]) -> None:
@@ -80,15 +83,15 @@ class Table:
     def page(
         self, partition: str | None, after: Any, last: Any = None, fields: Sequence[str] | None = None
     ) -> tuple[list[dict[str, Any]], Any]:
-        """Return up to 1000 rows in ascending order of their keys, and the key that the next page starts after.
+        """Return up to 1000 rows in ascending order of their keys, and the key after which the next page starts.
 
         The key is None if there is no further page.
 
         Args:
-            partition: The partition to read. None means all of them.
+            partition: The partition to read. None means all partitions.
             after: The key before the first row. None means that the rows start at the smallest key.
-            last: The largest key. None means that there is no bound.
-            fields: The fields to read. None means all.
+            last: The largest key to read. None means that there is no bound.
+            fields: The fields to read. None means all fields.
         """
         rows = self.matching(key_range(self.primary, after, last), partition, fields, **IN_KEY_ORDER)
         return rows, next_key(rows, self.primary)
@@ -96,7 +99,7 @@ class Table:
     def matching(
         self, expr: str, partition: str | None, fields: Sequence[str] | None = None, **options: Any
     ) -> list[dict[str, Any]]:
-        """Return up to 1000 rows that match an expression. `partition` and `fields` are those of `page`."""
+        """Return up to 1000 rows that match an expression. `partition` and `fields` are as in `page`."""
         how: dict[str, Any] = {"consistency_level": "Strong", "timeout": READ_TIMEOUT, **options}
         if partition is not None:
             how["partition_names"] = [partition]
@@ -112,7 +115,7 @@ class Table:
     def pages(
         self, partition: str | None, after: Any = None, last: Any = None, fields: Sequence[str] | None = None
     ) -> Iterator[list[dict[str, Any]]]:
-        """Yield all pages of a range of keys. The arguments are those of `page`."""
+        """Yield all pages of a range of keys. The arguments are as in `page`."""
         while True:
             rows, after = self.page(partition, after, last, fields)
             yield rows
@@ -120,12 +123,12 @@ class Table:
                 return
 
     def first_page(self) -> list[dict[str, Any]]:
-        """Return the first rows of the first partition that has any."""
+        """Return the first page of the first partition that has rows."""
         return next((page for part in self.partitions() for page in self.pages(part) if page), [])
 
     def write(self, rows: Sequence[Mapping[str, Any]], partition: str | None) -> None:
         """Write rows. A row replaces the stored row with the same key."""
-        if self.auto_id and self.connection.engine is Engine.SERVER:  # a server's insert would keep both rows
+        if self.auto_id and self.connection.engine is Engine.SERVER:  # a server's insert would keep the stored rows
             self.delete([row[self.primary] for row in rows], partition)
         how = {} if partition is None else {"partition_name": partition}
         for start in range(0, len(rows), ROWS_PER_WRITE):
@@ -135,8 +138,8 @@ class Table:
 
     def delete(self, keys: Sequence[Any], partition: str | None) -> None:
         """Delete rows by their keys. Unknown keys are not an error."""
-        # On milvus-lite, a delete with a partition's name deletes the rows from the other partitions as well, but
-        # leaves these rows in the sparse index.
+        # On milvus-lite, a delete that names a partition deletes rows with these keys from the other partitions as
+        # well, but leaves the rows of those partitions in the sparse index.
         named = partition is not None and self.connection.engine is Engine.SERVER
         how = {"partition_name": partition} if named else {}
         for start in range(0, len(keys), _IDS_AT_ONCE):
@@ -174,9 +177,9 @@ def _written(row: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value that Milvus returned to the form that `insert` takes."""
+    """Convert a value that Milvus returned to the form that `insert` accepts."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], bytes):  # a vector of 16-bit floats or bits
         return value[0]
     if isinstance(value, str | bytes | int | float | Mapping | list) or value is None:
         return value
-    return list(value)  # an array comes as protobuf's own kind of list
+    return list(value)  # pymilvus returns an array as protobuf's own kind of list

@@ -1,4 +1,4 @@
-"""Conditions on typed fields. Because the type of the values is known, engines can express nearly every condition."""
+"""Conditions on typed fields. The type of their values is known, so engines can express nearly every condition."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ class Column(Dialect):
         return Said(either(self.is_null, expr) if negated else expr)
 
     def holds_any(self, members: list[Any], negated: bool) -> Said:
-        """Match no row, because a typed field holds a single value, never a list."""
+        """Return a condition that no row satisfies, because the field holds a single value, never a list."""
         return Said(negated)
 
     def holds_all(self, members: list[Any], negated: bool) -> Said:
-        """Match no row, because a typed field holds a single value, never a list."""
+        """Return a condition that no row satisfies, because the field holds a single value, never a list."""
         return Said(negated)
 
     def text(self, part: str, negated: bool) -> Said:

@@ -1,6 +1,6 @@
-"""The base class of the engines' dialects. It reduces every comparison to one of eight conditions.
+"""The base class of the dialects. A dialect expresses comparisons in the syntax of one engine (one kind of Milvus).
 
-Each engine's dialect expresses these conditions in the engine's syntax.
+The base class reduces every comparison to one of eight conditions. Each dialect expresses these conditions.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Dialect(ABC):
         if operator in ORDERS:
             if kind(operand) in ("string", "number"):
                 return self.ordered(operator, as_whole(operand), negated)
-            # Bools are ordered: false comes before true. An order comparison with a bool becomes a list of the bools
-            # that satisfy it. null, lists and objects have no order, so no value satisfies a comparison with them.
+            # Bools are ordered: false comes before true. So a comparison with a bool becomes a list of the bools that
+            # satisfy it. null, lists and objects have no order, so no value satisfies a comparison with them.
             members = [each for each in (False, True) if kind(operand) == "bool" and ORDERS[operator](each, operand)]
             return self.one_of(members, negated)
         if operator in ("eq", "in"):

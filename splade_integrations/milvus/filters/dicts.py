@@ -1,4 +1,4 @@
-"""Turns filters that are written as dicts, in LangChain's usual form, into trees of comparisons."""
+"""Turn filters that are written as dicts, in LangChain's usual form, into trees of comparisons."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from splade_integrations.milvus.filters.tree import And, Compare, Filter, Not, O
 
 __all__ = ["from_dict"]
 
-# The deepest nesting allowed in a dict filter. Recursive functions read the filter, and each level takes several calls.
+# The deepest nesting allowed in a dict filter. Recursive functions read the filter, and Python limits their depth.
 _MOST_NESTED = 40
 _JOINS = {"$and": And, "$or": Or}
 
@@ -17,13 +17,13 @@ _JOINS = {"$and": And, "$or": Or}
 def from_dict(conditions: Mapping[str, Any]) -> Filter:
     """Return the filter for a dict in LangChain's usual form.
 
-    A key maps to a value (`{"tenant": "a"}`) or to operators (`{"year": {"$gte": 2000, "$lt": 2010}}`). `$and` and
-    `$or` take a list of dicts. `$not` takes one dict of conditions or, under a key, one dict of operators. All entries
-    of a dict must hold. The operators are those of `Compare` with a `$` in front: $eq, $ne, $gt, $gte, $lt, $lte, $in,
-    $nin, $exists and so on.
+    A key maps to a value (`{"tenant": "a"}`) or to a dict of operators (`{"year": {"$gte": 2000, "$lt": 2010}}`).
+    `$and` and `$or` map to a list of dicts. `$not` in place of a key maps to a dict of conditions. `$not` under a key
+    maps to a dict of operators. A document must satisfy all entries of a dict. The operators are those of `Compare`
+    with a `$` in front: $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists and so on.
 
     Raises:
-        FilterError: A key or operator does not have this form. The message names it.
+        FilterError: A key or operator does not have this form. The message names the key or operator.
 
     Example:
         >>> from_dict({"tenant": "a", "year": {"$gte": 2000}}).matches({"tenant": "a", "year": 1999})

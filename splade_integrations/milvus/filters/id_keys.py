@@ -1,4 +1,4 @@
-"""Find the metadata keys in a filter by which its author may mean the documents' ids."""
+"""Find metadata keys with names like "id" in a filter. The filter's author may mean the documents' ids by such keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from splade_integrations.milvus.filters.tree import Compare, Filter, Not
 
 # LangChain's stores call the primary field "pk", and LlamaIndex's stores and `splade index` call it "id".
 _USUAL = ("pk", "id")
-# Matches a string, such as the key in metadata["id"], or a name.
+# Matches a quoted string, such as "id" in metadata["id"], or a name.
 _TOKENS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_$][\w$]*""", re.DOTALL)
 
 
@@ -35,7 +35,7 @@ def keys_like_ids(filter: Filter | str, layout: Layout) -> list[str]:
 
 
 def compares_in(filter: Filter) -> Iterable[Compare]:
-    """Yield the comparisons that a filter is made of."""
+    """Yield all comparisons in a filter."""
     if isinstance(filter, Compare):
         yield filter
     for each in getattr(filter, "filters", ()) or ([filter.filter] if isinstance(filter, Not) else []):

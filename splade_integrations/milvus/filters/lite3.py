@@ -1,9 +1,9 @@
 """Filters for milvus-lite 3, which evaluates expressions in Python.
 
 - Comparisons follow Python's rules: true equals 1 and is below 2.
-- If the key is absent, or its value is of another kind than the operand, a comparison is unknown (None). Its negation
-  is then unknown as well. A row whose result is unknown does not match. `is null`, `like` and `json_contains` are
-  always true or false.
+- If the key is absent, or its value is of another kind than the operand, a comparison is unknown (None). The negation
+  of an unknown comparison is unknown as well. A row with an unknown result does not match. But `is null`, `like` and
+  `json_contains` are always true or false.
 - `json_contains` treats a string as a list if the string parses as a JSON list.
 - A pattern for `like` cannot escape a wildcard.
 
@@ -23,7 +23,7 @@ from splade_integrations.milvus.filters.tree import Compare
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 INVERSE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
 
-# Each comparison parses the row's JSON again (about 5 microseconds). Above this number of comparisons, it is cheaper to
+# Each comparison parses the row's JSON again (about 5 microseconds). Above this number of comparisons, it is faster to
 # read the rows and compare in Python.
 MOST_COMPARISONS = 16
 
@@ -37,8 +37,8 @@ class Lite3(Dialect):
     def __init__(self, compare: Compare, layout: Layout) -> None:
         super().__init__(compare)
         self.value = f"{layout.document}[{quote(compare.key)}]"
-        # json_contains accepts a path into a JSON field. It accepts a dynamic key only as a bare name, so it cannot ask
-        # for a dynamic key that is not a name.
+        # json_contains accepts a path into a JSON field. But it accepts a dynamic key only as a bare name, so it cannot
+        # be used for a dynamic key that is not a valid name.
         bare = is_name(compare.key) and compare.key.lower() not in KEYWORDS
         self.listed = self.value if layout.metadata is not None else compare.key if bare else None
         self.is_null = f"{self.value} is null"
@@ -94,8 +94,8 @@ class Lite3(Dialect):
             return Said(f"{self.value} {SIGNS[operator]} {literal(bound)}", either(*bools))
         if isinstance(bound, str):
             return Said(either(self.is_null, f"not ({self.is_text})", other))
-        # A row with an object matches. But no condition distinguishes an object from a number, as no expression tests
-        # the kind. So every row that may hold either must be checked.
+        # A row with an object satisfies the negation. But no expression distinguishes an object from a number. So every
+        # row that may hold an object or a number must be checked.
         is_list = self.is_list or False
         rest = both(self.some_value, f"not ({self.is_text})", is_list is False or f"not {is_list}")
         return Said(either(self.is_null, self.is_text, is_list, other), rest)
@@ -136,7 +136,7 @@ class Lite3(Dialect):
         no_text = f'{self.value} != ""' if negated else f'{self.value} == ""'
         if self.is_list is None:
             return Said(both(self.some_value, no_text) if negated else either(self.is_null, no_text), self.some_value)
-        # A list that is not empty contains its first item.
+        # Tests whether a list contains its own first item. Only an empty list does not.
         holds_first = f"json_contains({self.listed}, {self.listed}[0])"
         if negated:
             return Said(both(self.some_value, no_text, f"(not {self.is_list} or {holds_first})"))
@@ -144,10 +144,10 @@ class Lite3(Dialect):
 
 
 def pattern_said(value: str, part: str, negated: bool) -> Said:
-    """Return milvus-lite 3's condition that a string contains this part.
+    """Return milvus-lite 3's condition that the value is a string that contains this part.
 
     A pattern for `like` cannot escape special characters. So each special character is replaced by the wildcard _,
-    which matches any character. The rows that a pattern with _ finds must be checked.
+    which matches any character. If a pattern contains _, the rows that it finds must be checked.
     """
     wild = part
     for special in ("%", "_", "\\"):

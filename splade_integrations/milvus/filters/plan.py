@@ -1,4 +1,4 @@
-"""Translates a filter into an engine's expression, and finds the rows on which this expression may be wrong."""
+"""Translate a filter into an engine's expression, and find the rows on which this expression may be wrong."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Plan:
     """How to find the rows that satisfy a filter.
 
     If `doubtful` is None, `expr` is exact. Otherwise `expr` may be wrong on the rows that match `doubtful`. Read the
-    primary keys and metadata of those rows, and use `resolve(rows)` in place of `expr`. Every row that satisfies the
-    filter matches `reach`, but not every row that matches `reach` satisfies the filter.
+    primary keys and metadata of those rows, and use `resolve(rows)` in place of `expr`. `reach` matches every row that
+    satisfies the filter, and may match other rows.
 
     Example:
         >>> layout = Layout()
@@ -58,7 +58,7 @@ class Plan:
         return self._sent(self.said.reach)
 
     def resolve(self, rows: Iterable[Row]) -> str:
-        """Return an exact expression, given the rows that match `doubtful`.
+        """Return an exact expression. `rows` are the rows that match `doubtful`.
 
         Raises:
             FilterError: A primary key cannot be written in an expression of this engine.
@@ -83,7 +83,7 @@ class Plan:
 
 
 def make_plan(filter: Filter, layout: Layout, engine: Engine) -> Plan:
-    """Return how to find the rows that satisfy the filter.
+    """Return the `Plan` for finding the rows that satisfy the filter.
 
     Raises:
         FilterError: A server cannot answer the filter, or the filter asks for a field that the collection lacks.

@@ -1,4 +1,7 @@
-"""An engine's answer to a filter: an expression, and the rows on which the expression may be wrong."""
+"""A filter in the syntax of one engine: an expression, and the rows on which the expression may be wrong.
+
+An engine is a kind of Milvus: milvus-lite 2, milvus-lite 3 or a server.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ class Said(NamedTuple):
         return either(self.expr, self.doubt)
 
 
-# The answer if the engine cannot express the condition: every row must be checked in Python.
+# Stands for a condition that the engine cannot express: every row must be checked in Python.
 UNSAYABLE = Said(False, True)
 
 
 def both(*expressions: Expression) -> Expression:
-    """Return the expression that holds if all of these hold.
+    """Return the expression that holds if all of the given expressions hold.
 
     Example:
         >>> both("a == 1", True, "b == 2"), both("a == 1", False), both()
@@ -36,7 +39,7 @@ def both(*expressions: Expression) -> Expression:
 
 
 def either(*expressions: Expression) -> Expression:
-    """Return the expression that holds if at least one of these holds.
+    """Return the expression that holds if at least one of the given expressions holds.
 
     Example:
         >>> either("a == 1", False, "b == 2"), either("a == 1", True), either()
@@ -57,8 +60,8 @@ def _joined(word: str, expressions: Iterable[Expression], neutral: bool) -> Expr
 def all_of(parts: Sequence[Said]) -> Said:
     """Return the condition that is true if all parts are true.
 
-    A part is exact if it is right on all rows. If an exact part is false on a row, the whole condition is certainly
-    false. So a row must be checked only if every exact part is true on it and another part may be wrong on it.
+    A part is exact if it is right on all rows. If an exact part is false on a row, the whole condition is false on that
+    row. So a row must be checked only if every exact part is true on it and another part may be wrong on it.
     """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]

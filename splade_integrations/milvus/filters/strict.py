@@ -3,21 +3,22 @@
 The engine distinguishes the kinds of JSON values: a bool never equals a number, for example.
 
 milvus-lite 2 has no `not`, no `exists` and no `is null`. Its `!=` and `not in` also hold if the key is absent, or if
-its value is of another kind than the operand.
+the value under the key is of another kind than the operand.
 
-A server has `not` and `exists`. If the key is absent, or its value is of another kind than the operand, the result
-depends on the version:
+A server has `not` and `exists`. If the key is absent, or if the value under the key is of another kind than the
+operand, the result depends on the server's version:
 
 - Up to 2.6.x, a comparison is false, so its negation by `not` is true. `!=` is true.
-- In later versions, a comparison, its negation and `!=` are all "unknown" (milvus issue 50699).
+- In later versions, a comparison, its negation and `!=` are all "unknown", so the row does not match (milvus issue
+  50699).
 
 So this module joins a negation, by `or`, with a condition for an absent key and a condition for each other kind. In
 every version, the negation then matches the rows without the key and the rows with a value of another kind. But in the
-later versions, two conditions cannot be expressed:
+versions after 2.6.x, there are two exceptions:
 
-- The value is an object ({…}). So negations leave out rows with an object under the key.
-- The value is [] or {}, because `exists` treats both as absent. So the operator `exists` leaves out rows with such a
-  value.
+- A negation does not match the rows with an object ({…}) under the key, because no expression can test for an object.
+- The operator `exists` does not match the rows with [] or {} under the key, because Milvus's `exists` treats both
+  values as absent.
 
 Source: UnaryExpr.cpp, JsonContainsExpr.cpp, Json.h, Plan.g4 of milvus.
 """
@@ -34,7 +35,8 @@ from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said,
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare
 
-# The ends of a server's error messages. Both say what to do. The first also says what the server cannot express.
+# Two endings of error messages for a server. Both say what to do. `_NO_SCALAR` also says what the server cannot
+# express.
 _NO_SCALAR = "a comparison with null, a list or an object. Store strings, numbers or bools, and compare with those"
 _OTHER_KEY = "Store the value under a key of letters, digits and underscores"
 
@@ -113,12 +115,12 @@ class Strict(Dialect):
     def _held(self, which: str, members: list[Any], negated: bool) -> list[Said] | None:
         if not self.readable(members):
             return None
-        # In the functions json_contains…, an int finds only ints, but a float finds ints and floats. So ask for ints
-        # as floats, if a float can hold them exactly.
+        # In the functions json_contains…, an int finds only ints, but a float finds ints and floats. So each int is
+        # converted to a float, if a float can hold it exactly.
         as_floats = [float(each) if type(each) is int and abs(each) <= EXACT_FLOATS else each for each in members]
         asked = []
         for name, group in by_kind(as_floats).items():
-            # milvus-lite 2 accepts a single bool, but not a list of bools. So ask for each bool on its own.
+            # milvus-lite 2 accepts a single bool, but not a list of bools. So each bool gets its own expression.
             if name == "bool":
                 asked += [f"json_contains({self.value}, {self.literal(each)})" for each in dict.fromkeys(group)]
             else:
@@ -152,7 +154,7 @@ class Lite2(Strict):
         return UNSAYABLE
 
     def beyond(self, expr: str, of_kind: str) -> Said:
-        """Return the inequality, because on milvus-lite 2 it also holds for absent keys and other kinds."""
+        """Return the inequality. On milvus-lite 2, it already holds for absent keys and for values of other kinds."""
         return Said(expr)
 
     def readable(self, members: list[Any]) -> bool:
@@ -210,7 +212,7 @@ class Server(Strict):
     def is_empty(self, negated: bool) -> Said:
         """Return the condition that the key is absent, or holds null, "" or []."""
         if negated:
-            # Up to Milvus 2.6.x, `neither` also holds for an object, which no other part of the expression finds.
+            # Up to Milvus 2.6.x, `neither` also finds objects, which no other part of the expression finds.
             neither = both(f'not ({self.value} == "")', f"not ({self.value} == [])")
             some = either(f'{self.value} > ""', *self._other_kinds("string"), neither)
             return Said(both(f"exists {self.value}", some))

@@ -77,7 +77,7 @@ class Layout:
 
 
 def quote(text: str) -> str:
-    r"""Return a string literal for Milvus expressions that stands for exactly this text.
+    r"""Return the string literal that stands for exactly this text in a Milvus expression.
 
     Example:
         >>> print(quote('C:\\new "draft"'))
@@ -121,8 +121,8 @@ def ids_expr(
         return f"{field} {'not in' if negated else 'in'} [{', '.join(literal(key, engine) for key in keys)}]"
     if negated:
         return ""
-    # milvus-lite 2 accepts neither an empty list nor a bare constant as an expression. So return a contradiction, which
-    # matches no row.
+    # milvus-lite 2 accepts neither an empty list in an expression nor a bare constant as an expression. So return a
+    # contradiction, which matches no row.
     one, other = ('"a"', '"b"') if is_text else ("0", "1")
     return f"({field} == {one} and {field} == {other})"
 
@@ -140,14 +140,14 @@ def literal(value: Any, engine: Engine | None = None) -> str:
         return repr(value)
     quoted = quote(value)
     if engine is Engine.SERVER and not quoted.isascii():
-        # A server's parser rewrites Chinese characters as \uXXXX. That would truncate a character of more than 16 bits,
-        # so write such a character as \UXXXXXXXX.
+        # A server's parser rewrites Chinese characters as \uXXXX, which truncates a character of more than 16 bits. So
+        # write such a character as \UXXXXXXXX.
         quoted = "".join(each if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in quoted)
     return quoted
 
 
 def readable_by_lite2(text: str) -> bool:
-    """Return whether milvus-lite 2 can read a literal of this text. It cannot read line breaks and null characters."""
+    """Return whether milvus-lite 2 can read a literal of this text. It cannot read line breaks or null characters."""
     return "\n" not in text and "\r" not in text and "\0" not in text
 
 

@@ -2,7 +2,8 @@
 
 A filter has the same meaning on every engine:
 
-- If a key is absent or null, the operators `ne`, `nin` and `is_empty` are true. All other operators are false.
+- If a key is absent or null, the operators `ne`, `nin` and `is_empty` are true, and all other operators are false. (The
+  operand False reverses `is_empty` and `exists`.)
 - Values of different JSON kinds are never equal, and have no order: true does not equal 1. All numbers are of one kind,
   so 1 equals 1.0. Bools have an order: false comes before true.
 - Every filter is either true or false, so `Not` is true exactly if the filter inside it is false.
@@ -114,8 +115,8 @@ class Compare(Filter):
     - `exists`, `is_empty`: the operand is True (the default) or False. False asks for the opposite. `is_empty` is true
       for an absent key, null, "" and [].
     - `contains`: the list under the key contains the operand.
-    - `any`: the operand is a list. The list under the key contains at least one of its members.
-    - `all`: the operand is a list. The list under the key contains all of its members.
+    - `any`: the operand is a list. The list under the key contains at least one member of the operand.
+    - `all`: the operand is a list. The list under the key contains all members of the operand.
     - `text_match`, `text_match_insensitive`: the string under the key contains the operand. Only `text_match` is
       case-sensitive.
 
@@ -126,7 +127,7 @@ class Compare(Filter):
         column: Whether `key` names a field of the collection rather than a metadata key.
 
     Raises:
-        FilterError: The operator is unknown, or the operand does not fit it.
+        FilterError: The operator is unknown, or the operand does not fit the operator.
 
     Example:
         >>> Compare("year", "in", [1999, 2001]).matches({"year": 1999.0})
