@@ -84,8 +84,8 @@ def options(
 ) -> None:
     """Encode texts with SPLADE, index and search them in Milvus, explain matches and measure retrieval quality.
 
-    MODEL can be a folder, or the name of a model on the Hugging Face hub. For encode, index and search, MODEL can also
-    be the address of a server that was started with splade serve.
+    MODEL can be a folder, or the name of a model on the Hugging Face hub. For encode, index, search and
+    add-sparse, MODEL can also be the address of a server that was started with splade serve.
     """
 
 

@@ -51,7 +51,13 @@ def index(
     ] = None,
     token: Token = "",
     db_name: DatabaseName = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Add only documents whose ids are not stored yet.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Add only documents whose ids are not stored yet. With --ray, also replace changed documents.",
+        ),
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="First drop the old collection of this name.")] = False,
     *,
     input_options: InputOptions,

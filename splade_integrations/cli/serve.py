@@ -29,9 +29,9 @@ def serve(
     """Serve a model over HTTP to many processes.
 
     The routes and the JSON are those of Text Embeddings Inference for sparse models. Python programs use the server
-    through RemoteEncoder. The commands splade encode, index and search use it with -m http://HOST:PORT. On Ctrl-C or
-    SIGTERM, the server answers the requests that are in progress, and then stops. The server has no passwords, so let
-    only machines that you trust reach it.
+    through RemoteEncoder. The commands encode, index, search and add-sparse use it with -m http://HOST:PORT. On Ctrl-C
+    or SIGTERM, the server answers the requests that are in progress, and then stops. The server has no passwords, so
+    let only machines that you trust reach it.
 
     Examples:
 

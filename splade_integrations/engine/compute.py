@@ -136,6 +136,20 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
             "With backend='openvino', dtype='int8' must run on a CPU that has VNNI or AMX instructions. This CPU has "
             "neither, and int8 could take as long as float32. Use backend='torch'."
         )
+    if precision == "bfloat16" and backend == "openvino" and not _openvino_has_bfloat16():
+        raise ValueError(
+            "With backend='openvino', dtype='bfloat16' must run on a CPU that has bfloat16 instructions. This CPU has "
+            "none, and OpenVINO would compute in float32 without saying so. Use dtype='float32'."
+        )
     if precision == "float16" and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")
     return precision
+
+
+def _openvino_has_bfloat16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this CPU. If it is missing, a later error names the extra."""
+    try:
+        from openvino import Core
+    except ImportError:
+        return True
+    return "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

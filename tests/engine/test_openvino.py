@@ -18,7 +18,8 @@ from tests.support.loading import loaded
 from tests.support.random_checkpoints import save_masked_lm
 from tests.test_package import run_without
 
-DTYPES = ["float32", "bfloat16"] + ["int8"] * (int8_weight_qmax() == QMAX_8BIT)
+HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+DTYPES = ["float32"] + ["bfloat16"] * HAS_BFLOAT16 + ["int8"] * (int8_weight_qmax() == QMAX_8BIT)
 # Texts of each length up to a limit, including lengths that the backend rounds up.
 EVERY_LENGTH = ["a" * length for length in range(90)]
 
@@ -77,9 +78,9 @@ def test_rounding_is_what_the_dtype_says(by_openvino, encoder, texts):
     for dtype in DTYPES[1:]:
         assert differences[dtype].max() < 0.3
         assert differences[dtype].sum() < 0.05 * expected.sum()
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if HAS_BFLOAT16:
         assert differences["bfloat16"].max() > 1e-3
-    if "int8" in DTYPES:  # if only the weights were int8, the difference would be smaller
+    if HAS_BFLOAT16 and "int8" in DTYPES:  # if only the weights were int8, the difference would be smaller
         assert differences["int8"].sum() > 1.5 * differences["bfloat16"].sum()
 
 
@@ -120,7 +121,18 @@ def test_another_activation_is_refused(tmp_path):
         SpladeEncoder(tmp_path, backend="openvino")
 
 
-@pytest.mark.parametrize(("dtype", "factor"), [("float32", 1.01), ("bfloat16", float("nan"))])
+def test_bfloat16_is_refused_if_openvino_would_compute_in_float32(model_folder, monkeypatch):
+    class OtherCpu(openvino.Core):
+        def get_property(self, *names):
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(openvino, "Core", OtherCpu)
+    with pytest.raises(ValueError, match=r"dtype='bfloat16' must run on a CPU that has bfloat16 instructions"):
+        SpladeEncoder(model_folder, backend="openvino", dtype="bfloat16")
+
+
+# NaN stands for a result that is wrong in any type. It is tried in the last of the types that this CPU computes.
+@pytest.mark.parametrize(("dtype", "factor"), [("float32", 1.01), (DTYPES[-1], float("nan"))])
 def test_other_results_are_refused(model_folder, monkeypatch, dtype, factor):
     own = OpenVinoLayers.forward
 

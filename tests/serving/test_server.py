@@ -63,15 +63,23 @@ REQUIRED_FACTS = {
 }
 
 
+def same_rows(answer, expected):
+    """Compare rows within 1e-5, because how a processor adds up a product depends on the other texts of its batch."""
+    expected = to_dicts(expected)
+    assert [row.keys() for row in answer] == [row.keys() for row in expected]
+    for row, other in zip(answer, expected, strict=True):
+        assert row == pytest.approx(other, abs=1e-5)
+
+
 def test_a_client_of_tei_gets_the_encoders_rows(url, encoder):
     client = Asked(url)
-    documents = to_dicts(encoder.encode_documents(TEXTS))
-    assert client.embed_sparse(TEXTS) == documents
-    assert client.embed_sparse(TEXTS, prompt_name=None, truncate=None, truncation_direction="Right") == documents
-    assert client.embed_sparse(TEXTS[0], prompt_name="document") == documents[:1]
-    assert client.embed_sparse(TEXTS, prompt_name="query") == to_dicts(encoder.encode_queries(TEXTS))
+    documents, queries = encoder.encode_documents(TEXTS), encoder.encode_queries(TEXTS)
+    same_rows(client.embed_sparse(TEXTS), documents)
+    same_rows(client.embed_sparse(TEXTS, prompt_name=None, truncate=None, truncation_direction="Right"), documents)
+    same_rows(client.embed_sparse(TEXTS[0], prompt_name="document"), documents[[0]])
+    same_rows(client.embed_sparse(TEXTS, prompt_name="query"), queries)
     long = "word " * 1000
-    assert client.embed_sparse(long, truncate=True) == to_dicts(encoder.encode_documents([long]))
+    same_rows(client.embed_sparse(long, truncate=True), encoder.encode_documents([long]))
     info = httpx.get(f"{url}/info").json()
     assert {name: type(info[name]) for name in REQUIRED_FACTS} == REQUIRED_FACTS
     assert info["model_type"] == {"embedding": {"pooling": "splade"}}
@@ -148,7 +156,7 @@ def test_large_and_slow_bodies_are_refused_while_others_are_answered(encoder):
         slow = raw_request(url, head + b"content-length: 20\r\n\r\n", b'{"inp')
         vanishing = raw_request(url, head + b"content-length: 20\r\n\r\n", b'{"inp')
         vanishing.close()
-        assert Asked(url).embed_sparse("a cat") == to_dicts(encoder.encode_documents(["a cat"]))
+        same_rows(Asked(url).embed_sparse("a cat"), encoder.encode_documents(["a cat"]))
         for connection, status in ((large, b"413"), (endless, b"413"), (slow, b"408")):
             assert connection.recv(1000).split(b" ")[1] == status
             connection.close()
@@ -247,8 +255,8 @@ def test_a_failing_text_harms_no_other(encoder, caplog):
         until(lambda: waiting(url) == 3)
         gate.leave.set()
         assert bad.result(30) == (424, "Backend", "The encoder failed: RuntimeError. The server's log says more.")
-        assert good.result(30) == to_dicts(encoder.encode_documents(["a cat"]))
-        assert first.result(30) == to_dicts(encoder.encode_documents(["a"]))
+        same_rows(good.result(30), encoder.encode_documents(["a cat"]))
+        same_rows(first.result(30), encoder.encode_documents(["a"]))
 
 
 def test_a_call_takes_at_most_max_batch_texts(encoder):
