@@ -204,7 +204,7 @@ def _kill(kind: str, run: "subprocess.Popen[bytes]", server: Server, rng: random
     if kind == "driver":
         run.kill()
         return True
-    workers = [pid for pid in descendants(run.pid) if "ray::MapWorker" in title(pid)]
+    workers = [pid for pid in descendants(run.pid) if title(pid).startswith(("ray::MapWorker", "ray::WriteRows"))]
     with suppress(ProcessLookupError):
         if workers:
             os.kill(rng.choice(workers), signal.SIGKILL)

@@ -63,7 +63,8 @@ class SpladeEncoder:
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:n" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or "int8". "auto" is float32 on a CPU and on MPS, and float16
             on CUDA. "int8" quantises the linear layers, and needs a CPU with instructions for 8-bit integers.
-            docs/speed.md says how each type affects quality.
+            With OpenVINO, "bfloat16" needs a CPU with instructions for it. docs/speed.md says how each type affects
+            quality.
         backend: "torch" or "openvino". OpenVINO computes the layers of BERT, RoBERTa, DistilBERT and similar models on
             a CPU, and is fastest in int8. OpenVINO needs this package's extra "openvino".
         max_length: The largest number of tokens of a text, special tokens included. Longer texts are cut, with one

@@ -127,26 +127,39 @@ class EncodeStage:
         if Path(self.model_name).is_dir():
             object.__setattr__(self, "model_name", str(Path(self.model_name).resolve()))
 
-    def apply(self, dataset: Dataset, actors: Actors) -> Dataset:
-        """Return the dataset with the encoding stage added."""
+    def apply(
+        self, dataset: Dataset, actors: Actors, actor: type | None = None, *, batches: int = 1, **arguments: Any
+    ) -> Dataset:
+        """Return the dataset with the encoding stage added.
+
+        Args:
+            dataset: A dataset with a column of texts.
+            actors: The pool of actors.
+            actor: The class of the actors. Its first argument is this stage. None means `Encode`.
+            batches: The number of batches that an actor works on at the same time.
+            **arguments: Further arguments of the class.
+        """
         on_gpu = bool(actors.num_gpus)
         rows = actors.rows_per_batch or (_ROWS_ON_GPU if on_gpu else _ROWS_ON_CPU)
         # Ray gives whole blocks of rows to an actor. Small blocks spread the work over all actors. They also limit the
         # work that is done again after a process was killed.
         return dataset.repartition(target_num_rows_per_block=rows).map_batches(
-            Encode,
-            fn_constructor_kwargs={"stage": self},
+            actor or Encode,
+            fn_constructor_kwargs={"stage": self, **arguments},
             batch_format="pyarrow",
             batch_size=rows,
-            compute=pool(actors.concurrency),
+            compute=pool(actors.concurrency, batches),
             num_cpus=0.4 if actors.num_cpus is None and not on_gpu else actors.num_cpus,
             num_gpus=actors.num_gpus,
         )
 
 
-def pool(concurrency: Concurrency) -> ActorPoolStrategy:
+def pool(concurrency: Concurrency, batches: int = 1) -> ActorPoolStrategy:
     """Return Ray's description of a pool of actors.
 
+    Args:
+        concurrency: The number of actors, or (the smallest number, the largest number).
+        batches: The number of batches that an actor works on at the same time, each in its own thread.
     Raises:
         ValueError: A number of actors is below 1, or the largest number is below the smallest number.
     """
@@ -156,7 +169,10 @@ def pool(concurrency: Concurrency) -> ActorPoolStrategy:
             "concurrency must be a number of actors of at least 1, or (the smallest number, the largest number), got "
             f"{concurrency!r}. Use the number of cores, or of GPUs."
         )
-    return ActorPoolStrategy(size=least) if least == most else ActorPoolStrategy(min_size=least, max_size=most)
+    threads = {"max_concurrent_calls_per_actor": batches, "enable_true_multi_threading": batches > 1}
+    if least == most:
+        return ActorPoolStrategy(size=least, **threads)
+    return ActorPoolStrategy(min_size=least, max_size=most, **threads)
 
 
 class Encode:

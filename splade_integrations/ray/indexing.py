@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+import ray
 from ray.data import Dataset
 
 from splade_integrations.milvus.clients import Connection
@@ -16,7 +17,7 @@ from splade_integrations.ray.encoding import Actors, DenseModel, EncodeStage, lo
 from splade_integrations.ray.place import Place
 from splade_integrations.ray.report import RunReport, collect
 from splade_integrations.ray.rows import DENSE, ERROR, SECONDS, SKIPPED, SPARSE, TEXT, Columns
-from splade_integrations.ray.writing import SkipStored, WriteRows
+from splade_integrations.ray.writing import EncodeAndWrite, SkipStored, WriteRows
 
 __all__ = ["HELPER_CPUS", "BadRows", "Writers", "encode_stage", "index_dataset", "run"]
 
@@ -146,14 +147,9 @@ def run(
             num_cpus=HELPER_CPUS,
         )
     share = None if writers.rows_per_second is None else writers.rows_per_second / writers.actors
-    results = stage.apply(rows, actors).map_batches(
-        WriteRows,
-        fn_constructor_args=(place, writers.patience_seconds, share),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=pool(writers.actors),
-        num_cpus=HELPER_CPUS,
-    )
+    made = ray.remote(num_cpus=HELPER_CPUS, max_restarts=-1, max_task_retries=-1)(WriteRows)
+    handles = [made.remote(place, writers.patience_seconds, share) for _ in range(writers.actors)]
+    results = stage.apply(rows, actors, EncodeAndWrite, batches=EncodeAndWrite.BATCHES, writers=handles)
     report = RunReport(encoders=pool(actors.concurrency).max_size, writers=writers.actors)
     collect(results, report, side_file=bad_rows.side_file, max_bad_rows=bad_rows.most, advance=advance)
     collection = place.open()

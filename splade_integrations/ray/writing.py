@@ -1,12 +1,17 @@
 """Actors (processes of Ray) that look up and write the rows of a Milvus collection."""
 
 import json
+import random
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
+from ray.exceptions import RayTaskError
 
 from splade_integrations.arrow import sparse_rows
 from splade_integrations.errors import first_line
@@ -15,6 +20,7 @@ from splade_integrations.milvus.defaults import DOCUMENT_COLUMN, ROWS_PER_WRITE,
 from splade_integrations.milvus.ingest import ROWS_PER_FLUSH
 from splade_integrations.milvus.patience import Pace, Patience, is_passing
 from splade_integrations.milvus.rows import Row
+from splade_integrations.ray.encoding import Encode, EncodeStage
 from splade_integrations.ray.place import Place
 from splade_integrations.ray.report import result
 from splade_integrations.ray.rows import (
@@ -32,7 +38,7 @@ from splade_integrations.ray.rows import (
 )
 from splade_integrations.sparse import to_dicts
 
-__all__ = ["SkipStored", "WriteRows"]
+__all__ = ["EncodeAndWrite", "SkipStored", "WriteRows"]
 
 
 class SkipStored:
@@ -72,20 +78,23 @@ class WriteRows:
     """
 
     def __init__(self, place: Place, patience_seconds: float, rows_per_second: float | None) -> None:
-        self._patience = Patience(patience_seconds)
-        self._collection: Collection = self._patience.call(place.open)
-        fields = self._collection.fields
-        self._has_documents = fields is not None and DOCUMENT_COLUMN in fields.columns
+        self._place, self._patience = place, Patience(patience_seconds)
         self._pace = Pace(rows_per_second)
         self._unflushed = 0
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    # It is opened here, because an error in __init__ would reach the caller only as the text of a traceback.
+    @cached_property
+    def _collection(self) -> Collection:
+        return self._patience.call(self._place.open)
+
+    def write(self, table: pa.Table) -> pa.Table:
         """Write the rows of a batch, and return what was done (see `result`)."""
         start, waited = time.perf_counter(), self._patience.waited
+        fields = self._collection.fields
         table = without_repeated_ids(table)
         reasons: list[str | None] = table[ERROR].to_pylist()
         wanted = good_rows(table)
-        rows = _rows(table, wanted, has_documents=self._has_documents)
+        rows = _rows(table, wanted, has_documents=fields is not None and DOCUMENT_COLUMN in fields.columns)
         written = 0
         for first in range(0, len(rows), ROWS_PER_WRITE):
             some = range(first, min(first + ROWS_PER_WRITE, len(rows)))
@@ -127,6 +136,36 @@ class WriteRows:
         if self._collection.connection.lite and self._unflushed >= ROWS_PER_FLUSH:
             self._patience.call(self._collection.flush)
             self._unflushed = 0
+
+
+class EncodeAndWrite:
+    """An actor that encodes batches, and gives each encoded batch to a writer.
+
+    It takes a new batch only after an earlier one is written. So if the run is killed, few texts were encoded but not
+    written, however slow Milvus is. As two stages of Ray Data, encoding would run ahead of writing until Ray's object
+    store is half full.
+
+    Args:
+        stage: What to encode, and how.
+        writers: Handles of `WriteRows` actors.
+    """
+
+    # The number of batches that an actor works on at the same time: it encodes one while the other is being written.
+    BATCHES = 2
+
+    def __init__(self, stage: EncodeStage, writers: Sequence[Any]) -> None:
+        self._encode, self._writers = Encode(stage), writers
+        self._turn = Lock()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Encode and write the rows of a batch, and return what was done (see `result`)."""
+        with self._turn:
+            encoded = self._encode(table)
+        try:
+            written: pa.Table = ray.get(random.choice(self._writers).write.remote(encoded))
+        except RayTaskError as err:
+            raise err.cause from err
+        return written
 
 
 def _rows(table: pa.Table, wanted: list[int], *, has_documents: bool) -> list[Row]:
