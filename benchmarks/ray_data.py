@@ -37,7 +37,8 @@ from splade_integrations.ray.report import RunReport, collect
 from splade_integrations.ray.rows import as_table
 from splade_integrations.records import Record
 
-ROWS = 512
+ROWS = 512  # of a batch on a CPU, as in `encode_dataset`
+ROWS_ON_GPU = 2048
 TEXTS_PER_SECOND = 12_000  # the speed of the artificial stage, `Sleep`
 
 
@@ -124,7 +125,7 @@ class Sleep:
     """A stage of Ray Data that sleeps for as long as a GPU would need to encode, and returns stored rows."""
 
     def __init__(self) -> None:
-        table = made_up(ROWS)
+        table = made_up(ROWS_ON_GPU)
         texts = table["text"].to_pylist()
         rows = as_table(Record(str(n), text, {"year": n, "by": "me"}) for n, text in enumerate(texts))
         for name in ("sparse", "dense"):
@@ -144,9 +145,13 @@ def files(rows: int) -> None:
     """Write the rows of the artificial stage to files, with one task at a time, and print the rates."""
     definition: CollectionSchema = Schema(primary_field="id").definition(Engine.SERVER, 384, "")
     with connected(num_cpus=2), tempfile.TemporaryDirectory() as folder:
-        stage = ray.data.range(rows).repartition(target_num_rows_per_block=ROWS)
+        stage = ray.data.range(rows).repartition(target_num_rows_per_block=ROWS_ON_GPU)
         made = stage.map_batches(
-            Sleep, batch_format="pyarrow", batch_size=ROWS, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.1
+            Sleep,
+            batch_format="pyarrow",
+            batch_size=ROWS_ON_GPU,
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_cpus=0.1,
         )
         written = made.map_batches(
             FileWriter(folder, definition.to_dict(), "struct"),
