@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError
     from splade_integrations.fusion import Fusion
     from splade_integrations.one_pass import OnePassEncoder
+    from splade_integrations.pruning import Pruning
     from splade_integrations.serving.remote import RemoteEncoder
-    from splade_integrations.sparse import Pruning, SparseTextEncoder, to_dicts
+    from splade_integrations.sparse import SparseTextEncoder, to_dicts
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,7 +29,7 @@ _HOMES = {
     "Fusion": "fusion",
     "OnePassEncoder": "one_pass",
     "OptionalDependencyError": "errors",
-    "Pruning": "sparse",
+    "Pruning": "pruning",
     "RemoteEncoder": "serving.remote",
     "SparseTextEncoder": "sparse",
     "SpladeEncoder": "encoder",

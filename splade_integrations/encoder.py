@@ -36,7 +36,8 @@ from splade_integrations.models.layouts import describe
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms, override
 from splade_integrations.options import LongDocuments, check_at_least_one, check_options
-from splade_integrations.sparse import Pruning, as_rows, is_integer
+from splade_integrations.pruning import Pruning
+from splade_integrations.sparse import as_rows, is_integer
 
 if TYPE_CHECKING:  # these modules load torch, or are not needed for queries
     from splade_integrations.encoding.explain import Explanation

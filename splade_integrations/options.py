@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from splade_integrations.engine.compute import Backend, Device, Dtype
     from splade_integrations.models.spec import ActivationFunction, PoolingStrategy, SpecialTerms
-    from splade_integrations.sparse import Pruning
+    from splade_integrations.pruning import Pruning
 
 __all__ = ["EncoderOptions", "LongDocuments", "check_at_least_one", "check_options"]
 
@@ -66,7 +66,8 @@ def check_options(**options: Unpack[EncoderOptions]) -> None:
         Traceback (most recent call last):
         ValueError: max_length must be an int of at least 1, or None, got 0. Use None for the default.
     """
-    from splade_integrations.sparse import Pruning, is_integer
+    from splade_integrations.pruning import Pruning
+    from splade_integrations.sparse import is_integer
 
     given: Mapping[str, object] = options
     for name in _COUNTS:

@@ -14,7 +14,7 @@ from splade_integrations.evaluation.measures import MEASURES, check_measures
 from splade_integrations.evaluation.retrievers import Dense, Splade, bm25_name
 from splade_integrations.milvus.defaults import MOST_CANDIDATES
 from splade_integrations.models.offline import dense_model_path
-from splade_integrations.sparse import Pruning
+from splade_integrations.pruning import Pruning
 
 if TYPE_CHECKING:
     pass

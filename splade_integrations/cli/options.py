@@ -19,8 +19,8 @@ from splade_integrations.options import EncoderOptions
 
 if TYPE_CHECKING:
     from splade_integrations.engine.compute import Backend
+    from splade_integrations.pruning import Pruning
     from splade_integrations.records import Folder, Records
-    from splade_integrations.sparse import Pruning
 
 __all__ = [
     "CollectionName",
@@ -192,7 +192,7 @@ class ModelOptions(ComputeOptions):
 
     def pruning(self) -> "Pruning | None":
         """Return the pruning that the options ask for, or None to keep the model's own pruning."""
-        from splade_integrations.sparse import Pruning
+        from splade_integrations.pruning import Pruning
 
         if self.max_active_dims is None and self.max_ratio is None:
             return None

@@ -34,7 +34,7 @@ from splade_integrations.evaluation.retrievers import Bm25, Dense, DenseEncoder,
 from splade_integrations.evaluation.sweep import QueryPoint, SweepPoint, sweep, sweep_queries
 from splade_integrations.models.offline import splade_model_path
 from splade_integrations.options import EncoderOptions
-from splade_integrations.sparse import Pruning
+from splade_integrations.pruning import Pruning
 
 if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder

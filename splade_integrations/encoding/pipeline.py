@@ -18,7 +18,8 @@ from splade_integrations.encoding.text_warnings import TextWarnings
 from splade_integrations.encoding.tokenizer import TokenIds
 from splade_integrations.errors import NotFiniteError
 from splade_integrations.models.spec import ModelSpec
-from splade_integrations.sparse import Pruning, concatenate, drop_terms, max_over_groups
+from splade_integrations.pruning import Pruning
+from splade_integrations.sparse import concatenate, drop_terms, max_over_groups
 
 __all__ = [
     "RoleSettings",

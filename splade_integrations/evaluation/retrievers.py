@@ -22,7 +22,8 @@ from splade_integrations.evaluation.ranking import (
     rank_sparse,
     unit_rows,
 )
-from splade_integrations.sparse import Pruning, SparseTextEncoder
+from splade_integrations.pruning import Pruning
+from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["Bm25", "Dense", "DenseEncoder", "Retriever", "Splade", "bm25_name", "load_dense"]
 

@@ -10,7 +10,8 @@ from scipy.sparse import csr_array
 from splade_integrations.evaluation.dataset import Dataset
 from splade_integrations.evaluation.measures import MEASURES, interval, per_query
 from splade_integrations.evaluation.retrievers import Splade
-from splade_integrations.sparse import Pruning, SparseTextEncoder
+from splade_integrations.pruning import Pruning
+from splade_integrations.sparse import SparseTextEncoder
 
 __all__ = ["QueryPoint", "SweepPoint", "short_name", "sweep", "sweep_queries"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from splade_integrations.adapter import AdaptedEncoder
-from splade_integrations.sparse import Pruning
+from splade_integrations.pruning import Pruning
 
 if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder  # loads torch

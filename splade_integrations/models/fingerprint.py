@@ -14,7 +14,7 @@ from typing import Any
 from splade_integrations.models.spec import ModelSpec, RoleSpec, TransformerSpec
 from splade_integrations.models.token_heads import SPARSE_LINEAR
 from splade_integrations.models.weights import find_adapter, weights_files
-from splade_integrations.sparse import Pruning
+from splade_integrations.pruning import Pruning
 
 __all__ = ["Fingerprint", "RoleFingerprint", "compute_fingerprint", "fingerprint_of"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.spec import ActivationFunction, SpecialTerms
-from splade_integrations.sparse import Pruning
+from splade_integrations.pruning import Pruning
 
 __all__ = ["KNOWN", "OPENSEARCH", "Fact", "known", "onnx_original"]
 

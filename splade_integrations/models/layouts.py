@@ -23,7 +23,8 @@ from splade_integrations.models.spec import (
 )
 from splade_integrations.models.token_heads import describe_token_head
 from splade_integrations.models.weights import check_weights
-from splade_integrations.sparse import Pruning, is_integer
+from splade_integrations.pruning import Pruning
+from splade_integrations.sparse import is_integer
 
 __all__ = ["describe", "stated_positions"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from splade_integrations.models.repository import Repository
-from splade_integrations.sparse import Pruning
+from splade_integrations.pruning import Pruning
 
 __all__ = [
     "ACTIVATION_FUNCTIONS",

@@ -17,7 +17,7 @@ PACKAGE = "splade_integrations"
 # The rooms from the bottom up. A room may import only rooms on the lines before its own line.
 ROOMS = [
     ["errors", "forks", "fusion", "sparse"],
-    ["dependencies"],
+    ["dependencies", "pruning"],
     ["arrow"],
     ["records"],
     ["models"],
