@@ -155,7 +155,7 @@ def command_for(corpus: Path, server: Server, name: str) -> list[str]:
     """Return the command that indexes a corpus into a collection. With small batches, a kill loses little."""
     splade = str(Path(sys.executable).with_name("splade"))
     where = ["--uri", server.uri, "-c", name, "--json"]
-    how = ["--ray", "--encoders", "2", "--rows-per-batch", "64", "--device", "cpu"]
+    how = ["--ray", "--encoders", "2", "--rows-per-batch", "32", "--device", "cpu"]
     return [splade, "index", str(corpus), "-m", splade_model_path(), *where, *how]
 
 
