@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pymilvus import MilvusClient
 
 from splade_integrations import Pruning, SpladeEncoder
 from splade_integrations.milvus.lite import lite_version
-from tests.support.adapters import STORES, WordCounts, count, server_options
+from tests.support.adapters import STORES, WordCounts, count
+from tests.support.places import PLACES, new_place
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
@@ -28,19 +27,11 @@ def adapter(request):
     return STORES[request.param]
 
 
-@pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(params=PLACES)
 def place(request, tmp_path):
     """Return the keyword arguments, such as the uri, that say where to open a store."""
-    if request.param == "milvus-lite":
-        yield {"uri": str(tmp_path / "test.db")}
-        return
-    if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
-    options = server_options()
-    yield options
-    client = MilvusClient(uri=options["uri"], token=options["token"])
-    client.drop_collection(options["collection_name"])
-    client.close()
+    with new_place(request.param, tmp_path) as options:
+        yield options
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from splade_integrations.fusion import Fusion
 from splade_integrations.milvus.filters import FilterError
 from tests.milvus.test_filters import BATCH, DOCUMENTS, batches, keys, quick
 from tests.support.adapters import DIM, HashEmbeddings, unit_vector
+from tests.support.places import PLACES, server_or_skip
 from tests.support.predicate import satisfies
 
 CASES = int(os.environ.get("FILTER_CASES", "100"))
@@ -146,13 +147,11 @@ class LlamaIndexStore:
         return {one.node_id for one in self.store.get_nodes(IDS)}
 
 
-@pytest.fixture(scope="module", params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(scope="module", params=PLACES)
 def place(request, tmp_path_factory):
     if request.param == "milvus-lite":
         return {"uri": str(tmp_path_factory.mktemp("law") / "law.db")}
-    if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
-    return {"uri": os.environ["MILVUS_URI"], "token": os.environ.get("MILVUS_TOKEN", "")}
+    return server_or_skip()
 
 
 @pytest.fixture(scope="module", params=[LangChainStore, LlamaIndexStore], ids=["LangChain", "LlamaIndex"])

@@ -8,6 +8,7 @@ from pymilvus import MilvusClient
 
 from splade_integrations import SpladeEncoder
 from splade_integrations.cli import loading
+from tests.support.places import PLACES, server_or_skip
 
 MODELS = {}
 
@@ -28,14 +29,12 @@ class Place:
             client.close()
 
 
-@pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(params=PLACES)
 def place(request, tmp_path):
     if request.param == "milvus-lite":
         yield Place(str(tmp_path / "a.db"))
         return
-    if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
-    place = Place(os.environ["MILVUS_URI"])
+    place = Place(server_or_skip()["uri"])
     yield place
     place.ask("drop_collection", place.name)
 

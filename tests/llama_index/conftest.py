@@ -1,6 +1,5 @@
 """Fixtures for LlamaIndex's store, on a milvus-lite file and, if MILVUS_URI is set, on a server."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,10 @@ try:
 except ImportError:  # an environment without LlamaIndex
     collect_ignore_glob = ["test_*.py"]
 else:
-    from pymilvus import MilvusClient
-
     from splade_integrations.llama_index import HybridMilvusVectorStore, SpladeSparseEmbedding
     from tests.llama_index.support import HashEmbedding
-    from tests.support.adapters import DIM, WordCounts, server_options
+    from tests.support.adapters import DIM, WordCounts
+    from tests.support.places import PLACES, new_place
 
     @pytest.fixture(scope="session")
     def dense():
@@ -34,19 +32,11 @@ else:
     def uri(tmp_path):
         return str(tmp_path / "test.db")
 
-    @pytest.fixture(params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+    @pytest.fixture(params=PLACES)
     def place(request, tmp_path):
         """Return the keyword arguments that open a store, including the uri."""
-        if request.param == "milvus-lite":
-            yield {"uri": str(tmp_path / "test.db")}
-            return
-        if not os.environ.get("MILVUS_URI"):
-            pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
-        options = server_options()
-        yield options
-        client = MilvusClient(uri=options["uri"], token=options["token"])
-        client.drop_collection(options["collection_name"])
-        client.close()
+        with new_place(request.param, tmp_path) as options:
+            yield options
 
     @pytest.fixture
     def store(sparse, place):

@@ -29,6 +29,7 @@ from splade_integrations.milvus.filters import (
     quote,
     to_expr,
 )
+from tests.support.places import PLACES, server_or_skip
 from tests.support.predicate import satisfies
 from tests.support.server_rules import answer, is_nothing
 
@@ -222,14 +223,12 @@ def engine_of(client):
         return Engine.LITE2
 
 
-@pytest.fixture(scope="module", params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(scope="module", params=PLACES)
 def client(request, tmp_path_factory):
     if request.param == "milvus-lite":
         made = MilvusClient(str(tmp_path_factory.mktemp("filters") / "filters.db"))
-    elif os.environ.get("MILVUS_URI"):
-        made = MilvusClient(os.environ["MILVUS_URI"], token=os.environ.get("MILVUS_TOKEN", ""))
     else:
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
+        made = MilvusClient(**server_or_skip())
     yield made
     made.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.metadata
-import os
 import uuid
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from splade_integrations.milvus.clients import Connection
 from splade_integrations.milvus.collection import Collection
 from splade_integrations.milvus.rows import Row
 from splade_integrations.milvus.schema import Schema
+from tests.support.places import PLACES, server_or_skip
 
 LITE2 = importlib.metadata.version("milvus-lite").startswith("2.")
 SIDES = ("dense", "sparse", "bm25")
@@ -32,13 +32,12 @@ FUSIONS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["milvus-lite", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(scope="module", params=PLACES)
 def connection(request, tmp_path_factory):
     if request.param == "milvus-lite":
         return Connection(str(tmp_path_factory.mktemp("fused") / "fused.db"))
-    if not os.environ.get("MILVUS_URI"):
-        pytest.skip("needs a Milvus server: set MILVUS_URI, and MILVUS_TOKEN if the server needs a token")
-    return Connection(os.environ["MILVUS_URI"], {"token": os.environ.get("MILVUS_TOKEN", "")})
+    where = server_or_skip()
+    return Connection(where["uri"], {"token": where["token"]})
 
 
 def made_up_rows():

@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import os
-import uuid
 
 import numpy as np
 from langchain_core.documents import Document
@@ -206,13 +204,3 @@ else:
 def count(store):
     rows = store.client.query(store.collection_name, filter="", output_fields=["count(*)"], consistency_level="Strong")
     return rows[0]["count(*)"]
-
-
-def server_options():
-    """Return the options that open a new collection on the server at MILVUS_URI with MILVUS_TOKEN."""
-    return {
-        "uri": os.environ["MILVUS_URI"],
-        "token": os.environ.get("MILVUS_TOKEN", ""),
-        "collection_name": f"splade_{uuid.uuid4().hex}",
-        "consistency_level": "Strong",  # with the default, "Session", a client sees only its own writes
-    }
