@@ -132,13 +132,13 @@ class OnePassEncoder:
         return concatenate(vectors, vectors[0].shape[1]) if side == "sparse" else np.stack(vectors)
 
     def _taken(self, role: Role, side: _Side, texts: list[str]) -> tuple[dict[str, Any], dict[str, Future[Any]]]:
-        """Take the vectors that are kept for the texts. For each other text, keep a new future for its other vector.
+        """Take the vectors that are kept for the texts. If a text has none, keep a new future for its second vector.
 
         A store asks for each vector once, so a vector that is taken is no longer kept.
 
         Returns:
-            {text: the future of its vector on this side} for the texts whose vector was kept, and {text: the future of
-            its vector on the other side} for the texts that must be encoded now.
+            {text: future} twice. The first dict has the texts whose vectors were kept, and the futures of these vectors.
+            The second dict has the texts that must be encoded now, and the futures of their vectors on the other side.
         """
         other: _Side = "dense" if side == "sparse" else "sparse"
         found, missing = {}, {}
@@ -153,7 +153,7 @@ class OnePassEncoder:
         return found, missing
 
     def _computed(self, role: Role, side: _Side, missing: dict[str, Future[Any]]) -> Any:
-        """Encode the texts, set the futures of their vectors on the other side, and return those on this side."""
+        """Encode the texts. Return their vectors on this side, and put those of the other side into the futures."""
         encoder = self._encoder
         encode = encoder.encode_queries_with_dense if role == "query" else encoder.encode_documents_with_dense
         try:

@@ -1,4 +1,4 @@
-"""Declares the types of `SpladeEncoder`'s options for all code that passes the options on, and checks their values.
+"""Declares the types of `SpladeEncoder`'s options, and checks their values. Code that passes options on uses it.
 
 Importing this module loads neither torch nor numpy nor a framework. The checks load numpy.
 """

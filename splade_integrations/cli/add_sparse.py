@@ -135,7 +135,7 @@ def _encoder(model: str, options: EncoderOptions, how: RayEncoding) -> Iterator[
 
 
 def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
-    """Return a function that returns the text to encode for a row, or None to encode the text in `text_field`.
+    """Return a function that returns the text to encode for a row. Return None if this text is in `text_field`.
 
     If the collection holds LlamaIndex's nodes, the function returns the text that the nodes' dense vectors encode.
     """

@@ -140,7 +140,7 @@ def _facts(repository: "Repository") -> dict[str, Any]:
 
 
 def _refusal(transformer: "TransformerSpec", config: Mapping[str, Any], adapter: "Adapter | None") -> str | None:
-    """Return the reason why a model that `describe` accepts would not load, or None if its small files show none."""
+    """Return why a model would not load although `describe` accepts it, or None if the small files show no reason."""
     from splade_integrations.models.weights import missing_weights
 
     architectures = config.get("architectures") or []

@@ -44,8 +44,8 @@ def search(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="Kind of vectors to search. hybrid searches several kinds, and fuses the rankings by the fusion that "
-            "is stored in the collection, or else by reciprocal rank.",
+            help="Kind of vectors to search. hybrid searches several kinds, and fuses the rankings as the collection "
+            "states, or else by reciprocal rank.",
             show_default="hybrid if there are several kinds of vectors, else sparse",
         ),
     ] = None,
@@ -70,8 +70,8 @@ def search(
 
     In --filter, id is the document's id, and any other name is a metadata key.
 
-    Any package may have made the collection. The command finds the fields of the collection by their names and types.
-    Use --fields to name the fields that the command does not find.
+    The command also searches collections that other packages made. It finds their fields by the names and types. Use
+    --fields to name the fields that it does not find.
 
     Examples:
 
@@ -165,10 +165,10 @@ def _check_explainable(fusion: "Fusion") -> None:
 def load_query_encoder(
     store: "Store", model: str | None, compute: ComputeOptions, *, itself: bool = False
 ) -> "SpladeEncoder":
-    """Load `model`, or the model that the collection names if `model` is None.
+    """Load `model`. If `model` is None, load the model whose name the collection stores.
 
-    A model is refused if it encodes queries differently from the collection's own model. `itself` says whether the
-    command needs the model itself, because a server can only encode.
+    A model is refused if it encodes queries differently from the collection's own model. If `itself` is true, the
+    address of a server is refused as well, because a server can encode but not explain.
     """
     from splade_integrations.cli.loading import load_encoder
 

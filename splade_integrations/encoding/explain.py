@@ -165,8 +165,8 @@ def _explained(
 def readable_tokens(tokenizer: Any, tokens: list[str]) -> list[str]:
     """Return vocabulary entries in readable form. A piece that continues a word begins with "…".
 
-    The marks of WordPiece (##), of byte-level BPE (Ġ, and characters that stand for bytes) and of SentencePiece (▁) are
-    replaced.
+    This function replaces the marks of three kinds of tokenizers: ## (WordPiece), ▁ (SentencePiece), and Ġ and other
+    characters that stand for bytes (byte-level BPE).
 
     Example:
         >>> from transformers import AutoTokenizer

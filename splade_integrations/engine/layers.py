@@ -26,7 +26,7 @@ __all__ = [
 
 
 def rounded_up(rows: int) -> int:
-    """Round a number of rows up to one of a few numbers. The result is at most a sixteenth above `rows`.
+    """Return the next larger one of a few fixed numbers of rows. It is at most a sixteenth above `rows`.
 
     oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Compiling a kernel takes half a
     millisecond, and keeping it takes half a megabyte. Without rounding, batches of real texts would need hundreds of
@@ -49,8 +49,8 @@ def pad_rows(tokens: Tensor, rows: int) -> Tensor:
 class PackedLinear(nn.Module):
     """A linear layer that keeps its weight in the layout of oneDNN's kernels, so that no call has to rearrange it.
 
-    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. The fewer tokens a
-    call has, the more time either way costs per token. The results differ from those of nn.Linear only by rounding,
+    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. Both cost the more
+    time per token, the fewer tokens a call has. The results differ from those of nn.Linear only by rounding,
     because the products are added in another order.
 
     Args:
@@ -78,7 +78,7 @@ class PackedLinear(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One transformer layer. Its two parts are attention, and two linear layers with an activation between them.
+    """One transformer layer. It has two parts: the attention, and the feed-forward layers with an activation between them.
 
     The output of each part is added to the part's input, and the sum is normalised.
 
@@ -205,7 +205,7 @@ def _of_distilbert(layer: Any) -> FusedLayer:
     )
 
 
-# {model type: (the name of the encoder's attribute, a function that makes a `FusedLayer` from a layer)}. No other model
+# {model type: (the attribute that holds the encoder, a function that makes a `FusedLayer` from a layer)}. No other model
 # types are fused, because their modules may have the same names but compute something else. The check in `optimize.py`
 # uses short texts, so it would not notice a difference that affects only long texts.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
@@ -236,7 +236,7 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
 
 
 def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
-    """Make the fused layers of a backbone add and normalise with one Triton kernel.
+    """Let one Triton kernel add and normalise in all fused layers of a backbone.
 
     Args:
         backbone: A transformers model without its head.
@@ -269,7 +269,7 @@ def _is_gelu(activation: nn.Module) -> bool:
 
 
 def _joined(linears: tuple[nn.Linear, ...]) -> nn.Linear:
-    """Return one linear layer whose outputs are those of several layers, one after the other."""
+    """Return one linear layer whose output is the concatenated output of several linear layers."""
     first = linears[0]
     joined = nn.Linear(first.in_features, sum(linear.out_features for linear in linears), device="meta")
     joined.weight = nn.Parameter(torch.cat([linear.weight for linear in linears]), requires_grad=False)

@@ -55,22 +55,22 @@ def exact_float32(device: torch.device, threads: int | None = None) -> Iterator[
     """Make float32 products exact within the block, sum 16-bit products in float32, and turn autograd off.
 
     `torch.autocast` would compute our products in 16 bits, so it is turned off as well. Process-wide settings can let
-    oneDNN and cuBLAS replace float32 products by bfloat16 or TF32 products, and sum 16-bit products in 16 bits. These
-    settings are turned off within the block. They belong to the user, so they are restored afterwards. Several threads
+    oneDNN and cuBLAS replace float32 products by bfloat16 or TF32 products. Other settings let them sum 16-bit products
+    in 16 bits. All these settings are turned off within the block. They belong to the user, so they are restored afterwards. Several threads
     may run such blocks at once: the first thread to enter changes the settings, and the last thread to leave restores
     them. On a CPU with the default settings, which is the usual case, no setting is changed.
 
     Three limits remain:
 
-    - A backend of torch can inherit its precision from torch.backends.fp32_precision. After the block, the backend no
-      longer inherits it, because the inherited value is restored as the backend's own setting.
+    - A backend of torch can inherit its precision from torch.backends.fp32_precision. After the block, the backend has
+      the same precision as its own setting. So it ignores later changes of torch.backends.fp32_precision.
     - If torch.set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
       setting torch.backends.cuda.matmul.allow_tf32 during the block.
     - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA. TF32 is torch's default
       for them. Turning it off could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
 
-    A fork of this process waits until the block ends. In a forked child, the products of the thread that forked use
-    only that thread (see `forks.py`).
+    A fork of this process waits until the block ends. A forked child has one thread, and computes its
+    products in this thread alone (see `forks.py`).
 
     Args:
         device: The device on which the block computes.

@@ -16,7 +16,7 @@ __all__ = ["CudaTransfer", "nonzero_terms"]
 
 
 class CudaTransfer:
-    """Turns the term weights of one batch after the other into sparse rows, on a separate CUDA stream.
+    """Turns term weights into sparse rows, one batch after the other, on a separate CUDA stream.
 
     The host has to wait until the non-zeros of a batch are counted. On a separate stream, the host waits only for this
     batch, and not for the next batch, which the device is already computing.

@@ -77,8 +77,8 @@ class Patience:
         """Call `make` until it succeeds, and return its result.
 
         Raises:
-            Exception: The error of the last attempt. Either repeating the call cannot help, or the next pause would end
-                after `seconds`.
+            Exception: The error of the last attempt. It cannot pass if the call is repeated, or no time is left for
+                another attempt.
         """
         start, pause = time.monotonic(), self.first_pause
         while True:

@@ -30,7 +30,7 @@ class Reading(Opening):
         """Return the best documents, best first.
 
         A search of one side (dense, sparse or BM25) returns that side's scores. A search of several sides returns
-        fused scores, even if only one side has a query that is not empty.
+        fused scores, even if the queries of all sides but one are empty.
 
         Args:
             sides: {side: its query}. See `Search`.
@@ -157,7 +157,7 @@ class Reading(Opening):
         )
 
     def _searcher(self) -> Reader | None:
-        """Return the same as `_reader`. If there is no collection, log once which collections exist."""
+        """Return the same as `_reader`. If this collection does not exist, log once which ones do."""
         reader = self._reader()
         if reader is None and not self._has_warned:
             self._has_warned = True

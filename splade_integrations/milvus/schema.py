@@ -84,10 +84,11 @@ class Schema:
         primary_field, text_field: The names of the fields that hold ids and texts.
         dense_field, sparse_field, bm25_field: The names of the vector fields, one for each side. None means that the
             collection does not have the side. Milvus computes the BM25 vectors from the text.
-        bm25_analyzer: A language, or the parameters of a Milvus analyzer. For a language, BM25 drops its stop words and
-            stems the other words. None means English for a new collection, and any analyzer for an existing collection.
+        bm25_analyzer: A language, or the parameters of a Milvus analyzer. If it is a language, BM25 drops
+            the stop words of this language and stems the other words. None means English for a new collection. An
+            existing collection then keeps the analyzer that it has.
         metadata_field: The JSON field that holds the metadata. None means that there is no such field. A metadata key
-            with a column is then kept only in that column, and every other key is a dynamic key (see `dynamic`).
+            is then kept in a column of its own (see `metadata_fields`), or else as a dynamic key (see `dynamic`).
         metadata_fields: {metadata key: its type} for the keys that also get a column. `Column.of` lists the types.
         columns: {name: column} for additional columns that hold no metadata.
         partition_key_field: The metadata key by whose value Milvus partitions the rows.
@@ -98,7 +99,7 @@ class Schema:
         number_ids: Whether the ids of a new collection are numbers, which callers give as strings of digits.
         metric_type: The dense side's metric: "COSINE", "IP" or "L2".
         index_params, search_params: {side: parameters}. They replace this package's defaults.
-        option_names: {argument of this class: the name of the user's option that sets it}, for error messages.
+        option_names: For error messages: {an argument of this class: what the user calls it}.
     """
 
     primary_field: str = "pk"

@@ -69,7 +69,7 @@ def write_bulk_files(
     Returns:
         What the run did.
     Raises:
-        TooManyBadRowsError: More rows than allowed cannot be indexed.
+        TooManyBadRowsError: There are more bad rows than `bad_rows.most`.
         ValueError: The folder holds files for a collection with other fields.
     """
     width = None

@@ -96,7 +96,7 @@ def index_dataset(
     Returns:
         What the run did.
     Raises:
-        TooManyBadRowsError: More rows than allowed cannot be indexed.
+        TooManyBadRowsError: There are more bad rows than `bad_rows.most`.
         ValueError: The collection was made with another encoder or lacks a field, or several actors would write into
             milvus-lite.
         TimeoutError, MilvusException: Milvus has not answered for `writers.patience_seconds`.

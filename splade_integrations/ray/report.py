@@ -75,7 +75,7 @@ class RunReport:
     _first_rows: int = field(default=0, repr=False)
 
     def rates(self) -> dict[str, float]:
-        """Return {stage: texts per second while the stage works}, and the rate of the whole run under "all"."""
+        """Return {stage: texts per second while the stage works}. The key "all" holds the rate of the whole run."""
         rates = {
             "encode": self.encoded * self.encoders / max(self.encode_seconds, 1e-9),
             "write": self.written * self.writers / max(self.write_seconds, 1e-9),

@@ -141,6 +141,6 @@ class Connection:
 
 
 def _stated_pause(response: httpx.Response) -> float:
-    """Return the pause in seconds that the header retry-after asks for (at most 5), or 0 without the header."""
+    """Return the pause, in seconds, that the header `retry-after` states: at most 5, or 0 without this header."""
     stated = response.headers.get("retry-after", "")
     return min(float(stated), _LONGEST_PAUSE) if stated.isdecimal() else 0.0
