@@ -24,8 +24,8 @@ __all__ = ["Int8Linear"]
 
 # The integer that stands for 0 if the range of a token's numbers is symmetric around 0.
 _MIDDLE = 128
-# If a float32 is as large as this constant, its last bit has the value 1. So if this constant is added to an x from 0 to
-# 255, the sum is rounded to an integer. The low byte of the sum is then x, rounded.
+# If a float32 is as large as this constant, its last bit has the value 1. So if this constant is added to an x from 0
+# to 255, the sum is rounded to an integer. The low byte of the sum is then x, rounded.
 _TO_LOW_BYTE = 1.5 * 2.0**23
 
 
@@ -49,10 +49,10 @@ class Int8Linear(nn.Module):
     """A linear layer that multiplies 8-bit integers and sums the products exactly in int32.
 
     Each token vector x is written as offset + scale · u with a vector u of integers. So the product with a row w of the
-    weight is w . x = scale · (w . u) + offset · sum(w). The range of u depends on the layer. If a layer has fewer outputs
-    than inputs, its inputs come from an activation function such as GELU. Nearly all results of GELU are on one side of
-    0. In such a layer, the integers go from 0 to 255 and cover the range from a token's smallest value to its largest. In
-    other layers, they go from -127 to 127 and cover a range that is symmetric around 0, so the offset is 0.
+    weight is w . x = scale · (w . u) + offset · sum(w). The range of u depends on the layer. If a layer has fewer
+    outputs than inputs, its inputs come from an activation function such as GELU. Nearly all results of GELU are on one
+    side of 0. In such a layer, the integers go from 0 to 255 and cover the range from a token's smallest value to its
+    largest. In other layers, they go from -127 to 127 and cover a range that is symmetric around 0, so the offset is 0.
 
     Args:
         linear: The layer that this layer replaces.
