@@ -137,8 +137,9 @@ class OnePassEncoder:
         A store asks for each vector once, so a vector that is taken is no longer kept.
 
         Returns:
-            {text: future} twice. The first dict has the texts whose vectors were kept, and the futures of these vectors.
-            The second dict has the texts that must be encoded now, and the futures of their vectors on the other side.
+            {text: future} twice. The first dict has the texts whose vectors were kept, and the futures of these
+            vectors. The second dict has the texts that must be encoded now, and the futures of their vectors on the
+            other side.
         """
         other: _Side = "dense" if side == "sparse" else "sparse"
         found, missing = {}, {}

@@ -78,7 +78,7 @@ class PackedLinear(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One transformer layer. It has two parts: the attention, and the feed-forward layers with an activation between them.
+    """One transformer layer: attention, and then two linear layers with an activation between them.
 
     The output of each part is added to the part's input, and the sum is normalised.
 
@@ -205,9 +205,9 @@ def _of_distilbert(layer: Any) -> FusedLayer:
     )
 
 
-# {model type: (the attribute that holds the encoder, a function that makes a `FusedLayer` from a layer)}. No other model
-# types are fused, because their modules may have the same names but compute something else. The check in `optimize.py`
-# uses short texts, so it would not notice a difference that affects only long texts.
+# {model type: (the attribute that holds the encoder, a function that makes a `FusedLayer` from a layer)}. No other
+# model types are fused, because their modules may have the same names but compute something else. The check in
+# `optimize.py` uses short texts, so it would not notice a difference that affects only long texts.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),

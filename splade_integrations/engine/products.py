@@ -56,9 +56,10 @@ def exact_float32(device: torch.device, threads: int | None = None) -> Iterator[
 
     `torch.autocast` would compute our products in 16 bits, so it is turned off as well. Process-wide settings can let
     oneDNN and cuBLAS replace float32 products by bfloat16 or TF32 products. Other settings let them sum 16-bit products
-    in 16 bits. All these settings are turned off within the block. They belong to the user, so they are restored afterwards. Several threads
-    may run such blocks at once: the first thread to enter changes the settings, and the last thread to leave restores
-    them. On a CPU with the default settings, which is the usual case, no setting is changed.
+    in 16 bits. All these settings are turned off within the block. They belong to the user, so they are restored
+    afterwards. Several threads may run such blocks at once: the first thread to enter changes the settings, and the
+    last thread to leave restores them. On a CPU with the default settings, which is the usual case, no setting is
+    changed.
 
     Three limits remain:
 

@@ -10,8 +10,8 @@ __all__ = ["ROWS_PER_FLUSH", "ingest"]
 
 T = TypeVar("T")
 
-# The number of documents in a chunk. The documents of a chunk are encoded together. A chunk is large enough to fill the encoder's batches.
-# As dicts, the sparse vectors of a chunk take about 10 MB.
+# The number of documents in a chunk. The documents of a chunk are encoded together. A chunk is large enough to fill the
+# encoder's batches. As dicts, the sparse vectors of a chunk take about 10 MB.
 _CHUNK = 512
 # milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file.
 # Whenever there are four files of similar size, milvus-lite merges them in memory. So both too few and too many
