@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from splade_integrations.errors import UnsupportedModelError, first_line
 
@@ -44,6 +44,8 @@ class Repository:
     hub_options: dict[str, Any] = field(default_factory=dict, repr=False)  # hidden, because a token may be in it
     trust_remote_code: bool = False
     local_folder: Path | None = field(init=False, compare=False)
+    # Has an item as soon as the hub has not answered, or has refused a file. Then only the cache is asked.
+    _hub_error: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         folder = Path(self.name)
@@ -111,48 +113,73 @@ class Repository:
 
     def _from_hub(self, file: str) -> Path | None:
         # These imports are slow, and a local folder does not need them.
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import (
             EntryNotFoundError,
             GatedRepoError,
             HFValidationError,
+            LocalEntryNotFoundError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
 
-        revision, cache_dir = self.hub_options.get("revision"), self.hub_options.get("cache_dir")
-        if _COMMIT.fullmatch(revision or ""):  # a commit never changes, so the hub need not be asked about it again
-            cached = try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision)
-            if cached is not None:
-                return Path(cached) if isinstance(cached, str) else None
+        if _COMMIT.fullmatch(self.hub_options.get("revision") or "") and (cached := self._cached(file)) is not None:
+            return cached or None  # a commit never changes, so the hub need not be asked about it again
+        if self._hub_error:
+            return self._without_hub(file)
         try:
             self._check_hub_answers(file)
             return Path(hf_hub_download(self.name, file, **self.hub_options))
-        except EntryNotFoundError:  # the repository lacks the file, or the cache lacks it and the hub is not reached
+        except LocalEntryNotFoundError as err:  # the cache lacks the file, and the hub was not asked or not reached
+            if constants.HF_HUB_OFFLINE or self.hub_options.get("local_files_only"):
+                return None
+            self._hub_error.append(first_line(err))
+        except EntryNotFoundError:
             return None
         except (OSError, HFValidationError) as err:
             refused = isinstance(err, HFValidationError | RepositoryNotFoundError | RevisionNotFoundError)
-            if not refused or isinstance(err, GatedRepoError):  # if the file is in the cache, it can still be used
-                cached = try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision)
-                if isinstance(cached, str):
-                    return Path(cached)
-            raise FileNotFoundError(not_reached(self.name, first_line(err))) from err
+            if refused and not isinstance(err, GatedRepoError):
+                raise FileNotFoundError(not_reached(self.name, first_line(err))) from err
+            self._hub_error.append(first_line(err))
+        return self._without_hub(file)
+
+    def _cached(self, file: str) -> Path | Literal[False] | None:
+        """Return the file in the hub's cache, False if the hub once said that it does not exist, or None."""
+        from huggingface_hub import try_to_load_from_cache
+
+        options = {name: self.hub_options.get(name) for name in ("cache_dir", "revision")}
+        found = try_to_load_from_cache(self.name, file, **options)
+        return Path(found) if isinstance(found, str) else None if found is None else False
+
+    def _without_hub(self, file: str) -> Path | None:
+        """Return what the cache says about a file, because the hub does not answer or refuses.
+
+        Raises:
+            FileNotFoundError: The cache does not say whether the repository has the file. To take it for missing could
+                give wrong rows, because some files say how the weights must be used.
+        """
+        if (cached := self._cached(file)) is not None:
+            return cached or None
+        advice = ""
+        if self._cached("config.json"):
+            advice = (
+                f"The cache holds the model, but does not say whether the model has {file}. If all files of the model "
+                "were downloaded, pass local_files_only=True or set HF_HUB_OFFLINE=1."
+            )
+        raise FileNotFoundError(not_reached(self.name, self._hub_error[0], advice))
 
     def _check_hub_answers(self, file: str) -> None:
         """Raise ConnectionError if a file has to be downloaded, but the hub does not answer.
 
         Without this check, huggingface_hub would try again for 90 seconds, and log each try.
         """
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import HfHubHTTPError
 
-        revision, cache_dir = self.hub_options.get("revision"), self.hub_options.get("cache_dir")
-        if constants.HF_HUB_OFFLINE or self.hub_options.get("local_files_only") or _answered:
-            return
-        if isinstance(try_to_load_from_cache(self.name, file, cache_dir=cache_dir, revision=revision), str):
+        if constants.HF_HUB_OFFLINE or self.hub_options.get("local_files_only") or _answered or self._cached(file):
             return
         try:
-            url = hf_hub_url(self.name, file, revision=revision)
+            url = hf_hub_url(self.name, file, revision=self.hub_options.get("revision"))
             get_hf_file_metadata(url, token=self.hub_options.get("token"), timeout=_TIMEOUT)
         except (HfHubHTTPError, ValueError):  # the hub answered, or the name is wrong. The download's error says more
             pass
@@ -212,7 +239,7 @@ class Repository:
             return [path.relative_to(root).as_posix() for path in root.glob("*")] + [
                 path.relative_to(root).as_posix() for path in root.glob("*/*")
             ]
-        if self.hub_options.get("local_files_only"):
+        if self.hub_options.get("local_files_only") or self._hub_error:
             return []
         from huggingface_hub import HfApi
 
@@ -229,7 +256,8 @@ class Repository:
         trust = {"trust_remote_code": self.trust_remote_code}
         if self.local_folder is not None:
             return {"pretrained_model_name_or_path": str(self.local_folder / folder), **self.hub_options, **trust}
-        return {"pretrained_model_name_or_path": self.name, "subfolder": folder, **self.hub_options, **trust}
+        options = self.hub_options | ({"local_files_only": True} if self._hub_error else {})
+        return {"pretrained_model_name_or_path": self.name, "subfolder": folder, **options, **trust}
 
 
 def path_in(folder: str, file: str) -> str:
@@ -246,9 +274,7 @@ def _keys_of_infinite(content: Any) -> Iterator[str]:
         yield from _keys_of_infinite(value)
 
 
-def not_reached(name: str, reason: str) -> str:
+def not_reached(name: str, reason: str, advice: str = "") -> str:
     """Return the message for a name that is neither a folder nor a repository that can be reached."""
-    return (
-        f"{name!r} must be a folder, or a model repository that can be reached, and is neither. "
-        f"Check the name, the network and, for a gated model, the token. ({reason})"
-    )
+    advice = advice or "Check the name, the network and, for a gated model, the token."
+    return f"{name!r} must be a folder, or a model repository that can be reached, and is neither. {advice} ({reason})"
