@@ -44,7 +44,7 @@ _LONE_CALLS = 200
 # prints "ready", and waits until its input ends.
 _ASKING = "from splade_integrations import RemoteEncoder as E; encoder = E({!r})"
 _LOADING = "from splade_integrations import SpladeEncoder as E; encoder = E({!r}, dtype={!r}, device='cpu')"
-_ONE_QUERY = "; encoder.encode_queries(['a cat']); print('ready', flush=True); input()"
+_ONE_QUERY = "; encoder.encode_queries(['a cat']); import sys; print('ready', flush=True); sys.stdin.read()"
 
 
 async def _ask(url: str, bodies: Iterator[bytes]) -> None:
