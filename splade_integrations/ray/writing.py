@@ -90,7 +90,7 @@ class WriteRows:
     def write(self, table: pa.Table) -> pa.Table:
         """Write the rows of a batch, and return what was done (see `result`)."""
         start, waited = time.perf_counter(), self._patience.waited
-        fields = self._collection.fields
+        fields = self._patience.call(lambda: self._collection.fields)  # the first call asks Milvus
         table = without_repeated_ids(table)
         reasons: list[str | None] = table[ERROR].to_pylist()
         wanted = good_rows(table)
