@@ -6,12 +6,8 @@ Each message is one line on stderr. A subcommand imports large packages (torch, 
 
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -26,10 +22,11 @@ from splade_integrations.cli.evaluate import evaluate
 from splade_integrations.cli.explain import explain
 from splade_integrations.cli.index import index
 from splade_integrations.cli.info import info
+from splade_integrations.cli.interrupting import InterruptedRun, interruptible, was_interrupted, was_terminated
 from splade_integrations.cli.options import with_groups
 from splade_integrations.cli.search import search
 from splade_integrations.cli.serve import serve
-from splade_integrations.cli.terminal import InterruptedRun, complain
+from splade_integrations.cli.terminal import complain
 
 __all__ = ["app", "run"]
 
@@ -98,10 +95,9 @@ def run(arguments: Sequence[str]) -> int:
         The exit code: 0 for success, 1 for a fault of this package, 2 for bad input or a file that cannot be written,
         130 for Ctrl-C, 141 if the program that reads the output (such as head) stops reading, and 143 for SIGTERM.
     """
-    terminated = threading.Event()
-    with _sigterm_as_interrupt(terminated):
+    with interruptible():
         code = _run(arguments)
-    return 143 if code == 130 and terminated.is_set() else code
+        return 143 if code == 130 and was_terminated() else code
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -121,35 +117,13 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the program that reads our output (such as head) has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         return 141
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted.")
-        return 130
-    except Exception as err:  # every other error becomes a message
-        if debug:
+    except BaseException as err:  # every error becomes a message
+        if was_interrupted(err) or isinstance(err, typer.Abort):
+            complain("interrupted.")
+            return 130
+        if debug or not isinstance(err, Exception):
             raise
         return _report(err)
-
-
-@contextmanager
-def _sigterm_as_interrupt(terminated: threading.Event) -> Iterator[None]:
-    """Make SIGTERM end the command as Ctrl-C does, so that no half-written file is left behind.
-
-    When SIGTERM arrives, `terminated` is set. In a thread other than the main thread, this function does nothing,
-    because only the main thread may set a signal handler.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        terminated.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _report(err: Exception) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from splade_integrations.cli.interrupting import saying_if_interrupted
 from splade_integrations.cli.options import check_milvus_file
-from splade_integrations.cli.terminal import print_json, saying_if_interrupted, stdout
+from splade_integrations.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
     from splade_integrations.milvus.clients import Connection

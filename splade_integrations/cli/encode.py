@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splade_integrations.cli.interrupting import saying_if_interrupted
 from splade_integrations.cli.options import Input, InputOptions, Json, Model, ModelOptions
-from splade_integrations.cli.terminal import note, print_json, say_what_is_left_out, saying_if_interrupted
+from splade_integrations.cli.terminal import note, print_json, say_what_is_left_out
 
 if TYPE_CHECKING:
     from splade_integrations.cli.blocks import Block

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from splade_integrations.cli.blocks import encode_blocks
+from splade_integrations.cli.interrupting import InterruptedRun, was_interrupted
 from splade_integrations.cli.milvus_store import Store, StoreError
-from splade_integrations.cli.terminal import InterruptedRun
 from splade_integrations.milvus.defaults import MAX_TEXT_BYTES
 from splade_integrations.milvus.interrupted import clean_up
 from splade_integrations.records import Record
@@ -86,8 +86,8 @@ def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> It
         yield
     except BaseException as err:
         stayed_empty = created and not counts.added
-        _clean_up(store, stayed_empty=stayed_empty, interrupted=isinstance(err, KeyboardInterrupt))
-        if isinstance(err, KeyboardInterrupt):
+        _clean_up(store, stayed_empty=stayed_empty, interrupted=was_interrupted(err))
+        if was_interrupted(err):
             raise InterruptedRun(
                 "interrupted; nothing was stored." if stayed_empty else _how_to_continue(store, counts)
             ) from err

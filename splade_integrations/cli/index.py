@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splade_integrations.cli.interrupting import saying_if_interrupted
 from splade_integrations.cli.options import (
     CollectionName,
     DatabaseName,
@@ -20,7 +21,7 @@ from splade_integrations.cli.options import (
     Uri,
 )
 from splade_integrations.cli.ray_options import RayOptions
-from splade_integrations.cli.terminal import complain, print_json, say_what_is_left_out, saying_if_interrupted, stdout
+from splade_integrations.cli.terminal import complain, print_json, say_what_is_left_out, stdout
 
 if TYPE_CHECKING:
     from splade_integrations.cli.filling import Counts

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,27 +10,12 @@ if TYPE_CHECKING:
     from splade_integrations.records import Folder, Records
 
 __all__ = [
-    "InterruptedRun",
     "complain",
     "note",
     "print_json",
     "say_what_is_left_out",
-    "saying_if_interrupted",
     "stdout",
 ]
-
-
-class InterruptedRun(Exception):  # noqa: N818  # the user wanted to stop, so the name does not end in Error
-    """Ctrl-C or SIGTERM ended the run. The message says what is kept, and how to continue."""
-
-
-@contextmanager
-def saying_if_interrupted(kept: Callable[[], str]) -> Iterator[None]:
-    """Turn a KeyboardInterrupt into an `InterruptedRun`. Its message ends in `kept()`, which says what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as err:
-        raise InterruptedRun(f"interrupted; {kept()}") from err
 
 
 def stdout() -> "Console":

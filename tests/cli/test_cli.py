@@ -1,7 +1,9 @@
 """The console command reads and writes files, prints each error in one line, and keeps a collection after Ctrl-C."""
 
+import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -198,6 +200,26 @@ class TestBadInput:
         assert run(["encode", str(corpus), "-m", "any", "-o", str(tmp_path / "out.npz")]) == 130
         assert f"splade: interrupted; {tmp_path}/out.npz was not written." in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize("error", [ImportError, SystemError, SystemExit])
+    def test_a_signal_is_reported_also_if_a_library_makes_another_error_of_it(
+        self, corpus, tmp_path, capsys, monkeypatch, number, code, error
+    ):
+        def importing(*_, **__):
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+            raise error("initialization failed")
+
+        monkeypatch.setattr("splade_integrations.cli.loading.load_encoder", importing)
+        assert run(["encode", str(corpus), "-m", "any", "-o", str(tmp_path / "out.npz")]) == code
+        assert capsys.readouterr().err == f"splade: interrupted; {tmp_path}/out.npz was not written.\n"
+        uri = str(tmp_path / "a.db")
+        assert run(["index", str(corpus), "-m", "any", "--uri", uri]) == code
+        assert (
+            capsys.readouterr().err == f"splade: interrupted; 0 documents were added to 'splade' of {uri}.\n"
+        )
 
     def test_debug_shows_the_traceback(self, model_folder):
         with pytest.raises(RecordError):

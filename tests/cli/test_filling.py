@@ -3,7 +3,7 @@
 import pytest
 
 from splade_integrations.cli.filling import Counts, keeping_what_is_stored
-from splade_integrations.cli.terminal import InterruptedRun
+from splade_integrations.cli.interrupting import InterruptedRun
 from splade_integrations.milvus import interrupted
 from tests.support.stuck import wait_for_ever
 
