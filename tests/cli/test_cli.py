@@ -217,9 +217,7 @@ class TestBadInput:
         assert capsys.readouterr().err == f"splade: interrupted; {tmp_path}/out.npz was not written.\n"
         uri = str(tmp_path / "a.db")
         assert run(["index", str(corpus), "-m", "any", "--uri", uri]) == code
-        assert (
-            capsys.readouterr().err == f"splade: interrupted; 0 documents were added to 'splade' of {uri}.\n"
-        )
+        assert capsys.readouterr().err == f"splade: interrupted; 0 documents were added to 'splade' of {uri}.\n"
 
     def test_debug_shows_the_traceback(self, model_folder):
         with pytest.raises(RecordError):
