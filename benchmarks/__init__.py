@@ -1,1 +1,1 @@
-"""Measure speed and memory, with one command per question: `python -m benchmarks.NAME`. A low speed is no error."""
+"""Measure speed and memory, with a command for each question (`python -m benchmarks.NAME`). Low speed is no failure."""

@@ -1,10 +1,10 @@
 """Run sentence-transformers' ONNX and OpenVINO backends on a local checkpoint, which this module exports.
 
 sentence-transformers loads both backends through optimum. But optimum needs old releases of transformers: optimum-onnx
-0.1.0 needs one below 4.58, and optimum-intel 2.2.0 needs one below 5.6. optimum passes the model's inputs to a runtime
-(ONNX Runtime or OpenVINO), and returns the logits. The two classes in this module do the same without optimum, and set
-up the runtimes as optimum does. Everything else is sentence-transformers' own code: tokenising, batching, pooling and
-the conversion to sparse rows.
+0.1.0 needs a release below 4.58, and optimum-intel 2.2.0 needs one below 5.6. optimum passes the model's inputs to a
+runtime (ONNX Runtime or OpenVINO), and returns the logits. The two classes in this module do the same without optimum,
+and set up the runtimes as optimum does. Everything else is sentence-transformers' own code: tokenising, batching,
+pooling and the conversion to sparse rows.
 """
 
 import hashlib
@@ -67,7 +67,8 @@ def exported_onnx(folder: str, *, fused: bool = False, int8: bool = False) -> Pa
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # ONNX's shape inference does not know the type that fused operators return, so the quantiser is told the type.
+        # ONNX's shape inference does not know which number type fused operators return, so this option tells the
+        # quantiser.
         types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         source = exported_onnx(folder, fused=fused)
         weight_type = QuantType.QInt8 if vnni else QuantType.QUInt8

@@ -1,8 +1,8 @@
-"""Compares the speed of two writers of files for Milvus's bulk import: our writer, and pymilvus's.
+"""Compare the speed of two writers of files for Milvus's bulk import: our writer, and pymilvus's.
 
 python -m benchmarks.bulk_files [--rows 20000] [--rounds 5]
 
-`python -m benchmarks.ray_data files` measures the same writer as a stage of Ray Data.
+`python -m benchmarks.ray_data files` measures our writer as a stage of Ray Data.
 """
 
 import argparse

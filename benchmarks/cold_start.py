@@ -1,4 +1,4 @@
-"""How long does a process take from its start to its first encoded row, and how much memory does it then hold?
+"""Measure how long a process takes from its start to its first encoded row, and how much memory it then holds.
 
 Each contestant is a script that runs in a process of its own. The script prints the time since the process started, the
 CPU time, the resident memory, and the time of each part of the script. A round runs each script once. Some scripts use

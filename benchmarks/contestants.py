@@ -108,7 +108,8 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
     """Try the batch sizes of each backend. Return the contestants at the fastest sizes, and the seconds of each trial.
 
-    A library's default batch size is kept without a trial, because the few texts of a trial do not fill such a batch.
+    A library's default batch size takes part without a trial, because the few texts of a trial do not fill such a
+    batch.
     """
     by_backend: dict[str, list[Contestant]] = {}
     for contestant in found:

@@ -1,4 +1,4 @@
-"""Measure SPLADE on a decoder with a vocabulary of 151 936 terms: the head alone, and the whole encoder.
+"""Measure SPLADE on a decoder model with a vocabulary of 151 936 terms: the head alone, and the whole encoder.
 
     python -m benchmarks.decoder [--size small 0.6B] [--dtype float32] [--texts N] [--tokens 256] [--json OUT]
 
@@ -6,10 +6,10 @@ The model has random weights in the layout of naver/splade-code-06B. "0.6B" has 
 same vocabulary, but only 4 layers of width 256. About 1 200 terms of each text are active, as in the trained model.
 
 The first table is about the head, which computes term weights from hidden states. It compares our head with two other
-computations. The first one is the matrix product of the hidden states and the decoder's weight, which every head has to
-compute in some form. The second one is sentence-transformers' pooling of all logits. The memory of a computation is its
-peak, without the model's weights.
-The second table compares our encoder with sentence-transformers, on texts of 256 tokens, in the same number type.
+computations. The first one is only the matrix product of the hidden states and the output layer's weight. Every head
+has to compute this product in some form. The second one is sentence-transformers' pooling of all logits. The memory of
+a computation is its peak, without the model's weights. The second table compares our encoder with
+sentence-transformers, on texts of 256 tokens, in the same number type.
 """
 
 import argparse
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def random_decoder(size: str) -> Path:
     """Return the folder of a random decoder. The decoder is made once and then reused.
 
-    One dimension of its embeddings and the weight of its last norm lower all logits, so that about 1 200 terms of each
-    text are active. The layers do not change this dimension.
+    The layers leave one dimension of the embeddings as it is. Through this dimension, the last norm's weight lowers all
+    logits, so that about 1 200 terms of each text are active.
 
     Args:
         size: "small" or "0.6B".

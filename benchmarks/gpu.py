@@ -247,7 +247,7 @@ def _rows(embeddings: Tensor) -> csr_array:
 
 
 def _random_states(lengths: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return hidden states (B, L, H) and a decoder's weight (V, H). Padding is large, so a missing mask is noticed."""
+    """Return hidden states (B, L, H) and a weight (V, H). Values at padding are large, to reveal a missing mask."""
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(len(lengths), max(lengths), _HIDDEN, generator=generator, device="cuda")
     for text, length in enumerate(lengths):

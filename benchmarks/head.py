@@ -160,7 +160,7 @@ def _pool_all(head: Head, batches: list[Batch]) -> None:
 
 
 def _hidden_states(model: MaskedLM, folder: str, texts: list[str], max_length: int) -> Iterator[Batch]:
-    """Yield the hidden states that enter the decoder, in the batches that the encoder would make."""
+    """Yield the hidden states that enter the head's last layer, in the batches that the encoder would make."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     lengths = [len(text_ids) for text_ids in ids]

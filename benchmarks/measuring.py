@@ -1,8 +1,8 @@
 """Measure in interleaved rounds, report medians with their spread, and measure the machine's peak rate.
 
-Nothing here depends on an encoder. A contestant is a function that measures itself and returns the seconds. A round
-calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two medians. The
-ratio is also computed for each single round. The spread of a ratio is the range of these single ratios.
+Nothing here depends on an encoder. A contestant is a function that does its work and returns how many seconds it took.
+A round calls each contestant once, so a slow minute of the machine affects all contestants. A ratio compares two
+medians. The ratio is also computed for each single round. The spread of a ratio is the range of these single ratios.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Return the higher FLOP/s of the products in `PEAK_SHAPES`, from median times. Int8 operations count as FLOPs."""
+    """Return the FLOP/s of the faster product in `PEAK_SHAPES`, from median times. Int8 operations count as FLOPs."""
     return max(_product_rate(shape, dtype) for shape in PEAK_SHAPES)
 
 

@@ -1,4 +1,4 @@
-"""Finds the processes that a process has started, and measures the memory that all of them use, as Linux counts it."""
+"""Find the processes that a process has started, and measure the memory that all of them use, as Linux counts it."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def title(pid: int) -> str:
-    """Return the command line of a process, or "" if it has ended. Ray's workers write into it what they do."""
+    """Return a process's command line, or "" if it has ended. A worker of Ray writes there what it is doing."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""

@@ -1,4 +1,4 @@
-"""Measures the stages of Ray Data on this machine: encoding, writing files, and memory.
+"""Measure Ray Data on this machine: encoding, writing files, and memory.
 
 python -m benchmarks.ray_data speed [--texts 20000] [--rounds 3]     two actors against one process, on the same cores
 python -m benchmarks.ray_data files [--rows 200000]                  files behind a stage that makes 12 000 rows/s
@@ -37,7 +37,7 @@ from splade_integrations.ray.report import RunReport, collect
 from splade_integrations.ray.rows import as_table
 from splade_integrations.records import Record
 
-ROWS = 512  # of a batch on a CPU, as in `encode_dataset`
+ROWS = 512  # rows in a batch on a CPU, as in `encode_dataset`
 ROWS_ON_GPU = 2048
 TEXTS_PER_SECOND = 12_000  # the speed of the artificial stage, `Sleep`
 
@@ -74,7 +74,7 @@ def with_ray(model: str, texts: list[str], folder: Path, dim: int) -> tuple[floa
 
     Returns:
         The texts per second from the first block to the last file, the seconds before the first block, and the rows.
-        The texts per second leave out the first block of each actor, because both actors work on these two blocks
+        The texts per second do not count the first block of each actor, because both actors work on these two blocks
         before the clock starts.
     """
     start, blocks, begin = time.perf_counter(), [], 0.0
@@ -122,7 +122,7 @@ def speed(count: int, rounds: int) -> None:
 
 
 class Sleep:
-    """A stage of Ray Data that sleeps for as long as a GPU would need to encode, and returns stored rows."""
+    """A stage of Ray Data that sleeps for as long as a GPU would need to encode, and returns ready-made rows."""
 
     def __init__(self) -> None:
         table = made_up(ROWS_ON_GPU)
@@ -133,7 +133,7 @@ class Sleep:
         self._rows = rows.combine_chunks()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return stored rows with the ids of the batch `table`."""
+        """Return ready-made rows with the ids of the batch `table`."""
         start = time.perf_counter()
         rows = self._rows.slice(0, len(table))
         rows = rows.set_column(rows.column_names.index("id"), "id", table["id"].cast(pa.string()))

@@ -11,7 +11,7 @@ __all__ = ["PeakMemory"]
 class PeakMemory:
     """Measures the peak from now on. First, it returns freed memory to the system.
 
-    Otherwise the process could later reuse the freed memory, and the peak would not show this use.
+    If the process kept freed memory, it could reuse this memory later, and the peak would not show this use.
 
     Raises:
         OSError: The system is not Linux, or /proc does not let a process reset its peak.

@@ -1,4 +1,4 @@
-"""How many texts per second does `splade serve` encode for 64 clients, and how long does a lone request take?
+"""Measure how many texts per second `splade serve` encodes for 64 clients, and how long a lone request takes.
 
 The clients are coroutines of this process. They connect over loopback, and keep their connections open. For comparison,
 this process also encodes the queries itself while the servers are idle. A round measures each contestant once. With

@@ -1,4 +1,4 @@
-"""Runs a library in a process of its own. The process encodes when it is asked to."""
+"""Run a library in a process of its own. The process encodes when it is asked to."""
 
 import argparse
 import multiprocessing
@@ -95,5 +95,5 @@ def _serve(connection: Connection, name: str, folder: str, options: argparse.Nam
 
 
 def _elsewhere(texts: Sequence[str], *_: Any) -> Any:
-    """Take the place of a function that cannot be sent to another process."""
+    """Take the place of a contestant's function in the copy that is sent to another process."""
     raise NotImplementedError

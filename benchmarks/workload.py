@@ -141,8 +141,8 @@ def flops_per_token(*, layers: int, hidden: int, intermediate: int, vocabulary: 
     - H² for the head's transform
     - H V for the full head, even if the encoder skips part of it
 
-    Products between tokens (4 · layers · L · H, about 3 % of BERT-base at 200 tokens) are left out, so shares of a peak
-    are slightly too low.
+    Products between tokens are left out. For a text of L tokens, they are 4 · layers · L · H per token, which is about
+    3 % of BERT-base's operations at 200 tokens. So shares of a peak are slightly too low.
 
     Example:
         >>> flops_per_token(layers=12, hidden=768, intermediate=3072, vocabulary=30522)

@@ -2,13 +2,13 @@
 
     python -m checks.copies [--rows 5000] [--kills 10] [--kinds LangChain LlamaIndex pymilvus] [--seed 0]
 
-The check makes a collection of each kind on milvus-lite's server: by langchain-milvus, by LlamaIndex's Milvus store,
-and by plain pymilvus with its own schema, numbers as keys, partitions and BM25. Again and again, it runs the command,
-and kills it (SIGKILL) at a random moment. Meanwhile, a writer adds, changes and deletes rows of the original. At the
-end, the check compares every row, field, partition, index and property of the copy with those of the original, and
-every SPLADE vector with the encoder's. Then it searches the copy through both of this package's stores. Both stores
-also index the same rows in new collections, and these collections must return the same hits as the copy. The exit
-status is 1 if anything differs.
+The check makes three kinds of collections on milvus-lite's server: one by langchain-milvus, one by LlamaIndex's Milvus
+store, and one by plain pymilvus. The last one has a schema of its own, numbers as keys, partitions and BM25. Again and
+again, the check runs `splade add-sparse`, and kills it (SIGKILL) at a random moment. Meanwhile, a writer adds, changes
+and deletes rows of the original. At the end, the check compares every row, field, partition, index and property of the
+copy with those of the original, and every SPLADE vector with the encoder's. Then it searches the copy through both of
+this package's stores. Both stores also index the same rows in new collections, and these collections must return the
+same hits as the copy. The exit status is 1 if anything differs.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(kind: str, uri: str, *, rows: int, kills: int, seed: int, beside: bool = True) -> list[str]:
-    """Make a collection, run the command on it, and return what is wrong.
+    """Make a collection, run `splade add-sparse` on it, and return what is wrong.
 
     Args:
         kind: A key of `KINDS`.
@@ -368,7 +368,7 @@ def _query(text: str) -> VectorStoreQuery:
 
 
 def _differing(copy: list[list[Any]], anew: list[list[Any]]) -> list[str]:
-    """Return one message for each question with other hits. Hits with equal scores may come in any order."""
+    """Return one message for each question whose hits differ. Hits with equal scores may come in any order."""
     faults = []
     for position, (found, right) in enumerate(zip(copy, anew, strict=True)):
         least = min((score for _, score in right), default=0.0) + 1e-9

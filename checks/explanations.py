@@ -3,7 +3,7 @@
     python -m checks.explanations FOLDER [--pairs 200]
 
 FOLDER is a dataset in BEIR layout. The check takes the dataset's first queries, and stores in Milvus the documents that
-are judged for one of these queries. A pair is a query and its first hit. The logits are computed with
+are judged for at least one of these queries. A pair is a query and its first hit. The logits are computed with
 transformers, without this package. The exit status is 1 if a difference is larger than 1e-4.
 """
 

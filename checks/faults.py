@@ -2,10 +2,10 @@
 
     python -m checks.faults [--kills 50] [--interrupts 10] [--seed 0] [--only-kills]
 
-The faults are: memory that runs out at each batch, a tokenizer that raises, weights that are NaN, Ctrl-C in the middle
-of a batch, a caller that stops reading a stream, a full disk, a read-only folder, a Milvus server that is killed and
-comes back, and commands that are killed or interrupted at random moments. After each fault, the same encoder or
-collection must still work. The exit status is 1 if a requirement is not met.
+The faults are: memory that runs out at a batch, a tokenizer that raises, weights that are NaN, Ctrl-C in the middle of
+a batch, a caller that stops reading a stream, a full disk, a read-only folder, a Milvus server that is killed and comes
+back, and commands that are killed or interrupted at random moments. After each fault, the same encoder or collection
+must still work. The exit status is 1 if a requirement is not met.
 """
 
 import argparse

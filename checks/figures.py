@@ -1,4 +1,4 @@
-"""Prints the figures of a check, and remembers which requirements were not met."""
+"""Print the figures of a check, and remember which requirements were not met."""
 
 import sys
 from collections.abc import Iterator

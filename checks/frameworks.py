@@ -4,9 +4,9 @@
 
 FOLDER is a dataset in BEIR layout. Each text is encoded once, and both stores get the same embeddings. The embeddings
 are kept under .cache/ for the next run, which may use another version of pymilvus. The check runs SPLADE search and
-hybrid search, at k = 4 and k = 10. For each of these searches, in each installed framework, it prints two values of
-nDCG@10: that of the store's k results, and that of the first k results of exact rankings. The exit status is 1 if the
-two values of a search differ by more than 0.002.
+hybrid search, for k = 4 and k = 10 results. For each of these searches, in each installed framework, it prints nDCG@10
+of the store's k results, and nDCG@10 of the first k results of the exact ranking. The exit status is 1 if the two
+values of a search differ by more than 0.002.
 """
 
 import argparse
@@ -232,7 +232,8 @@ def embeddings_of(dataset: Dataset) -> tuple[Embeddings, Embeddings]:
 def _keys(dataset: Dataset) -> list[str]:
     """Return primary keys that sort in corpus order.
 
-    milvus-lite sorts equal scores by key, and exact fusion sorts them by row. With these keys, both orders are equal.
+    milvus-lite sorts hits with equal scores by key, and exact fusion sorts them by row. With these keys, both orders
+    are equal.
     """
     return [f"{row:08}" for row in range(len(dataset.documents))]
 

@@ -1,11 +1,11 @@
 """Check that no text, option, file, filter or request causes an undocumented error or a hang.
 
     python -m checks.fuzz [--examples 400] [--folders 40] [--seed 0]
-    python -m checks.fuzz --guided 60        # needs atheris: follows the branches of the code, for 60 seconds each
+    python -m checks.fuzz --guided 60        # needs atheris: follows the branches of the code, 60 seconds per function
 
-hypothesis makes the inputs. It keeps failed inputs in .cache/fuzz, and the next run begins with them. Model folders are
-damaged at random: first any of their files, then only one kind of file. The exit status is 1 if an input causes an
-undocumented error or NaN, or takes longer than two minutes.
+hypothesis makes the inputs. It keeps failed inputs in .cache/fuzz, and the next run begins with them. Files of model
+folders are damaged at random: first files of any kind, then files of one kind only. The exit status is 1 if an input
+causes an undocumented error or NaN, or takes longer than two minutes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Runs atheris, a fuzzer that follows the branches of the code, on the functions in `checks.targets`.
+"""Run atheris, a fuzzer that follows the branches of the code, on the functions in `checks.targets`.
 
 atheris is not among the development packages, because it has wheels for only a few versions of Python. Install it into
 a copy of the environment: pip install atheris.

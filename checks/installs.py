@@ -2,10 +2,10 @@
 
     python -m checks.installs [--wheel FILE] [EXTRA …]
 
-For each framework, the README has an example with a dense model. The check also installs the packages that this model
-needs. Only torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must refuse
-combinations of versions that are known to fail. With `--wheel`, every extra is installed from a built wheel. Use this
-option before a release. The check uses only the standard library, because it runs before anything is installed. It
+For each framework, the README has an example that uses a dense model. The check also installs the packages that this
+dense model needs. Only torch's version is pinned. Then the check tests the version bounds in pyproject.toml: pip must
+refuse combinations of versions that are known to fail. With `--wheel`, every extra is installed from a built wheel. Use
+this option before a release. The check uses only the standard library, because it runs before anything is installed. It
 takes minutes and downloads about 300 MB, or more if pip chooses a CUDA build of torch.
 """
 

@@ -1,4 +1,4 @@
-"""Kills and interrupts the command `splade` at random moments, and runs it on full disks and in read-only folders.
+"""Kill and interrupt the command `splade` at random moments, and run it on full disks and in read-only folders.
 
 Each command runs in its own process. To save time, this process is forked from a server process that has already
 imported the slow packages.
@@ -91,7 +91,7 @@ def _end(process: BaseProcess) -> None:
 
 
 def interrupts(figures: Figures, folder: Path, times: int, rng: random.Random, rows: int = _ROWS) -> None:
-    """Send Ctrl-C or SIGTERM to `splade index`, and compare the rows that its message claims with the stored rows."""
+    """Send Ctrl-C or SIGTERM to `splade index`, and compare the number of rows in its message with the stored rows."""
     command, database = _index_command(folder, "interrupted", rows)
     seconds, said, wrong, codes = _seconds(folder, rows), 0, [], set()
     for _ in range(times):

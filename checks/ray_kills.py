@@ -1,4 +1,4 @@
-"""Checks that runs of `splade index --ray` that are killed at random moments still store the correct rows.
+"""Check that `splade index --ray` stores the correct rows, even if one of its processes is killed at a random moment.
 
 python -m checks.ray_kills [--runs 20] [--texts 20000] [--seed 0]
 
@@ -84,7 +84,7 @@ class Outcome:
 
 @contextmanager
 def counting(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield an environment in which each actor notes in `folder` how many texts it has encoded."""
+    """Yield environment variables that make each actor note in `folder` how many texts it has encoded."""
     code = Path(folder, "sitecustomize.py")
     code.write_text(
         "import os, sys\n"

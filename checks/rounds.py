@@ -1,4 +1,4 @@
-"""Opens three stores on milvus-lite: this package's two stores, and `MilvusClient` alone.
+"""Open three stores on milvus-lite: this package's two stores, and `MilvusClient` alone.
 
 For each store there is a function that adds, searches and deletes documents once. The three functions do the same work,
 so that the memory of the stores can be compared.

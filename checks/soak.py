@@ -35,7 +35,8 @@ from splade_integrations.models.offline import splade_model_path
 __all__ = ["main", "mixed_threads", "queries", "rounds"]
 
 # The largest allowed difference between two results for the same text, for each number type and backend. Such results
-# differ only because sums are added up in different orders. docs/speed.md has other tolerances: those against float32.
+# differ only because sums are added up in different orders. (The differences in docs/speed.md are differences from
+# float32.)
 _TOLERANCES = {
     ("float32", "torch"): 1e-4,
     ("bfloat16", "torch"): 0.15,

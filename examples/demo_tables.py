@@ -20,7 +20,7 @@ __all__ = ["DEPTH", "SIDES", "TOP", "Rankings", "closing", "hits", "side_by_side
 
 SIDES: dict[Side, str] = {"dense": "dense", "sparse": "SPLADE", "hybrid": "hybrid"}
 TOP = 5  # an answer counts as found if it is among the first five hits
-DEPTH = 20  # number of hits of each side, so that a table can also show lower ranks than the first five
+DEPTH = 20  # number of hits of each side, so that a table can also show ranks after the fifth
 Rankings = Mapping[Side, Sequence[str]]  # {side: the names of its hits, best first}
 
 

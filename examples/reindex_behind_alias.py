@@ -3,8 +3,9 @@
     python examples/reindex_behind_alias.py
 
 The service opens its collection by an alias. While the service uses the old collection, this script fills a new
-collection. Then it moves the alias and drops the old collection. Milvus moves an alias in one step. So no collection
-ever holds the weights of two models. Aliases work on servers and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
+collection. Then it moves the alias and drops the old collection. Milvus moves an alias in one step, so each search
+reads either the old or the new collection. No collection ever holds the weights of two models. Aliases work on servers
+and on milvus-lite 3.2.2, but not on milvus-lite 2.5.1.
 """
 
 import tempfile
@@ -74,7 +75,7 @@ class Dense(MiniLM, Embeddings):
 
 
 def main(uri: str) -> None:
-    """Index with an encoder that reads 16 tokens, then with one that reads 256. Search by the alias each time."""
+    """Index with an encoder that cuts texts at 16 tokens, then with one that cuts at 256. Search by the alias."""
     dense, name = Dense(), "docs"
     documents = [
         Document("Alan Turing broke the Enigma cipher.", id="turing"),

@@ -1,8 +1,8 @@
-"""`AdaptedEncoder`, the base of all adapters. An adapter connects an encoder to a framework, such as LangChain.
+"""`AdaptedEncoder`, which all adapters use. An adapter connects an encoder to a framework, such as LangChain.
 
-`AdaptedEncoder` holds the encoder, and returns the sparse row of each text as a dict {token id: weight}. It has methods
-for synchronous and for asynchronous callers. This module needs neither LangChain nor LlamaIndex. Importing it does not
-load torch. Torch is loaded together with the first model.
+`AdaptedEncoder` holds the encoder, and returns each text's sparse row, which is a dict {token id: weight}. It has
+methods for synchronous and for asynchronous callers. This module needs neither LangChain nor LlamaIndex. Importing it
+does not load torch. Loading the first model does.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from splade_integrations.sparse import SparseTextEncoder, encoded, to_dicts
 
 __all__ = ["EMPTY_QUERY", "AdaptedEncoder", "document_terms", "is_blank", "query_terms", "resolve_encoder"]
 
-# The rows, {token id: weight}, that stand for a document without terms and for a query without terms. Milvus accepts
-# token ids up to 2^32 - 2. No vocabulary is that large, so no real term has either id below. The two ids differ, so
-# that an empty query does not find an empty document.
+# These two rows, {token id: weight}, stand for a document without terms and for a query without terms. Milvus accepts
+# token ids up to 2^32 - 2. No vocabulary is that large, so no real term has one of the two ids below. The ids differ,
+# so that an empty query does not find an empty document.
 _EMPTY_DOCUMENT = {2**32 - 2: 1e-6}
 EMPTY_QUERY = {2**32 - 3: 1e-6}
 
@@ -38,7 +38,7 @@ def resolve_encoder(
             unknown options.
     Raises:
         TypeError: `encoder` and `model_name` are both given or both missing. Or options are given together with
-            `encoder`. Or `encoder` lacks one of these two methods.
+            `encoder`. Or `encoder` lacks `encode_documents` or `encode_queries`.
 
     Example:
         >>> resolve_encoder()
@@ -72,16 +72,15 @@ class AdaptedEncoder:
     """Wraps an encoder for use by adapters. Any number of adapters and threads may share one encoder.
 
     If an `AdaptedEncoder` was made with `model_name`, its pickle holds the name and the options. After unpickling, the
-    first use loads the model again. If an `AdaptedEncoder` was made with `encoder`, its pickle must hold that encoder.
-    In this case, pickling fails if the encoder is a `SpladeEncoder`, because a `SpladeEncoder` cannot be pickled.
-    `copy.deepcopy` returns the same object.
+    first use loads the model again. If an `AdaptedEncoder` was made with `encoder`, its pickle holds the encoder
+    itself. Pickling then fails for a `SpladeEncoder`, which cannot be pickled. `copy.deepcopy` returns the same object.
 
     Args:
         encoder: See `resolve_encoder`.
         model_name: See `resolve_encoder`.
-        dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together. They may
-            come from different adapters that share the encoder. If False, each asynchronous call runs in a separate
-            thread.
+        dynamic_batching: Whether asynchronous queries that are waiting at the same time are encoded together. These
+            queries may come from different adapters that share the encoder. If False, each asynchronous call runs in a
+            separate thread.
         splitter: A line of Python code that makes the framework's text splitter. The warning about truncated documents
             shows this code. In the code, "{size}" stands for the number of tokens that fit.
         **options: See `resolve_encoder`.
@@ -161,8 +160,8 @@ class AdaptedEncoder:
             return to_dicts(await own(texts))
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
-        if self._batcher is None:  # the batcher is kept here, because it and its thread end when nobody holds it
-            # `self.encoder` may load the model, at the first use after unpickling. So it is called in a thread.
+        if self._batcher is None:  # `self` holds the batcher, because a batcher that no object holds is freed
+            # A thread calls `self.encoder`, because its first use after unpickling loads the model.
             self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
 

@@ -1,7 +1,7 @@
 """Turns sparse rows and dense vectors into Arrow columns, and sparse columns back into rows.
 
 A sparse column has the type struct<indices: list<uint32>, values: list<float>>. Parquet files, Ray Data and Milvus's
-bulk import accept this type. Only `sparse_json` runs Python code for each row. This module imports pyarrow when one of
+bulk import accept this type. Only `sparse_json` loops over the rows in Python. This module imports pyarrow when one of
 its functions is called.
 """
 
@@ -120,8 +120,8 @@ def sparse_rows(column: Any, dim: int | None = None) -> csr_array:
 def sparse_json(column: Any) -> "pyarrow.StringArray":
     """Turn a sparse column into JSON texts such as {"3": 0.5}, with token ids as keys.
 
-    Milvus versions before 2.5.8 read sparse vectors in this form from files. Weights are written with 9 significant
-    digits, so that reading them restores each float32 exactly.
+    The bulk import of Milvus versions before 2.5.8 needs sparse vectors in this form. Weights are written with 9
+    significant digits, so that reading them restores each float32 exactly.
 
     Example:
         >>> sparse_json(sparse_column(csr_array(np.array([[0, 0.5], [0, 0]], np.float32)))).to_pylist()

@@ -39,8 +39,8 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# Packages that fail whatever else is installed: (package, its versions, what happens, which versions work). Versions
-# are given in the same form as above.
+# Packages that fail in any environment: (package, its versions, what happens, which versions work). Versions are given
+# in the same form as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),
@@ -111,7 +111,7 @@ def check_tokenizers(*, windows: bool) -> None:
     """Raise an error or log a warning if the installed `tokenizers` keeps only the first window of a long text.
 
     Args:
-        windows: Whether long texts are read in several windows. If False, such a version only causes a warning.
+        windows: Whether long texts are read in several windows. If False, a faulty version only causes a warning.
     Raises:
         OptionalDependencyError: `windows` is True, and the installed version loses all windows except the first.
     """
@@ -153,8 +153,8 @@ def require_extra(extra: str, *, module: str) -> Iterator[None]:
 def require_torch(model_name: str, what: str) -> Iterator[None]:
     """Turn a failed import of torch or transformers into an error that says what needs them, and what to install.
 
-    This package depends on torch and transformers. But an environment that encodes only inference-free queries works
-    without them.
+    This package depends on torch and transformers. But a machine that encodes only inference-free queries, whose
+    weights come from a table, works without them.
 
     Args:
         model_name: The name under which the model was requested.
@@ -182,7 +182,7 @@ def require_torch(model_name: str, what: str) -> Iterator[None]:
 
 
 def _release(version: str) -> Release:
-    """Return the leading numbers of a version, such as (2, 6, 10) for 2.6.10rc1. The tables above use only these."""
+    """Return the leading numbers of a version, such as (2, 6, 10) for 2.6.10rc1. The tables above use this form."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 

@@ -32,9 +32,9 @@ class QueryBatcher:
     """Encodes queries for any number of coroutines, event loops and threads. Waiting queries are encoded in one call.
 
     Cancelling a request does not affect other requests. A request that is cancelled before its encoding starts is
-    dropped. If a request is cancelled later, its rows are discarded. If a call fails, its requests are encoded again
-    one by one. So each caller gets its own rows or its own exception. A forked process starts with an empty queue and a
-    new thread. Before a process ends, it waits until the thread has encoded all waiting queries.
+    dropped. If a request is cancelled later, its rows are discarded. If a call of the encoder fails, its requests are
+    encoded again one by one. So each caller gets its own rows or its own exception. A forked process starts with an
+    empty queue and a new thread. Before a process ends, it waits until the thread has encoded all waiting queries.
 
     Args:
         encoder: The encoder. Its `encode_queries` is called in one thread, with one or more texts.

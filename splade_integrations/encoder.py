@@ -1,8 +1,8 @@
-"""`SpladeEncoder` turns texts into term weights. It connects models/, engine/ and encoding/.
+"""`SpladeEncoder` turns texts into term weights. It connects the packages models/, engine/ and encoding/.
 
-The steps are: texts -> token ids -> batches of texts -> hidden states -> logits (part by part) -> term weights of each
-batch -> csr_array. This module does not use Milvus, LangChain or LlamaIndex. `reference.py` does the same computation
-in twenty lines.
+The steps are: texts -> token ids -> batches of texts -> hidden states -> logits (one part of the vocabulary at a time)
+-> term weights of each batch -> csr_array. This module does not use Milvus, LangChain or LlamaIndex. `reference.py`
+does the same computation in twenty lines.
 """
 
 from __future__ import annotations
@@ -45,16 +45,17 @@ if TYPE_CHECKING:  # these modules load torch, or are not needed for queries
 
 __all__ = ["SpladeEncoder"]
 
-# The values that are valid on every machine. Any other value is checked at once, which imports torch.
+# These values are valid on every machine. Any other value is checked when the encoder is made, which imports torch.
 _ALWAYS_VALID = {"device": ("auto", "cpu"), "dtype": ("auto", "float32"), "backend": ("torch",)}
 
 
 class SpladeEncoder:
     """Encodes texts as SPLADE sparse embeddings: one weight per vocabulary term, and most weights are zero.
 
-    One encoder serves any number of adapters and threads. A text's weights do not depend on the other texts or on their
-    order (within 1e-5 in float32). The model's repository states settings for prompts, pooling, activation, pruning and
-    length. The encoder uses these settings, and options override them. `print(encoder)` shows the settings in use.
+    One encoder serves any number of adapters and threads. A text's weights do not depend on the other texts of a call
+    or on their order (within 1e-5 in float32). The model's repository states settings for prompts, pooling, activation,
+    pruning and length. The encoder uses these settings, and options override them. `print(encoder)` shows the settings
+    in use.
 
     Args:
         model_name: The local folder of a SPLADE model, or its name on the Hugging Face hub, `org/model`. The supported
@@ -318,7 +319,7 @@ class SpladeEncoder:
         return stream_rows(checked, self._roles["document"], settings, show_progress, block_rows=block_rows)
 
     def count_tokens(self, role: Role, texts: Iterable[str]) -> list[TokenCount]:
-        """Count the tokens of texts, and those that encoding would cut off.
+        """Count the tokens of each text, and how many of them encoding would cut off.
 
         Args:
             role: "document" or "query". The tokens of the role's prompt are counted as well.
@@ -376,7 +377,7 @@ class SpladeEncoder:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines the rows of documents, and whether rows of queries can be compared with them.
+        """Everything that affects the encoder's rows of documents, or their comparison with rows of queries.
 
         All rows of a collection should come from encoders with the same fingerprint.
         """
@@ -423,8 +424,8 @@ class SpladeEncoder:
     def explain_stored(self, query: str, documents: Sequence[str], rows: csr_array) -> list[Explanation]:
         """Explain why documents match a query, based on the rows that a collection holds.
 
-        The model runs only on the query. The scores equal those of the collection exactly, in whatever way its
-        documents were cut and pruned.
+        The model runs only on the query. The scores equal those of the collection exactly, even if its documents were
+        cut or pruned with other settings than this encoder's.
 
         Args:
             query: The query.

@@ -4,11 +4,12 @@ A forked child gets a copy of the parent's memory, but only one of the parent's 
 things could therefore make the child wait for ever:
 
 - A lock that another thread of the parent held stays locked in the child. Torch, OpenVINO and tokenizers have such
-  locks. So a thread holds its own lock `this_thread.no_fork` while it uses these libraries. A fork first acquires the
-  `no_fork` of every thread. This package's other locks are `ForkSafeLock`s, which are open in the child.
-- OpenMP's threads do not exist in the child. But in a matrix product that uses several threads, the thread that forked
-  would wait for them. So in the child, each product in this thread must use one thread. `this_thread.has_forked` is
-  True in this thread.
+  locks. So each thread has a lock of its own, `this_thread.no_fork`, and holds it while it uses these libraries. A fork
+  first acquires the `no_fork` of every thread. This package's other locks are `ForkSafeLock`s, which are open in the
+  child.
+- OpenMP's threads do not exist in the child. If the thread that forked computed a matrix product with several threads
+  in the child, it would wait for them. So in the child, this thread must compute each product alone.
+  `this_thread.has_forked` marks this thread.
 
 This module loads no other module of this package.
 """

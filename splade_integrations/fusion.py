@@ -1,8 +1,8 @@
-"""Fuses the hits of several sides into one ranking, by rank or by score. A side is a kind of vector, such as "dense".
+"""Fuses the hits of several sides into one ranking, by rank or by score.
 
-Milvus itself can fuse by reciprocal rank. For the fusions that Milvus cannot compute, the stores use this module.
-`splade evaluate` uses this module for all fusions, so its measurements are valid for the stores. This module needs only
-numpy.
+A side is one of the kinds of vectors that a search uses, such as "dense". Milvus itself can fuse by reciprocal rank.
+For the fusions that Milvus cannot compute, this package's stores use this module. `splade evaluate` uses this module
+for all fusions, so its measurements also hold for the stores. This module needs only numpy.
 """
 
 import math

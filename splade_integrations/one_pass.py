@@ -44,10 +44,11 @@ class OnePassEncoder:
         encoder: A `SpladeEncoder` of BGE-M3, or another object with `encode_documents_with_dense` and
             `encode_queries_with_dense`.
         remembered: The largest number of vectors that are kept until they are asked for. If there are more, the oldest
-            are forgotten. When a forgotten vector is asked for, its text is encoded again. LlamaIndex asks for the
-            dense vectors of up to 2 048 nodes before the store asks for their sparse vectors.
+            are forgotten. When a forgotten vector is asked for, its text is encoded again. The default is enough for
+            LlamaIndex, which asks for the dense vectors of up to 2 048 nodes before the store asks for their sparse
+            vectors.
     Raises:
-        TypeError: The encoder lacks one of these two methods.
+        TypeError: The encoder lacks `encode_documents_with_dense` or `encode_queries_with_dense`.
 
     Example:
         >>> class Counting:  # stands for SpladeEncoder("BAAI/bge-m3")
@@ -132,14 +133,14 @@ class OnePassEncoder:
         return concatenate(vectors, vectors[0].shape[1]) if side == "sparse" else np.stack(vectors)
 
     def _taken(self, role: Role, side: _Side, texts: list[str]) -> tuple[dict[str, Any], dict[str, Future[Any]]]:
-        """Take the vectors that are kept for the texts. If a text has none, keep a new future for its second vector.
+        """Take the kept vectors of the texts. For a text without one, keep a future for its vector of the other side.
 
         A store asks for each vector once, so a vector that is taken is no longer kept.
 
         Returns:
-            {text: future} twice. The first dict has the texts whose vectors were kept, and the futures of these
-            vectors. The second dict has the texts that must be encoded now, and the futures of their vectors on the
-            other side.
+            Two dicts, {text: future}. The first has the texts whose vectors were kept, and the futures of these
+            vectors. The second has the texts that must be encoded now, and the futures of their vectors of the other
+            side.
         """
         other: _Side = "dense" if side == "sparse" else "sparse"
         found, missing = {}, {}
@@ -154,7 +155,7 @@ class OnePassEncoder:
         return found, missing
 
     def _computed(self, role: Role, side: _Side, missing: dict[str, Future[Any]]) -> Any:
-        """Encode the texts. Return their vectors on this side, and put those of the other side into the futures."""
+        """Encode the texts. Return their vectors of `side`, and put those of the other side into the futures."""
         encoder = self._encoder
         encode = encoder.encode_queries_with_dense if role == "query" else encoder.encode_documents_with_dense
         try:

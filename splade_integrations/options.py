@@ -1,6 +1,7 @@
-"""Declares the types of `SpladeEncoder`'s options, and checks their values. Code that passes options on uses it.
+"""Declares the types of `SpladeEncoder`'s options, and checks their values.
 
-Importing this module loads neither torch nor numpy nor a framework. The checks load numpy.
+Code that passes these options on to `SpladeEncoder` uses this module. Importing it loads neither torch nor numpy nor a
+framework. The checks load numpy.
 """
 
 from __future__ import annotations

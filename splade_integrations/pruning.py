@@ -26,8 +26,8 @@ class Pruning:
         min_weight: Keep terms of at least this weight.
         mass: Keep the fewest terms that together have at least this share of the row's total weight. The share is above
             0 and at most 1.
-        max_ratio: Keep terms of at least this share of the row's largest weight. The share is 0 or more, and below 1.
-            OpenSearch calls this rule `prune_type: max_ratio`, and uses the share 0.1.
+        max_ratio: Keep terms whose weight is at least this share of the row's largest weight. The share is 0 or more,
+            and below 1. OpenSearch calls this rule `prune_type: max_ratio`, and uses the share 0.1.
 
     Raises:
         ValueError: A limit is out of range.

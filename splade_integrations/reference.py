@@ -2,7 +2,8 @@
 
 `SpladeEncoder` computes the same rows several times faster than this module. tests/test_reference.py compares the rows
 of both, for every dtype and backend, and for every implementation of the model's layers and of its masked-LM head.
-`SpladeEncoder` also offers windows, pruning and inference-free queries, which this module leaves out.
+`SpladeEncoder` also offers windows for long documents, pruning and inference-free queries, which this module leaves
+out.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def encode(
         tokenizer: The model's tokenizer.
         texts: N texts.
         max_length: The largest number of tokens of a text, special tokens included. Longer texts are cut.
-        prompt: Text to put before each text.
+        prompt: A string to put before each text.
         pooling_strategy: "max" (SPLADE v2 and later) or "sum" (SPLADE v1).
         activation_function: "relu", or "log1p_relu" for log(1 + log(1 + relu(x))), as in OpenSearch v3.
     Returns:

@@ -76,7 +76,7 @@ def from_terms(ids: NDArray[Any], weights: NDArray[Any], counts: Sequence[int] |
     else:
         np.cumsum(counts, out=indptr[1:])
     matrix: Any = csr_array.__new__(csr_array)
-    # This line copies an empty matrix, to save time. copy.copy and csr_array's constructor each take about the time of
+    # This line copies an empty matrix, to save time. copy.copy and csr_array's constructor each take about as long as
     # tokenising a query, and tokenising is most of the work for an inference-free query.
     vars(matrix).update(vars(_empty(rows, dim)))
     # The arrays are set one by one, because the constructor would widen int32 indices to int64 or copy them.

@@ -61,13 +61,14 @@ def add_sparse(
 ) -> None:
     """Copy a collection, and add SPLADE vectors to the copy.
 
-    The command makes a dense collection ready for hybrid search. Any program may have made the collection. The copy has
-    the same keys, fields, vectors, partitions and properties as the original. The original stays as it is, and programs
-    may go on writing to it. At the end, the command compares both collections, and copies the changes. If the original
-    already has SPLADE vectors, the copy gets vectors of the new model instead.
+    The command makes a collection with dense vectors ready for hybrid search. The collection may come from any program.
+    The copy has the same keys, fields, vectors, partitions and properties as the original. The original stays as it is,
+    and programs may go on writing to it. At the end, the command compares both collections, and copies what changed in
+    the original meanwhile. If the original already has SPLADE vectors, the copy gets vectors of the given model
+    instead.
 
-    With --resume, rows that are only in the new collection are deleted. With --ray, several processes encode, and the
-    command's own process reads and writes.
+    With --resume, the command deletes rows of the copy that the original does not have. With --ray, several processes
+    encode the texts, and the command's own process reads and writes the rows.
 
     Examples:
 
@@ -115,7 +116,7 @@ def add_sparse(
 
 @contextmanager
 def _encoder(model: str, options: EncoderOptions, how: RayEncoding) -> Iterator["SparseTextEncoder"]:
-    """Load the encoder, in this process or in actors of Ray."""
+    """Load the encoder in this process or, with --ray, in several processes of Ray."""
     if not how.wanted:
         from splade_integrations.cli.loading import load_encoder
 
@@ -135,9 +136,9 @@ def _encoder(model: str, options: EncoderOptions, how: RayEncoding) -> Iterator[
 
 
 def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
-    """Return a function that returns the text to encode for a row. Return None if this text is in `text_field`.
+    """Return a function that makes the text to encode from a row. Return None if `text_field` already holds this text.
 
-    If the collection holds LlamaIndex's nodes, the function returns the text that the nodes' dense vectors encode.
+    Only a collection of LlamaIndex's nodes needs the function. It returns the text that a node's dense vector encodes.
     """
     from splade_integrations.milvus.copying import sample_row
 

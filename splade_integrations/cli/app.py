@@ -34,7 +34,7 @@ __all__ = ["app", "run"]
 class PanelCommand(TyperCommand):
     """A command whose help has a section for each `rich_help_panel`, which is Typer's name for a group of options.
 
-    Typer's own commands show such sections only if rich formats the help.
+    Typer's own commands show such sections only if the library rich formats the help.
     """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -102,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
-    # --debug is removed here, because Typer would accept it only before the subcommand.
+    # Typer would accept --debug only before the subcommand. So --debug is removed here, and may stand anywhere.
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     _silence_libraries()
@@ -115,7 +115,7 @@ def _run(arguments: Sequence[str]) -> int:
         complain(str(err))
         return 130
     except BrokenPipeError:  # the program that reads our output (such as head) has stopped reading
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit
         return 141
     except BaseException as err:  # every error becomes a message
         if was_interrupted(err) or isinstance(err, typer.Abort):
@@ -138,7 +138,7 @@ def _report(err: Exception) -> int:
     if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == "rich":
         complain("the command needs rich. Install it with: pip install 'splade-integrations[cli]'.")
         return 2
-    # An error of one of these types means bad input. An error of any other type is a fault of this package.
+    # The types of error that are listed below mean bad input. Any other error is a fault of this package.
     milvus = type(err).__module__.startswith("pymilvus")
     if milvus or isinstance(err, ValueError | TypeError | OSError | ImportError):
         complain(("Milvus: " if milvus else "") + " ".join(str(getattr(err, "message", "") or err).split()))

@@ -18,9 +18,9 @@ def compact(
 ) -> None:
     """Rewrite a milvus-lite collection without its deleted rows.
 
-    milvus-lite keeps deleted and replaced rows in its files. It reads these rows in each search, and counts their words
-    for BM25. A full Milvus server compacts its collections by itself, so the command refuses such a server. Nothing is
-    encoded again. Rows that other programs write while the command runs are copied, too.
+    Rows that were deleted or replaced stay in the files of milvus-lite. It reads these rows in each search, and counts
+    their words for BM25. A Milvus server compacts its collections by itself, so the command refuses to run on a server.
+    Nothing is encoded again. Rows that other programs write in the meantime are copied, too.
 
     Examples:
 

@@ -36,7 +36,7 @@ def copy(
     """Copy a collection to another Milvus file or server.
 
     Nothing is encoded again. The copy has the same keys, fields, vectors, partitions and properties as the original.
-    The original stays as it is. With --resume, rows that are only in the copy are deleted.
+    The original stays as it is. With --resume, the command deletes rows of the copy that the original does not have.
 
     Examples:
 

@@ -51,7 +51,7 @@ def print_report(report: "Report", uri: str, *, as_json: bool) -> None:
     """Print the report of a copy, and how to switch an alias to the new collection.
 
     Raises:
-        ValueError: The original was still changing when the copy was compared with it for the last time.
+        ValueError: The original was still changing during its last comparison with the copy.
     """
     if as_json:
         print_json(dataclasses.asdict(report))

@@ -133,13 +133,13 @@ def evaluate(
     reported for these queries. Without a train split, the weights are equal.
 
     --fit chooses one retriever or a fusion. The choice is made on the train split. Without a train split, the choice is
-    made on all queries, and cross-validation measures how good it is. With --write, the choice is made for a Milvus
-    collection, and is saved in this collection. "splade search" and this package's stores then use the saved choice.
-    Any package may have made the collection, but the collection's ids must be those of the folder's documents.
+    made on all queries, and cross-validation measures how good this choice is. With --write, the choice is made for a
+    Milvus collection, and is saved in this collection. "splade search" and this package's stores then use the saved
+    choice. The collection may come from any package, but its ids must be the ids of the folder's documents.
 
     --made-queries is for a folder without judged queries, so only corpus.jsonl is read. A made query is a sentence that
-    is removed from its document. Such queries reveal a retriever that is far behind the others. They cannot tell which
-    of several good retrievers is the best.
+    is taken out of a document. The right answer to the query is this document. Such queries reveal a retriever that is
+    far behind the others. They cannot tell which of several good retrievers is the best.
 
     Examples:
 

@@ -39,10 +39,11 @@ class Request:
         measures: Names of measures, as ir_measures spells them. None means `MEASURES`.
         baseline: The system (a retriever or a fusion) to test the other systems against. None means BM25, or the first
             system if BM25 is missing.
-        sweep_dims: The prunings of documents to try, such as "32,0.1max,all". None tries only "all".
+        sweep_dims: The prunings of documents to try, such as "32,0.1max,all", where "all" means no pruning. None tries
+            only "all".
         sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
-            If `sweep_dims` and `sweep_dtype` are both None, there is no sweep.
-        sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None means no such sweep.
+            If `sweep_dims` and `sweep_dtype` are both None, this comparison of settings is left out.
+        sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None tries no prunings of queries.
         plot: The file name of the picture, or None for no picture.
         output: The name of the JSON file for the results, or None for no file.
         as_json: Whether to print only JSON.
@@ -137,8 +138,8 @@ def check(request: Request) -> None:
         )
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # The baseline must be one of the compared systems. Exact search compares all systems that the search in Milvus
-    # compares, and some more. So the systems in Milvus matter here only if there is no exact search.
+    # The baseline must be one of the compared systems. With exact search, these are the systems of a search in Milvus
+    # and some more. So the names of the systems in Milvus are needed here only if there is no exact search.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else milvus_system_names(retrievers))
 
@@ -150,7 +151,7 @@ def prunings(option: str, stated: str | None, default: str | None = None) -> lis
         option: The name of the option, for the message.
         stated: A list of numbers of terms ("8"), shares of a text's weight ("0.9"), shares of a text's largest weight
             ("0.1max"), and "all".
-        default: The list to read if `stated` is None. If both are None, there are no prunings.
+        default: The list to read if `stated` is None. If both are None, the result is [].
     """
     text = default if stated is None else stated
     try:

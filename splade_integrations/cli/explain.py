@@ -1,4 +1,4 @@
-"""`splade explain`: shows why a document matches a query, on the screen, as JSON, as a picture or as a page."""
+"""`splade explain`: shows why a document matches a query, on the screen, as JSON, as a picture or as an HTML page."""
 
 from pathlib import Path
 from typing import Annotated

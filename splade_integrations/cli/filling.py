@@ -29,7 +29,7 @@ CHUNK_ROWS = 256
 
 @dataclass
 class Counts:
-    """The numbers of documents in one run: added, already in the collection, and cut to the size that Milvus allows."""
+    """How many documents a run added, found in the collection already, and cut to the size that Milvus allows."""
 
     added: int = 0
     already_there: int = 0
@@ -54,7 +54,7 @@ def fill(
         encoder: The SPLADE encoder.
         dense_encoder: The dense model, or None for a collection without dense vectors.
         resume: Whether to leave out records whose ids are stored already.
-        counts: The counts of this run. They are updated.
+        counts: The counts of this run, which this function updates.
         advance: Called with the number of finished records since the last call.
     """
 
@@ -97,17 +97,17 @@ def keeping_what_is_stored(store: Store, counts: Counts, *, created: bool) -> It
         if isinstance(err, StoreError):
             raise OSError(f"Milvus: {err.message.rstrip('.')}. {stored}") from err
         if counts.added and isinstance(err, ValueError | OSError):
-            # The error's own type may need more arguments than a message, so a base type is raised.
+            # The error's own class may need more arguments than a message, so its base class is raised instead.
             kind = OSError if isinstance(err, OSError) else ValueError
             raise kind(f"{err} {stored}") from err
         raise
 
 
 def _clean_up(store: Store, *, stayed_empty: bool, interrupted: bool) -> None:
-    """Drop the collection if it stayed empty. Otherwise finish it, except after Ctrl-C.
+    """Drop the collection if it stayed empty. If not, call `store.finish`, except after Ctrl-C.
 
-    Finishing takes long and only makes searches faster, so a user who pressed Ctrl-C need not wait for it. Errors in
-    this function are ignored, so that only the first error is reported.
+    `store.finish` takes long and only makes searches faster, so a user who pressed Ctrl-C need not wait for it. Errors
+    in this function are ignored, so that only the error that ended the run is reported.
     """
     with suppress(Exception):
         if stayed_empty:

@@ -4,7 +4,8 @@ import re
 
 __all__ = ["with_primary"]
 
-# Matches a quoted string or a name. Only a name can mean the document's id. The key in metadata["id"] is a string.
+# Matches a quoted string or a name. Strings are matched as well, so that the "id" in metadata["id"] is not mistaken for
+# the name `id`, which means the document's id.
 _TOKENS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_$][\w$]*""", re.DOTALL)
 
 

@@ -50,7 +50,7 @@ def fit_collection(
     train = (
         {} if dataset.train is None else _rankings(dataset.train.queries, store, encoder, dense_encoder, depth, rows)
     )
-    ids = list(rows)  # `_rankings` has added the ids of documents that are only in the collection
+    ids = list(rows)  # `_rankings` has added the ids of documents that the dataset lacks
     both = None if dataset.train is None else replace(dataset.train, document_ids=ids)
     fitted = fit(replace(dataset, document_ids=ids, train=both), found, train, measure=measure, depth=depth)
     store.record_fusion(fitted.fusion)
@@ -65,7 +65,10 @@ def _rankings(
     depth: int,
     rows: dict[str, int],
 ) -> dict[str, list[Ranking]]:
-    """Return {side: a ranking for each text}. Add a row number to `rows` for each document id that is not there yet."""
+    """Return {side: a ranking for each text}.
+
+    `rows` is {document id: row number}. This function adds the found documents that are not yet in `rows`.
+    """
     queries: dict[str, Sequence[Any]] = {"bm25": texts}
     if encoder is not None:
         queries["sparse"] = to_dicts(encoder.encode_queries(texts))

@@ -68,10 +68,12 @@ def index(
 ) -> None:
     """Put the texts of a file or a folder into a Milvus collection.
 
-    A .txt, .md or .rst file is one text, or several with --chunk. With --input-format lines, each line is a text.
+    A .txt, .md or .rst file is one text. With --chunk, it is cut into several texts. With "--input-format lines", each
+    line is a text.
 
-    All fields of a file except the text and the id become metadata. "splade search" shows the metadata, and --filter
-    can use it. With --dense, the collection also gets dense vectors. With --bm25, it also gets a BM25 index.
+    In JSON lines, CSV and Parquet, all fields except the text and the id become metadata. "splade search" shows the
+    metadata, and its --filter can use it. With --dense, the collection also gets dense vectors. With --bm25, it also
+    gets a BM25 index.
 
     After Ctrl-C, the texts that are already in the collection can be searched. To add the other texts, run the same
     command with --resume.
@@ -196,8 +198,8 @@ def _check_is_free(store: "Store", *, resume: bool, replace: bool) -> bool:
     """Return whether this run adds to an existing collection.
 
     Raises:
-        ValueError: The collection exists, and neither --resume nor --replace is given. The same error is raised if
-            --replace is given and the name is an alias.
+        ValueError: The collection exists, and neither --resume nor --replace is given. Or --replace is given, and the
+            name is an alias.
     """
     if not store.exists():
         return False
@@ -236,7 +238,7 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *
 
 
 def _check_settings(store: "Store", given: dict[str, Any]) -> None:
-    """Raise ValueError if the collection was made with other settings, because all documents need the same."""
+    """Raise ValueError if the collection was made with other settings. All its documents need the same settings."""
 
     def said(value: Any) -> str:
         return "not given" if value is None else repr(",".join(value)) if isinstance(value, list) else str(value)

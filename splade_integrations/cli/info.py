@@ -83,7 +83,7 @@ def info(
 
 
 def _check_is_no_collection(model: str) -> None:
-    """Raise ValueError if a milvus-lite file (in new versions, a folder) is given as a model."""
+    """Raise ValueError if a milvus-lite file (a folder in new versions of milvus-lite) is given as a model."""
     path = Path(model)
     if path.suffix == ".db" and path.exists() and not (path / "config.json").exists():
         raise ValueError(
@@ -140,7 +140,10 @@ def _facts(repository: "Repository") -> dict[str, Any]:
 
 
 def _refusal(transformer: "TransformerSpec", config: Mapping[str, Any], adapter: "Adapter | None") -> str | None:
-    """Return why a model would not load although `describe` accepts it, or None if the small files show no reason."""
+    """Return why a model would not load, although `describe` accepts the model.
+
+    Return None if the small files that this command reads show no reason.
+    """
     from splade_integrations.models.weights import missing_weights
 
     architectures = config.get("architectures") or []

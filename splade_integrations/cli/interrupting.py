@@ -1,8 +1,8 @@
 """Ends a command after Ctrl-C or SIGTERM, and says what is kept.
 
-A signal handler raises KeyboardInterrupt wherever the program happens to be. If that is in the middle of an import of a
-compiled package, the package can turn it into an ImportError or a SystemError. So the signal itself is remembered, and
-each error that follows it counts as the interruption.
+A signal handler raises KeyboardInterrupt wherever the program happens to be. If the program is then importing a
+compiled package, the package can turn the KeyboardInterrupt into an ImportError or a SystemError. So this module
+remembers the signal, and each error that follows the signal counts as the interruption.
 """
 
 import signal
@@ -22,10 +22,11 @@ class InterruptedRun(Exception):  # noqa: N818  # the user wanted to stop, so th
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt as Ctrl-C does, and remember that either of them came.
+    """Make SIGTERM raise KeyboardInterrupt as Ctrl-C does, and remember which of the two arrived.
 
-    So no half-written file is left behind. In a thread other than the main thread, this function does nothing,
-    because only the main thread may set a signal handler. An ignored Ctrl-C, as under `nohup`, stays ignored.
+    The exception lets the command delete half-written files. In a thread other than the main thread, signals are
+    handled as before, because only the main thread may set a signal handler. If Ctrl-C is ignored, as under `nohup`, it
+    stays ignored.
     """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():
@@ -58,10 +59,10 @@ def was_terminated() -> bool:
 
 @contextmanager
 def saying_if_interrupted(kept: Callable[[], str]) -> Iterator[None]:
-    """Turn the error of an interrupted run into an `InterruptedRun`. Its message ends in `kept()`: what is kept."""
+    """Turn the error of an interrupted run into an `InterruptedRun`. Its message ends with what `kept` returns."""
     try:
         yield
-    except InterruptedRun:  # code further inside has said more
+    except InterruptedRun:  # code inside the `with` block has already said what is kept
         raise
     except BaseException as err:
         if was_interrupted(err):

@@ -1,7 +1,7 @@
 """Loads the models that a command names. Downloads show progress bars only if stderr is a terminal.
 
-Importing this module does not import torch. Loading a SPLADE model imports torch only if its queries need a
-transformer.
+Importing this module does not import torch. Loading a SPLADE model imports torch only if the model needs a transformer
+to encode queries.
 """
 
 import sys
@@ -24,7 +24,7 @@ def load_encoder(model: str, options: EncoderOptions, *, itself: bool = False) -
     Args:
         model: A folder, a name on the hub, or the address of a server.
         options: Options of `SpladeEncoder`.
-        itself: Whether the command needs the model itself. A server can only encode.
+        itself: Whether the command needs the model itself, so that a server, which can only encode, is not enough.
     Raises:
         ValueError: The command needs the model itself, but `model` is the address of a server. Or an option differs
             from the server's option.

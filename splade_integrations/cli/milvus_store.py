@@ -1,7 +1,7 @@
 """The Milvus collection that `splade index` fills and `splade search` queries.
 
-A collection of `splade index` has the fields id, text, sparse and metadata and, if wanted, dense and bm25. It also
-records the encoder's fingerprint, which describes everything that determines the sparse vectors. Our stores for
+A collection of `splade index` has the fields id, text, sparse and metadata. It can also have the fields dense and bm25.
+It records the encoder's fingerprint, which describes everything that determines the sparse vectors. Our stores for
 LangChain and LlamaIndex record such a fingerprint in the same way, so they can open the collection. The commands also
 open the collections of other packages. This module depends on Milvus, but not on an encoder or a terminal.
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
-# The keys of properties of a collection. Users' collections hold these keys, so the keys must never change.
+# The keys of two properties of a collection. Users' collections hold these keys, so the keys must never change.
 _DENSE = "splade.dense_model"
 _SETTINGS = "splade.index"
 
@@ -63,7 +63,7 @@ class Store:
         name: The collection's name.
         token: The server's token.
         db_name: The server's database. "" means the default database.
-        fields: {argument of `Schema`: name of a field} for the fields that the user names in an existing collection.
+        fields: The fields of an existing collection that the user names, as {argument of `Schema`: name of a field}.
     Raises:
         OSError: The milvus-lite file cannot be opened.
         ValueError: `db_name` is given with milvus-lite 2, which has no databases.
@@ -101,7 +101,7 @@ class Store:
 
     @property
     def fusion(self) -> Fusion:
-        """The fusion that is stored in the collection, or else reciprocal rank fusion of all its kinds of vectors."""
+        """The fusion that the collection stores. If it stores none: reciprocal rank fusion of all kinds of vectors."""
         return self._opened().fusion
 
     def check_language(self, language: str | None) -> None:
@@ -190,7 +190,7 @@ class Store:
         self._opened().drop()
 
     def check_name(self) -> None:
-        """Raise a ValueError if the name is an alias. A collection must not be dropped by an alias."""
+        """Raise a ValueError if the name is an alias, because a collection must not be dropped through an alias."""
         check_no_alias(self.name, self._connection.client.describe_collection(self.name))
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -220,7 +220,7 @@ class Store:
         self._opened().write(rows, flush=False)
 
     def place(self) -> "Place":
-        """Return the collection in a form that other processes of this machine can open."""
+        """Return what other processes of this machine need to open the collection."""
         from splade_integrations.ray.place import Place
 
         address = address_for_processes(self.uri)
@@ -257,7 +257,7 @@ class Store:
     def places(
         self, queries: Mapping[Side, Any], ids: Sequence[str], fusion: Fusion, k: int, expr: str
     ) -> list[dict[str, Any]]:
-        """Return {side: {rank, score}} for each document.
+        """Return, for each document, its rank and score on each side, as {side: {rank, score}}.
 
         If a document is not among the hits that a side gives to the fusion, the value for this side is None.
         """
@@ -280,7 +280,7 @@ class Store:
         self._connection.close()
 
     def _opened(self) -> Collection:
-        """Return the collection. The commands first check that it exists, or create it."""
+        """Return the collection. It exists, because each command checks this first, or creates the collection."""
         if self._collection is None:
             description = self._connection.client.describe_collection(self.name)
             self._collection = Collection(self.name, schema_of(description, self._named, "--fields"), self._connection)
@@ -309,8 +309,8 @@ def existing_store(
 
 def _new_schema(engine: Engine, *, dense: bool, bm25: str | None) -> Schema:
     """Return the schema of a new collection. `bm25` is the language of the texts, or None for no BM25 index."""
-    # These columns are for LlamaIndex's nodes. milvus-lite 2 has no nullable fields, so each document would need values
-    # for these columns, and stores that do not know the columns could not add a document.
+    # These columns are for LlamaIndex's nodes. milvus-lite 2 has no nullable fields, so there each document would need
+    # values for these columns. Stores that do not know the columns could then not add a document.
     for_nodes = {} if engine is Engine.LITE2 else {DOCUMENT_COLUMN: Column(index=True), CONTENT_COLUMN: Column()}
     return Schema(
         primary_field="id",

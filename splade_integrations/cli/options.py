@@ -1,8 +1,8 @@
 """The options that several commands share. Each option is declared only once.
 
-Some options are declared one by one. Other options are the fields of a dataclass. Such a dataclass is called a group. A
-command has one parameter for a group, and `with_groups` shows the group's fields to Typer as separate options. Apart
-from modules of this package, only Typer is imported here, so help appears quickly.
+Some options are declared one by one. Other options are the fields of a dataclass, which is called a group. A command
+has one parameter for a whole group, and `with_groups` shows the group's fields to Typer as separate options. Apart from
+modules of this package, only Typer is imported here, so help appears quickly.
 """
 
 import inspect
@@ -91,13 +91,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def check_milvus_file(uri: str) -> None:
-    """Raise a FileNotFoundError if `uri` names a file that does not exist. This check needs no pymilvus."""
+    """Raise a FileNotFoundError if `uri` names a file that does not exist. This check does not import pymilvus."""
     if "://" not in uri and not Path(uri).exists():
         raise FileNotFoundError(f"{uri} must be a Milvus file, but it does not exist. Make it with: splade index.")
 
 
 def field_names(stated: str | None) -> dict[str, str]:
-    """Return a dict {argument of `Schema`: name of a field} for the fields that the option --fields names.
+    """Return the fields that the option --fields names, as {argument of `Schema`: name of a field}.
 
     Raises:
         ValueError: `stated` does not have the form of the example, or a word before an equals sign is not text, dense,
@@ -241,7 +241,7 @@ class InputOptions:
             path: The file or folder, or "-" for standard input.
             keep: The fields to keep as metadata, or None for all fields.
         Raises:
-            ValueError: `path` is a folder or a document, and an option is given that has no meaning for it.
+            ValueError: `path` is a folder or a .txt, .md or .rst file, for which one of the options has no meaning.
         """
         from splade_integrations.records import DOCUMENT_ENDINGS, Folder, Records, format_of
 

@@ -20,7 +20,8 @@ from rich.text import Text
 
 __all__ = ["SECONDS_BETWEEN_LINES", "progress"]
 
-# If stderr is not a terminal, at least this many seconds pass between two lines. So a short run writes no line.
+# If stderr is not a terminal, at least this many seconds pass before the first line, and between two lines. So a short
+# run writes no line.
 SECONDS_BETWEEN_LINES = 30.0
 
 

@@ -48,7 +48,7 @@ class RayEncoding:
         return self.ray or self.ray_address is not None
 
     def check(self) -> None:
-        """Raise ValueError if an option for Ray is given without --ray and --ray-address."""
+        """Raise ValueError if an option for Ray is given, but neither --ray nor --ray-address."""
         if self.wanted:
             return
         for field in fields(self):

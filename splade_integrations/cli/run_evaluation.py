@@ -67,7 +67,7 @@ def run_evaluation(request: Request) -> None:
     query_rules = prunings("--sweep-queries", request.sweep_queries)
     pictures = picture_names(request.plot, len(request.folders))
     datasets = [made_queries(folder) if request.made_queries else load_dataset(folder) for folder in request.folders]
-    # The output files are opened first. Otherwise hours of encoding would be lost if a file could not be written.
+    # The output files are opened first, so that hours of encoding are not lost if a file cannot be written.
     with ExitStack() as outputs:
         picture_files = [outputs.enter_context(whole_file(name)) for name in pictures]
         json_out = None if request.output is None else outputs.enter_context(whole_file(request.output))

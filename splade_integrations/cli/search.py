@@ -70,8 +70,8 @@ def search(
 
     In --filter, id is the document's id, and any other name is a metadata key.
 
-    The command also searches collections that other packages made. It finds their fields by the names and types. Use
-    --fields to name the fields that it does not find.
+    The command also searches collections that other packages made. It finds the fields by their names and types.
+    Use --fields to name the fields that it does not find.
 
     Examples:
 

@@ -28,10 +28,10 @@ def serve(
 ) -> None:
     """Serve a model over HTTP to many processes.
 
-    The routes and the JSON are those of Text Embeddings Inference for sparse models. Python programs use the server
-    through RemoteEncoder. The commands encode, index, search and add-sparse use it with -m http://HOST:PORT. On Ctrl-C
-    or SIGTERM, the server answers the requests that are in progress, and then stops. The server has no passwords, so
-    let only machines that you trust reach it.
+    The server has the same routes and JSON as Text Embeddings Inference has for sparse models. Python programs use the
+    server through RemoteEncoder. The commands encode, index, search and add-sparse use it with -m http://HOST:PORT. On
+    Ctrl-C or SIGTERM, the server answers the requests that are in progress, and then stops. The server asks for no
+    password, so let only machines that you trust reach it.
 
     Examples:
 
@@ -61,7 +61,7 @@ def serve(
         address = listening.getsockname()
         sys.stderr.write(f"Serving {model} on http://{host}:{address[1]}\n")
         sys.stderr.flush()
-        # The server handles SIGTERM while it runs. When it has stopped, it raises the signal again. The default handler
-        # then ends the process.
+        # While the server runs, it handles SIGTERM itself. When it has stopped, it raises the signal again. The default
+        # handler, which is set here, then ends the process.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         serve_encoder(encoder, listening, limits)

@@ -53,7 +53,7 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
 
 
 def _not_in_id(hit: "Hit") -> Mapping[str, Any]:
-    """Return the metadata. A chunk's document and position are left out if its id states them, as "notes.md#3" does."""
+    """Return the metadata, without a chunk's document and position if its id, such as "notes.md#3", states them."""
     document, position = (hit.metadata.get(name) for name in ("document", "position"))
     if hit.id != f"{document}#{position}":
         return hit.metadata
@@ -63,7 +63,7 @@ def _not_in_id(hit: "Hit") -> Mapping[str, Any]:
 def _with_metadata(text: str, metadata: Mapping[str, Any]) -> Text:
     """Return a text, and its metadata on the next line.
 
-    A value that the text begins with, such as a title, is left out of the metadata.
+    If the text begins with a value of the metadata, such as a title, this value is left out of the metadata.
     """
     shown = "  ".join(
         f"{name}: {' '.join(str(value).split())}"
@@ -144,7 +144,7 @@ def fit_table(fitted: "Fit") -> Iterator[Any]:
 
 
 def sweep_table(points: "Sequence[SweepPoint]") -> Table:
-    """Return a table with one row for each setting of the sweep."""
+    """Return a table with one row for each number type and pruning that the sweep tried."""
     from splade_integrations.evaluation.sweep import short_name
 
     measures = list(points[0].measures)

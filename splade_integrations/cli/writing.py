@@ -80,7 +80,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write lines of {"id": …, "text": …, "sparse": {token id: weight}}. `MilvusClient.insert` accepts the objects."""
+    """Write lines of {"id": …, "text": …, "sparse": {token id: weight}}, which `MilvusClient.insert` accepts."""
     count = 0
     for block in blocks:
         for position, terms in enumerate(to_dicts(block.weights)):
@@ -95,7 +95,7 @@ def write_jsonl(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = F
 
 
 def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool = False) -> int:
-    """Write the columns id, text and sparse for Milvus's bulk import. `sparse` is a struct of indices and values."""
+    """Write Parquet with the columns id, text and sparse for Milvus's bulk import. `sparse` has indices and values."""
     with require_extra("cli", module="Writing Parquet"):
         import pyarrow
         import pyarrow.parquet

@@ -165,8 +165,8 @@ def _explained(
 def readable_tokens(tokenizer: Any, tokens: list[str]) -> list[str]:
     """Return vocabulary entries in readable form. A piece that continues a word begins with "…".
 
-    This function replaces the marks of three kinds of tokenizers: ## (WordPiece), ▁ (SentencePiece), and Ġ and other
-    characters that stand for bytes (byte-level BPE).
+    This function replaces the marks that tokenizers put into these entries: ## (WordPiece), ▁ (SentencePiece), and Ġ
+    and other characters that stand for bytes (byte-level BPE).
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -202,7 +202,7 @@ def _start_mark(tokenizer: Any) -> str:
 
 @dataclass(frozen=True)
 class _Located:
-    """The part of an explanation about one text: its tokens, and the token that each term's weight comes from."""
+    """The part of an explanation for one text: its tokens, and the token that each term's weight comes from."""
 
     text: str
     token_ids: dict[int, list[int]]  # the positions of each token id in `tokens`

@@ -105,7 +105,7 @@ class LexicalRows:
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
         """Return the transformer's rows, limited to each text's own tokens, times the fixed weights. (N, dim)."""
-        presence = self._lookup.encode(ids, None)  # `ids` include special tokens
+        presence = self._lookup.encode(ids, None)  # special tokens count as own tokens, because `ids` include them
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 
     def locate(self, ids: list[int], terms: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

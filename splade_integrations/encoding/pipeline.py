@@ -36,7 +36,7 @@ class RoleSettings:
     """The settings for encoding the texts of one role, which is either documents or queries.
 
     Args:
-        prompt: Text to put before each text.
+        prompt: The string that is put before each text.
         max_windows: The largest number of windows that a text is cut into. Each window has at most as many tokens as
             the encoder's `max_length`. If `max_windows` is 1, a text is cut off after `max_length` tokens.
         drops_special_terms: Whether the terms of special tokens are dropped from the rows.

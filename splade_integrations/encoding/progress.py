@@ -11,7 +11,7 @@ ShowProgress = bool | Callable[[int], object]
 
 @contextmanager
 def reporting(show_progress: ShowProgress, total: int | None) -> Iterator[Callable[[int], object]]:
-    """Yield the function to call with the number of texts encoded since its last call."""
+    """Yield a function that reports progress. It takes the number of texts encoded since its last call."""
     if show_progress is not True:
         yield show_progress or _ignored
         return

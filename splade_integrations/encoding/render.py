@@ -1,7 +1,8 @@
-"""Shows an explanation in a notebook (HTML), in a terminal (rich) or as a picture (matplotlib).
+"""Shows why a document matches a query: in a notebook (HTML), in a terminal (rich) or as a picture (matplotlib).
 
-A term that is in the document has a solid bar. An expansion, which is a term that only the model adds, has a hatched
-bar. So readers can tell the two kinds of terms apart even in black and white.
+Each term that both share has a bar for what it adds to the score. A term that is in the document has a solid bar. An
+expansion, which is a term that only the model adds, has a hatched bar. So readers can tell the two kinds of terms apart
+even in black and white.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ class Rendered:
     Attributes:
         query: The query.
         document: The document.
-        score: The sum of all contributions.
+        score: The sum of the contributions of all shared terms.
         terms: The terms that the query and the document share, sorted by falling contribution.
         query_terms: The number of terms of the query, shared or not.
         document_terms: The number of terms of the document, shared or not.

@@ -1,8 +1,8 @@
 """Loads a model's document encoder and its query encoder, each on its first use.
 
-If both encoders use the same transformer, it is loaded only once. Prompts and pruning are handled in `pipeline.py`.
-The encoder of inference-free queries looks up term weights in a table, and runs no transformer. So in most cases, this
-encoder is loaded without torch and transformers.
+If both encoders use the same transformer, it is loaded only once. The encoder of inference-free queries looks up term
+weights in a table, and runs no transformer. So in most cases, this encoder is loaded without torch and transformers.
+`pipeline.py` handles prompts and pruning.
 """
 
 from collections.abc import Callable, Sequence
@@ -145,7 +145,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
 
     def full_tokenizer(self) -> Any:
-        """Return a tokenizer of transformers: for queries if queries are inference-free, and otherwise for documents.
+        """Return transformers' tokenizer for documents or, if queries are inference-free, for queries.
 
         Raises:
             OptionalDependencyError: transformers is not installed.
@@ -165,8 +165,8 @@ class RoleEncoders(dict[Role, RoleEncoder]):
     def _light_tokenizer(self, repository: Repository, folder: str) -> Any:
         """Return a tokenizer, without transformers if possible.
 
-        If transformers' tokenizer is already loaded, it is returned. Otherwise, the result is a `FileTokenizer` if
-        `read_tokenizer_file` can make one, or else the tokenizer of transformers, which is then loaded.
+        If transformers' tokenizer is already loaded, it is returned. If not, the result is a `FileTokenizer`. If
+        `read_tokenizer_file` cannot make one, transformers' tokenizer is loaded and returned.
         """
         place = (repository.name, folder)
         if place not in self._file_tokenizers:
@@ -193,7 +193,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         return RoleEncoder(tokenizer, tokenize, max_length, lookup, _BLOCK_ROWS["cpu"])
 
     def _transformer(self, spec: TransformerSpec, role: Role) -> RoleEncoder:
-        """Return the encoder that runs a transformer. Both roles of a symmetric model share this encoder."""
+        """Return the encoder that runs a transformer. Both roles share it if they use the same transformer."""
         for known, loaded in self._transformers:
             if known == spec:
                 return loaded

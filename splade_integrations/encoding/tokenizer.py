@@ -75,7 +75,7 @@ class TokenOffsets:
     Args:
         ids: Token ids, special tokens included.
         offsets: The (start, end) of each token in `text`, in characters. A token that is not in the text has (0, 0).
-            None if the tokenizer is written in Python, because such a tokenizer does not return offsets.
+            `offsets` is None if the tokenizer is written in Python, because such a tokenizer does not return offsets.
         words: For each token, the (start, end) of the word that contains the token, in the same form as `offsets`.
         text: The text, with lone surrogates replaced.
     """
@@ -230,7 +230,7 @@ def _unknown_id(tokenizer: Any) -> int:
     """Return the id of the unknown token, such as [UNK], or -1 if the tokenizer has no such token.
 
     Some tokenizers also put their unknown token at the start or the end of every text. The result is then -1 as well,
-    because this token does not show that a text has unknown words.
+    because such a token does not show that a text has unknown words.
     """
     others = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
     unknown = tokenizer.unk_token_id

@@ -1,8 +1,8 @@
 """Makes a tokenizer from `tokenizer.json` without transformers, if transformers would make the same tokenizer.
 
-With this tokenizer, inference-free queries need neither transformers nor torch. But transformers also reads
-`tokenizer_config.json`, which can contradict `tokenizer.json`. If transformers might make a different tokenizer,
-`read_tokenizer_file` returns None. The caller then loads the tokenizer with transformers.
+With this tokenizer, inference-free queries, whose weights come from a table, need neither transformers nor torch. But
+transformers also reads `tokenizer_config.json`, which can contradict `tokenizer.json`. If transformers might make a
+different tokenizer, `read_tokenizer_file` returns None. The caller then loads the tokenizer with transformers.
 """
 
 import json
@@ -118,9 +118,9 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
 def changed_normalization(repository: Repository, folder: str, tokenizer: Any) -> tuple[str, str, str] | None:
     """Normalize a text with tokenizer.json and with a tokenizer of transformers, and return the results if they differ.
 
-    From version 5, transformers reads only the vocabulary of some tokenizers from tokenizer.json. For their normalizer,
-    it reads the keys `do_lower_case` and `strip_accents` of tokenizer_config.json. If these keys are missing, the
-    normalizer of a BERT tokenizer lowercases texts.
+    For some tokenizers, transformers 5 and later reads only the vocabulary from tokenizer.json. It makes their
+    normalizer from the keys `do_lower_case` and `strip_accents` of tokenizer_config.json. If these keys are missing,
+    the normalizer of a BERT tokenizer lowercases texts.
 
     Args:
         repository: The repository.

@@ -1,6 +1,6 @@
 """Groups texts of similar length into batches of a limited number of tokens, and divides batches among threads.
 
-This module knows only the numbers of tokens of the texts.
+This module sees only how many tokens each text has.
 """
 
 import heapq
@@ -10,17 +10,17 @@ from math import ceil
 
 __all__ = ["BatchBudget"]
 
-# A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget,
-# it accepts only texts that have at least seven eighths of the length of its longest text. With an eighth of the
-# budget, matrix products already run at full speed.
+# A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget
+# (the largest number of tokens of a batch), it accepts only texts that have at least seven eighths of the length of its
+# longest text. With an eighth of the budget, matrix products already run at full speed.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
-# If texts are divided among threads, the token budget of a batch may shrink to this share, but not further. Smaller
-# batches would take longer per token.
+# If texts are divided among threads, the token budget of a batch may shrink to this share of its usual size, but not
+# further. Smaller batches would take longer per token.
 _LEAST_SHARE = 1 / 16
-# The largest allowed ratio of the busiest thread's tokens to the average over all threads. With a larger ratio, another
-# thread would run out of work too early. Then the batches are not divided among threads, and all threads compute each
-# matrix product together.
+# The largest allowed ratio of the busiest thread's tokens to the average over all threads. With a larger ratio, the
+# other threads would run out of work too early. In that case, the batches are not divided among threads, and all
+# threads compute each matrix product together.
 _FAIR = 1.05
 # How many ways of dividing the texts are tried. Each way makes smaller batches than the way before it.
 _DIVISIONS = 8
@@ -51,7 +51,8 @@ class BatchBudget:
 
         Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it accepts only texts
         that have at least seven eighths of the length of its longest text. So there is little padding. Memory use peaks
-        in the first batch. So if memory runs out, it runs out at once and not after an hour.
+        in the first batch, which has the longest texts. So if memory runs out, it runs out at once and not after an
+        hour.
 
         Args:
             lengths: The number of tokens of each text, special tokens included.

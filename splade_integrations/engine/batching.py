@@ -1,6 +1,7 @@
 """Groups the token ids of texts into padded batches, runs a model on them, and returns rows of term weights.
 
-`BatchedModel` is the base of every model that runs a transformer. It knows nothing about layers, heads or pooling.
+`BatchedModel` is the base of every model that runs a transformer. It knows nothing about layers, vocabulary heads or
+pooling.
 """
 
 import logging
@@ -78,8 +79,8 @@ class BatchedModel(ABC):
         dim: The number of terms, V.
         hidden_size: The size H of the transformer's hidden states.
         padding_id: The token id to pad with. The attention mask hides the padding.
-        ignores_padding: Whether padding leaves a text's results unchanged. If not, all texts of a batch have the same
-            length.
+        ignores_padding: Whether padding leaves a text's results unchanged. If not, each batch holds only texts of the
+            same length.
         max_batch_tokens: The largest number of tokens of a batch, padding included. None means a number that suits the
             device and the model.
         max_batch_texts: The largest number of texts of a batch, or None for no such limit. In either case, the term
@@ -124,7 +125,7 @@ class BatchedModel(ABC):
 
         Args:
             ids: The token ids of N texts, special tokens included. A text may have no tokens.
-            progress: Called with the number of texts encoded since the last call, or None.
+            progress: A function that is called with the number of texts encoded since its last call, or None.
         Returns:
             (N, V) float32.
         Raises:
@@ -182,7 +183,7 @@ class BatchedModel(ABC):
             first = self._encode_next(batches, ids, compute, number)
         if first is not None:
             yield first
-        yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # the rest, if memory ran out
+        yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # left over if memory ran out
 
     def _batches(self, ids: Sequence[list[int]]) -> list[list[int]]:
         """Return, for each batch, the positions of its texts in `ids`. Texts without any tokens are left out."""
@@ -224,7 +225,7 @@ class BatchedModel(ABC):
         return None
 
     def _next(self, batches: deque[list[int]], ids: Sequence[list[int]]) -> list[int] | None:
-        """Take the next batch. If memory ran out before, a batch that is now too large is halved until it fits."""
+        """Take the next batch. If memory ran out before, a batch above the lowered limit is halved until it fits."""
         while True:
             try:
                 batch = batches.popleft()
@@ -267,7 +268,7 @@ class BatchedModel(ABC):
         while batches:  # the loop runs again if memory ran out for the rows of the last batch
             for batch, finish in _one_behind(started()):
                 rows = self._unless_out_of_memory(finish, batch, ids)
-                del finish  # otherwise, `finish` would keep the batch's weights on the device
+                del finish  # because `finish` keeps the batch's weights on the device
                 if rows is None:
                     batches.appendleft(batch)
                 else:

@@ -79,8 +79,8 @@ def resolve_compute(
         backend: "torch" or "openvino".
         num_threads: As in `Compute`.
     Raises:
-        ValueError: A value is unknown. Or this machine or the backend does not support it. Or int8 would not be faster
-            than float32.
+        ValueError: An argument has an unknown value, or one that this machine or the backend does not support. Or int8
+            would not be faster than float32.
 
     Example:
         >>> resolve_compute("cpu")
@@ -89,7 +89,7 @@ def resolve_compute(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    with product_threads():  # because int8 products may be tested. In a forked child, they must use one thread
+    with product_threads():  # the next line may test int8 products, which must use one thread in a forked child
         precision = _resolve_precision(dtype, resolved, backend)
     return Compute(resolved, precision, backend, num_threads)
 
@@ -147,7 +147,10 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
 
 
 def _openvino_has_bfloat16() -> bool:
-    """Return whether OpenVINO computes in bfloat16 on this CPU. If it is missing, a later error names the extra."""
+    """Return whether OpenVINO computes in bfloat16 on this CPU.
+
+    If OpenVINO is not installed, the result is True, and a later error names the extra to install.
+    """
     try:
         from openvino import Core
     except ImportError:

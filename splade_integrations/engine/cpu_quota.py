@@ -13,7 +13,7 @@ __all__ = ["cpu_quota"]
 
 @cache
 def cpu_quota(root: Path = Path("/")) -> float:
-    """Return the smallest quota of this process, rounded up to whole cores, or infinity if there is none.
+    """Return the smallest quota that applies to this process, rounded up to whole cores, or infinity without a quota.
 
     A quota of 1.5 cores counts as 2 cores, because one thread cannot use the whole quota, but two threads can. The
     quota is read only once, because reading it takes a tenth of the time of a short query.
@@ -46,8 +46,8 @@ def _quotas(root: Path) -> Iterator[float]:
             mounts, read = [root / "sys/fs/cgroup/cpu", root / "sys/fs/cgroup" / controllers], _quota_v1
         else:
             continue
-        # In a container, the path of the group may be its path on the host, while only the topmost group is visible. So
-        # all groups on the path are tried.
+        # In a container, the path may be the group's path on the host, while the container sees only the topmost group.
+        # So all groups on the path are tried.
         groups = [group.relative_to("/") for group in (PurePosixPath(path), *PurePosixPath(path).parents)]
         for folder in {mount / group for mount in mounts for group in groups}:
             try:

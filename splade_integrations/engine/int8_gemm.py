@@ -22,10 +22,10 @@ __all__ = [
     "to_unsigned",
 ]
 
-# The largest magnitudes of quantised numbers. With 8 bits the range is symmetric, so -128 is not used. On AVX2, weights
-# have 7 bits, because the sum of two products must stay below 2^15. The left factor is unsigned. If tokens are the left
-# factor, the sum is at most 2 · 255 · 64. If weights are the left factor, `to_unsigned` has shifted them to the range
-# from 0 to 128. The sum is then at most 2 · 128 · 127.
+# The largest magnitudes of quantised numbers. The 8-bit range is symmetric, so -128 is not used. On AVX2, weights have
+# 7 bits, because the sum of two products must stay below 2^15. The left factor of a product is unsigned. If tokens are
+# the left factor, the sum is at most 2 · 255 · 64. If weights are the left factor, `to_unsigned` has shifted them to
+# the range from 0 to 128. The sum is then at most 2 · 128 · 127.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
 # Scales are at least this large, so that dividing by them neither overflows nor loses digits.
@@ -44,10 +44,10 @@ def int8_weight_qmax() -> int | None:
     """Return the largest magnitude that weights may have in an int8 product on this processor.
 
     The other factor may have magnitudes of up to 127 as int8, and up to 255 as uint8. The result is 127 on processors
-    with AMX or with AVX-512's VNNI instructions, 64 with only AVX2 or AVX-512, and None on other processors. The
-    two-pass head multiplies with `torch._int_mm` on processors with VNNI or AMX. On other processors `torch._int_mm` is
-    slow, so the head multiplies with `multiply_int8`. This function tests the operation that the head uses on this
-    processor. If the operation's sums are not exact, the result is None.
+    with AMX or with AVX-512's VNNI instructions. It is 64 on processors that have only AVX2 or AVX-512, and None on
+    other processors. The two-pass head multiplies with `torch._int_mm` on processors with VNNI or AMX. On other
+    processors `torch._int_mm` is slow, so the head multiplies with `multiply_int8`. This function tests the operation
+    that the head uses on this processor. If the operation's sums are not exact, the result is None.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return None
@@ -112,7 +112,8 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 def is_exact(qmax: int) -> bool:
     """Return whether `multiply_int8` is exact for weights from -`qmax` to `qmax`.
 
-    The products that are tested have the largest sums, large summands that cancel to 1, or random numbers.
+    The tests are products with the largest sums, products of large summands that cancel to 1, and products of random
+    numbers.
     """
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:
@@ -133,7 +134,7 @@ def is_exact(qmax: int) -> bool:
 def _is_exact_for(rows: int, zero_point: int, qmax: int) -> bool:
     """Return whether sums are exact for random numbers.
 
-    The sizes are not multiples of a kernel's block size, so that the rest after the last whole block is tested as well.
+    The sizes are not multiples of a kernel's block size, so that the incomplete last block is tested as well.
     """
     generator = torch.Generator("cpu").manual_seed(rows)
     tokens = torch.randint(0, 256, (rows, 771), generator=generator, device="cpu")

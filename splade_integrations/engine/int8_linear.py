@@ -22,7 +22,7 @@ from splade_integrations.engine.layers import pad_rows, rounded_up
 
 __all__ = ["Int8Linear"]
 
-# The integer that stands for 0 if the range of a token's numbers is symmetric around 0.
+# The unsigned 8-bit integer that stands for 0 if the range of a token's numbers is symmetric around 0.
 _MIDDLE = 128
 # If a float32 is as large as this constant, its last bit has the value 1. So if this constant is added to an x from 0
 # to 255, the sum is rounded to an integer. The low byte of the sum is then x, rounded.
@@ -89,7 +89,8 @@ class Int8Linear(nn.Module):
 
 
 def _two_sided(tokens: Tensor) -> _QuantizedTokens:
-    # Computing both extremes reads the tensor twice. This is better than abs(), which would write a copy of the tensor.
+    # Computing both extremes reads the tensor twice. This is cheaper than abs(), which would write a copy of the
+    # tensor.
     largest = torch.maximum(tokens.amax(dim=1, keepdim=True), -tokens.amin(dim=1, keepdim=True))
     scale = largest.div_(QMAX_8BIT).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens, scale, _MIDDLE), _MIDDLE, scale, None)
@@ -97,8 +98,8 @@ def _two_sided(tokens: Tensor) -> _QuantizedTokens:
 
 def _one_sided(tokens: Tensor) -> _QuantizedTokens:
     least, most = tokens.amin(dim=1, keepdim=True), tokens.amax(dim=1, keepdim=True)
-    # The second argument bounds the scale from below. If the scale were far smaller than the values, the rounding of
-    # float32 would lose the differences between the values.
+    # The second argument of the outer `maximum` keeps the scale from being too small. If the scale were far smaller
+    # than the values, the rounding of float32 would lose the differences between the values.
     span = torch.maximum(most - least, torch.maximum(most, -least) * 2.0**-8)
     scale = span.div_(255).clamp_min_(LEAST_SCALE)
     return _QuantizedTokens(_integers(tokens - least, scale, 0), 0, scale, least.squeeze(1))

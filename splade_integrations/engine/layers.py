@@ -1,8 +1,8 @@
 """Computes the layers of BERT, RoBERTa, DistilBERT and similar models in few calls, with weights laid out for the CPU.
 
-In transformers a layer is a tree of about twenty modules. Calling these modules takes a fifth of the time that a short
-query needs. Here a layer is one function. It computes the projections to queries, keys and values in one matrix
-product, and changes large tensors in place instead of copying them.
+In the transformers library, a layer is a tree of about twenty modules. Calling these modules takes a fifth of the time
+of encoding a short query. Here, a layer is one function. It computes the projections to queries, keys and values in one
+matrix product, and changes large tensors in place instead of copying them.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def rounded_up(rows: int) -> int:
-    """Return the next larger one of a few fixed numbers of rows. It is at most a sixteenth above `rows`.
+    """Round a number of rows up to one of a few fixed numbers. The result is at most a sixteenth above `rows`.
 
     oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Compiling a kernel takes half a
     millisecond, and keeping it takes half a megabyte. Without rounding, batches of real texts would need hundreds of
@@ -41,7 +41,7 @@ def rounded_up(rows: int) -> int:
 
 
 def pad_rows(tokens: Tensor, rows: int) -> Tensor:
-    """Add rows of zeros to `tokens`, (…, n, H), up to `rows` rows. Return `tokens` itself if no rows are missing."""
+    """Append zeros to `tokens`, (…, n, H), until it has `rows` rows. Return `tokens` itself if no rows are missing."""
     missing = rows - tokens.shape[-2]
     return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
@@ -49,9 +49,9 @@ def pad_rows(tokens: Tensor, rows: int) -> Tensor:
 class PackedLinear(nn.Module):
     """A linear layer that keeps its weight in the layout of oneDNN's kernels, so that no call has to rearrange it.
 
-    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. Both cost the more
-    time per token, the fewer tokens a call has. The results differ from those of nn.Linear only by rounding,
-    because the products are added in another order.
+    With nn.Linear, torch rearranges the weight in each call, or multiplies with a slower kernel. Either costs time, and
+    the fewer tokens a call has, the more time it costs per token. The results differ from those of nn.Linear only by
+    rounding, because the products are added in another order.
 
     Args:
         linear: The layer that this layer replaces.
@@ -70,7 +70,7 @@ class PackedLinear(nn.Module):
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs, (…, N) of the weight's type, for inputs of shape (…, K)."""
+        """Return the outputs, (…, N), for inputs of shape (…, K). The outputs have the weight's type."""
         tokens = inputs.reshape(-1, inputs.shape[-1])
         rows = pad_rows(tokens, rounded_up(len(tokens)))
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
@@ -78,7 +78,7 @@ class PackedLinear(nn.Module):
 
 
 class FusedLayer(nn.Module):
-    """One transformer layer: attention, and then two linear layers with an activation between them.
+    """One transformer layer, in two parts: attention, and then two linear layers with an activation between them.
 
     The output of each part is added to the part's input, and the sum is normalised.
 
@@ -86,11 +86,11 @@ class FusedLayer(nn.Module):
         heads: The number of attention heads.
         projections: The projections to queries, keys and values, (H, H) each.
         attention_output: The linear layer at the end of attention. (H, H).
-        attention_norm: The norm after attention. Over (…, H).
+        attention_norm: The layer norm after attention, for vectors (…, H).
         intermediate: The first of the two linear layers. (H, I).
-        activation: The activation between the two linear layers. Over (…, I).
+        activation: The activation between the two linear layers, for vectors (…, I).
         output: The second of the two linear layers. (I, H).
-        output_norm: The norm after the two linear layers. Over (…, H).
+        output_norm: The layer norm after the two linear layers, for vectors (…, H).
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class FusedLayer(nn.Module):
         """Compute the next hidden states.
 
         Args:
-            hidden: The states of all tokens, possibly followed by padding rows. (B · L or more, H).
+            hidden: The hidden states of all tokens, possibly followed by padding rows. (B · L or more, H).
             shape: (B, L, H).
-            mask: The attention mask, which broadcasts to (B, heads, L, L). None means that no token is hidden.
+            mask: The attention mask, which broadcasts to (B, heads, L, L). None means that no token is masked.
         """
         hidden = self.attention_norm(self.attention_output(self._attend(hidden, shape, mask)), hidden)
         output: Tensor = self.output_norm(self.output(self.activation(self.intermediate(hidden))), hidden)
@@ -147,7 +147,7 @@ class _AddedNorm(nn.Module):
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norm  # calling `self.norm` itself, twice in each layer, would take longer
+        norm = self.norm  # calling this module itself would take longer than the call of `layer_norm`
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
@@ -160,7 +160,7 @@ class InPlaceGelu(nn.Module):
 
 
 class FusedLayers(nn.Module):
-    """Replaces the encoder of a transformers model, and is called with the same arguments."""
+    """Replaces the encoder (the stack of layers) of a transformers model, and is called with the same arguments."""
 
     def __init__(self, layers: list[FusedLayer]) -> None:
         super().__init__()
@@ -221,8 +221,9 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
         backbone: A transformers model without its head.
     Returns:
         A function that restores the original layers, or None if the layers are not supported. Layers that a
-        repository's own code defines are not supported. A model of a supported type can still be configured to compute
-        something else. So the caller must compare the results before and after.
+        repository's own code defines are not supported. Even a model of a supported type can be configured to compute
+        something that a fused layer does not. So the caller must compare the model's results before and after the
+        replacement.
     """
     kind = _KINDS.get(backbone.config.model_type)
     if kind is None or getattr(backbone.config, "is_decoder", False):
@@ -236,14 +237,15 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
 
 
 def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
-    """Let one Triton kernel add and normalise in all fused layers of a backbone.
+    """Let a Triton kernel compute the sums and their layer norms in all fused layers of a backbone.
 
     Args:
         backbone: A transformers model without its head.
     Returns:
         A function that undoes the change, or None if the backbone has no fused layers.
     Raises:
-        Exception: The kernel does not compile here, or its result differs from torch's. Then nothing is changed.
+        Exception: The kernel does not compile on this machine, or its result differs from torch's. In either case,
+            nothing is changed.
     """
     layers = [module for module in backbone.modules() if isinstance(module, FusedLayer)]
     if not layers:

@@ -75,15 +75,16 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
 
 
 def load_language_model(repository: Repository, folder: str, compute: Compute, attention: Attention) -> MaskedLM:
-    """Load a decoder such as Qwen3, whose head scores terms at each token, and make it fast.
+    """Load a decoder-only language model such as Qwen3, whose head scores terms at each token, and make it fast.
 
-    If transformers knows the model's type, its own classes compute the model, and no code of the repository runs.
+    If transformers knows the model's type, the classes of transformers compute the model, and no code of the repository
+    runs.
 
     Args:
         repository: The repository of the checkpoint.
         folder: The checkpoint's folder within the repository. "" is the root.
         compute: Where and how the model computes.
-        attention: Whether tokens attend to later tokens.
+        attention: "bidirectional" if tokens attend to later tokens, or "causal" if they do not.
     Raises:
         FileNotFoundError: A file is missing.
         UnsupportedModelError: Weights are missing, damaged or not finite, or contradict the configuration. Or the
@@ -101,7 +102,7 @@ def load_language_model(repository: Repository, folder: str, compute: Compute, a
 
 
 def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
-    """Move a model with logits to its device, make it fast, and take off its decoder, which is its last linear layer.
+    """Move a model that returns logits to its device, make it fast, and take off its decoder (its last linear layer).
 
     Args:
         name: The name under which the model was requested, for messages.
@@ -223,7 +224,8 @@ def _load_weights(
 ) -> Any:
     """Load a model with its weights, but without an adapter. Check that the checkpoint has all weights."""
     name = repository.name
-    weights_files(repository, folder)  # checks the index, because transformers would read any file that the index names
+    # This call checks the index of the weights files, because transformers would read any file that the index names.
+    weights_files(repository, folder)
     try:
         model, report = kind.from_pretrained(
             config=config,
@@ -275,9 +277,10 @@ def _check_finite(name: str, model: Any) -> None:
 
 
 def _check_attention(name: str, model: Any, attention: Attention) -> None:
-    """Raise UnsupportedModelError if a decoder does not compute the kind of attention that its repository states.
+    """Raise UnsupportedModelError if a language model does not compute the attention that its repository states.
 
-    transformers 5.2 and later releases obey `is_causal` (transformers' pull request 43705). Earlier releases ignore it.
+    transformers 5.2 and later releases obey the configuration's `is_causal` (transformers' pull request 43705). Earlier
+    releases ignore it.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(_ATTENTION_TOKENS, device=model.device).unsqueeze(0) * (rows - 1) // _ATTENTION_TOKENS
@@ -297,7 +300,7 @@ def _check_attention(name: str, model: Any, attention: Attention) -> None:
 def positions_of(model: Any) -> int | None:
     """Return the largest number of tokens that a model has positions for, or None if there is no limit.
 
-    RoBERTa and similar models number positions from the padding id + 1, so they never use the first positions.
+    RoBERTa and similar models count positions from the padding id + 1, so they never use the positions before it.
     """
     positions: int | None = getattr(model.config, "max_position_embeddings", None)
     for path, module in model.named_modules():

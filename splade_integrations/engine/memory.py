@@ -54,8 +54,8 @@ class HeapTrimmer:
     """Gives free memory back to the system when the process has grown by more than 192 MiB.
 
     By default, glibc gives memory back only from the end of its heap. Encoded rows and compiled kernels are small and
-    stay in memory. They lie between activations of many sizes. When the activations are freed, the gaps that they leave
-    add up to hundreds of megabytes. With a C library other than glibc, this class does nothing.
+    stay in memory, between activations of many sizes. When the activations are freed, they leave gaps that add up to
+    hundreds of megabytes. With a C library other than glibc, this class does nothing.
     """
 
     def __init__(self) -> None:

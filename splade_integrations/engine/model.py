@@ -19,13 +19,16 @@ from splade_integrations.engine.products import exact_float32
 
 __all__ = ["MaskedLM", "SpladeModel"]
 
-# The largest number of bytes of a batch's logits, (B, L, V), for a model whose head writes all logits to memory.
+# The largest number of bytes of a batch's logits, for a model whose head writes all logits to memory. The logits have
+# the shape (B, L, V) for B texts of L tokens and V terms.
 _LOGITS_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """A masked LM. If possible, its decoder, which is the last linear layer of its head, is kept as a separate part.
+    """A masked LM and, where possible, its decoder as a separate part.
+
+    The decoder is the last linear layer of the masked LM's head.
 
     Args:
         network: The transformers model. If `decoder` is given, the model's own decoder has been replaced by the
@@ -60,7 +63,8 @@ class MaskedLM:
 
         Both arguments have the shape (B, L). `decoder` must not be None.
         """
-        # transformers calls this output "logits". It holds hidden states, because the model's decoder is the identity.
+        # transformers calls this output "logits". Here it holds hidden states, because the identity has replaced the
+        # decoder.
         states: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
         return states
 
@@ -72,7 +76,7 @@ class MaskedLM:
             attention_mask: 1 for real tokens, 0 for padding. (B, L).
             terms: The ids of the K terms to return, (K,), or None for all terms.
         Returns:
-            (B, L, K), or (B, L, V) for all terms, of the weights' type.
+            (B, L, K), or (B, L, V) for all terms. The type is that of the model's weights.
         """
         if self.decoder is None:
             logits: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits

@@ -1,7 +1,7 @@
 """Computes BERT's layers with OpenVINO.
 
 In int8, OpenVINO multiplies, rescales and rounds in one pass over memory, while torch needs several passes. This module
-converts the layers of `layers.py`. OpenVINO is imported only when `OpenVinoLayers` is made.
+converts the layers of `layers.py`. OpenVINO is imported only when an `OpenVinoLayers` object is made.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class OpenVinoLayers(nn.Module):
         if precision == "int8":
             # The group size is the number of elements that share a scale. In common models it is half of the hidden
             # size. Compared with one scale per token, this takes the same time and reduces rounding errors by a tenth.
-            # If the group size is missing or not a multiple of 16, OpenVINO stores weights in int8 but multiplies in a
+            # If the group size is not set, or not a multiple of 16, OpenVINO stores weights in int8 but multiplies in a
             # wider type.
             widths = {linear.in_features for layer in layers for linear in (layer.intermediate, layer.output)}
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = gcd(*widths) // 2
@@ -70,7 +70,7 @@ class OpenVinoLayers(nn.Module):
             settings["INFERENCE_PRECISION_HINT"] = "f32" if precision == "float32" else "bf16"
         graph = _GraphBuilder(int8=precision == "int8").graph(layers)
         self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-        self._lock = ForkSafeLock()  # an infer request serves one thread at a time, with all of OpenVINO's threads
+        self._lock = ForkSafeLock()  # an infer request serves one caller at a time, with all of OpenVINO's threads
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
         """Return the hidden states after the last layer.
@@ -127,7 +127,7 @@ class _GraphBuilder:
         ops, width = self._ops, layer.output.out_features
         by_heads = ops.constant([0, 0, layer.heads, width // layer.heads])
         swapped = ops.constant([0, 2, 1, 3])  # swaps tokens and heads
-        # There is one product per projection, because splitting a joint product takes longer in OpenVINO.
+        # Queries, keys and values get a product each, because splitting a joint product takes longer in OpenVINO.
         weights, biases = torch.split(layer.projections.weight, width), torch.split(layer.projections.bias, width)
         products = [self._product(hidden, *part) for part in zip(weights, biases, strict=True)]
         projected = [ops.transpose(ops.reshape(product, by_heads, True), swapped) for product in products]

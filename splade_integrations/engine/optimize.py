@@ -27,7 +27,7 @@ __all__ = ["Linears", "optimize", "packing_pays"]
 
 logger = logging.getLogger(__name__)
 
-# The number of tokens of the whole probe, of each of its two texts with padding, and of the second text without
+# The numbers of tokens: of the whole probe, of each of its two texts with padding, and of the second text without
 # padding.
 _TOKENS, _PADDED_TO, _REAL = 16, 8, 5
 
@@ -43,9 +43,9 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         The decoder, and whether padding leaves a text's results unchanged. The decoder is None if the head does not end
         in a plain linear layer. Then the model still returns logits.
     Raises:
-        UnsupportedModelError: int8 is requested, but the model reads the weights of its linear layers instead of
-            calling the layers. Or OpenVINO is requested, but OpenVINO does not support the layers, or their activation
-            is not GELU. Or OpenVINO's results are not finite, or differ from torch's in float32.
+        UnsupportedModelError: With int8: the model reads the weights of its linear layers instead of calling the
+            layers. With OpenVINO: the layers are not supported, their activation is not GELU, the results are not
+            finite, or the results in float32 differ from torch's.
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
     probe = _Probe(model)
@@ -67,7 +67,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
 
 
 def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether this processor has kernels for packed weights of `dtype`."""
+    """Return whether this processor has kernels for packed weights (see `_pack`) of `dtype`."""
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     operations = torch.ops.mkldnn
@@ -94,7 +94,7 @@ class Linears:
         ]
 
     def replace(self, make: Callable[[nn.Linear], nn.Module]) -> None:
-        """Replace each layer by `make(layer)`. A layer that is used in several places gets one common replacement."""
+        """Replace each layer by `make(layer)`. If a layer is used in several places, they share one replacement."""
         made: dict[nn.Linear, nn.Module] = {}
         for _, _, child in self._places:
             if child not in made:
@@ -109,7 +109,7 @@ class Linears:
 
 
 class _Probe:
-    """Two short texts, the second one padded. A call runs the model on them."""
+    """Two short texts, the second one padded. Calling the probe runs the model on them."""
 
     def __init__(self, model: Any) -> None:
         rows = model.get_input_embeddings().weight.shape[0]
@@ -133,7 +133,7 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two results differ only by rounding, which is at most a small share of the largest number."""
+    """Return whether two results differ by at most a small share of the largest number, as rounding can cause."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps
@@ -227,8 +227,8 @@ def _take_decoder(model: Any, probe: _Probe, expected: Tensor) -> nn.Linear | No
 def _quantize(name: str, model: Any, probe: _Probe) -> None:
     """Replace the backbone's linear layers by int8 layers, and check that the model calls them as layers.
 
-    Some models read the weights of their layers instead. The linear layer in the head before the decoder stays float32.
-    This layer takes little time, and its rounding errors would go directly into the term weights.
+    Some models read the weights of their layers instead. The head's linear layer before the decoder stays float32. This
+    layer takes little time, and in int8 its rounding errors would go directly into the term weights.
     """
     Linears(model.base_model).replace(Int8Linear)
     try:

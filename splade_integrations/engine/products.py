@@ -20,7 +20,7 @@ __all__ = ["exact_float32", "product_threads", "thread_setters", "usable_threads
 
 
 class _Setting(NamedTuple):
-    """A setting of the process, and the value that makes float32 products exact."""
+    """A process-wide setting of torch, and the value that makes products exact."""
 
     owner: Any
     name: str
@@ -52,23 +52,25 @@ _found: dict[str, list[tuple[_Setting, Any]]] = {device: [] for device in _SETTI
 
 @contextmanager
 def exact_float32(device: torch.device, threads: int | None = None) -> Iterator[None]:
-    """Make float32 products exact within the block, sum 16-bit products in float32, and turn autograd off.
+    """Within the block, make float32 products exact, sum 16-bit products in float32, and turn autograd off.
 
-    `torch.autocast` would compute our products in 16 bits, so it is turned off as well. Process-wide settings can let
-    oneDNN and cuBLAS replace float32 products by bfloat16 or TF32 products. Other settings let them sum 16-bit products
-    in 16 bits. All these settings are turned off within the block. They belong to the user, so they are restored
-    afterwards. Several threads may run such blocks at once: the first thread to enter changes the settings, and the
-    last thread to leave restores them. On a CPU with the default settings, which is the usual case, no setting is
-    changed.
+    A float32 product is exact if it is computed in float32 and not in a narrower type. `torch.autocast` would compute
+    it in 16 bits, so autocast is turned off as well. Process-wide settings can let oneDNN and cuBLAS compute float32
+    products in bfloat16 or TF32. Other settings let them sum 16-bit products in 16 bits. All these settings are turned
+    off within the block. They belong to the user, so they are restored afterwards. Several threads may run such blocks
+    at once: the first thread to enter changes the settings, and the last thread to leave restores them. On a CPU with
+    the default settings, which is the usual case, no setting is changed.
 
     Three limits remain:
 
-    - A backend of torch can inherit its precision from torch.backends.fp32_precision. After the block, the backend has
-      the same precision as its own setting. So it ignores later changes of torch.backends.fp32_precision.
+    - A backend of torch can inherit its precision from torch.backends.fp32_precision. Restoring a setting writes the
+      inherited precision into the backend's own setting. So after the block, the backend ignores later changes of
+      torch.backends.fp32_precision.
     - If torch.set_float32_matmul_precision was called, torch may raise an error in a thread that reads the older
       setting torch.backends.cuda.matmul.allow_tf32 during the block.
     - cuDNN's convolutions, which ConvBERT and SqueezeBERT use, still compute in TF32 on CUDA. TF32 is torch's default
-      for them. Turning it off could cause the same error in threads that read torch.backends.cudnn.allow_tf32.
+      for them. Turning it off could cause the error of the previous point in threads that read
+      torch.backends.cudnn.allow_tf32.
 
     A fork of this process waits until the block ends. A forked child has one thread, and computes its
     products in this thread alone (see `forks.py`).
@@ -162,7 +164,7 @@ def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]] | N
         return None
     found = torch.get_num_threads()
     set_openmp(found + 1)
-    obeyed = torch.get_num_threads() == found + 1  # False if the function belongs to an OpenMP that torch does not use
+    obeyed = torch.get_num_threads() == found + 1  # False if the function is of an OpenMP that torch does not use
     set_openmp(found)
     if not obeyed:
         return None

@@ -1,4 +1,4 @@
-"""Chooses whether a request's only batch is computed by several threads or by one, from the times of earlier batches.
+"""Chooses whether one thread or several threads compute a request's only batch, from the times of earlier batches.
 
 This module only counts and compares. It does not use torch.
 """
@@ -10,7 +10,7 @@ from statistics import median
 
 __all__ = ["ThreadChoice"]
 
-_LATEST = 3  # each number of threads is judged by the median time of this many latest batches
+_LATEST = 3  # each number of threads is judged by the median time of its last `_LATEST` batches
 # The slower number of threads is tried again after 8 batches, then after 16 more, and so on up to 256.
 _LEAST_PATIENCE, _MOST_PATIENCE = 8, 256
 

@@ -64,12 +64,13 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
     """Call `step` again and again in several threads, and yield its results. A thread stops when `step` returns None.
 
-    Matrix products in each of these threads use only that thread. Several callers of this function share the threads:
-    after each call of `step`, a thread first does what other callers have requested in the meantime. So a short request
-    does not wait for the end of a long request. If the consumer stops early, no further call of `step` starts.
+    Matrix products in each of these threads use only that thread. Several callers of this function share the threads.
+    After each call of `step`, a thread first makes the calls that other callers have queued in the meantime. So a short
+    request does not wait for the end of a long request. If the caller stops iterating early, no further call of `step`
+    starts.
 
     Args:
-        step: Does one piece of work, or returns None if nothing is left to do.
+        step: A function that does one piece of work and returns its result, or returns None if no work is left.
         threads: The largest number of calls of `step` at the same time.
     Raises:
         BaseException: A call of `step` raised it. No further call starts.
@@ -89,7 +90,9 @@ def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
         except BaseException as err:
             results.put((None, err))
             return
-        results.put((result, None))  # comes before `submit`, because no result may follow the None of the next call
+        # If `submit` came first, the next call could put a None before this result. The loop below stops at the last
+        # None, and would lose this result.
+        results.put((result, None))
         if result is not None:
             try:
                 pool.submit(work)

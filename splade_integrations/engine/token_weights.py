@@ -35,9 +35,9 @@ __all__ = ["TokenWeightModel", "load_token_weigher", "max_of_equal_tokens"]
 class TokenWeightModel(BatchedModel):
     """A transformer with a linear layer that gives each token one weight. It turns token ids into rows of weights.
 
-    A token weighs relu(w · h + b), where h is the token's last hidden state, and w and b are the linear layer's weight
-    and bias. The weight of a term is the largest weight of the text's tokens that are this term. Terms that are not in
-    the text weigh 0.
+    The weight of a token is relu(w · h + b), where h is the token's last hidden state, and w and b are the linear
+    layer's weight and bias. The weight of a term is the largest weight of the text's tokens that are this term. The
+    weight of terms that are not in the text is 0.
 
     Args:
         model: The transformer. Its decoder is the linear layer, with a weight of (1, H).
@@ -82,13 +82,13 @@ class TokenWeightModel(BatchedModel):
         return self._pooled(self.model.hidden(batch.input_ids, batch.attention_mask), batch)
 
     def encode_with_dense(self, ids: Sequence[list[int]], progress: Progress) -> tuple[csr_array, NDArray[np.float32]]:
-        """Encode texts as `encode` does, and also return the dense vectors of the same pass.
+        """Encode texts as `encode` does, and also return their dense vectors from the same run of the model.
 
         A text's dense vector is the last hidden state of its first token, scaled to length 1.
 
         Args:
             ids: The token ids of N texts, special tokens included.
-            progress: Called with the number of texts encoded since the last call, or None.
+            progress: A function that is called with the number of texts encoded since its last call, or None.
         Returns:
             The token weights, (N, V) float32, and the dense vectors, (N, H) float32. A text without any token has a
             dense vector of zeros.
@@ -129,7 +129,7 @@ class TokenWeightModel(BatchedModel):
 
 
 def max_of_equal_tokens(weights: Tensor, input_ids: Tensor, attention_mask: Tensor, vocabulary: int) -> Tensor:
-    """Return each term's largest weight over the tokens that are this term. Terms without a token weigh 0.
+    """Return each term's largest weight over the tokens that are this term. Terms without a token get 0.
 
     Args:
         weights: The tokens' weights, 0 or more. (B, L).

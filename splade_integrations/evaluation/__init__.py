@@ -1,8 +1,8 @@
 """Measures the retrieval quality and the cost of retrievers on test datasets.
 
-`splade evaluate` runs this code, and scripts and notebooks can use it as well. Importing this package needs no extra
-and does not load torch. Measures, BM25, dense models, Milvus and plots need extras of splade-integrations. If an extra
-is missing, the error says what to install.
+`splade evaluate` runs this code, and scripts and notebooks can use it as well. The import of this package does not load
+torch, and needs none of the optional extras of splade-integrations. Measures, BM25, dense models, Milvus and plots need
+some of these extras. If an extra is missing, the error says what to install.
 """
 
 from splade_integrations.evaluation.compare import evaluate

@@ -28,7 +28,7 @@ __all__ = [
     "system_names",
 ]
 
-# The number of hits in each ranking, because the measure R@100 needs 100 hits.
+# The number of hits in each ranking. The measure R@100 needs 100 hits.
 DEPTH = 100
 _TIMED_QUERIES = 30
 _WEIGHT_STEP = 0.1
@@ -46,7 +46,7 @@ def evaluate(
     """Compare retrievers and their fusions by exact search.
 
     The function `fusions` returns the combinations of retrievers to fuse. Each combination is fused in two ways: by
-    rank, and by weighted scores. The chosen weights are those with the best value of the first measure on the train
+    rank, and by weighted scores. The weights are those that give the best value of the first measure on the train
     split. Without a train split, all weights are equal.
 
     Args:
@@ -54,8 +54,8 @@ def evaluate(
         retrievers: Retrievers that have indexed the dataset's documents.
         candidates: The number of hits of each retriever that are fused.
         measures: Names of measures, as ir_measures spells them. Intervals, tests and weights use the first measure.
-        baseline: The system to test the other systems against. None means the last retriever with a name that begins
-            with "BM25" or, if there is no such retriever, the first retriever.
+        baseline: The system to test the other systems against. None means the last retriever whose name begins with
+            "BM25". If there is no such retriever, None means the first retriever.
         fitted: Whether to choose the best fusion as well. See `evaluation.fit`.
     Returns:
         The measures, tests and costs of each retriever and fusion.
@@ -164,7 +164,7 @@ def _fit(
 ) -> Fit:
     """Choose a fusion of the dense retriever, SPLADE and the last BM25 retriever.
 
-    The fusion names them as a store names its sides: "dense", "sparse" and "bm25".
+    In the fusion, the retrievers have the names that a store uses: "dense", "sparse" and "bm25".
     """
     lexical = [name for name in found if name.startswith("BM25")][-1:]
     names = {"dense": "dense", "sparse": "SPLADE", "bm25": "".join(lexical)}
@@ -275,7 +275,7 @@ def _test(systems: list[System], baseline: str) -> None:
 def _tune(train: Dataset, lists: Sequence[Sequence[Ranking]], measure: str) -> list[float]:
     """Return the weights with the best measure on the train split, in steps of 0.1.
 
-    If several combinations of weights are equally good, return the combination with the lowest maximum weight.
+    If several combinations of weights are equally good, return the most even one: its largest weight is the smallest.
     """
     prepared = [Candidates(query) for query in lists]
     steps = round(1 / _WEIGHT_STEP)

@@ -1,6 +1,6 @@
-"""Compares systems as `compare.evaluate` does, but in a Milvus collection that holds the same embeddings.
+"""Compares systems as `compare.evaluate` does, but searches in a Milvus collection that holds the same embeddings.
 
-Milvus searches, and also fuses hits by rank. This module collects the rankings, and `compare.py` measures them.
+Milvus also fuses the hits by rank. This module collects the rankings, and `compare.py` measures them.
 """
 
 import json
@@ -55,7 +55,7 @@ def evaluate_milvus(
         collection: The name of the collection. An existing collection of this name is replaced.
         candidates: As in `evaluate`.
         measures: As in `evaluate`.
-        baseline: As in `evaluate`. If the store has no BM25 function, a baseline that needs BM25 is treated as None.
+        baseline: As in `evaluate`. If Milvus has no BM25 function, a baseline that needs BM25 is treated as None.
         report: Called with the number of documents stored since its last call.
         fitted: As in `evaluate`.
     Raises:
@@ -118,7 +118,7 @@ def evaluate_milvus(
 
 
 def milvus_system_names(retrievers: Sequence[str]) -> list[str]:
-    """Return the names of the systems in Milvus: the retrievers that it stores, its own BM25, and their fusions.
+    """Return the names of the systems in Milvus: the retrievers stored there, Milvus's own BM25, and their fusions.
 
     Example:
         >>> milvus_system_names(["BM25 unstemmed", "BM25", "SPLADE"])

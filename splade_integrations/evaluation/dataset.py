@@ -23,8 +23,9 @@ class Dataset:
         query_ids: One id per judged query, in the order of the judgments.
         queries: The text of each judged query.
         qrels: The judgments: {query id: {document id: grade}}. A grade of 1 or more means relevant.
-        train: A dataset of the same corpus and the queries of the train split, or None. Settings such as fusion weights
-            are chosen on the train split. Results are reported only for queries outside the train split.
+        train: A dataset with the same corpus and the queries of the train split, or None without a train split.
+            Settings such as fusion weights are chosen on the train split. Results are reported only for queries outside
+            the train split.
     """
 
     name: str

@@ -1,9 +1,8 @@
 """Uses judged queries to choose the sides of a hybrid search, and the way to fuse their hits.
 
-A side is one kind of vector: dense, SPLADE or BM25. If a fusion is chosen on some queries, its results on these queries
-look better than its results on other queries. So `Fit.value` is measured on queries that the choice did not use. If
-there is a train split, these are the queries of the test split. Otherwise, they are the held-out queries of a
-cross-validation.
+A side is one kind of vector: dense, SPLADE or BM25. A fusion looks better on the queries on which it was chosen than on
+other queries. So `Fit.value` is measured on queries that the choice did not use. With a train split, these are the
+queries of the test split. Without a train split, they are the held-out queries of a cross-validation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ __all__ = ["LEAST_QUERIES", "Fit", "fit", "fusions_to_try"]
 LEAST_QUERIES = 40  # with fewer queries, the choice would mostly be chance
 _FOLDS = 10
 _STEPS = 10  # weights are multiples of 1 / _STEPS
-_SEED = 0  # fixed, so that each run gives the same choice
+_SEED = 0  # of the random folds; fixed, so that each run gives the same choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,9 @@ class Fit:
     Args:
         fusion: The chosen fusion.
         measure: The name of the measure.
-        value: The mean of the measure over queries that the choice did not use. Without a train split, each query is
-            measured under the fusion that is chosen on the other folds of the cross-validation.
+        value: The mean of the measure over queries that the choice did not use. Without a train split, cross-validation
+            divides the queries into folds. Each query is then measured under the fusion that is chosen on the other
+            folds.
         itself: The mean of the measure under `fusion`, over the same queries as `value`. With a train split, `itself`
             equals `value`. Without a train split, `fusion` was chosen on these queries, so expect a lower mean over
             other queries.
@@ -72,9 +72,9 @@ def fit(
     """Choose the sides, the method and the weights of a fusion.
 
     With a train split, the choice is made on the train split. Without a train split, the choice is made on all queries,
-    and cross-validation measures how good such a choice is on other queries. The simple fusions are each side alone,
-    and fusions by rank with equal weights. A fusion that is not simple is chosen only if it is better than the best
-    simple fusion by more than the standard error of the difference.
+    and cross-validation measures how good such a choice is on other queries. A fusion is called simple if it is one
+    side alone, or a fusion by rank with equal weights. A fusion that is not simple is chosen only if it is better than
+    the best simple fusion by more than the standard error of the difference.
 
     Args:
         dataset: The dataset.

@@ -23,7 +23,7 @@ FAR_BEHIND = 0.4
 _QUERIES = 300
 _LEAST_QUERIES = 40
 _LEAST_CHARACTERS = 30  # shorter sentences, such as "See below.", fit many documents
-_SEED = 0  # fixed, so that each run makes the same queries
+_SEED = 0  # of the random choices; fixed, so that each run makes the same queries
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 

@@ -13,14 +13,14 @@ from splade_integrations.evaluation.ranking import Ranking, blocks
 __all__ = ["DRAWN_AT_ONCE", "MEASURES", "check_measures", "holm", "interval", "paired_test", "per_query"]
 
 MEASURES = ("nDCG@10", "R@100", "MRR@10")
-# The number of random draws of signs in `paired_test`. With this number, another seed changes a p value near 0.05 by
-# about 0.002. The smallest possible p value is 0.0001.
+# The number of random draws of signs in `paired_test`. With this number, a p value near 0.05 changes by about 0.002 if
+# the random numbers have another seed. The smallest possible p value is 0.0001.
 _SIGN_FLIPS = 10_000
-# The number of random samples in `interval`. With this number, another seed moves the ends of an interval by about
-# 1.5 % of its width.
+# The number of random samples in `interval`. With this number, the ends of an interval move by about 1.5 % of its width
+# if the random numbers have another seed.
 _BOOTSTRAPS = 2_000
 _SEED = 0  # fixed, so that each run gives the same figures
-# The largest number of random numbers drawn in one call. This limits the memory: each random number takes 16 bytes, so
+# The largest number of random numbers drawn in one call. The limit saves memory. Each random number takes 16 bytes, so
 # a single call for all 10 000 signs of each query would take 160 KB per query.
 DRAWN_AT_ONCE = 2**20
 
@@ -117,7 +117,7 @@ def paired_test(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> f
 def _shapes(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
     """Split the shape (resamples, queries) into shapes of fewer rows.
 
-    Random numbers that are drawn part by part equal the random numbers of a single draw of the whole shape.
+    Drawing the random numbers part by part gives the same numbers as drawing the whole shape at once.
     """
     for rows in blocks(resamples, max(1, DRAWN_AT_ONCE // max(1, queries))):
         yield rows.stop - rows.start, queries

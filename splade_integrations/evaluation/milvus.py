@@ -135,8 +135,8 @@ class MilvusCollection:
 
     def close(self) -> None:
         """Drop the collection and close the connection."""
-        # milvus-lite keeps the open file in memory until the process ends. So without the drop, closing the connection
-        # would not free the memory.
+        # milvus-lite keeps an opened file in memory until the process ends, even after the connection is closed.
+        # Dropping the collection frees the memory.
         clean_up(self._collection.drop)
         self._collection.close()
 

@@ -24,7 +24,7 @@ __all__ = [
     "unit_rows",
 ]
 
-# The number of queries scored at once. It limits the memory for the scores, which are a (64, N) matrix of float64.
+# The number of queries scored at once. It limits the memory for the scores of N documents, a (64, N) float64 matrix.
 _QUERIES_AT_ONCE = 64
 
 
@@ -134,7 +134,10 @@ def fuse_rrf(rankings: Sequence[Ranking], k: int) -> Ranking:
 
 
 def has_tie(ranking: Ranking, depth: int) -> bool:
-    """Return whether two of the first `depth` + 1 scores are equal, so that the first hits depend on the tie rule."""
+    """Return whether two of the first `depth` + 1 scores are equal.
+
+    If two are equal, the rule that orders equal scores affects the first `depth` hits.
+    """
     best = ranking.scores[: depth + 1]
     return len(set(best)) < len(best)
 

@@ -26,8 +26,8 @@ class System:
         weights: {retriever: weight} for a fusion by weights, None for other systems.
         tuned_on: A description of the queries on which the weights were chosen, or "" for equal weights.
         latency_ms: The median time to encode and search one query, in milliseconds. None if it was not measured.
-        queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the tie rule. None
-            for other systems.
+        queries_with_ties: For a fusion by rank, the number of queries whose first ten hits depend on the rule that
+            orders equal scores. None for other systems.
         values: The first measure of each query. (Q,).
     """
 

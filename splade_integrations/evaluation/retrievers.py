@@ -47,8 +47,8 @@ class Costs:
             second.
         index_bytes: The size in bytes of the index that exact search holds in memory.
         dims_per_document: The average number of values stored for a document.
-        dims_per_query: The average number of values of an encoded query. `evaluate` sets this value, because a new
-            retriever has seen no queries.
+        dims_per_query: The average number of values of an encoded query. `evaluate` sets this value later, because a
+            new retriever has not seen any queries.
     """
 
     texts_per_second: float
@@ -106,7 +106,7 @@ class Bm25:
             self._index.index(words, show_progress=False)
         seconds = time.perf_counter() - start
         stored = sum(len(set(row)) for row in words)
-        # For each distinct word of a document, an inverted index needs a float32 score and an int32 row: 8 bytes.
+        # An inverted index needs 8 bytes for each distinct word of a document: a float32 score and an int32 row number.
         self.costs = Costs(len(documents) / seconds, 8 * stored, stored / max(1, len(documents)))
         self._documents = len(documents)
 
@@ -132,7 +132,7 @@ class Bm25:
 
 
 def bm25_name(*, stemmed: bool) -> str:
-    """Return the name of a `Bm25` without indexing documents."""
+    """Return the name of the retriever `Bm25`, with or without stemming."""
     return "BM25" if stemmed else "BM25 unstemmed"
 
 

@@ -57,7 +57,8 @@ def sweep(
     Args:
         dataset: The dataset.
         encoders: {number type: function that loads the model with this number type}. The function should load the model
-            with `document_pruning=Pruning()`. Otherwise, each pruning is applied after the model's own pruning.
+            with `document_pruning=Pruning()`, which keeps all terms. Without it, each pruning is applied after the
+            model's own pruning.
         prunings: The prunings to try. A number is the largest number of terms of a document. None keeps all terms.
         measures: Names of measures, as ir_measures spells them.
         report: Called with the number of documents encoded since its last call.

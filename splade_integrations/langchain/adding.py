@@ -53,7 +53,7 @@ def make_rows(
 
 
 def embed_rows(rows: Sequence[Row], embeddings: Mapping[Side, Any], keys: Sequence[str]) -> list[Row]:
-    """Embed the texts of the rows, all texts in one call of each embedding, and return the rows with their vectors.
+    """Embed the texts of all rows in one call of each embedding, and return the rows with their vectors.
 
     Args:
         rows: The rows, at most a few hundred.

@@ -1,4 +1,4 @@
-"""Lets LangChain use the dense vectors of an encoder that makes dense and sparse vectors in one pass."""
+"""Lets LangChain use the dense vectors of an encoder that makes dense and sparse vectors in one run of its model."""
 
 from langchain_core.embeddings import Embeddings
 
@@ -8,7 +8,7 @@ __all__ = ["DenseEmbedding"]
 
 
 class DenseEmbedding(Embeddings):
-    """A dense embedding by BGE-M3, which makes its dense and sparse vectors in the same pass of the model.
+    """The dense embedding of BGE-M3, a model that makes a text's dense and sparse vectors in the same pass.
 
     `embed_documents` and `embed_query` return vectors of length 1. The async methods run in a thread.
 

@@ -62,7 +62,11 @@ class SpladeSparseEmbedding(BaseSparseEmbedding):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of the encoder, or None. A collection stores the fingerprint, and refuses other encoders."""
+        """The encoder's fingerprint, or None if the encoder has none.
+
+        A fingerprint describes everything that determines the sparse vectors. A collection stores the fingerprint of
+        its encoder, and refuses other encoders.
+        """
         return self._adapted.fingerprint
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:

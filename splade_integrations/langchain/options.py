@@ -91,7 +91,7 @@ def connection_arguments(
         arguments: The option `connection_args`.
         **named: Connection arguments that are also options of the store, such as `token`.
     Raises:
-        TypeError: An argument is given twice, with different values, or a uri is given together with a host, a port or
+        TypeError: An argument is given twice, with different values. Or a uri is given together with a host, a port or
             an address.
     """
     joined = {key: value for key, value in (arguments or {}).items() if value is not None}
@@ -136,7 +136,7 @@ def make_schema(
         bm25_field: The name of the field for BM25's vectors, or None for no BM25 side.
         index_params: A list with the index parameters of each side. The parameters of BM25 come last.
         search_params: A list with the search parameters of each side. The parameters of BM25 come last.
-        metadata_fields: {metadata key: type} for the keys that each get a typed column, that is, a separate field.
+        metadata_fields: {metadata key: type} for each key that gets a typed column, that is, a separate field.
         metadata_schema: The same as `metadata_fields`, under the name that langchain-milvus uses.
         **fields: Further arguments of `Schema`.
     """

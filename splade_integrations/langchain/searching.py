@@ -256,7 +256,7 @@ class Searching(VectorStore):
         return query_terms(made, query) if side == "sparse" else made
 
     def _queries_of(self, queries: Sequence[str], sides: Sequence[Side]) -> list[dict[Side, Any]]:
-        """Return {side: vector or text to search for} for each of N queries. The sparse side encodes them together."""
+        """Return {side: vector or text to search for} for each of N queries. SPLADE encodes all queries together."""
         if isinstance(queries, str):
             raise TypeError(f"queries must be a list of str, got the str {queries!r}. Put it into a list.")
         made: dict[Side, list[Any]] = {}

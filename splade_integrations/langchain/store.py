@@ -51,7 +51,7 @@ def hybrid_milvus(
     Returns:
         The store. The docstring of `HybridMilvus` describes its searches.
     Raises:
-        TypeError: `dense` or `sparse` has the wrong type, they are in the wrong order, or an option is unknown.
+        TypeError: `dense` or `sparse` has the wrong type, the two are in the wrong order, or an option is unknown.
         ValueError: An existing collection lacks a field that the store needs, or was made with another encoder.
         OSError: The milvus-lite file cannot be opened.
 
@@ -102,14 +102,14 @@ class HybridMilvus(Writing, Searching):
       Only the dense side returns documents for an empty query.
     - Async methods work in any number of event loops. The async methods that add documents run in a thread, and call
       the sync methods of the embeddings.
-    - A collection stores which encoder filled it, and refuses other encoders. Collections made by
-      `langchain_milvus.Milvus` can be opened, and keep their fields.
+    - A collection stores which encoder filled it, and refuses other encoders. The store can also open a collection that
+      `langchain_milvus.Milvus` made. Such a collection keeps its fields.
     - If a server does not answer within `timeout`, a TimeoutError is raised. If another client has released the
       collection from memory, the store loads the collection again.
     - The default `consistency_level` is "Session": a search sees everything that this client wrote. With "Strong", and
       always on milvus-lite, a search sees everything that any client wrote.
     - On milvus-lite, the dense index is exact, and the store flushes the collection after it adds documents. A server
-      itself chooses the dense index and the times of flushes.
+      chooses by itself which dense index it makes, and when it flushes.
 
     Args:
         embedding_function: A list of a dense embedding and a sparse embedding, in this order, or a single embedding.
@@ -134,9 +134,9 @@ class HybridMilvus(Writing, Searching):
         metadata_field: The JSON field that holds the metadata. None keeps the metadata in Milvus's dynamic field, as
             langchain-milvus does.
         enable_dynamic_field: Whether a Milvus expression can use a metadata key's bare name, as in `year > 2000`. If
-            not, an expression must use `metadata["year"] > 2000`. A filter that is a dict works in both cases.
-        metadata_fields: {key: type} for the metadata keys that each get a typed column, that is, a separate field. If
-            the type is a dict, it can ask for an index:
+            not, the expression must be `metadata["year"] > 2000`. A filter that is a dict works in both cases.
+        metadata_fields: {key: type} for each metadata key that gets a typed column, that is, a separate field. If the
+            type is a dict, it can ask for an index:
             {"year": int, "tenant": {"dtype": DataType.VARCHAR, "index": True}}. `metadata_schema` is another name for
             this option.
         partition_key_field: The metadata key by which Milvus partitions the documents. Each document needs a value for

@@ -105,7 +105,7 @@ class Writing(VectorStore):
 
         Args:
             texts: N texts.
-            embeddings: N vectors. If the store has both a dense and a sparse embedding: N pairs [dense, sparse].
+            embeddings: N vectors or, if the store has both a dense and a sparse embedding, N pairs [dense, sparse].
             metadatas: See `add_texts`.
             timeout: Seconds for each write.
             batch_size: The largest number of rows in a write.

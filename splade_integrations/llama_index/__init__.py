@@ -1,9 +1,9 @@
 """A LlamaIndex vector store for hybrid search in Milvus, and a SPLADE embedding for this store.
 
 This package needs llama-index-core and pymilvus, but no other package of LlamaIndex or Milvus. If
-llama-index-vector-stores-milvus is installed, `SpladeSparseEmbedding` also works with its `MilvusVectorStore`. The
-store of this package, `HybridMilvusVectorStore`, keeps its nodes in a Milvus collection.
-`splade_integrations.milvus` creates, fills and searches the collection.
+llama-index-vector-stores-milvus is installed, `SpladeSparseEmbedding` also works with the `MilvusVectorStore` of
+llama-index-vector-stores-milvus. The store of this package, `HybridMilvusVectorStore`, keeps its nodes in a Milvus
+collection. `splade_integrations.milvus` creates, fills and searches the collection.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

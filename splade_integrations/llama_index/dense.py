@@ -1,4 +1,4 @@
-"""Lets LlamaIndex use the dense vectors of an encoder that makes dense and sparse vectors in one pass."""
+"""Lets LlamaIndex use the dense vectors of an encoder that makes dense and sparse vectors in one run of its model."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ __all__ = ["DenseEmbedding"]
 
 
 class DenseEmbedding(BaseEmbedding):
-    """A dense embedding by BGE-M3, which makes its dense and sparse vectors in the same pass of the model.
+    """The dense embedding of BGE-M3, a model that makes a text's dense and sparse vectors in the same pass.
 
     The vectors have length 1. Use the object as the `embed_model` of an index over `HybridMilvusVectorStore`.
 

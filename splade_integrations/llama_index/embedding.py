@@ -42,8 +42,9 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
     Async queries that wait at the same time are encoded together.
 
     If the object was made with `model_name`, its pickle holds only the name and the options, not the model. The first
-    use after unpickling loads the model again. If the object was made with `encoder`, its pickle holds the encoder. But
-    a `SpladeEncoder` cannot be pickled, so use `model_name` instead. Copies of the object share the encoder.
+    use after unpickling loads the model again. If the object was made with `encoder`, its pickle holds the encoder.
+    This fails for a `SpladeEncoder`, which cannot be pickled, so use `model_name` instead. Copies of the object share
+    the encoder.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.
@@ -99,7 +100,11 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of the encoder, or None. A collection stores the fingerprint, and refuses other encoders."""
+        """The encoder's fingerprint, or None if the encoder has none.
+
+        A fingerprint describes everything that determines the sparse vectors. A collection stores the fingerprint of
+        its encoder, and refuses other encoders.
+        """
         return self._adapted.fingerprint
 
     def __deepcopy__(self, memo: Any = None) -> SpladeSparseEmbedding:
@@ -165,5 +170,5 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
 
 
 def _without_blanks(texts: list[str], rows: list[SparseEmbedding]) -> list[SparseEmbedding]:
-    """Replace the rows of blank texts by {}. A model finds terms even in a blank text, so queries would find it."""
+    """Replace the rows of blank texts by {}. A model finds terms even in a blank text, so queries could match it."""
     return [{} if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]

@@ -32,8 +32,9 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
     """Return the schema with the field names of an existing collection, if it is clear which field is which.
 
     A name that the user gave is kept. If the collection has no field with a default name, but has exactly one field of
-    the right type, the name of this field replaces the default name. For example, collections made by LangChain's own
-    store call their dense field `vector`. Collections made by `splade index` call the column of document ids `_doc_id`.
+    the right type, the name of this field replaces the default name. For example, the dense field is called `vector` in
+    collections of LangChain's own store. The column of document ids is called `_doc_id` in collections of
+    `splade index`.
 
     Args:
         schema: The fields that the store wants.

@@ -23,8 +23,8 @@ from splade_integrations.milvus.values import check_metadata
 
 __all__ = ["NO_SOURCE", "SOURCE_KEYS", "node_of", "row_of", "source_of", "text_to_embed"]
 
-# The key of a node's class name. LlamaIndex's own stores use this key and `CONTENT_COLUMN` as well, so this module can
-# read their nodes.
+# The key under which a row holds the name of the node's class. LlamaIndex's own stores use this key and
+# `CONTENT_COLUMN` as well, so this module can read their nodes.
 _TYPE_KEY = "_node_type"
 # LlamaIndex's own stores write the source document's id under each of these keys, or the str "None" if a node has no
 # source document.
@@ -119,7 +119,7 @@ def node_of(hit: Hit) -> BaseNode:
 
 
 def text_to_embed(row: Mapping[str, Any], text_field: str) -> str:
-    """Return the text that the store encodes for a stored node: the node's metadata, in the node's form, and its text.
+    """Return the text that the store encodes for a stored node: the metadata, as the node formats it, and the text.
 
     If a row was not made from a node, for example if `splade index` wrote the row, return only the row's text.
 

@@ -172,8 +172,8 @@ def ranker_of(
         alpha: The query's alpha, or None. If alpha is given, the dense side has the weight alpha, and the sparse side
             has the weight 1 - alpha.
     Raises:
-        ValueError: The name or a parameter is unknown, a weight is missing or not from 0 to 1, or alpha is given for
-            three sides or for "RRFRanker", which has no weights.
+        ValueError: The name or a parameter is unknown, or a weight is missing or not from 0 to 1. Or alpha is given for
+            three sides, or for "RRFRanker", which has no weights.
     """
     if name not in RANKERS:
         raise ValueError(f"hybrid_ranker must be 'RRFRanker' or 'WeightedRanker', got {name!r}. Choose one of them.")

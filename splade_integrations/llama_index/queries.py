@@ -230,9 +230,9 @@ def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
 def _question(
     query: VectorStoreQuery, mode: VectorStoreQueryMode, sides: Sequence[Side]
 ) -> tuple[str, list[float] | None]:
-    """Return the question and its dense vector. The vector of a blank question may be None.
+    """Return the question and its dense vector.
 
-    LlamaIndex does not embed blank questions.
+    LlamaIndex does not embed blank questions, so the vector of a blank question may be None.
     """
     needed = "dense" not in sides if mode == Mode.MMR else any(side != "dense" for side in sides)
     if query.query_str is None and needed:

@@ -30,7 +30,7 @@ class Searching(CollectionStore, ABC):
             **kwargs: A retriever's `vector_store_kwargs`:
                 `string_expr`, a Milvus expression, instead of filters;
                 `milvus_partition_names`;
-                `group_by`, a metadata key, or "doc_id" for the best node of each document;
+                `group_by`, a metadata key: only the best node for each value is returned ("doc_id" means the document);
                 `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
                 `fusion`, a `Fusion` or its dict, which mode `hybrid` uses instead of `store.fusion`;
                 `reranker`, a pymilvus ranker or rerank function that fuses all sides in mode `hybrid`;

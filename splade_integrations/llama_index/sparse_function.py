@@ -1,8 +1,9 @@
 """`BaseSparseEmbeddingFunction`, the base class of sparse embedding functions for Milvus stores.
 
-The package of LlamaIndex's own Milvus store has a class with this name. That store accepts only instances of its class.
-So if the package is installed, the name `BaseSparseEmbeddingFunction` refers to the class of the package. Otherwise,
-the name refers to a class of this module with the same methods. This module uses neither an encoder nor Milvus.
+LlamaIndex's own Milvus store is in the package llama-index-vector-stores-milvus. That package has a class with the same
+name, and its store accepts only instances of that class. So if the package is installed, the name
+`BaseSparseEmbeddingFunction` refers to the class of the package. If not, the name refers to a class of this module with
+the same methods. This module uses neither an encoder nor Milvus.
 """
 
 from abc import ABC, abstractmethod

@@ -41,7 +41,8 @@ class HybridMilvusVectorStore(Writing, Searching):
     **Modes** of a query (`index.as_retriever(vector_store_query_mode=…)`):
 
     - `default` searches **only the dense side**, as in LlamaIndex's other stores. In a store with
-      `enable_dense=False`, it searches the sparse side, or else the BM25 side. For hybrid retrieval, use `hybrid`.
+      `enable_dense=False`, it searches the sparse side or, if there is none, the BM25 side. For hybrid retrieval, use
+      `hybrid`.
     - `hybrid` searches the sides of `store.fusion`, and fuses the hits of these sides by `store.fusion`. If the option
       `fusion` is given, `store.fusion` is this option. Otherwise, it is the fusion that the collection stores. If the
       collection stores no fusion, it is reciprocal rank fusion of all sides, with the constant 60. By default, a search
@@ -50,7 +51,7 @@ class HybridMilvusVectorStore(Writing, Searching):
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
     - `sparse` searches only the sparse side. It uses all terms of the query. LlamaIndex's own Milvus store drops the
       terms with small weights.
-    - `text_search` searches the BM25 side if the store has `bm25`, or else the sparse side.
+    - `text_search` searches the BM25 side or, in a store without `bm25`, the sparse side.
     - `mmr` (maximal marginal relevance) selects diverse nodes among the hits of mode `hybrid`. It compares the nodes by
       their dense vectors. The scores are MMR's scores.
     - Other modes (`svm`, …) are refused.
@@ -73,7 +74,7 @@ class HybridMilvusVectorStore(Writing, Searching):
         collection_name: The collection's name. A missing collection is created.
         sparse_embedding_function: A `SpladeSparseEmbedding`. A store with a sparse side needs it, even if the
             collection already exists.
-        dim: The dimension of the dense vectors. Without `dim`, the first `add` creates a missing collection.
+        dim: The dimension of the dense vectors. If it is not given, the first `add` creates a missing collection.
         enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. A store needs at least one
             side.
         bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
@@ -86,13 +87,13 @@ class HybridMilvusVectorStore(Writing, Searching):
         text_key, embedding_field, sparse_embedding_field, bm25_field, doc_id_field, primary_field, metadata_field: The
             names of the collection's fields. In an existing collection, the text field, the dense field and the sparse
             field are also found by their types, if only one field has the right type.
-        metadata_fields: The metadata keys that each also get a typed column (a separate field), for fast filters:
+        metadata_fields: {key: type} for each metadata key that also gets a typed column, a field for fast filters:
             {"year": int, "tenant": str}.
         scalar_field_names, scalar_field_types: The same as `metadata_fields`, in LlamaIndex's form.
         partition_key_field: The metadata key by which Milvus partitions the nodes, such as the tenant.
         index_config, sparse_index_config: The settings of the dense and of the sparse index, such as
-            {"index_type": "HNSW", "M": 8}. By default, the dense index is exact on milvus-lite, and a server chooses
-            its dense index itself.
+            {"index_type": "HNSW", "M": 8}. By default, the dense index is exact on milvus-lite. A server chooses the
+            kind of its dense index by itself.
         search_config: Search parameters of the dense side, such as {"ef": 64}.
         hybrid_ranker, hybrid_ranker_params: "RRFRanker" and {"k": 60}, or "WeightedRanker" and
             {"weights": [dense, sparse]}. With `bm25`, there is a third weight. If a query has an `alpha`, the weights

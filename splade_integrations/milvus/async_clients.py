@@ -62,11 +62,11 @@ class AsyncClients:
     def _drop_closed(self) -> None:
         """Drop the clients of closed loops, and their entries in pymilvus's list of connections.
 
-        Otherwise, these clients and entries would keep the closed loops in memory.
+        If they were not dropped, they would keep the closed loops in memory.
         """
         for loop in [loop for loop in self._clients if loop.is_closed()]:
             _, alias = self._clients.pop(loop)
-            # pymilvus's `remove_connection` would also close the connection. But that is possible only while its
-            # loop is open.
+            # The entries are removed directly. pymilvus's `remove_connection` would also try to close the connection,
+            # which is possible only while the loop is open.
             getattr(connections, "_alias_handlers", {}).pop(alias, None)
             getattr(connections, "_alias_config", {}).pop(alias, None)

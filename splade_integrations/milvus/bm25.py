@@ -1,9 +1,9 @@
 """Split text into words for BM25. This module does not need pymilvus.
 
 Milvus's BM25 function splits a text into words with an analyzer. On a server, the analyzer drops stop words and stems
-the other words. milvus-lite 3 ignores stemmers without a warning. So on milvus-lite 3, this module splits each text,
-drops stop words, and stems the other words. An additional field of the collection holds the resulting words. A query is
-split in the same way.
+the other words. milvus-lite 3 ignores the analyzer's stemmer without a warning. So on milvus-lite 3, this module splits
+each text, drops stop words, and stems the other words. An additional field of the collection holds the resulting words.
+Queries are processed in the same way.
 """
 
 import re
@@ -31,7 +31,7 @@ _local = threading.local()  # a stemmer must not be used by two threads at once
 
 
 def split_words(text: str, language: str = ENGLISH) -> list[str]:
-    """Return the words of a text in lower case, without stop words, and stemmed by Snowball.
+    """Split a text into words in lower case, drop the stop words, and stem the other words with Snowball.
 
     Args:
         text: The text.
@@ -40,7 +40,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
         OptionalDependencyError: bm25s or PyStemmer is not installed.
         ValueError: The language is unknown.
     Source:
-        The default pattern and the stop words of bm25s, and the stemmers of https://snowballstem.org.
+        The default word pattern and the stop words of bm25s, and the stemmers of https://snowballstem.org.
 
     Example:
         >>> split_words("The cats are running!"), split_words("Die Katzen laufen", "german")
@@ -51,7 +51,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
         stemmers[language] = _stemmer(language)
     stop_words = _stop_words(language)
     text = unicodedata.normalize("NFC", text)
-    if language == "turkish":  # the lower case of İ is i, but the lower case of I is ı
+    if language == "turkish":  # in Turkish, the lower case of İ is i, and that of I is ı
         text = text.replace("İ", "i").replace("I", "ı")
     words = [word for word in _word().findall(text.lower()) if word not in stop_words]
     stems: list[str] = stemmers[language].stemWords(words)
@@ -59,7 +59,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
 
 
 def analyzer_of(bm25: bool | str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
-    """Return the analyzer that a store's option `bm25` names, or None if it leaves the choice to the collection.
+    """Return the analyzer that a store's option `bm25` names, or None if the option is a bool and so names none.
 
     Raises:
         TypeError, ValueError: The option is not a bool, a known language or a dict.
@@ -87,7 +87,7 @@ def _check_language(language: str) -> None:
 
 
 def stores_words(analyzer: str | Mapping[str, Any], engine: Engine) -> bool:
-    """Return whether a new collection needs a field for the words of each text."""
+    """Return whether a new collection needs an additional field for the words of each text."""
     return isinstance(analyzer, str) and engine is Engine.LITE3
 
 
@@ -121,7 +121,7 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
             "parameters of another analyzer, such as {'tokenizer': 'icu'}."
         )
     stemmer = {"type": "stemmer", "language": analyzer}
-    if engine is Engine.LITE3:  # milvus-lite 3 ignores the stemmer, but `language_of` reads the stored parameters
+    if engine is Engine.LITE3:  # milvus-lite 3 ignores the stemmer, but `language_of` reads its language
         return {"tokenizer": "standard", "filter": [stemmer]}
     stop_words = [{"type": "stop", "stop_words": [f"_{analyzer}_"]}] if analyzer in _STOPPED else []
     return {"tokenizer": "standard", "filter": ["lowercase", *stop_words, stemmer]}

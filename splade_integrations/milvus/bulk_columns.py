@@ -1,4 +1,4 @@
-"""Check whole Arrow columns against the fields of a collection, and convert them for the bulk import."""
+"""Check whole Arrow columns against the fields of a collection, and convert them for Milvus's bulk import."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ _TYPES = {
     DataType.BFLOAT16_VECTOR: pa.list_(pa.uint8()),
     DataType.INT8_VECTOR: pa.list_(pa.int8()),
 }
-# The number of list items for each dimension of a vector in a file.
+# A file holds each dense vector as a list. For each type of vector, this is the number of list items per dimension.
 _ITEMS_PER_DIM = {
     DataType.FLOAT_VECTOR: 1.0,
     DataType.INT8_VECTOR: 1.0,
@@ -44,7 +44,7 @@ _LARGEST_TERM = 2**32 - 2  # Milvus refuses larger token ids
 
 
 def arrow_types(schema: CollectionSchema, *, sparse_as_text: bool) -> dict[str, pa.DataType]:
-    """Return {field: its Arrow type in a file for the import}. Fields that Milvus fills itself are left out.
+    """Return {field: its Arrow type in a file for the bulk import}. Fields that Milvus fills itself are left out.
 
     Raises:
         ValueError: A field has a type that no file can hold.
@@ -156,7 +156,7 @@ def _sparse(column: pa.ChunkedArray, name: str, *, sparse_as_text: bool) -> pa.A
 
 
 def _json(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Return the column as JSON texts. Texts in the column must already be JSON. Other values are converted to JSON."""
+    """Convert a column to JSON texts. A column of strings must already hold JSON texts, and is only checked."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         texts = [None if value is None else json.dumps(value) for value in column.to_pylist()]
         return pa.chunked_array([pa.array(texts, pa.string())])

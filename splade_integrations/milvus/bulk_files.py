@@ -1,8 +1,8 @@
 """Write Arrow tables to Parquet files for Milvus's bulk import, with a manifest that lists the files.
 
-pymilvus's `LocalBulkWriter` accepts one row at a time, but this module writes whole columns. Its files have the same
-types and values as those of `LocalBulkWriter`, except in the sparse column. By default, that column holds structs of
-two lists. Milvus 2.5.8 and later versions can read such structs.
+pymilvus's `LocalBulkWriter` accepts one row at a time, but this module writes whole columns. The files of this module
+have the same types and values as those of `LocalBulkWriter`, except in the column of sparse vectors. By default, each
+vector in that column is a struct of two lists. Milvus 2.5.8 and later versions can read such structs.
 """
 
 import json
@@ -23,11 +23,11 @@ with require_extra("bulk", module=__name__):
 __all__ = ["MANIFEST", "BulkFile", "BulkFolder", "SparseForm", "fields_of", "sparse_form"]
 
 MANIFEST = "manifest.json"
-# How a file holds sparse vectors: as a struct of indices and values, or as JSON texts such as {"3": 0.5}.
+# How a file holds each sparse vector: as a struct of indices and values, or as a JSON text such as {"3": 0.5}.
 SparseForm = Literal["struct", "json"]
 
 _FIRST_WITH_STRUCTS = (2, 5, 8)
-_ROW_GROUP_BYTES = 32 * 1024 * 1024  # as in pymilvus's writer. Milvus holds a row group in memory while it reads.
+_ROW_GROUP_BYTES = 32 * 1024 * 1024  # as in pymilvus's writer. Milvus reads a whole row group into memory.
 _DYNAMIC = "$meta"
 
 
@@ -54,9 +54,9 @@ def fields_of(table: pa.Table, schema: CollectionSchema, sparse: SparseForm = "s
     """Return a table in the form of a file for the bulk import: one column for each field of the collection.
 
     Args:
-        table: Columns with the names of the collection's fields. A column for a JSON field holds JSON texts, or
-            values that this function converts to JSON. If the collection has a dynamic field, further columns become
-            keys of that field.
+        table: The rows. The columns have the names of the collection's fields. A column for a JSON field holds JSON
+            texts, or values that this function converts to JSON. If the collection has a dynamic field, further
+            columns become keys of that field.
         schema: The collection's fields.
         sparse: The form of the sparse vectors in the file.
     Returns:
@@ -96,7 +96,7 @@ def fields_of(table: pa.Table, schema: CollectionSchema, sparse: SparseForm = "s
 
 @dataclass(frozen=True)
 class BulkFile:
-    """A file that is ready for the import.
+    """A file that is ready for the bulk import.
 
     Args:
         file: The file's name in the folder.
@@ -110,7 +110,7 @@ class BulkFile:
 
 
 class BulkFolder:
-    """A folder of files for the import into one collection.
+    """A folder of files for the bulk import into one collection.
 
     A file appears under its own name only when it is complete. A file that is written again under the same name
     replaces the earlier file. So a run that was interrupted can be started again.
@@ -158,7 +158,7 @@ class BulkFolder:
 
         Args:
             table: The rows. `fields_of` says which columns they need.
-            name: The file's name without its ending.
+            name: The file's name without the ending ".parquet".
         Raises:
             ValueError, TypeError: The rows do not fit the collection. See `fields_of`.
             OSError: The file cannot be written.
@@ -167,8 +167,8 @@ class BulkFolder:
         size = max(1, rows.nbytes // max(1, len(rows)))
         target, partial = self.path / f"{name}.parquet", self.path / f".{name}.{os.getpid()}.partial"
         try:
-            # Parquet's dictionary encoding saves space only if values are often repeated. Here, only token ids are
-            # repeated often.
+            # Parquet's dictionary encoding saves space only if values are often repeated. Among these columns, only
+            # token ids repeat often, so only they are encoded in this way.
             repeated = [f"{field.name}.indices.list.element" for field in rows.schema if pa.types.is_struct(field.type)]
             pq.write_table(
                 rows,

@@ -43,7 +43,8 @@ class ImportJob:
 class Importer:
     """Imports files into an existing collection. The files must already be in the server's bucket.
 
-    An import does not replace stored rows that have the same keys. So import into an empty collection.
+    An import does not replace a stored row that has the same key as an imported row. So import into an empty
+    collection.
 
     Args:
         uri: The server's address, such as http://localhost:19530.
@@ -101,11 +102,11 @@ class Importer:
         every: float = 5.0,
         report: Callable[[ImportJob], object] = lambda _: None,
     ) -> list[ImportJob]:
-        """Wait until all jobs have ended, and return their last states.
+        """Wait until all jobs have ended, and return their final states.
 
         Args:
             job_ids: The jobs.
-            seconds: How long to wait for all jobs together.
+            seconds: The longest time to wait for all jobs together, in seconds.
             every: The pause before the server is asked again, in seconds.
             report: Called with each state that the server returns.
         Raises:

@@ -22,8 +22,8 @@ class Call:
     arguments: Mapping[str, Any]
 
 
-# A conversation is a generator. It yields the calls to make, and receives the answer to each call. T is the type of the
-# generator's result.
+# A conversation is a generator. It yields the calls to make, and receives the answer to each call. So the same code can
+# serve sync and async clients. T is the type of the generator's result.
 Conversation = Generator[Call, Any, T]
 
 
@@ -36,13 +36,14 @@ class Search:
             {token id: weight} for "sparse", and a text for "bm25". A side is left out if its query is None, has no
             terms, or is a blank text.
         k: The largest number of documents to return.
-        depth: The number of hits to fetch from each side before fusion. None means `candidates(k)`.
+        depth: The number of hits to fetch from each side before fusion. None means `defaults.candidates(k)`.
         filter: The condition that documents must satisfy. A str is a Milvus expression.
         params: {side: search parameters}. They override the search parameters of the `Schema`.
-        ranker: A `Fusion` of these sides, or a pymilvus ranker or rerank function. None means reciprocal rank fusion
-            with the constant 60.
-        group_by: A metadata key, or a column that the caller has added to the schema. Of the documents with the same
-            value, only the best is returned. Each document without a value is a group of its own.
+        ranker: A `Fusion` of these sides, a pymilvus ranker, or a pymilvus rerank function. None means reciprocal rank
+            fusion with the constant 60.
+        group_by: A metadata key, or a column that the caller has added to the schema. Documents with the same value
+            in it form a group, and only the best document of each group is returned. Each document without a value is
+            a group of its own.
         partition_names: The partitions to search.
         with_dense: Whether to return dense vectors as well.
         ids_only: Whether to return only ids and scores, without texts and metadata.

@@ -1,6 +1,7 @@
 """Connections to Milvus servers and to milvus-lite files.
 
-A connection holds the clients, the engine (milvus-lite 2, milvus-lite 3 or a Milvus server) and the locks.
+A connection holds the clients, the locks and the engine. The engine is the kind of Milvus: milvus-lite 2, milvus-lite 3
+or a Milvus server.
 
 This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
@@ -72,8 +73,8 @@ def _connected(kind: type[MilvusClient], connection_args: Mapping[str, Any]) -> 
 class Connection:
     """A connection to a Milvus server or file: the clients, the engine, and the locks.
 
-    A call that writes holds `lock`. A call that reads holds `turn`. On milvus-lite 2, `turn` is the same lock as
-    `lock`. On the other engines, `turn` does nothing.
+    The attribute `lock` is held during each call that writes, and `turn` during each call that reads. On milvus-lite 2,
+    `turn` is the same lock as `lock`. On the other engines, `turn` does nothing.
 
     Args:
         uri: The path of a milvus-lite file, or the address of a server. If `client` is given, `uri` is used only in
@@ -112,11 +113,12 @@ class Connection:
         return self.engine is not Engine.SERVER
 
     def write_method(self, *, auto_id: bool) -> str:
-        """Return the method of `MilvusClient` that writes rows, and replaces stored rows with the same keys.
+        """Return the method of `MilvusClient` that writes rows and replaces the stored rows with the same keys.
 
         On milvus-lite 3, an upsert keeps the dynamic keys of the stored row (its keys in Milvus's dynamic field).
-        Filters would then find the new row by the old row's keys. So milvus-lite 3 needs an insert, which replaces the
-        whole row. A server needs an upsert, because an insert on a server keeps both the stored row and the new row.
+        Filters would then find the new row by the dynamic keys of the row that it replaced. So milvus-lite 3 needs an
+        insert, which replaces the whole row. A server needs an upsert, because an insert on a server keeps both the
+        stored row and the new row.
 
         Args:
             auto_id: Whether Milvus numbers the rows. Numbered rows are inserted, because an upsert on a server would
@@ -141,13 +143,13 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return the engine. For a file, use the package's version, because milvus-lite 2 cannot report its version."""
+    """Return the engine. For a file, use the version of the milvus-lite package: milvus-lite 2 cannot report it."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:
         version = client.get_server_version(timeout=READ_TIMEOUT)
     except grpc.RpcError as err:
-        if err.code() is grpc.StatusCode.UNIMPLEMENTED:  # milvus-lite 2, behind a client that the caller made
+        if err.code() is grpc.StatusCode.UNIMPLEMENTED:  # milvus-lite 2, used through a client from the caller
             return Engine.LITE2
         raise
     return Engine.of(version)

@@ -1,8 +1,8 @@
 """One Milvus collection with up to three kinds of vectors, called sides: dense, SPLADE and BM25.
 
 The LangChain store, the LlamaIndex store, the evaluation and the command line all use `Collection`. So this class
-handles fields, indexes, search parameters, fusion, empty texts, locks, flushes, fingerprints and retries for all of
-them. This module does not need LangChain, LlamaIndex or an encoder.
+handles fields, indexes, search parameters, fusion, empty texts, locks, flushes, encoder fingerprints and retries for
+all of them. This module does not need LangChain, LlamaIndex or an encoder.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ class Collection(Reading):
         name: The collection's name, or an alias of an existing collection.
         schema: The fields that the collection should have.
         connection: The server or file.
-        fingerprint: The fingerprint of the encoder that fills the sparse side. The collection stores the fingerprint
-            and refuses other encoders.
+        fingerprint: The fingerprint of the encoder that fills the sparse side. It describes the encoder's weights and
+            settings. The collection stores the fingerprint and refuses other encoders.
         allow_other_encoder: Whether to open a collection that was made with another encoder.
         drop_old: Whether to delete an existing collection of this name, with its documents.
         timeout: The time limit for each call to Milvus, in seconds. None means 30 for a call that reads and 120 for a
@@ -97,8 +97,8 @@ class Collection(Reading):
 
         Args:
             rows: N documents.
-            partition_name: The partition to write to. None means the partition that the partition key selects. If
-                there is no partition key, it means the default partition.
+            partition_name: The partition to write to. None means the partition that the partition key selects, or the
+                default partition if the collection has no partition key.
             batch_size: The largest number of rows in one message to Milvus.
             timeout: The time limit for each message, in seconds.
             flush: Whether milvus-lite flushes afterwards, which makes the rows quick to search. A server flushes by
@@ -110,7 +110,7 @@ class Collection(Reading):
         """
         if not rows:
             return []
-        if self._fields is not None and not self.exists(timeout):  # another client has dropped it
+        if self._fields is not None and not self.exists(timeout):  # another client has dropped the collection
             self._fields = None
         fields = self.fields
         check_rows(rows, metadata=fields is None)
@@ -152,8 +152,8 @@ class Collection(Reading):
         """Encode and write many documents in bounded memory, a few hundred at a time.
 
         Args:
-            items: N items for `rows_of`. Check them before this call, because chunks written before an error stay
-                stored.
+            items: N items for `rows_of`. Check them before this call. If a chunk raises an error, the chunks before it
+                have been written and stay stored.
             rows_of: Makes the rows of one chunk of items.
             **how: The keyword arguments of `write`.
         Returns:
@@ -217,8 +217,8 @@ class Collection(Reading):
                 if (only is None or hit.id in only)
                 and (not isinstance(condition, Filter) or condition.matches(hit.metadata, reader.judged(hit)))
             ]
-        # milvus-lite 2 would run parts of some ids as SQL. These ids can be skipped: `write` refuses them, so no row
-        # has one of them.
+        # milvus-lite 2 does not escape ids, so it would run parts of some ids as SQL. These ids can be skipped, because
+        # `write` refuses them and so no row has such an id.
         if self.engine is Engine.LITE2:
             keys = [key for key in keys if not _UNFIT_FOR_LITE2.search(str(key))]
         for start in range(0, len(keys), _IDS_AT_ONCE):

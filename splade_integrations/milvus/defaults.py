@@ -25,11 +25,11 @@ __all__ = [
 
 MOST_CANDIDATES = 16_384  # the largest number of hits that a Milvus server returns for one search
 MAX_TEXT_BYTES = 65_535  # the largest size of a VARCHAR, Milvus's type for texts, in bytes of UTF-8
-# The largest number of rows in one write. Building and sending a much larger message would hold up an event loop. That
-# is so even in another thread, because Python's threads take turns.
+# The largest number of rows in one write. Building and sending a much larger message would hold up the event loop, even
+# from another thread, because only one of Python's threads runs at a time.
 ROWS_PER_WRITE = 100
-# Two columns that LlamaIndex's stores need to add nodes to a collection. The first holds a node's JSON without its
-# text. The second holds the id of the document that the node's text is a part of. Collections that `splade index`
+# Two columns that LlamaIndex's stores need for adding nodes to a collection. The first holds a node's JSON without its
+# text. The second holds the id of the document from which the node's text comes. Collections that `splade index`
 # creates have both columns. LlamaIndex's own stores call the second column "doc_id". This package uses a name
 # that users do not give to their own fields, so that the column is not mistaken for a user's field.
 CONTENT_COLUMN = "_node_content"
@@ -56,7 +56,7 @@ def candidates(k: int) -> int:
 def has_terms(terms: dict[int, float]) -> bool:
     """Return whether a query's sparse vector, {token id: weight}, can find documents.
 
-    An empty vector finds no documents. The placeholder vector of an empty query finds none either.
+    An empty vector finds no documents. Neither does `EMPTY_QUERY`, the vector that stands for a query without terms.
     """
     return any(weight != 0 and term not in EMPTY_QUERY for term, weight in terms.items())
 

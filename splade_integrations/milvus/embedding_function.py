@@ -115,7 +115,7 @@ class SpladeEmbeddingFunction:
 
     @property
     def device(self) -> str | None:
-        """The device, as it was given. `encoder.device` says where the model computes."""
+        """The device, as it was given. `encoder.device` is the device on which the model runs."""
         return self._given.device
 
     @property

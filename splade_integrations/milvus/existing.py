@@ -12,7 +12,7 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["FIELD_NAMES", "computed_fields", "fitting", "schema_of"]
 
-# {argument of `Schema`: the names that this package's, LangChain's and LlamaIndex's stores give to this field}
+# {argument of `Schema`: the usual names of this field in the stores of this package, LangChain and LlamaIndex}
 FIELD_NAMES = {
     "text_field": ("text",),
     "dense_field": ("dense", "embedding", "vector"),
@@ -33,7 +33,7 @@ def fitting(argument: str, description: Mapping[str, Any], other_columns: Collec
     Args:
         argument: "text_field", "dense_field", "sparse_field" or "bm25_field".
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
-        other_columns: Fields that hold strings other than the text.
+        other_columns: The names of fields that hold strings, but not the text.
     """
     computed = computed_fields(description)
     words = {f"{name}_words" for name in computed}
@@ -46,7 +46,8 @@ def fitting(argument: str, description: Mapping[str, Any], other_columns: Collec
         elif argument == "dense_field":
             fits = kind in DENSE_KINDS and name not in computed
         else:
-            # milvus-lite 2 does not report which fields its functions fill. So a field named "bm25" counts as one.
+            # milvus-lite 2 does not report which fields its functions fill. So a field named "bm25" counts as a field
+            # that a function fills.
             is_bm25 = name in computed or name in FIELD_NAMES["bm25_field"]
             fits = kind == DataType.SPARSE_FLOAT_VECTOR and is_bm25 == (argument == "bm25_field")
         if fits:
@@ -95,8 +96,8 @@ def schema_of(
     in_json = kinds.get("metadata") == DataType.JSON
     return Schema(
         **names,
-        # LlamaIndex's own store keeps a node's JSON in a dynamic key. This JSON is not metadata, so this key is a
-        # column.
+        # LlamaIndex's own store keeps a node's JSON in a dynamic key. This JSON is not metadata, so this key is treated
+        # as a column.
         columns={
             name: Column(index=name == DOCUMENT_COLUMN)
             for name in (DOCUMENT_COLUMN, CONTENT_COLUMN)

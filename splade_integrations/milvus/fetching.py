@@ -32,10 +32,11 @@ class Fetcher:
         layout: The same fields in the form that filters need.
         engine: The engine that holds the collection.
         columns: The names of the caller's additional columns.
-        search_params: {side: search parameters}.
+        search_params: {side: search parameters}. A side is a kind of vector: dense, sparse or BM25.
         partitions: The names of partitions that are known to exist. `Fetcher` adds the names that Milvus lists.
-        checked_keys: The metadata keys for which `Fetcher` has already checked whether a document has them. These are
-            keys with a name like "id", by which the author of a filter may mean the document's id.
+        checked_keys: The metadata keys that `Fetcher` has already checked. If a filter asks for a key with a name like
+            "id", `Fetcher` checks whether any document has this key, because the author of the filter may have meant
+            the document's id.
     """
 
     name: str
@@ -156,7 +157,7 @@ class Fetcher:
                 )
 
     def _check_partitions(self, names: Sequence[str] | None, timeout: float | None) -> Conversation[None]:
-        """Raise a ValueError if a partition does not exist. milvus-lite itself finds nothing and raises no error."""
+        """Raise a ValueError if a partition does not exist. milvus-lite itself would find nothing, without an error."""
         if not names or self.partitions.issuperset(names):
             return
         if self.engine is Engine.LITE2:

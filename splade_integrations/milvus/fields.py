@@ -35,14 +35,15 @@ class Fields:
         bm25_language: The language whose words BM25 stems. None means that BM25 does not stem, or that there is no BM25
             side.
         metadata: The JSON field that holds the metadata, or None if there is none.
-        dynamic: Whether metadata keys without a field are kept as dynamic keys (keys of Milvus's dynamic field).
+        dynamic: Whether metadata keys without a field of their own are kept as dynamic keys (keys of Milvus's dynamic
+            field).
         typed: {metadata key: (its `DataType`, whether it may be null)} for each metadata key with a field of its own.
         columns: {name: (its `DataType`, whether it may be null)} for each of the caller's additional columns that
             has a field of its own.
         keys_of_columns: The names of the caller's additional columns that have no field. They may be dynamic keys.
         names: The names of all fields.
-        other_vectors: The vector fields that nothing fills: no side in use, and no function of Milvus. If there are
-            such fields, no row can be added, because Milvus requires a value for each of them.
+        other_vectors: The vector fields that neither a side in use nor a function of Milvus fills. If there are such
+            fields, no row can be added, because Milvus requires a value for each of them.
         max_lengths: {name of a VARCHAR field: its largest size in bytes}.
     """
 

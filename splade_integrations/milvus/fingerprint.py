@@ -54,8 +54,8 @@ def check_encoder(
 
     Args:
         description: The collection's description, as `MilvusClient.describe_collection` returns it.
-        uri: The server or file. Together with the collection's name, it identifies a collection without a fingerprint,
-            so that each process warns about that collection only once.
+        uri: The server or file. If the collection has no fingerprint, a process logs only one warning for this `uri`
+            and the collection's name.
         fingerprint: The encoder's fingerprint. None means that the encoder has no fingerprint. Nothing is then checked.
         allow_other_encoder: Whether to accept another encoder.
     Raises:

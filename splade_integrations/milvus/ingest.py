@@ -13,7 +13,7 @@ T = TypeVar("T")
 # The number of documents in a chunk. The documents of a chunk are encoded together. A chunk is large enough to fill the
 # encoder's batches. As dicts, the sparse vectors of a chunk take about 10 MB.
 _CHUNK = 512
-# milvus-lite holds unflushed rows in memory twice, and indexes them anew for each query. Each flush writes a file.
+# milvus-lite holds unflushed rows in memory twice, and indexes them again for each query. Each flush writes a file.
 # Whenever there are four files of similar size, milvus-lite merges them in memory. So both too few and too many
 # flushes cost memory. For 50 000 rows, the peak memory was 1 340 MiB with a flush after every 1 024 rows, 990 MiB with
 # a flush after every 2 048, 1 060 MiB with a flush after every 4 096, and 1 300 MiB with a flush after every 25 600.
@@ -30,7 +30,8 @@ def ingest(
     """Write items, a few hundred at a time.
 
     Args:
-        items: N items for `write`. Check them before this call, because chunks written before an error stay stored.
+        items: N items for `write`. Check them before this call. If a chunk raises an error, the chunks before it have
+            been written and stay stored.
         write: Encodes and writes one chunk, and returns the primary keys of its items.
         flush: Makes the written rows quick to search and frees their memory. It is called after every few chunks and at
             the end. None means no flush.

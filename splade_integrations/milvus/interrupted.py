@@ -15,7 +15,7 @@ LONGEST_WAIT = 10.0  # seconds
 def clean_up(work: Callable[[], None]) -> None:
     """Call `work` in a thread, and wait for the thread at most `LONGEST_WAIT` seconds.
 
-    A thread that has not finished by then ends with the process.
+    If the thread has not finished by then, it keeps running until the process ends.
 
     Args:
         work: The function to call. It drops a collection or closes a client.

@@ -1,4 +1,4 @@
-"""Files of milvus-lite: their version, their address, and clients that write to a file one at a time.
+"""Open milvus-lite files with clients that take turns to write, and find milvus-lite's version and a file's address.
 
 If a file cannot be opened, the error says why. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
@@ -28,14 +28,14 @@ __all__ = [
     "write_lock",
 ]
 
-# In pymilvus 3, clients of the same address share a connection if `dedicated` is false. pymilvus 2 does not have this
-# option: its clients share a connection if they use the same alias.
+# In pymilvus 3, clients with the same address share a connection if `dedicated` is false. pymilvus 2 does not have this
+# option. Its clients share a connection if they use the same alias.
 _DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
-# Two options of gRPC for milvus-lite files. The first gives each connection its own pool. In a shared pool, gRPC
-# remembers for up to two minutes that an address did not answer. A new database may get the port of a closed database,
-# and would then seem not to answer. The second option prevents pings. pymilvus 3 would send a ping every 10 seconds.
-# After two minutes without a call, milvus-lite would treat these pings as abuse and close the connection, and gRPC
-# would log an error.
+# Two options of gRPC for milvus-lite files. The first gives each connection its own subchannel pool. With a shared
+# pool, gRPC remembers for up to two minutes that an address did not answer. A new database may get the port of a closed
+# database, and would then seem not to answer. The second option prevents keepalive pings. Without it, pymilvus 3 would
+# send a ping every 10 seconds. After two minutes without a call, milvus-lite would treat these pings as abuse and close
+# the connection, and gRPC would log an error.
 _LITE_OPTIONS = (
     {"grpc_options": {"grpc.use_local_subchannel_pool": 1, "grpc.keepalive_time_ms": 2**31 - 1}} if _DEDICATED else {}
 )
@@ -43,7 +43,7 @@ _write_locks: dict[str, Any] = {}
 
 
 def lite_version(uri: str) -> str:
-    """Return the version of milvus-lite if `uri` names a milvus-lite file, or "" if `uri` names a server.
+    """Return the installed version of milvus-lite if `uri` names a milvus-lite file, or "" if `uri` names a server.
 
     Raises:
         OptionalDependencyError: milvus-lite is not installed, or the installed version is known to compute wrong
@@ -69,8 +69,8 @@ def is_lite(uri: str) -> bool:
 def address_for_processes(uri: str) -> str:
     """Return the address at which all processes of this machine can reach a server or a milvus-lite file.
 
-    Only one process can open a milvus-lite file. In that process, milvus-lite 3 runs a server for the file. This
-    function returns the address of that server, which answers as long as the process lives.
+    Only one process can open a milvus-lite file. In that process, milvus-lite 3 runs a server for the file. For a file,
+    this function returns the address of that server, which answers as long as the process lives.
 
     Args:
         uri: A milvus-lite file or a server.

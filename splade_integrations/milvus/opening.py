@@ -1,6 +1,7 @@
 """Open, create or drop a collection, and find out which fields it has. This module does not handle rows.
 
-A side is a kind of vector in a collection: dense, sparse (SPLADE) or BM25. The sides that a schema names are opened.
+A side is a kind of vector in a collection: dense, sparse (SPLADE) or BM25. A collection is opened with the sides that
+its schema names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,8 +100,8 @@ class Opening:
     def fusion(self) -> Fusion:
         """The fusion of a hybrid search.
 
-        If the caller gave a fusion, it is that fusion. Otherwise, it is the fusion that is stored in the collection. If
-        none is stored, it is reciprocal rank fusion of all sides with equal weights.
+        The caller's fusion takes precedence over the fusion that is stored in the collection. If there is neither, the
+        fusion is reciprocal rank fusion of all sides with equal weights.
 
         Raises:
             ValueError: The fusion that is stored in the collection uses a side that was not opened.
@@ -225,7 +226,7 @@ class Opening:
         if self._partition_names and self.engine is Engine.SERVER:
             how["partition_names"] = list(self._partition_names)
         # Loading has no default timeout, because a server answers only when the whole collection is in memory. That can
-        # take long.
+        # take a long time.
         self._do("load_partitions" if "partition_names" in how else "load_collection", timeout=self._timeout, **how)
 
     def drop(self) -> None:
@@ -282,7 +283,7 @@ def complete_creation(connection: Connection, name: str, schema: Schema, fingerp
 
 
 def check_no_alias(name: str, description: Mapping[str, Any]) -> None:
-    """Raise a ValueError if `name` is an alias, because a collection must not be dropped by an alias.
+    """Raise a ValueError if `name` is an alias, because a collection must not be dropped through its alias.
 
     Args:
         name: The name that the user gave.

@@ -1,6 +1,6 @@
 """Repeat calls while Milvus is unavailable or limits the rate of requests, and write at a limited rate.
 
-pymilvus itself retries each call until the call's timeout has passed. If it still fails, this module repeats the call,
+pymilvus itself retries each call until the call's timeout has passed. If the call still fails, this module repeats it,
 so that a long run survives an outage of several minutes.
 """
 
@@ -20,8 +20,8 @@ __all__ = ["Pace", "Patience", "is_passing"]
 
 T = TypeVar("T")
 
-# Milvus's error codes for a service that is unavailable, short of memory or overloaded, and for a limit on the rate of
-# requests. Source: milvus-io/milvus, pkg/util/merr/errors.go.
+# Milvus's codes for errors that may pass: the service is unavailable, short of memory or overloaded, or it limits the
+# rate of requests. Source: milvus-io/milvus, pkg/util/merr/errors.go.
 _PASSING_CODES = (2, 3, 4, 8, 9)
 _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -51,7 +51,7 @@ class Patience:
     """Repeats a failed call to Milvus after a pause, if the call may succeed later.
 
     Args:
-        seconds: The longest time for which one call is repeated.
+        seconds: The longest time for which one call is repeated, in seconds.
         first_pause: The first pause, in seconds. Each further pause is twice as long, up to `longest_pause`. Each pause
             is shortened at random, so that several writers do not repeat their calls at the same moment.
         longest_pause: The longest pause, in seconds.
@@ -77,8 +77,8 @@ class Patience:
         """Call `make` until it succeeds, and return its result.
 
         Raises:
-            Exception: The error of the last attempt. It cannot pass if the call is repeated, or no time is left for
-                another attempt.
+            Exception: The error of the last attempt. It means that another attempt cannot succeed, or no time is left
+                for another attempt.
         """
         start, pause = time.monotonic(), self.first_pause
         while True:
@@ -94,7 +94,7 @@ class Patience:
 
 
 class Pace:
-    """Keeps writes at or below a rate.
+    """Limits the rate of writes.
 
     Args:
         rows_per_second: The largest number of rows per second. None sets no limit.

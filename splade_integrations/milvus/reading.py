@@ -157,7 +157,7 @@ class Reading(Opening):
         )
 
     def _searcher(self) -> Reader | None:
-        """Return the same as `_reader`. If this collection does not exist, log once which ones do."""
+        """Return the same as `_reader`. If this collection does not exist, log once which collections exist."""
         reader = self._reader()
         if reader is None and not self._has_warned:
             self._has_warned = True

@@ -98,7 +98,7 @@ async def aask(client: AsyncMilvusClient, name: str, conversation: Conversation[
 async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
     """Wait for an answer until the call's timeout.
 
-    pymilvus's async client does not apply the timeout to its first connection, so this function applies it.
+    pymilvus's async client does not apply the timeout while it first connects, so this function applies it.
     """
     async with asyncio.timeout(call.arguments.get("timeout")):
         return await waiting
@@ -107,7 +107,8 @@ async def _within(call: Call, waiting: Awaitable[Any]) -> Any:
 def _raise_if_silent(err: BaseException, call: Call, where: str) -> None:
     """Raise a TimeoutError if an error means that the server does not answer.
 
-    If a server is down, pymilvus retries until the call's timeout has passed. Its error then says "Retry timeout".
+    If a server is down, pymilvus retries until the call's timeout has passed. pymilvus then raises an error that says
+    "Retry timeout".
     """
     silent = isinstance(err, grpc.RpcError) and getattr(err, "code", lambda: None)() in _SILENCE
     if silent or isinstance(err, TimeoutError) or _disconnected(err) or "Retry timeout" in str(err):

@@ -201,8 +201,8 @@ def hit_of(key: Any, score: float, entity: Mapping[str, Any], fields: Fields, co
         fields: The collection's fields.
         columns: The names of the caller's additional columns. The collection may hold them as dynamic keys.
     """
-    # If there is a metadata field, the other fields hold only copies of its values, or columns that another store has
-    # added.
+    # If there is a metadata field, the metadata is read only from this field. The other fields hold copies of its
+    # values, or columns that another store has added.
     if fields.metadata is not None:
         metadata = dict(entity.get(fields.metadata) or {})
     else:

@@ -83,10 +83,10 @@ class Schema:
     Args:
         primary_field, text_field: The names of the fields that hold ids and texts.
         dense_field, sparse_field, bm25_field: The names of the vector fields, one for each side. None means that the
-            collection does not have the side. Milvus computes the BM25 vectors from the text.
+            collection does not have this side. Milvus computes the BM25 vectors from the text.
         bm25_analyzer: A language, or the parameters of a Milvus analyzer. If it is a language, BM25 drops
-            the stop words of this language and stems the other words. None means English for a new collection. An
-            existing collection then keeps the analyzer that it has.
+            the stop words of this language and stems the other words. For a new collection, None means English. For an
+            existing collection, None means the analyzer that the collection has.
         metadata_field: The JSON field that holds the metadata. None means that there is no such field. A metadata key
             is then kept in a column of its own (see `metadata_fields`), or else as a dynamic key (see `dynamic`).
         metadata_fields: {metadata key: its type} for the keys that also get a column. `Column.of` lists the types.
@@ -220,12 +220,12 @@ def index_of(side: Side, engine: Engine, metric: str = "COSINE") -> dict[str, An
         # A collection of milvus-lite is small, so an exact index is fast enough. A server chooses the index itself.
         index_type = "AUTOINDEX" if engine is Engine.SERVER else "FLAT"
         return {"index_type": index_type, "metric_type": metric, "params": {}}
-    # inverted_index_algo is left out, because a server's default is the fastest algorithm of the server's version.
+    # inverted_index_algo is left out, because a server's default is the fastest algorithm that its version offers.
     # (For the inner product, Milvus 3's default stores each weight in 16 bits, so a score may have a relative error
     # of 5e-4.)
     return {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP" if side == "sparse" else "BM25", "params": {}}
 
 
 def words_field_of(bm25_field: str) -> str:
-    """Return the name of the field that holds the words of each text for BM25, if there is one."""
+    """Return the name of the field for the words of each text, which only some collections have. See `milvus.bm25`."""
     return f"{bm25_field}_words"

@@ -38,7 +38,7 @@ class Reader(Fetcher):
         return hits
 
     def search_many(self, asked: Search, queries: Sequence[Mapping[Side, Any]]) -> Conversation[list[list[Hit]]]:
-        """Return the best documents for each of N queries. Queries of the same sides are sent together.
+        """Return the best documents for each of N queries. Queries that use the same sides are sent together.
 
         Args:
             asked: The search. Its own queries are not used.
@@ -146,7 +146,8 @@ class Reader(Fetcher):
     ) -> Conversation[list[list[Hit]]]:
         """Fuse the hits of all sides in Python, and read the documents with the best fused scores.
 
-        Milvus has no reciprocal rank fusion with weights, and cannot scale the scores of each side before fusion.
+        Python does this, because Milvus has no reciprocal rank fusion with weights, and cannot scale the scores of each
+        side before fusion.
         """
         places = {name: asked.options[name] for name in ("offset", "round_decimal") if name in asked.options}
         options = {name: value for name, value in asked.options.items() if name not in places}
@@ -200,9 +201,10 @@ class Reader(Fetcher):
         return hit["id"] if "id" in hit else hit[self.fields.primary]
 
     def _grouped(self, asked: Search, key: str, answering: Mapping[Side, Any], expr: str) -> Conversation[list[Hit]]:
-        """Search, and keep only the best hit of each group. The hits are grouped in Python.
+        """Search, and keep only the best hit of each group.
 
-        No engine can group by an arbitrary metadata key, and milvus-lite groups only the best 10 * k rows.
+        The hits are grouped in Python, because no engine can group by an arbitrary metadata key. Also, milvus-lite's
+        own grouping considers only the best 10 * k rows.
         """
         offset = asked.options.get("offset", 0)
         options = {name: value for name, value in asked.options.items() if name != "offset"}

@@ -12,7 +12,7 @@ from splade_integrations.sparse import is_integer
 
 __all__ = ["architectures", "check_config"]
 
-# The values with which the library transformers needs only torch to compute attention. Other values need a further
+# The ways to compute attention for which the library transformers needs only torch. Other values need a further
 # package, or kernels from the hub.
 _ATTENTION = (None, "eager", "sdpa")
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")

@@ -31,7 +31,7 @@ class RoleFingerprint:
     """The settings of one role, which is either documents or queries. `Fingerprint` holds the settings of both roles.
 
     Args:
-        prompt: The text that is put before each text.
+        prompt: The string that is put before each text.
         pooling_strategy: As in `TransformerSpec`. None if the role is inference-free.
         activation_function: As in `TransformerSpec`. None if the role is inference-free, or if `head` is "token
             weights".
@@ -53,11 +53,11 @@ class RoleFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that determines the rows of documents, and whether rows of queries can be compared with them.
+    """Everything that affects an encoder's rows of documents, or their comparison with rows of queries.
 
     Weights are compared by their content, not by name, path or commit. So a model from a hub and its copy in a folder
     on another machine count as the same model. A fingerprint contains neither the pruning of queries nor the number
-    type (dtype), because both may differ between uses of one collection.
+    type (dtype), because both may differ between encoders that use the same collection.
 
     Args:
         model: The name under which the model was requested. Messages show it, but it is never compared.
@@ -118,7 +118,7 @@ class Fingerprint:
         return [name for name in names if name not in _ORIGIN and ours.get(name) != theirs.get(name)]
 
     def query_differences(self, other: "Fingerprint") -> list[str]:
-        """Return the `differences` that concern queries.
+        """Return only those `differences` that concern queries.
 
         Differences in the truncation and pruning of documents do not concern queries.
         """
@@ -199,7 +199,7 @@ def compute_fingerprint(
 
 
 def weights_hash(files: list[Path]) -> str:
-    """Hash a sample of each weights file. This reads about 256 pages of each file.
+    """Hash a sample of each weights file.
 
     The sample is the file's size and 256 blocks of 4 KiB. The blocks are spread evenly from the start of the file,
     where safetensors stores names and shapes, to its end. The hash changes with the model, with its size, and with any
@@ -257,7 +257,7 @@ def _weights_files(side: RoleSpec) -> list[Path]:
 def _transformer_files(transformer: TransformerSpec) -> list[Path | None]:
     """Return the files of a checkpoint's weights, and the files of the adapter beside the checkpoint, if any.
 
-    If transformers reads weights from other files, these files are not compared.
+    Weights that transformers reads from other files are not compared.
     """
     repository = transformer.repository
     adapter = find_adapter(repository, transformer.folder)

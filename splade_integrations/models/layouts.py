@@ -96,8 +96,8 @@ def stated_positions(config: Mapping[str, Any]) -> int | None:
 def _opensearch_fact(repository: Repository) -> Fact:
     """Return the facts that the sentence-transformers files of OpenSearch's repositories do not state.
 
-    sentence-transformers neither drops the terms of special tokens nor prunes by the largest weight, so its files have
-    no keys for these two settings.
+    sentence-transformers neither drops the terms of special tokens nor prunes by a share of the largest weight, so its
+    files have no keys for these two settings.
     """
     if (fact := known(repository, prefix=OPENSEARCH)) is not None:
         return fact

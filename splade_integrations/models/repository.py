@@ -44,7 +44,7 @@ class Repository:
     hub_options: dict[str, Any] = field(default_factory=dict, repr=False)  # hidden, because a token may be in it
     trust_remote_code: bool = False
     local_folder: Path | None = field(init=False, compare=False)
-    # Has an item as soon as the hub has not answered, or has refused a file. Then only the cache is asked.
+    # Holds an error as soon as the hub does not answer, or refuses a file. From then on, only the cache is asked.
     _hub_error: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Repository:
     def check_links(self, folder: str) -> None:
         """Refuse a local folder that has a symbolic link to a file of another name outside the repository.
 
-        Libraries read such a folder without calling `path`, and they follow links.
+        This check is needed because libraries read a folder without calling `path`, and they follow links.
 
         Args:
             folder: The folder within the repository. "" is its root.
@@ -144,7 +144,7 @@ class Repository:
         return self._without_hub(file)
 
     def _cached(self, file: str) -> Path | Literal[False] | None:
-        """Return the file in the hub's cache, False if the hub once said that it does not exist, or None."""
+        """Return the file in the hub's cache, False if the hub once said that it has no such file, or else None."""
         from huggingface_hub import try_to_load_from_cache
 
         options = {name: self.hub_options.get(name) for name in ("cache_dir", "revision")}
@@ -152,11 +152,11 @@ class Repository:
         return Path(found) if isinstance(found, str) else None if found is None else False
 
     def _without_hub(self, file: str) -> Path | None:
-        """Return what the cache says about a file, because the hub does not answer or refuses.
+        """Do the same as `path`, but ask only the cache, because the hub does not answer or refuses.
 
         Raises:
-            FileNotFoundError: The cache does not say whether the repository has the file. To take it for missing could
-                give wrong rows, because some files say how the weights must be used.
+            FileNotFoundError: The cache does not say whether the repository has the file. Treating the file as missing
+                could give wrong rows, because some files say how the weights must be used.
         """
         if (cached := self._cached(file)) is not None:
             return cached or None

@@ -42,13 +42,13 @@ class TransformerSpec:
         repository: The repository that holds the transformer's files.
         folder: The folder within the repository. "" is its root.
         head: The kind of head. The logits of a "masked LM" or a "language model" (a decoder such as Qwen3) score every
-            term at each token. With "token weights", as in BGE-M3, a linear layer gives each token one weight, relu(x).
+            term at each token. With "token weights", as in BGE-M3, a linear layer and relu give each token one weight.
             A text's terms are then only its own tokens.
         attention: In a language model, whether a token attends to all tokens ("bidirectional") or only to earlier ones
             ("causal"). None for other heads.
         pooling_strategy: How the weights at a text's tokens are pooled into one weight per term.
-        activation_function: "relu" for log(1 + relu(x)), or "log1p_relu" for log(1 + log(1 + relu(x))), as in
-            OpenSearch v3.
+        activation_function: How a logit x becomes a weight. "relu" stands for log(1 + relu(x)), and "log1p_relu" stands
+            for log(1 + log(1 + relu(x))), as in OpenSearch v3.
         max_length: The repository's limit on the number of tokens of a text, or None if it states no limit.
         lower_case: Whether to lowercase texts before they are tokenised.
     """
@@ -91,7 +91,7 @@ class RoleSpec:
     Args:
         transformer: The transformer. None means that the role is inference-free: only fixed token weights are used.
         token_weights: The fixed weights of a text's own tokens. None means that only the transformer is used.
-        prompt: The text that is put before each text.
+        prompt: The string that is put before each text.
     """
 
     transformer: TransformerSpec | None = None

@@ -128,7 +128,7 @@ def missing_weights(repository: Repository, folder: str) -> str | None:
     If the folder holds a checkpoint, or if its content is not known, the result is None.
 
     Args:
-        repository: A local folder or a hub repository. The hub is asked for a list of the files of a hub repository.
+        repository: A local folder or a hub repository. For a hub repository, the hub is asked for a list of its files.
         folder: The folder within the repository. "" is its root.
     """
     files = repository.files(folder)

@@ -64,7 +64,7 @@ def write_bulk_files(
         rows_per_file: The number of rows in a file. The rows of several files must fit into Ray's object store at once.
         actors: The actors that encode.
         bad_rows: What happens to rows that cannot be indexed.
-        advance: Called with the number of rows that were finished since the last call.
+        advance: A function that is called with the number of rows that were finished since its last call.
         **options: Options of `SpladeEncoder`.
     Returns:
         What the run did.
@@ -112,7 +112,8 @@ class FileWriter:
 
     Args:
         folder: The folder.
-        fields: The collection's fields, as `CollectionSchema.to_dict` returns them. A schema itself cannot be pickled.
+        fields: The collection's fields, as `CollectionSchema.to_dict` returns them. A `CollectionSchema` itself cannot
+            be pickled.
         sparse: The form of sparse vectors.
     """
 
@@ -135,7 +136,7 @@ class FileWriter:
 
 
 def _fields(rows: pa.Table) -> pa.Table:
-    """Return encoded rows as a table with the collection's fields. The metadata is also stored as dynamic keys."""
+    """Return encoded rows as a table with the collection's fields. The dynamic field also holds the metadata."""
     columns: dict[str, Any] = {
         "id": rows[ID],
         "text": rows[TEXT],
@@ -165,7 +166,7 @@ def _with_terms(sparse: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedAr
 
 
 def _dynamic(metadata: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the metadata without the keys that are not allowed as dynamic keys."""
+    """Return the metadata without the keys that Milvus's dynamic field does not allow."""
     texts = metadata.to_pylist()
     if not any(f'"{name}":' in text or '"$' in text for text in texts for name in _NAMES):
         return metadata

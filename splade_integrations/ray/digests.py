@@ -1,4 +1,4 @@
-"""Remembers which rows are in the finished files of a folder. A row takes 16 bytes."""
+"""Remembers which rows are in the finished files of a folder, with 16 bytes of digests for each row."""
 
 import hashlib
 from pathlib import Path
@@ -34,10 +34,10 @@ def name_of(rows: NDArray[np.uint64]) -> str:
 
 
 def write_digests(folder: Path, name: str, rows: NDArray[np.uint64]) -> None:
-    """Store the digests of the rows of a file.
+    """Store the digests of the rows of a data file.
 
-    Call this function before the file appears, so that a finished file always has digests. Digests are ignored as long
-    as their file is missing.
+    Call this function before the data file appears, so that a finished data file always has digests. Digests are
+    ignored as long as their data file is missing.
     """
     place = folder / _FOLDER
     place.mkdir(exist_ok=True)

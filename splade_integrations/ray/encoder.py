@@ -87,7 +87,7 @@ class RayEncoder:
 
     def _encode(self, method: str, texts: Sequence[str]) -> csr_array:
         texts = check_texts(texts)
-        # There are two batches for each actor. So an actor that finishes early can take a batch from another actor.
+        # There are two batches for each actor, so that an actor that finishes early can take a further batch.
         size = max(1, min(self._rows_per_batch, -(-len(texts) // (2 * len(self._actors)))))
         batches = [texts[start : start + size] for start in range(0, len(texts), size)] or [[]]
         pool = ActorPool(self._actors)  # a new pool, because an old pool keeps the batches of a failed call
@@ -133,7 +133,8 @@ class _Model:
     def __init__(self, model_name: str, options: EncoderOptions) -> None:
         self._model_name, self._options = model_name, options
 
-    # The model is loaded here, because an error in __init__ would reach the caller only as the text of a traceback.
+    # The model is loaded in this property, because an error in __init__ would reach the caller only as the text of a
+    # traceback.
     @cached_property
     def _encoder(self) -> "SpladeEncoder":
         from splade_integrations.encoder import SpladeEncoder

@@ -25,8 +25,8 @@ Concurrency = int | tuple[int, int]
 # object.
 DenseModel = str | DenseEncoder | Callable[[], DenseEncoder]
 
-# The default numbers of rows that an actor gets at once, on a CPU and on a GPU. The encoder's own blocks have the same
-# sizes.
+# The default numbers of rows that an actor gets at once, on a CPU and on a GPU. The encoder itself also works in blocks
+# of these sizes.
 _ROWS_ON_CPU, _ROWS_ON_GPU = 512, 2048
 
 
@@ -104,7 +104,7 @@ class Actors:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeStage:
-    """What the actors that encode need. Fields that are not described here mean the same as in `encode_dataset`.
+    """The settings of the actors that encode. Fields that are not described here mean the same as in `encode_dataset`.
 
     Args:
         seconds_column: The name of a new column for the encoding time of each row in seconds. This is the time of the

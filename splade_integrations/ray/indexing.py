@@ -21,8 +21,9 @@ from splade_integrations.ray.writing import EncodeAndWrite, SkipStored, WriteRow
 
 __all__ = ["HELPER_CPUS", "BadRows", "Writers", "encode_stage", "index_dataset", "run"]
 
-# The CPUs that Ray reserves for an actor that looks up or writes rows. These actors mostly wait for Milvus. If they
-# reserved more, they might have to wait for CPUs that are held by other tasks, while these tasks wait for the actors.
+# The number of CPUs that Ray reserves for an actor that looks up or writes rows. These actors mostly wait for Milvus.
+# If they reserved more, they might have to wait for CPUs that are held by other tasks, while these tasks wait for the
+# actors.
 HELPER_CPUS = 0.1
 
 
@@ -33,7 +34,8 @@ class Writers:
     Args:
         actors: The number of actors that write. milvus-lite accepts rows from only one actor.
         rows_per_second: The largest number of rows per second that all actors write together. None sets no limit.
-        patience_seconds: How long a call is repeated while Milvus does not answer, or asks for fewer requests.
+        patience_seconds: For how many seconds a call is repeated while Milvus does not answer, or asks for fewer
+            requests.
     """
 
     actors: int = 1
@@ -91,13 +93,13 @@ def index_dataset(
         actors: The actors that encode.
         writers: How rows are written.
         bad_rows: What happens to rows that cannot be indexed.
-        advance: Called with the number of rows that were finished since the last call.
+        advance: A function that is called with the number of rows that were finished since its last call.
         **options: Options of `SpladeEncoder`.
     Returns:
         What the run did.
     Raises:
         TooManyBadRowsError: There are more bad rows than `bad_rows.most`.
-        ValueError: The collection was made with another encoder or lacks a field, or several actors would write into
+        ValueError: The collection was made with another encoder or lacks a field. Or several actors would write into
             milvus-lite.
         TimeoutError, MilvusException: Milvus has not answered for `writers.patience_seconds`.
     """
@@ -134,7 +136,7 @@ def run(
         writers: The actors that write the rows.
         bad_rows: What happens to rows that cannot be indexed.
         resume: Whether the collection may hold some of the rows already.
-        advance: Called with the number of rows that were finished since the last call.
+        advance: A function that is called with the number of rows that were finished since its last call.
     """
     _check_writers(place, writers)
     if resume:

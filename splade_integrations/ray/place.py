@@ -1,4 +1,4 @@
-"""The description of a collection that is sent to Ray's workers. Each worker opens the collection itself."""
+"""Describes a Milvus collection to Ray's workers, so that each worker can open the collection itself."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class Place:
 
     Args:
         uri: The address of a server. A milvus-lite file can be opened by only one process, which then serves the file
-            to other processes. For such a file, `uri` is the address of this process.
+            to other processes. For such a file, `uri` is the address of that process.
         name: The collection's name.
         schema: The collection's fields.
         token: The server's token.

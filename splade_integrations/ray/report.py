@@ -1,4 +1,4 @@
-"""Collects the results of the batches of a run: the rows, the rates of the stages, and the rows that were left out."""
+"""Adds up the results of a run's batches: numbers of rows, rates of the stages, and the rows that were left out."""
 
 import json
 import time
@@ -159,7 +159,7 @@ def collect(
         side_file: The file for the rows that are left out, with one JSON object per line. It is created for the first
             row that is left out.
         max_bad_rows: The largest number of rows that may be left out.
-        advance: Called with the number of rows of each batch.
+        advance: A function that is called with the number of rows of each batch.
     Raises:
         TooManyBadRowsError: More than `max_bad_rows` rows are left out.
     """

@@ -32,9 +32,9 @@ __all__ = [
     "without_repeated_ids",
 ]
 
-# The columns of prepared rows. METADATA is a JSON text. If the text is a chunk, DOCUMENT is the id of its document, and
-# otherwise null. ERROR is the reason why a row is left out, or null. CUT is true if the text was too long for Milvus.
-# SKIPPED is true if the row is stored already.
+# The columns of prepared rows. METADATA is a JSON text. If the text is a chunk of a document, DOCUMENT is the id of
+# that document. For other texts, it is null. ERROR is the reason why a row is left out, or null. CUT is true if the
+# text was too long for Milvus. SKIPPED is true if the row is stored already.
 ID, TEXT, METADATA, DOCUMENT = "id", "text", "metadata", "document"
 ERROR, CUT, SKIPPED = "error", "cut", "skipped"
 # The columns that the encoding stage adds.

@@ -46,7 +46,7 @@ class SkipStored:
 
     Args:
         place: The collection.
-        patience_seconds: How long to wait while Milvus does not answer.
+        patience_seconds: How many seconds to wait while Milvus does not answer.
     """
 
     def __init__(self, place: Place, patience_seconds: float) -> None:
@@ -73,7 +73,7 @@ class WriteRows:
 
     Args:
         place: The collection.
-        patience_seconds: How long to wait while Milvus does not answer, or asks for fewer requests.
+        patience_seconds: How many seconds to wait while Milvus does not answer, or asks for fewer requests.
         rows_per_second: The largest number of rows per second that this actor writes.
     """
 
@@ -82,7 +82,8 @@ class WriteRows:
         self._pace = Pace(rows_per_second)
         self._unflushed = 0
 
-    # It is opened here, because an error in __init__ would reach the caller only as the text of a traceback.
+    # The collection is opened here, because an error in __init__ would reach the caller only as the text of a
+    # traceback.
     @cached_property
     def _collection(self) -> Collection:
         return self._patience.call(self._place.open)
@@ -110,7 +111,7 @@ class WriteRows:
     def _write(self, rows: Sequence[Row], places: Sequence[int], reasons: list[str | None]) -> int:
         """Write rows, and return the number of rows written.
 
-        If Milvus refuses the rows, write them one by one, and put the reasons of refused rows into `reasons`.
+        If Milvus refuses the rows, write them one by one, and put the reasons for the refusals into `reasons`.
         """
         write: Callable[[Sequence[Row]], Any] = lambda some: self._collection.write(some, flush=False)  # noqa: E731
         try:
@@ -141,9 +142,9 @@ class WriteRows:
 class EncodeAndWrite:
     """An actor that encodes batches, and gives each encoded batch to a writer.
 
-    It takes a new batch only after an earlier one is written. So if the run is killed, few texts were encoded but not
-    written, however slow Milvus is. As two stages of Ray Data, encoding would run ahead of writing until Ray's object
-    store is half full.
+    It takes a new batch only after an earlier one is written. So if the run is killed, few encoded texts are lost,
+    however slow Milvus is. If encoding and writing were two stages of Ray Data, encoding would run ahead of writing
+    until Ray's object store is half full.
 
     Args:
         stage: What to encode, and how.

@@ -13,7 +13,7 @@ _OWN = ("document", "position", "start")
 
 
 def in_chunks(records: Iterable[Record], split: Split) -> Iterator[Record]:
-    """Yield the chunks of each record. If `split` gives no chunks, for example for an empty text, the text stays whole.
+    """Yield the chunks of each record. If `split` returns no chunks, for example for "", the text is one chunk.
 
     A chunk's id is the record's id, a "#" and the chunk's number. The chunk has the record's metadata and, in addition,
     `document` (the record's id), `position` (the chunk's number, from 0) and `start` (the number of characters before
@@ -23,7 +23,7 @@ def in_chunks(records: Iterable[Record], split: Split) -> Iterator[Record]:
         records: The records.
         split: Cuts a record's text.
     Raises:
-        RecordError: A record's metadata uses one of these three names.
+        RecordError: A record's metadata already has a field with one of these three names.
 
     Example:
         >>> for chunk in in_chunks([Record("a", "one two", {"year": 1})], lambda record: [(0, "one"), (4, "two")]):

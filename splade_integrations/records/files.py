@@ -34,8 +34,8 @@ _ROWS_AT_ONCE = 1024
 class Records:
     """The texts of a file. Each iteration reads the file again.
 
-    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines no ids are
-    kept, because the ids are line numbers, which never repeat.
+    Only the ids stay in memory (about 100 bytes per text), to detect duplicates. For plain lines, no ids are kept,
+    because the ids are line numbers, which never repeat.
 
     Args:
         path: The file, or "-" for standard input.
@@ -44,17 +44,17 @@ class Records:
         text_field: The field, or column, that holds the text.
         title_field: A field whose content is put before the text, followed by a space, if the record has that field.
             None puts nothing before the text.
-        id_field: The field that holds the id. None takes `_id` or `id`. If a record has neither field, the record's
+        id_field: The field that holds the id. None means `_id` or `id`. If a record has neither field, the record's
             number in the file is its id.
         need_id: Whether a record without an id is an error. If `id_field` is given, it is always an error.
         keep: The fields to keep as metadata. None keeps all fields except those of the id and of the text. A field
             without a value is left out. `values.plain` says what becomes of dates and other types. In CSV, a column
-            that holds only numbers becomes numbers, and other columns stay texts. Standard input cannot be read twice
-            to find this out, so all its columns stay texts.
+            that holds only numbers becomes numbers, and other columns stay texts. To find the columns of numbers, a CSV
+            file is read twice. Standard input can be read only once, so all its columns stay texts.
 
     Raises:
-        RecordError: Raised during iteration. The file is missing, empty or broken, a value cannot be kept as metadata,
-            or an id is empty, is not valid Unicode or occurs twice.
+        RecordError: Raised during iteration. The file is missing, empty or broken. Or a value cannot be kept as
+            metadata. Or an id is empty, is not valid Unicode or occurs twice.
 
     Example:
         >>> import tempfile
@@ -156,7 +156,7 @@ class Records:
             return {}
         found = {}
         for name, value in row.items():
-            # A column without a name is left out, because pandas writes the numbers of the rows there.
+            # A column without a name is left out, because pandas writes row numbers into such a column.
             if name and (name not in others if self.keep is None else name in self.keep):
                 value = self._from_csv(name, value) if self.format in ("csv", "tsv") else plain(value, place, name)
                 if value is not None:
@@ -244,7 +244,7 @@ class Records:
 
 
 def format_of(path: str) -> Format:
-    """Return the format of a file, by the ending of its name. Standard input, "-", has plain lines.
+    """Return the format that the ending of a file's name stands for. Standard input, "-", counts as plain lines.
 
     Raises:
         RecordError: The name has no known ending.

@@ -35,14 +35,14 @@ class Folder:
     """The files of a folder and of its subfolders that end in .txt, .md or .rst. Each is one document.
 
     A document's id is its path in the folder, with "/" between the parts. Documents come in the order of their paths.
-    Hidden files and folders, folders whose names end in .db (milvus-lite's databases) and links to folders are not
-    read.
+    Three things are not read: hidden files and folders, links to folders, and folders whose names end in .db, which are
+    milvus-lite's databases.
 
     Args:
         path: The folder, or one file.
         keep: The metadata to keep. The only metadata is "path", which is the same as the id. None keeps it.
     Raises:
-        RecordError: The folder cannot be read, no file is left, or `keep` names something else.
+        RecordError: The folder cannot be read, it holds no file to read, or `keep` names anything but "path".
 
     Example:
         >>> import tempfile
@@ -79,13 +79,14 @@ class Folder:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """{reason: number of files} for the files that are not read. A reason may be the ending of a name."""
+        """{reason: number of files} for the files that are not read. A reason may be an ending, such as ".pdf"."""
         return {reason: len(names) for reason, names in self._found.left_out.items()}
 
     def left_out_message(self) -> str:
         """Return a sentence about the files that are left out and what to do with them, or "" if there are none.
 
-        For one .txt file, the sentence says that the file is one text, because its lines could be the texts.
+        If `path` is one .txt file with several lines, the sentence says instead that the file counts as one text,
+        because the user may have meant each of its lines as a text.
         """
         left_out = self._found.left_out
         if not Path(self.path).is_dir() and self.path.lower().endswith(".txt"):

@@ -61,7 +61,7 @@ def valid_unicode(text: str) -> str:
 
 
 def number_columns(rows: Iterable[Mapping[str, str]]) -> dict[str, type[int] | type[float]]:
-    """Return {column: int or float} for the columns of a CSV file that hold only numbers. Empty cells do not count.
+    """Return {column: int or float} for the columns of a CSV file that hold only numbers. Empty cells are ignored.
 
     Numbers must be written as in JSON, which allows no leading zeros. So a column of postcodes, such as 01067, is not a
     column of numbers.

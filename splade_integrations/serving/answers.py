@@ -15,8 +15,8 @@ from splade_integrations.sparse import from_terms
 
 __all__ = ["ServerFacts", "check_same", "read_error", "read_facts", "read_rows"]
 
-# TEI's default limit on the bytes of a request. It is used for TEI, which does not report its limit. Our server reports
-# its limit.
+# The default limit of Text Embeddings Inference (TEI) on the bytes of a request. It is used for all TEI servers,
+# because TEI does not report its limit. Our server reports its limit.
 _MAX_BYTES = 2_000_000
 
 
@@ -133,7 +133,7 @@ def read_error(url: str, response: Any) -> Exception:
 
 
 def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
-    """Raise ValueError if an answer does not come from the encoder that the server described at first."""
+    """Raise ValueError if an answer comes from another encoder than the one that the server described at first."""
     if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case needs no parsing
         return
     advice = (

@@ -38,7 +38,8 @@ __all__ = ["make_app", "rows_as_json"]
 logger = logging.getLogger(__name__)
 
 # The tokens of a text are counted if the text may be too long. Counting many tokens takes milliseconds and would block
-# the event loop. So if such texts of one request have more characters than this number, a thread counts their tokens.
+# the event loop. So if such texts of one request have more characters in total than this number, a separate thread
+# counts their tokens.
 _CHECKED_AT_ONCE = 4096
 
 
@@ -46,7 +47,7 @@ def make_app(encoder: "SpladeEncoder", limits: Limits | None = None) -> Starlett
     """Return the web application that serves an encoder.
 
     Args:
-        encoder: The encoder. Its models for queries and documents should be loaded already. Otherwise the first
+        encoder: The encoder. Its models for queries and documents should be loaded already. If they are not, the first
             requests wait until they are loaded.
         limits: The limits on requests.
 
@@ -141,7 +142,8 @@ class _Server:
         if not suspects:
             return 0
         if sum(len(texts[place]) for place in suspects) > _CHECKED_AT_ONCE:
-            # All requests share one thread, so that long texts neither block the event loop nor occupy all processors.
+            # One thread counts for all requests, so that long texts neither block the event loop nor occupy all
+            # processors.
             loop = asyncio.get_running_loop()
             long = await loop.run_in_executor(self._checking, self._too_long, role, texts, suspects)
         else:
@@ -190,7 +192,7 @@ class _Server:
 
 
 async def _unless_gone(encoding: Awaitable[list[dict[int, float]]], request: Request) -> list[dict[int, float]] | None:
-    """Return the rows. If the client disconnects first, return None, and do not encode its texts in the queue."""
+    """Return the rows. If the client disconnects first, return None, and take its texts out of the queue."""
     rows = asyncio.ensure_future(encoding)
     gone = asyncio.ensure_future(request.receive())  # after the body, the only message is that the client has gone
     try:

@@ -33,8 +33,8 @@ class Connection:
         headers: Headers that every request has, such as a header with a token.
         timeout: The number of seconds that the server may take to answer.
         connect_timeout: The number of seconds that connecting may take.
-        retries: How often a request is sent again if the server is not reached, is overloaded or breaks the connection.
-            The pause between attempts begins at 0.1 seconds and doubles each time, up to 5 seconds.
+        retries: How many times a request is sent again if the server is not reached, is overloaded or breaks the
+            connection. The pause between attempts begins at 0.1 seconds and doubles each time, up to 5 seconds.
     """
 
     def __init__(

@@ -24,7 +24,8 @@ __all__ = ["RemoteEncoder"]
 logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 512
-# The texts of a request may fill this share of the server's limit on bytes. The rest is for JSON's quotes and escapes.
+# The texts of a request may fill this share of the server's limit on the bytes of a body. The rest is for JSON's quotes
+# and escapes.
 _FILLED = 0.5
 # The largest number of requests that one call of an async method sends at the same time.
 _AT_ONCE = 4
@@ -33,7 +34,7 @@ _AT_ONCE = 4
 class RemoteEncoder:
     """Encodes texts with a server: `splade serve`, or Hugging Face's Text Embeddings Inference (TEI) for SPLADE models.
 
-    It can be used wherever an encoder can: in adapters, in stores, and in the commands `splade encode`, `index` and
+    It can take the place of a `SpladeEncoder` in adapters, in stores, and in the commands `splade encode`, `index` and
     `search`. The returned rows are exactly those that the server computed. One object serves any number of threads,
     event loops and forked processes. The object can be pickled. Its pickle holds the address and the options, including
     the headers.
@@ -51,7 +52,8 @@ class RemoteEncoder:
         timeout: The number of seconds that the server may take for one request. A request has at most as many texts as
             the server allows (32 by default).
         connect_timeout: The number of seconds that connecting may take.
-        retries: How often a request is sent again if the server is not reached, is overloaded or breaks the connection.
+        retries: How many times a request is sent again if the server is not reached, is overloaded or breaks the
+            connection.
 
     Attributes:
         url: The server's address.
@@ -59,9 +61,9 @@ class RemoteEncoder:
     Raises:
         ConnectionError: The server is not reached, or it is overloaded.
         TimeoutError: The server took too long.
-        ValueError: The server does not serve a SPLADE model, refuses a request, or serves another model than before.
-            The same error is raised if an option has an invalid value, or if it does not fit the kind of server (TEI or
-            our own).
+        ValueError: The server does not serve a SPLADE model, refuses a request, or serves another model than before. A
+            ValueError is also raised if an option has an invalid value, or does not fit the kind of server (TEI or our
+            own).
         OptionalDependencyError: httpx is missing.
 
     Example:
@@ -205,7 +207,7 @@ class RemoteEncoder:
 
     def _asked(self, role: Role, texts: list[str]) -> tuple[str, dict[str, Any]]:
         """Return the route and the body of a request."""
-        # JSON in UTF-8 cannot hold lone surrogates. The tokenizer would replace them in the same way.
+        # JSON in UTF-8 cannot hold lone surrogates. So they are replaced here, in the same way as by the tokenizer.
         body: dict[str, Any] = {"inputs": [replace_surrogates(text) for text in texts], "truncate": True}
         prompt_name = self._prompt_names[role] if self._is_tei else role
         if prompt_name is not None:

@@ -1,6 +1,6 @@
 """Reads the body of a request, and returns the texts in it.
 
-A body that is invalid, too large or too slow is refused with an HTTP status. This module uses no encoder.
+A body that is invalid, is too large or arrives too slowly is refused with an HTTP status. This module uses no encoder.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Limits:
         max_body_bytes: The largest number of bytes in a request's body.
         max_bytes_being_read: The largest total number of bytes of all bodies that are still arriving. This number
             limits the memory that slow clients, or many clients, can take.
-        body_seconds: How long the body of a request may take to arrive.
+        body_seconds: How many seconds the body of a request may take to arrive.
         max_batch_texts: The largest number of texts that are encoded in one call. Further texts wait for the next call.
     """
 

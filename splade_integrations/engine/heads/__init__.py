@@ -1,9 +1,10 @@
 """The vocabulary heads, which turn hidden states into term weights.
 
-A head computes the product of hidden states with a decoder, which is the last linear layer of a masked LM. `ALL` lists
-the heads, and `choose` picks the first head that suits a decoder. To add a head, write one class and add one entry to
-`ALL`. tests/test_reference.py then compares its results with those of reference.py, in float32 on a CPU. A head that
-cannot run in float32 on a CPU, such as `TritonHead`, needs its own tests.
+A head multiplies hidden states with a decoder, which is the last linear layer of a masked LM, and pools the resulting
+logits. `ALL` lists the heads, and `choose` picks the first head that suits a decoder. To add a head, write one class
+and add one entry to `ALL`. tests/test_reference.py then compares the new head's results with those of the plain
+implementation in reference.py, in float32 on a CPU. A head that cannot run in float32 on a CPU, such as `TritonHead`,
+needs its own tests.
 """
 
 from typing import ClassVar, Protocol

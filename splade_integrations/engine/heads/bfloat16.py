@@ -2,8 +2,8 @@
 
 Candidates are the terms that may have a positive weight. `TwoPassHead` looks for candidates with an int8 copy of the
 decoder. This copy is large if the vocabulary is large, as in models such as Qwen3 (150 000 terms). In addition, the
-hidden states of such models have a few large elements, which make the bound of `TwoPassHead` loose. `BFloat16Head`
-looks for candidates with the bfloat16 weights themselves.
+hidden states of such models have a few large elements. So the upper bounds by which `TwoPassHead` finds candidates are
+loose. `BFloat16Head` looks for candidates with the bfloat16 weights themselves.
 """
 
 import platform
@@ -26,7 +26,7 @@ from splade_integrations.engine.heads.tiled import (
 
 __all__ = ["BFloat16Head"]
 
-# The number of weights from which a decoder counts as large. Its int8 copy would take 64 MiB or more.
+# A decoder with at least this number of weights counts as large. Its int8 copy would take 64 MiB or more.
 _LARGE = 2**26
 # The number of rows of the decoder weight that are converted to float32 at a time.
 _ROWS = 2048
@@ -35,16 +35,16 @@ _ROWS = 2048
 class BFloat16Head:
     """Max pooling of a decoder's logits, exact in float32, with most of the work in bfloat16.
 
-    Let w be the row of the decoder's weight for one term, and h the vector of a token. Their product c is summed in
-    float32 and then rounded to bfloat16, which has 8 significant bits. So the exact product is at most
-    c + 2^-8 |c| + g |w| |h|, with g as in `sum_error`. This bound grows with c and with |h|. So it also bounds the
-    largest exact product over a text's tokens, if c is the largest rounded product and |h| is replaced by the largest
-    norm, M|h|. With these values of c and M|h|, the term's weight is positive only if
+    Let w be the row of the decoder's weight for one term, and h the vector of a token. Their product is summed in
+    float32 and then rounded to bfloat16, which has 8 significant bits. Let c be the rounded product. Then the exact
+    product is at most c + 2^-8 |c| + g |w| |h|, with g as in `sum_error`. This bound grows with c and with |h|. So it
+    also bounds the largest exact product over a text's tokens, if c is the largest rounded product and |h| is replaced
+    by the largest norm, M|h|. With these values of c and M|h|, the term's weight is positive only if
 
         c + 2^-8 |c| + g |w| M|h| + bias + 2^-18 |bias| + 2^-24  >  0
 
-    These terms are the candidates. The second pass computes their weights in float32. If any number is NaN, the term
-    counts as a candidate.
+    The terms for which this holds are the candidates. The second pass computes their weights in float32. If any number
+    is NaN, the term counts as a candidate.
 
     Args:
         decoder: The decoder. Its weight, (V, H), is bfloat16. With other floating types, the head is correct, but not

@@ -1,7 +1,7 @@
 """The SPLADE formula from logits to term weights, and the ways to compute it without storing all logits.
 
 `splade_pool` is the formula in readable form. `MaxPoolHead` and `SumPoolHead` compute the same weights from hidden
-states. They divide the vocabulary into parts, and compute the logits of one part after the other. The logits of a part
+states. They divide the vocabulary into parts, and compute the logits of one part after another. The logits of a part
 are called a tile. `second_pass` is for heads that first find out which terms may have a positive weight. It computes
 only the weights of these terms, which are called candidates.
 """
@@ -41,21 +41,22 @@ TILE_CELLS = {"cpu": 2**21, "cuda": 2**23, "mps": 2**21}
 _UNSIGNED_TILE_CELLS = 2**20
 # The largest number of tokens in a tile.
 TILE_TOKENS = 2048
-# If a batch has at most this number of tokens, an int8 product is faster with the weight as its right factor than with
-# the weight as its left factor.
+# If a batch has at most this number of tokens, the int8 product of its tokens and the decoder's weight is faster with
+# the weight as the right factor than as the left factor.
 _FEW_TOKENS = 64
 # The unit roundoff of float32 (24 bits of significand).
 FLOAT32 = 2.0**-24
-# The number of roundings that a bound allows for in addition to those of a sum of H products. The proof in
-# `TwoPassHead` counts about ten such roundings, and the proof in `BFloat16Head` counts fewer.
+# Heads with two passes compute upper bounds for logits. In addition to the roundings in a sum of H products, such a
+# bound allows for this number of further roundings. The proof in `TwoPassHead` counts about ten further roundings, and
+# the proof in `BFloat16Head` counts fewer.
 ROUNDINGS = 64
-# An absolute allowance for numbers that underflow. These are mostly the squares in a norm: the squares of numbers below
-# 2^-63 are lost if the process flushes subnormal numbers to 0. If numbers below 2^-63 are multiplied by elements of up
-# to 2^20, they add less than H 2^-41 to a sum of H products. For H <= 2^17, that is at most 2^-24, the allowance. The
-# allowance is far below any term weight that matters.
+# An amount that is added to these upper bounds to allow for numbers that underflow. These numbers are mostly the
+# squares in a norm: the squares of numbers below 2^-63 are lost if the process flushes subnormal numbers to 0. If
+# numbers below 2^-63 are multiplied by elements of up to 2^20, they add less than H 2^-41 to a sum of H products. With
+# H <= 2^17, that is at most 2^-24, the added amount. It is far below any term weight that matters.
 UNDERFLOW = 2.0**-24
-# The largest share of terms that may be candidates. With more candidates, the second pass would take longer than the
-# first pass saves. So the plain head, `MaxPoolHead`, then computes the batch.
+# The largest share of terms that may be candidates. With more candidates, both passes together would take longer than
+# the plain head, `MaxPoolHead`. So the plain head then computes the batch.
 MOST_CANDIDATES = 1 / 16
 
 
@@ -189,13 +190,15 @@ class SumPoolHead:
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Return `hidden`, (B, L, H), with padding replaced by the text's first token. Then a maximum needs no mask."""
+    """Return `hidden`, (B, L, H), with padding replaced by each text's first token. So a maximum needs no mask."""
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
     return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
 
 
 def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Return each term's largest product with a text's tokens, computed tile by tile with a running maximum.
+    """Return each term's largest logit, without the bias, over each text's tokens.
+
+    The logits are computed tile by tile, with a running maximum.
 
     Args:
         hidden: Token vectors, with padding already replaced by `repeat_first_token`. (B, L, H).
@@ -253,7 +256,7 @@ def _token_groups(batch: int, longest: int) -> list[tuple[slice, slice]]:
 def second_pass(
     decoder: Decoder, activation_function: str, hidden: Tensor, lengths: Tensor, texts: Tensor, terms: Tensor
 ) -> Tensor:
-    """Compute the term weights of candidates, which are pairs of a text and a term, in float32. All others are 0.
+    """Compute the term weights of candidates (pairs of a text and a term) in float32. All other weights are 0.
 
     Args:
         decoder: The decoder.

@@ -50,9 +50,9 @@ class TritonHead:
     def suits(cls, weight: Tensor) -> bool:
         """Return whether the kernel is correct for this decoder weight, and faster than the plain head, `MaxPoolHead`.
 
-        The kernel is faster only in 16 bits. In float32, it cannot use tensor cores. The plain head is then twice as
-        fast as the kernel, because it uses cuBLAS. On a GPU, this method checks the kernel by running it once per
-        tiling. The first time on a machine, this also compiles the kernel, which takes some seconds.
+        The kernel is faster only in 16 bits. In float32, the kernel cannot use tensor cores, and the plain head, which
+        uses cuBLAS, is twice as fast. On a GPU, this method checks the kernel by running it once per tiling. The first
+        time on a machine, this also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 
@@ -91,7 +91,7 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
 
 
 def _difference(kind: type[TritonHead], weight: Tensor, longest: int) -> float:
-    """Return the largest difference from the plain head in float32, as a share of its largest term weight."""
+    """Return the largest difference from the plain head's float32 weights, as a share of the largest of them."""
     generator = torch.Generator("cpu").manual_seed(longest)
     hidden = torch.randn(PROBED_TEXTS, longest, weight.shape[1], generator=generator, device="cpu").to(weight)
     lengths = torch.linspace(longest, 1, PROBED_TEXTS, device="cpu").round().long().to(weight.device)

@@ -1,10 +1,10 @@
 """The exact two-pass head: float32 term weights at about the cost of an int8 product.
 
-A text's maximum for a term is the term's largest logit over the text's tokens. Of about 30 000 maxima, one per term,
-only a few hundred are positive, and only these become term weights. The first pass computes all logits in int8, and
-from them an upper bound of every maximum. Terms with a positive bound are called candidates. The second pass computes
-the maxima of the candidates in float32. `MaxPoolHead` computes the same weights in a simpler way. A test checks that
-both heads return the same results for adversarial weights.
+A text's maximum for a term is the term's largest logit over the text's tokens. A text has about 30 000 maxima, one per
+term. Only a few hundred of them are positive, and only these become term weights. The first pass computes all logits in
+int8, and from them an upper bound for every maximum. Terms with a positive bound are called candidates. The second pass
+computes the maxima of the candidates in float32. `MaxPoolHead` computes the same weights in a simpler way. A test
+checks that both heads return the same results for adversarial weights.
 """
 
 from typing import ClassVar, NamedTuple
@@ -33,17 +33,16 @@ from splade_integrations.engine.int8_gemm import (
 
 __all__ = ["TwoPassHead"]
 
-# After a batch with too many candidates, the first pass is left out for one batch. If the next first pass also finds
-# too many, it is left out for two batches, then for four, and so on up to this number of batches. This limits the time
-# that is lost on a model for which the first pass never pays. After a batch with few candidates, the count begins at
-# one again.
+# After a batch with too many candidates, one batch skips the first pass. If the next first pass also finds too many,
+# two batches skip it, then four, and so on up to this number of batches. This limits the time that is lost on a model
+# for which the first pass never pays. After a batch with few candidates, the count begins at one again.
 MOST_LEFT_OUT = 64
 # The number of rows of the decoder weight that are converted to float32 and quantised at a time.
 _ROWS = 2048
 
 
 class _Quantized(NamedTuple):
-    """Vectors x = scale · integers + residual.
+    """Vectors x, written as scale · integers + residual.
 
     Args:
         integers: (…, H) int8.
@@ -65,19 +64,19 @@ class TwoPassHead:
 
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
-    Here k . K_t is exact, because it is a sum of integers in int32 (H <= 2^17). All tokens of a text share one scale S.
-    So the maximum over tokens, max(k . K_t), can be taken before scaling, either of the integers or of their float32
-    values. By Cauchy-Schwarz, the last two products are at most |d| |r_t| and |s k| |e_t|, and these norms are known. M
-    denotes the maximum over t. The maximum of a term in float32, with the bias added, is positive only if
+    Here k . K_t is exact, because it is a sum of integers in int32 (for vectors of length H <= 2^17). All tokens of a
+    text share one scale S. So the maximum over tokens, max(k . K_t), can be taken before scaling. It can be taken of
+    the integers or of their float32 values. By Cauchy-Schwarz, the last two summands are at most |d| |r_t| and |s k|
+    |e_t|, and these norms are known. M denotes the maximum over t: M|r| is the largest |r_t|. The maximum of a term in
+    float32, with the bias added, is positive only if
 
         w . m + bias + s S max(k . K_t) + |d| M|r| + |s k| M|e|
             + g |w| (5 M|r| + 3 |m|) + 2^-18 |bias| + 2^-24  >  0
 
-    The second line allows for the rounding errors of float32, with g = n u / (1 - n u), u = 2^-24 and n = H + 64. Its
-    last summand, 2^-24, is for numbers that underflow. If a . b is summed in float32, its error is at most g |a| |b| in
-    any order of summation. There are two such sums: w . m, and w . h_t, which is the result to be bounded. In the
-    error of w . h_t, |h_t| is at most |r_t| + |m|. All other errors come from three steps, each of which rounds a few
-    times:
+    The second line allows for the rounding errors of float32. In it, g = n u / (1 - n u) with u = 2^-24 and n = H + 64.
+    Its last summand, 2^-24, allows for underflow. If a . b is summed in float32, its error is at most g |a| |b| in any
+    order of summation. There are two such sums: w . m, and w . h_t, which is the logit to be bounded. In the error of w
+    . h_t, |h_t| is at most |r_t| + |m|. All other errors come from three steps, each of which rounds a few times:
 
     - r_t and the residuals are rounded (2 u |r_t| each, because |S K_t| <= 2 |r_t|).
     - The integer k . K_t is converted to float32 and multiplied by s and S (4 u |s k| |S K_t|, at most
@@ -86,11 +85,12 @@ class TwoPassHead:
 
     Each norm is rounded upward. If any number is NaN, the term counts as a candidate.
 
-    The elements of m must be at most 2^20. The choice of m affects the time, but not the result. If m is near the mean
-    of the inputs, the vectors r_t are shorter than h_t (by a third on a trained model), so there are fewer candidates.
+    The elements of m must be at most 2^20. The choice of m affects the speed, but not the result. If m is near the mean
+    of the inputs, the vectors r_t are shorter than h_t (by a third on a trained model). Then the bounds are tighter,
+    and there are fewer candidates.
 
     Args:
-        decoder: The decoder. Its weight, (V, H), has a floating type, with H at least 2. Its centre is m.
+        decoder: The decoder. Its weight, (V, H), has a floating type, with H at least 2. Its `centre` is m.
         activation_function: As in `splade_pool`.
     """
 
@@ -100,7 +100,8 @@ class TwoPassHead:
         weight, bias, centre = self._decoder = decoder
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
-        self._left_out, self._next_left_out = 0, 1  # counts of batches without a first pass. A race may lose a count
+        # How many batches will still skip the first pass, and how many skip it the next time. A race may lose a count.
+        self._left_out, self._next_left_out = 0, 1
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
         qmax = int8_weight_qmax() or QMAX_8BIT  # if None, `torch._int_mm` multiplies, exactly but slowly
         unsigned = qmax < QMAX_8BIT
@@ -108,8 +109,8 @@ class TwoPassHead:
             weight.shape, dtype=torch.uint8 if unsigned else torch.int8, device=weight.device
         )
         self._scales = torch.empty((len(weight), 1), dtype=torch.float32, device=weight.device)
-        # Parts of the bound: the factors that M|r| and M|e| are multiplied with, (V, 2), and the sum of the summands
-        # that are the same for all texts, (V, 1).
+        # Parts of the upper bound. `_factors`, (V, 2), holds the factors of M|r| and M|e|. `_constants`, (V, 1), holds
+        # the sum of the summands that are the same for all texts.
         self._factors = torch.empty((len(weight), 2), dtype=torch.float32, device=weight.device)
         self._constants = torch.full_like(self._scales, UNDERFLOW)
         if bias is not None:

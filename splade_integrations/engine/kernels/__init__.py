@@ -1,4 +1,4 @@
-"""Triton kernels for CUDA devices. Each module imports Triton at its top, so import a module only to run its kernel."""
+"""Triton kernels for CUDA devices. Each module imports Triton at its top, so import it only to run its kernel."""
 
 import importlib.util
 

@@ -15,13 +15,14 @@ The logits are never written to memory. This is how the work is divided, and why
 - Loads need no mask at the end of a text or of the vocabulary. Positions beyond the end of a text read its last token,
   which does not change its maximum. Positions beyond the end of the vocabulary read its last term, and their results
   are not stored. Loads use a mask only if the hidden size is not a multiple of BLOCK_K.
-- The kernel is persistent: it runs as many programs as the GPU has multiprocessors, and each program computes tile
-  after tile in one flattened loop. So the first slices of a tile load while the previous tile is being finished, which
-  saves a tenth of the time on an H100.
+- The kernel is persistent: it is launched with as many programs as the GPU has multiprocessors, and each program
+  computes tile after tile in one flattened loop. So the first slices of a tile load while the previous tile is being
+  finished, which saves a tenth of the time on an H100.
 - The order of tiles decides what the L2 cache holds. The decoder's weight is divided into blocks of BLOCK_V terms. A
   group of TOGETHER blocks (1 to 2 MB) is multiplied with all texts before the next group is read. So the weight is read
-  from memory once, and hidden states come from the cache.
-- Each result is written by one program that sums in a fixed order, so a text gets the same bits in any batch.
+  from memory once, and hidden states come from the L2 cache.
+- Each result is written by one program that sums in a fixed order, so a text gets the same results, to the last bit, in
+  any batch.
 """
 
 from contextlib import nullcontext
@@ -71,11 +72,11 @@ INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 
 @triton.jit
 def _larger(one, other):
-    # A plain maximum would hide a NaN, and the encoder's check needs to see it.
+    # A plain maximum would hide a NaN. The encoder's check for finite weights needs to see it.
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
-# Without these settings Triton compiles the kernel again for a batch of 1, for numbers that are multiples of 16, and if
+# Without these settings, Triton would compile the kernel again if `batch` or `longest` is 1 or a multiple of 16, and if
 # `lengths` is not aligned.
 @triton.jit(do_not_specialize=["batch", "longest"], do_not_specialize_on_alignment=["lengths"])
 def max_logits_kernel(

@@ -44,7 +44,7 @@ def add_sparse(
     advance: Callable[[int], object] = lambda _: None,
     most_passes: int = MOST_PASSES,
 ) -> Report:
-    """Make a copy of a collection that also has SPLADE vectors, so that a search can combine several vectors.
+    """Copy a collection, and give the copy SPLADE vectors as well, so that a search can combine several vectors.
 
     The copy has the keys, fields, vectors, indexes, partitions and properties of the original, and the fingerprint of
     the encoder. The original is only read. Rows that other programs add, change or delete meanwhile are found, because
@@ -60,8 +60,8 @@ def add_sparse(
         connection: The server or file.
         text_field: The field, or the dynamic key, that holds the texts. In place of a dynamic key, the copy gets a
             field.
-        sparse_field: The name of the field for the new vectors. None means the SPLADE field of the original, if it has
-            one. Otherwise, None means "sparse" or, if this name is taken, another name.
+        sparse_field: The name of the field for the new vectors. None means the SPLADE field of the original. If the
+            original has no such field, None means "sparse", or another name if "sparse" is taken.
         into: The name of the copy. None means the name of the original followed by "_splade".
         text_of: Returns the text to encode for a row of the original. The row is given as {field or dynamic key:
             value}. None means the text of `text_field`.
@@ -119,7 +119,10 @@ def estimate_sparse(
     into: str | None = None,
     text_of: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> Estimate:
-    """Return what `add_sparse` would cost, and raise its errors. A few texts are encoded, and nothing is written."""
+    """Estimate the time that `add_sparse` would take, and the size of the copy. Raise the errors of `add_sparse`.
+
+    A few texts are encoded, and nothing is written.
+    """
     job = _job(encoder, collection_name, connection, text_field, sparse_field, into, text_of)
     job.check(resume=True)
     rows, sample = job.original.count(), job.original.first_page()
@@ -142,7 +145,7 @@ def estimate_sparse(
 
 
 def sample_row(connection: Connection, collection_name: str) -> dict[str, Any] | None:
-    """Return a row of a collection in the form that `text_of` gets, or None if the collection is empty."""
+    """Return a row of a collection in the form in which `text_of` receives it, or None if the collection is empty."""
     definition = Definition.read(connection, original_of(collection_name, connection))
     call(connection, "load_collection", collection_name=definition.name, timeout=None)
     return next(iter(Table.of(connection, definition.name, definition).first_page()), None)

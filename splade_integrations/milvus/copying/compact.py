@@ -1,4 +1,4 @@
-"""Write a collection of milvus-lite anew, without the rows that were deleted or replaced."""
+"""Rewrite a milvus-lite collection without the rows that were deleted or replaced."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def compact(
     resume: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Report:
-    """Write all rows of a collection anew, so that milvus-lite forgets the rows that were deleted or replaced.
+    """Copy all rows to a new collection, so that milvus-lite no longer stores the rows that were deleted or replaced.
 
     The new collection has the keys, fields, vectors, partitions and properties of the old collection. At the end, the
     new collection takes the name and the aliases of the old collection, which is then dropped. Until then, searches use
@@ -30,7 +30,7 @@ def compact(
 
     Args:
         collection_name: The name of the collection, or an alias.
-        connection: The file, or milvus-lite's server.
+        connection: The milvus-lite file, or a server that milvus-lite runs.
         resume: Whether to continue an interrupted call.
         advance: Called repeatedly, each time with the number of rows compared since its previous call.
     Returns:

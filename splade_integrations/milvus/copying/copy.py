@@ -82,7 +82,10 @@ def estimate_copy(collection_name: str, source: Connection, target: Connection, 
 
 
 def bytes_of(rows: list[dict[str, Any]]) -> int:
-    """Return the size of rows in bytes: 4 for each number of a dense vector, 8 for each term, other values as JSON."""
+    """Return the size of rows in bytes: 4 for each number of a dense vector, and 8 for each term of a sparse vector.
+
+    All other values have the size of their JSON.
+    """
     size = 0
     for row in rows:
         for value in row.values():

@@ -23,13 +23,13 @@ _NO_PARAMETERS = (
     "state", "index_state_fail_reason", "min_index_version", "max_index_version",
 )  # fmt: skip
 _LONGEST_ELEMENT = 65_535
-# With this property, a server accepts given keys even if it numbers the collection's rows. (Milvus's source:
+# With this property, a server accepts keys from the caller even if it numbers the collection's rows. (Milvus's source:
 # `checkPrimaryFieldData`.)
 GIVEN_KEYS = "allow_insert_auto_id"
 
 
 def call(connection: Connection, method: str, **arguments: Any) -> Any:
-    """Call a method of the connection's client, and report a server that does not answer."""
+    """Call a method of the connection's client. Raise a TimeoutError if the server does not answer."""
     reads = method.startswith(("describe", "has", "list", "query", "get"))
     how = {"timeout": READ_TIMEOUT if reads else WRITE_TIMEOUT, **arguments}
     with connection.turn if reads else connection.lock:

@@ -52,8 +52,8 @@ def add_sparse_in_place(
 
     The function reads all rows to find those that have no vector yet. So an interrupted call can be continued, and rows
     that other programs add meanwhile get a vector as well. To update a row, the server reads the stored row and writes
-    it again with the vector. A change that another program makes between these two steps is lost. `add_sparse` has no
-    such risk.
+    it again with the vector. A change that another program makes between these two steps is lost. `add_sparse` does
+    not have this risk.
 
     Args:
         encoder: The encoder of the texts.
@@ -183,8 +183,8 @@ def _update(table: Table, vectors: list[Row], partition: str | None) -> None:
     try:
         call(table.connection, "upsert", data=vectors, **how)
     except MilvusException:
-        # If one of the rows has been deleted meanwhile, the server refuses all rows, because the update does not hold
-        # the other fields of the deleted row.
+        # If one of the rows has been deleted meanwhile, the server refuses all rows, because the update has no values
+        # for the other fields of the deleted row.
         there = _there(table, vectors, partition)
         if len(there) == len(vectors):
             raise

@@ -1,6 +1,6 @@
-"""Run a copy: create the new collection, and make it equal to the original in one or more passes.
+"""Run a copy: create the new collection, and make it equal to the original in one or more passes over all rows.
 
-A property of the new collection records of which collection it is a copy.
+A property of the new collection, called its mark, records which collection was copied.
 """
 
 import json
@@ -24,13 +24,13 @@ _MARK = "splade_integrations.copy"
 
 
 def mark_of(properties: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the facts that a copy's properties hold ("original", "complete", …), or None if they hold none."""
+    """Return the mark that a copy's properties hold, {"original": …, "complete": …, …}, or None if there is none."""
     text = properties.get(_MARK)
     return json.loads(text) if text else None
 
 
 def write_mark(connection: Connection, name: str, mark: Mapping[str, Any]) -> None:
-    """Store in a collection's properties of which collection it is a copy, or how its SPLADE field is filled."""
+    """Store a mark in a collection's properties. It says which collection was copied, or how a field is filled."""
     call(connection, "alter_collection_properties", collection_name=name, properties={_MARK: json.dumps(mark)})
 
 
@@ -45,7 +45,7 @@ class Job:
         target: The server or file of the copy.
         name: The copy's name.
         fill: Completes rows of the original with the values that only the copy has.
-        as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
+        as_stored: Converts a row of the original to the form that the copy stores, without the values that `fill` adds.
         added: The fields that only the copy has. See `Definition.make`.
         left_out: The fields of the original that the copy does not get.
         properties: The copy's properties.
@@ -53,7 +53,7 @@ class Job:
         fingerprint: The fingerprint of the encoder that made the copy's SPLADE vectors, if it is known.
         sparse_field: The field that `fill` fills, or None.
         rows_at_once: The largest number of rows that are passed to `fill` and written together.
-        mark: Further facts, as JSON values, that distinguish this copy from other copies of the original.
+        mark: Further JSON values for the mark. They distinguish this copy from other copies of the original.
     """
 
     definition: Definition

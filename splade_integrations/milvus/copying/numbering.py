@@ -1,10 +1,11 @@
-"""Keep the keys of a collection whose rows Milvus numbers, and prevent Milvus from giving these keys to new rows.
+"""Let a copy keep the keys that Milvus gave to the original's rows, and stop Milvus from giving them to new rows.
 
 milvus-lite counts all rows that were ever inserted, and a new row gets this count as its key. An insert replaces the
-stored row that has the same key. So after a copy, the count must be at least the largest stored key: otherwise, new
-rows could replace stored rows. (milvus-lite 3.2.2: `Collection.insert` in milvus_lite/engine/collection.py.)
+stored row that has the same key. So after a copy, the count must be at least the largest stored key. If the count were
+smaller, new rows could replace stored rows. (milvus-lite 3.2.2: `Collection.insert` in
+milvus_lite/engine/collection.py.)
 
-A server takes the numbers from its clock. It accepts given keys if the collection has the property
+A server takes the numbers from its clock. It accepts keys from the caller if the collection has the property
 allow_insert_auto_id.
 """
 

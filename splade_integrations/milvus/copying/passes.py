@@ -52,7 +52,7 @@ def one_pass(
         original: The collection to copy. It is only read.
         copy: The copy. It has the fields of the original.
         fill: Adds the values that only the copy has.
-        as_stored: Returns a row of the original as the copy holds it, without the values that `fill` adds.
+        as_stored: Converts a row of the original to the form that the copy stores, without the values that `fill` adds.
         rows_at_once: The largest number of rows that are passed to `fill` and written together.
         advance: Called repeatedly, each time with the number of rows compared since its previous call.
     """

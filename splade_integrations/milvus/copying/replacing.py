@@ -2,7 +2,7 @@
 
 A run that is killed at any of these steps can be repeated:
 
-1. The original gets another name. From then on, programs that write to the old name fail.
+1. The original gets a temporary name. From then on, programs that write to the old name fail.
 2. The original and the copy are compared again, which finds the rows that were written before step 1.
 3. The copy gets the name and the aliases of the original.
 4. The original is dropped.

@@ -43,7 +43,7 @@ class Table:
 
     @staticmethod
     def of(connection: Connection, name: str, definition: Definition, without: Sequence[str] = ()) -> "Table":
-        """Return the `Table` of a collection, without the fields that Milvus computes and without those in `without`.
+        """Return the `Table` of a collection. Its fields exclude those that Milvus computes and those in `without`.
 
         Args:
             connection: The server or file.
@@ -62,11 +62,11 @@ class Table:
         )
 
     def with_fields(self, names: Sequence[str]) -> "Table":
-        """Return a `Table` of the same rows that has these fields as well."""
+        """Return a `Table` of the same rows that reads these fields as well."""
         return replace(self, fields=(*names, *self.fields))
 
     def only(self, names: Sequence[str]) -> "Table":
-        """Return a `Table` of the same rows that has only these fields."""
+        """Return a `Table` of the same rows that reads only these fields."""
         return replace(self, fields=tuple(names))
 
     def partitions(self) -> list[str | None]:
@@ -138,8 +138,8 @@ class Table:
 
     def delete(self, keys: Sequence[Any], partition: str | None) -> None:
         """Delete rows by their keys. Unknown keys are not an error."""
-        # On milvus-lite, a delete that names a partition deletes rows with these keys from the other partitions as
-        # well, but leaves the rows of those partitions in the sparse index.
+        # The partition is named only on a server. On milvus-lite, a delete that names a partition deletes rows with
+        # these keys from the other partitions as well, but leaves the rows of those partitions in the sparse index.
         named = partition is not None and self.connection.engine is Engine.SERVER
         how = {"partition_name": partition} if named else {}
         for start in range(0, len(keys), _IDS_AT_ONCE):

@@ -33,7 +33,7 @@ class Column(Dialect):
         self.some_value: Expression = not nulls or f"{self.value} is not null"
 
     def said(self, negated: bool) -> Said:
-        """Return the engine's expression, if the field holds a bool, a number or a string.
+        """Return the engine's expression. Only a field of bools, numbers or strings has one.
 
         Raises:
             FilterError: The engine is a server, and either the field holds lists or objects, or the operator ignores
@@ -46,7 +46,7 @@ class Column(Dialect):
         )
 
     def unsayable(self, what: str) -> Said:
-        """Say that every row must be checked in Python, or raise a FilterError if the engine is a server.
+        """Return `UNSAYABLE`, so that every row is checked in Python, or raise a FilterError if the engine is a server.
 
         `what` names what the server cannot express, and then says what to do instead.
         """

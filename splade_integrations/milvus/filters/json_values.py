@@ -1,7 +1,7 @@
 """Compare JSON values by the rules of the filter operators.
 
-Values of different JSON kinds are never equal, and have no order: true does not equal 1. All numbers are of one kind,
-so 1 equals 1.0. Bools have an order: false comes before true.
+Values of different JSON kinds are never equal and have no order. For example, true does not equal 1. All numbers are of
+one kind, so 1 equals 1.0. Bools have an order: false comes before true.
 """
 
 import math

@@ -66,7 +66,7 @@ class Lite3(Dialect):
         """Return a condition that holds for every row whose value may equal a member.
 
         If all members are strings, or all are numbers, the value must lie between the smallest and the largest member.
-        Otherwise, the value must not be null.
+        In all other cases, the value must not be null.
         """
         if not (all(kind(each) == "string" for each in members) or all(kind(each) == "number" for each in members)):
             return self.some_value

@@ -12,9 +12,9 @@ operand, the result depends on the server's version:
 - In later versions, a comparison, its negation and `!=` are all "unknown", so the row does not match (milvus issue
   50699).
 
-So this module joins a negation, by `or`, with a condition for an absent key and a condition for each other kind. In
-every version, the negation then matches the rows without the key and the rows with a value of another kind. But in the
-versions after 2.6.x, there are two exceptions:
+So this module joins a negation, by `or`, with a condition for an absent key and a condition for each other kind of
+value. In every version, the negation then matches the rows without the key and the rows with a value of another kind.
+But in the versions after 2.6.x, two operations miss some rows:
 
 - A negation does not match the rows with an object ({…}) under the key, because no expression can test for an object.
 - The operator `exists` does not match the rows with [] or {} under the key, because Milvus's `exists` treats both
@@ -51,12 +51,12 @@ class Strict(Dialect):
         self.value = f'{layout.document}["{compare.key}"]'
 
     def said(self, negated: bool) -> Said:
-        """Return the engine's expression. The engine's parser does not unescape keys, so it cannot read every key."""
+        """Return the engine's expression, if its parser can read the key. The parser does not unescape keys."""
         fault = _fault_of_key(self.compare.key)
         return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}. {_OTHER_KEY}")
 
     def unsayable(self, what: str) -> Said:
-        """Say that every row must be checked in Python, or raise a FilterError.
+        """Return `UNSAYABLE`, so that every row is checked in Python, or raise a FilterError.
 
         `what` names what the engine cannot express, and then says what to do instead.
         """
@@ -146,11 +146,11 @@ class Lite2(Strict):
     engine = Engine.LITE2
 
     def unsayable(self, what: str) -> Said:
-        """Say that every row must be checked in Python."""
+        """Return `UNSAYABLE`, so that every row is checked in Python."""
         return UNSAYABLE
 
     def negation(self, expr: str, of_kind: str) -> Said:
-        """Say that every row must be checked in Python, because milvus-lite 2 has no `not`."""
+        """Return `UNSAYABLE`, because milvus-lite 2 has no `not`. Every row is then checked in Python."""
         return UNSAYABLE
 
     def beyond(self, expr: str, of_kind: str) -> Said:
@@ -162,11 +162,11 @@ class Lite2(Strict):
         return super().readable(members) and all(readable_by_lite2(each) for each in members if isinstance(each, str))
 
     def exists(self, negated: bool) -> Said:
-        """Say that every row must be checked in Python, because no expression distinguishes {} from an absent key."""
+        """Return `UNSAYABLE`, because no expression of milvus-lite 2 distinguishes {} from an absent key."""
         return UNSAYABLE
 
     def is_empty(self, negated: bool) -> Said:
-        """Say that every row must be checked in Python, because no expression distinguishes {} from an absent key."""
+        """Return `UNSAYABLE`, because no expression of milvus-lite 2 distinguishes {} from an absent key."""
         return UNSAYABLE
 
 

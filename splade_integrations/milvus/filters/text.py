@@ -140,8 +140,8 @@ def literal(value: Any, engine: Engine | None = None) -> str:
         return repr(value)
     quoted = quote(value)
     if engine is Engine.SERVER and not quoted.isascii():
-        # A server's parser rewrites Chinese characters as \uXXXX, which truncates a character of more than 16 bits. So
-        # write such a character as \UXXXXXXXX.
+        # A server's parser rewrites Chinese characters as \uXXXX, which truncates a code point of more than 16 bits. So
+        # write a character with such a code point as \UXXXXXXXX.
         quoted = "".join(each if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in quoted)
     return quoted
 

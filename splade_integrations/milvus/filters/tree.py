@@ -4,8 +4,8 @@ A filter has the same meaning on every engine:
 
 - If a key is absent or null, the operators `ne`, `nin` and `is_empty` are true, and all other operators are false. (The
   operand False reverses `is_empty` and `exists`.)
-- Values of different JSON kinds are never equal, and have no order: true does not equal 1. All numbers are of one kind,
-  so 1 equals 1.0. Bools have an order: false comes before true.
+- Values of different JSON kinds are never equal and have no order. For example, true does not equal 1. All numbers are
+  of one kind, so 1 equals 1.0. Bools have an order: false comes before true.
 - Every filter is either true or false, so `Not` is true exactly if the filter inside it is false.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["And", "Compare", "Filter", "Not", "Or"]
 
 
 class Filter(ABC):
-    """A condition on documents: one comparison, or several that are joined by `&`, `|` and `~`.
+    """A condition on documents: one comparison, or several that are combined with `&`, `|` and `~`.
 
     Filters are immutable, and are compared by value.
 
