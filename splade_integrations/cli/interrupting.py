@@ -25,7 +25,8 @@ def interruptible() -> Iterator[None]:
     """Make SIGTERM raise KeyboardInterrupt as Ctrl-C does, and remember that either of them came.
 
     So no half-written file is left behind. In a thread other than the main thread, this function does nothing,
-    because only the main thread may set a signal handler. An ignored Ctrl-C, as under `nohup`, stays ignored.
+    because only the main thread may set a signal handler. If Ctrl-C is ignored, as in a background command of a script,
+    it stays ignored.
     """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():
