@@ -25,8 +25,8 @@ def interruptible() -> Iterator[None]:
     """Make SIGTERM raise KeyboardInterrupt as Ctrl-C does, and remember which of the two arrived.
 
     The exception lets the command delete half-written files. In a thread other than the main thread, signals are
-    handled as before, because only the main thread may set a signal handler. If Ctrl-C is ignored, as under `nohup`, it
-    stays ignored.
+    handled as before, because only the main thread may set a signal handler. If Ctrl-C is ignored, as in a background
+    command of a script, it stays ignored.
     """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():

@@ -7,7 +7,7 @@ weights in a table, and runs no transformer. So in most cases, this encoder is l
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -199,17 +199,12 @@ class RoleEncoders(dict[Role, RoleEncoder]):
                 return loaded
         texts = {"document": "documents", "query": "queries"}[role]
         with require_torch(self._model_name, f"the transformer that encodes {texts}"):
-            from splade_integrations.engine.products import product_threads
-
-            threads = self._compute().threads
-            with product_threads(threads):
-                model = self._model(spec)
+            model = self._model(spec)
         tokenizer = self._tokenizer(spec.repository, spec.folder)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
         tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)
-        with product_threads(threads):
-            rows = self._rows(spec, model, tokenizer)
+        rows = self._compute().run(partial(self._rows, spec, model, tokenizer))
         special_ids = None
         if spec.head == "token weights":  # like FlagEmbedding, which drops the terms of only these four special tokens
             names = ("cls_token_id", "eos_token_id", "pad_token_id", "unk_token_id")

@@ -24,7 +24,7 @@ from splade_integrations.engine.batch_budget import BatchBudget
 from splade_integrations.engine.memory import HeapTrimmer, is_out_of_memory
 from splade_integrations.engine.products import exact_float32, usable_threads
 from splade_integrations.engine.thread_choice import ThreadChoice
-from splade_integrations.engine.threads import can_run_apart, run_apart
+from splade_integrations.engine.threads import can_run_apart, run_apart, run_together
 from splade_integrations.engine.transfer import CudaTransfer
 from splade_integrations.errors import NotFiniteError
 from splade_integrations.sparse import concatenate, from_dense, from_rows
@@ -180,7 +180,8 @@ class BatchedModel(ABC):
         """Encode the only batch of a request, with the number of threads that was fastest for such batches so far."""
         batches = deque([batch])
         with self._thread_choice.threads(threads, len(batch) * len(ids[batch[0]])) as number:
-            first = self._encode_next(batches, ids, compute, number)
+            encode = partial(self._encode_next, batches, ids, compute, number)
+            first = run_together(encode) if number > 1 else encode()
         if first is not None:
             yield first
         yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # left over if memory ran out

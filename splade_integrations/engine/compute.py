@@ -1,12 +1,14 @@
 """Turns the user's device, dtype and backend into a `Compute`, which says where and how a model computes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 
 from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, int8_weight_qmax
 from splade_integrations.engine.products import product_threads, usable_threads
+from splade_integrations.engine.threads import run_in_own_thread
 
 __all__ = ["Backend", "Compute", "Device", "Dtype", "Precision", "ResolvedDevice", "ResolvedDtype", "resolve_compute"]
 
@@ -18,6 +20,7 @@ ResolvedDevice = torch.device
 ResolvedDtype = torch.dtype
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
+_T = TypeVar("_T")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
@@ -62,6 +65,14 @@ class Compute:
         """Whether OpenVINO computes the layers."""
         return self.backend == "openvino"
 
+    def run(self, work: Callable[[], _T]) -> _T:
+        """Call a function that prepares a model, and return its result.
+
+        On a CPU, the function runs in a thread that ends afterwards (see threads.py), and its products use `threads`
+        threads. On a GPU, it runs in the caller's thread, because each thread has its own current GPU.
+        """
+        return run_in_own_thread(work, self.threads) if self.device.type == "cpu" else work()
+
 
 def resolve_compute(
     device: Device = "auto", dtype: Dtype = "auto", backend: Backend = "torch", num_threads: int | None = None
@@ -89,7 +100,7 @@ def resolve_compute(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    with product_threads():  # the next line may test int8 products, which must use one thread in a forked child
+    with product_threads(1):  # the next line may test int8 products, and more threads would keep helpers (see threads.py)
         precision = _resolve_precision(dtype, resolved, backend)
     return Compute(resolved, precision, backend, num_threads)
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from splade_integrations.engine.heads import Decoder
 from splade_integrations.engine.memory import is_out_of_memory, keep_freed_memory
 from splade_integrations.engine.model import MaskedLM
 from splade_integrations.engine.optimize import optimize
-from splade_integrations.engine.products import exact_float32
+from splade_integrations.engine.products import exact_float32, product_threads
 from splade_integrations.errors import OptionalDependencyError, UnsupportedModelError, first_line
 from splade_integrations.models.config import check_config
 from splade_integrations.models.repository import Repository
@@ -71,7 +72,7 @@ def load_masked_lm(repository: Repository, folder: str, compute: Compute) -> Mas
     config = read_config(repository, folder)
     _check_masked_lm(name, config)
     model = read_weights(repository, folder, config, compute.weights_dtype, AutoModelForMaskedLM)
-    return prepare(name, model, compute)
+    return compute.run(partial(prepare, name, model, compute))
 
 
 def load_language_model(repository: Repository, folder: str, compute: Compute, attention: Attention) -> MaskedLM:
@@ -97,8 +98,12 @@ def load_language_model(repository: Repository, folder: str, compute: Compute, a
         config.is_causal = False
     config.use_cache = False  # the cache would only take memory, because encoding reads each token once
     model = read_weights(repository, folder, config, compute.weights_dtype, AutoModelForCausalLM)
-    _check_attention(repository.name, model, attention)
-    return prepare(repository.name, model, compute)
+
+    def prepared() -> MaskedLM:
+        _check_attention(repository.name, model, attention)
+        return prepare(repository.name, model, compute)
+
+    return compute.run(prepared)
 
 
 def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
@@ -206,16 +211,16 @@ def read_weights(
         UnsupportedModelError: Weights are missing, damaged or not finite, or contradict the configuration.
     """
     adapter = find_adapter(repository, folder)
-    if adapter is None:
-        with _quiet_if_local(repository):
+    # The weights may be downloaded here. So this function runs in the caller's thread, which Ctrl-C reaches. Reading is
+    # not faster with more threads, and these would keep helper threads (see threads.py).
+    with _quiet_if_local(repository), product_threads(1):
+        if adapter is None:
             model = _load_weights(repository, folder, config, dtype, kind, unused)
-    else:  # merged in float32, because in 16 bits the adapter's small changes would lose most of their digits
-        check_peft(repository, adapter)
-        with _quiet_if_local(repository):
+        else:  # merged in float32, because in 16 bits the adapter's small changes would lose most of their digits
+            check_peft(repository, adapter)
             loaded = _load_weights(repository, folder, config, torch.float32, kind, unused)
-            model = merge_adapter(repository, adapter, loaded)
-        model.to(dtype)
-    _check_finite(repository.name, model)
+            model = merge_adapter(repository, adapter, loaded).to(dtype)
+        _check_finite(repository.name, model)
     return model
 
 

@@ -112,7 +112,7 @@ class TokenWeightModel(BatchedModel):
         Returns:
             The positions of the tokens in `ids`, and their shares, (K,) each.
         """
-        with exact_float32(self.model.device):
+        with exact_float32(self.model.device, threads=1):  # more threads would keep helper threads (see threads.py)
             batch = PaddedBatch.of([ids], self.model.device, self._padding_id)
             weights = self._token_weights(self.model.hidden(batch.input_ids, batch.attention_mask))[0].cpu().numpy()
         tokens = np.asarray(ids)
@@ -167,15 +167,20 @@ def load_token_weigher(repository: Repository, folder: str, compute: Compute) ->
     backbone = read_weights(repository, folder, config, compute.weights_dtype, AutoModel, unused=("pooler.",))
     if hasattr(backbone, "pooler"):
         backbone.pooler = None  # neither the sparse rows nor the dense vectors use it
-    network = _Backbone(backbone.eval().requires_grad_(False)).to(compute.device)
-    if compute.device.type == "cpu":
-        keep_freed_memory()
     path = repository.path(SPARSE_LINEAR)
     if path is None:
         raise FileNotFoundError(f"{repository.name!r} must have {SPARSE_LINEAR}, got no such file. Download it again.")
-    weight, bias = (part.to(compute.device) for part in _read_linear(repository.name, path, config.hidden_size))
-    _, ignores_padding = optimize(repository.name, network, compute)
-    return MaskedLM(network, Decoder(weight, bias), config.vocab_size, positions_of(network), ignores_padding)
+    linear_layer = _read_linear(repository.name, path, config.hidden_size)
+
+    def prepared() -> MaskedLM:
+        network = _Backbone(backbone.eval().requires_grad_(False)).to(compute.device)
+        if compute.device.type == "cpu":
+            keep_freed_memory()
+        weight, bias = (part.to(compute.device) for part in linear_layer)
+        _, ignores_padding = optimize(repository.name, network, compute)
+        return MaskedLM(network, Decoder(weight, bias), config.vocab_size, positions_of(network), ignores_padding)
+
+    return compute.run(prepared)
 
 
 class _Backbone(nn.Module):

@@ -1,8 +1,11 @@
 """Batches run in threads of their own: all results arrive, torch's settings stay, and rows do not change."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from splade_integrations import SpladeEncoder
 from splade_integrations.engine import batching
 from splade_integrations.engine.batch_budget import BatchBudget
 from splade_integrations.engine.products import product_threads, usable_threads
-from splade_integrations.engine.threads import can_run_apart, run_apart
+from splade_integrations.engine.threads import can_run_apart, run_apart, run_in_own_thread, run_together
 
 pytestmark = pytest.mark.skipif(not can_run_apart(), reason="this torch is built without OpenMP")
 
@@ -150,3 +153,45 @@ def test_number_of_threads(model_folder):
         SpladeEncoder(model_folder, num_threads=0)
     assert SpladeEncoder(model_folder, num_threads=5).num_threads == 5
     assert SpladeEncoder(model_folder).num_threads == usable_threads()
+
+
+HELPERS = """
+import os, sys, threading, torch
+from splade_integrations import SpladeEncoder
+torch.set_num_threads(2)
+encoder = SpladeEncoder(sys.argv[1], device="cpu", num_threads=2)
+text = " ".join(["walrus"] * 200)
+tasks = lambda: len(os.listdir("/proc/self/task"))
+ask = lambda: [encoder.encode_queries([text]) for _ in range(8)]  # the number of threads is chosen anew for each call
+ask()
+before, callers = tasks(), 3
+all_asked = threading.Barrier(callers + 1)
+threads = [threading.Thread(target=lambda: (ask(), all_asked.wait(), all_asked.wait())) for _ in range(callers)]
+for thread in threads: thread.start()
+all_asked.wait()
+print(tasks() - before - callers)
+all_asked.wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+def test_lone_texts_of_all_threads_share_their_helper_threads(model_folder):
+    done = subprocess.run(
+        [sys.executable, "-c", HELPERS, model_folder], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "0\n"
+
+
+def test_loading_leaves_no_thread_behind(model_folder):
+    before = {thread.name for thread in threading.enumerate()}
+    assert SpladeEncoder(model_folder, device="cpu").dim
+    assert {thread.name for thread in threading.enumerate()} == before
+
+
+def test_an_error_of_a_lone_batch_or_of_loading_arrives():
+    def fail():
+        raise KeyError("here")
+
+    for run in (run_together, lambda work: run_in_own_thread(work, 1)):
+        with pytest.raises(KeyError, match="here"):
+            run(fail)
