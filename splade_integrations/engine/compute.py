@@ -100,7 +100,7 @@ def resolve_compute(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    with product_threads(1):  # the next line may test int8 products, and more threads would keep helpers (see threads.py)
+    with product_threads(1):  # products of several threads would keep helper threads (see threads.py)
         precision = _resolve_precision(dtype, resolved, backend)
     return Compute(resolved, precision, backend, num_threads)
 
