@@ -13,7 +13,8 @@ load, up to `max_texts` texts if this limit is set. (The encoder itself limits t
 import asyncio
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from threading import Lock
 from weakref import WeakSet, WeakValueDictionary
@@ -24,8 +25,9 @@ from splade_integrations.sparse import SparseTextEncoder, encoded
 
 __all__ = ["QueryBatcher", "query_batcher"]
 
-_Rows = Future[list[dict[int, float]]]
+_Rows = asyncio.Future[list[dict[int, float]]]  # belongs to the caller's event loop
 _Request = tuple[list[str], _Rows]
+_Answer = tuple[_Rows, list[dict[int, float]] | BaseException]
 
 
 class QueryBatcher:
@@ -72,10 +74,10 @@ class QueryBatcher:
         texts = check_texts(texts)
         if not texts:
             return []
-        rows: _Rows = Future()
+        rows: _Rows = asyncio.get_running_loop().create_future()
         self._waiting.append((texts, rows))
         self._thread.submit(self._encode_waiting)
-        return await asyncio.wrap_future(rows)
+        return await rows
 
     def _start(self) -> None:
         self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so the queue needs no lock
@@ -88,26 +90,42 @@ class QueryBatcher:
             if requests and self._max_texts is not None and texts + len(self._waiting[0][0]) > self._max_texts:
                 break  # later jobs encode the requests that are left, because each request has submitted a job
             request = self._waiting.popleft()
-            if request[1].set_running_or_notify_cancel():
+            if not request[1].cancelled():
                 requests.append(request)
                 texts += len(request[0])
         if requests:
-            self._answer(requests)
+            _deliver(self._answers(requests))
 
-    def _answer(self, requests: list[_Request]) -> None:
-        """Encode the texts of these requests in one call, and give each caller its rows or its exception."""
+    def _answers(self, requests: list[_Request]) -> list[_Answer]:
+        """Encode the texts of these requests in one call, and return the rows or the exception of each request."""
         try:
             encode = self._encoder.encode_queries if self._role == "query" else self._encoder.encode_documents
             rows = iter(encoded(encode, [text for texts, _ in requests for text in texts]))
         except BaseException as err:
             if len(requests) == 1:
-                requests[0][1].set_exception(err)
-            else:
-                for request in requests:
-                    self._answer([request])
-            return
-        for texts, future in requests:
-            future.set_result(list(islice(rows, len(texts))))
+                return [(requests[0][1], err)]
+            return [answer for request in requests for answer in self._answers([request])]
+        return [(future, list(islice(rows, len(texts)))) for texts, future in requests]
+
+
+def _deliver(answers: list[_Answer]) -> None:
+    """Give the callers their rows or exceptions. Each event loop is woken only once, because waking takes long."""
+    of_loops: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+    for answer in answers:
+        of_loops.setdefault(answer[0].get_loop(), []).append(answer)
+    for loop, some in of_loops.items():
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits for these answers
+            loop.call_soon_threadsafe(_settle, some)
+
+
+def _settle(answers: list[_Answer]) -> None:
+    for future, answer in answers:
+        if future.done():  # it was cancelled while its texts were being encoded
+            continue
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
 
 
 _batchers: WeakSet[QueryBatcher] = WeakSet()

@@ -340,11 +340,13 @@ class SpladeEncoder:
         """Return True if a text is certain to fit, which means that encoding cuts off nothing.
 
         If the result is False, the text may still fit, and only `count_tokens` can tell. This check takes almost no
-        time, because it does not tokenise. It assumes two tokens for each ASCII character, which is more than any known
-        tokenizer makes. A text with other characters always gets False.
+        time, because it does not tokenise. It assumes two tokens for each ASCII character and 66 tokens for each other
+        character, which is more than any known tokenizer makes. (Unicode's compatibility forms replace U+FDFA by 33
+        bytes, and no character by more.)
         """
-        prompt = self._settings[role].prompt
-        return text.isascii() and 2 * (len(text) + len(prompt)) <= self._roles[role].tokenize.max_content_tokens
+        text = self._settings[role].prompt + text
+        others = 0 if text.isascii() else sum(not character.isascii() for character in text)
+        return 2 * (len(text) - others) + 66 * others <= self._roles[role].tokenize.max_content_tokens
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.

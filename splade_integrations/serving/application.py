@@ -195,13 +195,15 @@ async def _unless_gone(encoding: Awaitable[list[dict[int, float]]], request: Req
     """Return the rows. If the client disconnects first, return None, and take its texts out of the queue."""
     rows = asyncio.ensure_future(encoding)
     gone = asyncio.ensure_future(request.receive())  # after the body, the only message is that the client has gone
+    gone.add_done_callback(lambda _: rows.cancel())
     try:
-        await asyncio.wait((rows, gone), return_when=asyncio.FIRST_COMPLETED)
-        return rows.result() if rows.done() else None
+        return await rows
+    except asyncio.CancelledError:
+        if gone.done():
+            return None
+        raise
     finally:
-        for future in (rows, gone):
-            if not future.done():
-                future.cancel()
+        gone.cancel()
 
 
 def rows_as_json(rows: list[dict[int, float]]) -> bytes:
