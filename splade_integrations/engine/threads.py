@@ -5,7 +5,8 @@ There are three kinds:
 - Threads that compute separately, for several batches. A matrix product that several threads compute together ends when
   the last thread has finished its part. If another process keeps a core busy, one of these threads is often not
   running, and the other threads wait for it. Threads that compute separately do not wait for each other.
-- One thread that starts all products that several threads compute together, for a lone batch.
+- One thread that starts the products that several threads compute together, for a lone batch. All callers share it,
+  except the main thread, which starts such products itself.
 - A thread that ends after its work, for loading a model.
 
 The last two exist because GNU's OpenMP gives helper threads to each thread that starts such a product, and keeps them.
@@ -19,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, current_thread, main_thread
 from typing import TypeVar
 
 import torch
@@ -137,10 +138,15 @@ def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
 def run_together(work: Callable[[], _T]) -> _T:
     """Call `work` in the one thread that starts products of several threads, and return its result.
 
+    The main thread calls `work` itself. In a program without other threads, passing the work on would gain nothing, and
+    a query of the tiny model would take 0.15 ms longer.
+
     Example:
         >>> run_together(lambda: 6 * 7)
         42
     """
+    if current_thread() is main_thread():
+        return work()
     try:
         running = _workers.starter().submit(work)
     except RuntimeError:  # the interpreter is shutting down, so no thread can start

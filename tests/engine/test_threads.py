@@ -163,13 +163,15 @@ encoder = SpladeEncoder(sys.argv[1], device="cpu", num_threads=2)
 text = " ".join(["walrus"] * 200)
 tasks = lambda: len(os.listdir("/proc/self/task"))
 ask = lambda: [encoder.encode_queries([text]) for _ in range(8)]  # the number of threads is chosen anew for each call
-ask()
+first = threading.Thread(target=ask)
+first.start()
+first.join()
 before, callers = tasks(), 3
 all_asked = threading.Barrier(callers + 1)
 threads = [threading.Thread(target=lambda: (ask(), all_asked.wait(), all_asked.wait())) for _ in range(callers)]
 for thread in threads: thread.start()
 all_asked.wait()
-print(tasks() - before - callers)
+print(tasks() - before <= callers)
 all_asked.wait()
 """
 
@@ -179,7 +181,7 @@ def test_lone_texts_of_all_threads_share_their_helper_threads(model_folder):
     done = subprocess.run(
         [sys.executable, "-c", HELPERS, model_folder], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.stdout == "0\n"
+    assert done.stdout == "True\n"
 
 
 def test_loading_leaves_no_thread_behind(model_folder):
@@ -192,6 +194,7 @@ def test_an_error_of_a_lone_batch_or_of_loading_arrives():
     def fail():
         raise KeyError("here")
 
-    for run in (run_together, lambda work: run_in_own_thread(work, 1)):
-        with pytest.raises(KeyError, match="here"):
-            run(fail)
+    with pytest.raises(KeyError, match="here"):
+        run_in_own_thread(fail, 1)
+    with ThreadPoolExecutor(1) as thread, pytest.raises(KeyError, match="here"):
+        thread.submit(run_together, fail).result()
