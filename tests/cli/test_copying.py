@@ -61,7 +61,7 @@ def test_an_original_that_never_rests_ends_with_the_number_of_rows(uri, model_fo
 
     monkeypatch.setattr(Table, "write", write_and_change)
     assert run(["add-sparse", "--uri", uri, "-c", "animals", "-m", model_folder]) == 2
-    assert "1 rows of 'animals' had changed in the last comparison" in capsys.readouterr().err
+    assert "'animals' must stop changing, got 1 changed rows in the last comparison" in capsys.readouterr().err
 
 
 def strip(row):
