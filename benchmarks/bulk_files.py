@@ -39,7 +39,7 @@ def schema() -> CollectionSchema:
 
 
 def made_up(rows: int) -> pa.Table:
-    """Return made-up rows in the form in which the encoding stage of Ray Data returns rows."""
+    """Return made-up rows in the same form as the rows that Ray Data's encoding stage returns."""
     rng = np.random.default_rng(0)
     words = np.array([f"word{n}" for n in range(5000)])
     terms = np.sort(rng.permuted(np.arange(VOCABULARY, dtype=np.uint32)[None].repeat(64, 0), axis=1)[:, :TERMS], axis=1)
@@ -70,7 +70,7 @@ def as_rows(table: pa.Table) -> list[dict[str, Any]]:
 
 def by_pymilvus(rows: list[dict[str, Any]], folder: Path) -> tuple[float, Path]:
     """Write rows with pymilvus's writer, and return the seconds and the file."""
-    copies = [dict(row) for row in rows]  # because the writer changes its rows
+    copies = [dict(row) for row in rows]  # because pymilvus's writer changes the rows that it gets
     start = time.perf_counter()
     writer = LocalBulkWriter(schema(), str(folder), chunk_size=1 << 40, file_type=BulkFileType.PARQUET)
     for row in copies:
@@ -90,7 +90,7 @@ def check_equal(ours: Path, theirs: Path) -> None:
     """Read the same 100 rows of both files, and exit if they differ."""
     for mine, right in zip(_page(ours), _page(theirs), strict=True):
         if mine != right:
-            raise SystemExit(f"the rows differ: {mine} and {right}")
+            raise SystemExit(f"our row must equal pymilvus's row {right}, got {mine}. Find out which row is wrong.")
 
 
 def _page(file: Path) -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.contention FOLDER [--model tiny|base] [--dtypes float32 int8] [--before CHECKOUT] [--json OUT]
 
-CHECKOUT is a folder with another version of this package. The benchmark measures that version in the same rounds, under
-the name "before". Each encoder runs in processes of its own, with torch's default number of threads. An encoder does
-nothing while the others are measured. A neighbour is a process that keeps one core busy.
+CHECKOUT is a folder with another version of this package. The benchmark also measures that version, in the same rounds,
+and calls it "before". Each encoder runs in processes of its own, with torch's default number of threads. An encoder
+does nothing while the others are measured. A neighbour is a process that keeps one core busy.
 
 The conditions are:
 

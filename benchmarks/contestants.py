@@ -80,8 +80,8 @@ def add_contestant_options(parser: argparse.ArgumentParser) -> None:
 def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
     """Start all encoders on the checkpoint in `folder`, each library in its own process, and end them afterwards.
 
-    In its own process, a library runs as its users run it. No other library can change its process-wide settings or the
-    state of its memory allocator. The state of the allocator can change torch's speed on a CPU by a quarter.
+    In its own process, a library runs as its users run it: no other library can change its process-wide settings or the
+    state of its memory allocator. This state can change torch's speed on a CPU by a quarter.
 
     Args:
         folder: A BERT-like checkpoint.
@@ -108,8 +108,8 @@ def contest(folder: str, options: argparse.Namespace) -> Iterator[Contest]:
 def best_batch_sizes(found: list[Contestant], texts: Sequence[str]) -> tuple[list[Contestant], dict[str, float]]:
     """Try the batch sizes of each backend. Return the contestants at the fastest sizes, and the seconds of each trial.
 
-    A library's default batch size takes part without a trial, because the few texts of a trial do not fill such a
-    batch.
+    The contestant at a library's default batch size is always returned and needs no trial, because the few texts of a
+    trial would not fill such a batch.
     """
     by_backend: dict[str, list[Contestant]] = {}
     for contestant in found:

@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def random_decoder(size: str) -> Path:
     """Return the folder of a random decoder. The decoder is made once and then reused.
 
-    The layers leave one dimension of the embeddings as it is. Through this dimension, the last norm's weight lowers all
-    logits, so that about 1 200 terms of each text are active.
+    One dimension of every embedding is 1, and no layer changes it. In this dimension, the last norm's weight is chosen
+    so that it lowers all logits, and about 1 200 terms of each text are active.
 
     Args:
         size: "small" or "0.6B".
@@ -202,7 +202,10 @@ def _report_encoder(folder: Path, size: str, texts: list[str], options: argparse
     expected = theirs.encode_document(texts[:2], batch_size=1, convert_to_sparse_tensor=False).float().numpy()
     difference = float(np.abs(ours.encode_documents(texts[:2]).toarray() - expected).max())
     if options.dtype == "float32" and difference > _TOLERANCE:
-        raise SystemExit(f"Both must give equal weights, got a difference of {difference:.1e}. Times would mislead.")
+        raise SystemExit(
+            f"Both encoders must give equal weights, got a difference of {difference:.1e}. Find out which encoder is "
+            "wrong before you compare times."
+        )
     encode = {
         f"sentence-transformers, batches of {n}": partial(theirs.encode_document, batch_size=n) for n in _BATCH_SIZES
     }

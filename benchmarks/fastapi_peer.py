@@ -1,6 +1,8 @@
 """A FastAPI application around sentence-transformers, as a user would write it. `benchmarks.serving` measures it.
 
-The environment variable MODEL names the model. Run it with: uvicorn --factory benchmarks.fastapi_peer:make.
+The environment variable MODEL names the model. This command starts the application:
+
+    uvicorn --factory benchmarks.fastapi_peer:make
 """
 
 import os

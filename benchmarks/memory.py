@@ -7,8 +7,8 @@ A run is MODEL:TEXTS, a model and a number of texts. Each run is a new process. 
 encoder. Then the peak of resident memory is reset, and `stream_documents` encodes the texts of the run. Each text has
 512 tokens. A generator makes the texts from FOLDER's documents. Each block of encoded rows is dropped when the next
 block comes. The table shows how far the peak rises. With --mixed, the texts are FOLDER's documents at their real
-lengths, repeated and cut at 512 tokens. Such texts are harder than texts of one length, because the allocator keeps
-more memory after texts of many lengths. The command reads /proc, so it needs Linux.
+lengths, repeated and cut at 512 tokens. Texts of many lengths need more memory than texts of one length, because the
+allocator keeps more freed memory. The command reads /proc, so it needs Linux.
 """
 
 import argparse

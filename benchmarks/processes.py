@@ -27,7 +27,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def title(pid: int) -> str:
-    """Return a process's command line, or "" if it has ended. A worker of Ray writes there what it is doing."""
+    """Return a process's command line, or "" if it has ended. Ray's workers say in theirs what they are doing."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""

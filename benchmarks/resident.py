@@ -11,7 +11,7 @@ __all__ = ["PeakMemory"]
 class PeakMemory:
     """Measures the peak from now on. First, it returns freed memory to the system.
 
-    If the process kept freed memory, it could reuse this memory later, and the peak would not show this use.
+    If the process kept freed memory, it could use this memory again, and the peak would not show that.
 
     Raises:
         OSError: The system is not Linux, or /proc does not let a process reset its peak.
@@ -26,7 +26,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError as err:
             raise OSError(
-                f"/proc/self/clear_refs must be writable, because writing to it resets the peak; got: {err}. Use Linux."
+                f"/proc/self/clear_refs must be writable, got: {err}. Use Linux. Writing to this file resets the peak."
             ) from err
         self.start = _status("VmRSS")
 

@@ -1,9 +1,9 @@
 """Measure how many texts per second `splade serve` encodes for 64 clients, and how long a lone request takes.
 
 The clients are coroutines of this process. They connect over loopback, and keep their connections open. For comparison,
-this process also encodes the queries itself while the servers are idle. A round measures each contestant once. With
---memory, the command also compares the memory of eight processes that share a server with the memory of eight processes
-that each load the model.
+this process also encodes the queries itself while the servers are idle. A round measures each server and this process
+once. With --memory, the command also compares the memory of eight processes that share a server with the memory of
+eight processes that each load the model.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with milvus_lite_server() as uri:
             found = check(kind, uri, rows=options.rows, kills=options.kills, seed=options.seed)
         faults += [f"{kind}: {fault}" for fault in found]
-    print("\n".join(faults) or "Every row, field, side and hit is right.")
+    print("\n".join(faults) or "Every row, field, index and hit is right.")
     return bool(faults)
 
 
@@ -95,7 +95,7 @@ def check(kind: str, uri: str, *, rows: int, kills: int, seed: int, beside: bool
     if last.returncode:
         return [f"the last run failed: {last.stderr}"]
     report = json.loads(last.stdout)
-    faults = [] if report["unsettled"] == 0 else ["the copy is not settled"]
+    faults = [] if report["unsettled"] == 0 else ["the command's last comparison still found differences"]
     faults += _wrong_rows(client, text_field, report, writer.expected, made_of)
     faults += _wrong_hits(kind, uri, text_field, report, rng)
     if kind == "pymilvus":
@@ -384,7 +384,7 @@ def _numbers_given_again(client: MilvusClient, report: dict[str, Any]) -> list[s
     row = {"body": "new", "vector": _vector("new"), "year": None, "note": {}, report["sparse_field"]: {1: 1.0}}
     client.insert("original_splade", [dict(row) for _ in range(20)])
     after = client.get_collection_stats("original_splade")["row_count"]
-    return [] if after == before + 20 else ["new rows got the numbers of stored rows"]
+    return [] if after == before + 20 else ["new rows got the keys of stored rows, and replaced them"]
 
 
 if __name__ == "__main__":

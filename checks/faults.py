@@ -2,10 +2,10 @@
 
     python -m checks.faults [--kills 50] [--interrupts 10] [--seed 0] [--only-kills]
 
-The faults are: memory that runs out at a batch, a tokenizer that raises, weights that are NaN, Ctrl-C in the middle of
-a batch, a caller that stops reading a stream, a full disk, a read-only folder, a Milvus server that is killed and comes
-back, and commands that are killed or interrupted at random moments. After each fault, the same encoder or collection
-must still work. The exit status is 1 if a requirement is not met.
+The faults are: memory that runs out during a batch, a tokenizer that raises an error, weights that are NaN, Ctrl-C in
+the middle of a batch, a caller that stops reading a stream, a full disk, a read-only folder, a Milvus server that is
+killed and comes back, and commands that are killed or interrupted at random moments. After each fault, the same encoder
+or collection must still work. The exit status is 1 if a requirement is not met.
 """
 
 import argparse
@@ -70,20 +70,20 @@ def encoder_faults(figures: Figures, folder: Path) -> None:
 
     def works_on(fault: str) -> None:
         found = SpladeEncoder.encode_documents(encoder, _TEXTS)
-        figures.add(f"the encoder works on after {fault}", _equal(found, expected), f"{found.shape[0]} rows")
+        figures.add(f"the encoder still works after {fault}", _equal(found, expected), f"{found.shape[0]} rows")
 
     failures = 0
     for number in (1, 2, 3, 5):
         with _failing(SpladeModel, "term_weights", number, lambda: torch.empty(2**62, dtype=torch.uint8)):
             failures += not _equal(SpladeEncoder(folder / "model", device="cpu").encode_documents(_TEXTS), expected)
-    figures.add("memory that runs out at batch 1, 2, 3, 5 changes no row", not failures, f"{failures} differ")
+    figures.add("memory that runs out during batch 1, 2, 3 or 5 changes no row", not failures, f"{failures} differ")
 
     with (
         _failing(TextTokenizer, "__call__", 1, lambda: _raise(RuntimeError("the tokenizer failed"))),
-        figures.expecting("a tokenizer that raises is not hidden", RuntimeError, "the tokenizer failed"),
+        figures.expecting("a tokenizer's error is passed on", RuntimeError, "the tokenizer failed"),
     ):
         encoder.encode_documents(_TEXTS)
-    works_on("a tokenizer that raises")
+    works_on("a tokenizer's error")
 
     with _nan_for(80, encoder):
         place = "texts[80]"

@@ -52,7 +52,7 @@ _JSON = st.recursive(
 
 
 def _nested(levels: int, value: Any, key: str | None) -> Any:
-    """Return a value inside of `levels` nested lists, or inside of nested dicts if a key is given."""
+    """Return a value inside `levels` nested lists, or inside nested dicts if a key is given."""
     for _ in range(levels):
         value = [value] if key is None else {key: [value] if key in ("$and", "$or") else value}
     return value

@@ -87,7 +87,7 @@ def _end(process: BaseProcess) -> None:
     process.join(300)
     if process.exitcode is None:
         process.kill()
-        raise TimeoutError("a command must end, but one has not ended five minutes after its last signal.")
+        raise TimeoutError("a command must end within five minutes of its last signal, but had to be killed.")
 
 
 def interrupts(figures: Figures, folder: Path, times: int, rng: random.Random, rows: int = _ROWS) -> None:
@@ -228,7 +228,7 @@ def _run(arguments: list[str], output: str, environment: dict[str, str]) -> None
     code = run(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    atexit._run_exitfuncs()  # a forked process skips exit functions, but one function ends milvus-lite's server
+    atexit._run_exitfuncs()  # os._exit skips the exit functions, and one of them ends milvus-lite's server
     os._exit(code)
 
 

@@ -4,9 +4,9 @@
     python -m checks.quality FOLDER --device cuda --dtypes float16 bfloat16
 
 The tiny model is the demo's SPLADE model. Search is exact, by inner products in float64. On SciFact, nDCG@10 of the
-tiny model must be .6436 ± .002 in float32. Otherwise the exit status is 1. The term weights in other dtypes are
-compared with the weights in float32. In the output, "top terms changed" is the share of a document's ten heaviest
-terms in float32 that are not among its ten heaviest terms in the other dtype.
+tiny model must be .6436 ± .002 in float32. If it is not, the exit status is 1. The term weights in other dtypes are
+compared with the weights in float32. In the output, "top terms changed" is the share of a document's ten heaviest terms
+in float32 that are not among its ten heaviest terms in the other dtype.
 """
 
 import argparse

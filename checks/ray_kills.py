@@ -152,7 +152,7 @@ def _close(found: dict[int, float], right: dict[int, float]) -> bool:
 
 
 def command_for(corpus: Path, server: Server, name: str) -> list[str]:
-    """Return the command that indexes a corpus into a collection. With small batches, a kill loses little."""
+    """Return the command that indexes a corpus into a collection. Its batches are small, so a kill loses little."""
     splade = str(Path(sys.executable).with_name("splade"))
     where = ["--uri", server.uri, "-c", name, "--json"]
     how = ["--ray", "--encoders", "2", "--rows-per-batch", "32", "--device", "cpu"]
@@ -240,7 +240,7 @@ def check(runs: int, texts: int, seed: int, kinds: tuple[str, ...] = KINDS) -> i
                 kind, start = kinds[number % len(kinds)], time.monotonic()
                 outcome = disturbed_run([kind], corpus, server, f"run_{number}", texts, rng)
                 if outcome.encoded > (1 + MOST_TWICE) * texts:
-                    outcome.faults.append(f"more than {MOST_TWICE:.0%} were encoded again")
+                    outcome.faults.append(f"more than {MOST_TWICE:.0%} of the texts were encoded again")
                 faults = outcome.faults + differences(dump(server.uri, f"run_{number}"), right)
                 failed += bool(faults)
                 again = outcome.encoded - texts

@@ -93,7 +93,8 @@ def _rows(value: Any) -> None:
             assert str(err)
 
 
-# {name: (function, whether its input is bytes instead of a JSON value)}. A function raises an error only for a bug.
+# {name: (function, whether its input is bytes instead of a JSON value)}. A function raises an error only if it finds a
+# bug.
 TARGETS: dict[str, tuple[Callable[[Any], None], bool]] = {
     "input files": (_records, True),
     "evaluation folders": (_dataset, True),

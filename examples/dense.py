@@ -1,7 +1,7 @@
 """Run the demo's dense model, all-MiniLM-L6-v2, with plain transformers and torch.
 
-The model needs only mean pooling and normalisation, so the demo does not need sentence-transformers. This module uses
-splade_integrations only to find the folder of the offline model.
+Besides the model, this takes only mean pooling and normalisation, so the demo does not need sentence-transformers. This
+module uses splade_integrations only to find the folder of the model, which pip installs from a wheel.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""Search some docstrings of Python's standard library with LangChain and the demo's two models.
+"""Search some docstrings of Python's standard library with LangChain and the two small models of `make demo`.
 
 python examples/langchain_hybrid.py ["your question"]
 """

@@ -1,4 +1,4 @@
-"""Search some docstrings of Python's standard library with LlamaIndex and the demo's two models.
+"""Search some docstrings of Python's standard library with LlamaIndex and the two small models of `make demo`.
 
 python examples/llama_index_hybrid.py ["your question"]
 """

@@ -46,8 +46,8 @@ def reindex_behind_alias(
     old = _named_by(client, alias)
     if old is None and client.has_collection(alias):
         raise ValueError(
-            f"alias must not be the name of a collection, got {alias!r}, which is a collection. Choose "
-            "another name for the alias, and let services open that name."
+            f"alias must not be the name of a collection, got {alias!r}. Choose another name for the alias, and let "
+            "services open that name."
         )
     try:
         fill(new_collection)

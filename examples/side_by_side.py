@@ -1,7 +1,7 @@
 """Make the notebooks' tables: wins and losses, the answers of each search, the ranks of expected answers, and terms.
 
-The module also reads the notebooks' small corpus. It works with any framework, because it gets a `Search`. This is a
-function of a question, a side ("dense", "sparse" or "hybrid") and k, which returns the names of the best k entries.
+The module also reads the notebooks' small corpus. It works with any framework, because it gets a `Search`: a function
+of a question, a side ("dense", "sparse" or "hybrid") and k. The function returns the names of the best k entries.
 """
 
 from collections.abc import Callable, Iterable

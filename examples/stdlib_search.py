@@ -56,8 +56,8 @@ class EncodedOnce:
 class Models:
     """One SPLADE encoder and one dense model, for both frameworks.
 
-    The adapters accept any object that has `encode_documents` and `encode_queries` as an encoder. So they accept an
-    instance of this class.
+    This class has the methods `encode_documents` and `encode_queries`, so the adapters accept its instances as
+    encoders.
 
     Args:
         encoder: The SPLADE encoder.

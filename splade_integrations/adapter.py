@@ -1,8 +1,8 @@
 """`AdaptedEncoder`, which all adapters use. An adapter connects an encoder to a framework, such as LangChain.
 
 `AdaptedEncoder` holds the encoder, and returns each text's sparse row, which is a dict {token id: weight}. It has
-methods for synchronous and for asynchronous callers. This module needs neither LangChain nor LlamaIndex. Importing it
-does not load torch. Loading the first model does.
+methods for synchronous and for asynchronous callers. This module needs neither LangChain nor LlamaIndex. Torch is
+loaded together with the first model, not when this module is imported.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def resolve_encoder(
     missing = [name for name in ("encode_documents", "encode_queries") if not callable(getattr(encoder, name, None))]
     if missing:
         raise TypeError(
-            f"encoder must have encode_documents and encode_queries, got {type(encoder).__name__} without "
+            f"encoder must have the methods encode_documents and encode_queries, got {type(encoder).__name__} without "
             f"{' and '.join(missing)}. Pass a SpladeEncoder, or model_name='…' to load one."
         )
     return encoder
@@ -120,14 +120,14 @@ class AdaptedEncoder:
         if self._encoder is None:
             with self._loading:
                 if self._encoder is None:  # another thread may have loaded it meanwhile
-                    assert self._source is not None  # because `_encoder` is None only if there is a model name
+                    assert self._source is not None  # an object made without a model name always has `_encoder`
                     model_name, options = self._source
                     self._encoder = resolve_encoder(model_name=model_name, **options)
         return self._encoder
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, or None if the encoder has no fingerprint."""
+        """The encoder's `Fingerprint`, or None if the encoder has none."""
         return fingerprint_of(self.encoder)
 
     def encode_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -139,7 +139,7 @@ class AdaptedEncoder:
             splitter_of_caller.reset(outer)
 
     def encode_queries(self, texts: list[str]) -> list[dict[int, float]]:
-        """Do the same as `encode_documents`, but call the encoder's `encode_queries`."""
+        """Encode queries in the same way as `encode_documents` encodes documents."""
         return encoded(self.encoder.encode_queries, texts)
 
     async def aencode_documents(self, texts: list[str]) -> list[dict[int, float]]:
@@ -161,7 +161,8 @@ class AdaptedEncoder:
         if not self._dynamic_batching:
             return await asyncio.to_thread(self.encode_queries, texts)
         if self._batcher is None:  # `self` holds the batcher, because a batcher that no object holds is freed
-            # A thread calls `self.encoder`, because its first use after unpickling loads the model.
+            # After unpickling, the first use of `self.encoder` loads the model. A thread does this, so that the event
+            # loop goes on.
             self._batcher = await asyncio.to_thread(lambda: query_batcher(self.encoder))
         return await self._batcher.encode(texts)
 

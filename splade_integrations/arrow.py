@@ -1,8 +1,8 @@
 """Turns sparse rows and dense vectors into Arrow columns, and sparse columns back into rows.
 
 A sparse column has the type struct<indices: list<uint32>, values: list<float>>. Parquet files, Ray Data and Milvus's
-bulk import accept this type. Only `sparse_json` loops over the rows in Python. This module imports pyarrow when one of
-its functions is called.
+bulk import accept this type. For speed, no function except `sparse_json` loops over the rows in Python. This module
+imports pyarrow when one of its functions is called.
 """
 
 from itertools import pairwise
@@ -88,15 +88,15 @@ def sparse_rows(column: Any, dim: int | None = None) -> csr_array:
             f"a sparse column must have the type {sparse_type()}, got {kind}. Make it with sparse_column, or name "
             "another column."
         )
-    # The column may be a slice of a longer array. Unlike `field`, `flatten` returns only the rows of the slice. It also
-    # returns a null for each null struct.
+    # The column may be a slice of a longer array. Unlike `StructArray.field`, `flatten` returns only the rows of the
+    # slice. It also returns a null for each null struct.
     lists = dict(zip([field.name for field in kind], column.flatten(), strict=True))
     counts = {name: _lengths(lists[name], pc) for name in ("indices", "values")}
     if len(wrong := np.flatnonzero(counts["indices"] != counts["values"])):
         row = int(wrong[0])
         raise ValueError(
-            f"row {row} of a sparse column must have as many indices as values, got {counts['indices'][row]} and "
-            f"{counts['values'][row]}. Correct the row."
+            f"row {row} of a sparse column must have as many indices as values, got {counts['indices'][row]} indices "
+            f"and {counts['values'][row]} values. Correct the row."
         )
     # `astype` copies both arrays. The copies are needed because scipy sorts in place, but Arrow's own arrays cannot
     # be changed.

@@ -39,8 +39,8 @@ _BROKEN: tuple[tuple[str, tuple[Release, Release], str, tuple[Release, Release],
         "'setuptools<82'",
     ),
 )
-# Packages that fail in any environment: (package, its versions, what happens, which versions work). Versions are given
-# in the same form as above.
+# Packages that fail whatever else is installed: (package, its versions, what happens, which versions work). Versions
+# are given in the same form as above.
 _BROKEN_ALONE: tuple[tuple[str, tuple[Release, Release], str, str], ...] = (
     (
         *(_LITE, ((3, 1), (3, 2, 2))),
@@ -110,6 +110,8 @@ def check_installed(*distributions: str) -> None:
 def check_tokenizers(*, windows: bool) -> None:
     """Raise an error or log a warning if the installed `tokenizers` keeps only the first window of a long text.
 
+    A window is a part of a text that fits into the model.
+
     Args:
         windows: Whether long texts are read in several windows. If False, a faulty version only causes a warning.
     Raises:
@@ -175,7 +177,7 @@ def require_torch(model_name: str, what: str) -> Iterator[None]:
         if missing not in ("torch", "transformers"):
             raise
         raise OptionalDependencyError(
-            f"{model_name!r} needs {missing} for {what}, and {missing} is missing here. Only inference-free queries "
+            f"{model_name!r} needs {missing} for {what}, but {missing} is not installed. Only inference-free queries "
             "work without it. Install it with: pip install torch transformers. Or encode on a machine that has it.",
             name=missing,
         ) from err

@@ -88,7 +88,7 @@ class QueryBatcher:
         texts = 0
         for _ in range(len(self._waiting)):  # only this thread removes requests, so there are at least this many
             if requests and self._max_texts is not None and texts + len(self._waiting[0][0]) > self._max_texts:
-                break  # later jobs encode the requests that are left, because each request has submitted a job
+                break  # each request has submitted a job, so later jobs encode the requests that are left
             request = self._waiting.popleft()
             if not request[1].cancelled():
                 requests.append(request)

@@ -45,7 +45,8 @@ if TYPE_CHECKING:  # these modules load torch, or are not needed for queries
 
 __all__ = ["SpladeEncoder"]
 
-# These values are valid on every machine. Any other value is checked when the encoder is made, which imports torch.
+# These values are valid on every machine. Any other value is checked when the encoder is made. This check imports
+# torch.
 _ALWAYS_VALID = {"device": ("auto", "cpu"), "dtype": ("auto", "float32"), "backend": ("torch",)}
 
 
@@ -199,8 +200,8 @@ class SpladeEncoder:
         self.max_length: int = int(self._roles.max_length())
         if lower_case is False and lowers_case(first.tokenizer):
             raise ValueError(
-                f"lower_case must be True or None, because the tokenizer of {self.model_name!r} lowercases texts, got "
-                "False. Leave it out."
+                f"lower_case must be True or None, got False. Leave it out. The tokenizer of {self.model_name!r} "
+                "always lowercases texts."
             )
 
     @cached_property
@@ -415,7 +416,9 @@ class SpladeEncoder:
         """
         for name, text in {"query": query, "document": document}.items():
             if not isinstance(text, str):
-                raise TypeError(f"{name} must be a str, got {type(text).__name__}. Explain one pair at a time.")
+                raise TypeError(
+                    f"{name} must be a str, got {type(text).__name__}. Explain one query and one document at a time."
+                )
         from splade_integrations.encoding.explain import EncodedText, explain
 
         return explain(
@@ -447,7 +450,10 @@ class SpladeEncoder:
             ('enigma', True)
         """
         if rows.shape[0] != len(documents):
-            raise ValueError(f"rows must have one row for each of {len(documents)} documents, got {rows.shape[0]}.")
+            raise ValueError(
+                f"rows must have one row for each of {len(documents)} documents, got {rows.shape[0]} rows. Pass the "
+                "stored row of each document."
+            )
         from splade_integrations.encoding.explain import EncodedText, explain_stored
 
         encoder, settings = self._roles["document"], self._settings["document"]

@@ -17,8 +17,8 @@ class NotFiniteError(UnsupportedModelError):
     def __init__(self, position: int) -> None:
         super().__init__(
             f"texts[{position}] must have finite term weights, got NaN or infinity. If dtype is 'float16', use "
-            "'float32' or 'bfloat16', which have a wider range. If backend is 'openvino', use 'torch'. Else the "
-            "model's weights are damaged: download them again."
+            "'float32' or 'bfloat16', which have a wider range. If backend is 'openvino', use 'torch'. If neither "
+            "helps, the model's weights are damaged: download them again."
         )
         self.position = position
 

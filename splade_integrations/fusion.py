@@ -1,8 +1,8 @@
 """Fuses the hits of several sides into one ranking, by rank or by score.
 
 A side is one of the kinds of vectors that a search uses, such as "dense". Milvus itself can fuse by reciprocal rank.
-For the fusions that Milvus cannot compute, this package's stores use this module. `splade evaluate` uses this module
-for all fusions, so its measurements also hold for the stores. This module needs only numpy.
+For the fusions that Milvus cannot compute, this package's stores use this module. `splade evaluate --fit` also uses
+this module, so its measurements hold for the stores as well. This module needs only numpy.
 """
 
 import math
@@ -88,14 +88,14 @@ class Fusion:
             raise ValueError(f"k must be a number above 0, got {self.k!r}. Leave it out to use {RRF_K}.")
         depth = self.depth
         if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
-            raise ValueError(f"depth must be an int of at least 1, got {self.depth!r}. Leave it out.")
+            raise ValueError(f"depth must be an int of at least 1, got {self.depth!r}. Leave it out for the default.")
         if self.weights is None:
             return
         right = all(_is_number(weight) and weight >= 0 for weight in self.weights) and any(self.weights)
         if not right or len(self.weights) != len(self.sides):
             raise ValueError(
-                f"weights must be one number of at least 0 for each side ({', '.join(self.sides)}), with at least "
-                f"one weight above 0, got {self.weights!r}. Leave weights out for equal weights."
+                f"weights must be one number for each side ({', '.join(self.sides)}), each at least 0 and one or more "
+                f"above 0, got {self.weights!r}. Leave weights out for equal weights."
             )
         # The weights become plain Python numbers, because JSON cannot hold NumPy's numbers.
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
@@ -148,7 +148,7 @@ class Fusion:
         known = {"sides", "method", "weights", "k", "depth"}
         if "sides" not in plain or plain.keys() - known:
             raise ValueError(
-                f"a fusion must have sides, and may have {', '.join(sorted(known - {'sides'}))}, got the keys "
+                f"a fusion must have the key sides, and may have {', '.join(sorted(known - {'sides'}))}, got the keys "
                 f"{', '.join(map(repr, plain)) or 'none'}. Make the dict with Fusion.to_dict."
             )
         return Fusion(**plain)

@@ -73,7 +73,7 @@ class OnePassEncoder:
                 "BAAI/bge-m3."
             )
         if remembered < 1:
-            raise ValueError(f"remembered must be at least 1, got {remembered}. Leave it out for 4 096 texts.")
+            raise ValueError(f"remembered must be at least 1, got {remembered}. Leave it out for 4 096 vectors.")
         self._encoder, self._remembered = encoder, remembered
         # {(role, side, text): the future of a sparse row, (1, dim), or of a dense vector}. If the future has no result
         # yet, another thread is computing it.
@@ -92,7 +92,7 @@ class OnePassEncoder:
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """The encoder's fingerprint, or None if the encoder has no fingerprint."""
+        """The encoder's `Fingerprint`, or None if the encoder has none."""
         return fingerprint_of(self._encoder)
 
     @property
@@ -133,9 +133,10 @@ class OnePassEncoder:
         return concatenate(vectors, vectors[0].shape[1]) if side == "sparse" else np.stack(vectors)
 
     def _taken(self, role: Role, side: _Side, texts: list[str]) -> tuple[dict[str, Any], dict[str, Future[Any]]]:
-        """Take the kept vectors of the texts. For a text without one, keep a future for its vector of the other side.
+        """Take the kept vectors of the texts, and find the texts that must be encoded now.
 
-        A store asks for each vector once, so a vector that is taken is no longer kept.
+        A store asks for each vector once, so a vector that is taken is no longer kept. Encoding a text computes its
+        vectors of both sides. So for each text that must be encoded, a future is kept for the vector of the other side.
 
         Returns:
             Two dicts, {text: future}. The first has the texts whose vectors were kept, and the futures of these

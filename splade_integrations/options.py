@@ -1,7 +1,7 @@
 """Declares the types of `SpladeEncoder`'s options, and checks their values.
 
-Code that passes these options on to `SpladeEncoder` uses this module. Importing it loads neither torch nor numpy nor a
-framework. The checks load numpy.
+Code that passes these options on to `SpladeEncoder` uses this module. Importing it does not load torch, numpy or
+a framework. The checks load numpy.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def check_options(**options: Unpack[EncoderOptions]) -> None:
     if not is_integer(max_windows) or max_windows < 1:
         raise ValueError(f"max_windows must be an int of at least 1, got {max_windows!r}. The default is 3.")
     if long_documents not in get_args(LongDocuments):
-        raise ValueError(f"long_documents must be truncate or max, got {long_documents!r}. Use 'truncate' if unsure.")
+        raise ValueError(
+            f"long_documents must be 'truncate' or 'max', got {long_documents!r}. Use 'truncate' if unsure."
+        )
     types = {"query_prompt": str, "document_prompt": str, "lower_case": bool}
     types |= {"query_pruning": Pruning, "document_pruning": Pruning}
     for name, expected in types.items():

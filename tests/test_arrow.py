@@ -71,7 +71,7 @@ def test_parquet_keeps_the_column(tmp_path):
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        ([{"indices": [1, 2], "values": [0.5]}], ValueError, "row 0 .* as many indices as values, got 2 and 1"),
+        ([{"indices": [1, 2], "values": [0.5]}], ValueError, "row 0 .* as values, got 2 indices and 1 values"),
         ([{"indices": [4], "values": [0.5]}], ValueError, "from 0 to 3, got 4"),
         ([{"indices": [1]}], TypeError, "must have the type struct<indices"),
         ([{"3": 0.5}], TypeError, "must have the type struct<indices"),

@@ -413,7 +413,7 @@ def test_windows_lose_only_what_is_beyond_them(model_folder, caplog):
     encoder.encode_documents([text])
     tokens = len(encoder.tokenizer(text)["input_ids"])
     lost = 100 * (tokens - 64 - (62 - 8)) / tokens
-    assert f"{lost:.1f} % of the call's tokens were lost" in caplog.text
+    assert f"{lost:.1f} % of all tokens were lost" in caplog.text
     assert "1 of 1 texts are longer than 2 windows of max_length=64 tokens" in caplog.text
     assert "or raise max_length if the model allows it, or raise max_windows" in caplog.text
 

@@ -89,8 +89,8 @@ def test_only_equal_weights_by_rank_are_plain():
         ({"k": 0}, "k must be a number above 0, got 0"),
         ({"k": float("nan")}, "k must be a number above 0"),
         ({"depth": True}, "depth must be an int of at least 1, got True"),
-        ({"weights": (1, 2)}, r"one number of at least 0 for each side \(dense, sparse, bm25\)"),
-        ({"weights": (0, 0, 0)}, "with at least one weight above 0"),
+        ({"weights": (1, 2)}, r"one number for each side \(dense, sparse, bm25\), each at least 0"),
+        ({"weights": (0, 0, 0)}, "and one or more above 0"),
         ({"weights": (1, -1, 1)}, "at least 0"),
         ({"weights": (1, float("inf"), 1)}, "at least 0"),
     ],
@@ -120,7 +120,7 @@ def test_numpys_numbers_are_stored_as_plain_ones():
 
 
 def test_an_unknown_key_is_refused():
-    with pytest.raises(ValueError, match="a fusion must have sides"):
+    with pytest.raises(ValueError, match="a fusion must have the key sides"):
         Fusion.from_dict({"sides": ["dense"], "wieghts": [1]})
     with pytest.raises(TypeError, match="fusion must be a Fusion or a dict, got str"):
         Fusion.of("rrf")

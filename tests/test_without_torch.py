@@ -85,7 +85,7 @@ for ask in (
         "torch for the transformer that encodes queries",
     ]  # fmt: skip
     for error, need in zip(errors, needs, strict=True):
-        assert f"needs {need}, and {need.partition(' ')[0]} is missing here." in error
+        assert f"needs {need}, but {need.partition(' ')[0]} is not installed." in error
         assert "Install it with: pip install torch transformers." in error
 
 

@@ -1,8 +1,8 @@
 """The console command `splade`.
 
 Its subcommands are info, encode, index, add-sparse, copy, compact, search, explain, evaluate and serve. This module
-imports only the standard library, so that it works even if the package's extra `cli` is not installed. Without this
-extra, `main` prints what to install.
+imports only the standard library, so that it works even without the package's extra `cli`. If this extra is not
+installed, `main` prints what to install.
 """
 
 import sys

@@ -61,8 +61,8 @@ def add_sparse(
 ) -> None:
     """Copy a collection, and add SPLADE vectors to the copy.
 
-    The command makes a collection with dense vectors ready for hybrid search. The collection may come from any program.
-    The copy has the same keys, fields, vectors, partitions and properties as the original. The original stays as it is,
+    With SPLADE vectors, a collection of dense vectors is ready for hybrid search. Any program may have made it. The
+    copy has the same keys, fields, vectors, partitions and properties as the original. The original stays as it is,
     and programs may go on writing to it. At the end, the command compares both collections, and copies what changed in
     the original meanwhile. If the original already has SPLADE vectors, the copy gets vectors of the given model
     instead.
@@ -77,16 +77,18 @@ def add_sparse(
       splade add-sparse --uri my.db -c documents --text-field body -m MODEL --dry-run
     """
     if dry_run and (resume or replace):
-        raise ValueError("--dry-run must be given without --resume and --replace, got one of them. Leave it out.")
+        raise ValueError(
+            "--dry-run must be given without --resume and --replace, got it with one of them. Leave out one of the two."
+        )
     if in_place and (replace or dry_run or into is not None):
         raise ValueError(
-            "--in-place must be given without --into, --replace and --dry-run, got one of them. Leave it out: no copy "
-            "is made."
+            "--in-place must be given without --into, --replace and --dry-run, got it with one of them. Leave out one "
+            "of the two. The three options are about a copy, but --in-place makes no copy."
         )
     if dry_run and ray_options.wanted:
         raise ValueError(
-            "--dry-run must be given without --ray, because it measures on this machine how long encoding takes, got "
-            "both. Leave one out."
+            "--dry-run must be given without --ray, got both. Leave one out. A dry run measures how long encoding "
+            "takes in the command's own process."
         )
     ray_options.check()
     options = model_options.for_encoder(document_pruning=model_options.pruning())
@@ -138,7 +140,8 @@ def _encoder(model: str, options: EncoderOptions, how: RayEncoding) -> Iterator[
 def _text_of(connection: "Connection", collection: str, text_field: str) -> "Callable[[Mapping[str, Any]], str] | None":
     """Return a function that makes the text to encode from a row. Return None if `text_field` already holds this text.
 
-    Only a collection of LlamaIndex's nodes needs the function. It returns the text that a node's dense vector encodes.
+    Only a collection of LlamaIndex's nodes needs the function. In a row, a node's text is stored without its
+    metadata, but its dense vector encodes both. So the function returns both.
     """
     from splade_integrations.milvus.copying import sample_row
 

@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: The command line without the program's name.
     Returns:
-        The exit code: 0 for success, 1 for a fault of this package, 2 for bad input or a file that cannot be written,
+        The exit code: 0 for success, 1 for a bug in this package, 2 for bad input or a file that cannot be written,
         130 for Ctrl-C, 141 if the program that reads the output (such as head) stops reading, and 143 for SIGTERM.
     """
     with interruptible():
@@ -115,7 +115,7 @@ def _run(arguments: Sequence[str]) -> int:
         complain(str(err))
         return 130
     except BrokenPipeError:  # the program that reads our output (such as head) has stopped reading
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise, Python prints an error at exit
         return 141
     except BaseException as err:  # every error becomes a message
         if was_interrupted(err) or isinstance(err, typer.Abort):
@@ -138,12 +138,12 @@ def _report(err: Exception) -> int:
     if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == "rich":
         complain("the command needs rich. Install it with: pip install 'splade-integrations[cli]'.")
         return 2
-    # The types of error that are listed below mean bad input. Any other error is a fault of this package.
+    # The types of error that are listed below mean bad input. Any other error is a bug in this package.
     milvus = type(err).__module__.startswith("pymilvus")
     if milvus or isinstance(err, ValueError | TypeError | OSError | ImportError):
         complain(("Milvus: " if milvus else "") + " ".join(str(getattr(err, "message", "") or err).split()))
         return 2
-    complain(f"{type(err).__name__}: {err}. This is a bug in splade. Run it again with --debug and report it.")
+    complain(f"{type(err).__name__}: {err}. This is a bug in splade. Run the command with --debug, and report the bug.")
     return 1
 
 

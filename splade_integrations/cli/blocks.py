@@ -1,7 +1,7 @@
 """Encodes records block by block, in order and in bounded memory.
 
-A block consists of some records and the sparse matrix of their term weights. This module does not depend on file
-formats or stores.
+A block is a list of records and the sparse matrix of their term weights. This module does not depend on file formats
+or stores.
 """
 
 from collections import deque

@@ -18,9 +18,10 @@ def compact(
 ) -> None:
     """Rewrite a milvus-lite collection without its deleted rows.
 
-    Rows that were deleted or replaced stay in the files of milvus-lite. It reads these rows in each search, and counts
-    their words for BM25. A Milvus server compacts its collections by itself, so the command refuses to run on a server.
-    Nothing is encoded again. Rows that other programs write in the meantime are copied, too.
+    milvus-lite keeps rows in its files after they were deleted or replaced. It still reads these rows in each search,
+    and counts their words for BM25. The command copies all other rows into a new collection, which then takes the place
+    of the old collection. Rows that other programs write in the meantime are copied, too. Nothing is encoded again. A
+    Milvus server compacts its collections by itself, so the command refuses to run on a server.
 
     Examples:
 

@@ -39,7 +39,10 @@ def connect(uri: str, token: str, db_name: str, *, must_exist: bool = True) -> I
 
 @contextmanager
 def running(description: str) -> Iterator[Callable[[int], None]]:
-    """Show progress, and after Ctrl-C say how to continue the run. Yield a function that advances the progress."""
+    """Show progress, and after Ctrl-C say how to continue.
+
+    Yields a function that must be called with the number of rows that were finished since its last call.
+    """
     from splade_integrations.cli.progress import progress
 
     kept = "the rows that were written are kept. To continue, run the same command with --resume."
@@ -70,9 +73,9 @@ def print_report(report: "Report", uri: str, *, as_json: bool) -> None:
                 out.print(f"    {line}", soft_wrap=True, markup=False)
     if report.unsettled:
         raise ValueError(
-            f"the original must stop changing to be copied whole, but {report.unsettled:,} rows of {report.original!r} "
-            "had changed in the last comparison. They are in the copy, but later changes may be missing. Stop the "
-            "programs that write to it, and run the same command with --resume."
+            f"the original {report.original!r} must stop changing, got {report.unsettled:,} changed rows in the last "
+            "comparison. These changes are in the copy, but later changes may be missing. Stop the programs that write "
+            "to the original, and run the same command with --resume."
         )
 
 

@@ -42,7 +42,7 @@ class Request:
         sweep_dims: The prunings of documents to try, such as "32,0.1max,all", where "all" means no pruning. None tries
             only "all".
         sweep_dtype: The number types to try, such as "float32,bfloat16". None tries only the type in `model_options`.
-            If `sweep_dims` and `sweep_dtype` are both None, this comparison of settings is left out.
+            If `sweep_dims` and `sweep_dtype` are both None, no prunings of documents and no number types are compared.
         sweep_queries: The prunings of queries to try, such as "8,16,0.9,0.1max,all". None tries no prunings of queries.
         plot: The file name of the picture, or None for no picture.
         output: The name of the JSON file for the results, or None for no file.
@@ -103,20 +103,20 @@ def check(request: Request) -> None:
     check_measures(request.chosen_measures())
     if request.made_queries and request.fit:
         raise ValueError(
-            "--fit must be given with judged queries, got --made-queries. Made queries share more words with their "
-            "documents than users' questions do, so the weights would not fit your users. Leave out one of the two "
-            "options."
+            "--fit must be given with judged queries, got --made-queries. Leave out one of the two options. Made "
+            "queries share more words with their documents than users' questions do, so the weights would not fit your "
+            "users."
         )
     if request.write is not None and (not request.fit or len(request.folders) != 1):
         raise ValueError(
-            "--write must be given with --fit and with one FOLDER, because the fusion is fitted to the judged queries "
-            f"of this folder, got {len(request.folders)} folder(s){'' if request.fit else ' and no --fit'}. Give one "
-            "FOLDER, and --fit."
+            f"--write must be given with --fit and with one FOLDER, got {len(request.folders)} folder(s)"
+            f"{'' if request.fit else ' and no --fit'}. Give one FOLDER, and --fit. The fusion is fitted to the judged "
+            "queries of this folder."
         )
     for option, value in {"--collection": request.collection, "--fields": request.fields}.items():
         if value is not None and request.write is None:
             raise ValueError(
-                f"{option} must be given with --write, got {value!r} alone. Add --write, or leave {option} out."
+                f"{option} must be given with --write, got only {option} {value}. Add --write, or leave {option} out."
             )
     unused = {
         "--plot": request.plot,
@@ -128,8 +128,8 @@ def check(request: Request) -> None:
     }
     if request.write is not None and (names := [name for name, value in unused.items() if value is not None]):
         raise ValueError(
-            f"{names[0]} must not be given with --write, which only fits a fusion to a collection. Evaluate without "
-            "--write first, and then run the command again with --write."
+            f"{names[0]} must not be given with --write, got both. To evaluate, leave --write out. To fit a fusion to "
+            f"the collection, leave {names[0]} out."
         )
     if request.write is not None and "://" not in request.write and not Path(request.write).exists():
         raise FileNotFoundError(
@@ -138,8 +138,8 @@ def check(request: Request) -> None:
         )
     dense = [] if request.dense_name() is None else [Dense.name]
     retrievers = [bm25_name(stemmed=False), bm25_name(stemmed=True), *dense, Splade.name]
-    # The baseline must be one of the compared systems. With exact search, these are the systems of a search in Milvus
-    # and some more. So the names of the systems in Milvus are needed here only if there is no exact search.
+    # The baseline must be one of the compared systems. Exact search compares all systems that a search in Milvus
+    # compares, and some more. So the systems in Milvus matter here only if there is no exact search.
     exact = "exact" in request.searches
     check_baseline(request.baseline, system_names(retrievers) if exact else milvus_system_names(retrievers))
 
@@ -149,8 +149,8 @@ def prunings(option: str, stated: str | None, default: str | None = None) -> lis
 
     Args:
         option: The name of the option, for the message.
-        stated: A list of numbers of terms ("8"), shares of a text's weight ("0.9"), shares of a text's largest weight
-            ("0.1max"), and "all".
+        stated: Items with commas between them. An item is a number of terms ("8"), a share of a text's total weight
+            ("0.9"), a share of a text's largest weight ("0.1max"), or "all".
         default: The list to read if `stated` is None. If both are None, the result is [].
     """
     text = default if stated is None else stated
@@ -172,7 +172,7 @@ def _pruning(part: str) -> Pruning:
 
 
 def dtypes(request: Request) -> list[str]:
-    """Return the number types that the sweep tries. Raise ValueError if the device does not support a type."""
+    """Return the number types to try. Raise ValueError if the device does not support a type."""
     names = [part.strip() for part in (request.sweep_dtype or request.model_options.dtype).split(",")]
     for name in names:
         request.model_options.check_dtype(name)
@@ -180,7 +180,11 @@ def dtypes(request: Request) -> list[str]:
 
 
 def picture_names(plot: str | None, folders: int) -> list[str]:
-    """Return one file name per folder, numbered if there are several folders. Raise ValueError on a wrong ending."""
+    """Return the file name of the picture for each folder. If there are several folders, the names are numbered.
+
+    Raises:
+        ValueError: The ending of `plot` is wrong.
+    """
     if plot is None:
         return []
     picture_format(plot)

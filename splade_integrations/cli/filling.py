@@ -29,7 +29,7 @@ CHUNK_ROWS = 256
 
 @dataclass
 class Counts:
-    """How many documents a run added, found in the collection already, and cut to the size that Milvus allows."""
+    """How many documents a run added, how many were in the collection already, and how many were too long and cut."""
 
     added: int = 0
     already_there: int = 0

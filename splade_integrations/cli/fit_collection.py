@@ -35,7 +35,7 @@ def fit_collection(
         encoder: The SPLADE encoder of the collection, or None if the collection has no SPLADE vectors.
         dense_encoder: The dense model of the collection, or None if the collection has no dense vectors.
         measure: The name of the measure by which fusions are compared.
-        depth: How many hits of each side are fused. A side is a kind of vector: "sparse", "dense" or "bm25".
+        depth: How many hits of each kind of vector ("sparse", "dense" or "bm25") are fused.
     Raises:
         ValueError: There are too few judged queries, or no judged document is in the collection.
     """
@@ -65,7 +65,7 @@ def _rankings(
     depth: int,
     rows: dict[str, int],
 ) -> dict[str, list[Ranking]]:
-    """Return {side: a ranking for each text}.
+    """Return {side: a ranking for each text}. A side is a kind of vector: "sparse", "dense" or "bm25".
 
     `rows` is {document id: row number}. This function adds the found documents that are not yet in `rows`.
     """

@@ -89,14 +89,14 @@ def index(
     ray_options.check()
     if ray_options.wanted and input == "-":
         raise ValueError(
-            "the input must be a file or a folder with --ray, got standard input, which Ray's processes cannot read. "
-            "Write the texts to a file first."
+            "INPUT must be a file or a folder with --ray, got standard input (-). Write the texts to a file first. "
+            "Ray's processes cannot read standard input."
         )
     if resume and replace:
-        raise ValueError("--resume and --replace must not both be given, got both. Choose one.")
+        raise ValueError("--resume and --replace must not be given together, got both. Choose one.")
     if language is not None and not bm25:
         raise ValueError(
-            f"--language must be given with --bm25, got {language!r} alone. Add --bm25, or leave --language out."
+            f"--language must be given with --bm25, got only --language {language}. Add --bm25, or leave it out."
         )
     kept = None if keep is None else sorted({name.strip() for name in keep.split(",")} - {""})
     records = input_options.records(input, kept)
@@ -123,8 +123,8 @@ def index(
         continues = _check_is_free(store, resume=resume, replace=replace)
         pruning = model_options.pruning()
         options = model_options.for_encoder(document_pruning=pruning)
-        # Cutting chunks needs the model's tokenizer, which a server does not offer. With Ray, each process loads the
-        # model. So --chunk and --ray need the model itself.
+        # `model` may be the address of an encoder's server (`splade serve`), which can only encode. But --chunk needs
+        # the model's tokenizer, and with --ray, each process loads the model. So these options need the model itself.
         encoder = load_encoder(model, options, itself=chunk or ray_options.wanted)
         settings: dict[str, Any] = {"keep": kept, "chunk": chunk}
         if continues:
@@ -175,7 +175,7 @@ def _reader(
     *,
     chunk: bool,
 ) -> "Callable[[], Iterable[Record]]":
-    """Return a function that reads the records in another process, and cuts them into chunks if `chunk` is true."""
+    """Return a function that reads records, and cuts them if `chunk` is true. Ray calls it in another process."""
     path = str(Path(input).resolve())
 
     def read() -> "Iterable[Record]":
@@ -217,22 +217,22 @@ def _check_models(store: "Store", encoder: "SpladeEncoder", dense: str | None, *
     """Raise ValueError if the collection was made with other models, or lacks the BM25 index that --bm25 asks for."""
     if bm25 and "bm25" not in store.sides:
         raise ValueError(
-            f"the collection {store.name!r} must have a BM25 index to be continued with --bm25, but it was made "
+            f"with --bm25, the collection {store.name!r} must have a BM25 index, got a collection that was made "
             "without --bm25. Leave --bm25 out, or start again with --replace."
         )
     if "sparse" not in store.sides or ("dense" in store.sides and store.dense_model() is None):
         raise ValueError(
-            f"the collection {store.name!r} must have SPLADE vectors, and must name its dense model if it has dense "
-            "vectors; got a collection that another package made. Add to it through that package, or index into a new "
-            "collection with -c."
+            f"the collection {store.name!r} must have SPLADE vectors, and must name the model of its dense vectors (if "
+            "it has any), got a collection that another package made. Add to it through that package, or index into a "
+            "new collection with -c."
         )
     kept, given = store.fingerprint(), encoder.fingerprint
     differing = [] if kept is None else kept.differences(given)
     if differing or store.dense_model() != dense:
         made_with = "a model that it does not name" if kept is None else kept.describe(differing)
         raise ValueError(
-            f"the collection {store.name!r} must be continued with the models that it was made with: {made_with} and "
-            f"the dense model {store.dense_model()}; got {given.describe(differing)} and the dense model {dense}. "
+            f"the collection {store.name!r} must be continued with the models that it was made with, {made_with} and "
+            f"the dense model {store.dense_model()}, got {given.describe(differing)} and the dense model {dense}. "
             "Name the collection's models, or start again with --replace."
         )
 
@@ -246,9 +246,8 @@ def _check_settings(store: "Store", given: dict[str, Any]) -> None:
     for name, made_with in store.settings().items():
         if given[name] != made_with:
             raise ValueError(
-                f"the collection {store.name!r} must be continued with the --{name} that it was made with, "
-                f"{said(made_with)}, got {said(given[name])}. Give --{name} as before, or start again with "
-                "--replace."
+                f"--{name} must be the same as when the collection {store.name!r} was made ({said(made_with)}), got "
+                f"{said(given[name])}. Change it, or start again with --replace."
             )
 
 

@@ -1,8 +1,8 @@
 """Ends a command after Ctrl-C or SIGTERM, and says what is kept.
 
-A signal handler raises KeyboardInterrupt wherever the program happens to be. If the program is then importing a
-compiled package, the package can turn the KeyboardInterrupt into an ImportError or a SystemError. So this module
-remembers the signal, and each error that follows the signal counts as the interruption.
+After Ctrl-C or SIGTERM, KeyboardInterrupt is raised wherever the program happens to be. If the program is then
+importing a compiled package, the package can turn the KeyboardInterrupt into an ImportError or a SystemError. So this
+module remembers the signal, and treats each later error as an interruption.
 """
 
 import signal

@@ -24,7 +24,7 @@ def load_encoder(model: str, options: EncoderOptions, *, itself: bool = False) -
     Args:
         model: A folder, a name on the hub, or the address of a server.
         options: Options of `SpladeEncoder`.
-        itself: Whether the command needs the model itself, so that a server, which can only encode, is not enough.
+        itself: Whether the command needs the model itself. A server is then not enough, because it can only encode.
     Raises:
         ValueError: The command needs the model itself, but `model` is the address of a server. Or an option differs
             from the server's option.
@@ -32,8 +32,8 @@ def load_encoder(model: str, options: EncoderOptions, *, itself: bool = False) -
     if model.startswith(("http://", "https://")):
         if itself:
             raise ValueError(
-                f"the model must be a folder or a name on the hub for this, got the server {model!r}. A server "
-                "can only encode. Name its model instead."
+                "the model must be a folder or a name on the hub for this command with these options, got the server "
+                f"{model!r}. Name the server's model instead. A server can only encode, which is not enough here."
             )
         return cast("SpladeEncoder", _connect(model, options))
     from splade_integrations.encoder import SpladeEncoder

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hit", "Store", "StoreError", "existing_store"]
 
-# The keys of two properties of a collection. Users' collections hold these keys, so the keys must never change.
+# The keys of two properties of a collection. Users' collections already hold these keys, so they must never change.
 _DENSE = "splade.dense_model"
 _SETTINGS = "splade.index"
 
@@ -63,7 +63,8 @@ class Store:
         name: The collection's name.
         token: The server's token.
         db_name: The server's database. "" means the default database.
-        fields: The fields of an existing collection that the user names, as {argument of `Schema`: name of a field}.
+        fields: The fields that the option --fields states for an existing collection, as {argument of `Schema`: name
+            of a field}.
     Raises:
         OSError: The milvus-lite file cannot be opened.
         ValueError: `db_name` is given with milvus-lite 2, which has no databases.
@@ -77,8 +78,8 @@ class Store:
         self._connection = Connection(uri, {"token": token, "db_name": db_name})
         if db_name and self._connection.engine is Engine.LITE2:
             raise ValueError(
-                f"--db-name must be given with milvus-lite 3 or a server, got {db_name!r} with milvus-lite 2, which "
-                "has no databases. Leave --db-name out, or use another file."
+                f"--db-name needs milvus-lite 3 or a server, got {db_name!r} with milvus-lite 2, which has no "
+                "databases. Leave --db-name out, or use another file."
             )
         self._collection: Collection | None = None
 
@@ -101,7 +102,7 @@ class Store:
 
     @property
     def fusion(self) -> Fusion:
-        """The fusion that the collection stores. If it stores none: reciprocal rank fusion of all kinds of vectors."""
+        """The fusion that the collection stores. If it stores none, reciprocal rank fusion of all kinds of vectors."""
         return self._opened().fusion
 
     def check_language(self, language: str | None) -> None:
@@ -237,7 +238,7 @@ class Store:
         """Return the best `k` documents.
 
         Args:
-            queries: {side: the query} for each side of the fusion. A side is a kind of vectors. The query is a vector
+            queries: {side: the query} for each side of the fusion. A side is a kind of vector. The query is a vector
                 for "dense", a dict {token id: weight} for "sparse", and a text for "bm25".
             fusion: How the hits of the sides are fused.
             k: The largest number of documents to return.
@@ -257,7 +258,7 @@ class Store:
     def places(
         self, queries: Mapping[Side, Any], ids: Sequence[str], fusion: Fusion, k: int, expr: str
     ) -> list[dict[str, Any]]:
-        """Return, for each document, its rank and score on each side, as {side: {rank, score}}.
+        """Return, for each document, its rank and score on each side (kind of vector), as {side: {rank, score}}.
 
         If a document is not among the hits that a side gives to the fusion, the value for this side is None.
         """
@@ -270,7 +271,7 @@ class Store:
         return [{side: of_side.get(key) for side, of_side in found.items()} for key in ids]
 
     def rank(self, side: Side, queries: Sequence[Any], depth: int, expr: str = "") -> list[list[Hit]]:
-        """Return, for each query, the best `depth` documents of one side, without their texts."""
+        """Return, for each query, the best `depth` documents of one side (kind of vector), without their texts."""
         asked = [{side: query} for query in queries]
         found = self._opened().search_many(asked, k=depth, filter=self._filter(expr), ids_only=True)
         return [[Hit(hit.id, hit.score, "") for hit in hits] for hits in found]
@@ -310,7 +311,8 @@ def existing_store(
 def _new_schema(engine: Engine, *, dense: bool, bm25: str | None) -> Schema:
     """Return the schema of a new collection. `bm25` is the language of the texts, or None for no BM25 index."""
     # These columns are for LlamaIndex's nodes. milvus-lite 2 has no nullable fields, so there each document would need
-    # values for these columns. Stores that do not know the columns could then not add a document.
+    # values for these columns. Stores that do not know the columns could then not add a document. So on milvus-lite 2,
+    # a collection does not get these columns.
     for_nodes = {} if engine is Engine.LITE2 else {DOCUMENT_COLUMN: Column(index=True), CONTENT_COLUMN: Column()}
     return Schema(
         primary_field="id",

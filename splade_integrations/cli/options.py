@@ -241,7 +241,7 @@ class InputOptions:
             path: The file or folder, or "-" for standard input.
             keep: The fields to keep as metadata, or None for all fields.
         Raises:
-            ValueError: `path` is a folder or a .txt, .md or .rst file, for which one of the options has no meaning.
+            ValueError: An option is given that has no meaning for a folder or a .txt, .md or .rst file.
         """
         from splade_integrations.records import DOCUMENT_ENDINGS, Folder, Records, format_of
 
@@ -261,8 +261,8 @@ class InputOptions:
         for option in fields(self):
             if getattr(self, option.name) != option.default:
                 raise ValueError(
-                    f"--{option.name.replace('_', '-')} must not be given with a folder or a document, because each "
-                    f"file is one text, got it with {path}. Leave the option out."
+                    f"--{option.name.replace('_', '-')} must not be given with a folder or a .txt, .md or .rst file, "
+                    f"got it with {path}. Leave the option out. Each file is read as one text."
                 )
 
 

@@ -48,7 +48,7 @@ def index_on_ray(
         how: The options for Ray.
         resume: Whether the collection may hold some of the records already.
     Raises:
-        ValueError: The collection is in a milvus-lite file, but Ray runs on a cluster.
+        ValueError: The collection is in a milvus-lite file, but Ray uses other machines.
     """
     with require_extra("ray", module="splade index --ray"):
         from splade_integrations.ray.encoding import Actors
@@ -59,8 +59,8 @@ def index_on_ray(
     with connected(how.ray_address):
         if not on_this_machine() and (address := address_for_processes(store.uri)) != store.uri:
             raise ValueError(
-                f"a Ray cluster must write into a Milvus server, got the milvus-lite file {store.uri}, which only "
-                f"this machine can reach at {address}. Give the address of a server with --uri."
+                f"with a Ray cluster, --uri must be a Milvus server, got the milvus-lite file {store.uri}. Give the "
+                f"address of a server. Other machines of the cluster cannot reach the file at {address}."
             )
         with progress("Indexing", total) as advance:
             return run(

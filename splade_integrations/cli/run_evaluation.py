@@ -223,7 +223,7 @@ def _compare_in_milvus(request: Request, dataset: Dataset, retrievers: list[Retr
             measures=request.chosen_measures(),
             baseline=request.baseline
             if request.baseline in names
-            else None,  # if only exact search has this baseline, Milvus gets the default baseline
+            else None,  # a baseline that only exact search has is replaced by the default
             report=advance,
             fitted=request.fit,
         )
@@ -234,7 +234,7 @@ def _sweep(request: Request, dataset: Dataset, model: str, dtypes: list[str], ru
         return []
 
     def load(dtype: str) -> "SpladeEncoder":
-        # The sweep prunes by itself, so the model's own pruning is turned off.
+        # `sweep` prunes the vectors itself, so the encoder must not prune them.
         options: EncoderOptions = request.model_options.for_encoder(document_pruning=Pruning())
         options["dtype"] = dtype
         return load_encoder(model, options)

@@ -156,9 +156,9 @@ def _check_explainable(fusion: "Fusion") -> None:
     """Raise ValueError if a search does not use SPLADE, because only SPLADE's scores can be explained."""
     if "sparse" not in fusion.sides:
         raise ValueError(
-            f"--explain must be given with a search that uses SPLADE, got a search by {' and '.join(fusion.sides)}, "
-            "whose scores cannot be explained by terms. Give --mode sparse, or leave --explain out. To see what SPLADE "
-            'makes of a document that this search found, run: splade explain "QUERY" "TEXT" -m MODEL.'
+            f"--explain must be given with a search that uses SPLADE, got a search by {' and '.join(fusion.sides)}. "
+            "Give --mode sparse, or leave --explain out. Only SPLADE's scores can be explained by terms. To see how "
+            'SPLADE scores a document that this search found, run: splade explain "QUERY" "TEXT" -m MODEL.'
         )
 
 
@@ -167,8 +167,9 @@ def load_query_encoder(
 ) -> "SpladeEncoder":
     """Load `model`. If `model` is None, load the model whose name the collection stores.
 
-    A model is refused if it encodes queries differently from the collection's own model. If `itself` is true, the
-    address of a server is refused as well, because a server can encode but not explain.
+    Raises:
+        ValueError: The model encodes queries differently from the collection's own model, or no model is known. Or
+            `itself` is true and the model is the address of a server, which can encode but not explain.
     """
     from splade_integrations.cli.loading import load_encoder
 
@@ -196,6 +197,6 @@ def _check_queries(kept: "Fingerprint", given: "Fingerprint") -> None:
     if differing:
         advice = "Leave --model out" if "weights" in differing else "Search from Python with the same options"
         raise ValueError(
-            f"the query's encoder must be the one that the collection was made with: {kept.describe(differing)}; got "
+            f"the query's encoder must be the one that the collection was made with, {kept.describe(differing)}, got "
             f"{given.describe(differing)}. {advice}, or index again."
         )

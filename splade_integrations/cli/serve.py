@@ -29,9 +29,9 @@ def serve(
     """Serve a model over HTTP to many processes.
 
     The server has the same routes and JSON as Text Embeddings Inference has for sparse models. Python programs use the
-    server through RemoteEncoder. The commands encode, index, search and add-sparse use it with -m http://HOST:PORT. On
-    Ctrl-C or SIGTERM, the server answers the requests that are in progress, and then stops. The server asks for no
-    password, so let only machines that you trust reach it.
+    server through RemoteEncoder. With -m http://HOST:PORT, four commands can use the server: encode, index, search and
+    add-sparse. On Ctrl-C or SIGTERM, the server answers the requests that are in progress, and then stops. The server
+    asks for no password, so let only machines that you trust reach it.
 
     Examples:
 

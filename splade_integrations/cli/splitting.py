@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["splitter"]
 
 # The largest number of characters of a chunk. Milvus stores at most 65,535 bytes of a text, and a character has at most
-# 4 bytes. A chunk of few tokens can still have more characters, because a tokenizer may turn a very long word into one
-# unknown token.
+# 4 bytes. A limit on tokens alone is not enough, because a tokenizer may turn a very long word into one unknown token.
 _MOST_CHARACTERS = 16_383
 
 

@@ -53,7 +53,7 @@ def hits_table(hits: "Sequence[Hit]", mode: str) -> Table:
 
 
 def _not_in_id(hit: "Hit") -> Mapping[str, Any]:
-    """Return the metadata, without a chunk's document and position if its id, such as "notes.md#3", states them."""
+    """Return the metadata. Leave out a chunk's document and position if its id, such as "notes.md#3", states them."""
     document, position = (hit.metadata.get(name) for name in ("document", "position"))
     if hit.id != f"{document}#{position}":
         return hit.metadata
@@ -106,7 +106,7 @@ def _place(place: Mapping[str, Any] | None) -> str:
 
 
 def comparison_tables(comparison: "Comparison") -> Iterator[Any]:
-    """Yield the parts to print: a line about the dataset, a table of systems, a table of costs, and a legend."""
+    """Yield the parts to print: a line about the dataset, a table of quality, a table of costs, and a legend."""
     yield Text(
         f"\n{comparison.dataset}, {comparison.search} search: {comparison.documents} documents "
         f"({comparison.empty_documents} empty), {comparison.queries} judged queries, {comparison.judgments} judgments",
@@ -138,8 +138,8 @@ def fit_table(fitted: "Fit") -> Iterator[Any]:
         else f" On the queries that the fusion was chosen on, it has {_digits(fitted.itself)}."
     )
     yield Text(
-        f"{enough}Chosen on {fitted.chosen_on}. The figures are means over {fitted.queries} queries on which nothing "
-        f"was chosen.{again}"
+        f"{enough}Chosen on {fitted.chosen_on}. The figures are means over {fitted.queries} queries that were "
+        f"not used for the choice.{again}"
     )
 
 

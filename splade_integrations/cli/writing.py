@@ -104,7 +104,7 @@ def write_parquet(file: IO[bytes], blocks: Iterator[Block], *, keep_text: bool =
     count = 0
     # Parquet can store each distinct value of a column once, in a dictionary. Only the token ids get a dictionary.
     # Equal weights are rare, so a dictionary of weights would only cost time. We do not use Arrow's default memory
-    # pool, because it grows from block to block if other threads allocate memory in between.
+    # pool, because it grows from block to block if other threads allocate memory between the blocks.
     pool, keyed = pyarrow.system_memory_pool(), ["sparse.indices.list.element"]
     with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=keyed, memory_pool=pool) as writer:
         for block in blocks:

@@ -165,8 +165,8 @@ def _explained(
 def readable_tokens(tokenizer: Any, tokens: list[str]) -> list[str]:
     """Return vocabulary entries in readable form. A piece that continues a word begins with "…".
 
-    This function replaces the marks that tokenizers put into these entries: ## (WordPiece), ▁ (SentencePiece), and Ġ
-    and other characters that stand for bytes (byte-level BPE).
+    This function replaces the marks that tokenizers put into these entries. WordPiece uses ##, and SentencePiece uses
+    ▁. Byte-level BPE uses Ġ, and other characters that stand for bytes.
 
     Example:
         >>> from transformers import AutoTokenizer

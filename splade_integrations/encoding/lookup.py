@@ -84,7 +84,9 @@ class LookupRows:
 
 
 class LexicalRows:
-    """Makes lexical rows: a transformer's term weights times fixed weights, only for a text's own tokens.
+    """Makes lexical rows, which have terms only for a text's own tokens.
+
+    The weight of a term is the product of the transformer's term weight and the token's fixed weight.
 
     Args:
         transformer: The transformer.
@@ -104,7 +106,7 @@ class LexicalRows:
         self._lookup = lookup
 
     def encode(self, ids: list[list[int]], progress: Progress) -> csr_array:
-        """Return the transformer's rows, limited to each text's own tokens, times the fixed weights. (N, dim)."""
+        """Return the lexical rows of N lists of token ids. (N, dim)."""
         presence = self._lookup.encode(ids, None)  # special tokens count as own tokens, because `ids` include them
         return csr_array(self._transformer.encode(ids, progress).multiply(presence))
 

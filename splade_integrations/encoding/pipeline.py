@@ -120,9 +120,9 @@ def stream_rows(
         block_rows: The number of texts in a block. None means the encoder's own number.
     Yields:
         The rows of each block, (block_rows, dim) float32, in the order of the texts. The last block may be shorter. If
-        texts were truncated, one warning at the end says how many texts, and what share of all tokens was lost. If most
-        tokens of a text are unknown to the vocabulary, another warning says so. Both warnings are logged even if the
-        caller stops early.
+        texts were truncated, one warning at the end says how many, and what share of all tokens was lost. If texts
+        consist mostly of unknown tokens, another warning says so. Both warnings are logged even if the caller stops
+        early.
     """
 
     def tokenize(block: list[str]) -> TokenIds:

@@ -1,8 +1,8 @@
 """Shows why a document matches a query: in a notebook (HTML), in a terminal (rich) or as a picture (matplotlib).
 
-Each term that both share has a bar for what it adds to the score. A term that is in the document has a solid bar. An
-expansion, which is a term that only the model adds, has a hatched bar. So readers can tell the two kinds of terms apart
-even in black and white.
+For each term that the query and the document share, a bar shows what the term adds to the score. A term that is in the
+document has a solid bar. An expansion, which is a term that only the model adds, has a hatched bar. So readers can tell
+the two kinds of terms apart even in black and white.
 """
 
 from collections.abc import Iterable, Iterator

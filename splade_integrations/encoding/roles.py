@@ -264,6 +264,6 @@ def _check_embeddings(name: str, tokenizer: Any, embedded_tokens: int) -> None:
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= embedded_tokens:
         raise UnsupportedModelError(
-            f"{name!r} has a tokenizer that makes the id {largest} ({token!r}), but embeddings for {embedded_tokens} "
-            "tokens only. Use the tokenizer that the model was trained with."
+            f"{name!r} must have an embedding for each token, got {embedded_tokens} embeddings and a tokenizer that "
+            f"makes the id {largest} ({token!r}). Use the tokenizer that the model was trained with."
         )

@@ -16,7 +16,7 @@ class Place:
         start: Where the token begins in the text, in characters. None if the token is not in the text (a special
             token, or part of the prompt) or if the tokenizer does not return positions.
         end: Where the token ends in the text, or None.
-        word: The word of the text that the token is a piece of, or the token itself.
+        word: The word of the text that the token is a piece of. For a token that is not in the text, the token itself.
         word_start: Where the word begins in the text, or None.
         word_end: Where the word ends in the text, or None.
         share: The share of the term's weight that comes from this token. With max pooling, the share is 1, because the

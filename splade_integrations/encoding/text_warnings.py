@@ -23,7 +23,7 @@ class TextWarnings:
     """Counts all texts and tokens of one call of an encoder, the truncated texts, and the lost and unknown tokens.
 
     Args:
-        max_length: The largest number of tokens of a window, special tokens included.
+        max_length: The largest number of tokens of a window (a part of a long text), special tokens included.
         max_content_tokens: The largest number of tokens of a window, special tokens excluded.
         max_windows: The largest number of windows of a text.
         unknown_token: The token that stands for words that are not in the vocabulary, such as [UNK].
@@ -53,8 +53,8 @@ class TextWarnings:
         if self._truncated:
             windows = self._max_windows > 1
             logger.warning(
-                "%d of %d texts are longer than %smax_length=%d tokens and were truncated: %.1f %% of the call's "
-                "tokens were lost. Split texts into chunks of %d tokens at most%s or raise max_length if the model "
+                "%d of %d texts are longer than %smax_length=%d tokens and were truncated: %.1f %% of all tokens "
+                "were lost. Split texts into chunks of %d tokens at most%s or raise max_length if the model "
                 "allows it%s.",
                 self._truncated, self._texts, f"{self._max_windows} windows of " if windows else "", self._max_length,
                 100 * self._tokens_lost / self._tokens, self._max_content_tokens, _advice(self._max_content_tokens),

@@ -20,7 +20,9 @@ def check_texts(texts: Iterable[str]) -> list[str]:
 
 
 def iterate_texts(texts: Iterable[str]) -> Iterator[str]:
-    """Return an iterator that checks each item of `texts` when it is reached. The type of `texts` is checked at once.
+    """Return an iterator that checks each item of `texts` when it is reached.
+
+    The type of `texts` is checked by the call itself, before any item is reached.
 
     Raises:
         TypeError: As in `check_texts`.

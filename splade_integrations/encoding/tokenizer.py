@@ -38,8 +38,8 @@ _OVERLAP = 1 / 8
 # `tokenizers` returns each token as a string, even if the token is cut off. The strings of one long text need about
 # 100 KB.
 TEXTS_AT_ONCE = 256
-# A limit on the number of tokens of a text counts as no limit if it is this number or more. A tokenizer that states no
-# limit reports 1e30.
+# If a tokenizer's limit on the number of tokens of a text is this number or more, it counts as no limit. A tokenizer
+# that states no limit reports 1e30.
 _NO_LIMIT = 10**6
 
 
@@ -324,7 +324,7 @@ def resolve_max_length(requested: int | None, stated: int | None, positions: int
         )
     if positions is not None and requested > positions:
         raise ValueError(
-            f"max_length must be at most {positions}, the model's number of positions, got {requested}. "
-            "Use None for the model's own limit."
+            f"max_length must be at most {positions}, got {requested}. The model has {positions} positions. Use None "
+            "for the model's own limit."
         )
     return int(requested)

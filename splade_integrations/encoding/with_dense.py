@@ -33,8 +33,8 @@ def encode_with_dense(
     """
     if not isinstance(encoder.rows, DenseRowModel):
         raise ValueError(
-            f"the model must be BGE-M3, which also gives dense vectors, got {model}. Load BAAI/bge-m3, or take dense "
-            "vectors from a dense model."
+            f"the model must be BGE-M3, got {model}. Only BGE-M3 also gives dense vectors. Load BAAI/bge-m3, or take "
+            "dense vectors from a dense model."
         )
     if settings.max_windows > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Merges an adapter, such as LoRA, into the weights of the checkpoint beside it. peft reads the adapter.
+"""Merges an adapter, such as LoRA, into the weights of the checkpoint beside it. The package peft reads the adapter.
 
 After merging, the model has only the layers of the checkpoint. So all optimisations of this package apply to it.
 """
@@ -75,7 +75,7 @@ def _merged(repository: Repository, adapter: Adapter, model: Any) -> Any:
     loaded = set_peft_model_state_dict(wrapped, _read(weights_file), adapter_name=_NAME)
     missing = [key for key in loaded.missing_keys if f".{_NAME}" in key]
     if missing or loaded.unexpected_keys:
-        found = f"lacks {missing[0]}" if missing else f"has {loaded.unexpected_keys[0]}, which has no place"
+        found = f"lacks {missing[0]}" if missing else f"has the unknown weight {loaded.unexpected_keys[0]}"
         raise UnsupportedModelError(
             f"{name!r} must have an adapter that fits the checkpoint beside it, got a {adapter} that {found}. Use the "
             "checkpoint that the adapter was trained on, or download the adapter again."

@@ -68,8 +68,8 @@ class Compute:
     def run(self, work: Callable[[], _T]) -> _T:
         """Call a function that prepares a model, and return its result.
 
-        On a CPU, the function runs in a thread that ends afterwards (see threads.py), and its products use `threads`
-        threads. On a GPU, it runs in the caller's thread, because each thread has its own current GPU.
+        On a CPU, the function runs in a thread that ends afterwards (see threads.py), and its matrix products use
+        `threads` threads. On a GPU, it runs in the caller's thread, because each thread has its own current GPU.
         """
         return run_in_own_thread(work, self.threads) if self.device.type == "cpu" else work()
 
@@ -100,7 +100,7 @@ def resolve_compute(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be torch or openvino, got {backend!r}. Use 'torch' if in doubt.")
     resolved = _resolve_device(device, backend)
-    with product_threads(1):  # products of several threads would keep helper threads (see threads.py)
+    with product_threads(1):  # matrix products in several threads would leave helper threads behind (see threads.py)
         precision = _resolve_precision(dtype, resolved, backend)
     return Compute(resolved, precision, backend, num_threads)
 
@@ -139,18 +139,18 @@ def _resolve_precision(dtype: Dtype, device: torch.device, backend: Backend) -> 
         raise ValueError(f"dtype must be one of auto, {', '.join(_DTYPES)}, got {dtype!r}. Use 'auto' if in doubt.")
     if precision == "int8" and not int8_products_pay(device):
         raise ValueError(
-            f"dtype='int8' must run on a CPU that has AVX2 or wider instructions, got device {str(device)!r}, which is "
-            "not such a CPU. Use dtype='bfloat16', or 'float16' on CUDA."
+            f"dtype='int8' must run on a CPU that has AVX2 or wider instructions, got device {str(device)!r}, which "
+            "has none of these. Use dtype='bfloat16', or 'float16' on CUDA."
         )
     if precision == "int8" and backend == "openvino" and int8_weight_qmax() != QMAX_8BIT:
         raise ValueError(
-            "With backend='openvino', dtype='int8' must run on a CPU that has VNNI or AMX instructions. This CPU has "
-            "neither, and int8 could take as long as float32. Use backend='torch'."
+            "With backend='openvino', dtype='int8' must run on a CPU that has VNNI or AMX instructions, got a CPU "
+            "with neither. Use backend='torch'. OpenVINO's int8 could take as long as float32 on this CPU."
         )
     if precision == "bfloat16" and backend == "openvino" and not _openvino_has_bfloat16():
         raise ValueError(
-            "With backend='openvino', dtype='bfloat16' must run on a CPU that has bfloat16 instructions. This CPU has "
-            "none, and OpenVINO would compute in float32 without saying so. Use dtype='float32'."
+            "With backend='openvino', dtype='bfloat16' must run on a CPU that has bfloat16 instructions, got a CPU "
+            "without them. Use dtype='float32'. On this CPU, OpenVINO would silently compute in float32."
         )
     if precision == "float16" and backend == "openvino":
         raise ValueError("dtype must be float32, bfloat16 or int8 for backend='openvino', got float16. Use 'bfloat16'.")

@@ -46,8 +46,8 @@ def _quotas(root: Path) -> Iterator[float]:
             mounts, read = [root / "sys/fs/cgroup/cpu", root / "sys/fs/cgroup" / controllers], _quota_v1
         else:
             continue
-        # In a container, the path may be the group's path on the host, while the container sees only the topmost group.
-        # So all groups on the path are tried.
+        # In a container, the path may be the group's path on the host. This path may not exist inside the container,
+        # which sees only the topmost group. So all groups on the path are tried.
         groups = [group.relative_to("/") for group in (PurePosixPath(path), *PurePosixPath(path).parents)]
         for folder in {mount / group for mount in mounts for group in groups}:
             try:

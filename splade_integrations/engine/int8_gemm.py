@@ -28,7 +28,7 @@ __all__ = [
 # the range from 0 to 128. The sum is then at most 2 · 128 · 127.
 QMAX_8BIT = 127
 QMAX_7BIT = 64
-# Scales are at least this large, so that dividing by them neither overflows nor loses digits.
+# Scales (see `quantize`) are at least this large, so that dividing by them neither overflows nor loses digits.
 LEAST_SCALE = 2.0**-100
 # The row lengths K for which products are tested.
 _WIDTHS = (128, 768, 1024, 4096)
@@ -45,8 +45,8 @@ def int8_weight_qmax() -> int | None:
 
     The other factor may have magnitudes of up to 127 as int8, and up to 255 as uint8. The result is 127 on processors
     with AMX or with AVX-512's VNNI instructions. It is 64 on processors that have only AVX2 or AVX-512, and None on
-    other processors. The two-pass head multiplies with `torch._int_mm` on processors with VNNI or AMX. On other
-    processors `torch._int_mm` is slow, so the head multiplies with `multiply_int8`. This function tests the operation
+    other processors. `TwoPassHead` multiplies with `torch._int_mm` on processors with VNNI or AMX. On other
+    processors `torch._int_mm` is slow, so this head multiplies with `multiply_int8`. This function tests the operation
     that the head uses on this processor. If the operation's sums are not exact, the result is None.
     """
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
@@ -112,8 +112,8 @@ def multiply_int8(left: Tensor, zero_point: int, packed: Tensor, scales: Tensor)
 def is_exact(qmax: int) -> bool:
     """Return whether `multiply_int8` is exact for weights from -`qmax` to `qmax`.
 
-    The tests are products with the largest sums, products of large summands that cancel to 1, and products of random
-    numbers.
+    The function tests products with the largest sums, products whose large summands cancel so that 1 remains, and
+    products of random numbers.
     """
     scales = torch.ones(64, dtype=torch.float32, device="cpu")
     for width in _WIDTHS:

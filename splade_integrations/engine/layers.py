@@ -140,14 +140,14 @@ class FusedLayer(nn.Module):
 
 
 class _AddedNorm(nn.Module):
-    """The layer norm of `outputs + residual`. It overwrites `outputs`."""
+    """The layer norm of `outputs + residual`, where `residual` is the input of a part. It overwrites `outputs`."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norm  # calling this module itself would take longer than the call of `layer_norm`
+        norm = self.norm  # calling `norm` itself would take longer than the call of `layer_norm` below
         return layer_norm(outputs.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 

@@ -212,7 +212,7 @@ def read_weights(
     """
     adapter = find_adapter(repository, folder)
     # The weights may be downloaded here. So this function runs in the caller's thread, which Ctrl-C reaches. Reading is
-    # not faster with more threads, and these would keep helper threads (see threads.py).
+    # not faster in several threads, and would leave helper threads behind (see threads.py).
     with _quiet_if_local(repository), product_threads(1):
         if adapter is None:
             model = _load_weights(repository, folder, config, dtype, kind, unused)
@@ -249,12 +249,12 @@ def _load_weights(
         raise FileNotFoundError(f"{name!r} lacks a file: {err} Add the file, or name another model.") from err
     except ImportError as err:
         raise OptionalDependencyError(
-            f"{name!r} must load with the packages that are installed, but its config.json or its own code needs "
-            f"another one: {first_line(err)} Install it, or use another checkpoint."
+            f"{name!r} must load with the packages that are installed, got an error: {first_line(err)} Its config.json "
+            "or its own code needs another package. Install this package, or use another checkpoint."
         ) from err
-    # The possible causes are a tensor with a size that contradicts the configuration, a truncated pickle, a pickle that
-    # holds more than tensors, or a value of the configuration that the model's code cannot use. The model's code may
-    # raise errors of any type.
+    # There are four possible causes: a tensor with a size that contradicts the configuration, a truncated pickle, a
+    # pickle that holds more than tensors, and a value of the configuration that the model's code cannot use. The
+    # model's code may raise errors of any type.
     except Exception as err:
         if is_out_of_memory(err):  # the checkpoint is not at fault
             raise

@@ -152,7 +152,7 @@ class SpladeModel(BatchedModel):
             The positions of the tokens in `ids`, and their shares, (K,) each.
         """
         device = self.model.device
-        with exact_float32(device, threads=1):  # more threads would keep helper threads (see threads.py)
+        with exact_float32(device, threads=1):  # more threads would leave helper threads behind (see threads.py)
             batch = PaddedBatch.of([ids], device, self._padding_id)
             wanted = torch.as_tensor(terms, dtype=torch.long, device=device)
             logits = self.model.logits(batch.input_ids, batch.attention_mask, wanted)[0].float()  # (L, K)

@@ -1,7 +1,8 @@
 """Computes BERT's layers with OpenVINO.
 
 In int8, OpenVINO multiplies, rescales and rounds in one pass over memory, while torch needs several passes. This module
-converts the layers of `layers.py`. OpenVINO is imported only when an `OpenVinoLayers` object is made.
+turns the layers of `layers.py` into a model of OpenVINO. OpenVINO is imported only when an `OpenVinoLayers` object is
+made.
 """
 
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ class OpenVinoLayers(nn.Module):
 
         Args:
             hidden_states: The hidden states before the first layer. (B, L, H) float32.
-            attention_mask: (B, 1, L, L) or (B, 1, 1, L). With None, every token sees all tokens.
+            attention_mask: (B, 1, L, L) or (B, 1, 1, L). With None, every token attends to all tokens.
             **_: Further arguments of transformers, which are ignored.
         """
         batch, length, _width = hidden_states.shape
@@ -127,7 +128,8 @@ class _GraphBuilder:
         ops, width = self._ops, layer.output.out_features
         by_heads = ops.constant([0, 0, layer.heads, width // layer.heads])
         swapped = ops.constant([0, 2, 1, 3])  # swaps tokens and heads
-        # Queries, keys and values get a product each, because splitting a joint product takes longer in OpenVINO.
+        # Queries, keys and values are computed by separate products, because splitting a joint product takes
+        # longer in OpenVINO.
         weights, biases = torch.split(layer.projections.weight, width), torch.split(layer.projections.bias, width)
         products = [self._product(hidden, *part) for part in zip(weights, biases, strict=True)]
         projected = [ops.transpose(ops.reshape(product, by_heads, True), swapped) for product in products]

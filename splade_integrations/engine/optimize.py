@@ -133,7 +133,7 @@ class _Probe:
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two results differ by at most a small share of the largest number, as rounding can cause."""
+    """Return whether two results differ at most by rounding: by a small share of the largest expected number."""
     if found.shape != expected.shape:
         return False
     share = 1e-4 if found.dtype == torch.float32 else 8 * torch.finfo(found.dtype).eps
@@ -172,13 +172,13 @@ def _use_openvino(name: str, model: Any, probe: _Probe, expected: Tensor, comput
     if not use_openvino(model.base_model, compute.precision):
         raise UnsupportedModelError(
             f"{name!r} must have the layers of BERT, RoBERTa, DistilBERT or a similar transformers model for "
-            f"backend='openvino', got other layers, of model type {model.config.model_type!r}. Use backend='torch'."
+            f"backend='openvino', got the layers of a model of type {model.config.model_type!r}. Use backend='torch'."
         )
     found = probe()
     correct = _same(found, expected) if compute.precision == "float32" else found.isfinite().all()
     if not correct:
         raise UnsupportedModelError(
-            f"{name!r} must give the same logits with OpenVINO, got logits that differ by up to "
+            f"{name!r} must give the same logits with OpenVINO as with torch, got logits that differ by up to "
             f"{(found - expected).abs().max():.1g}. Use backend='torch'."
         )
     return found
@@ -235,6 +235,6 @@ def _quantize(name: str, model: Any, probe: _Probe) -> None:
         probe()
     except AttributeError as err:
         raise UnsupportedModelError(
-            f"{name!r} must call its linear layers for dtype='int8', but reads their weights: {err}. "
+            f"{name!r} must call its linear layers for dtype='int8', got a model that reads their weights: {err}. "
             "Use dtype='bfloat16'."
         ) from err

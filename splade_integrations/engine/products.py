@@ -102,7 +102,7 @@ def _acquire(device: str) -> None:
                 if value not in (setting.exact, "none"):
                     _found[device].append((setting, value))
                     setting.write(setting.exact)
-        _users[device] += 1  # comes last, so that a call that failed above is not counted
+        _users[device] += 1  # comes last, so that a user is not counted if a line above fails
 
 
 def _release(device: str) -> None:
@@ -175,8 +175,9 @@ def usable_threads(requested: int | None = None) -> int:
     """Return the number of threads that compute on a CPU.
 
     Args:
-        requested: The number that the user wants. None means the smaller of two numbers: the cores that this process
-            may use, and torch's number of threads. The process may use the cores of its affinity, up to its CPU quota.
+        requested: The number that the user wants. None means the smaller of two numbers: the number of cores that
+            this process may use, and torch's number of threads. The process may use the cores of its affinity, up to
+            its CPU quota.
     """
     if requested:
         return requested

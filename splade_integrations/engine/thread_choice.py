@@ -42,7 +42,7 @@ class ThreadChoice:
             several: The number of threads that may compute, at least 2.
             tokens: The number of tokens of the batch, padding included.
         """
-        # Two batches count as the same size if their numbers of tokens have the same number of bits.
+        # Two batches count as the same size if their numbers of tokens have equally many binary digits.
         size = self._sizes.setdefault((several, tokens.bit_length()), _Size(several))
         number = size.next_number()
         start = time.perf_counter()

@@ -5,13 +5,14 @@ There are three kinds:
 - Threads that compute separately, for several batches. A matrix product that several threads compute together ends when
   the last thread has finished its part. If another process keeps a core busy, one of these threads is often not
   running, and the other threads wait for it. Threads that compute separately do not wait for each other.
-- One thread that starts the products that several threads compute together, for a lone batch. All callers share it,
-  except the main thread, which starts such products itself.
+- One thread that starts the matrix products that several threads compute together, for a request of only one batch. All
+  callers share it, except the main thread, which starts such products itself.
 - A thread that ends after its work, for loading a model.
 
-The last two exist because GNU's OpenMP gives helper threads to each thread that starts such a product, and keeps them.
-If there are then more of these threads than cores, all of them sleep between products instead of spinning for a moment.
-Waking them for each product makes a lone query of a model of BERT-base's size take 39 ms instead of 29 (2 cores).
+The last two kinds exist because GNU's OpenMP gives helper threads to each thread that starts such a product, and keeps
+these helper threads. If OpenMP then has more threads than there are cores, all of them sleep between products instead
+of spinning for a moment. Waking them for each product makes a single query take 39 ms instead of 29 ms (a model of
+BERT-base's size on 2 cores).
 
 All encoders of a process share the first two kinds. This module uses torch, but no models.
 """
@@ -39,7 +40,7 @@ def can_run_apart() -> bool:
 
 
 class _Workers:
-    """The threads of this process that live on. They start when they are first needed."""
+    """The threads of this process that are kept for later calls. They start when they are first needed."""
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
@@ -110,8 +111,8 @@ def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
         except BaseException as err:
             results.put((None, err))
             return
-        # If `submit` came first, the next call could put a None before this result. The loop below stops at the last
-        # None, and would lose this result.
+        # If `submit` came first, the next call could put a None into `results` before this result. The loop below stops
+        # at the last None, and would lose this result.
         results.put((result, None))
         if result is not None:
             try:

@@ -112,7 +112,8 @@ class TokenWeightModel(BatchedModel):
         Returns:
             The positions of the tokens in `ids`, and their shares, (K,) each.
         """
-        with exact_float32(self.model.device, threads=1):  # more threads would keep helper threads (see threads.py)
+        # With more than one thread, helper threads would be left behind (see threads.py).
+        with exact_float32(self.model.device, threads=1):
             batch = PaddedBatch.of([ids], self.model.device, self._padding_id)
             weights = self._token_weights(self.model.hidden(batch.input_ids, batch.attention_mask))[0].cpu().numpy()
         tokens = np.asarray(ids)
@@ -225,7 +226,7 @@ def _read_linear(name: str, path: Path, hidden_size: int) -> tuple[Tensor, Tenso
     if found != expected:
         raise UnsupportedModelError(
             f"{name!r} must have a {path.name} with one weight for each of the {hidden_size} hidden dimensions and "
-            f"with one bias, {expected}, got {found}. Use the file that the model was trained with."
+            f"with one bias (shapes {expected}), got {found}. Use the file that the model was trained with."
         )
     weight, bias = state["weight"].float(), state["bias"].float()
     if not (weight.isfinite().all() and bias.isfinite().all()):

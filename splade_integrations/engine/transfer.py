@@ -39,7 +39,7 @@ class CudaTransfer:
                 # The copies go to page-locked memory, so that they run at the same time as the model.
                 parts = [part.to("cpu", non_blocking=True) for part in nonzero_terms(weights)]
                 stream.synchronize()  # must come before `weights` is released
-            # The parts are copied, because page-locked memory is scarce.
+            # The parts are copied once more, into ordinary memory, because page-locked memory is scarce.
             counts, ids, values = (part.numpy().copy() for part in parts)
             return from_terms(ids, values, counts, weights.shape[1])
 

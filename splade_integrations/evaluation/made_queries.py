@@ -16,8 +16,8 @@ __all__ = ["FAR_BEHIND", "MADE_MEASURE", "far_behind", "made_queries", "verdict"
 
 MADE_MEASURE = "MRR@10"
 # A retriever with less than this share of the best retriever's MRR@10 is far behind. On 54 variants of two datasets, we
-# left such retrievers out of a fusion with equal weights, and no variant's results got worse. With a share of .6
-# instead of .4, the results of three variants got worse. `python -m checks.weak_sides` prints these figures.
+# left such retrievers out of a fusion with equal weights, and no variant's results got worse. With a share of 0.6
+# instead of 0.4, the results of three variants got worse. `python -m checks.weak_sides` prints these figures.
 FAR_BEHIND = 0.4
 
 _QUERIES = 300

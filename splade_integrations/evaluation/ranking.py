@@ -69,7 +69,7 @@ def rank_dense(queries: NDArray[np.float32], documents: NDArray[np.float64], dep
 
     Args:
         queries: Dense embeddings. (Q, H).
-        documents: Dense embeddings that `unit_rows` has scaled. (N, H).
+        documents: Dense embeddings that `unit_rows` has scaled to length 1. (N, H).
         depth: The largest number of hits.
     """
     unit_queries = unit_rows(queries)

@@ -249,8 +249,8 @@ def load_dense(name: str | PathLike[str], *, max_length: int | None = None, devi
         model = SentenceTransformer(fspath(name), device=str(resolve_compute(device).device))
     except OSError as err:
         raise FileNotFoundError(
-            f"dense model {name!r} must be a folder, or a model on the hub that can be reached. Check the name and "
-            f"the network. ({first_line(err)})"
+            f"dense model {name!r} must be a folder, or a model on the hub that can be reached, got neither. Check "
+            f"the name and the network. ({first_line(err)})"
         ) from err
     finally:
         if local:

@@ -52,7 +52,7 @@ def sweep(
 ) -> list[SweepPoint]:
     """Measure a model with each number type and each pruning of its documents.
 
-    Documents are encoded once for each number type. Pruning then keeps the terms with the largest weights.
+    Documents are encoded once for each number type. Each pruning is then applied to the same embeddings.
 
     Args:
         dataset: The dataset.

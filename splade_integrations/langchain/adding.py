@@ -14,7 +14,9 @@ __all__ = ["embed_rows", "embedded_text", "make_rows", "with_vectors"]
 
 
 def embedded_text(text: str, metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return the str to embed for a text: a line "key: value" for each of `keys`, as in LlamaIndex, and then the text.
+    """Return the text with its metadata in front of it: a line "key: value" for each of `keys`, as in LlamaIndex.
+
+    The embeddings encode this string instead of the text.
 
     Example:
         >>> print(embedded_text("On computable numbers", {"author": "Turing", "page": 1}, ["author"]))

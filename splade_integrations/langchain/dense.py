@@ -8,7 +8,7 @@ __all__ = ["DenseEmbedding"]
 
 
 class DenseEmbedding(Embeddings):
-    """The dense embedding of BGE-M3, a model that makes a text's dense and sparse vectors in the same pass.
+    """The dense embedding of BGE-M3, a model that makes a text's dense and sparse vectors in one run.
 
     `embed_documents` and `embed_query` return vectors of length 1. The async methods run in a thread.
 

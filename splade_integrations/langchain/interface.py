@@ -2,7 +2,8 @@
 
 If langchain-milvus is installed, `BaseSparseEmbedding` is the class of langchain-milvus, because the `Milvus` store of
 langchain-milvus accepts only sparse embeddings of this class. Otherwise, `BaseSparseEmbedding` is
-`LocalSparseEmbedding`, a class of this module with the same methods. No other module imports langchain-milvus.
+`LocalSparseEmbedding`, a class of this module with the same methods. No other module of this package imports
+langchain-milvus.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Translates a store's options to connection arguments, to a collection's schema, and to an embedding for each side.
+"""Translates a store's options to connection arguments, a collection's schema, and an embedding for each side.
 
 A side is one kind of vector in the collection: "dense", "sparse" or "bm25". The options have the same names as in
 langchain-milvus, so `HybridMilvus` can replace `langchain_milvus.Milvus`.
@@ -54,7 +54,7 @@ def sides_of(embeddings: Any) -> dict[Side, Any]:
 
 
 def by_side(value: Any, sides: Sequence[Side], name: str) -> dict[Side, Any]:
-    """Return the values of an option, one for each side, as {side: value}.
+    """Return the values of an option that has one value for each side, as {side: value}.
 
     Args:
         value: A list with one value for each side, in the order of `sides`. If there is only one side, a value without

@@ -62,7 +62,7 @@ def translate(
         param: Milvus's search parameters: a list with one dict for each of the store's sides, or a single dict if only
             one side is searched.
         expr: The condition that documents must satisfy on every side, as a Milvus expression such as `year > 2000`.
-        timeout: Seconds for each call of Milvus.
+        timeout: The time limit for each call of Milvus, in seconds.
         filter: The same condition, as a dict in LangChain's usual form, such as {"year": {"$gt": 2000}}, or as a Milvus
             expression. Give either `filter` or `expr`.
         mode: "hybrid" searches the sides of the store's own fusion, and fuses their hits. "dense", "sparse" or "bm25"
@@ -95,7 +95,7 @@ def translate(
         if ranker is not None or mode != "hybrid":
             raise TypeError(
                 "fusion must be given without mode, reranker and ranker_type, got one of these as well. Give only "
-                "fusion, which already names the sides and the way to fuse them."
+                "fusion. It already says which sides to search, and how to fuse their hits."
             )
         if missing := [side for side in chosen.sides if side not in store_sides]:
             raise ValueError(

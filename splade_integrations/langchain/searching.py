@@ -173,8 +173,8 @@ class Searching(VectorStore):
         Args:
             **kwargs: search_type ("similarity", "mmr" or "similarity_score_threshold"), search_kwargs, tags, …
         Raises:
-            ValueError: The store does not support the search type. "mmr" needs dense vectors.
-                "similarity_score_threshold" needs a search of only the dense vectors, with the cosine metric.
+            ValueError: The store does not support the search type. "mmr" needs a store with dense vectors.
+                "similarity_score_threshold" needs a search of only dense vectors, with the cosine metric.
             TypeError: `search_kwargs` holds an unknown keyword.
         """
         search_type = kwargs.get("search_type", "similarity")
@@ -213,11 +213,11 @@ class Searching(VectorStore):
         metric = self.collection.dense_metric() if sides == ("dense",) else None
         if metric == "COSINE":
             return
-        why = {"sparse": "a SPLADE score has no upper end", "bm25": "a BM25 score has no upper end"}.get(
-            sides[0], f"a score by the metric {metric} has no fixed scale"
+        why = {"sparse": "A SPLADE score has no upper end", "bm25": "A BM25 score has no upper end"}.get(
+            sides[0], f"A score by the metric {metric} has no fixed scale"
         )
         if len(sides) > 1:
-            why = "a fused score does not measure relevance"
+            why = "A fused score does not measure relevance"
         way = (
             "mode='dense'"
             if "dense" in self._embeddings and metric is None
@@ -225,7 +225,7 @@ class Searching(VectorStore):
         )
         raise ValueError(
             "relevance scores and score_threshold must be used in a search of only dense vectors, with the cosine "
-            f"metric, got a search of {' + '.join(sides)}: {why}. Use {way}, or limit the number of results by k."
+            f"metric, got a search of {' + '.join(sides)}. {why}. Use {way}, or limit the number of results by k."
         )
 
     # Translating a search method's arguments to those of `Collection.search`
@@ -241,8 +241,9 @@ class Searching(VectorStore):
     def _dense(self, what: str) -> Any:
         if (dense := self._embeddings.get("dense")) is None:
             raise ValueError(
-                f"{what} must be used on a store with dense vectors, because it compares them, got a store with only "
-                f"{', '.join(self._embeddings)}. Use similarity_search, or open the store with a dense embedding."
+                f"{what} must be used on a store with dense vectors, got a store with only "
+                f"{', '.join(self._embeddings)}. Use similarity_search, or open the store with a dense embedding. Only "
+                "dense vectors show how much documents differ."
             )
         return dense
 

@@ -84,10 +84,10 @@ class HybridMilvus(Writing, Searching):
     """A LangChain vector store over a Milvus collection with dense, SPLADE or BM25 vectors, or with several of them.
 
     - A side is one kind of vector: dense, sparse (SPLADE) or, with `bm25=True`, BM25. By default, a search for k
-      documents fetches max(100, 10 * k) candidates from each side, and fuses the candidates by `store.fusion`. If the
-      option `fusion` is given, `store.fusion` is this option. Otherwise, it is the fusion that the collection stores.
-      If the collection stores no fusion, it is reciprocal rank fusion of all sides, with the constant 60. The keywords
-      `fetch_k`, `fusion`, `reranker` and `ranker_type` of a search override these defaults.
+      documents fetches max(100, 10 * k) candidates from each side, and fuses the candidates by `store.fusion`.
+      `store.fusion` is the option `fusion`, if you give it. If not, it is the fusion that the collection stores. If the
+      collection stores none, it is reciprocal rank fusion of all sides, with the constant 60. The keywords `fetch_k`,
+      `fusion`, `reranker` and `ranker_type` of a search override these defaults.
     - A search has further keywords. `filter`, also called `expr`, is a dict in LangChain's usual form or a Milvus
       expression, and applies to every side. `mode="dense"`, `"sparse"` or `"bm25"` searches only that side. If `mode`
       is a list of sides, only the hits of these sides are fused. `group_by="source"` returns only the best chunk of

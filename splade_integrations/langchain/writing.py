@@ -43,7 +43,7 @@ class Writing(VectorStore):
         Args:
             texts: N texts.
             metadatas: N dicts of values that JSON can hold, or None.
-            timeout: Seconds for each write.
+            timeout: The time limit for each write, in seconds.
             batch_size: The largest number of rows in a write.
             ids: N ids, or None. A text whose id is None gets a new id. If the collection was made with `auto_id`, all
                 ids must be None, because Milvus makes the ids.
@@ -107,7 +107,7 @@ class Writing(VectorStore):
             texts: N texts.
             embeddings: N vectors or, if the store has both a dense and a sparse embedding, N pairs [dense, sparse].
             metadatas: See `add_texts`.
-            timeout: Seconds for each write.
+            timeout: The time limit for each write, in seconds.
             batch_size: The largest number of rows in a write.
             ids: See `add_texts`.
             partition_name: The partition to write to.
@@ -171,7 +171,7 @@ class Writing(VectorStore):
             expr: Another name for `filter`. Give only one of the two.
             filter: A dict, or a Milvus expression.
             partition_names: The partitions to delete from.
-            timeout: Seconds for each call of Milvus.
+            timeout: The time limit for each call of Milvus, in seconds.
             **unknown: Unknown options, which are refused.
         Returns:
             True.

@@ -35,8 +35,8 @@ class CollectionStore(BasePydanticVectorStore, ABC):
     use_async_client: bool
 
     _collection: Collection = PrivateAttr()
-    # Whether the collection is known to exist. While it is not, `_collection.fields` calls Milvus and blocks the event
-    # loop.
+    # Whether the collection is known to exist. As long as this is False, `_collection.fields` calls Milvus and
+    # blocks the event loop.
     _is_there: bool = PrivateAttr()
 
     @property

@@ -11,7 +11,7 @@ __all__ = ["DenseEmbedding"]
 
 
 class DenseEmbedding(BaseEmbedding):
-    """The dense embedding of BGE-M3, a model that makes a text's dense and sparse vectors in the same pass.
+    """The dense embedding of BGE-M3, a model that makes a text's dense and sparse vectors in one run.
 
     The vectors have length 1. Use the object as the `embed_model` of an index over `HybridMilvusVectorStore`.
 

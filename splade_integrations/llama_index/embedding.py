@@ -37,14 +37,14 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, BaseSparseEmbeddingFunction):
       placeholder vector. Milvus can store this vector, but no query finds it. A query with a placeholder vector finds
       nothing.
 
-    Each call sends LlamaIndex one Start event and one End event, and calls the encoder once. Core's batch methods do
-    this once for each batch of `embed_batch_size` texts. Async methods run in a thread and leave the event loop free.
-    Async queries that wait at the same time are encoded together.
+    Each call of these methods sends LlamaIndex one Start event and one End event, and calls the encoder once. Core's
+    batch methods do this once for each batch of `embed_batch_size` texts. Async methods run in a thread and leave the
+    event loop free. Async queries that wait at the same time are encoded together.
 
     If the object was made with `model_name`, its pickle holds only the name and the options, not the model. The first
     use after unpickling loads the model again. If the object was made with `encoder`, its pickle holds the encoder.
-    This fails for a `SpladeEncoder`, which cannot be pickled, so use `model_name` instead. Copies of the object share
-    the encoder.
+    But a `SpladeEncoder` cannot be pickled, so use `model_name` if you need to pickle the object. Copies of the object
+    share the encoder.
 
     Args:
         encoder: The encoder to use: a `SpladeEncoder`, or any object with `encode_documents` and `encode_queries`.

@@ -33,8 +33,8 @@ def matching(schema: Schema, place: Connection, collection_name: str, dim: int |
 
     A name that the user gave is kept. If the collection has no field with a default name, but has exactly one field of
     the right type, the name of this field replaces the default name. For example, the dense field is called `vector` in
-    collections of LangChain's own store. The column of document ids is called `_doc_id` in collections of
-    `splade index`.
+    collections of LangChain's own store. The column of document ids is found by its name: `doc_id`, or `_doc_id` as in
+    collections of `splade index`.
 
     Args:
         schema: The fields that the store wants.

@@ -86,7 +86,7 @@ def _group(filters: MetadataFilters, name: str, hidden: Collection[str]) -> Filt
 def _compare(one: MetadataFilter, hidden: Collection[str]) -> Filter:
     if one.key in hidden:
         raise FilterError(
-            f"a filter must not ask for key {one.key!r} in this collection, got one with operator "
+            f"a filter must not ask for key {one.key!r} in this collection, got a filter with operator "
             f"{one.operator.value!r}. The collection keeps the source document's id under that key. To filter by "
             "source documents, use doc_ids. To filter by metadata of that name, add the nodes to a new collection."
         )

@@ -72,6 +72,8 @@ def typed_columns(
 ) -> dict[str, Any]:
     """Join the store's own option for typed columns with LlamaIndex's two options, and return {metadata key: type}.
 
+    A typed column is a separate field for one metadata key.
+
     Args:
         fields: The option `metadata_fields`.
         names: The option `scalar_field_names`.
@@ -186,8 +188,8 @@ def ranker_of(
     if name == "RRFRanker":
         if alpha is not None:
             raise ValueError(
-                f"alpha must be None with hybrid_ranker='RRFRanker', which fuses ranks and has no weights, got "
-                f"{alpha}. Open the store with hybrid_ranker='WeightedRanker', or leave alpha out."
+                f"alpha must be None with hybrid_ranker='RRFRanker', got {alpha}. Open the store with "
+                "hybrid_ranker='WeightedRanker', or leave alpha out. RRFRanker fuses ranks and has no weights."
             )
         return RRFRanker(params["k"]) if params.get("k", RRF_K) != RRF_K else None
     if alpha is None:
@@ -197,7 +199,7 @@ def ranker_of(
     if not all(side in weights and 0 <= weights[side] <= 1 for side in sides):
         raise ValueError(
             f"the weights of hybrid_ranker='WeightedRanker' must be one number from 0 to 1 for each side "
-            f"({', '.join(sides)}), got {list(weights.values())}. Change hybrid_ranker_params, or the query's alpha, "
-            "which sets only the weights of dense and sparse."
+            f"({', '.join(sides)}), got {list(weights.values())}. Change hybrid_ranker_params, or the query's alpha. "
+            "Alpha sets only the weights of dense and sparse."
         )
     return WeightedRanker(*(weights[side] for side in sides))

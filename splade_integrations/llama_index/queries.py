@@ -126,7 +126,7 @@ def plan_of(
         query: The query.
         keywords: The keywords that were given with the query. Only keywords in `KEYWORDS` are allowed.
         sides: The sides that the collection has.
-        hybrid: Returns the fusion for the modes `hybrid` and `mmr`. This function is called only in these modes.
+        hybrid: A function that returns the fusion for the modes `hybrid` and `mmr`. It is called only in these modes.
         primary_field: The column that holds the node's id.
         doc_id_field: The column that holds the source document's id.
         metric: The metric of the dense side.
@@ -144,7 +144,7 @@ def plan_of(
     given = [name for name in ("fusion", "reranker") if keywords.get(name) is not None]
     if given and (len(given) == 2 or mode not in (Mode.HYBRID, Mode.MMR)):
         raise ValueError(
-            f"only one of fusion and reranker may be given, and only in mode 'hybrid' or 'mmr', got "
+            f"at most one of fusion and reranker may be given, and only in mode 'hybrid' or 'mmr', got "
             f"{' and '.join(given)} in mode {mode.value!r}. Leave both out, or give one of them in mode 'hybrid'."
         )
     fusion = Fusion.of(keywords.get("fusion"))
@@ -222,8 +222,8 @@ def _check_fields(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
     for name in ("alpha", "sparse_top_k", "hybrid_top_k"):
         if mode not in _FUSED and getattr(query, name) is not None:
             raise ValueError(
-                f"{name} must be None in mode {mode.value!r}, which does not use it, got {getattr(query, name)}. Use "
-                f"mode 'hybrid', or leave {name} out."
+                f"{name} must be None in mode {mode.value!r}, got {getattr(query, name)}. Use mode 'hybrid', or leave "
+                f"{name} out. Mode {mode.value!r} would ignore it."
             )
 
 

@@ -30,8 +30,8 @@ class Searching(CollectionStore, ABC):
             **kwargs: A retriever's `vector_store_kwargs`:
                 `string_expr`, a Milvus expression, instead of filters;
                 `milvus_partition_names`;
-                `group_by`, a metadata key: only the best node for each value is returned ("doc_id" means the document);
-                `milvus_search_config`, parameters of the dense side, such as {"ef": 64};
+                `group_by`, a metadata key: only the best node for each value is returned ("doc_id": for each document);
+                `milvus_search_config`, search parameters of the dense side, such as {"ef": 64};
                 `fusion`, a `Fusion` or its dict, which mode `hybrid` uses instead of `store.fusion`;
                 `reranker`, a pymilvus ranker or rerank function that fuses all sides in mode `hybrid`;
                 `mmr_threshold`, from 0 (only novelty counts) to 1 (only relevance counts), 0.5 by default;
@@ -115,7 +115,8 @@ class Searching(CollectionStore, ABC):
             return plan, None
         if query.alpha is not None and (reranker is not None or keywords.get("fusion") is not None):
             raise ValueError(
-                "alpha must be None with fusion or reranker, which set their weights themselves. Leave alpha out."
+                f"alpha must be None with fusion or reranker, got {query.alpha}. Leave alpha out. The fusion or the "
+                "reranker already says how sides are weighted."
             )
         if reranker is not None:
             return plan, reranker

@@ -43,11 +43,11 @@ class HybridMilvusVectorStore(Writing, Searching):
     - `default` searches **only the dense side**, as in LlamaIndex's other stores. In a store with
       `enable_dense=False`, it searches the sparse side or, if there is none, the BM25 side. For hybrid retrieval, use
       `hybrid`.
-    - `hybrid` searches the sides of `store.fusion`, and fuses the hits of these sides by `store.fusion`. If the option
-      `fusion` is given, `store.fusion` is this option. Otherwise, it is the fusion that the collection stores. If the
-      collection stores no fusion, it is reciprocal rank fusion of all sides, with the constant 60. By default, a search
-      for k nodes fetches max(100, 10 * k) candidates from each side. A query's `sparse_top_k` replaces this number of
-      candidates. A query's `hybrid_top_k` sets the number of results.
+    - `hybrid` searches the sides that `store.fusion` names, and fuses their hits. `store.fusion` is the option
+      `fusion`, if you give it. If not, it is the fusion that the collection stores. If the collection stores none, it
+      is reciprocal rank fusion of all sides, with the constant 60. By default, a search for k nodes fetches
+      max(100, 10 * k) candidates from each side. A query's `sparse_top_k` replaces this number of candidates. A query's
+      `hybrid_top_k` sets the number of results.
     - `semantic_hybrid` fuses the dense and the sparse side. In a store without `bm25`, it is the same as `hybrid`.
     - `sparse` searches only the sparse side. It uses all terms of the query. LlamaIndex's own Milvus store drops the
       terms with small weights.
@@ -56,8 +56,8 @@ class HybridMilvusVectorStore(Writing, Searching):
       their dense vectors. The scores are MMR's scores.
     - Other modes (`svm`, …) are refused.
 
-    **Scores.** In mode `default`, a score is the metric's value. In mode `sparse`, a score is the inner product. In
-    mode `hybrid`, a score is a sum of reciprocal ranks. With two sides, it is at most 2/61 = .033. So a
+    **Scores.** In mode `default`, a score is a value of `similarity_metric`. In mode `sparse`, it is an inner product.
+    In mode `hybrid`, it is a sum of reciprocal ranks. With two sides, such a sum is at most 2/61 = .033. So a
     `SimilarityPostprocessor(similarity_cutoff=0.5)` would drop every node. Use `similarity_top_k` to limit the nodes.
 
     **Adding** replaces stored nodes that have the same ids. The store encodes and writes a few hundred nodes at a time.
@@ -74,7 +74,8 @@ class HybridMilvusVectorStore(Writing, Searching):
         collection_name: The collection's name. A missing collection is created.
         sparse_embedding_function: A `SpladeSparseEmbedding`. A store with a sparse side needs it, even if the
             collection already exists.
-        dim: The dimension of the dense vectors. If it is not given, the first `add` creates a missing collection.
+        dim: The dimension of the dense vectors. If it is not given, a missing collection with a dense side is created
+            only by the first `add`, which takes the dimension from the nodes' embeddings.
         enable_dense, enable_sparse: Whether the store has a dense side and a sparse side. A store needs at least one
             side.
         bm25: Whether Milvus also keeps a BM25 index of the texts. True means English: stop words are dropped and words
@@ -106,8 +107,8 @@ class HybridMilvusVectorStore(Writing, Searching):
         batch_size: The number of rows in one write.
         timeout: The time limit for each call of Milvus, in seconds.
         upsert_mode: Must be True, because adding always replaces stored nodes that have the same ids.
-        use_async_client: Whether async methods that read use an async client, which is made when it is first needed. If
-            not, these methods run the sync methods in threads. Async methods that write always use threads.
+        use_async_client: Whether the async methods for reading use an async client (made when it is first needed). If
+            not, they run the sync methods in threads. The async methods for writing always use threads.
         client, aclient: A `MilvusClient` and an `AsyncMilvusClient` to use. Without them, the store opens new clients.
             If `client` is given, `uri` and `token` have no effect.
         **connection: Further arguments of `MilvusClient`: `user`, `password`, `db_name`, `secure`, `server_pem_path`, …

@@ -36,7 +36,7 @@ class Writing(CollectionStore, ABC):
             nodes: N nodes with their dense embeddings.
             milvus_partition_name: The partition to write to.
             force_flush: Whether to flush at the end, even on a server. On milvus-lite, adding always ends with a flush.
-            timeout: Seconds for each write.
+            timeout: The time limit for each write, in seconds.
         Returns:
             N ids.
         Raises:
@@ -142,7 +142,7 @@ class Writing(CollectionStore, ABC):
 
         Args:
             node_ids: The nodes' ids. Unknown ids are left out.
-            filters: The condition that nodes must satisfy, in addition to `node_ids` if both are given.
+            filters: The condition that nodes must satisfy. If both are given, only nodes that match both are returned.
             milvus_partition_names: The partitions to read.
         Raises:
             ValueError: Neither ids nor filters are given.

@@ -59,7 +59,7 @@ def split_words(text: str, language: str = ENGLISH) -> list[str]:
 
 
 def analyzer_of(bm25: bool | str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
-    """Return the analyzer that a store's option `bm25` names, or None if the option is a bool and so names none.
+    """Return the analyzer that a store's option `bm25` names, or None if the option is a bool.
 
     Raises:
         TypeError, ValueError: The option is not a bool, a known language or a dict.
@@ -109,16 +109,16 @@ def analyzer_params(analyzer: str | Mapping[str, Any], engine: Engine) -> dict[s
     if isinstance(analyzer, Mapping):
         if engine is Engine.LITE3 and (analyzer.keys() - {"tokenizer"} or analyzer.get("tokenizer") != "standard"):
             raise ValueError(
-                "bm25 must be True or a language, because milvus-lite 3 ignores most parameters of an analyzer, got "
-                f"{dict(analyzer)!r}. Use bm25=True, or a Milvus server."
+                f"bm25 must be True or a language on milvus-lite 3, got {dict(analyzer)!r}. milvus-lite 3 ignores most "
+                "parameters of an analyzer. Use bm25=True, or a Milvus server."
             )
         return dict(analyzer)
     if engine is Engine.SERVER and analyzer == ENGLISH:
         return {"type": "english"}
     if engine is not Engine.LITE3 and analyzer not in _STEMMED:
         raise ValueError(
-            f"bm25 must be one of the languages that Milvus stems ({', '.join(_STEMMED)}), got {analyzer!r}. Give the "
-            "parameters of another analyzer, such as {'tokenizer': 'icu'}."
+            f"bm25 must be one of the languages that Milvus stems ({', '.join(_STEMMED)}), got {analyzer!r}. For "
+            "another language, give the parameters of an analyzer, such as {'tokenizer': 'icu'}."
         )
     stemmer = {"type": "stemmer", "language": analyzer}
     if engine is Engine.LITE3:  # milvus-lite 3 ignores the stemmer, but `language_of` reads its language

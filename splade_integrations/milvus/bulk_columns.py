@@ -47,7 +47,7 @@ def arrow_types(schema: CollectionSchema, *, sparse_as_text: bool) -> dict[str, 
     """Return {field: its Arrow type in a file for the bulk import}. Fields that Milvus fills itself are left out.
 
     Raises:
-        ValueError: A field has a type that no file can hold.
+        ValueError: A field has a type that this package cannot write to a file.
     """
     types: dict[str, pa.DataType] = {}
     for field in schema.fields:
@@ -62,8 +62,8 @@ def arrow_types(schema: CollectionSchema, *, sparse_as_text: bool) -> dict[str, 
             types[field.name] = _TYPES[kind]
         else:
             raise ValueError(
-                f"the field {field.name!r} must have a type that files for the bulk import can hold here, got "
-                f"{kind.name}. Write this collection's files with pymilvus's LocalBulkWriter."
+                f"the field {field.name!r} must have a type that this package can write to files, got {kind.name}. "
+                "Write this collection's files with pymilvus's LocalBulkWriter."
             )
     if schema.enable_dynamic_field:
         types[_DYNAMIC] = pa.string()
@@ -80,15 +80,15 @@ def checked_column(table: pa.Table, field: FieldSchema, kind: pa.DataType, *, sp
     if name not in table.column_names:
         if not field.nullable and default is None:
             raise ValueError(
-                f"the rows must have the column {name!r}, which the collection's field of that name needs, got the "
-                f"columns {', '.join(table.column_names)}. Add or rename a column."
+                f"the rows must have the column {name!r} for the field of that name, got the columns "
+                f"{', '.join(table.column_names)}. Add or rename a column."
             )
         return pa.chunked_array([pa.array([default] * len(table), kind)])
     column = table[name]
     if column.null_count and default is not None and not pa.types.is_nested(column.type):
         column = pc.fill_null(column, default)
     if column.null_count and not field.nullable:
-        raise _wrong(name, pc.is_null(column), "must have a value, because the field cannot be null", "got none")
+        raise _wrong(name, pc.is_null(column), "must have a value", "got none. The field cannot be null")
     dtype = DataType(field.dtype)
     if dtype == DataType.SPARSE_FLOAT_VECTOR:
         return pa.chunked_array([_sparse(column, name, sparse_as_text=sparse_as_text)])
@@ -97,11 +97,11 @@ def checked_column(table: pa.Table, field: FieldSchema, kind: pa.DataType, *, sp
     column = _cast(column, name, kind)
     if dtype == DataType.VARCHAR:
         limit = int(field.params["max_length"])
-        rule = f"must have at most {limit} bytes of UTF-8, the limit of the field"
+        rule = f"must have at most {limit} bytes of UTF-8 (the limit of the field)"
         _check(name, pc.greater(pc.binary_length(column), limit), rule, "got a longer text")
     if dtype in _ITEMS_PER_DIM:
         items = int(field.params["dim"] * _ITEMS_PER_DIM[dtype])
-        rule = f"must have {items} items, as the field's dimension requires"
+        rule = f"must have {items} items (from the field's dimension)"
         _check(name, pc.not_equal(pc.list_value_length(column), items), rule, "got a different number")
     if pa.types.is_floating(kind) or kind == dense_type():
         _check_finite(column, name)
@@ -109,9 +109,9 @@ def checked_column(table: pa.Table, field: FieldSchema, kind: pa.DataType, *, sp
 
 
 def dynamic_column(table: pa.Table, names: list[str]) -> pa.ChunkedArray:
-    """Return the column of the dynamic field: one JSON text for each row, with the row's values in the named columns.
+    """Return the column of the dynamic field. For each row, it holds the values of the named columns as a JSON text.
 
-    If the only named column is "$meta", it already holds these texts.
+    If the only named column is "$meta", that column already holds these texts.
 
     Raises:
         ValueError: "$meta" is named together with other columns.
@@ -145,11 +145,13 @@ def _sparse(column: pa.ChunkedArray, name: str, *, sparse_as_text: bool) -> pa.A
     if rows.shape[1] > _LARGEST_TERM + 1:
         raise ValueError(
             f"the token ids in the column {name!r} must be at most {_LARGEST_TERM}, got {rows.shape[1] - 1}. Correct "
-            "the rows."
+            "the row with this token id."
         )
     if not np.isfinite(rows.data).all():
         row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], "right")) - 1
-        raise ValueError(f"the weights in the column {name!r} must be finite, got NaN or inf in row {row}. Correct it.")
+        raise ValueError(
+            f"the weights in the column {name!r} must be finite, got NaN or inf in row {row}. Correct the row."
+        )
     if sparse_as_text:
         return sparse_json(column)
     return column.combine_chunks() if column.type == sparse_type() else sparse_column(rows)

@@ -88,8 +88,8 @@ def fields_of(table: pa.Table, schema: CollectionSchema, sparse: SparseForm = "s
         columns[_DYNAMIC] = dynamic_column(table, further)
     elif further:
         raise ValueError(
-            f"the columns must be fields of the collection ({', '.join(columns)}), got {further[0]!r}, and the "
-            "collection has no dynamic field. Drop the column."
+            f"the columns must be fields of the collection ({', '.join(columns)}), got {further[0]!r}. The "
+            "collection has no dynamic field for other columns. Drop the column."
         )
     return pa.table(columns, schema=pa.schema(list(types.items())))
 
@@ -142,8 +142,8 @@ class BulkFolder:
         found = self.manifest()
         if found is not None and any(found.get(key) != value for key, value in wanted.items()):
             raise ValueError(
-                f"{self.path} must be a folder for files of this collection, but its {MANIFEST} describes other fields "
-                "or another form of sparse vectors. Name an empty folder."
+                f"{self.path} must be a folder for files of this collection, got a folder whose {MANIFEST} describes "
+                "other fields or another form of sparse vectors. Name an empty folder."
             )
         if found is None:
             self._write_manifest({**wanted, "complete": False})

@@ -126,8 +126,8 @@ class Importer:
             report(job)
             if job.state == "Failed":
                 raise RuntimeError(
-                    f"the import job {job_id} must complete, got a failure: {job.reason}. Mend the cause, and start an "
-                    "import of its files again."
+                    f"the import job {job_id} must complete, got a failure: {job.reason}. Remove the cause, and "
+                    "import the files of this job again."
                 )
             ended.append(job)
         return ended

@@ -33,7 +33,7 @@ class Search:
 
     Args:
         sides: {side: its query}. A side is a kind of vector in the collection. The query is a vector for "dense",
-            {token id: weight} for "sparse", and a text for "bm25". A side is left out if its query is None, has no
+            {token id: weight} for "sparse", and a text for "bm25". A side is not searched if its query is None, has no
             terms, or is a blank text.
         k: The largest number of documents to return.
         depth: The number of hits to fetch from each side before fusion. None means `defaults.candidates(k)`.

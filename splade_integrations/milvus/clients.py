@@ -143,7 +143,7 @@ class Connection:
 
 
 def _engine(client: MilvusClient, uri: str) -> Engine:
-    """Return the engine. For a file, use the version of the milvus-lite package: milvus-lite 2 cannot report it."""
+    """Return the engine. For a file, use the installed version, because milvus-lite 2 cannot report its version."""
     if uri and (version := lite_version(uri)):
         return Engine.LITE2 if version.startswith("2.") else Engine.LITE3
     try:

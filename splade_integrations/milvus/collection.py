@@ -80,8 +80,8 @@ class Collection(Reading):
             self._entities(rows, fields)
         elif self.schema.auto_id and (given := [row.id for row in rows if row.id is not None]):
             raise ValueError(
-                f"ids must not be given with auto_id=True, because Milvus then numbers the documents, got "
-                f"{given[0]!r}. Leave out the ids, or create the collection without auto_id."
+                f"ids must not be given with auto_id=True, got {given[0]!r}. With auto_id=True, Milvus numbers the "
+                "documents. Leave out the ids, or create the collection without auto_id."
             )
 
     def write(
@@ -133,8 +133,8 @@ class Collection(Reading):
                 if _UNFIT_FOR_LITE2.search(str(entity.get(fields.primary, ""))):
                     raise ValueError(
                         f"ids[{position}] must have no apostrophe, backslash or control character on milvus-lite 2, "
-                        f"which writes ids into its queries unescaped, got {entity[fields.primary]!r}. Change the id, "
-                        "or install milvus-lite 3."
+                        f"got {entity[fields.primary]!r}. milvus-lite 2 writes ids into its queries without escaping "
+                        "them. Change the id, or install milvus-lite 3."
                     )
         return entities
 
@@ -149,7 +149,7 @@ class Collection(Reading):
         return [str(key) for key in (answer["ids"] if fields.auto_id else [row[fields.primary] for row in entities])]
 
     def ingest(self, items: Sequence[T], rows_of: Callable[[Sequence[T]], Sequence[Row]], **how: Any) -> list[str]:
-        """Encode and write many documents in bounded memory, a few hundred at a time.
+        """Encode and write many documents in bounded memory, in chunks of a few hundred.
 
         Args:
             items: N items for `rows_of`. Check them before this call. If a chunk raises an error, the chunks before it

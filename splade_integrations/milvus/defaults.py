@@ -76,12 +76,12 @@ def check_varchar(text: str, name: str, advice: str = "Split it into chunks.", l
         size = len(text.encode())
     except UnicodeEncodeError as err:
         raise ValueError(
-            f"{name} must be valid Unicode for Milvus to store it, got a lone surrogate. Replace it: "
+            f"{name} must be valid Unicode, got a lone surrogate. Replace it: "
             "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
         ) from err
     if size > limit:
         raise ValueError(
-            f"{name} must be at most {limit} bytes of UTF-8, the limit of its field in Milvus, got {size}. {advice}"
+            f"{name} must be at most {limit} bytes of UTF-8 (the limit of its field in Milvus), got {size}. {advice}"
         )
 
 

@@ -12,7 +12,7 @@ with require_extra("milvus", module=__name__):
 
 __all__ = ["FIELD_NAMES", "computed_fields", "fitting", "schema_of"]
 
-# {argument of `Schema`: the usual names of this field in the stores of this package, LangChain and LlamaIndex}
+# {argument of `Schema`: the usual names of that field in the stores of this package, LangChain and LlamaIndex}
 FIELD_NAMES = {
     "text_field": ("text",),
     "dense_field": ("dense", "embedding", "vector"),
@@ -88,9 +88,9 @@ def schema_of(
             what = argument.removesuffix("_field")
             raise ValueError(
                 f"it must be clear which field of collection {description['collection_name']!r} is the {what} field, "
-                f"got {' and '.join(found) or 'no field of strings'} of the fields "
-                f"{', '.join(f'{name} ({DataType(kind).name})' for name, kind in kinds.items())}. Name it with "
-                f"{option}."
+                f"got {' and '.join(found) or 'no field of strings'} among the fields "
+                f"{', '.join(f'{name} ({DataType(kind).name})' for name, kind in kinds.items())}. Name the {what} "
+                f"field with {option}."
             )
         names[argument] = chosen or (found[0] if found else None)
     in_json = kinds.get("metadata") == DataType.JSON

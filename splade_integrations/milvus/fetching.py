@@ -1,7 +1,7 @@
 """Read a collection by ids or by filter. Every operation is a generator, which this package calls a conversation.
 
 A conversation yields the calls to make, and receives the answer to each call. The sync and the async methods of
-`Reading` run the same conversations, so they behave in the same way. This module makes no calls itself, and needs no
+`Collection` run the same conversations, so they behave in the same way. This module makes no calls itself, and needs no
 client.
 """
 
@@ -162,8 +162,8 @@ class Fetcher:
             return
         if self.engine is Engine.LITE2:
             raise ValueError(
-                f"partition_names must not be given on milvus-lite 2, which has no partitions, got {list(names)}. "
-                "Filter by metadata, or install milvus-lite 3."
+                f"partition_names must not be given on milvus-lite 2, got {list(names)}. milvus-lite 2 has no "
+                "partitions. Filter by metadata, or install milvus-lite 3."
             )
         there = yield Call("list_partitions", {"collection_name": self.name, "timeout": timeout})
         self.partitions.update(there)

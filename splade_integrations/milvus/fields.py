@@ -136,8 +136,8 @@ def _bm25_of(description: Mapping[str, Any], found: Mapping[str, Any], schema: S
             language = language_of(kept)
     if kept is not None and schema.bm25_field is not None and schema.bm25_analyzer not in (None, language, kept):
         raise ValueError(
-            f"bm25 must be the analyzer of collection {description['collection_name']!r}, {language or kept!r}, "
-            f"got {schema.bm25_analyzer!r}. Use bm25=True, which follows the collection, or another collection_name."
+            f"bm25 must be the analyzer of collection {description['collection_name']!r} ({language or kept!r}), got "
+            f"{schema.bm25_analyzer!r}. Use bm25=True to keep the collection's analyzer, or another collection_name."
         )
     return words_field, language
 
@@ -146,9 +146,9 @@ def _check_kinds(collection_name: str, kinds: Mapping[str, Any], schema: Schema)
     sparse = (DataType.SPARSE_FLOAT_VECTOR,)
     wanted = {
         "text_field": ("", (DataType.VARCHAR,)),
-        "dense_field": (", a dense vector", DENSE_KINDS),
-        "sparse_field": (", a sparse vector", sparse),
-        "bm25_field": (", a sparse vector", sparse),
+        "dense_field": (" (a dense vector)", DENSE_KINDS),
+        "sparse_field": (" (a sparse vector)", sparse),
+        "bm25_field": (" (a sparse vector)", sparse),
     }
     for argument, (what, right) in wanted.items():
         name = getattr(schema, argument)

@@ -77,8 +77,8 @@ def check_encoder(
         raise ValueError(
             f"collection {name!r} must be used with the encoder that it was made with, "
             f"{kept.describe(differing)}, got {fingerprint.describe(differing)}. Load the collection's encoder, index "
-            "the documents into another collection_name, or pass allow_other_encoder=True if the rows of both encoders "
-            "are compatible."
+            "the documents into another collection_name, or pass allow_other_encoder=True if the vectors of both "
+            "encoders are compatible."
         )
 
 

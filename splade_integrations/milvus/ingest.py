@@ -27,7 +27,7 @@ def ingest(
     *,
     once: bool = False,
 ) -> list[str]:
-    """Write items, a few hundred at a time.
+    """Write items in chunks of a few hundred.
 
     Args:
         items: N items for `write`. Check them before this call. If a chunk raises an error, the chunks before it have

@@ -28,8 +28,8 @@ __all__ = [
     "write_lock",
 ]
 
-# In pymilvus 3, clients with the same address share a connection if `dedicated` is false. pymilvus 2 does not have this
-# option. Its clients share a connection if they use the same alias.
+# With this option of pymilvus 3, each client has a connection of its own. Without it, clients with the same address
+# share one. pymilvus 2 does not have the option. Its clients share a connection if they use the same alias.
 _DEDICATED: dict[str, Any] = {} if importlib.metadata.version("pymilvus").startswith("2.") else {"dedicated": True}
 # Two options of gRPC for milvus-lite files. The first gives each connection its own subchannel pool. With a shared
 # pool, gRPC remembers for up to two minutes that an address did not answer. A new database may get the port of a closed
@@ -83,7 +83,7 @@ def address_for_processes(uri: str) -> str:
         return uri
     if version.startswith("2."):
         raise ValueError(
-            f"several processes can only share a Milvus server or a file of milvus-lite 3, got {uri!r} with "
+            f"several processes can share only a Milvus server or a file of milvus-lite 3, got {uri!r} with "
             f"milvus-lite {version}. Install milvus-lite 3, or use a server."
         )
     from milvus_lite.server_manager import server_manager_instance

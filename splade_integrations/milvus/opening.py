@@ -121,13 +121,13 @@ class Opening:
         self._check_fusion(fusion)
         if self.engine is Engine.LITE2:
             raise ValueError(
-                "a fusion must be stored on milvus-lite 3 or a server, got milvus-lite 2, which cannot change a "
-                "collection's properties. Give the fusion to each store that you open."
+                "a collection that stores a fusion must be on milvus-lite 3 or a server, got milvus-lite 2, which "
+                "cannot change a collection's properties. Give the fusion to each store that you open."
             )
         if self.fields is None:
             raise ValueError(
-                f"a fusion must be stored in a collection that exists, got {self.name!r}, which does not exist. Add "
-                "documents first: this creates the collection."
+                f"a collection must exist before it can store a fusion, got {self.name!r}, which does not exist. Add "
+                "documents first, which creates the collection."
             )
         with self.connection.lock:
             write_fusion(self.client, self.name, fusion, timeout=self._write_timeout())

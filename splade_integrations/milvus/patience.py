@@ -20,8 +20,8 @@ __all__ = ["Pace", "Patience", "is_passing"]
 
 T = TypeVar("T")
 
-# Milvus's codes for errors that may pass: the service is unavailable, short of memory or overloaded, or it limits the
-# rate of requests. Source: milvus-io/milvus, pkg/util/merr/errors.go.
+# Milvus's codes for temporary errors: the service is unavailable, short of memory or overloaded, or it limits the rate
+# of requests. Source: milvus-io/milvus, pkg/util/merr/errors.go.
 _PASSING_CODES = (2, 3, 4, 8, 9)
 _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -77,8 +77,8 @@ class Patience:
         """Call `make` until it succeeds, and return its result.
 
         Raises:
-            Exception: The error of the last attempt. It means that another attempt cannot succeed, or no time is left
-                for another attempt.
+            Exception: The error of the last attempt. It is raised if another attempt cannot succeed, or if no time is
+                left for one.
         """
         start, pause = time.monotonic(), self.first_pause
         while True:

@@ -150,8 +150,8 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
         entity[fields.primary] = _primary(row.id, position, fields)
     elif row.id is not None:
         raise ValueError(
-            f"ids[{position}] must be None, because Milvus numbers the rows of collection {fields.collection_name!r}, "
-            f"got {row.id!r}. Leave out the ids, or use another collection_name."
+            f"ids[{position}] must be None, got {row.id!r}. Milvus numbers the rows of collection "
+            f"{fields.collection_name!r}. Leave out the ids, or use another collection_name."
         )
     for name, (_, nullable) in fields.columns.items():
         value = row.columns.get(name, None if nullable else "")
@@ -161,8 +161,8 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
             continue
         if not fields.dynamic:
             raise ValueError(
-                f"collection {fields.collection_name!r} must have the field {name!r} or a dynamic field, to hold a "
-                "value that the store keeps for each document, got neither. Use another collection_name."
+                f"collection {fields.collection_name!r} must have the field {name!r} or a dynamic field, got neither. "
+                "The store keeps a value for each document under this name. Use another collection_name."
             )
         entity[name] = value
     for name, (kind, nullable) in fields.typed.items():
@@ -178,13 +178,13 @@ def entity_of(row: Row, position: int, fields: Fields) -> dict[str, Any]:
         if not fields.dynamic:
             known = ", ".join(fields.typed) or "none"
             raise ValueError(
-                f"metadatas[{position}] must use the keys that collection {fields.collection_name!r} has fields for "
+                f"metadatas[{position}] must use the keys for which collection {fields.collection_name!r} has fields "
                 f"({known}), got {key!r}. Drop that key, or use another collection_name."
             )
         if key in fields.names or key in row.columns or key.startswith("$"):
             raise ValueError(
-                f"metadatas[{position}] must not use a field name or a key that starts with $, got {key!r}. In "
-                f"collection {fields.collection_name!r}, metadata keys share one set of names with the fields. Rename "
+                f"metadatas[{position}] must have no key that is a field name or starts with $, got {key!r}. In "
+                f"collection {fields.collection_name!r}, a metadata key and a field cannot have the same name. Rename "
                 "the key, or use another collection_name: a new collection takes any key."
             )
         entity[key] = value
@@ -229,15 +229,15 @@ def _primary(value: str | None, position: int, fields: Fields) -> Any:
     if value is None:
         if fields.primary_is_number:
             raise ValueError(
-                f"ids[{position}] must be given, because collection {fields.collection_name!r} has numbers as ids, "
-                "and Milvus does not assign them, got None. Give each document an id."
+                f"ids[{position}] must be given, got None. Collection {fields.collection_name!r} has numbers as ids, "
+                "and Milvus does not assign them. Give each document an id."
             )
         return str(uuid.uuid4())
     key = key_of(value, fields)
     if key is None:
         raise ValueError(
-            f"ids[{position}] must be the digits of a 64-bit integer, because collection {fields.collection_name!r} "
-            f"has INT64 ids, got {value!r}. Give such an id, or use another collection_name."
+            f"ids[{position}] must be the digits of a 64-bit integer, got {value!r}. Collection "
+            f"{fields.collection_name!r} has INT64 ids. Change the id, or use another collection_name."
         )
     if not fields.primary_is_number:
         check_varchar(value, f"ids[{position}]", "Shorten it.", fields.max_lengths.get(fields.primary, 65_535))
@@ -251,8 +251,8 @@ def _typed(
     if value is None:
         if not nullable:
             raise ValueError(
-                f"metadatas[{position}] must have a value under {name!r}, because the field of that name in "
-                f"collection {fields.collection_name!r} cannot be null, got none. Add a value."
+                f"metadatas[{position}] must have a value under {name!r}, got none. The field of that name in "
+                f"collection {fields.collection_name!r} cannot be null. Add a value."
             )
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)

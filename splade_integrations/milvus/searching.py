@@ -100,9 +100,9 @@ class Reader(Fetcher):
                 params = self._params(side, asked)
                 if used := [name for name in _RANGES if name in {**params, **params.get("params", {})}]:
                     raise ValueError(
-                        f"{used[0]} must be given only to a search of one side, because milvus-lite 3 ignores it in a "
-                        f"fused search, got it for {side!r} in a search of {len(asked.sides)} sides. Search only that "
-                        "side."
+                        f"{used[0]} must not be given to a search of several sides on milvus-lite 3, got it for "
+                        f"{side!r} in a search of {len(asked.sides)} sides. milvus-lite 3 ignores it in such a search. "
+                        "Search only that side."
                     )
 
     def _params(self, side: Side, asked: Search) -> dict[str, Any]:

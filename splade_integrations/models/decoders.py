@@ -32,7 +32,7 @@ def head_of(repository: Repository, folder: str, config: Mapping[str, Any]) -> t
     Args:
         repository: The repository of the transformer.
         folder: The transformer's folder within the repository. "" is the root.
-        config: The content of its config.json.
+        config: The content of the config.json in this folder.
     Raises:
         UnsupportedModelError: The configuration contradicts itself, or the repository holds only an adapter.
     """
@@ -42,8 +42,8 @@ def head_of(repository: Repository, folder: str, config: Mapping[str, Any]) -> t
     if adapter is not None and all(repository.path(path_in(folder, name)) is None for name in _WEIGHTS):
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, Mapping) else None
         raise UnsupportedModelError(
-            f"{repository.name!r} must have the weights of the whole model, got only a LoRA adapter, in lora/, for "
-            f"{base!r}. Merge the adapter into that model with peft (merge_and_unload). Save the result in a folder, "
+            f"{repository.name!r} must have the weights of the whole model, got only a LoRA adapter for {base!r} "
+            f"(in lora/). Merge the adapter into that model with peft (merge_and_unload). Save the result in a folder, "
             "together with the other files of the repository, and name the folder."
         )
     return "language model", _attention(repository.name, config)
@@ -71,7 +71,7 @@ def refuse_bare_decoder(repository: Repository, config: Mapping[str, Any]) -> No
     """
     if config.get("model_type") == "splade":
         raise UnsupportedModelError(
-            f"{repository.name!r} must have a modules.json, got an early revision of a naver repository, whose own "
+            f"{repository.name!r} must have a modules.json, got an early revision of a naver repository. Its own "
             f"code loads {config.get('model_name_or_path')!r}. Use a revision with modules.json, such as the "
             "newest one of naver/splade-code-06B."
         )

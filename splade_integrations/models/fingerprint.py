@@ -38,7 +38,7 @@ class RoleFingerprint:
         lower_case: Whether texts are lowercased before they are tokenised.
         token_weights: The file of fixed token weights, "1 each" if every token weighs 1, or None if there are no fixed
             weights.
-        head: As in `TransformerSpec`. None means a masked LM, because older collections store no head.
+        head: As in `TransformerSpec`, but None for a masked LM, because fingerprints in older collections have no head.
         attention: As in `TransformerSpec`.
     """
 

@@ -1,4 +1,4 @@
-"""Facts about known model repositories that the files in the repositories do not state. `layouts.py` uses them."""
+"""Facts that the files of known model repositories do not state. `layouts.py` uses these facts."""
 
 import logging
 from dataclasses import dataclass, field
@@ -83,7 +83,9 @@ def known(repository: Repository, *, prefix: str = "") -> Fact | None:
         return KNOWN[cached]
     for name in names:
         if folder.name == name.rpartition("/")[2]:
-            logger.warning("%s is treated as a copy of %s. Options override the known settings.", folder.name, name)
+            logger.warning(
+                "%s is treated as a copy of %s and gets its settings. Options override them.", folder.name, name
+            )
             return KNOWN[name]
     return None
 

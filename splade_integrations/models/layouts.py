@@ -153,8 +153,8 @@ def query_repository(repository: Repository, name: str) -> Repository:
     folder = repository.local_folder.resolve().parent / name.rpartition("/")[2]
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{repository.name!r} encodes documents only, so its query encoder {name} must be in {folder}, got no such "
-            "folder. Download the query encoder to that folder."
+            f"the query encoder {name} must be in {folder}, got no such folder. Download it to that folder. "
+            f"{repository.name!r} can encode only documents."
         )
     return replace(repository, name=str(folder))
 

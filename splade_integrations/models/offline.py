@@ -1,6 +1,7 @@
-"""Finds the two offline models of the demo. The `demo` extra installs them as wheels, so no model hub is needed.
+"""Finds the two small models that the extra `demo` installs as wheels, so that no model hub is needed.
 
-`python -m splade_integrations.models.offline` prints both folders as options of the command `splade`.
+One is a SPLADE model, and the other is a dense model. `python -m splade_integrations.models.offline` prints their
+folders as options of the command `splade`.
 """
 
 import importlib.util

@@ -81,15 +81,15 @@ class Repository:
         return self._from_hub(file)
 
     def check_links(self, folder: str) -> None:
-        """Refuse a local folder that has a symbolic link to a file of another name outside the repository.
+        """Refuse a local folder if a symbolic link in it leads out of the repository.
 
         This check is needed because libraries read a folder without calling `path`, and they follow links.
+        `_check_link` describes two kinds of links that are allowed.
 
         Args:
             folder: The folder within the repository. "" is its root.
         Raises:
-            UnsupportedModelError: A link leads out of the repository. Links from a hub's cache to its own files are
-                allowed.
+            UnsupportedModelError: A link leads out of the repository, and is of neither kind.
         """
         if self.local_folder is not None and (self.local_folder / folder).is_dir():
             for path in (self.local_folder / folder).iterdir():
@@ -97,10 +97,11 @@ class Repository:
                     self._check_link(path)
 
     def _check_link(self, path: Path) -> None:
-        """Refuse a link to a file of another name outside the folder.
+        """Refuse a symbolic link that leads out of the folder, except for two kinds of links.
 
-        Some installers make links to files of the same name, and a hub's cache links to its own folder "blobs". These
-        two kinds of links are allowed. A link to any other file could make error messages quote a private file.
+        A link to a file of the same name is allowed, because some installers make such links. A link to the folder
+        "blobs" of a hub's cache is allowed, because the cache consists of such links. A link to any other file outside
+        the folder could make error messages quote a private file.
         """
         assert self.local_folder is not None
         target = path.resolve()
@@ -152,7 +153,7 @@ class Repository:
         return Path(found) if isinstance(found, str) else None if found is None else False
 
     def _without_hub(self, file: str) -> Path | None:
-        """Do the same as `path`, but ask only the cache, because the hub does not answer or refuses.
+        """Return the same as `path`, but ask only the cache, because the hub does not answer or refuses.
 
         Raises:
             FileNotFoundError: The cache does not say whether the repository has the file. Treating the file as missing
@@ -277,4 +278,4 @@ def _keys_of_infinite(content: Any) -> Iterator[str]:
 def not_reached(name: str, reason: str, advice: str = "") -> str:
     """Return the message for a name that is neither a folder nor a repository that can be reached."""
     advice = advice or "Check the name, the network and, for a gated model, the token."
-    return f"{name!r} must be a folder, or a model repository that can be reached, and is neither. {advice} ({reason})"
+    return f"{name!r} must be a folder, or a model repository that can be reached, got neither. {advice} ({reason})"

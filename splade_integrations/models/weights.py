@@ -117,8 +117,8 @@ def _shards(repository: Repository, index: str) -> list[str]:
             return sorted(set(stated.values()))
         stated = content.get("metadata")
     raise UnsupportedModelError(
-        f"{repository.name!r} must have a {index} with the objects metadata and weight_map, and weight_map must give "
-        f"the file of each weight, got {str(stated)[:80]}. Download it again."
+        f"{repository.name!r} must have a {index} with the objects metadata and weight_map, got {str(stated)[:80]}. "
+        "weight_map must give the file of each weight. Download it again."
     )
 
 

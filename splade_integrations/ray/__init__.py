@@ -1,7 +1,7 @@
 """Encodes corpora with Ray Data on many cores, GPUs and machines.
 
 The encoded corpora are written into Milvus, or into files for Milvus's bulk import. This module needs the extra "ray".
-Its full name is `splade_integrations.ray`, so `import ray` still imports Ray itself.
+The module's full name is `splade_integrations.ray`, so `import ray` still imports Ray itself.
 """
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra

@@ -50,7 +50,7 @@ def write_bulk_files(
 
     The files fit a collection with the fields that `splade index` creates. At the end, `BulkFolder.finish` lists the
     files in manifest.json. A run that was killed can be started again with the same arguments. Rows in finished files
-    are then neither encoded nor written again. Only the rows of unfinished files are encoded again.
+    are then neither encoded nor written again.
 
     Args:
         dataset: A dataset with ids and texts. Each id may occur only once, because an import keeps all rows, even rows
@@ -136,7 +136,7 @@ class FileWriter:
 
 
 def _fields(rows: pa.Table) -> pa.Table:
-    """Return encoded rows as a table with the collection's fields. The dynamic field also holds the metadata."""
+    """Return encoded rows as a table with the collection's fields. Milvus's dynamic field also holds the metadata."""
     columns: dict[str, Any] = {
         "id": rows[ID],
         "text": rows[TEXT],

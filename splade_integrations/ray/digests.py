@@ -1,4 +1,4 @@
-"""Remembers which rows are in the finished files of a folder, with 16 bytes of digests for each row."""
+"""Remembers which rows are in the finished files of a folder, by two digests (hashes) of 8 bytes for each row."""
 
 import hashlib
 from pathlib import Path
@@ -29,7 +29,7 @@ def digests(table: pa.Table) -> NDArray[np.uint64]:
 
 
 def name_of(rows: NDArray[np.uint64]) -> str:
-    """Return a name for a file of these rows. If a task runs again, the name is the same, so its file is replaced."""
+    """Return a file name made from the digests of the rows. If a task runs again, it replaces its file."""
     return f"part-{hashlib.blake2b(rows.tobytes(), digest_size=12).hexdigest()}"
 
 
@@ -58,7 +58,7 @@ def read_digests(folder: Path) -> NDArray[np.uint64]:
 
 
 class SkipDone:
-    """An actor that marks the rows that are in a finished file.
+    """An actor (a process of Ray) that marks the rows that are in a finished file.
 
     Args:
         done: The digests of all rows in finished files, (N, 2), sorted by the first digest.

@@ -29,8 +29,8 @@ _MOST_RETRIES = 3
 class RayEncoder:
     """Encodes texts in several actors of Ray. Each actor has its own copy of the model.
 
-    Connect to Ray first, for example with `connected`. Each actor loads the model once. If the process of an actor is
-    killed, Ray starts the actor again and repeats the call.
+    Connect to Ray first, for example with `connected`. If the process of an actor is killed, Ray starts the
+    actor again and repeats the call.
 
     Args:
         model_name: The folder of a SPLADE model, or its name on the hub. Each node of the cluster must reach it.
@@ -115,15 +115,18 @@ def _check_fits(actors: int, reserved: Mapping[str, float]) -> None:
 
 @contextmanager
 def _own_errors() -> Iterator[None]:
-    """Raise an actor's own error in place of Ray's error, or an OSError if an actor's process ends again and again."""
+    """Raise an actor's own error in place of the error of Ray that wraps it.
+
+    If the process of an actor ends again and again, raise an OSError.
+    """
     try:
         yield
     except RayTaskError as err:
         raise err.cause from err
     except RayActorError as err:
         raise OSError(
-            f"the actors of Ray must answer, but the process of one ended {_MOST_RETRIES + 1} times with the same "
-            "texts. Give them more memory, use fewer actors, or lower rows_per_batch."
+            f"each actor of Ray must answer, got an actor whose process ended {_MOST_RETRIES + 1} times with the same "
+            "texts. Give the actors more memory, use fewer actors, or lower rows_per_batch."
         ) from err
 
 

@@ -107,8 +107,8 @@ class EncodeStage:
     """The settings of the actors that encode. Fields that are not described here mean the same as in `encode_dataset`.
 
     Args:
-        seconds_column: The name of a new column for the encoding time of each row in seconds. This is the time of the
-            row's batch, divided by the number of rows in the batch. None adds no such column.
+        seconds_column: The name of a new column for the encoding time of each row, in seconds. This is the time of
+            the row's batch, divided by the number of rows in the batch. None adds no such column.
         skip_column: The name of a boolean column. A row with true in this column is not encoded.
     """
 
@@ -166,7 +166,7 @@ def pool(concurrency: Concurrency, batches: int = 1) -> ActorPoolStrategy:
     least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     if not 1 <= least <= most:
         raise ValueError(
-            "concurrency must be a number of actors of at least 1, or (the smallest number, the largest number), got "
+            "concurrency must be the number of actors, at least 1, or (the smallest number, the largest number), got "
             f"{concurrency!r}. Use the number of cores, or of GPUs."
         )
     threads = {"max_concurrent_calls_per_actor": batches, "enable_true_multi_threading": batches > 1}
@@ -233,8 +233,8 @@ class Encode:
         made = [stage.sparse_column] + ([] if self.dense is None else [stage.dense_column])
         if taken := [name for name in made if name in table.column_names]:
             raise ValueError(
-                f"the dataset must not have a column {taken[0]!r} yet, because the vectors go there. Drop that column, "
-                "or give another sparse_column or dense_column."
+                f"the dataset must not have a column {taken[0]!r} yet, got one. Drop it, or give another sparse_column "
+                "or dense_column. The new vectors go into a column of this name."
             )
 
     def _encoded(self, texts: list[Any], rows: list[int], reasons: list[str | None]) -> dict[str, pa.Array]:
@@ -287,7 +287,7 @@ def loaded_dense(dense: DenseModel | None, options: EncoderOptions) -> DenseEnco
         return dense()
     raise TypeError(
         "dense must be the name of a model of sentence-transformers, an object with the method encode, or a function "
-        f"that returns one, got {type(dense).__name__}. Give one of these."
+        f"that returns such an object, got {type(dense).__name__}. Give one of these three."
     )
 
 

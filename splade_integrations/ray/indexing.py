@@ -22,8 +22,8 @@ from splade_integrations.ray.writing import EncodeAndWrite, SkipStored, WriteRow
 __all__ = ["HELPER_CPUS", "BadRows", "Writers", "encode_stage", "index_dataset", "run"]
 
 # The number of CPUs that Ray reserves for an actor that looks up or writes rows. These actors mostly wait for Milvus.
-# If they reserved more, they might have to wait for CPUs that are held by other tasks, while these tasks wait for the
-# actors.
+# If they reserved more, they might have to wait for CPUs that other tasks hold, while those tasks in turn wait for
+# these actors.
 HELPER_CPUS = 0.1
 
 

@@ -1,4 +1,4 @@
-"""Connects to a Ray cluster, or starts a local Ray, that is, a Ray on this machine only.
+"""Connects to a Ray cluster, or starts a local Ray, which runs only on this machine.
 
 Ray's messages and usage reports are turned off.
 """
@@ -29,8 +29,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Hide GPUs from actors that reserve no GPU, so that these actors do not compute on GPUs.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # Give workers the usual priority. Ray's default, the niceness 15, leaves a worker 3 % of a core beside one busy
-    # process, such as a database on the same machine.
+    # Give workers the usual priority. With Ray's default, the niceness 15, a worker gets only 3 % of a core that it
+    # shares with one busy process, such as a database on the same machine.
     "RAY_worker_niceness": "0",
 }
 

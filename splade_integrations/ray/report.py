@@ -95,7 +95,7 @@ class RunReport:
         return stage if busy[stage] >= _BUSY else "read"
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
+        """Return the figures as a dict that can be written as JSON."""
         return {
             "rows": self.rows,
             "added": self.written,
@@ -192,10 +192,10 @@ def _put_aside(bad: list[dict[str, Any]], report: RunReport, path: Path | None, 
         with path.open("a", encoding="utf-8") as file:
             _write_lines(file, bad)
     if report.bad > max_bad_rows:
-        where = "" if path is None else f" {path} has these rows with the reasons."
+        where = "" if path is None else f" {path} lists these rows with the reasons."
         raise TooManyBadRowsError(
-            f"at most {max_bad_rows} rows may be left out because they cannot be indexed, got {report.bad}. One is "
-            f"{bad[0]['id']!r}: {bad[0]['reason']}.{where} Correct the data, or allow more bad rows."
+            f"at most {max_bad_rows} rows may be left out of the run, got {report.bad}. These rows cannot be indexed. "
+            f"One is {bad[0]['id']!r}: {bad[0]['reason']}.{where} Correct the data, or allow more bad rows."
         )
 
 

@@ -83,8 +83,9 @@ class Columns:
         kind = table[self.id].type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
             raise TypeError(
-                f"the column {self.id!r} must hold strings or integers, got {kind}. A null among integers turns them "
-                "into floats in Ray's default batches: use batch_format='pyarrow' before this call."
+                f"the column {self.id!r} must hold strings or integers, got {kind}. Ray's default batches turn "
+                "integers into floats if there is a null among them. In that case, use batch_format='pyarrow' before "
+                "this call."
             )
         names = self.metadata
         if names is None:

@@ -34,8 +34,8 @@ def in_chunks(records: Iterable[Record], split: Split) -> Iterator[Record]:
     for record in records:
         if taken := [name for name in _OWN if name in record.metadata]:
             raise RecordError(
-                f"with --chunk, the field {taken[0]!r} must not be kept, because each chunk gets a field of that name, "
-                f"got it in the record {record.id!r}. List the fields to keep with --keep, and leave this field out."
+                f"with --chunk, the field {taken[0]!r} must not be kept, got it in the record {record.id!r}. Each "
+                "chunk gets a field of that name. List the fields to keep with --keep, and leave this field out."
             )
         chunks = list(split(record)) or [(0, record.text)]
         for number, (start, text) in enumerate(chunks):

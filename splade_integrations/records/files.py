@@ -86,12 +86,13 @@ class Records:
                 record = self._record(place, row, number)
             except RecursionError as err:
                 raise RecordError(
-                    f"{place}: must have fields that are nested at most some hundred deep, got deeper ones. Fix or "
-                    "drop the line."
+                    f"{place}: must have fields that are nested at most a few hundred levels deep, got deeper ones. "
+                    "Fix or drop the line."
                 ) from err
             if record.id in seen:
                 raise RecordError(
-                    f"{place}: id {record.id!r} must be unique, but an earlier record has it. Change or drop one."
+                    f"{place}: id {record.id!r} must be unique, but an earlier record has it. Change the id, or drop "
+                    "the record."
                 )
             seen.add(record.id)
             missing.difference_update(record.metadata)
@@ -115,7 +116,7 @@ class Records:
 
     @property
     def rereadable(self) -> bool:
-        """Whether the texts can be read more than once. Standard input and pipes cannot."""
+        """Whether the texts can be read more than once. Standard input and pipes can be read only once."""
         path = Path(self.path)
         return self.path != "-" and (path.is_file() or not path.exists())
 

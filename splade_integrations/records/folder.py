@@ -62,7 +62,7 @@ class Folder:
     def __post_init__(self) -> None:
         """Check `keep`."""
         if wrong := [name for name in self.keep or () if name != "path"]:
-            raise RecordError(f"--keep must name only path, the only metadata of a file, got {wrong[0]!r}. Drop it.")
+            raise RecordError(f"--keep must name only path, got {wrong[0]!r}. Drop it. Files have no other metadata.")
 
     def __iter__(self) -> Iterator[Record]:
         for name in self._found.files:

@@ -30,7 +30,7 @@ class ServerFacts:
         max_length: The largest number of tokens of a text.
         max_texts: The largest number of texts in a request.
         max_bytes: The largest number of bytes in a request's body.
-        fingerprint: The fingerprint of the server's encoder, or None for TEI.
+        fingerprint: The fingerprint, which identifies the server's encoder, or None for TEI, which reports none.
     """
 
     model_name: str
@@ -42,13 +42,13 @@ class ServerFacts:
 
 
 def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mapping[Role, str | None]) -> ServerFacts:
-    """Return the facts in the answer of `/info`.
+    """Return the facts in an answer from `/info`.
 
     Args:
         url: The server's address, for messages.
         response: The answer.
-        dim: The size of the vocabulary that the user states, or None.
-        prompt_names: The names of prompts that the user states for TEI.
+        dim: The size of the vocabulary if the user has stated it, or None.
+        prompt_names: The names of prompts for TEI, if the user has stated them.
     Raises:
         ValueError: The server does not serve a SPLADE model, or what the user states does not fit the server.
     """
@@ -71,23 +71,23 @@ def read_facts(url: str, response: Any, *, dim: int | None, prompt_names: Mappin
     if stated is None:
         if dim is None:
             raise ValueError(
-                f"dim must be given for {url}, because this server does not tell the size of its vocabulary. Pass "
-                "dim=30522 for models of BERT's English vocabulary."
+                f"dim must be given for {url}, got None. This server does not report the size of its vocabulary. Pass "
+                "dim=30522 for models with BERT's English vocabulary."
             )
         return ServerFacts(str(info["model_id"]), dim, max_length, max_texts, _MAX_BYTES, None)
     if dim is not None and dim != info["dim"]:
-        raise ValueError(f"dim must be {info['dim']}, as {url} states, got {dim}. Leave dim out.")
+        raise ValueError(f"dim must be {info['dim']} for {url}, got {dim}. Leave dim out. This server reports it.")
     if any(prompt_names.values()):
         raise ValueError(
-            f"query_prompt_name and document_prompt_name must be left out for {url}, because this server knows the "
-            "prompts of its model."
+            f"query_prompt_name and document_prompt_name must be left out for {url}, got at least one of them. Leave "
+            "them out. This server knows the prompts of its model."
         )
     fingerprint = Fingerprint.from_json(dumps(stated))
     return ServerFacts(str(info["model_id"]), info["dim"], max_length, max_texts, info["max_body_bytes"], fingerprint)
 
 
 def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
-    """Return the rows in an answer of `/embed_sparse`.
+    """Return the rows (sparse vectors) in an answer from `/embed_sparse`.
 
     Each weight is read as a 64-bit number and then rounded to float32. The result is the float32 that the server wrote.
 
@@ -113,8 +113,8 @@ def read_rows(url: str, content: bytes, number: int, dim: int) -> csr_array:
         ) from err
     if len(rows) != number or (ids.size and not 0 <= ids.min() <= ids.max() < dim):
         raise ValueError(
-            f"{url} must answer with {number} rows of terms from 0 to {dim - 1}, got {len(rows)} rows with terms up to "
-            f"{ids.max(initial=-1)}. Check dim, and that the server has not changed its model."
+            f"{url} must answer with {number} rows of term ids from 0 to {dim - 1}, got {len(rows)} rows of term ids "
+            f"up to {ids.max(initial=-1)}. Check dim, and check that the server has not changed its model."
         )
     places = np.repeat(np.arange(number), counts)
     order = np.lexsort((ids, places))
@@ -137,8 +137,8 @@ def check_same(url: str, server: ServerFacts, stated: str | None) -> None:
     if stated == (server.fingerprint and server.fingerprint.to_json()):  # the usual case needs no parsing
         return
     advice = (
-        "Restart the server with the first encoder, or make a new RemoteEncoder. If you make a new one, collections "
-        "check its new fingerprint."
+        "Restart the server with its first encoder, or make a new RemoteEncoder. If you make a new one, each "
+        "collection compares the new fingerprint with the fingerprint that it stores."
     )
     found = None if stated is None else Fingerprint.from_json(stated)
     if server.fingerprint is None or found is None:

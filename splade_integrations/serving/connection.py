@@ -19,8 +19,8 @@ with require_extra("remote", module="splade_integrations.RemoteEncoder"):
 
 __all__ = ["Connection"]
 
-# After these HTTP statuses, a request is sent again. 408 means that the body came too slowly. 429 means that the server
-# is overloaded. Proxies answer with the other statuses while a server restarts.
+# After these HTTP statuses, a request is sent again. 408 means that the body arrived too slowly. 429 means that the
+# server is overloaded. Proxies answer with the other statuses while a server restarts.
 _AGAIN = {408, 429, 502, 503, 504}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -101,7 +101,7 @@ class Connection:
     def _pauses(self) -> Iterator[float | None]:
         """Yield the pause in seconds after each attempt, and None after the last attempt."""
         for attempt in range(self._retries):
-            # The pause is partly random, so that clients that were refused together do not all try again together.
+            # The pause is partly random. So clients that were refused at the same time try again at different times.
             yield min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
         yield None
 
@@ -141,6 +141,6 @@ class Connection:
 
 
 def _stated_pause(response: httpx.Response) -> float:
-    """Return the pause, in seconds, that the header `retry-after` states: at most 5, or 0 without this header."""
+    """Return the pause that the header `retry-after` states, in seconds and at most 5. Without it, return 0."""
     stated = response.headers.get("retry-after", "")
     return min(float(stated), _LONGEST_PAUSE) if stated.isdecimal() else 0.0

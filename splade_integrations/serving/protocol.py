@@ -20,11 +20,11 @@ STATUS: dict[ErrorType, int] = {
     "Tokenizer": 422,
     "Empty": 400,
 }
-# The prompt names that our server accepts. Each name is that of a role, and selects the prompt, the pruning and the
-# encoder of this role.
+# The prompt names that our server accepts. They are the two roles that a text can have. Queries and documents can have
+# different prompts, pruning and encoders.
 ROLES: tuple[Role, ...] = ("query", "document")
-# Each answer with sparse vectors has this header. It holds the encoder's fingerprint, which identifies the encoder, as
-# `Fingerprint.to_json` writes it.
+# Each answer with sparse vectors has this header. It holds the fingerprint that identifies the encoder, in the form
+# that `Fingerprint.to_json` returns.
 FINGERPRINT_HEADER = "x-splade-fingerprint"
 # This header holds the number of texts that were cut. It is sent only if the request's `truncate` is true and
 # a text was cut.

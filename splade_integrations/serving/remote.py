@@ -27,7 +27,7 @@ _BLOCK_ROWS = 512
 # The texts of a request may fill this share of the server's limit on the bytes of a body. The rest is for JSON's quotes
 # and escapes.
 _FILLED = 0.5
-# The largest number of requests that one call of an async method sends at the same time.
+# The largest number of requests that one call of an async method has in progress at the same time.
 _AT_ONCE = 4
 
 
@@ -40,8 +40,8 @@ class RemoteEncoder:
     the headers.
 
     Like a `SpladeEncoder`, it cuts texts that are too long, and logs one warning per call. TEI does not say which texts
-    it has cut, so with TEI there is no such warning. TEI refuses empty texts, so "" is not sent and gets a row without
-    terms.
+    it has cut, so with TEI there is no such warning. TEI refuses empty texts. So with TEI, "" is not sent, and its
+    row has no terms.
 
     Args:
         url: The server's address, such as "http://localhost:8080".
@@ -215,7 +215,7 @@ class RemoteEncoder:
         return "/embed_sparse", body
 
     def _requests(self, texts: list[str]) -> Iterator[list[str]]:
-        """Yield the texts of each request. For TEI, yield each empty text alone, because it is not sent."""
+        """Yield the texts of each request. For TEI, yield each empty text alone, because it will not be sent."""
         server = self._server
         part: list[str] = []
         held = 0
@@ -232,7 +232,7 @@ class RemoteEncoder:
             yield part
 
     def _rows(self, response: Any, number: int) -> tuple[csr_array, int]:
-        """Return the rows in an answer, and the number of texts that were cut. Without a response, rows are empty."""
+        """Return the rows in an answer, and the number of cut texts. If `response` is None, the rows are empty."""
         if response is None:
             return from_terms(np.empty(0), np.empty(0), [0] * number, self.dim), 0
         if response.status_code != 200:

@@ -68,12 +68,12 @@ class BodyReader:
 
         Args:
             chunks: The parts of the body.
-            stated_bytes: The header content-length, or None.
+            stated_bytes: The value of the header content-length, or None if the header is missing.
         Raises:
             Refusal: The body is too large or arrives too slowly, or the server is reading too many bodies at once.
         """
         limit = self._limits.max_body_bytes
-        # Only 20 digits are read, because int() refuses a number of more than 4300 digits.
+        # Only the first 20 digits are read, because int() refuses a number of more than 4300 digits.
         if stated_bytes is not None and stated_bytes.isdecimal() and int(stated_bytes[:20]) > limit:
             raise _too_large(limit, f"{stated_bytes[:20]} bytes")
         parts: list[bytes] = []
@@ -91,7 +91,7 @@ class BodyReader:
         except TimeoutError as err:
             raise Refusal(
                 "Validation",
-                f"The body must arrive within {self._limits.body_seconds:g} seconds, but it has not. Send it again.",
+                f"The body must arrive within {self._limits.body_seconds:g} seconds, got only a part. Send it again.",
                 status=408,
             ) from err
         finally:
@@ -115,14 +115,14 @@ def parse(body: bytes, limits: Limits) -> EmbedRequest:
     try:
         stated = orjson.loads(body)
     except orjson.JSONDecodeError as err:
-        message = f"The body must be JSON, got an error: {err}. Send an object with the key inputs."
+        message = f'The body must be JSON, got an error: {err}. Send an object with the key "inputs".'
         raise Refusal("Validation", message, status=400) from err
     if not isinstance(stated, dict):
-        raise _misshapen(f"The body must be an object, got {_kind(stated)}. Send an object with the key inputs.")
+        raise _misshapen(f'The body must be an object, got {_kind(stated)}. Send an object with the key "inputs".')
     if unknown := [key for key in stated if key not in _KEYS]:
-        raise _misshapen(f"The keys must be among {', '.join(_KEYS)}, got {unknown[0][:80]!r}. Leave this key out.")
+        raise _misshapen(f"Each key must be one of {', '.join(_KEYS)}, got {unknown[0][:80]!r}. Leave this key out.")
     if "inputs" not in stated:
-        raise _misshapen("The body must have the key inputs, but it has not. Send a text or a list of texts as inputs.")
+        raise _misshapen('The body must have the key "inputs", got none. Give this key a text or a list of texts.')
     truncate = stated.get("truncate")
     if truncate is not None and not isinstance(truncate, bool):
         raise _misshapen(f"truncate must be true or false, got {_kind(truncate)}. Leave it out for false.")
@@ -158,7 +158,7 @@ def _role(prompt_name: Any) -> Role:
         if prompt_name == role:
             return role
     shown = repr(prompt_name[:80]) if isinstance(prompt_name, str) else _kind(prompt_name)
-    raise Refusal("Validation", f"prompt_name must be query or document, got {shown}. Leave it out for document.")
+    raise Refusal("Validation", f"prompt_name must be query or document, got {shown}. Leave it out for documents.")
 
 
 def _misshapen(message: str) -> Refusal:

@@ -111,7 +111,7 @@ def test_an_explanation_adds_up(by_openvino, encoder):
 
 def test_layers_of_another_kind_are_refused(tmp_path):
     save_masked_lm(tmp_path, "modernbert")
-    with pytest.raises(UnsupportedModelError, match=r"got other layers, of model type 'modernbert'\. Use"):
+    with pytest.raises(UnsupportedModelError, match=r"got the layers of a model of type 'modernbert'\. Use"):
         SpladeEncoder(tmp_path, backend="openvino")
 
 

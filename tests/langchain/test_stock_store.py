@@ -111,7 +111,7 @@ def test_dynamic_keys_may_not_be_named_like_fields(stock, sparse, place):
     ours.add_texts(["x"], [{"new": [1, "a"]}], ids=["x"])
     assert ours.get_by_ids(["x"])[0].metadata == {"new": [1, "a"]}
     for key in ("pk", "text", "dense", "sparse", "$meta"):
-        message = re.escape(f"metadatas[0] must not use a field name or a key that starts with $, got {key!r}")
+        message = re.escape(f"metadatas[0] must have no key that is a field name or starts with $, got {key!r}")
         with pytest.raises(ValueError, match=message):
             ours.add_texts(["x"], [{key: 1}])
     ours.add_documents([Document("Whales dive.", id="cat", metadata={"fins": 2})])

@@ -121,7 +121,7 @@ def test_a_field_is_added_filled_and_indexed(full):
     calls = server.proxy.seen
     assert not calls["Insert"] + calls["Delete"] + calls["DropCollection"] + calls["CreateCollection"]
     assert direct.describe_collection("docs")["properties"]["mine"] == "kept"
-    with pytest.raises(ValueError, match=r"must not have been given a SPLADE field in place before, got 'sparse'"):
+    with pytest.raises(ValueError, match=r"no SPLADE field from an earlier call with --in-place, got 'sparse'"):
         add_sparse_in_place(encoder, "docs", Connection(server.proxy.uri))
 
 
@@ -160,11 +160,11 @@ def test_an_interrupted_run_fills_only_what_is_missing(full):
 def test_where_it_would_do_harm_it_is_refused(full):
     server, direct = full
     server.proxy.answers.pop("GetVersion")
-    with pytest.raises(ValueError, match=r"must be on a Milvus server to get a field, got milvus-lite 3, which cannot"):
+    with pytest.raises(ValueError, match=r"must be on a Milvus server, got milvus-lite 3, which cannot add"):
         add_sparse_in_place(WordCounts(), "docs", Connection(server.proxy.uri))
     server.proxy.pretend("v3.0.0")
     direct.create_collection("numbered", dimension=16, auto_id=True)
-    with pytest.raises(ValueError, match=r"must have keys that the user gave, because an update gives new keys"):
+    with pytest.raises(ValueError, match=r"must have keys that the user gave, got keys that Milvus gave"):
         add_sparse_in_place(WordCounts(), "numbered", Connection(server.proxy.uri))
     direct.drop_collection("numbered")
     assert not server.proxy.seen["AddCollectionField"]

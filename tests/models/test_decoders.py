@@ -180,7 +180,7 @@ def test_refuses_an_adapter_in_a_subfolder(copied):
     (copied / "model.safetensors").unlink()
     (copied / "lora").mkdir()
     (copied / "lora/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "Qwen/Qwen3-8B"}))
-    with pytest.raises(UnsupportedModelError, match=r"got only a LoRA adapter, in lora/, for 'Qwen/Qwen3-8B'\. Merge"):
+    with pytest.raises(UnsupportedModelError, match=r"only a LoRA adapter for 'Qwen/Qwen3-8B' \(in lora/\)\. Merge"):
         SpladeEncoder(copied)
 
 

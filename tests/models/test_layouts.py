@@ -167,7 +167,7 @@ def test_queries_alone_load_no_transformer(plain, tmp_path, monkeypatch):
     expected = {token: weights[token].item() for token in ids if weights[token] > 0}
     assert to_dicts(encoder.encode_queries(["a b c d"])) == [expected]
     assert encoder.max_length == 128
-    with pytest.raises(ValueError, match="max_length must be at most 130, the model's number of positions"):
+    with pytest.raises(ValueError, match=r"max_length must be at most 130, got 100000\. The model has 130 positions"):
         SpladeEncoder(tmp_path, max_length=100_000)
     with pytest.raises(AssertionError, match="a transformer was loaded"):
         encoder.encode_documents(["a"])
@@ -437,7 +437,7 @@ def test_refuses_a_tokenizer_with_more_tokens_than_embeddings(saved):
     tokenizer = AutoTokenizer.from_pretrained(saved)
     tokenizer.add_tokens(["hello"])
     tokenizer.save_pretrained(saved)
-    with pytest.raises(UnsupportedModelError, match="makes the id 141 \\('hello'\\), but embeddings for 141 tokens"):
+    with pytest.raises(UnsupportedModelError, match=r"got 141 embeddings and .* the id 141 \('hello'\)"):
         SpladeEncoder(saved)
 
 
@@ -523,5 +523,5 @@ def test_a_tokenizer_that_lowers_case_itself_is_no_change(plain, model_folder, t
     before = SpladeEncoder(tmp_path).fingerprint
     rewrite(tmp_path / "tokenizer_config.json", do_lower_case=True)
     assert SpladeEncoder(tmp_path).fingerprint == before
-    with pytest.raises(ValueError, match=r"lower_case must be True or None, because the tokenizer of .* lowercases"):
+    with pytest.raises(ValueError, match=r"lower_case must be True or None, got False\. .* always lowercases"):
         SpladeEncoder(model_folder, lower_case=False)

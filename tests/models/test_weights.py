@@ -117,7 +117,7 @@ def test_refuses_an_adapter_of_another_checkpoint(adapted):
     ):
         SpladeEncoder(folder)
     rewrite(folder / "adapter_config.json", target_modules=["query"])
-    with pytest.raises(UnsupportedModelError, match=r"that has .*, which has no place\. Use the checkpoint"):
+    with pytest.raises(UnsupportedModelError, match=r"that has the unknown weight .*\. Use the checkpoint"):
         SpladeEncoder(folder)
 
 

@@ -176,7 +176,7 @@ def test_servers_of_tei(random_encoder):
         assert all("prompt_name" not in body for body in tei.asked)
         remote.encode_queries(["a"])
         assert tei.asked[-1] == {"inputs": ["a"], "truncate": True, "prompt_name": "query"}
-        with pytest.raises(ValueError, match="rows of terms from 0 to 9"):
+        with pytest.raises(ValueError, match="rows of term ids from 0 to 9"):
             RemoteEncoder(url, dim=10).encode_documents(["a cat"])
     with in_thread(Tei(random_encoder, pooling="cls").app) as url, pytest.raises(ValueError, match="SPLADE pooling"):
         RemoteEncoder(url, dim=9)

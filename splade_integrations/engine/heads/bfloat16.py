@@ -1,9 +1,10 @@
 """The head for large bfloat16 decoders: float32 term weights at about the cost of a bfloat16 product.
 
-Candidates are the terms that may have a positive weight. `TwoPassHead` looks for candidates with an int8 copy of the
-decoder. This copy is large if the vocabulary is large, as in models such as Qwen3 (150 000 terms). In addition, the
-hidden states of such models have a few large elements. So the upper bounds by which `TwoPassHead` finds candidates are
-loose. `BFloat16Head` looks for candidates with the bfloat16 weights themselves.
+This head first finds the terms that may have a positive weight, which are called candidates. Then it computes the
+weights of the candidates in float32. `TwoPassHead` looks for candidates with an int8 copy of the decoder. This copy is
+large if the vocabulary is large, as in models such as Qwen3 (150 000 terms). In addition, the hidden states of such
+models have a few large elements. So the upper bounds by which `TwoPassHead` finds candidates are loose. `BFloat16Head`
+looks for candidates with the bfloat16 weights themselves.
 """
 
 import platform
@@ -90,7 +91,7 @@ class BFloat16Head:
         return second_pass(self._decoder, self._activation_function, tokens.float(), lengths, texts, terms)
 
     def candidates(self, hidden: Tensor) -> Tensor:
-        """Find the candidates, which are all terms with a positive maximum in float32, and few other terms.
+        """Find the candidates, which are all terms whose largest logit in float32 is positive, and few other terms.
 
         Args:
             hidden: Token vectors, with padding already replaced by `repeat_first_token`. (B, L, H).

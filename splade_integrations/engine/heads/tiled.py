@@ -190,7 +190,7 @@ class SumPoolHead:
 
 
 def repeat_first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Return `hidden`, (B, L, H), with padding replaced by each text's first token. So a maximum needs no mask."""
+    """Return `hidden`, (B, L, H), with padding replaced by each text's first token. Then a maximum needs no mask."""
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= lengths.unsqueeze(1)  # (B, L)
     return torch.where(padding.unsqueeze(-1), hidden[:, :1], hidden)
 

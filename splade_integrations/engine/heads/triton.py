@@ -51,8 +51,8 @@ class TritonHead:
         """Return whether the kernel is correct for this decoder weight, and faster than the plain head, `MaxPoolHead`.
 
         The kernel is faster only in 16 bits. In float32, the kernel cannot use tensor cores, and the plain head, which
-        uses cuBLAS, is twice as fast. On a GPU, this method checks the kernel by running it once per tiling. The first
-        time on a machine, this also compiles the kernel, which takes some seconds.
+        uses cuBLAS, is twice as fast. On a GPU, this method checks the kernel with batches of several lengths. The
+        first check on a machine also compiles the kernel, which takes some seconds.
         """
         return weight.dtype != torch.float32 and kernels_run(weight.device) and _computes_correctly(cls, weight)
 
@@ -77,7 +77,7 @@ def _computes_correctly(kind: type[TritonHead], weight: Tensor) -> bool:
         for longest in PROBED_LENGTHS:
             difference = max(difference, _difference(kind, weight[-_PROBED_TERMS:], longest))
     except Exception as err:  # a compiler or a driver may raise anything, and the plain head needs neither
-        logger.warning("The Triton head fails here, so the slower plain head is used: %s", err)
+        logger.warning("The Triton head fails here, so the slower plain head is used. The error is: %s", err)
         return False
     if not difference <= _TOLERANCE:
         logger.warning(

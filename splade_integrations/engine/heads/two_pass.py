@@ -65,8 +65,8 @@ class TwoPassHead:
         w . h_t  =  w . m  +  s S (k . K_t)  +  d . r_t  +  s k . e_t
 
     Here k . K_t is exact, because it is a sum of integers in int32 (for vectors of length H <= 2^17). All tokens of a
-    text share one scale S. So the maximum over tokens, max(k . K_t), can be taken before scaling. It can be taken of
-    the integers or of their float32 values. By Cauchy-Schwarz, the last two summands are at most |d| |r_t| and |s k|
+    text share one scale S. So the maximum over tokens, max(k . K_t), can be taken before scaling, either of the
+    integers or of their float32 values. By Cauchy-Schwarz, the last two summands are at most |d| |r_t| and |s k|
     |e_t|, and these norms are known. M denotes the maximum over t: M|r| is the largest |r_t|. The maximum of a term in
     float32, with the bias added, is positive only if
 
@@ -100,7 +100,8 @@ class TwoPassHead:
         weight, bias, centre = self._decoder = decoder
         self._activation_function = activation_function
         self._plain = MaxPoolHead(decoder, activation_function)
-        # How many batches will still skip the first pass, and how many skip it the next time. A race may lose a count.
+        # How many batches will still skip the first pass, and how many skip it the next time. If threads change these
+        # numbers at the same time, a count may be lost.
         self._left_out, self._next_left_out = 0, 1
         self._centre = torch.zeros_like(weight[0], dtype=torch.float32) if centre is None else centre.float()  # (H,)
         qmax = int8_weight_qmax() or QMAX_8BIT  # if None, `torch._int_mm` multiplies, exactly but slowly

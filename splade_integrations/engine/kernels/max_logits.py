@@ -64,8 +64,8 @@ class _Blocks(NamedTuple):
 
 
 # The largest blocks come first, because kernels with larger blocks read less memory. The first entry that fits the GPU
-# is used. In 16 bits, the first entry fits an H100 and an A100. It was measured on an H100. The other entries fit GPUs
-# with 99 KiB of shared memory.
+# is used. In 16 bits, the first entry fits an H100 and an A100. The measurements were made on an H100. The other
+# entries fit GPUs with 99 KiB of shared memory.
 BLOCKS = (_Blocks(128, 256, 64, 8, 3), _Blocks(128, 128, 64, 8, 3), _Blocks(128, 128, 32, 8, 2))
 INTERPRETER_BLOCKS = _Blocks(32, 32, 32, 1, 1)
 

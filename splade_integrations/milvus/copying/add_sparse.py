@@ -47,9 +47,9 @@ def add_sparse(
     """Copy a collection, and give the copy SPLADE vectors as well, so that a search can combine several vectors.
 
     The copy has the keys, fields, vectors, indexes, partitions and properties of the original, and the fingerprint of
-    the encoder. The original is only read. Rows that other programs add, change or delete meanwhile are found, because
-    both collections are compared again until they are equal. Only rows that the copy lacks or holds differently are
-    encoded, so an interrupted call can be continued.
+    the encoder. The original is only read. The copy also gets the changes that other programs make to the
+    original meanwhile: both collections are compared again until they are equal, but at most `most_passes` times. Only
+    rows that the copy lacks or holds differently are encoded, so an interrupted call can be continued.
 
     If the original has a SPLADE field that another encoder filled, the copy gets this field with new vectors. So this
     function can also change the encoder of a collection.
@@ -58,15 +58,15 @@ def add_sparse(
         encoder: The encoder of the texts.
         collection_name: The name of the original, or an alias.
         connection: The server or file.
-        text_field: The field, or the dynamic key, that holds the texts. In place of a dynamic key, the copy gets a
-            field.
+        text_field: The field or the dynamic key that holds the texts. If it is a dynamic key, it becomes a field in the
+            copy.
         sparse_field: The name of the field for the new vectors. None means the SPLADE field of the original. If the
             original has no such field, None means "sparse", or another name if "sparse" is taken.
         into: The name of the copy. None means the name of the original followed by "_splade".
         text_of: Returns the text to encode for a row of the original. The row is given as {field or dynamic key:
             value}. None means the text of `text_field`.
-        resume: Whether to continue a copy that an earlier call began, or to compare a complete copy again. Rows that
-            only the copy has are deleted.
+        resume: True continues a copy that an earlier call began. If that copy is complete, it is compared with the
+            original again. Rows that only the copy has are deleted. With False, there must be no copy yet.
         replace: Whether the copy takes the original's name and aliases at the end. The original is then dropped.
         rows_at_once: The largest number of rows that are encoded and written together. A call that is killed can lose
             the work on these rows.
@@ -187,7 +187,7 @@ def _job(
         as_stored=as_stored,
         added=added,
         left_out=(field,) if field in fields else (),
-        properties=without_fusion(properties),  # the original's fusion was chosen for the original's sides
+        properties=without_fusion(properties),  # the fusion is not kept: it was chosen for the original's sides
         text=text,
         fingerprint=fingerprint,
         sparse_field=field,

@@ -31,7 +31,7 @@ def compact(
     Args:
         collection_name: The name of the collection, or an alias.
         connection: The milvus-lite file, or a server that milvus-lite runs.
-        resume: Whether to continue an interrupted call.
+        resume: Whether to continue an earlier call that was interrupted.
         advance: Called repeatedly, each time with the number of rows compared since its previous call.
     Returns:
         What was done. If `unsettled` is not 0, the old collection was not replaced, because other programs kept
@@ -60,8 +60,8 @@ def compact(
     """
     if connection.engine is Engine.SERVER:
         raise ValueError(
-            f"the collection {collection_name!r} must be in milvus-lite to be compacted here, got a Milvus server. A "
-            "server compacts by itself. To start a compaction at once, call MilvusClient.compact."
+            f"the collection {collection_name!r} must be in milvus-lite, got a Milvus server. A server compacts by "
+            "itself. To start a compaction at once, call MilvusClient.compact."
         )
     if resume and (report := finished(collection_name, connection)) is not None:
         return report

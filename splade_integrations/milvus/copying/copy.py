@@ -26,16 +26,17 @@ def copy_collection(
 
     The copy has the fields, keys, vectors, partitions and properties of the original. Indexes keep their type and
     metric. But if the copy goes from milvus-lite to a server or from a server to milvus-lite, vectors get this
-    package's default index with the same metric. The original is only read. Rows that other programs write meanwhile
-    are found, because both collections are compared again until they are equal.
+    package's default index with the same metric. The original is only read. The copy also gets the changes that other
+    programs make to the original meanwhile: both collections are compared again until they are equal, but at most five
+    times.
 
     Args:
         collection_name: The name of the original, or an alias.
         source: The server or file of the original.
         target: The server or file of the copy. It may be the same object as `source` if `into` is a new name.
         into: The name of the copy. None means the name of the original.
-        resume: Whether to continue a copy that an earlier call began, or to compare a complete copy again. Rows that
-            only the copy has are deleted.
+        resume: True continues a copy that an earlier call began. If that copy is complete, it is compared with the
+            original again. Rows that only the copy has are deleted. With False, there must be no copy yet.
         advance: Called repeatedly, each time with the number of rows compared since its previous call.
     Returns:
         What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.

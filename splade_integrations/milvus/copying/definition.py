@@ -75,8 +75,9 @@ class Definition:
         name = description["collection_name"]
         if description.get("struct_array_fields"):
             raise ValueError(
-                f"the collection {name!r} must have no arrays of structs to be copied, got the field "
-                f"{description['struct_array_fields'][0]['name']!r}. Copy it with Milvus's own backup tool."
+                "a collection to copy must have no arrays of structs, got the field "
+                f"{description['struct_array_fields'][0]['name']!r} in collection {name!r}. Copy it with Milvus's own "
+                "backup tool."
             )
         names = call(connection, "list_indexes", collection_name=name)
         keyed = any(field.get("is_partition_key") for field in description["fields"])

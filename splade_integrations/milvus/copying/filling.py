@@ -66,8 +66,8 @@ def check_text(definition: Definition, text_field: str) -> bool:
     if kind != DataType.VARCHAR:
         found = ", ".join(f"{name} ({DataType(field['type']).name})" for name, field in definition.fields.items())
         raise ValueError(
-            f"the texts of collection {definition.name!r} must be in a field of type VARCHAR, got {text_field!r} and "
-            f"the fields {found}. Name the field that holds the texts."
+            f"the texts of collection {definition.name!r} must be in a field of type VARCHAR, got {text_field!r}. "
+            f"The collection has the fields {found}. Name the field that holds the texts."
         )
     return False
 

@@ -1,10 +1,11 @@
 """Add SPLADE vectors to a collection on a server without a copy: add a field, fill it row by row, then index it.
 
 This module was written from Milvus's source (3.0.0-beta of July 2026, `addCollectionFieldTask` and `upsertTask` in
-internal/proxy) and has not been run on a server. The tests check the requests that this module sends. In this
-version of Milvus, a new field must be nullable. An upsert with partial_update keeps the stored row's other fields. If
-Milvus numbers the rows of a collection, an upsert gives the rows new numbers. Milvus 2.6 and milvus-lite 3.2.2 cannot
-add vector fields to a collection.
+internal/proxy) and has not been run on a server. The tests check the requests that this module sends.
+
+In Milvus 3.0.0-beta, a new field must be nullable. An upsert with partial_update keeps the stored row's other
+fields. If Milvus numbers the rows of a collection, an upsert gives the rows new numbers. Milvus 2.6 and milvus-lite
+3.2.2 cannot add vector fields to a collection.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -60,17 +61,17 @@ def add_sparse_in_place(
         collection_name: The name of the collection, or an alias.
         connection: The server.
         text_field: The field that holds the texts.
-        sparse_field: The name of the new field. None means "sparse" or another name that is free.
+        sparse_field: The name of the new field. None means "sparse", or another name if "sparse" is taken.
         text_of: Returns the text to encode for a row. None means the text of `text_field`.
         rows_per_second: The largest number of rows to update in a second, so that searches are not slowed down.
-        resume: Whether to continue an earlier call.
+        resume: Whether to continue an earlier call. With False, there must be no earlier call.
         advance: Called repeatedly, each time with the number of rows read since its previous call.
         most_passes: The largest number of times that the collection is read.
     Returns:
         What was done. If `unsettled` is not 0, the collection is still changing: call again with `resume=True`.
     Raises:
-        ValueError: The collection is not on a server, Milvus numbers its rows, or one of the reasons that `add_sparse`
-            lists applies. Nothing has been written.
+        ValueError: The collection is not on a server, or Milvus numbers its rows. The reasons that `add_sparse` lists
+            apply as well. Nothing has been written.
     """
     definition = Definition.read(connection, collection_name)
     name, fingerprint = definition.name, fingerprint_of(encoder)
@@ -89,7 +90,7 @@ def add_sparse_in_place(
     if begun is not None and {**mark, "complete": False} != wanted:
         raise ValueError(
             f"the SPLADE field {begun!r} of collection {name!r} must be filled with the encoder and the text field of "
-            "the earlier call, got a different encoder or text field. Give the same options."
+            "the earlier call, got another encoder or text field. Give the options of the earlier call."
         )
     write_mark(connection, name, wanted)
     record(connection.client, name, fingerprint)
@@ -124,23 +125,24 @@ def _check(definition: Definition, text_field: str, *, begun: str | None, resume
     name = definition.name
     if definition.engine is not Engine.SERVER:
         raise ValueError(
-            f"the collection {name!r} must be on a Milvus server to get a field, got {definition.engine.value}, which "
-            "cannot add one. Leave out --in-place (in Python: use add_sparse), which fills a copy."
+            f"the collection {name!r} must be on a Milvus server, got {definition.engine.value}, which cannot add the "
+            "field. To fill a copy instead, leave out --in-place (in Python: use add_sparse)."
         )
     if definition.auto_id:
         raise ValueError(
-            f"the rows of collection {name!r} must have keys that the user gave, because an update gives new keys to "
-            "rows that Milvus numbers, got a numbered collection. Leave out --in-place (in Python: use add_sparse)."
+            f"the rows of collection {name!r} must have keys that the user gave, got keys that Milvus gave (auto_id). "
+            "An update would give these rows new keys. To fill a copy instead, leave out --in-place (in Python: use "
+            "add_sparse)."
         )
     if check_text(definition, text_field):
         raise ValueError(
-            f"the texts of collection {name!r} must be in a field, got the dynamic key {text_field!r}. Leave out "
-            "--in-place (in Python: use add_sparse), which turns this key into a field."
+            f"the texts of collection {name!r} must be in a field, got the dynamic key {text_field!r}. To fill a "
+            "copy in which this key is a field, leave out --in-place (in Python: use add_sparse)."
         )
     if begun is not None and not resume:
         raise ValueError(
-            f"the collection {name!r} must not have been given a SPLADE field in place before, got {begun!r}. Continue "
-            "with --resume (in Python: resume=True)."
+            f"the collection {name!r} must have no SPLADE field from an earlier call with --in-place, got {begun!r}. "
+            "Continue that call with --resume (in Python: resume=True)."
         )
 
 

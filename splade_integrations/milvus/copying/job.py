@@ -30,7 +30,7 @@ def mark_of(properties: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def write_mark(connection: Connection, name: str, mark: Mapping[str, Any]) -> None:
-    """Store a mark in a collection's properties. It says which collection was copied, or how a field is filled."""
+    """Store a mark in a collection's properties. It says which collection is copied, or which field is filled."""
     call(connection, "alter_collection_properties", collection_name=name, properties={_MARK: json.dumps(mark)})
 
 
@@ -106,24 +106,24 @@ class Job:
         mark = mark_of(there.properties)
         if there.name != self.name or mark is None:
             raise ValueError(
-                f"the collection {self.name!r} must be new or a copy that was begun, but {where} has another "
-                "collection or alias of this name. Choose another name for the copy."
+                f"the copy's name must be free, or be the name of a copy to continue, got {self.name!r}, the name of "
+                f"another collection or alias in {where}. Choose another name for the copy."
             )
         if not resume:
             raise ValueError(
-                f"the collection {self.name!r} must be new, but {where} has a copy of {mark['original']!r} with this "
-                "name. Continue it with --resume (in Python: resume=True), or choose another name for the copy."
+                f"the copy's name must be free, got {self.name!r}, the name of a copy of {mark['original']!r} in "
+                f"{where}. Continue that copy with --resume (in Python: resume=True), or choose another name."
             )
         if {**mark, "complete": False} != self._mark(complete=False):
             raise ValueError(
-                f"the copy {self.name!r} must be continued as it was begun, {_said(mark)}, got "
+                f"the copy {self.name!r} must be continued as it was begun ({_said(mark)}), got "
                 f"{_said(self._mark(complete=False))}. Give the same options, or choose another name for the copy."
             )
         if mark["complete"] and there.aliases:
             raise ValueError(
-                f"the copy {self.name!r} must not be in use when it is compared with its original again, because rows "
-                f"that only the copy has would be deleted, got the alias {there.aliases[0]!r}. Drop the alias first if "
-                "no program writes to it."
+                f"the copy {self.name!r} must have no alias when it is compared with its original again, got the alias "
+                f"{there.aliases[0]!r}. Rows that a program has added through the alias would be deleted. If no "
+                "program writes to the alias, drop it first."
             )
 
     def run(
@@ -142,7 +142,7 @@ class Job:
     def compare(self, *, advance: Callable[[int], object] = lambda _: None, most_passes: int = MOST_PASSES) -> Report:
         """Compare the original with the existing copy, and write what differs, until both are equal.
 
-        See `add_sparse` for the arguments.
+        See `add_sparse` for the arguments. At most `most_passes` passes are made.
         """
         original, copy = self.original, self.copy
         how: Any = {"as_stored": self.as_stored, "rows_at_once": self.rows_at_once, "advance": advance}

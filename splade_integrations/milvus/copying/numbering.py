@@ -35,15 +35,15 @@ def check_numbering(definition: Definition, original: Table, target: Connection)
         return
     if definition.fields[definition.primary]["type"] != DataType.INT64:
         raise ValueError(
-            f"the collection {definition.name!r} must have INT64 keys to be copied to milvus-lite with its keys, "
-            "because Milvus numbers its rows, got strings. Copy it to a Milvus server."
+            f"the keys of collection {definition.name!r}, whose rows Milvus numbers, must be of type INT64 to be "
+            "kept on milvus-lite, got strings. Copy the collection to a Milvus server."
         )
     rows, largest = _rows_and_largest(original)
     if largest - rows > max(_MOST_EXTRA_INSERTS, rows):
         raise ValueError(
-            f"the keys of collection {definition.name!r}, whose rows Milvus numbers, must be at most about the number "
-            f"of its rows ({rows}) to be kept on milvus-lite, got the key {largest}. Copy the collection to a Milvus "
-            "server, because milvus-lite would give stored keys to new rows."
+            f"the keys of collection {definition.name!r}, whose rows Milvus numbers, must not be far above the number "
+            f"of its rows ({rows}) to be kept on milvus-lite, got the key {largest}. milvus-lite would give stored "
+            "keys to new rows. Copy the collection to a Milvus server."
         )
 
 

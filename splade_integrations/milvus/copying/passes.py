@@ -15,7 +15,7 @@ from splade_integrations.milvus.ingest import ROWS_PER_FLUSH
 __all__ = ["MOST_PASSES", "ROWS_AT_ONCE", "Fill", "Pass", "one_pass", "passes"]
 
 MOST_PASSES = 5
-ROWS_AT_ONCE = 256  # the most rows that are written together. A killed run can lose the work on these rows.
+ROWS_AT_ONCE = 256  # the largest number of rows written together. A killed run can lose the work on them.
 
 Row = dict[str, Any]
 # Returns rows of the original as the copy must hold them, with the values that only the copy has.

@@ -22,7 +22,10 @@ _ASIDE = "_replaced"
 
 
 def original_of(name: str, connection: Connection) -> str:
-    """Return the original's current name, which is a temporary name if an earlier run was killed in step 2."""
+    """Return the original's current name, which is a temporary name if an earlier run was killed in step 2.
+
+    The steps are listed at the top of this module.
+    """
     aside = f"{name}{_ASIDE}"
     there = [one for one in (name, aside) if call(connection, "has_collection", collection_name=one)]
     return there[0] if there else name
@@ -62,7 +65,10 @@ def replace_original(job: Job, report: Report) -> Report:
 
 
 def finished(name: str, connection: Connection) -> Report | None:
-    """Finish a run that was killed after step 3 began, and return its report, or None if there was no such run."""
+    """Finish a run that was killed after it began step 3. Return its report, or None if there was no such run.
+
+    The steps are listed at the top of this module.
+    """
     aside = f"{name}{_ASIDE}"
     if not all(call(connection, "has_collection", collection_name=one) for one in (name, aside)):
         return None

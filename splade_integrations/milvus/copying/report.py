@@ -46,7 +46,7 @@ class Estimate:
         collection: The name that the copy would get.
         sparse_field: The field that would hold the SPLADE vectors, or None if no field would be added.
         rows: The number of rows.
-        hours: The time to encode all texts, in hours. It is 0.0 if nothing must be encoded.
+        hours: The time to encode all texts, in hours. It is 0.0 if no text needs encoding.
         sparse_bytes: The size of all SPLADE vectors: 8 bytes for each term.
         bytes: The size of all rows. It includes the SPLADE vectors, but no indexes.
     """

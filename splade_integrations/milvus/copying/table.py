@@ -178,7 +178,7 @@ def _written(row: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     """Convert a value that Milvus returned to the form that `insert` accepts."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], bytes):  # a vector of 16-bit floats or bits
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], bytes):  # a float16 or binary vector
         return value[0]
     if isinstance(value, str | bytes | int | float | Mapping | list) or value is None:
         return value

@@ -12,8 +12,8 @@ from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said,
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare
 
-# The keys are values of pymilvus's DataType: BOOL, INT8 to INT64, FLOAT, DOUBLE, STRING and VARCHAR. A field of another
-# type does not hold a single bool, number or string.
+# The keys are values of pymilvus's DataType: BOOL, INT8 to INT64, FLOAT, DOUBLE, STRING and VARCHAR. In a field of
+# any other type, such as ARRAY or JSON, a value need not be just one bool, number or string.
 KINDS = {1: "bool", 2: "int", 3: "int", 4: "int", 5: "int", 10: "float", 11: "float", 20: "string", 21: "string"}
 
 
@@ -27,7 +27,7 @@ class Column(Dialect):
             self.kind: str | None = "string" if layout.primary_is_text else "int"
         else:
             self.kind = KINDS.get({**layout.columns, **layout.own}.get(compare.key, 0))
-        # A primary key is never null. milvus-lite 2 has neither nulls nor a syntax for them.
+        # Nulls need a condition only where they can occur. A primary key is never null, and milvus-lite 2 has no nulls.
         nulls = compare.key != layout.primary and engine is not Engine.LITE2
         self.is_null: Expression = nulls and f"{self.value} is null"
         self.some_value: Expression = not nulls or f"{self.value} is not null"
@@ -48,13 +48,13 @@ class Column(Dialect):
     def unsayable(self, what: str) -> Said:
         """Return `UNSAYABLE`, so that every row is checked in Python, or raise a FilterError if the engine is a server.
 
-        `what` names what the server cannot express, and then says what to do instead.
+        `what` is the end of the message: the condition that the server cannot express, and then some advice.
         """
         if self.engine is not Engine.SERVER:
             return UNSAYABLE
         compare = self.compare
         raise FilterError(
-            f"A Milvus server cannot filter by {compare.operator} on the field {compare.key!r} exactly: it has no "
+            f"A Milvus server cannot apply {compare.operator} exactly to the field {compare.key!r}: it has no "
             f"expression for {what}."
         )
 
@@ -89,8 +89,8 @@ class Column(Dialect):
         if not self._readable([bound]):
             return UNSAYABLE
         if self.kind == "int" and isinstance(bound, float):
-            # No integer in the field equals this bound. So the same rows match if the bound is rounded: up for < and
-            # >=, down for > and <=.
+            # `Dialect.said` has already converted a whole bound, such as 3.0, to an int. So no integer in the field
+            # equals this bound, and the same rows match if it is rounded: up for < and >=, down for > and <=.
             bound = math.ceil(bound) if operator in ("lt", "gte") else math.floor(bound)
         elif self.kind == "float":
             bound = float(bound)

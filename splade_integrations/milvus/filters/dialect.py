@@ -14,7 +14,7 @@ from splade_integrations.milvus.filters.tree import Compare
 
 # A float can hold every integer up to this bound exactly.
 EXACT_FLOATS = 2**53
-# The end of an error message. It names what a Milvus server cannot express, and says what to do instead.
+# The end of an error message: a condition that a Milvus server cannot express, and then some advice.
 ANY_CASE = "text matched regardless of case. Store the text in lower case, and use text_match"
 
 

@@ -38,7 +38,7 @@ SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
 
 
 def holds(value: Any, operator: str, operand: Any) -> bool:
-    """Return whether a metadata value (None for an absent key) satisfies the operator and the operand.
+    """Return whether a metadata value (None for an absent key) satisfies a comparison with the operand.
 
     Example:
         >>> holds(True, "eq", 1), holds(1, "eq", 1.0), holds(None, "ne", 1), holds([], "is_empty", True)
@@ -106,7 +106,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object as an operand. It is hashable, because filters with such an operand must be hashable."""
+    """A JSON object as an operand. It is hashable, so that a filter with this operand is hashable as well."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))

@@ -77,8 +77,8 @@ class Lite3(Dialect):
         if not isinstance(member, (bool, int, float, str)):
             return Said(negated, self.some_value)
         equal = f"{self.value} == {literal(member)}"
-        # In Python, true equals 1 and false equals 0. So if the member is one of these values, the rows that
-        # `equal` matches must be checked.
+        # In Python, true equals 1 and false equals 0. So if the member is one of these values, the rows that `equal`
+        # matches must be checked in Python.
         doubt = not isinstance(member, str) and member in (0, 1) and equal
         return Said(either(self.is_null, f"{self.value} != {literal(member)}") if negated else equal, doubt)
 
@@ -95,7 +95,7 @@ class Lite3(Dialect):
         if isinstance(bound, str):
             return Said(either(self.is_null, f"not ({self.is_text})", other))
         # A row with an object satisfies the negation. But no expression distinguishes an object from a number. So every
-        # row that may hold an object or a number must be checked.
+        # row that may hold an object or a number must be checked in Python.
         is_list = self.is_list or False
         rest = both(self.some_value, f"not ({self.is_text})", is_list is False or f"not {is_list}")
         return Said(either(self.is_null, self.is_text, is_list, other), rest)
@@ -147,7 +147,7 @@ def pattern_said(value: str, part: str, negated: bool) -> Said:
     """Return milvus-lite 3's condition that the value is a string that contains this part.
 
     A pattern for `like` cannot escape special characters. So each special character is replaced by the wildcard _,
-    which matches any character. If a pattern contains _, the rows that it finds must be checked.
+    which matches any character. If a pattern contains _, the rows that it finds must be checked in Python.
     """
     wild = part
     for special in ("%", "_", "\\"):

@@ -15,8 +15,8 @@ from splade_integrations.milvus.filters.strict import Lite2, Server
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, ids_expr, is_name
 from splade_integrations.milvus.filters.tree import And, Compare, Filter, Not, Or
 
-# A row to check: its primary key and its metadata. If the filter asks for fields of the collection, a third item holds
-# {field: its value}.
+# A row to check in Python: its primary key and its metadata. If the filter asks for fields of the collection, a third
+# item holds {field: its value}.
 Row = tuple[Any, Mapping[str, Any]] | tuple[Any, Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def doubtful(self) -> str | None:
-        """The expression for the rows to check: "" for all rows, or None if no row must be checked."""
+        """The expression for the rows to check: "" for all rows, or None if no row needs checking."""
         return None if self.said.doubt is False else self._sent(self.said.doubt)
 
     @property
@@ -107,7 +107,7 @@ def to_expr(filter: Filter, layout: Layout, engine: Engine) -> str:
         or Plan(each, layout, engine, _said(each, layout, engine, True)).doubtful is not None
     )
     raise FilterError(
-        f"{engine.value} cannot filter by {compare.operator} on {compare.key!r} exactly: Python must check some rows. "
+        f"{engine.value} cannot apply {compare.operator} exactly to {compare.key!r}: Python must check some rows. "
         "Call make_plan(filter, layout, engine), read the rows that match its `doubtful`, and call its resolve(rows)."
     )
 
@@ -149,7 +149,7 @@ def _dialect(compare: Compare, layout: Layout, engine: Engine) -> Dialect:
     fields = {layout.primary, *layout.columns, *layout.own}
     if compare.column and (compare.key not in fields or not is_name(compare.key)):
         raise FilterError(
-            f"The field {compare.key!r}, which {compare.operator} asks for, must be one of the collection's fields: "
+            f"The field {compare.key!r} of the comparison {compare.operator!r} must be one of the collection's fields: "
             f"{', '.join(sorted(fields))}. If it is a metadata key, leave out column=True."
         )
     if compare.column or compare.key in layout.columns:

@@ -61,7 +61,7 @@ def all_of(parts: Sequence[Said]) -> Said:
     """Return the condition that is true if all parts are true.
 
     A part is exact if it is right on all rows. If an exact part is false on a row, the whole condition is false on that
-    row. So a row must be checked only if every exact part is true on it and another part may be wrong on it.
+    row. So a row needs checking only if every exact part is true on it and another part may be wrong on it.
     """
     doubts = either(*(part.doubt for part in parts))
     certain = [part.expr for part in parts if part.doubt is False]

@@ -35,7 +35,7 @@ from splade_integrations.milvus.filters.said import UNSAYABLE, Expression, Said,
 from splade_integrations.milvus.filters.text import Engine, FilterError, Layout, literal, readable_by_lite2
 from splade_integrations.milvus.filters.tree import Compare
 
-# Two endings of error messages for a server. Both say what to do. `_NO_SCALAR` also says what the server cannot
+# Two ends of error messages for a server. Both give advice. `_NO_SCALAR` first names a condition that the server cannot
 # express.
 _NO_SCALAR = "a comparison with null, a list or an object. Store strings, numbers or bools, and compare with those"
 _OTHER_KEY = "Store the value under a key of letters, digits and underscores"
@@ -51,14 +51,14 @@ class Strict(Dialect):
         self.value = f'{layout.document}["{compare.key}"]'
 
     def said(self, negated: bool) -> Said:
-        """Return the engine's expression, if its parser can read the key. The parser does not unescape keys."""
+        """Return the engine's expression, if the engine can read the key. Its parser does not unescape keys."""
         fault = _fault_of_key(self.compare.key)
         return super().said(negated) if fault is None else self.unsayable(f"a key that {fault}. {_OTHER_KEY}")
 
     def unsayable(self, what: str) -> Said:
         """Return `UNSAYABLE`, so that every row is checked in Python, or raise a FilterError.
 
-        `what` names what the engine cannot express, and then says what to do instead.
+        `what` is the end of the message: the condition that the engine cannot express, and then some advice.
         """
         raise NotImplementedError
 
@@ -183,7 +183,7 @@ class Server(Strict):
         """
         compare = self.compare
         raise FilterError(
-            f"A Milvus server cannot filter by {compare.operator} on {compare.key!r} exactly: it has no expression for "
+            f"A Milvus server cannot apply {compare.operator} exactly to {compare.key!r}: it has no expression for "
             f"{what}."
         )
 

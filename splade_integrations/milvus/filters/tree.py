@@ -172,8 +172,8 @@ class Compare(Filter):
             operand = list(operand)
         if (self.operator == "ne" and operand is None) or (self.operator == "nin" and None in operand):
             raise FilterError(
-                f"{what} must not be None or contain None, because no value equals None and so nothing would be left "
-                f"out. To find the documents that have the key, use Compare({self.key!r}, 'exists')."
+                f"{what} must not be None or contain None, got {operand!r}. No value equals None, so nothing would be "
+                f"left out. To find the documents that have the key, use Compare({self.key!r}, 'exists')."
             )
         return frozen(operand, what)
 
