@@ -410,7 +410,7 @@ def test_bm25_is_a_side_of_its_own(sparse, place):
     assert ids_of(store.similarity_search("strangers", mode="bm25")) == ["dog"]
     assert len(store.similarity_search("strangers")) == 3
     assert store.similarity_search("", mode="bm25") == []
-    with pytest.raises(ValueError, match="a BM25 score has no upper end"):
+    with pytest.raises(ValueError, match="A BM25 score has no upper end"):
         store.similarity_search_with_relevance_scores("strangers", mode="bm25")
     store.add_texts(["Ants march."], ids=["dog"])
     assert store.similarity_search("strangers", mode="bm25") == []
