@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["HeapTrimmer", "is_out_of_memory", "keep_freed_memory", "resident_bytes"]
+__all__ = ["HeapTrimmer", "is_out_of_memory", "keep_freed_memory", "keep_less_memory", "resident_bytes"]
 
 # If the process grows by more bytes than this, free memory is given back to the system. One batch takes much less
 # memory than this, and the next batch uses the same memory again.
 MOST_GROWTH = 192 * 2**20
+_LESS_GROWTH = 64 * 2**20
 _STATM = Path("/proc/self/statm")
 # Parts of torch's messages for running out of memory on a CPU and on MPS, for which torch has no special error type.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",
@@ -50,8 +51,18 @@ def is_out_of_memory(err: BaseException) -> bool:
     return isinstance(err, RuntimeError) and any(part in str(err) for part in _OUT_OF_MEMORY)
 
 
+def keep_less_memory() -> None:
+    """Let this process grow by 64 MiB instead of 192 MiB before it gives free memory back to the system.
+
+    This is for processes that share a machine with other processes that encode, because their memory adds up. Encoding
+    takes 3 to 4 % longer.
+    """
+    global MOST_GROWTH
+    MOST_GROWTH = _LESS_GROWTH
+
+
 class HeapTrimmer:
-    """Gives free memory back to the system when the process has grown by more than 192 MiB.
+    """Gives free memory back to the system when the process has grown by more than 192 MiB (see `keep_less_memory`).
 
     By default, glibc gives memory back only from the end of its heap. Encoded rows and compiled kernels are small and
     stay in memory, between activations of many sizes. When the activations are freed, they leave gaps that add up to

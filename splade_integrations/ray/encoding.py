@@ -184,7 +184,9 @@ class Encode:
 
     def __init__(self, stage: EncodeStage) -> None:
         from splade_integrations.encoder import SpladeEncoder
+        from splade_integrations.engine.memory import keep_less_memory
 
+        keep_less_memory()
         self.stage = stage
         self.encoder = SpladeEncoder(stage.model_name, **stage.options)
         self.dense = loaded_dense(stage.dense, stage.options)

@@ -52,6 +52,14 @@ assert memory.resident_bytes() < grown - 200 * MIB
 """)
 
 
+def test_a_process_among_many_keeps_less():
+    run("""
+most = memory.MOST_GROWTH
+memory.keep_less_memory()
+assert memory.MOST_GROWTH < most
+""")
+
+
 def test_encoding_gives_it_back(model_folder):
     run(
         """
