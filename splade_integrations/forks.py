@@ -7,9 +7,9 @@ things could therefore make the child wait for ever:
   locks. So each thread has a lock of its own, `this_thread.no_fork`, and holds it while it uses these libraries. A fork
   first acquires the `no_fork` of every thread. This package's other locks are `ForkSafeLock`s, which are open in the
   child.
-- OpenMP's threads do not exist in the child. If the thread that forked computed a matrix product with several threads
-  in the child, it would wait for them. So in the child, this thread must compute each product alone.
-  `this_thread.has_forked` marks this thread.
+- OpenMP's threads do not exist in the child. There, the thread that forked would wait for these missing threads if it
+  computed a matrix product with several threads. So this thread must compute each product alone there.
+  `this_thread.has_forked` marks it.
 
 This module loads no other module of this package.
 """

@@ -16,12 +16,14 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade_integrations import Pruning, SpladeEncoder, reference, to_dicts
 from splade_integrations.encoding.tokenizer import TextTokenizer
 from splade_integrations.engine.int8_gemm import int8_products_pay
 from tests.support.loading import loaded
+from tests.support.random_checkpoints import bpe_tokenizer
 
 TOLERANCE = 1e-5
 
@@ -451,3 +453,21 @@ def test_int8_is_close_to_float32_and_depends_on_no_neighbour(model_folder, enco
 def test_options_out_of_range(model_folder, options):
     with pytest.raises(ValueError, match=next(iter(options)) if "device" not in options else "device"):
         SpladeEncoder(model_folder, **options)
+
+
+def test_a_text_that_surely_fits_is_not_cut(model_folder):
+    encoder = SpladeEncoder(model_folder, device="cpu", max_length=72)  # 70 tokens and two special tokens
+    for text in ("walrus " * 5, "a" * 35, "エ", "\ufdfa", "", "ß!"):
+        assert encoder.surely_fits("document", text)
+        assert encoder.count_tokens("document", [text])[0].tokens_lost == 0
+    assert not encoder.surely_fits("document", "a" * 36)
+    assert not encoder.surely_fits("document", "エエ")
+
+
+def test_no_character_makes_more_tokens_than_surely_fits_assumes():
+    tokenizer = bpe_tokenizer().backend_tokenizer  # one token for each byte that it has not learned
+    tokenizer.normalizer = normalizers.NFKD()  # the form that makes characters longest
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    counts = [len(encoding.ids) for encoding in tokenizer.encode_batch(characters, add_special_tokens=False)]
+    assert max(counts[:128]) <= 2
+    assert max(counts) == 33

@@ -83,7 +83,7 @@ FieldNames = Annotated[
     str | None,
     typer.Option(
         "--fields",
-        help="Fields of a collection that another package made, written as text=body,dense=vector,sparse=splade.",
+        help="For a collection that another package made: its fields, as text=body,dense=vector,sparse=splade.",
         show_default="found by name and type",
     ),
 ]

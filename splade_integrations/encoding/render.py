@@ -66,8 +66,8 @@ def highlights(explanation: Rendered, *, query: bool = False) -> list[tuple[int,
         explanation: The explanation.
         query: Whether to return the words of the query instead of those of the document.
     Returns:
-        (start, end, contribution, own) of each word, sorted by start and without overlaps. `own` is True if at least
-        one of the terms that come from the word is in the text itself, and False if all of these terms are expansions.
+        (start, end, contribution, own) of each word, sorted by start and without overlaps. Several terms can come from
+        one word. `own` is False if all of them are expansions, and True if the text itself has at least one of them.
     """
     words: dict[tuple[int, int], tuple[float, bool]] = {}
     for term in explanation.terms:
@@ -209,7 +209,10 @@ def _summary(explanation: Rendered, top_k: int) -> str:
 
 
 def _what_expansions_are(explanation: Rendered) -> str:
-    """Return the end of the legend. For rows from a collection, the legend says that the expanded word is unknown."""
+    """Return the end of the legend.
+
+    If the document's vector was read from a collection, it says that the word that an expansion comes from is unknown.
+    """
     if any(not term.in_document and term.document_place is None for term in explanation.terms):
         return (
             "an expansion. Stored vectors do not tell which word it expands. `splade explain` runs the model and names "

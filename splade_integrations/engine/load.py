@@ -107,7 +107,7 @@ def load_language_model(repository: Repository, folder: str, compute: Compute, a
 
 
 def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
-    """Move a model that returns logits to its device, make it fast, and take off its decoder (its last linear layer).
+    """Move a model to its device, make it fast, and take off its decoder (the linear layer that computes the logits).
 
     Args:
         name: The name under which the model was requested, for messages.
@@ -236,8 +236,8 @@ def _load_weights(
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            # If peft is installed, transformers looks for an adapter in this folder. The folder does not exist, so
-            # transformers finds no adapter.
+            # If peft is installed, transformers looks for an adapter. Here it looks in the subfolder "no-adapter",
+            # which does not exist, so it finds none.
             adapter_kwargs={"subfolder": "no-adapter"},
             **repository.location(folder),
         )

@@ -1,4 +1,6 @@
-"""Chooses whether one thread or several threads compute a request's only batch, from the times of earlier batches.
+"""Chooses, from the times of earlier batches, whether one thread or several threads compute a batch.
+
+Only requests that consist of a single batch use this choice.
 
 This module only counts and compares. It does not use torch.
 """

@@ -29,7 +29,10 @@ def digests(table: pa.Table) -> NDArray[np.uint64]:
 
 
 def name_of(rows: NDArray[np.uint64]) -> str:
-    """Return a file name made from the digests of the rows. If a task runs again, it replaces its file."""
+    """Return a file name made from the digests of the rows.
+
+    The same rows always give the same name. So if Ray runs a task again, the new file replaces the first one.
+    """
     return f"part-{hashlib.blake2b(rows.tobytes(), digest_size=12).hexdigest()}"
 
 

@@ -235,8 +235,8 @@ class Encode:
         made = [stage.sparse_column] + ([] if self.dense is None else [stage.dense_column])
         if taken := [name for name in made if name in table.column_names]:
             raise ValueError(
-                f"the dataset must not have a column {taken[0]!r} yet, got one. Drop it, or give another sparse_column "
-                "or dense_column. The new vectors go into a column of this name."
+                f"the dataset must not have a column {taken[0]!r} yet, got one. The new vectors go into a column of "
+                "this name. Drop the column, or give another sparse_column or dense_column."
             )
 
     def _encoded(self, texts: list[Any], rows: list[int], reasons: list[str | None]) -> dict[str, pa.Array]:
