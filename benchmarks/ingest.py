@@ -252,15 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         quiet()
         encoder = SpladeEncoder(options.model or splade_model_path(), max_length=256)
         results = measure_time(encoder, options.documents or 1000, options.repeats)
-        print(
-            "              through    direct    ratio   median (maximum) of the longest stalls   calls of the encoder"
-        )
+        print("              through    direct    ratio   longest stall: median (maximum)   encoder calls")
         for result in results:
             stalls = result["longest_stalls_ms"]
             print(
                 f"{result['framework']:<12}{result['seconds_through_framework']:7.2f} s "
                 f"{result['seconds_direct']:7.2f} s {result['ratio']:8.3f} "
-                f"{statistics.median(stalls):9.1f} ({stalls[-1]:.1f}) ms                    {result['calls_of_the_encoder']}"
+                f"{statistics.median(stalls):9.1f} ({stalls[-1]:.1f}) ms              {result['calls_of_the_encoder']}"
             )
     write_json(options.json, {"question": f"{options.what} of adding", "results": results})
     return 0

@@ -65,7 +65,8 @@ def main(count: int | None = None) -> None:
         rates = report.rates()
         print(
             f"\n{report.written:,} texts in {report.seconds:.0f} s after {report.start_seconds:.0f} s to start. "
-            f"Encoding: {rates['encode']:,.0f} texts/s, writing: {rates['write']:,.0f}, bottleneck: {report.bottleneck()}"
+            f"Encoding: {rates['encode']:,.0f} texts/s, writing: {rates['write']:,.0f}, "
+            f"bottleneck: {report.bottleneck()}"
         )
         print(f"{QUESTION}: {', '.join(search(uri, QUESTION))}")
 
