@@ -1,11 +1,11 @@
-"""Check the Triton head, and measure what share of a GPU's peak the head, the encoder and a peer reach.
+"""Check the Triton head, and measure how near the head, the encoder and sentence-transformers come to a GPU's peak.
 
     python -m benchmarks.gpu FOLDER [--texts N] [--json OUT]
 
 The model has BERT-base's size and random weights, in 16 bits. Its head computes the term weights from the hidden
 states, here in a Triton kernel. The texts are FOLDER's documents of 128 tokens or more, cut at 128 tokens. The peak is
-the FLOP/s of products of two 8192 x 8192 matrices. It is measured in the same rounds, because a GPU's clock depends on
-its load. A share of the peak counts the operations for real tokens, not those for padding.
+the FLOP/s of products of two 8192 x 8192 matrices. In each round, it is measured in turn with the others, because a
+GPU's clock depends on its load. A share of the peak counts the operations for real tokens, not those for padding.
 
 The peer is sentence-transformers. It is tried with several number types, batch sizes and chunk sizes, with and without
 torch.compile, and with flash attention if that is installed. Only its fastest settings take part in the rounds.
@@ -104,8 +104,8 @@ def check_head() -> dict[str, float]:
         hidden, weight = _random_states(lengths, dtype)
         if not TritonHead.suits(weight):
             raise SystemExit(
-                f"the Triton head must run in {dtype}, but does not. If the GPU should support the head, the package "
-                "has logged a warning with the reason. To see the warning, take quiet() out of benchmarks.gpu.main."
+                f"the Triton head must run in {dtype}, but does not. On a GPU that Triton supports, a warning gives "
+                "the reason, but quiet() hides it. To see it, take quiet() out of benchmarks.gpu.main."
             )
         counts = torch.tensor(lengths, device="cuda")
         with exact_float32(hidden.device):

@@ -14,7 +14,7 @@ table shows:
 
 - the time
 - the memory that the head needs at its peak, in addition to the model
-- the share of the peak rate of float32 matrix products
+- the head's speed, as a share of the peak rate of float32 matrix products
 
 Below the table are the numbers of active terms and of candidates per text. A term is active if its weight is above 0.
 The first pass of the two-pass head rules out terms that cannot be active. The remaining terms are the candidates, and

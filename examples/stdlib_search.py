@@ -36,7 +36,7 @@ class Search(Protocol):
 
 
 class EncodedOnce:
-    """Encodes the corpus at the first call. Each call returns the rows of some texts, so both stores share the rows."""
+    """Encodes the corpus at the first call, and keeps the rows for both stores. Each call returns some texts' rows."""
 
     def __init__(self, encode: Callable[..., Any], corpus: Sequence[str]) -> None:
         self._encode = encode

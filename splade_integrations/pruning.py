@@ -42,7 +42,7 @@ class Pruning:
         >>> Pruning(max_ratio=0.2).apply(row).toarray()
         array([[0.5, 0. , 0. , 0.7]], dtype=float32)
         >>> print(Pruning(max_ratio=0.1)), print(Pruning())
-        terms of at least 0.1 of the largest weight
+        terms with at least 0.1 of the largest weight
         all terms
         (None, None)
 
@@ -82,9 +82,9 @@ class Pruning:
     def __str__(self) -> str:
         rules = {
             "at most {} terms": self.max_active_dims,
-            "terms of at least {}": self.min_weight,
+            "terms with a weight of at least {}": self.min_weight,
             "the heaviest terms that hold {} of the weight": self.mass,
-            "terms of at least {} of the largest weight": self.max_ratio,
+            "terms with at least {} of the largest weight": self.max_ratio,
         }
         return ", ".join(rule.format(f"{value:g}") for rule, value in rules.items() if value) or "all terms"
 

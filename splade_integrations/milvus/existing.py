@@ -87,8 +87,8 @@ def schema_of(
         if chosen is None and (len(found) > 1 or (argument == "text_field" and not found)):
             what = argument.removesuffix("_field")
             raise ValueError(
-                f"it must be clear which field of collection {description['collection_name']!r} is the {what} field, "
-                f"got {' and '.join(found) or 'no field of strings'} among the fields "
+                f"exactly one field of collection {description['collection_name']!r} must be recognisable as the "
+                f"{what} field, got {' and '.join(found) or 'no field of strings'}. The collection's fields are "
                 f"{', '.join(f'{name} ({DataType(kind).name})' for name, kind in kinds.items())}. Name the {what} "
                 f"field with {option}."
             )
@@ -96,8 +96,8 @@ def schema_of(
     in_json = kinds.get("metadata") == DataType.JSON
     return Schema(
         **names,
-        # LlamaIndex's own store keeps a node's JSON in a dynamic key. This JSON is not metadata, so this key is treated
-        # as a column.
+        # LlamaIndex's own store keeps a node's JSON under the dynamic key `CONTENT_COLUMN`. This key is listed as a
+        # column, so that the JSON is not taken for metadata.
         columns={
             name: Column(index=name == DOCUMENT_COLUMN)
             for name in (DOCUMENT_COLUMN, CONTENT_COLUMN)

@@ -12,7 +12,7 @@ from splade_integrations.sparse import is_integer
 
 __all__ = ["architectures", "check_config"]
 
-# The ways to compute attention for which the library transformers needs only torch. Other values need a further
+# The implementations of attention that need no package besides transformers and torch. Other values need a further
 # package, or kernels from the hub.
 _ATTENTION = (None, "eager", "sdpa")
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")

@@ -20,9 +20,9 @@ class Fact:
 
     Args:
         query_from: Where the weights of queries come from, if the repository has no modules.json. "idf" means a table
-            of token weights in a file. "ones" means that each token weighs 1. "own tokens" means the transformer's
-            weights, but only for the query's own tokens. "" means that queries are encoded in the same way as
-            documents.
+            of token weights in a file. "ones" means that each token weighs 1. "own tokens" means that the transformer
+            computes the weights, but only terms that are tokens of the query are kept. "" means that queries are
+            encoded in the same way as documents.
         query_repository: The repository of a separate query encoder, if the known repository has no modules.json. ""
             means that there is no separate query encoder.
         activation_function: The activation, if the repository has no modules.json.

@@ -19,8 +19,8 @@ __all__ = ["OBJECT_STORE_BYTES", "connected", "on_this_machine"]
 # half of the store. By default, Ray would take 30 % of the machine's memory.
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
-# The largest size in bytes of a block of rows that a task hands on. Ray's default is 128 MiB. With this default, all
-# actors except one would wait until a task has read 128 MiB of text.
+# The largest size in bytes of a block of rows. A task hands on a block when it is full, and a block goes to one actor.
+# Ray's default is 128 MiB. So until a task has read 128 MiB of text, at most one actor would have work.
 _BLOCK_BYTES = 4 * 1024 * 1024
 
 # Ray reads these environment variables when it starts its processes.

@@ -142,9 +142,9 @@ class WriteRows:
 class EncodeAndWrite:
     """An actor that encodes batches, and gives each encoded batch to a writer.
 
-    It takes a new batch only after an earlier one is written. So if the run is killed, few encoded texts are lost,
-    however slow Milvus is. If encoding and writing were two stages of Ray Data, encoding would run ahead of writing
-    until Ray's object store is half full.
+    It has at most two batches in hand, and takes a further one only when one of the two is written. So if the run is
+    killed, few encoded texts are lost, however slow Milvus is. If encoding and writing were two stages of Ray Data,
+    encoding would run ahead of writing until Ray's object store is half full.
 
     Args:
         stage: What to encode, and how.

@@ -605,7 +605,7 @@ class TestExplainAndInfo:
         v3 = tmp_path / "opensearch-neural-sparse-encoding-doc-v3-distill"
         shutil.copytree(model_folder, v3)
         (v3 / "idf.json").write_text("{}")
-        assert facts(v3)["document_pruning"] == "terms of at least 0.1 of the largest weight"
+        assert facts(v3)["document_pruning"] == "terms with at least 0.1 of the largest weight"
         assert facts(v3)["query_pruning"] == "all terms"
         assert facts(v3)["special_terms"] == "dropped"
         (v3 / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')

@@ -35,7 +35,7 @@ def v3(plain, tmp_path):
 def test_v3_prunes_documents_by_their_largest_weight(v3, odd_texts, tmp_path):
     oracle = SparseEncoder(str(tmp_path / "saved")).encode_document(odd_texts, convert_to_sparse_tensor=False).numpy()
     encoder = SpladeEncoder(v3)
-    assert "document_pruning=terms of at least 0.1 of the largest weight" in repr(encoder)
+    assert "document_pruning=terms with at least 0.1 of the largest weight" in repr(encoder)
     kept = encoder.encode_documents(odd_texts).toarray()
     expected = opensearch_rows(oracle, encoder.tokenizer.all_special_ids, 0.1)
     # A weight that is about as large as the pruning limit may be kept or dropped.

@@ -1,10 +1,11 @@
 """A Triton kernel for the layer norm of a sum. The kernel passes over memory once, while torch passes over it twice.
 
-Each program of the kernel adds, normalises and writes one token's vector, which stays in registers. The same
-computation in torch is `norm(outputs + residual)`, which rounds the sum to the tensors' type. This kernel does not
-round the sum. Small batches use the kernel as well, because a text must be rounded in the same way in every batch. For
-small batches, the kernel has a disadvantage: the host takes longer to launch the kernel than to make torch's two calls.
-A hundred launches take some milliseconds more than the calls of torch that they replace.
+Each program of the kernel computes one token's vector: it adds the two inputs, normalises the sum and writes the
+result. Until then, the vector stays in registers. The same computation in torch is `norm(outputs + residual)`, which
+rounds the sum to the tensors' type. This kernel does not round the sum. Small batches use the kernel as well, because a
+text must be rounded in the same way in every batch. For small batches, the kernel has a disadvantage: the host takes
+longer to launch the kernel than to make torch's two calls. A hundred launches take some milliseconds more than the
+calls of torch that they replace.
 """
 
 import torch

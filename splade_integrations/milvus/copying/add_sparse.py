@@ -70,7 +70,8 @@ def add_sparse(
         replace: Whether the copy takes the original's name and aliases at the end. The original is then dropped.
         rows_at_once: The largest number of rows that are encoded and written together. A call that is killed can lose
             the work on these rows.
-        advance: Called repeatedly, each time with the number of rows compared since its previous call.
+        advance: Called repeatedly, each time with the number of rows checked (and copied, if the copy needed them)
+            since its previous call.
         most_passes: The largest number of times that the collections are compared.
     Returns:
         What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.

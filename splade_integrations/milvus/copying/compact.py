@@ -32,7 +32,8 @@ def compact(
         collection_name: The name of the collection, or an alias.
         connection: The milvus-lite file, or a server that milvus-lite runs.
         resume: Whether to continue an earlier call that was interrupted.
-        advance: Called repeatedly, each time with the number of rows compared since its previous call.
+        advance: Called repeatedly, each time with the number of rows checked (and copied, if the copy needed them)
+            since its previous call.
     Returns:
         What was done. If `unsettled` is not 0, the old collection was not replaced, because other programs kept
         changing it. Call again with `resume=True`.

@@ -37,7 +37,8 @@ def copy_collection(
         into: The name of the copy. None means the name of the original.
         resume: True continues a copy that an earlier call began. If that copy is complete, it is compared with the
             original again. Rows that only the copy has are deleted. With False, there must be no copy yet.
-        advance: Called repeatedly, each time with the number of rows compared since its previous call.
+        advance: Called repeatedly, each time with the number of rows checked (and copied, if the copy needed them)
+            since its previous call.
     Returns:
         What was done. If `unsettled` is not 0, the original is still changing: call again with `resume=True`.
     Raises:

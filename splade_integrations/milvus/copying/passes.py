@@ -54,7 +54,8 @@ def one_pass(
         fill: Adds the values that only the copy has.
         as_stored: Converts a row of the original to the form that the copy stores, without the values that `fill` adds.
         rows_at_once: The largest number of rows that are passed to `fill` and written together.
-        advance: Called repeatedly, each time with the number of rows compared since its previous call.
+        advance: Called repeatedly, each time with the number of rows checked (and copied, if the copy needed them)
+            since its previous call.
     """
     found = Pass()
     theirs = original.partitions()
