@@ -107,5 +107,5 @@ def test_texts_that_cannot_be_encoded(random_bert_folder):
 
 def test_a_pool_needs_actors(random_bert_folder):
     for wrong in (0, (2, 1), (0, 3)):
-        with pytest.raises(ValueError, match="concurrency must be a number of actors"):
+        with pytest.raises(ValueError, match="concurrency must be the number of actors"):
             encode_dataset(ray.data.range(1), random_bert_folder, concurrency=wrong)
