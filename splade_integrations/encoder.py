@@ -345,9 +345,12 @@ class SpladeEncoder:
         character, which is more than any known tokenizer makes. (Unicode's compatibility forms replace U+FDFA by 33
         bytes, and no character by more.)
         """
+        limit = self._roles[role].tokenize.max_content_tokens
+        if 2 * len(text) > limit:  # comes first, because counting the characters of a long text takes milliseconds
+            return False
         text = self._settings[role].prompt + text
         others = 0 if text.isascii() else sum(not character.isascii() for character in text)
-        return 2 * (len(text) - others) + 66 * others <= self._roles[role].tokenize.max_content_tokens
+        return 2 * (len(text) - others) + 66 * others <= limit
 
     def decode(self, embeddings: csr_array, top_k: int | None = None) -> list[list[tuple[str, float]]]:
         """Name the terms of sparse embeddings.

@@ -15,6 +15,8 @@ This module loads no other module of this package.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock, RLock, local
 from time import monotonic
 from typing import Any
@@ -43,9 +45,26 @@ class _ThisThread(local):
     has_forked = False
 
     def __init__(self) -> None:
-        self.no_fork = RLock()
+        self.no_fork: Any = RLock()
         with _forking:
             _of_threads.add(self.no_fork)
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Leave all of this thread's `no_fork` blocks, and enter them again afterwards.
+
+        A thread does so while it waits for another thread. Otherwise, a fork would wait for the first thread, the first
+        thread for the other one, and the other one for the fork.
+        """
+        depth = 0
+        while self.no_fork._is_owned():
+            self.no_fork.release()
+            depth += 1
+        try:
+            yield
+        finally:
+            for _ in range(depth):
+                self.no_fork.acquire()
 
 
 this_thread = _ThisThread()

@@ -132,3 +132,42 @@ assert left == ["inner", "again"]
 
 def test_a_fork_waits_for_the_blocks_of_other_threads():
     subprocess.run([sys.executable, "-c", BLOCKS], check=True, timeout=60)
+
+
+LOADING = """
+import os, sys, threading, time
+from splade_integrations import SpladeEncoder
+from splade_integrations.engine import load
+
+reads, prepares = load._load_weights, load.prepare
+reading = threading.Event()
+
+def slow_reading(*arguments):
+    reading.set()
+    time.sleep(1)
+    return reads(*arguments)
+
+def slow_preparing(*arguments):
+    time.sleep(1)
+    return prepares(*arguments)
+
+load._load_weights, load.prepare = slow_reading, slow_preparing
+loaded = []
+thread = threading.Thread(target=lambda: loaded.append(SpladeEncoder(sys.argv[1], device="cpu").dim))
+thread.start()
+assert reading.wait(60)
+for _ in range(3):  # while weights are read, while the model is prepared, and after that
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        found = SpladeEncoder(sys.argv[1], device="cpu").encode_documents(["a cat"])
+        os._exit(0 if found.nnz else 1)
+    assert time.monotonic() - start < 15, "the fork waited too long"
+    assert os.waitpid(child, 0)[1] == 0
+thread.join(60)
+assert loaded
+"""
+
+
+def test_a_fork_while_another_thread_loads(model_folder):
+    subprocess.run([sys.executable, "-c", LOADING, model_folder], check=True, timeout=120)

@@ -27,7 +27,7 @@ from typing import TypeVar
 import torch
 
 from splade_integrations.engine.products import product_threads, thread_setters
-from splade_integrations.forks import ForkSafeLock
+from splade_integrations.forks import ForkSafeLock, this_thread
 
 __all__ = ["can_run_apart", "run_apart", "run_in_own_thread", "run_together"]
 
@@ -152,11 +152,16 @@ def run_together(work: Callable[[], _T]) -> _T:
         running = _workers.starter().submit(work)
     except RuntimeError:  # the interpreter is shutting down, so no thread can start
         return work()
-    return running.result()
+    try:
+        return running.result()
+    finally:
+        del running  # it holds an exception, which holds this frame and the tensors of all frames below
 
 
 def run_in_own_thread(work: Callable[[], _T], threads: int) -> _T:
     """Call `work` in a new thread, and return its result. The thread and its helper threads end afterwards.
+
+    After Ctrl-C, the caller does not wait for the new thread, but the process ends only when this thread has ended.
 
     Args:
         work: The function to call.
@@ -168,8 +173,19 @@ def run_in_own_thread(work: Callable[[], _T], threads: int) -> _T:
     """
 
     def limited() -> _T:
-        with product_threads(threads):
+        with this_thread.no_fork, product_threads(threads):
             return work()
 
-    with ThreadPoolExecutor(1, "splade-load") as pool:
-        return pool.submit(limited).result()
+    pool = ThreadPoolExecutor(1, "splade-load")
+    with this_thread.outside():
+        try:
+            running = pool.submit(limited)
+        except RuntimeError:  # the interpreter is shutting down, so no thread can start
+            return limited()
+        try:
+            result = running.result()
+            pool.shutdown()  # waits until the thread has ended
+            return result
+        finally:
+            pool.shutdown(wait=False)
+            del running  # it holds an exception, which holds this frame and the tensors of all frames below
