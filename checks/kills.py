@@ -133,15 +133,19 @@ def interrupted_evaluation(figures: Figures, folder: Path, rng: random.Random) -
     command = ["evaluate", str(dataset), "-m", str(folder / "model"), "--dense", "none", "--search", "both"]
     command += ["--json", "--plot", str(work / "plot.png")]
     codes, messages = set(), set()
+    output = folder / "output"
     for _ in range(3):
-        process = _start(command, folder / "output", TMPDIR=str(work))
-        process.join(rng.uniform(0.3, 1.5))
+        output.unlink(missing_ok=True)
+        process = _start(command, output, TMPDIR=str(work))
+        while not output.exists() and process.exitcode is None:  # until the new process has started
+            process.join(0.01)
+        process.join(rng.uniform(1, 2.5))
         if process.exitcode is None:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGINT)
         _end(process)
         codes.add(process.exitcode)
-        messages.add((folder / "output").read_text().strip()[-80:])
+        messages.add(output.read_text().strip()[-80:])
     left = [path.name for path in work.iterdir() if path.name != "plot.png"]
     clear = codes <= {0, 130} and any("interrupted" in message for message in messages)
     figures.add("Ctrl-C in splade evaluate ends it with a message", clear, f"{sorted(codes, key=str)}, {messages}")
