@@ -45,6 +45,7 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _received.clear()  # an error after this run is not an interruption
 
 
 def was_interrupted(err: BaseException) -> bool:

@@ -24,6 +24,7 @@ from splade_integrations import Pruning, to_dicts
 from splade_integrations.cli import milvus_store
 from splade_integrations.cli.app import app, run
 from splade_integrations.cli.blocks import encode_blocks
+from splade_integrations.cli.interrupting import was_interrupted
 from splade_integrations.cli.writing import WriteError, whole_file
 from splade_integrations.fusion import Fusion
 from splade_integrations.langchain import SpladeSparseEmbedding, hybrid_milvus
@@ -218,6 +219,9 @@ class TestBadInput:
         uri = str(tmp_path / "a.db")
         assert run(["index", str(corpus), "-m", "any", "--uri", uri]) == code
         assert capsys.readouterr().err == f"splade: interrupted; 0 documents were added to 'splade' of {uri}.\n"
+        assert run(["info", "/no/such/model"]) == 2  # the next run starts anew
+        assert "interrupted" not in capsys.readouterr().err
+        assert not was_interrupted(ValueError())
 
     def test_debug_shows_the_traceback(self, model_folder):
         with pytest.raises(RecordError):
