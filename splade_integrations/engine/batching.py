@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from splade_integrations.engine.batch_budget import BatchBudget
+from splade_integrations.engine.free_cores import threads_with_a_core
 from splade_integrations.engine.memory import HeapTrimmer, is_out_of_memory
 from splade_integrations.engine.products import exact_float32, usable_threads
 from splade_integrations.engine.thread_choice import ThreadChoice
@@ -177,9 +178,14 @@ class BatchedModel(ABC):
     def _lone(
         self, batch: list[int], ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor], threads: int
     ) -> Iterator[tuple[list[int], csr_array]]:
-        """Encode the only batch of a request, with the number of threads that was fastest for such batches so far."""
+        """Encode the only batch of a request, with the number of threads that was fastest for such batches so far.
+
+        Only as many threads compute together as there are free cores. They wait for each other after each product, and
+        a thread without a core would make the others wait for milliseconds each time.
+        """
         batches = deque([batch])
-        with self._thread_choice.threads(threads, len(batch) * len(ids[batch[0]])) as number:
+        tokens = len(batch) * len(ids[batch[0]])
+        with self._thread_choice.threads(threads_with_a_core(threads), tokens) as number:
             encode = partial(self._encode_next, batches, ids, compute, number)
             first = run_together(encode) if number > 1 else encode()
         if first is not None:

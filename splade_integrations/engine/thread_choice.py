@@ -20,11 +20,11 @@ _LEAST_PATIENCE, _MOST_PATIENCE = 8, 256
 class ThreadChoice:
     """Chooses between several threads and one thread.
 
-    If no other process uses the cores, several threads are faster than one thread, except for short texts and small
+    If each thread has a core of its own, several threads are faster than one thread, except for short texts and small
     models. If another process keeps a core busy, several threads wait for each other in each matrix product. One thread
-    is then several times faster. So the first batches of each size are timed with both numbers of threads. Later
-    batches use the faster number. The slower number is tried again now and then. Each time that it is still slower, the
-    next try comes after more batches.
+    is then several times faster. `threads_with_a_core` notices most busy processes, but not all. So the first batches
+    of each size are timed with both numbers of threads. Later batches use the faster number. The slower number is tried
+    again now and then. Each time that it is still slower, the next try comes after more batches.
 
     Example:
         >>> choice = ThreadChoice()
@@ -41,9 +41,12 @@ class ThreadChoice:
         """Yield the number of threads for a batch, and remember how long the block takes.
 
         Args:
-            several: The number of threads that may compute, at least 2.
+            several: The number of threads that may compute. If it is 1, there is no choice, and nothing is timed.
             tokens: The number of tokens of the batch, padding included.
         """
+        if several == 1:
+            yield 1
+            return
         # Two batches count as the same size if their numbers of tokens have equally many binary digits.
         size = self._sizes.setdefault((several, tokens.bit_length()), _Size(several))
         number = size.next_number()

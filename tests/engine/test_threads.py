@@ -14,6 +14,7 @@ import torch
 from splade_integrations import SpladeEncoder
 from splade_integrations.engine import batching
 from splade_integrations.engine.batch_budget import BatchBudget
+from splade_integrations.engine.model import SpladeModel
 from splade_integrations.engine.products import product_threads, usable_threads
 from splade_integrations.engine.threads import can_run_apart, run_apart, run_in_own_thread, run_together
 
@@ -158,6 +159,8 @@ def test_number_of_threads(model_folder):
 HELPERS = """
 import os, sys, threading, torch
 from splade_integrations import SpladeEncoder
+from splade_integrations.engine import batching
+batching.threads_with_a_core = lambda wanted: wanted  # whatever else runs on this machine
 torch.set_num_threads(2)
 encoder = SpladeEncoder(sys.argv[1], device="cpu", num_threads=2)
 text = " ".join(["walrus"] * 200)
@@ -182,6 +185,19 @@ def test_lone_texts_of_all_threads_share_their_helper_threads(model_folder):
         [sys.executable, "-c", HELPERS, model_folder], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("free", [1, 2])
+def test_a_lone_text_uses_only_free_cores(model_folder, free, monkeypatch):
+    encoder = SpladeEncoder(model_folder, device="cpu", num_threads=2)
+    used, compute = [], SpladeModel.term_weights
+    monkeypatch.setattr(batching, "threads_with_a_core", lambda wanted: min(wanted, free))
+    monkeypatch.setattr(
+        SpladeModel, "term_weights", lambda *args: used.append(torch.get_num_threads()) or compute(*args)
+    )
+    for _ in range(8):
+        encoder.encode_queries(["walrus"])
+    assert set(used) == set(range(1, free + 1))  # with two free cores, both numbers are timed
 
 
 def test_loading_leaves_no_thread_behind(model_folder):

@@ -16,6 +16,7 @@ from splade_integrations.engine.heads.tiled import Decoder, MaxPoolHead, SumPool
 def test_equals_the_reference(batch, longest, vocabulary, with_bias, pooling, fast_head, activation, monkeypatch):
     # With tiles of this size, even small inputs need several tiles.
     monkeypatch.setattr(head, "TILE_CELLS", dict.fromkeys(head.TILE_CELLS, 64 * 300))
+    monkeypatch.setattr(head, "_FEW_TOKENS_TILE_CELLS", 64 * 300)
     monkeypatch.setattr(head, "TILE_TOKENS", 700)
     generator = torch.Generator().manual_seed(batch)
     hidden = torch.randn(batch, longest, 16, generator=generator)
