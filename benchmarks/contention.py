@@ -1,6 +1,7 @@
 """Measure how fast encoders are while other processes keep the cores busy, and while several processes encode.
 
-    python -m benchmarks.contention FOLDER [--model tiny|base] [--dtypes float32 int8] [--before CHECKOUT] [--json OUT]
+    python -m benchmarks.contention FOLDER [--model tiny|base] [--dtypes float32 int8] [--before CHECKOUT] [--peers 4]
+    python -m benchmarks.contention FOLDER --only-quiet --before CHECKOUT --dtypes float32 bfloat16 int8 openvino-int8
 
 CHECKOUT is a folder with another version of this package. The benchmark also measures that version, in the same rounds,
 and calls it "before". Each encoder runs in processes of its own, with torch's default number of threads. An encoder
@@ -13,8 +14,9 @@ The conditions are:
 - two neighbours per two cores
 - several processes that encode the same texts at the same time
 
-Single queries are measured on a quiet machine, and with one neighbour per two cores. A round measures each encoder in
-each condition once.
+Single queries are measured on a quiet machine, and with one neighbour per two cores. Many short texts, which are
+FOLDER's queries, are measured on a quiet machine. A round measures each encoder in each condition once. --only-quiet
+leaves out neighbours and several processes.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,11 +37,11 @@ from benchmarks.workload import CACHE, evenly_spaced, load_dataset, model_path
 __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parents[1]
-# The code of a process that holds an encoder. For each input line {"texts": number of texts, "calls": number of calls},
-# it prints the seconds of each call.
+# The code of a process that holds an encoder. An input line names a group of texts, the number of its texts, and the
+# number of calls. For each line, the process prints the seconds of each call.
 _SERVER = """
 import json, logging, sys, time
-kind, variant, folder, file, query = sys.argv[1:]
+kind, variant, folder, file = sys.argv[1:]
 logging.disable(logging.WARNING)
 texts = json.load(open(file, encoding="utf-8"))
 if kind == "sentence-transformers":
@@ -54,7 +56,7 @@ else:
     encode = model.encode_documents
 for line in sys.stdin:
     asked = json.loads(line)
-    some = texts[: asked["texts"]] or [query]
+    some = texts[asked["group"]][: asked["texts"]]
     seconds = []
     for _ in range(asked["calls"]):
         start = time.perf_counter()
@@ -67,7 +69,7 @@ for line in sys.stdin:
 class _Server:
     """An encoder in a process of its own."""
 
-    def __init__(self, kind: str, variant: str, package: Path, files: tuple[str, str, str]) -> None:
+    def __init__(self, kind: str, variant: str, package: Path, files: tuple[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER, kind, variant, *files],
             stdin=subprocess.PIPE,
@@ -78,10 +80,10 @@ class _Server:
             cwd=package,
         )
 
-    def ask(self, texts: int, calls: int = 1) -> None:
-        """Start `calls` calls. Each call encodes the first `texts` texts, or the query if `texts` is 0."""
+    def ask(self, group: str, texts: int, calls: int = 1) -> None:
+        """Start `calls` calls. Each call encodes the first `texts` texts of "documents", "queries" or "query"."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"texts": texts, "calls": calls}) + "\n")
+        self._process.stdin.write(json.dumps({"group": group, "texts": texts, "calls": calls}) + "\n")
         self._process.stdin.flush()
 
     def seconds(self) -> list[float]:
@@ -107,12 +109,15 @@ def _neighbours(number: int) -> Iterator[None]:
             process.wait()
 
 
-def _documents(servers: list[_Server], texts: int, neighbours: int) -> float:
+def _texts(servers: list[_Server], group: str, texts: int, neighbours: int) -> float:
     """Let all processes encode the texts at the same time. Return the seconds divided by the number of processes."""
     with _neighbours(neighbours):
+        for server in servers:  # a process is slow after it has done nothing for a while
+            server.ask(group, max(1, texts // 8))
+            server.seconds()
         start = time.perf_counter()
         for server in servers:
-            server.ask(texts)
+            server.ask(group, texts)
         for server in servers:
             server.seconds()
         return (time.perf_counter() - start) / len(servers)
@@ -121,7 +126,7 @@ def _documents(servers: list[_Server], texts: int, neighbours: int) -> float:
 def _query(server: _Server, calls: int, neighbours: int, into: list[float]) -> float:
     """Return the median seconds of a query, and add the seconds of all calls to `into`."""
     with _neighbours(neighbours):
-        server.ask(0, calls)
+        server.ask("query", 1, calls)
         found = server.seconds()
     into += found
     return median(found)
@@ -134,9 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     documents = evenly_spaced(dataset.documents, options.texts)
     file = CACHE / "contention-texts.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(documents), encoding="utf-8")
     queries = sorted(dataset.queries, key=len)
-    files = (str(model_path(options.model, dataset)), str(file), queries[len(queries) // 2])
+    short, query = evenly_spaced(dataset.queries, 4 * options.texts), queries[len(queries) // 2]
+    texts = {"documents": documents, "queries": short, "query": [query]}
+    file.write_text(json.dumps(texts), encoding="utf-8")
+    files = (str(model_path(options.model, dataset)), str(file))
     pairs = max(1, len(os.sched_getaffinity(0)) // 2)
     kinds: list[tuple[str, str, str, Path]] = []
     for dtype in options.dtypes:
@@ -149,52 +156,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         servers: dict[str, list[_Server]] = {}
         for name, kind, variant, package in kinds:
-            number = max(options.workers, default=1) if kind == "ours" else 1
+            number = max(options.workers, default=1) if kind == "ours" and not options.only_quiet else 1
             servers[name] = [_Server(kind, variant, package, files) for _ in range(number)]
             for server in servers[name]:
                 stack.callback(server.close)
-                server.ask(len(documents))  # loads the model, and warms up
-                server.seconds()
+                for group, some in texts.items():  # the first call loads the model. All calls warm it up
+                    server.ask(group, len(some))
+                    server.seconds()
         conditions: dict[str, Callable[[], float]] = {}
         lone: dict[str, list[float]] = {}
         for name, own in servers.items():
-            for title, neighbours in (("quiet", 0), ("one neighbour", pairs), ("two neighbours", 2 * pairs)):
-                conditions[f"{name} | {title}"] = partial(_documents, own[:1], len(documents), neighbours)
+            conditions[f"{name} | quiet"] = partial(_texts, own[:1], "documents", len(documents), 0)
+            conditions[f"{name} | quiet, short texts"] = partial(_texts, own[:1], "queries", len(short), 0)
+            busy = {} if options.only_quiet else {"one neighbour": pairs, "two neighbours": 2 * pairs}
+            for title, neighbours in busy.items():
+                conditions[f"{name} | {title}"] = partial(_texts, own[:1], "documents", len(documents), neighbours)
             for number in options.workers if len(own) > 1 else ():
-                conditions[f"{name} | {number} processes"] = partial(_documents, own[:number], len(documents), 0)
-            for title, neighbours in (("query, quiet", 0), ("query, one neighbour", pairs)):
+                conditions[f"{name} | {number} processes"] = partial(
+                    _texts, own[:number], "documents", len(documents), 0
+                )
+            for title, neighbours in {"query, quiet": 0, **({"query, one neighbour": pairs} if busy else {})}.items():
                 into = lone[f"{name} | {title}"] = []
                 conditions[f"{name} | {title}"] = partial(_query, own[0], options.calls, neighbours, into)
         seconds = interleave(conditions, options.rounds)
     print(describe_environment())
     print(f"{options.model}: {len(documents)} texts; {options.rounds} rounds; neighbours are per pair of cores\n")
-    print(_rates(seconds, len(documents)) + "\n\n" + _latencies(lone, list(servers)))
+    print(_rates(seconds, len(documents), len(short)) + "\n\n" + _latencies(lone))
     write_json(options.json, {"seconds": seconds, "queries": lone})
     return 0
 
 
-def _rates(seconds: dict[str, list[float]], texts: int) -> str:
-    first, rows = next(iter(seconds)).split(" | ")[0], []
+def _rates(seconds: dict[str, list[float]], texts: int, short: int) -> str:
+    rows = []
     for key, values in seconds.items():
         name, condition = key.split(" | ")
         if not condition.startswith("query"):
-            rates = spread(texts / value for value in values)
-            of_quiet = ratio(seconds[f"{name} | quiet"], values)
-            against = seconds.get(f"{first} | {condition}")
-            rows.append([name, condition, rates, of_quiet, ratio(values, against) if against else ""])
-    return format_table(["encoder", "condition", "texts/s", "of its quiet rate", f"{first} is × faster"], rows)
+            number = short if "short" in condition else texts
+            of_quiet = "" if "short" in condition else ratio(seconds[f"{name} | quiet"], values)
+            against = seconds.get(f"{_ours(name, seconds)} | {condition}")
+            times = ratio(values, against) if against else ""
+            rows.append([name, condition, spread(number / value for value in values), of_quiet, times])
+    return format_table(["encoder", "condition", "texts/s", "of its quiet rate", "ours is × faster"], rows)
 
 
-def _latencies(lone: dict[str, list[float]], names: list[str]) -> str:
+def _ours(name: str, keys: Iterable[str]) -> str:
+    """Return the name of this package's encoder with which an encoder is compared.
+
+    "before" is compared with the same number type and backend, and other libraries with the first encoder.
+    """
+    return name.replace("before", "ours") if name.startswith("before") else next(iter(keys)).split(" | ")[0]
+
+
+def _latencies(lone: dict[str, list[float]]) -> str:
+    found = {key: (median(values), quantiles(values, n=100)[98]) for key, values in lone.items()}
     rows = []
-    for name in names:
-        quiet, busy = (
-            (median(values), quantiles(values, n=100)[98])
-            for values in (lone[f"{name} | query, quiet"], lone[f"{name} | query, one neighbour"])
-        )
-        milliseconds = [f"{1000 * value:.1f}" for value in (*quiet, *busy)]
-        rows.append([name, *milliseconds, f"{busy[0] / quiet[0]:.2f}", f"{busy[1] / quiet[1]:.2f}"])
-    header = ["one query, ms", "p50 quiet", "p99 quiet", "p50 neighbour", "p99 neighbour", "p50 ×", "p99 ×"]
+    for key, (p50, p99) in found.items():
+        name, condition = key.split(" | ")
+        quiet = found[f"{name} | query, quiet"]
+        of_quiet = [f"{p50 / quiet[0]:.2f}", f"{p99 / quiet[1]:.2f}"]
+        faster = f"{p50 / found[f'{_ours(name, lone)} | {condition}'][0]:.2f}"
+        rows.append([name, condition, f"{1000 * p50:.1f}", f"{1000 * p99:.1f}", *of_quiet, faster])
+    header = ["encoder", "condition", "p50, ms", "p99, ms", "p50 × quiet", "p99 × quiet", "ours is × faster"]
     return format_table(header, rows)
 
 
@@ -204,10 +226,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", choices=["tiny", "base"], default="tiny", help="(default: %(default)s)")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="float32, int8, openvino-int8 and the like")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another version, measured in the same rounds")
-    parser.add_argument("--peers", nargs="*", type=int, default=[4], help="batch sizes of sentence-transformers")
+    parser.add_argument("--peers", nargs="*", type=int, default=[], help="batch sizes of sentence-transformers")
     parser.add_argument("--texts", type=int, default=96, help="(default: %(default)s)")
     parser.add_argument("--calls", type=int, default=40, help="queries in a round (default: %(default)s)")
     parser.add_argument("--workers", nargs="*", type=int, default=[1, 2], help="numbers of processes")
+    parser.add_argument("--only-quiet", action="store_true", help="leave out neighbours and several processes")
     parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
     return parser

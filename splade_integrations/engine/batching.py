@@ -21,11 +21,11 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from splade_integrations.engine.batch_budget import BatchBudget
-from splade_integrations.engine.free_cores import threads_with_a_core
+from splade_integrations.engine.free_cores import free_cores
 from splade_integrations.engine.memory import HeapTrimmer, is_out_of_memory
 from splade_integrations.engine.products import exact_float32, usable_threads
 from splade_integrations.engine.thread_choice import ThreadChoice
-from splade_integrations.engine.threads import can_run_apart, run_apart, run_together
+from splade_integrations.engine.threads import can_run_apart, computes_together, run_apart, run_together
 from splade_integrations.engine.transfer import CudaTransfer
 from splade_integrations.errors import NotFiniteError
 from splade_integrations.sparse import concatenate, from_dense, from_rows
@@ -180,12 +180,13 @@ class BatchedModel(ABC):
     ) -> Iterator[tuple[list[int], csr_array]]:
         """Encode the only batch of a request, with the number of threads that was fastest for such batches so far.
 
-        Only as many threads compute together as there are free cores. They wait for each other after each product, and
-        a thread without a core would make the others wait for milliseconds each time.
+        Threads that compute together wait for each other after each product. A thread without a core would make the
+        others wait for milliseconds each time. So the choice depends on the number of free cores. If a lone batch of
+        another caller already keeps them busy, this batch waits for its end in `run_together`.
         """
         batches = deque([batch])
-        tokens = len(batch) * len(ids[batch[0]])
-        with self._thread_choice.threads(threads_with_a_core(threads), tokens) as number:
+        free = threads if computes_together() else free_cores(threads)
+        with self._thread_choice.threads(threads, free, len(batch) * len(ids[batch[0]])) as number:
             encode = partial(self._encode_next, batches, ids, compute, number)
             first = run_together(encode) if number > 1 else encode()
         if first is not None:

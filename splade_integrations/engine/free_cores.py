@@ -7,64 +7,77 @@ import os
 import threading
 from pathlib import Path
 
-__all__ = ["threads_with_a_core"]
-
-_PROC = Path("/proc")
+__all__ = ["free_cores"]
 
 
-def threads_with_a_core(wanted: int, proc: Path = _PROC, cores: int | None = None) -> int:
+def free_cores(wanted: int, proc: str = "/proc", cores: int | None = None) -> int:
     """Return how many of `wanted` threads would find a free core now. The calling thread's own core counts as free.
 
-    The result is `wanted`, or a smaller power of 2. It is also `wanted` if this cannot be known: on other systems than
-    Linux, or if the process may use only some of the machine's cores.
+    The result is `wanted` if this cannot be known: on other systems than Linux, or if the process may use only some of
+    the machine's cores. Otherwise it is an estimate: it does not know how important the running threads are, nor, in a
+    container, whether the count is that of the container or of the machine.
 
-    The cost is about 5 µs if enough cores are free. Otherwise each thread of this process adds about 5 µs.
+    The cost is about 5 µs if enough cores are free. Otherwise each thread of this process adds about 10 µs.
 
     Args:
         wanted: The number of threads that would compute together, at least 1.
         proc: The folder /proc of Linux.
-        cores: The number of cores of the machine, or None for the true number.
+        cores: The number of cores of the machine. None means the number that is online, if the process may use all.
+    Returns:
+        1 to `wanted`.
 
     Source:
         Linux, Documentation/filesystems/proc.rst: the fourth field of loadavg is the number of threads that run or wait
         for a core now, on the whole machine.
 
     Example:
-        >>> threads_with_a_core(1)
+        >>> free_cores(1)
         1
     """
     if cores is None:
-        cores = os.cpu_count() or 1
-        if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < cores:
+        if not hasattr(os, "sched_getaffinity"):
+            return wanted
+        cores = os.sysconf("SC_NPROCESSORS_ONLN")  # os.cpu_count() obeys Python's option -X cpu_count
+        if len(os.sched_getaffinity(0)) < cores:
             return wanted
     try:
         free = cores + 1 - _running(proc)
         if free < wanted:
-            spinning = _spinning(proc)
-            # A thread that ran only for a moment is gone at the second look.
-            free = max(free, cores + 1 - _running(proc)) + spinning
-    except (OSError, ValueError, IndexError):  # not Linux, or the file has another format
+            # A thread that ran only for a moment is gone at the second look. Each look counts both numbers anew.
+            free = max(free + _spinning(proc, wanted), cores + 1 - _running(proc) + _spinning(proc, wanted))
+    except (OSError, ValueError, IndexError):  # there is no such file, or it has another format
         return wanted
-    return wanted if free >= wanted else 2 ** (max(free, 1).bit_length() - 1)
+    return max(1, min(free, wanted))
 
 
-def _running(proc: Path) -> int:
+def _running(proc: str) -> int:
     """Return how many threads of the whole machine run or wait for a core."""
-    return int((proc / "loadavg").read_bytes().split()[3].split(b"/")[0])
+    return int(_read(f"{proc}/loadavg").split()[3].split(b"/")[0])
 
 
-def _spinning(proc: Path) -> int:
-    """Return how many threads of this process run without being threads of Python.
+def _spinning(proc: str, wanted: int) -> int:
+    """Return how many threads of this process run without being threads of Python, at most `wanted` - 1.
 
     Nearly always they are helper threads of OpenMP. These spin for some milliseconds after each product, until they get
     new work. So they do not take a core from the next product.
     """
     python = {str(thread.native_id) for thread in threading.enumerate()}
-    return sum(_runs(thread) for thread in (proc / "self/task").iterdir() if thread.name not in python)
+    python |= {str(os.getpid()), str(threading.get_native_id())}  # in a forked child, `native_id` can be the parent's
+    helpers = (thread for thread in Path(proc, "self/task").iterdir() if thread.name not in python)
+    return min(sum(_runs(f"{thread}/stat") for thread in helpers), wanted - 1)
 
 
-def _runs(thread: Path) -> bool:
+def _runs(stat: str) -> bool:
     try:
-        return (thread / "stat").read_bytes().rpartition(b") ")[2].startswith(b"R")
+        return _read(stat).rpartition(b") ")[2].startswith(b"R")
     except OSError:  # the thread has ended
         return False
+
+
+def _read(file: str) -> bytes:
+    """Read a short file. Each call of the system lets other threads of Python run, so there are as few as possible."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 512)
+    finally:
+        os.close(descriptor)

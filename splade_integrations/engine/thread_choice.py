@@ -12,9 +12,12 @@ from statistics import median
 
 __all__ = ["ThreadChoice"]
 
-_LATEST = 3  # each number of threads is judged by the median time of its last `_LATEST` batches
-# The slower number of threads is tried again after 8 batches, then after 16 more, and so on up to 256.
+_LATEST = 3  # each choice is judged by the median time of its last `_LATEST` batches
+# The slower choice is tried again after 8 batches, then after 16 more, and so on up to 256.
 _LEAST_PATIENCE, _MOST_PATIENCE = 8, 256
+# If no other core is free, several threads can take 30 times as long. So this choice is tried far less often. It is
+# tried at all because the number of free cores is an estimate.
+_LEAST_PATIENCE_IF_BUSY, _MOST_PATIENCE_IF_BUSY = 200, 1600
 
 
 class ThreadChoice:
@@ -22,70 +25,73 @@ class ThreadChoice:
 
     If each thread has a core of its own, several threads are faster than one thread, except for short texts and small
     models. If another process keeps a core busy, several threads wait for each other in each matrix product. One thread
-    is then several times faster. `threads_with_a_core` notices most busy processes, but not all. So the first batches
-    of each size are timed with both numbers of threads. Later batches use the faster number. The slower number is tried
-    again now and then. Each time that it is still slower, the next try comes after more batches.
+    is then several times faster.
+
+    If at least two cores are free, the first batches of each size are timed with both choices. Later batches use the
+    faster choice. The slower choice is tried again now and then. Each time that it is still slower, the next try comes
+    after more batches. If only one core is free, batches are timed separately, and the first batches use one thread.
 
     Example:
         >>> choice = ThreadChoice()
-        >>> with choice.threads(2, tokens=20) as number:
+        >>> with choice.threads(4, free=3, tokens=20) as number:
         ...     number
-        2
+        3
     """
 
     def __init__(self) -> None:
-        self._sizes: dict[tuple[int, int], _Size] = {}
+        self._sizes: dict[tuple[bool, int], _Size] = {}
 
     @contextmanager
-    def threads(self, several: int, tokens: int) -> Iterator[int]:
+    def threads(self, wanted: int, free: int, tokens: int) -> Iterator[int]:
         """Yield the number of threads for a batch, and remember how long the block takes.
 
         Args:
-            several: The number of threads that may compute. If it is 1, there is no choice, and nothing is timed.
+            wanted: The number of threads that may compute, at least 2.
+            free: The number of these threads that would find a free core, 1 to `wanted`.
             tokens: The number of tokens of the batch, padding included.
         """
-        if several == 1:
-            yield 1
-            return
         # Two batches count as the same size if their numbers of tokens have equally many binary digits.
-        size = self._sizes.setdefault((several, tokens.bit_length()), _Size(several))
-        number = size.next_number()
+        size = self._sizes.setdefault((free > 1, tokens.bit_length()), _Size(busy=free == 1))
+        several = size.next_is_several()
         start = time.perf_counter()
-        yield number
-        size.add(number, time.perf_counter() - start)
+        yield 1 if not several else free if free > 1 else wanted
+        size.add(several, time.perf_counter() - start)
 
 
 class _Size:
-    """The times of batches of one size.
+    """The times of batches of one size, for each choice: True is several threads, and False is one thread.
 
-    Several Python threads may use one `_Size` at the same time. A race between them can only change which number of
-    threads is tried next.
+    Several Python threads may use one `_Size` at the same time. A race between them can only change which choice is
+    tried next.
     """
 
-    def __init__(self, several: int) -> None:
-        self._seconds: dict[int, tuple[float, ...]] = {several: (), 1: ()}
-        self._faster = several
-        self._patience = _LEAST_PATIENCE
-        self._batches = 0  # the number of batches since the slower number was last tried
+    def __init__(self, *, busy: bool) -> None:
+        self._seconds: dict[bool, tuple[float, ...]] = {True: (), False: ()}
+        self._faster = not busy
+        self._least_patience = _LEAST_PATIENCE_IF_BUSY if busy else _LEAST_PATIENCE
+        self._most_patience = _MOST_PATIENCE_IF_BUSY if busy else _MOST_PATIENCE
+        self._tries_first = not busy  # whether the first batches try both choices
+        self._patience = self._least_patience
+        self._batches = 0  # the number of batches since the slower choice was last tried
 
-    def next_number(self) -> int:
-        known = {number: len(seconds) for number, seconds in self._seconds.items()}
+    def next_is_several(self) -> bool:
+        known = {several: len(seconds) for several, seconds in self._seconds.items()}
         least_known = min(known, key=known.__getitem__)
-        if known[least_known] < _LATEST:
+        if self._tries_first and known[least_known] < _LATEST:
             return least_known
         self._batches += 1
         if self._batches <= self._patience:
             return self._faster
         self._batches = 0
-        self._patience = min(2 * self._patience, _MOST_PATIENCE)
-        return next(number for number in self._seconds if number != self._faster)
+        self._patience = min(2 * self._patience, self._most_patience)
+        return not self._faster
 
-    def add(self, number: int, seconds: float) -> None:
-        self._seconds[number] = (*self._seconds[number], seconds)[-_LATEST:]
+    def add(self, several: bool, seconds: float) -> None:
+        self._seconds[several] = (*self._seconds[several], seconds)[-_LATEST:]
         if not all(self._seconds.values()):
             return
-        typical = {number: median(seconds) for number, seconds in self._seconds.items()}
+        typical = {choice: median(seconds) for choice, seconds in self._seconds.items()}
         faster = min(typical, key=typical.__getitem__)
-        if faster != self._faster or (number != faster and seconds < typical[faster]):
-            self._patience = _LEAST_PATIENCE  # the load may have changed, so the slower number is tried again soon
+        if faster != self._faster or (several != faster and seconds < typical[faster]):
+            self._patience = self._least_patience  # the load may have changed, so the slower choice is tried again soon
         self._faster = faster

@@ -29,7 +29,7 @@ import torch
 from splade_integrations.engine.products import product_threads, thread_setters
 from splade_integrations.forks import ForkSafeLock, this_thread
 
-__all__ = ["can_run_apart", "run_apart", "run_in_own_thread", "run_together"]
+__all__ = ["can_run_apart", "computes_together", "run_apart", "run_in_own_thread", "run_together"]
 
 _T = TypeVar("_T")
 
@@ -50,6 +50,7 @@ class _Workers:
         self._size = 0
         self._pool: ThreadPoolExecutor | None = None
         self._starter: ThreadPoolExecutor | None = None
+        self.together: list[None] = []  # one item for each call of `run_together` that has not returned
 
     def starter(self) -> ThreadPoolExecutor:
         """Return a pool of one thread, which starts the products that several threads compute together."""
@@ -136,6 +137,11 @@ def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
         stopped.set()
 
 
+def computes_together() -> bool:
+    """Return whether `run_together` is running in any thread."""
+    return bool(_workers.together)
+
+
 def run_together(work: Callable[[], _T]) -> _T:
     """Call `work` in the one thread that starts products of several threads, and return its result.
 
@@ -146,8 +152,15 @@ def run_together(work: Callable[[], _T]) -> _T:
         >>> run_together(lambda: 6 * 7)
         42
     """
-    if current_thread() is main_thread():
-        return work()
+    running = _workers.together  # a forked child has a new list
+    running.append(None)
+    try:
+        return work() if current_thread() is main_thread() else _in_starter(work)
+    finally:
+        running.pop()
+
+
+def _in_starter(work: Callable[[], _T]) -> _T:
     try:
         running = _workers.starter().submit(work)
     except RuntimeError:  # the interpreter is shutting down, so no thread can start

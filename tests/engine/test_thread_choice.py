@@ -17,11 +17,11 @@ class Machine:
     def perf_counter(self):
         return self.now
 
-    def run(self, choice, batches, tokens=20):
+    def run(self, choice, batches, tokens=20, free=2):
         """Run batches, and return the numbers of threads that were chosen."""
         chosen = []
         for _ in range(batches):
-            with choice.threads(2, tokens) as number:
+            with choice.threads(2, free, tokens) as number:
                 self.now += self.seconds[number]
             chosen.append(number)
         return chosen
@@ -64,6 +64,30 @@ def test_sizes_are_judged_apart(machine):
 
 def test_a_failed_batch_is_not_counted(machine):
     choice = ThreadChoice()
-    with pytest.raises(ValueError, match="no"), choice.threads(2, 20):
+    with pytest.raises(ValueError, match="no"), choice.threads(2, 2, 20):
         raise ValueError("no")
     assert machine.run(choice, 1) == [2]
+
+
+def test_only_free_cores_are_used(machine):
+    machine.seconds = dict.fromkeys(range(1, 9), 1.0)
+    choice, chosen = ThreadChoice(), set()
+    for _ in range(6):
+        with choice.threads(8, 5, 20) as number:
+            chosen.add(number)
+    assert chosen == {1, 5}
+
+
+def test_without_a_free_core_one_thread_is_used_from_the_first_batch_on(machine):
+    machine.seconds = {1: 1.7, 2: 50.0}
+    choice = ThreadChoice()
+    chosen = machine.run(choice, 2000, free=1)
+    assert set(chosen[:200]) == {1}
+    assert 1 <= chosen.count(2) < 6
+    machine.seconds = {1: 1.6, 2: 1.0}
+    assert machine.run(choice, 20).count(2) > 15  # the times beside the busy process do not count now
+
+
+def test_several_threads_are_used_if_the_number_of_free_cores_is_wrong(machine):
+    chosen = machine.run(ThreadChoice(), 1000, free=1)
+    assert chosen[300:].count(1) < 40

@@ -16,7 +16,13 @@ from splade_integrations.engine import batching
 from splade_integrations.engine.batch_budget import BatchBudget
 from splade_integrations.engine.model import SpladeModel
 from splade_integrations.engine.products import product_threads, usable_threads
-from splade_integrations.engine.threads import can_run_apart, run_apart, run_in_own_thread, run_together
+from splade_integrations.engine.threads import (
+    can_run_apart,
+    computes_together,
+    run_apart,
+    run_in_own_thread,
+    run_together,
+)
 
 pytestmark = pytest.mark.skipif(not can_run_apart(), reason="this torch is built without OpenMP")
 
@@ -160,7 +166,7 @@ HELPERS = """
 import os, sys, threading, torch
 from splade_integrations import SpladeEncoder
 from splade_integrations.engine import batching
-batching.threads_with_a_core = lambda wanted: wanted  # whatever else runs on this machine
+batching.free_cores = lambda wanted: wanted  # whatever else runs on this machine
 torch.set_num_threads(2)
 encoder = SpladeEncoder(sys.argv[1], device="cpu", num_threads=2)
 text = " ".join(["walrus"] * 200)
@@ -191,13 +197,31 @@ def test_lone_texts_of_all_threads_share_their_helper_threads(model_folder):
 def test_a_lone_text_uses_only_free_cores(model_folder, free, monkeypatch):
     encoder = SpladeEncoder(model_folder, device="cpu", num_threads=2)
     used, compute = [], SpladeModel.term_weights
-    monkeypatch.setattr(batching, "threads_with_a_core", lambda wanted: min(wanted, free))
+    monkeypatch.setattr(batching, "free_cores", lambda wanted: min(wanted, free))
     monkeypatch.setattr(
         SpladeModel, "term_weights", lambda *args: used.append(torch.get_num_threads()) or compute(*args)
     )
     for _ in range(8):
         encoder.encode_queries(["walrus"])
     assert set(used) == set(range(1, free + 1))  # with two free cores, both numbers are timed
+
+
+def test_a_lone_text_waits_for_another_one_that_uses_all_cores(model_folder, monkeypatch):
+    """Otherwise both would compute at the same time, and the threads of one of them would wait for a core."""
+    encoder = SpladeEncoder(model_folder, device="cpu", num_threads=2)
+    counted: list[int] = []
+    monkeypatch.setattr(batching, "free_cores", lambda wanted: counted.append(wanted) or 1)
+
+    def ask_in_another_thread():
+        with ThreadPoolExecutor(1) as other:
+            other.submit(encoder.encode_queries, ["walrus"]).result()
+
+    assert not computes_together()
+    ask_in_another_thread()
+    assert counted == [2]
+    run_together(ask_in_another_thread)
+    assert counted == [2]
+    assert not computes_together()
 
 
 def test_loading_leaves_no_thread_behind(model_folder):

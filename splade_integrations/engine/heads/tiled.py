@@ -33,19 +33,20 @@ __all__ = [
 ]
 
 # The number of logits in a tile. A tile takes 4 bytes per logit, and must stay in the cache until its maxima are taken.
-# On a CPU, this is the cache of one core. Larger tiles share another cache with all processes of the machine: with 2^21
-# cells instead of 2^18, four processes on two cores encode at two thirds of the rate of one process.
-# Larger tiles have two advantages: the matrix products read their inputs less often, and each kernel on a GPU runs long
-# enough to hide the time of its launch.
+# On a CPU, this is the number for each thread that computes, and the cache is that of one core. Larger tiles share
+# another cache with all processes of the machine: with 2^21 logits, four processes on two cores encode at three
+# quarters of the rate of one process. Larger tiles have two advantages: the matrix products read their inputs less
+# often, and each kernel on a GPU runs long enough to hide the time of its launch.
 TILE_CELLS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**21}
-# The number of logits in a tile for products with unsigned weights. Each such product first does more work.
+# The same number for products with unsigned weights. Each such product first packs its weights, so there must be fewer
+# products.
 _UNSIGNED_TILE_CELLS = 2**19
 # The largest number of tokens in a tile.
 TILE_TOKENS = 2048
 # If a batch has at most this number of tokens, the int8 product of its tokens and the decoder's weight is faster with
 # the weight as the right factor than as the left factor.
 _FEW_TOKENS = 64
-# The number of logits in a tile on a CPU for at most `_FEW_TOKENS` tokens. A query's products are so short that
+# The least number of logits in a tile on a CPU for at most `_FEW_TOKENS` tokens. A query's products are so short that
 # starting more of them would take longer than reading logits from a slower cache.
 _FEW_TOKENS_TILE_CELLS = 2**21
 # The unit roundoff of float32 (24 bits of significand).
@@ -179,7 +180,7 @@ class SumPoolHead:
         for text, length in enumerate(lengths.tolist()):
             for first in range(0, length, TILE_TOKENS):
                 tokens = hidden[text, first : min(first + TILE_TOKENS, length)]  # (l, H)
-                rows = max(256, TILE_CELLS[hidden.device.type] // len(tokens))
+                rows = _tile_rows(tokens, self._weight.dtype)
                 for start in range(0, vocabulary, rows):
                     tile = slice(start, start + rows)
                     pooled[text, tile] += self._summed(tokens, tile)
@@ -217,15 +218,13 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == torch.int8 and batch * longest <= _FEW_TOKENS:
         return torch._int_mm(hidden.flatten(0, 1), weight.T).view(batch, longest, vocabulary).amax(dim=1).T
     dtype = {torch.int8: torch.int32, torch.uint8: torch.float32}.get(weight.dtype, hidden.dtype)
-    cells = _UNSIGNED_TILE_CELLS if weight.dtype == torch.uint8 else TILE_CELLS[hidden.device.type]
-    if hidden.device.type == "cpu" and batch * longest <= _FEW_TOKENS:
-        cells = max(cells, _FEW_TOKENS_TILE_CELLS)
     pooled = torch.empty((vocabulary, batch), dtype=dtype, device=hidden.device)
     for texts, tokens in _token_groups(batch, longest):
         group = hidden[texts, tokens]  # (b, l, H)
         b, length, _ = group.shape
-        rows = min(max(256, cells // (b * length)), vocabulary)
-        multiply = _product_with(group.reshape(b * length, -1), rows, weight.dtype)
+        flat = group.reshape(b * length, -1)
+        rows = min(_tile_rows(flat, weight.dtype), vocabulary)
+        multiply = _product_with(flat, rows, weight.dtype)
         for start in range(0, vocabulary, rows):
             scores = multiply(weight[start : start + rows])  # (tile, b * l)
             running = pooled[start : start + rows, texts]
@@ -234,6 +233,16 @@ def max_logits(hidden: Tensor, weight: Tensor) -> Tensor:
             else:
                 torch.maximum(running, scores.view(-1, b, length).amax(dim=-1), out=running)
     return pooled
+
+
+def _tile_rows(tokens: Tensor, weight_dtype: torch.dtype) -> int:
+    """Return the number of terms in a tile of logits for these tokens, (n, H)."""
+    cells = TILE_CELLS[tokens.device.type]
+    if tokens.device.type == "cpu":
+        cells = torch.get_num_threads() * (_UNSIGNED_TILE_CELLS if weight_dtype == torch.uint8 else cells)
+        if len(tokens) <= _FEW_TOKENS:
+            cells = max(cells, _FEW_TOKENS_TILE_CELLS)
+    return max(256, cells // len(tokens))
 
 
 def _product_with(tokens: Tensor, rows: int, weight_dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
