@@ -25,7 +25,7 @@ from splade_integrations.engine.free_cores import free_cores
 from splade_integrations.engine.memory import HeapTrimmer, is_out_of_memory
 from splade_integrations.engine.products import exact_float32, usable_threads
 from splade_integrations.engine.thread_choice import ThreadChoice
-from splade_integrations.engine.threads import can_run_apart, computes_together, run_apart, run_together
+from splade_integrations.engine.threads import can_run_apart, computes_together, run_alone, run_apart, run_together
 from splade_integrations.engine.transfer import CudaTransfer
 from splade_integrations.errors import NotFiniteError
 from splade_integrations.sparse import concatenate, from_dense, from_rows
@@ -188,7 +188,7 @@ class BatchedModel(ABC):
         free = threads if computes_together() else free_cores(threads)
         with self._thread_choice.threads(threads, free, len(batch) * len(ids[batch[0]])) as number:
             encode = partial(self._encode_next, batches, ids, compute, number)
-            first = run_together(encode) if number > 1 else encode()
+            first = run_together(encode) if number > 1 else run_alone(encode, threads)
         if first is not None:
             yield first
         yield from iter(partial(self._encode_next, batches, ids, compute, threads), None)  # left over if memory ran out

@@ -2,9 +2,10 @@
 
 There are three kinds:
 
-- Threads that compute separately, for several batches. A matrix product that several threads compute together ends when
-  the last thread has finished its part. If another process keeps a core busy, one of these threads is often not
-  running, and the other threads wait for it. Threads that compute separately do not wait for each other.
+- Threads that compute separately, for several batches, and for a single batch that one thread computes. A matrix
+  product that several threads compute together ends when the last thread has finished its part. If another process
+  keeps a core busy, one of these threads is often not running, and the other threads wait for it. Threads that compute
+  separately do not wait for each other.
 - One thread that starts the matrix products that several threads compute together, for a request of only one batch. All
   callers share it, except the main thread, which starts such products itself.
 - A thread that ends after its work, for loading a model.
@@ -29,7 +30,7 @@ import torch
 from splade_integrations.engine.products import product_threads, thread_setters
 from splade_integrations.forks import ForkSafeLock, this_thread
 
-__all__ = ["can_run_apart", "computes_together", "run_apart", "run_in_own_thread", "run_together"]
+__all__ = ["can_run_apart", "computes_together", "run_alone", "run_apart", "run_in_own_thread", "run_together"]
 
 _T = TypeVar("_T")
 
@@ -137,6 +138,25 @@ def run_apart(step: Callable[[], _T | None], threads: int) -> Iterator[_T]:
         stopped.set()
 
 
+def run_alone(work: Callable[[], _T], threads: int) -> _T:
+    """Call `work` in one of the threads that compute separately, and return its result.
+
+    So however many threads call this function, only about `threads` of them compute at the same time. If all of them
+    did, each would lose its data from the processor's cache whenever another one gets the core.
+
+    The main thread calls `work` itself, for the same reason as in `run_together`.
+
+    Args:
+        work: The function to call.
+        threads: The number of threads that compute separately.
+
+    Example:
+        >>> run_alone(lambda: 6 * 7, threads=2)
+        42
+    """
+    return work() if current_thread() is main_thread() else _result_of(work, _workers.pool(threads))
+
+
 def computes_together() -> bool:
     """Return whether `run_together` is running in any thread."""
     return bool(_workers.together)
@@ -155,14 +175,14 @@ def run_together(work: Callable[[], _T]) -> _T:
     running = _workers.together  # a forked child has a new list
     running.append(None)
     try:
-        return work() if current_thread() is main_thread() else _in_starter(work)
+        return work() if current_thread() is main_thread() else _result_of(work, _workers.starter())
     finally:
         running.pop()
 
 
-def _in_starter(work: Callable[[], _T]) -> _T:
+def _result_of(work: Callable[[], _T], pool: ThreadPoolExecutor) -> _T:
     try:
-        running = _workers.starter().submit(work)
+        running = pool.submit(work)
     except RuntimeError:  # the interpreter is shutting down, so no thread can start
         return work()
     try:

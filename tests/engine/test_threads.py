@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -175,6 +176,7 @@ ask = lambda: [encoder.encode_queries([text]) for _ in range(8)]  # the number o
 first = threading.Thread(target=ask)
 first.start()
 first.join()
+encoder.encode_documents([text] * 64)  # starts all threads that compute separately
 before, callers = tasks(), 3
 all_asked = threading.Barrier(callers + 1)
 threads = [threading.Thread(target=lambda: (ask(), all_asked.wait(), all_asked.wait())) for _ in range(callers)]
@@ -204,6 +206,33 @@ def test_a_lone_text_uses_only_free_cores(model_folder, free, monkeypatch):
     for _ in range(8):
         encoder.encode_queries(["walrus"])
     assert set(used) == set(range(1, free + 1))  # with two free cores, both numbers are timed
+
+
+def test_not_more_texts_than_cores_are_computed_at_the_same_time(model_folder, monkeypatch):
+    """If all callers computed at the same time, eight of them would be slower than one."""
+    encoder = SpladeEncoder(model_folder, device="cpu", num_threads=2)
+    computing, most, compute = [], [], SpladeModel.term_weights
+
+    def term_weights(*args):
+        computing.append(None)
+        most.append(len(computing))
+        time.sleep(0.01)  # so that the others would start meanwhile
+        try:
+            return compute(*args)
+        finally:
+            computing.pop()
+
+    monkeypatch.setattr(batching, "free_cores", lambda _: 1)
+    monkeypatch.setattr(SpladeModel, "term_weights", term_weights)
+    with ThreadPoolExecutor(8) as callers:
+        rows = list(callers.map(lambda number: encoder.encode_queries([f"walrus {number}"]), range(24)))
+    assert len(most) == len(rows) == 24
+    assert max(most) == _pool_size()
+
+
+def _pool_size():
+    """Return the number of threads that compute separately. Another test may have asked for more than two."""
+    return sum(thread.name.startswith("splade-encode") for thread in threading.enumerate())
 
 
 def test_a_lone_text_waits_for_another_one_that_uses_all_cores(model_folder, monkeypatch):
