@@ -1,6 +1,9 @@
-"""The exception types of this package, and a function that returns the first line of an error's message."""
+"""The exception types of this package, and functions that handle the errors of other packages."""
 
-__all__ = ["NotFiniteError", "OptionalDependencyError", "UnsupportedModelError", "first_line"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["NotFiniteError", "OptionalDependencyError", "UnsupportedModelError", "catchable_panics", "first_line"]
 
 
 class UnsupportedModelError(ValueError):
@@ -35,3 +38,23 @@ def first_line(err: BaseException) -> str:
         ('sizes differ', 'EOFError')
     """
     return next(iter(str(err).strip().splitlines()), type(err).__name__)
+
+
+@contextmanager
+def catchable_panics() -> Iterator[None]:
+    """Turn a panic of a library written in Rust into a RuntimeError.
+
+    PyO3 raises a panic as a `BaseException`. So `except Exception` does not catch it, and a thread pool or a server
+    would end.
+
+    Example:
+        >>> with catchable_panics():
+        ...     print("no panic")
+        no panic
+    """
+    try:
+        yield
+    except BaseException as err:
+        if type(err).__name__ != "PanicException":  # the class cannot be imported
+            raise
+        raise RuntimeError(f"a library written in Rust failed: {first_line(err)}") from err

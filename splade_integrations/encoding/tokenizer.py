@@ -14,7 +14,7 @@ from tokenizers import Encoding, normalizers
 
 from splade_integrations.encoding.texts import replace_surrogates
 from splade_integrations.encoding.tokenizer_file import changed_normalization
-from splade_integrations.errors import UnsupportedModelError, first_line
+from splade_integrations.errors import UnsupportedModelError, catchable_panics, first_line
 from splade_integrations.forks import ForkSafeLock, this_thread
 from splade_integrations.models.repository import Repository
 from splade_integrations.sparse import is_integer
@@ -101,6 +101,9 @@ class TextTokenizer:
 
     Attributes:
         max_content_tokens: The largest number of tokens of a window, special tokens excluded.
+
+    Raises:
+        UnsupportedModelError: The tokenizer cannot be copied, because its tokenizer.json contradicts itself.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class TextTokenizer:
         self._overlap = int(_OVERLAP * max_length)
         self._unknown_id = _unknown_id(tokenizer)
         if getattr(tokenizer, "is_fast", False):
-            self._rust = copy.deepcopy(tokenizer.backend_tokenizer)
+            self._rust = _copied(tokenizer.backend_tokenizer)
             self._rust.no_padding()
             if lower_case:  # unlike text.lower(), a normalizer does not change special tokens in a text
                 own = [self._rust.normalizer] if self._rust.normalizer else []
@@ -133,7 +136,8 @@ class TextTokenizer:
         """
         # An ASCII text has no surrogates, and isascii() is fast, because it only reads a flag of the string.
         texts = [text if text.isascii() else replace_surrogates(text) for text in texts]
-        with this_thread.no_fork:  # a fork must not happen while `tokenizers` holds one of its locks
+        # A fork must not happen while `tokenizers` holds one of its locks.
+        with this_thread.no_fork, catchable_panics():
             return self._call_python(texts, max_windows) if self._python else self._call_rust(texts, max_windows)
 
     def offsets(self, text: str, max_windows: int = 1) -> list[TokenOffsets]:
@@ -141,7 +145,8 @@ class TextTokenizer:
         text = replace_surrogates(text)
         if self._python:
             return [TokenOffsets(ids, None, None, text) for ids in self._call_python([text], max_windows).ids]
-        encoding = self._rust.encode(text, add_special_tokens=self._add_special_tokens)
+        with catchable_panics():
+            encoding = self._rust.encode(text, add_special_tokens=self._add_special_tokens)
         windows = []
         for piece in [encoding, *encoding.overflowing][:max_windows]:
             words = []
@@ -226,6 +231,21 @@ class TextTokenizer:
         return TokenIds(ids, windows, truncated, tokens_lost, tokens, unknown_texts, unknown_tokens)
 
 
+def _copied(backend: Any) -> Any:
+    """Return a copy of a fast tokenizer.
+
+    If two tokens have the same id, `tokenizers` loads the file, but its copy lacks one of the tokens.
+    """
+    try:
+        with catchable_panics():
+            return copy.deepcopy(backend)
+    except Exception as err:  # `tokenizers` raises plain Exception
+        raise UnsupportedModelError(
+            f"tokenizer.json must give each token an id of its own, got a tokenizer that cannot be copied "
+            f"({first_line(err)}). Download the model's tokenizer.json again."
+        ) from err
+
+
 def _unknown_id(tokenizer: Any) -> int:
     """Return the id of the unknown token, such as [UNK], or -1 if the tokenizer has no such token.
 
@@ -269,7 +289,8 @@ def load_tokenizer(repository: Repository, folder: str) -> Any:
     from transformers import AutoTokenizer  # takes a second to import
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**repository.location(folder))
+        with catchable_panics():
+            tokenizer = AutoTokenizer.from_pretrained(**repository.location(folder))
         _unknown_id(tokenizer)  # transformers looks up special tokens only now, and may fail
         if not tokenizer.model_max_length > 0:
             raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from splade_integrations.errors import catchable_panics
 from splade_integrations.models.repository import Repository, path_in
 
 __all__ = ["FileTokenizer", "changed_normalization", "read_tokenizer_file"]
@@ -96,7 +97,8 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
     if kind is None:
         return None
     try:
-        backend = Tokenizer.from_file(str(path))
+        with catchable_panics():
+            backend = Tokenizer.from_file(str(path))
     except Exception:  # `tokenizers` raises plain Exception. The caller then uses transformers, which reports the error
         return None
     found = _special_tokens(repository, folder, stated, _BERT_NAMES if kind == "bert" else {})
@@ -134,7 +136,8 @@ def changed_normalization(repository: Repository, folder: str, tokenizer: Any) -
     if path is None or not getattr(tokenizer, "is_fast", False):
         return None
     try:
-        stated = Tokenizer.from_file(str(path)).normalizer
+        with catchable_panics():
+            stated = Tokenizer.from_file(str(path)).normalizer
     except Exception:  # `tokenizers` raises plain Exception
         return None
     found = [

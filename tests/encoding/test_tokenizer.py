@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from splade_integrations import UnsupportedModelError
 from splade_integrations.encoding.tokenizer import TextTokenizer, token_names
 
 TEXTS = ["Alan Turing, London!", "", "a b c d e f g h i j k l m n o p", "UPPER lower", "日本 ab 語 日本語日本語日本語"]
@@ -53,3 +54,53 @@ def test_an_unknown_token_that_ends_each_text_is_none(tokenizer):
 
 def test_a_column_without_a_token_has_a_name(tokenizer):
     assert token_names(tokenizer, [5, 10_000]) == [tokenizer.convert_ids_to_tokens(5), "[unused10000]"]
+
+
+class PanicException(BaseException):  # this is the name of PyO3's class, which cannot be imported
+    pass
+
+
+class Broken:
+    """A fast tokenizer that loads, and then fails."""
+
+    is_fast, truncation_side = True, "right"
+    unk_token = unk_token_id = cls_token_id = sep_token_id = bos_token_id = eos_token_id = None
+
+    def __init__(self, error, *, copies):
+        self.backend_tokenizer, self.error, self.copies = self, error, copies
+
+    def num_special_tokens_to_add(self):
+        return 0
+
+    def __deepcopy__(self, memo):
+        if self.copies:
+            return self
+        raise self.error
+
+    def no_padding(self):
+        pass
+
+    def enable_truncation(self, *args, **options):
+        pass
+
+    def encode(self, *args, **options):
+        raise self.error
+
+    encode_batch = encode_batch_fast = encode
+
+
+@pytest.mark.parametrize("error", [Exception("Token `ab` out of vocabulary"), PanicException("Token `ab`")])
+def test_a_tokenizer_that_cannot_be_copied_is_refused(error):
+    """If two tokens of tokenizer.json have the same id, the file loads, but a copy lacks one of them."""
+    with pytest.raises(UnsupportedModelError, match=r"must give each token an id of its own.*Token `ab`"):
+        TextTokenizer(Broken(error, copies=False), 8)
+
+
+def test_a_panic_is_an_error_that_can_be_caught():
+    tokenizer = TextTokenizer(Broken(PanicException("out of range"), copies=True), 8)
+    with pytest.raises(RuntimeError, match="a library written in Rust failed: out of range"):
+        tokenizer(["a text"])
+    with pytest.raises(RuntimeError, match="out of range"):
+        tokenizer.offsets("a text")
+    with pytest.raises(KeyboardInterrupt):
+        TextTokenizer(Broken(KeyboardInterrupt(), copies=True), 8)(["a text"])
