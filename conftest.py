@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import string
 from pathlib import Path
 
@@ -23,7 +24,12 @@ def pytest_configure(config):
     """Hide GPUs from CUDA, which reads this when it is first used, unless `-m gpu` asks for them.
 
     Device "auto" is then the CPU on every machine, where the results that most tests expect are float32's.
+
+    If the tests run in the background of a script, Ctrl-C is ignored in them and in all programs that they start. Tests
+    that interrupt a program need the default.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if not torch.cuda.is_available():  # Triton reads it when it is first imported

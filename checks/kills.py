@@ -100,7 +100,7 @@ def interrupts(figures: Figures, folder: Path, times: int, rng: random.Random, r
     command, database = _index_command(folder, "interrupted", rows)
     seconds, said, wrong, codes = _seconds(folder, rows), 0, [], set()
     for _ in range(times):
-        process = _start([*command, "--resume"] if database.exists() else command, folder / "output")
+        process = _started([*command, "--resume"] if database.exists() else command, folder / "output")
         process.join(rng.uniform(0.2, seconds))
         if process.exitcode is None:
             assert process.pid is not None
@@ -140,10 +140,7 @@ def interrupted_evaluation(figures: Figures, folder: Path, rng: random.Random) -
     codes, messages = set(), set()
     output = folder / "output"
     for _ in range(3):
-        output.unlink(missing_ok=True)
-        process = _start(command, output, TMPDIR=str(work))
-        while not output.exists() and process.exitcode is None:  # until the new process has started
-            process.join(0.01)
+        process = _started(command, output, TMPDIR=str(work))
         process.join(rng.uniform(1, 2.5))
         if process.exitcode is None:
             assert process.pid is not None
@@ -221,6 +218,15 @@ def run_command(arguments: list[str], output: Path) -> tuple[int | None, str]:
 def _start(arguments: list[str], output: Path, **environment: str) -> BaseProcess:
     process = _processes.Process(target=_run, args=(arguments, str(output), environment))
     process.start()
+    return process
+
+
+def _started(arguments: list[str], output: Path, **environment: str) -> BaseProcess:
+    """Start a process and wait until it runs. A signal that arrived earlier would end it before the command begins."""
+    output.unlink(missing_ok=True)
+    process = _start(arguments, output, **environment)
+    while not output.exists() and process.exitcode is None:
+        process.join(0.01)
     return process
 
 
