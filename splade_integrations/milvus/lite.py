@@ -1,10 +1,12 @@
 """Open milvus-lite files with clients that take turns to write, and find milvus-lite's version and a file's address.
 
-If a file cannot be opened, the error says why. This module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
+If a file cannot be opened, the error says why. Index files that were not written completely are built again. This
+module needs pymilvus, but not LangChain, LlamaIndex or an encoder.
 """
 
 import asyncio
 import importlib.metadata
+import logging
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -17,6 +19,7 @@ from splade_integrations.errors import OptionalDependencyError
 
 with require_extra("milvus", module=__name__):
     from pymilvus import AsyncMilvusClient, MilvusClient
+    from pymilvus.exceptions import MilvusException
 
 __all__ = [
     "AsyncLiteClient",
@@ -27,6 +30,8 @@ __all__ = [
     "lite_version",
     "write_lock",
 ]
+
+logger = logging.getLogger(__name__)
 
 # With this option of pymilvus 3, each client has a connection of its own. Without it, clients with the same address
 # share one. pymilvus 2 does not have the option. Its clients share a connection if they use the same alias.
@@ -40,6 +45,7 @@ _LITE_OPTIONS = (
     {"grpc_options": {"grpc.use_local_subchannel_pool": 1, "grpc.keepalive_time_ms": 2**31 - 1}} if _DEDICATED else {}
 )
 _write_locks: dict[str, Any] = {}
+_UNEXPECTED = 1  # the code with which milvus-lite 3 reports, among other errors, a file that it cannot read
 
 
 def lite_version(uri: str) -> str:
@@ -116,6 +122,27 @@ def _in_turn(name: str) -> Callable[..., Any]:
     return call
 
 
+def _with_whole_indexes(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `method`, which loads a collection. If it fails, it deletes the index files and tries again.
+
+    milvus-lite 3 writes the index files of a segment after its data. If the process is killed or the disk is full in
+    between, the files stay incomplete, and each later attempt to load the collection fails. The data are not affected,
+    and loading builds the index files that do not exist.
+    """
+
+    @wraps(method)
+    def call(self: "LiteClient", collection_name: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, collection_name, *args, **kwargs)
+        except MilvusException as err:
+            if err.code != _UNEXPECTED or not self.delete_index_files(collection_name):
+                raise
+            logger.info("The index files of %r could not be read (%s), so they are built again.", collection_name, err)
+            return method(self, collection_name, *args, **kwargs)
+
+    return call
+
+
 def _in_thread(name: str) -> Callable[..., Any]:
     async def call(self: "AsyncLiteClient", *args: Any, **kwargs: Any) -> Any:
         return await asyncio.to_thread(getattr(self.in_turn, name), *args, **kwargs)
@@ -126,16 +153,29 @@ def _in_thread(name: str) -> Callable[..., Any]:
 class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
     """A `MilvusClient` for a milvus-lite file. Before each write, it waits until no other client writes to the file.
 
+    If index files cannot be read while a collection is loaded, they are built again.
+
     Args:
         **connection_args: The arguments of `MilvusClient`.
     """
 
     def __init__(self, **connection_args: Any) -> None:
+        self._folder = Path(connection_args["uri"].removeprefix("file:"))
         self.writing = write_lock(connection_args["uri"])
         super().__init__(**{**_LITE_OPTIONS, **connection_args, **_DEDICATED})
 
     insert, upsert, delete, flush = map(_in_turn, ("insert", "upsert", "delete", "flush"))
     create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
+    load_collection = _with_whole_indexes(MilvusClient.load_collection)
+
+    def delete_index_files(self, collection_name: str) -> int:
+        """Delete the index files of a collection, and return their number. Loading the collection builds them again."""
+        name = self.describe_collection(collection_name)["collection_name"]  # another name if this one is an alias
+        with self.writing:
+            files = list(self._folder.glob(f"**/collections/{name}/partitions/*/indexes/*.*idx"))
+            for file in files:
+                file.unlink(missing_ok=True)
+        return len(files)
 
 
 class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is untyped
@@ -151,6 +191,7 @@ class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is u
         super().__init__(**{**_LITE_OPTIONS, **connection_args})
 
     insert, upsert, delete, flush = map(_in_thread, ("insert", "upsert", "delete", "flush"))
+    load_collection = _in_thread("load_collection")
 
 
 def cannot_open(uri: str) -> OSError:

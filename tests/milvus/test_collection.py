@@ -47,6 +47,39 @@ def ids_of(hits):
     return [hit.id for hit in hits]
 
 
+@pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")
+@pytest.mark.parametrize("written", [0, 100])
+@pytest.mark.parametrize("way", ["open", "search", "asearch", "alias"])
+def test_index_files_that_were_not_written_completely_are_built_again(tmp_path, uri, way, written):
+    """This is what a kill or a full disk leaves behind while milvus-lite writes the index files of a segment."""
+    schema = Schema(columns={"own": Column(DataType.VARCHAR, index=True)})
+    made = Collection("fruit", schema, Connection(uri))
+    made.write(ROWS)
+    made.flush()
+    made.client.create_alias("fruit", "basket")
+    files = list((tmp_path / "collection.db").glob("collections/fruit/partitions/*/indexes/*idx"))
+    assert sorted(file.name.split(".", 1)[1] for file in files) == ["dense.flat.idx", "own.inverted.sidx"]
+    whole = {file: file.read_bytes() for file in files}
+    made.client.release_collection("fruit")
+    for file in files:
+        file.write_bytes(whole[file][:written])
+    if way in ("open", "alias"):
+        made = Collection("basket" if way == "alias" else "fruit", schema, Connection(uri))
+    query = {"dense": [1.0, 0.1], "sparse": {9: 1.0}}
+    hits = asyncio.run(made.asearch(query)) if way == "asearch" else made.search(query)
+    assert sorted(ids_of(hits)) == ["a", "b", "c"]
+    assert {file: file.read_bytes() for file in files} == whole
+
+
+@pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")
+def test_loading_a_collection_that_does_not_exist_deletes_no_index_file(collection, tmp_path):
+    collection.flush()
+    before = sorted(tmp_path.glob("**/*idx"))
+    with pytest.raises(Exception, match="friut"):
+        collection.client.load_collection("friut")
+    assert sorted(tmp_path.glob("**/*idx")) == before
+
+
 def test_a_search_of_a_mistyped_collection_names_those_that_exist_once(collection, uri, caplog):
     mistyped = Collection("friut", Schema(columns=OWN), collection.connection)
     assert mistyped.get(["a"]) == []
