@@ -137,7 +137,18 @@ def interrupted_evaluation(figures: Figures, folder: Path, rng: random.Random) -
     (dataset / "qrels.tsv").write_text("".join(f"{number}\t{number}\t1\n" for number in range(50)))
     work = folder / "work"
     work.mkdir()
-    command = ["evaluate", str(dataset), "-m", str(folder / "model"), "--dense", "none", "--search", "both"]
+    command = [
+        "evaluate",
+        str(dataset),
+        "-m",
+        str(folder / "model"),
+        "--dense",
+        "none",
+        "--search",
+        "both",
+        "--max-length",
+        "100",
+    ]
     command += ["--json", "--plot", str(work / "plot.png")]
     codes, messages = set(), set()
     output = folder / "output"
