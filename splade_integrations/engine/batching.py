@@ -173,7 +173,10 @@ class BatchedModel(ABC):
         batches = self._batches(ids)
         if threads and threads > 1 and self._runs_apart and len(batches) == 1:
             return self._lone(batches[0], ids, compute, threads)
-        return iter(partial(self._encode_next, deque(batches), ids, compute, threads), None)
+        step = partial(self._encode_next, deque(batches), ids, compute, threads)
+        # Several callers take turns for each batch. If they all computed at the same time, each with all threads, they
+        # would take the cores from each other.
+        return iter(partial(run_together, step) if threads and threads > 1 else step, None)
 
     def _lone(
         self, batch: list[int], ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor], threads: int
