@@ -1,7 +1,8 @@
 """SPLADE sparse embeddings for LangChain, LlamaIndex and Milvus hybrid retrieval."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from splade_integrations.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
@@ -25,27 +26,18 @@ __all__ = [
     "to_dicts",
 ]
 
-_HOMES = {
-    "Fusion": "fusion",
-    "OnePassEncoder": "one_pass",
-    "OptionalDependencyError": "errors",
-    "Pruning": "pruning",
-    "RemoteEncoder": "serving.remote",
-    "SparseTextEncoder": "sparse",
-    "SpladeEncoder": "encoder",
-    "UnsupportedModelError": "errors",
-    "to_dicts": "sparse",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on its first use (PEP 562). So torch is loaded only when `SpladeEncoder` is used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # so that later uses do not call this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# So torch is loaded only when `SpladeEncoder` is used.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Fusion": "fusion",
+        "OnePassEncoder": "one_pass",
+        "OptionalDependencyError": "errors",
+        "Pruning": "pruning",
+        "RemoteEncoder": "serving.remote",
+        "SparseTextEncoder": "sparse",
+        "SpladeEncoder": "encoder",
+        "UnsupportedModelError": "errors",
+        "to_dicts": "sparse",
+    },
+)

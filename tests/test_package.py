@@ -42,6 +42,24 @@ def test_light_imports_bring_neither_torch_nor_a_framework():
         assert f"'{heavy}" not in modules
 
 
+@pytest.mark.parametrize("framework", ["langchain", "llama_index"])
+def test_an_adapter_does_not_import_the_store(framework):
+    package = f"splade_integrations.{framework}"
+    code = f"""
+import sys
+import {package}
+assert {{"DenseEmbedding", "SpladeSparseEmbedding"}} < set(dir({package}))
+{package}.SpladeSparseEmbedding
+print(sorted({{"store", "dense"}} & {{name.removeprefix("{package}.") for name in sys.modules}}))
+try:
+    {package}.Other
+except AttributeError as err:
+    print(err)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"[]\nmodule '{package}' has no attribute 'Other'\n"
+
+
 @pytest.mark.parametrize(
     ("module", "absent", "extra"),
     [

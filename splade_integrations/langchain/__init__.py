@@ -6,7 +6,10 @@ installed, `SpladeSparseEmbedding` also works with the `Milvus` store of langcha
 collection.
 """
 
+from typing import TYPE_CHECKING
+
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra
+from splade_integrations.lazy_names import lazy_names
 
 check_installed(*MILVUS)
 
@@ -14,8 +17,19 @@ with require_extra("langchain", module=__name__):
     import langchain_core  # noqa: F401
     import pymilvus  # noqa: F401
 
+if TYPE_CHECKING:
     from splade_integrations.langchain.dense import DenseEmbedding
     from splade_integrations.langchain.embedding import SpladeSparseEmbedding
     from splade_integrations.langchain.store import HybridMilvus, hybrid_milvus
 
 __all__ = ["DenseEmbedding", "HybridMilvus", "SpladeSparseEmbedding", "hybrid_milvus"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DenseEmbedding": "dense",
+        "HybridMilvus": "store",
+        "SpladeSparseEmbedding": "embedding",
+        "hybrid_milvus": "store",
+    },
+)

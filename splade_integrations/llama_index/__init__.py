@@ -6,7 +6,10 @@ llama-index-vector-stores-milvus. The store of this package, `HybridMilvusVector
 collection. `splade_integrations.milvus` creates, fills and searches the collection.
 """
 
+from typing import TYPE_CHECKING
+
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra
+from splade_integrations.lazy_names import lazy_names
 
 check_installed(*MILVUS)
 
@@ -14,8 +17,13 @@ with require_extra("llama-index", module=__name__):
     import llama_index.core  # noqa: F401
     import pymilvus  # noqa: F401
 
+if TYPE_CHECKING:
     from splade_integrations.llama_index.dense import DenseEmbedding
     from splade_integrations.llama_index.embedding import SpladeSparseEmbedding
     from splade_integrations.llama_index.store import HybridMilvusVectorStore
 
 __all__ = ["DenseEmbedding", "HybridMilvusVectorStore", "SpladeSparseEmbedding"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__, {"DenseEmbedding": "dense", "HybridMilvusVectorStore": "store", "SpladeSparseEmbedding": "embedding"}
+)

@@ -16,7 +16,7 @@ PACKAGE = "splade_integrations"
 
 # The rooms from the bottom up. A room may import only rooms on the lines before its own line.
 ROOMS = [
-    ["errors", "forks", "fusion", "sparse"],
+    ["errors", "forks", "fusion", "lazy_names", "sparse"],
     ["dependencies", "pruning"],
     ["arrow"],
     ["records"],
