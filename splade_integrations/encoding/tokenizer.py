@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Encoding, normalizers
 
 from splade_integrations.encoding.texts import replace_surrogates
-from splade_integrations.encoding.tokenizer_file import changed_normalization
+from splade_integrations.encoding.tokenizer_file import FileTokenizer, changed_normalization
 from splade_integrations.errors import UnsupportedModelError, catchable_panics, first_line
 from splade_integrations.forks import ForkSafeLock, this_thread
 from splade_integrations.models.repository import Repository
@@ -116,7 +116,10 @@ class TextTokenizer:
         self._overlap = int(_OVERLAP * max_length)
         self._unknown_id = _unknown_id(tokenizer)
         if getattr(tokenizer, "is_fast", False):
-            self._rust = _copied(tokenizer.backend_tokenizer)
+            # Callers may use a tokenizer of transformers as well, so it must not change. Nobody but this package uses a
+            # FileTokenizer, and a copy of it would take 20 ms and some megabytes.
+            shared = isinstance(tokenizer, FileTokenizer) and not lower_case
+            self._rust = tokenizer.backend_tokenizer if shared else _copied(tokenizer.backend_tokenizer)
             self._rust.no_padding()
             if lower_case:  # unlike text.lower(), a normalizer does not change special tokens in a text
                 own = [self._rust.normalizer] if self._rust.normalizer else []

@@ -71,7 +71,9 @@ class Int8Linear(nn.Module):
         integers, scale = quantize(weight, weight.abs().amax(dim=1, keepdim=True), qmax)
         self._packed = pack_int8(integers)  # (N, K)
         self._scale = scale.flatten()  # (N,)
-        self._bias = torch.zeros_like(self._scale) if linear.bias is None else linear.bias.detach().float()  # (N,)
+        self._bias = (
+            torch.zeros_like(self._scale) if linear.bias is None else linear.bias.detach().to(torch.float32, copy=True)
+        )  # (N,)
         self._sums = (integers.float() * scale).sum(dim=1)  # (N,)
         self._narrows = linear.in_features > linear.out_features
 

@@ -67,7 +67,8 @@ class PackedLinear(nn.Module):
         super().__init__()
         # A weight in this layout cannot be moved to other devices or types, so it is not registered as a buffer.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        # A copy, because the original may lie in a weights file, which would then stay in memory.
+        self._bias = None if linear.bias is None else linear.bias.detach().clone()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs, (…, N), for inputs of shape (…, K). The outputs have the weight's type."""

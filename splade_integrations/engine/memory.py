@@ -1,4 +1,4 @@
-"""Controls how much free memory malloc keeps, and tells whether memory has run out.
+"""Gives memory back that an encoder does not need, and tells whether memory has run out.
 
 This module uses torch, but no models.
 """
@@ -11,8 +11,17 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-__all__ = ["HeapTrimmer", "is_out_of_memory", "keep_freed_memory", "keep_less_memory", "resident_bytes"]
+__all__ = [
+    "HeapTrimmer",
+    "is_out_of_memory",
+    "keep_freed_memory",
+    "keep_less_memory",
+    "own_parameters",
+    "parameter_bytes",
+    "resident_bytes",
+]
 
 # If the process grows by more bytes than this, free memory is given back to the system. One batch takes much less
 # memory than this, and the next batch uses the same memory again.
@@ -61,8 +70,35 @@ def keep_less_memory() -> None:
     MOST_GROWTH = _LESS_GROWTH
 
 
+def own_parameters(*modules: nn.Module) -> None:
+    """Copy all parameters into memory of their own, so that the weights file they were read from can be unmapped.
+
+    The whole file stays in memory as long as one parameter lies in it. If most weights have been packed for the
+    processor, only a few parameters, such as the embeddings, still do. At BERT-base's size, the file takes 418 MB, and
+    they take 94 MB.
+
+    Args:
+        *modules: The modules that hold the parameters. Parameters that share memory still do so afterwards.
+    """
+    copies: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
+    for parameter in {id(parameter): parameter for module in modules for parameter in module.parameters()}.values():
+        place = parameter.data_ptr(), parameter.shape, parameter.stride()
+        if place not in copies:
+            copies[place] = parameter.data.clone()
+        parameter.data = copies[place]
+
+
+def parameter_bytes(*modules: nn.Module) -> int:
+    """Return the number of bytes of the parameters of modules. A parameter of several modules counts once."""
+    found = {parameter.data_ptr(): parameter.nbytes for module in modules for parameter in module.parameters()}
+    return sum(found.values())
+
+
 class HeapTrimmer:
-    """Gives free memory back to the system when the process has grown by more than 192 MiB (see `keep_less_memory`).
+    """Gives free memory back to the system, at first and whenever the process has grown by 192 MiB.
+
+    (See `keep_less_memory` for another limit.) At first, because loading a model leaves free memory behind: 430 MB at
+    BERT-base's size in int8.
 
     By default, glibc gives memory back only from the end of its heap. Encoded rows and compiled kernels are small and
     stay in memory, between activations of many sizes. When the activations are freed, they leave gaps that add up to
@@ -70,6 +106,8 @@ class HeapTrimmer:
     """
 
     def __init__(self) -> None:
+        if malloc_trim := _malloc_trim():
+            malloc_trim(0)
         self._least = resident_bytes()
 
     def after_batch(self) -> None:

@@ -19,6 +19,7 @@ from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.int8_linear import Int8Linear
 from splade_integrations.engine.kernels import kernels_run
 from splade_integrations.engine.layers import PackedLinear, fuse_layers, use_norm_kernel
+from splade_integrations.engine.memory import own_parameters, parameter_bytes
 from splade_integrations.engine.openvino import use_openvino
 from splade_integrations.engine.products import exact_float32
 from splade_integrations.errors import UnsupportedModelError
@@ -48,6 +49,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
             finite, or the results in float32 differ from torch's.
         OptionalDependencyError: OpenVINO is not installed, or its version is too old.
     """
+    before = parameter_bytes(model)
     probe = _Probe(model)
     with exact_float32(compute.device):
         expected = probe()
@@ -63,6 +65,9 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
         decoder = _take_decoder(model, probe, probe())  # the probe runs again, because packing may change rounding
         if compute.quantizes_linears:
             _quantize(name, model, probe)
+    left = [model] if decoder is None else [model, decoder]
+    if compute.device.type == "cpu" and 2 * parameter_bytes(*left) < before:
+        own_parameters(*left)
     return decoder, ignores_padding
 
 

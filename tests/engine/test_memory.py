@@ -1,10 +1,15 @@
-"""Free memory that lies between used blocks of glibc's heap is returned to the system."""
+"""Memory that an encoder no longer needs is returned to the system."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from splade_integrations.engine import memory
+from splade_integrations.engine.optimize import packing_pays
+from tests.support.random_checkpoints import save_masked_lm
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
 
@@ -71,3 +76,44 @@ assert memory.resident_bytes() < grown - 200 * MIB
 """,
         model_folder,
     )
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_the_weights_file_does_not_stay_in_memory(tmp_path, dtype, backend):
+    """Packed weights are copies, so the file would take up memory without need."""
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    elif dtype == "float32" and not packing_pays(torch.device("cpu"), torch.float32):
+        pytest.skip("this processor has no packed weights, so the file's weights are used")
+    save_masked_lm(tmp_path, "bert", hidden_size=64, intermediate_size=512)
+    code = """
+from pathlib import Path
+encoder = SpladeEncoder(sys.argv[1], device="cpu", dtype=sys.argv[2], backend=sys.argv[3])
+assert encoder.encode_documents(["loads the model"]).nnz
+assert ".safetensors" not in Path("/proc/self/maps").read_text()
+"""
+    run(code, str(tmp_path), dtype, backend)
+
+
+def test_loading_leaves_no_free_memory_behind():
+    run("""
+grown = free_memory_between()
+memory.HeapTrimmer()
+assert memory.resident_bytes() < grown - 200 * MIB
+""")
+
+
+def test_parameters_that_share_memory_still_do():
+    from torch import nn
+
+    first, second = nn.Linear(3, 5), nn.Linear(3, 5)
+    second.weight = first.weight  # one parameter in two modules
+    third = nn.Linear(3, 5)
+    third.weight.data = first.weight.data  # two parameters in the same memory
+    before = first.weight.data_ptr(), first.weight.detach().clone()
+    assert memory.parameter_bytes(first, second, third) == 4 * (15 + 3 * 5)
+    memory.own_parameters(first, second, third)
+    assert len({module.weight.data_ptr() for module in (first, second, third)} - {before[0]}) == 1
+    assert second.weight is first.weight
+    assert first.weight.equal(before[1])
