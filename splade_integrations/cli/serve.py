@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
@@ -56,8 +57,12 @@ def serve(
         encoder = load_encoder(model, options, itself=True)
         # Each answer says how many texts were cut, so the encoder's warnings would only fill the log.
         logging.getLogger("splade_integrations.encoding").setLevel(logging.ERROR)
-        encoder.encode_queries(["warm up"])
-        encoder.encode_documents(["warm up"])
+        # Another thread than the main thread warms up, as requests are computed in other threads as well. Otherwise the
+        # main thread would get helper threads of OpenMP, and with more helper threads than cores, a lone request takes
+        # a quarter longer (see engine/threads.py).
+        with ThreadPoolExecutor(1) as other:
+            other.submit(encoder.encode_queries, ["warm up"]).result()
+            other.submit(encoder.encode_documents, ["warm up"]).result()
         address = listening.getsockname()
         sys.stderr.write(f"Serving {model} on http://{host}:{address[1]}\n")
         sys.stderr.flush()
