@@ -11,9 +11,11 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -310,19 +312,22 @@ def _rows_and_repairs(database: Path) -> tuple[dict[str, dict[str, Any]], bool]:
 
 
 def _read(database: str, send: Any) -> None:
+    """Read a copy of the database, because a database that needs new indexes must stay so for the next command."""
     from pymilvus import MilvusClient
 
     from splade_integrations.milvus.clients import open_client
 
+    copied = shutil.copytree(database, tempfile.mkdtemp() + "/copy.db")
     try:
         try:
-            send.send((_rows_of(MilvusClient(database)), False))
+            send.send((_rows_of(MilvusClient(copied)), False))
         except Exception:
-            send.send((_rows_of(open_client(uri=database)), True))
+            send.send((_rows_of(open_client(uri=copied)), True))
     except Exception as err:
         send.send(f"{type(err).__name__}: {err}")
     send.close()
     atexit._run_exitfuncs()
+    shutil.rmtree(Path(copied).parent)
     os._exit(0)
 
 
@@ -342,8 +347,6 @@ def _wrong(rows: dict[str, dict[str, Any]]) -> int:
 
 
 def _remove(database: Path) -> None:
-    import shutil
-
     shutil.rmtree(database) if database.is_dir() else database.unlink(missing_ok=True)
 
 

@@ -111,7 +111,7 @@ def mixed_threads(
     name = f"{threads} threads, {dtype}, {backend}"
     figures.add(f"{name}: results equal those of one thread", not wrong, wrong or f"{sum(done)} within {tolerance}")
     figures.add(f"{name}: no thread hangs or starves", not hanging and min(done) > 0, f"{hanging} hang")
-    if compare_speed:
+    if compare_speed and not hanging and not wrong:
         together, alone = _calls_per_second(tasks, threads, min(seconds / 10, 10))
         fast = together >= 0.9 * alone
         figures.add(f"{name}: no slower than one thread", fast, f"{together:.0f} calls a second, alone {alone:.0f}")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from splade_integrations.lazy_names import lazy_names
+from splade_integrations.lazy_names import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
     from splade_integrations.encoder import SpladeEncoder
@@ -26,18 +26,19 @@ __all__ = [
     "to_dicts",
 ]
 
-# So torch is loaded only when `SpladeEncoder` is used.
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Fusion": "fusion",
-        "OnePassEncoder": "one_pass",
-        "OptionalDependencyError": "errors",
-        "Pruning": "pruning",
-        "RemoteEncoder": "serving.remote",
-        "SparseTextEncoder": "sparse",
-        "SpladeEncoder": "encoder",
-        "UnsupportedModelError": "errors",
-        "to_dicts": "sparse",
-    },
-)
+if not TYPE_CHECKING:  # so that a type checker reports names that do not exist
+    # So torch is loaded only when `SpladeEncoder` is used.
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            "Fusion": "fusion",
+            "OnePassEncoder": "one_pass",
+            "OptionalDependencyError": "errors",
+            "Pruning": "pruning",
+            "RemoteEncoder": "serving.remote",
+            "SparseTextEncoder": "sparse",
+            "SpladeEncoder": "encoder",
+            "UnsupportedModelError": "errors",
+            "to_dicts": "sparse",
+        },
+    )

@@ -57,6 +57,7 @@ def serve(
         encoder = load_encoder(model, options, itself=True)
         # Each answer says how many texts were cut, so the encoder's warnings would only fill the log.
         logging.getLogger("splade_integrations.encoding").setLevel(logging.ERROR)
+        encoder.count_tokens("document", [])  # loads the model of documents here, where Ctrl-C can interrupt it
         # Another thread than the main thread warms up, as requests are computed in other threads as well. Otherwise the
         # main thread would get helper threads of OpenMP, and with more helper threads than cores, a lone request takes
         # a quarter longer (see engine/threads.py).

@@ -131,6 +131,11 @@ def load_token_weights(spec: TokenWeightsSpec, tokenizer: Any, dropped: Sequence
     repository = spec.repository
     config = check_config(repository, spec.folder)
     vocabulary = tokenizer.get_vocab()
+    if len(set(vocabulary.values())) < len(vocabulary):
+        raise UnsupportedModelError(
+            f"{repository.name!r} must have a tokenizer.json that gives each token an id of its own, got two tokens "
+            "with the same id. Download the model's tokenizer.json again."
+        )
     weights = np.ones(config.get("vocab_size") or len(vocabulary), np.float32)
     if spec.file is not None:
         path = repository.path(spec.file)

@@ -91,7 +91,8 @@ class TextTokenizer:
 
     A fast tokenizer, which is written in Rust, stores the length at which it truncates texts. If two threads shared a
     tokenizer but set different lengths, each thread would change the results of the other thread. So this class copies
-    the tokenizer and sets the length once. A tokenizer that is written in Python is called under a lock.
+    a tokenizer of transformers and sets the length once. (Only this package uses a `FileTokenizer`, which is therefore
+    not copied.) A tokenizer that is written in Python is called under a lock.
 
     Args:
         tokenizer: A tokenizer of transformers, or a `FileTokenizer`.

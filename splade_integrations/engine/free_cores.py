@@ -20,8 +20,8 @@ def free_cores(wanted: int, proc: str = "/proc", cores: int | None = None) -> in
     the machine's cores. Otherwise it is an estimate: it does not know how important the running threads are, nor, in a
     container, whether the count is that of the container or of the machine.
 
-    The cost is about 5 µs if enough cores are free. Otherwise it is .2 ms, and each thread of this process adds up to
-    10 µs.
+    The cost is about 5 µs if enough cores are free. Otherwise it is .2 ms or more, and each thread of this process adds
+    up to 10 µs.
 
     Args:
         wanted: The number of threads that would compute together, at least 1.

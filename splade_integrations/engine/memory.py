@@ -83,9 +83,10 @@ def own_parameters(*modules: nn.Module) -> None:
     copies: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
     for parameter in {id(parameter): parameter for module in modules for parameter in module.parameters()}.values():
         place = parameter.data_ptr(), parameter.shape, parameter.stride()
-        if place not in copies:
-            copies[place] = parameter.data.clone()
-        parameter.data = copies[place]
+        with torch.inference_mode(parameter.is_inference()):  # a mixture of both kinds would be of no use
+            if place not in copies:
+                copies[place] = parameter.data.clone()
+            parameter.data = copies[place]
 
 
 def parameter_bytes(*modules: nn.Module) -> int:

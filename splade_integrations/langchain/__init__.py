@@ -9,7 +9,7 @@ collection.
 from typing import TYPE_CHECKING
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra
-from splade_integrations.lazy_names import lazy_names
+from splade_integrations.lazy_names import lazy_names as _lazy_names
 
 check_installed(*MILVUS)
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DenseEmbedding", "HybridMilvus", "SpladeSparseEmbedding", "hybrid_milvus"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "DenseEmbedding": "dense",
-        "HybridMilvus": "store",
-        "SpladeSparseEmbedding": "embedding",
-        "hybrid_milvus": "store",
-    },
-)
+if not TYPE_CHECKING:  # so that a type checker reports names that do not exist
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            "DenseEmbedding": "dense",
+            "HybridMilvus": "store",
+            "SpladeSparseEmbedding": "embedding",
+            "hybrid_milvus": "store",
+        },
+    )

@@ -9,7 +9,7 @@ collection. `splade_integrations.milvus` creates, fills and searches the collect
 from typing import TYPE_CHECKING
 
 from splade_integrations.dependencies import MILVUS, check_installed, require_extra
-from splade_integrations.lazy_names import lazy_names
+from splade_integrations.lazy_names import lazy_names as _lazy_names
 
 check_installed(*MILVUS)
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DenseEmbedding", "HybridMilvusVectorStore", "SpladeSparseEmbedding"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__, {"DenseEmbedding": "dense", "HybridMilvusVectorStore": "store", "SpladeSparseEmbedding": "embedding"}
-)
+if not TYPE_CHECKING:  # so that a type checker reports names that do not exist
+    __getattr__, __dir__ = _lazy_names(
+        __name__, {"DenseEmbedding": "dense", "HybridMilvusVectorStore": "store", "SpladeSparseEmbedding": "embedding"}
+    )

@@ -94,7 +94,7 @@ def address_for_processes(uri: str) -> str:
         )
     from milvus_lite.server_manager import server_manager_instance
 
-    address = server_manager_instance.start_and_get_uri(uri.removeprefix("file:"))
+    address = server_manager_instance.start_and_get_uri(uri)
     if address is None:
         raise cannot_open(uri)
     return str(address)
@@ -107,7 +107,7 @@ def write_lock(uri: str) -> Any:
     Also, a flush of milvus-lite fails while another thread writes. Only one process can open a file, so a lock inside
     that process is enough. On a server, the lock prevents two threads of a process from creating the same collection.
     """
-    key = os.path.realpath(uri.removeprefix("file:")) if is_lite(uri) else uri
+    key = os.path.realpath(uri) if is_lite(uri) else uri
     return _write_locks.setdefault(key, RLock())
 
 
@@ -123,11 +123,11 @@ def _in_turn(name: str) -> Callable[..., Any]:
 
 
 def _with_whole_indexes(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `method`, which loads a collection. If it fails, it deletes the index files and tries again.
+    """Return `method`, which loads a collection. If it fails, it deletes index files and tries again.
 
     milvus-lite 3 writes the index files of a segment after its data. If the process is killed or the disk is full in
-    between, the files stay incomplete, and each later attempt to load the collection fails. The data are not affected,
-    and loading builds the index files that do not exist.
+    between, the latest file stays incomplete, and each later attempt to load the collection fails. The data are not
+    affected, and loading builds the index files that do not exist.
     """
 
     @wraps(method)
@@ -135,12 +135,26 @@ def _with_whole_indexes(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(self, collection_name, *args, **kwargs)
         except MilvusException as err:
-            if err.code != _UNEXPECTED or not self.delete_index_files(collection_name):
+            if not _may_be_damaged(err):
                 raise
-            logger.info("The index files of %r could not be read (%s), so they are built again.", collection_name, err)
-            return method(self, collection_name, *args, **kwargs)
+        with self.writing:  # so that another thread does not delete what this one builds
+            for files in (slice(0), slice(1), slice(None)):  # no file, the latest file, all files
+                deleted = self.delete_index_files(collection_name, files)
+                try:
+                    return method(self, collection_name, *args, **kwargs)
+                except MilvusException as err:
+                    if not _may_be_damaged(err) or (files.stop is None and not deleted):
+                        raise
+                    failed = err
+        raise failed
 
     return call
+
+
+def _may_be_damaged(err: MilvusException) -> bool:
+    """Return whether an error of milvus-lite may mean that it cannot read a file."""
+    message = str(err).lower()
+    return err.code == _UNEXPECTED and not any(word in message for word in ("memory", "space", "allocate", "timeout"))
 
 
 def _in_thread(name: str) -> Callable[..., Any]:
@@ -160,7 +174,10 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
     """
 
     def __init__(self, **connection_args: Any) -> None:
-        self._folder = Path(connection_args["uri"].removeprefix("file:"))
+        database = connection_args.get("db_name") or "default"
+        self._collections = Path(os.path.realpath(connection_args["uri"]))
+        if database != "default":
+            self._collections /= f"databases/{database}"
         self.writing = write_lock(connection_args["uri"])
         super().__init__(**{**_LITE_OPTIONS, **connection_args, **_DEDICATED})
 
@@ -168,14 +185,24 @@ class LiteClient(MilvusClient):  # type: ignore[misc]  # pymilvus is untyped
     create_collection, drop_collection = map(_in_turn, ("create_collection", "drop_collection"))
     load_collection = _with_whole_indexes(MilvusClient.load_collection)
 
-    def delete_index_files(self, collection_name: str) -> int:
-        """Delete the index files of a collection, and return their number. Loading the collection builds them again."""
-        name = self.describe_collection(collection_name)["collection_name"]  # another name if this one is an alias
-        with self.writing:
-            files = list(self._folder.glob(f"**/collections/{name}/partitions/*/indexes/*.*idx"))
-            for file in files:
-                file.unlink(missing_ok=True)
-        return len(files)
+    def delete_index_files(self, collection_name: str, which: slice) -> int:
+        """Delete index files of a collection, and return their number. Loading the collection builds them again.
+
+        Files that a snapshot lists are kept, because nothing would build them again.
+
+        Args:
+            collection_name: The collection's name, or an alias.
+            which: The files to delete, out of all files from the latest to the oldest.
+        """
+        name = self.describe_collection(collection_name)["collection_name"]
+        folder = self._collections / "collections" / name
+        pinned = "".join(file.read_text("utf-8") for file in folder.glob("snapshots/metadata/*.json"))
+        files = [file for file in folder.glob("partitions/*/indexes/*.*idx") if file.name not in pinned]
+        chosen = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)[which]
+        for file in chosen:
+            logger.info("The index file %s may be incomplete, so it is built again.", file)
+            file.unlink(missing_ok=True)
+        return len(chosen)
 
 
 class AsyncLiteClient(AsyncMilvusClient):  # type: ignore[misc]  # pymilvus is untyped

@@ -185,7 +185,6 @@ def _make_collection(uri: str, name: str, token: str, db_name: str, schema: Sche
         name, schema, connection, fingerprint=fingerprint, create_options={"consistency_level": "Strong"}
     )
     if collection.exists():
-        collection.load()  # only this process can rebuild milvus-lite's index files if an earlier run was killed
         return True
     width = None
     if (dense := loaded_dense(stage.dense, stage.options)) is not None:

@@ -117,3 +117,11 @@ def test_parameters_that_share_memory_still_do():
     assert len({module.weight.data_ptr() for module in (first, second, third)} - {before[0]}) == 1
     assert second.weight is first.weight
     assert first.weight.equal(before[1])
+
+
+def test_parameters_that_were_loaded_in_inference_mode():
+    with torch.inference_mode():
+        linear = torch.nn.Linear(3, 5)
+    memory.own_parameters(linear)
+    assert linear(torch.ones(2, 3)).shape == (2, 5)
+    assert linear.weight.t().shape == (3, 5)

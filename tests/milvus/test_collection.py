@@ -68,7 +68,37 @@ def test_index_files_that_were_not_written_completely_are_built_again(tmp_path, 
     query = {"dense": [1.0, 0.1], "sparse": {9: 1.0}}
     hits = asyncio.run(made.asearch(query)) if way == "asearch" else made.search(query)
     assert sorted(ids_of(hits)) == ["a", "b", "c"]
-    assert {file: file.read_bytes() for file in files} == whole
+    left = {file: file.read_bytes() for file in files if file.exists()}  # the others are built by the next process
+    assert left
+    assert left.items() <= whole.items()
+
+
+@pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")
+def test_threads_that_load_a_damaged_collection_at_the_same_time(collection, uri, tmp_path):
+    collection.flush()
+    collection.client.release_collection("fruit")
+    [file] = (tmp_path / "collection.db").glob("collections/fruit/partitions/*/indexes/*idx")
+    file.write_bytes(b"")
+    with ThreadPoolExecutor(8) as threads:
+        opened = list(threads.map(lambda _: Collection("fruit", Schema(columns=OWN), Connection(uri)), range(8)))
+    assert {tuple(ids_of(made.search({"sparse": {1: 1.0}}))) for made in opened} == {("a",)}
+
+
+@pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")
+def test_only_index_files_that_can_be_built_again_are_deleted(collection, tmp_path):
+    collection.flush()
+    folder = tmp_path / "collection.db"
+    [file] = folder.glob("collections/fruit/partitions/*/indexes/*idx")
+    other = folder / "databases" / "other" / file.relative_to(folder)
+    pinned = file.with_name("data_000000_000000.dense.flat.idx")
+    for kept in (other, pinned):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(b"kept")
+    snapshot = folder / "collections/fruit/snapshots/metadata/s.json"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_text(f'{{"index_files": {{"_default": ["indexes/{pinned.name}"]}}}}')
+    assert collection.client.delete_index_files("fruit", slice(None)) == 1
+    assert [file.exists(), pinned.exists(), other.exists()] == [False, True, True]
 
 
 @pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")

@@ -109,6 +109,16 @@ def opensearch_root(plain, tmp_path):
     return tmp_path
 
 
+def test_two_tokens_with_one_id_are_refused(opensearch_root):
+    """Their weights would overwrite each other, and tokenizers loses one of the tokens when it copies the tokenizer."""
+    file = opensearch_root / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["model"]["vocab"]["c"] = tokenizer["model"]["vocab"]["##b"]
+    file.write_text(json.dumps(tokenizer))
+    with pytest.raises(UnsupportedModelError, match="gives each token an id of its own"):
+        SpladeEncoder(opensearch_root)
+
+
 @pytest.mark.parametrize("file", ["idf.json", "query_token_weights.txt"])
 def test_opensearch_root(opensearch_root, plain, file):
     if file != "idf.json":
