@@ -45,6 +45,10 @@ _LITE_OPTIONS = (
     {"grpc_options": {"grpc.use_local_subchannel_pool": 1, "grpc.keepalive_time_ms": 2**31 - 1}} if _DEDICATED else {}
 )
 _write_locks: dict[str, Any] = {}
+# Parts of messages about a lack of memory, disk or time. They are phrases, because a path may contain any single word,
+# such as "space" in /workspace.
+_OTHER_CAUSES = ("out of memory", "unable to allocate", "cannot allocate", "bad_alloc", "malloc of size",
+                 "no space left", "retry timeout")  # fmt: skip
 _UNEXPECTED = 1  # the code with which milvus-lite 3 reports, among other errors, a file that it cannot read
 
 
@@ -154,7 +158,7 @@ def _with_whole_indexes(method: Callable[..., Any]) -> Callable[..., Any]:
 def _may_be_damaged(err: MilvusException) -> bool:
     """Return whether an error of milvus-lite may mean that it cannot read a file."""
     message = str(err).lower()
-    return err.code == _UNEXPECTED and not any(word in message for word in ("memory", "space", "allocate", "timeout"))
+    return err.code == _UNEXPECTED and not any(words in message for words in _OTHER_CAUSES)
 
 
 def _in_thread(name: str) -> Callable[..., Any]:

@@ -74,6 +74,22 @@ def test_index_files_that_were_not_written_completely_are_built_again(tmp_path, 
 
 
 @pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")
+def test_an_index_file_whose_path_names_memory_and_space(tmp_path):
+    """FAISS names the file in its error. Errors about memory or disk space delete no index file."""
+    folder = tmp_path / "workspace with memory"
+    folder.mkdir()
+    uri = str(folder / "a.db")
+    schema = Schema(index_params={"dense": {"index_type": "HNSW", "params": {"M": 8, "efConstruction": 32}}})
+    made = Collection("fruit", schema, Connection(uri))
+    made.write([Row(id=str(n), text="a", dense=[n + 1.0, 1.0], sparse={1: 1.0}) for n in range(50)])
+    made.flush()
+    made.client.release_collection("fruit")
+    [file] = folder.glob("a.db/collections/fruit/partitions/*/indexes/*idx")
+    file.write_bytes(file.read_bytes()[:60])
+    assert len(made.search({"dense": [1.0, 1.0]}, k=3)) == 3
+
+
+@pytest.mark.skipif(LITE2, reason="milvus-lite 2 keeps everything in one file")
 def test_threads_that_load_a_damaged_collection_at_the_same_time(collection, uri, tmp_path):
     collection.flush()
     collection.client.release_collection("fruit")
