@@ -68,23 +68,28 @@ encoder.encode_query([QUERY])
 part("first row")
 """
 # The scripts that encode an inference-free query, and "bare" scripts to compare them with. A bare script only imports
-# the packages that the encoder or the adapter needs.
-_FREE = {
-    "encoder": _ENCODER,
-    "bare numpy, scipy.sparse, tokenizers": "import numpy, scipy.sparse, tokenizers\npart('imports')\n",
-    "LangChain": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
-    .replace("splade_integrations import SpladeEncoder", "splade_integrations.langchain import SpladeSparseEmbedding")
-    .replace("encode_queries([QUERY])", "embed_query(QUERY)"),
-    "bare langchain_core, pymilvus": """
+# packages: those of the framework, or all packages that the encoder or the adapter needs.
+_LIGHT = "import numpy, scipy.sparse, tokenizers\n"
+_LANGCHAIN = """
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore  # a package that imports nothing until a name is asked for
 import pymilvus
-part('imports')
-""",
+"""
+_LLAMA_INDEX = "import llama_index.core, pymilvus\n"
+_BARE = "part('imports')\n"
+_FREE = {
+    "encoder": _ENCODER,
+    "bare numpy, scipy.sparse, tokenizers": _LIGHT + _BARE,
+    "LangChain": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
+    .replace("splade_integrations import SpladeEncoder", "splade_integrations.langchain import SpladeSparseEmbedding")
+    .replace("encode_queries([QUERY])", "embed_query(QUERY)"),
+    "bare langchain_core, pymilvus": _LANGCHAIN + _BARE,
+    "bare langchain_core, pymilvus, numpy, scipy.sparse, tokenizers": _LANGCHAIN + _LIGHT + _BARE,
     "LlamaIndex": _ENCODER.replace("SpladeEncoder(MODEL)", "SpladeSparseEmbedding(model_name=MODEL)")
     .replace("splade_integrations import SpladeEncoder", "splade_integrations.llama_index import SpladeSparseEmbedding")
     .replace("encode_queries([QUERY])", "get_query_embedding(QUERY)"),
-    "bare llama_index.core, pymilvus": "import llama_index.core, pymilvus\npart('imports')\n",
+    "bare llama_index.core, pymilvus": _LLAMA_INDEX + _BARE,
+    "bare llama_index.core, pymilvus, numpy, scipy.sparse, tokenizers": _LLAMA_INDEX + _LIGHT + _BARE,
 }
 _LONE = """
 from statistics import median
@@ -123,9 +128,10 @@ def measure(script: str, model: str, *, checkout: Path | None = None) -> dict[st
         RuntimeError: The script failed. The message is its standard error.
     """
     code = f"{_START}\nMODEL, QUERY = {model!r}, {_QUERY!r}\n{script}\n{_END}"
-    path = {} if checkout is None else {"PYTHONPATH": str(checkout)}
+    environment = dict(os.environ) if checkout is None else os.environ | {"PYTHONPATH": str(checkout)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles the modules of an installed package
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=checkout, env=os.environ | path
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=checkout, env=environment
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -152,6 +158,10 @@ def _table(found: Mapping[str, list[dict[str, Any]]]) -> str:
     return format_table(["contestant", "start to row, s", "CPU, s", "resident, MiB", "parts, s", "loaded"], rows)
 
 
+def _over(found: Mapping[str, list[dict[str, Any]]], name: str, bare: str, key: str) -> Spread:
+    return spread(run[key] - other[key] for run, other in zip(found[name], found[bare], strict=True))
+
+
 def _compare(found: Mapping[str, list[dict[str, Any]]], name: str, other: str, key: str) -> Spread:
     return ratio([run[key] for run in found[name]], [run[key] for run in found[other]])
 
@@ -163,7 +173,8 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, metavar="CHECKOUT", help="a checkout of an earlier build to compare with"
     )
-    parser.add_argument("--base", metavar="FOLDER", help="also measure this model of BERT-base's size")
+    parser.add_argument("--base", type=Path, metavar="FOLDER", help="also measure this model of BERT-base's size")
+    parser.add_argument("--inference-free", action="store_true", help="measure only inference-free queries")
     options = parser.parse_args()
     tiny = splade_model_path()
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +183,9 @@ def main() -> None:
             name: (script, free, None) for name, script in _FREE.items()
         }
         lone: dict[str, tuple[str, str, Path | None]] = {"lone query": (_ENCODER + _LONE, free, None)}
-        models = {"tiny": tiny} | ({"base": options.base} if options.base else {})
+        models = {"tiny": tiny} | ({"base": str(options.base.resolve())} if options.base else {})
+        if options.inference_free:
+            models = {}
         for size, model in models.items():
             contestants[f"{size} model"] = (_ENCODER, model, None)
             contestants[f"{size} model, sentence-transformers"] = (_SENTENCE_TRANSFORMERS, model, None)
@@ -189,6 +202,10 @@ def main() -> None:
     for name, runs in queries.items():
         ours, bare = ([run["parts"][key] for run in runs] for key in ("query us", "tokenizers us"))
         print(f"{name}: {spread(ours)} us, {ratio(ours, bare)} times the bare call of tokenizers, {spread(bare)} us")
+    for name, first in (("encoder", "numpy"), ("LangChain", "langchain_core"), ("LlamaIndex", "llama_index")):
+        for other in (other for other in found if other.startswith(f"bare {first}")):
+            seconds, memory = (_over(found, name, other, key) for key in ("seconds", "mib"))
+            print(f"{name} takes {seconds} s and {memory} MiB more than {other}")
     pairs = [(name, f"{name}, sentence-transformers") for name in found if f"{name}, sentence-transformers" in found]
     pairs += [(name, f"{name}, before") for name in found if f"{name}, before" in found]
     for name, other in pairs:
