@@ -6,6 +6,7 @@ from typing import Literal, TypeVar, get_args
 
 import torch
 
+from splade_integrations.engine.free_cores import free_cores
 from splade_integrations.engine.int8_gemm import QMAX_8BIT, int8_products_pay, int8_weight_qmax
 from splade_integrations.engine.products import product_threads, usable_threads
 from splade_integrations.engine.threads import run_in_own_thread
@@ -68,10 +69,13 @@ class Compute:
     def run(self, work: Callable[[], _T]) -> _T:
         """Call a function that prepares a model, and return its result.
 
-        On a CPU, the function runs in a thread that ends afterwards (see threads.py), and its matrix products use
-        `threads` threads. On a GPU, it runs in the caller's thread, because each thread has its own current GPU.
+        On a CPU, the function runs in a thread that ends afterwards (see threads.py). Its matrix products use up to
+        `threads` threads, but no more than there are free cores. OpenVINO gets all `threads`, because it keeps this
+        number. On a GPU, the function runs in the caller's thread, because each thread has its own current GPU.
         """
-        return run_in_own_thread(work, self.threads) if self.device.type == "cpu" else work()
+        if self.device.type != "cpu":
+            return work()
+        return run_in_own_thread(work, self.threads if self.by_openvino else free_cores(self.threads))
 
 
 def resolve_compute(
