@@ -173,13 +173,14 @@ def _read_weights(path: Path, vocabulary: dict[str, int], size: int) -> NDArray[
 
             return read_torch_weight(path)
         if path.suffix == ".json":
-            pairs = json.loads(path.read_text(encoding="utf-8")).items()
+            stated = dict(json.loads(path.read_text(encoding="utf-8")).items())
         else:
-            pairs = [line.rsplit(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = path.read_text(encoding="utf-8").splitlines()
+            stated = dict(line.rsplit(None, 1) for line in lines if line.strip())
+        ids = np.array([vocabulary.get(token, -1) for token in stated], np.int64)
+        values = np.array([float(weight) for weight in stated.values()], np.float32)
         weights = np.zeros(size, np.float32)
-        for token, weight in pairs:
-            if token in vocabulary:
-                weights[vocabulary[token]] = float(weight)
+        weights[ids[ids >= 0]] = values[ids >= 0]
         return weights
     except OptionalDependencyError:
         raise
