@@ -137,9 +137,9 @@ def test_a_fork_waits_for_the_blocks_of_other_threads():
 LOADING = """
 import os, sys, threading, time
 from splade_integrations import SpladeEncoder
-from splade_integrations.engine import load
+from splade_integrations.engine import bert, load
 
-reads, prepares = load._load_weights, load.prepare
+reads, prepares = bert.open_weights, load.prepare
 reading = threading.Event()
 
 def slow_reading(*arguments):
@@ -151,7 +151,7 @@ def slow_preparing(*arguments):
     time.sleep(1)
     return prepares(*arguments)
 
-load._load_weights, load.prepare = slow_reading, slow_preparing
+bert.open_weights, load.prepare = slow_reading, slow_preparing
 loaded = []
 thread = threading.Thread(target=lambda: loaded.append(SpladeEncoder(sys.argv[1], device="cpu").dim))
 thread.start()

@@ -200,7 +200,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         texts = {"document": "documents", "query": "queries"}[role]
         with require_torch(self._model_name, f"the transformer that encodes {texts}"):
             model = self._model(spec)
-        tokenizer = self._tokenizer(spec.repository, spec.folder)
+        tokenizer = self._light_tokenizer(spec.repository, spec.folder)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
         tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)

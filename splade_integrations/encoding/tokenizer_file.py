@@ -1,8 +1,9 @@
 """Makes a tokenizer from `tokenizer.json` without transformers, if transformers would make the same tokenizer.
 
-With this tokenizer, inference-free queries, whose weights come from a table, need neither transformers nor torch. But
-transformers also reads `tokenizer_config.json`, which can contradict `tokenizer.json`. If transformers might make a
-different tokenizer, `read_tokenizer_file` returns None. The caller then loads the tokenizer with transformers.
+Importing transformers takes a second. With this tokenizer, inference-free queries, whose weights come from a table,
+need neither transformers nor torch, and a BERT model needs only torch (see engine/bert.py). But transformers also reads
+`tokenizer_config.json`, which can contradict `tokenizer.json`. If transformers might make a different tokenizer,
+`read_tokenizer_file` returns None. The caller then loads the tokenizer with transformers.
 """
 
 import json
@@ -50,9 +51,8 @@ class FileTokenizer:
         self.truncation_side = truncation_side
         self.unk_token = named.get("unk_token")
         ids = {name: backend.token_to_id(token) for name, token in named.items()}
-        self.unk_token_id, self.cls_token_id, self.sep_token_id, self.bos_token_id, self.eos_token_id = (
-            ids.get(f"{name}_token") for name in ("unk", "cls", "sep", "bos", "eos")
-        )
+        self.unk_token_id, self.cls_token_id, self.sep_token_id = map(ids.get, ("unk_token", "cls_token", "sep_token"))
+        self.bos_token_id, self.eos_token_id, self.pad_token_id = map(ids.get, ("bos_token", "eos_token", "pad_token"))
         self.all_special_tokens = list(dict.fromkeys([*named.values(), *extra]))
         special = map(backend.token_to_id, self.all_special_tokens)
         self.all_special_ids: list[int] = [token_id for token_id in special if token_id is not None]

@@ -11,14 +11,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
 __all__ = [
     "FusedLayer",
     "FusedLayers",
     "InPlaceGelu",
     "PackedLinear",
+    "encoder_output",
     "fuse_layers",
+    "has_fused_layers",
     "pad_rows",
     "rounded_up",
     "use_norm_kernel",
@@ -167,7 +168,17 @@ class FusedLayers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(layers)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Any:
+        """Return what the encoder of a transformers model returns. `states` describes the arguments."""
+        return encoder_output(self.states(hidden_states, attention_mask))
+
+    def states(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the hidden states after the last layer.
+
+        Args:
+            hidden_states: The hidden states before the first layer. (B, L, H).
+            attention_mask: As in `FusedLayer`.
+        """
         shape = hidden_states.shape
         tokens = hidden_states.flatten(0, 1)
         if tokens.device.type == "cpu":
@@ -175,7 +186,14 @@ class FusedLayers(nn.Module):
             tokens = pad_rows(tokens, rounded_up(len(tokens)))
         for layer in self.layer:
             tokens = layer(tokens, shape, attention_mask)
-        return EncoderOutput(last_hidden_state=tokens[: shape[0] * shape[1]].view(shape))
+        return tokens[: shape[0] * shape[1]].view(shape)
+
+
+def encoder_output(states: Tensor) -> Any:
+    """Return hidden states as the encoder of a transformers model returns them."""
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions  # imports much (see bert.py)
+
+    return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
 
 def _of_bert(layer: Any) -> FusedLayer:
@@ -213,6 +231,11 @@ _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
 }
+
+
+def has_fused_layers(backbone: nn.Module) -> bool:
+    """Return whether the layers of a model without its head are fused."""
+    return any(isinstance(part, FusedLayers) for part in backbone.children())
 
 
 def fuse_layers(backbone: Any) -> Callable[[], None] | None:
@@ -266,6 +289,8 @@ def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
 
 
 def _is_gelu(activation: nn.Module) -> bool:
+    if isinstance(activation, InPlaceGelu):
+        return True
     from transformers.activations import GELUActivation  # imports Triton, which takes a second
 
     return isinstance(activation, GELUActivation) and activation.act is gelu

@@ -4,7 +4,7 @@ This module works on tensors and token ids. It handles no texts, prompts, tokeni
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,17 @@ from splade_integrations.engine.heads import Decoder, choose
 from splade_integrations.engine.heads.tiled import activate, splade_pool
 from splade_integrations.engine.products import exact_float32
 
-__all__ = ["MaskedLM", "SpladeModel"]
+__all__ = ["MaskedLM", "NetworkOutput", "SpladeModel"]
 
 # The largest number of bytes of a batch's logits, for a model whose head writes all logits to memory. The logits have
 # the shape (B, L, V) for B texts of L tokens and V terms.
 _LOGITS_BYTES = 256 * 2**20
+
+
+class NetworkOutput(NamedTuple):
+    """What `MaskedLM.network` returns. Models of transformers return an object with further attributes."""
+
+    logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ class MaskedLM:
     The decoder is the last linear layer of the masked LM's head.
 
     Args:
-        network: The transformers model. If `decoder` is given, the model's own decoder has been replaced by the
-            identity.
+        network: A model of transformers, or one that is called like it. If `decoder` is given, the model's own decoder
+            has been replaced by the identity.
         decoder: The decoder, or None if the head does not end in a plain linear layer.
         dim: Vocabulary size V, which is the number of logits per token. It can differ from the tokenizer's number of
             tokens.

@@ -11,12 +11,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions as EncoderOutput
 
 from splade_integrations.dependencies import check_installed, require_extra
 from splade_integrations.engine.compute import Precision
 from splade_integrations.engine.int8_gemm import quantize
-from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, pad_rows, rounded_up
+from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, encoder_output, pad_rows, rounded_up
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.forks import ForkSafeLock
 
@@ -73,13 +72,16 @@ class OpenVinoLayers(nn.Module):
         self._request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
         self._lock = ForkSafeLock()  # an infer request serves one caller at a time, with all of OpenVINO's threads
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> EncoderOutput:
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Any:
+        """Return what the encoder of a transformers model returns. `states` describes the arguments."""
+        return encoder_output(self.states(hidden_states, attention_mask))
+
+    def states(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the hidden states after the last layer.
 
         Args:
             hidden_states: The hidden states before the first layer. (B, L, H) float32.
             attention_mask: (B, 1, L, L) or (B, 1, 1, L). With None, every token attends to all tokens.
-            **_: Further arguments of transformers, which are ignored.
         """
         batch, length, _width = hidden_states.shape
         # OpenVINO compiles kernels for each new shape, which takes some milliseconds and up to a megabyte. So texts are
@@ -89,7 +91,7 @@ class OpenVinoLayers(nn.Module):
         seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
         with self._lock:
             outputs = self._request.infer([pad_rows(hidden_states, longest).numpy(), seen.numpy()])[0]
-        return EncoderOutput(last_hidden_state=torch.from_numpy(outputs)[:, :length])
+        return torch.from_numpy(outputs)[:, :length]
 
 
 def _seen(mask: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 The decoder is the last linear layer. Each change is checked with a probe, which is two short texts, one of them padded.
 A change stays only if the model's output for the probe is the same as before, except for rounding. Changes that round
-on purpose (int8, and 16 bits in OpenVINO) are not compared. This module handles transformers' models, but no files,
-pooling or users' texts.
+on purpose (int8, and 16 bits in OpenVINO) are not compared. This module handles models, but no files, pooling or
+users' texts.
 """
 
 import logging
@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.int8_linear import Int8Linear
 from splade_integrations.engine.kernels import kernels_run
-from splade_integrations.engine.layers import PackedLinear, fuse_layers, use_norm_kernel
+from splade_integrations.engine.layers import PackedLinear, fuse_layers, has_fused_layers, use_norm_kernel
 from splade_integrations.engine.memory import own_parameters, parameter_bytes
 from splade_integrations.engine.openvino import use_openvino
 from splade_integrations.engine.products import exact_float32
@@ -38,7 +38,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
 
     Args:
         name: The name under which the model was requested, for messages.
-        model: The transformers model, which is changed. Its decoder is replaced by the identity.
+        model: The model, which is changed. Its decoder is replaced by the identity.
         compute: Where and how the model computes.
     Returns:
         The decoder, and whether padding leaves a text's results unchanged. The decoder is None if the head does not end
@@ -54,7 +54,8 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
     with exact_float32(compute.device):
         expected = probe()
         ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
-        fused = _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
+        fused = has_fused_layers(model.base_model)
+        fused = fused or _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
         if fused and kernels_run(compute.device):
             _keep_if_same(probe, expected, lambda: use_norm_kernel(model.base_model))
         if compute.by_openvino:

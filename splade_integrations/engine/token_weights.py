@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
-from transformers import AutoModel
-from transformers.modeling_outputs import MaskedLMOutput
 
 from splade_integrations.engine.batching import BatchedModel, PaddedBatch, Progress
 from splade_integrations.engine.compute import Compute
 from splade_integrations.engine.heads import Decoder
-from splade_integrations.engine.load import positions_of, read_config, read_weights
+from splade_integrations.engine.load import positions_of
 from splade_integrations.engine.memory import keep_freed_memory
-from splade_integrations.engine.model import MaskedLM
+from splade_integrations.engine.model import MaskedLM, NetworkOutput
 from splade_integrations.engine.optimize import optimize
 from splade_integrations.engine.products import exact_float32
 from splade_integrations.errors import UnsupportedModelError, first_line
@@ -164,10 +162,10 @@ def load_token_weigher(repository: Repository, folder: str, compute: Compute) ->
         FileNotFoundError: A file is missing.
         UnsupportedModelError: Weights are missing, damaged or not finite, or do not fit each other.
     """
-    config = read_config(repository, folder)
-    backbone = read_weights(repository, folder, config, compute.weights_dtype, AutoModel, unused=("pooler.",))
-    if hasattr(backbone, "pooler"):
-        backbone.pooler = None  # neither the sparse rows nor the dense vectors use it
+    from splade_integrations.engine.pretrained import read_backbone  # takes seconds to import
+
+    backbone = read_backbone(repository, folder, compute.weights_dtype)
+    config = backbone.config
     path = repository.path(SPARSE_LINEAR)
     if path is None:
         raise FileNotFoundError(f"{repository.name!r} must have {SPARSE_LINEAR}, got no such file. Download it again.")
@@ -206,9 +204,9 @@ class _Backbone(nn.Module):
     def get_output_embeddings(self) -> None:
         return None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, return_dict: bool = True) -> MaskedLMOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, return_dict: bool = True) -> NetworkOutput:
         states = self.base_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=return_dict)
-        return MaskedLMOutput(logits=states.last_hidden_state)
+        return NetworkOutput(logits=states.last_hidden_state)
 
 
 def _read_linear(name: str, path: Path, hidden_size: int) -> tuple[Tensor, Tensor]:

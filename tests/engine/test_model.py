@@ -19,7 +19,7 @@ class SmallDevice:
 
     def __init__(self, network):
         self._network, self.tokens = network, float("inf")
-        self.device, self.dtype = network.device, network.dtype
+        self.device = network.device
         self.tried = []
 
     def __call__(self, input_ids, **arguments):

@@ -86,7 +86,7 @@ def test_an_encoders_layers_are_packed(model_folder):
 @needs_int8
 def test_int8_is_for_the_backbone_and_its_head_is_packed(model_folder):
     model = loaded(model_folder, dtype="int8").network
-    kinds = [{type(module) for module in part.modules()} for part in (model.base_model, model.cls)]
+    kinds = [{type(module) for module in part.modules()} for part in (model.base_model, model.head)]
     assert [kind & {nn.Linear, PackedLinear, Int8Linear} for kind in kinds] == [{Int8Linear}, {PackedLinear}]
 
 
