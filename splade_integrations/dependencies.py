@@ -177,8 +177,8 @@ def require_torch(model_name: str, what: str) -> Iterator[None]:
         if missing not in ("torch", "transformers"):
             raise
         raise OptionalDependencyError(
-            f"{model_name!r} needs {missing} for {what}, but {missing} is not installed. Only inference-free queries "
-            "work without it. Install it with: pip install torch transformers. Or encode on a machine that has it.",
+            f"{model_name!r} needs {missing} for {what}, but {missing} is not installed. Install it with: pip install "
+            "torch transformers. Or encode on a machine that has it. (Inference-free queries work without it.)",
             name=missing,
         ) from err
 

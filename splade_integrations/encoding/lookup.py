@@ -177,10 +177,9 @@ def _read_weights(path: Path, vocabulary: dict[str, int], size: int) -> NDArray[
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
             stated = dict(line.rsplit(None, 1) for line in lines if line.strip())
-        ids = np.array([vocabulary.get(token, -1) for token in stated], np.int64)
-        values = np.array([float(weight) for weight in stated.values()], np.float32)
+        known = {vocabulary[token]: float(weight) for token, weight in stated.items() if token in vocabulary}
         weights = np.zeros(size, np.float32)
-        weights[ids[ids >= 0]] = values[ids >= 0]
+        weights[list(known)] = list(known.values())
         return weights
     except OptionalDependencyError:
         raise

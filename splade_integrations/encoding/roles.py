@@ -114,7 +114,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         self._limits = limits
         self._loading = ForkSafeLock()
         self._tokenizers: dict[tuple[str, str], Any] = {}
-        self._file_tokenizers: dict[tuple[str, str], Any] = {}
+        self._light_tokenizers: dict[tuple[str, str, Role], Any] = {}
         self._transformers: list[tuple[TransformerSpec, RoleEncoder]] = []
 
     def __missing__(self, role: Role) -> RoleEncoder:
@@ -141,7 +141,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         if spec is None or "document" in self:
             return self["document"].max_length
         config = check_config(spec.repository, spec.folder)
-        tokenizer = self._light_tokenizer(spec.repository, spec.folder)
+        tokenizer = self._light_tokenizer(spec.repository, spec.folder, "document")
         return resolve_max_length(self._max_length, spec.max_length, stated_positions(config), tokenizer)
 
     def full_tokenizer(self) -> Any:
@@ -162,17 +162,18 @@ class RoleEncoders(dict[Role, RoleEncoder]):
                 self._tokenizers[place] = load_tokenizer(repository, folder)
         return self._tokenizers[place]
 
-    def _light_tokenizer(self, repository: Repository, folder: str) -> Any:
+    def _light_tokenizer(self, repository: Repository, folder: str, role: Role) -> Any:
         """Return a tokenizer, without transformers if possible.
 
         If transformers' tokenizer is already loaded, it is returned. If not, the result is a `FileTokenizer`. If
-        `read_tokenizer_file` cannot make one, transformers' tokenizer is loaded and returned.
+        `read_tokenizer_file` cannot make one, transformers' tokenizer is loaded and returned. Each role gets a
+        `FileTokenizer` of its own, because `TextTokenizer` sets the role's length in it.
         """
-        place = (repository.name, folder)
-        if place not in self._file_tokenizers:
-            known = self._tokenizers.get(place) or read_tokenizer_file(repository, folder)
-            self._file_tokenizers[place] = known or self._tokenizer(repository, folder)
-        return self._file_tokenizers[place]
+        place = (repository.name, folder, role)
+        if place not in self._light_tokenizers:
+            known = self._tokenizers.get(place[:2]) or read_tokenizer_file(repository, folder)
+            self._light_tokenizers[place] = known or self._tokenizer(repository, folder)
+        return self._light_tokenizers[place]
 
     def _load(self, role: Role) -> RoleEncoder:
         spec: RoleSpec = getattr(self._spec, role)
@@ -180,7 +181,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         if spec.token_weights is None:
             assert transformer is not None  # describe() gives each role a transformer or token weights
             return transformer
-        tokenizer = self._light_tokenizer(spec.token_weights.repository, spec.token_weights.folder)
+        tokenizer = self._light_tokenizer(spec.token_weights.repository, spec.token_weights.folder, role)
         dropped = tokenizer.all_special_ids if self._spec.special_terms == "drop" else ()
         lookup = load_token_weights(spec.token_weights, tokenizer, dropped)
         if transformer is not None:
@@ -200,7 +201,7 @@ class RoleEncoders(dict[Role, RoleEncoder]):
         texts = {"document": "documents", "query": "queries"}[role]
         with require_torch(self._model_name, f"the transformer that encodes {texts}"):
             model = self._model(spec)
-        tokenizer = self._light_tokenizer(spec.repository, spec.folder)
+        tokenizer = self._light_tokenizer(spec.repository, spec.folder, role)
         _check_embeddings(spec.repository.name, tokenizer, model.embedded_tokens)
         max_length = resolve_max_length(self._max_length, spec.max_length, model.positions, tokenizer)
         tokenize = TextTokenizer(tokenizer, max_length, lower_case=spec.lower_case)

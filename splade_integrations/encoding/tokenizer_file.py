@@ -26,6 +26,11 @@ _BERT_NAMES = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
 }  # fmt: skip
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# If tokenizer_config.json states one of these, transformers runs code, reads another file or adds special tokens.
+_OTHER_TOKENIZER = ("auto_map", "fast_tokenizer_files", "model_specific_special_tokens")
+# If tokenizer_config.json has one of these keys, even with the value false, transformers replaces the tokens that are
+# put around a text.
+_OTHER_ENDS = ("add_bos_token", "add_eos_token")
 _PROBE = "Élan"  # shows whether a normalizer changes capital letters or accents
 _UNKNOWN_LENGTH = int(1e30)  # the model_max_length that transformers reports if a repository states none
 
@@ -87,8 +92,8 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
     if (
         path is None
         or not isinstance(stated, dict)
-        or stated.get("auto_map")
-        or stated.get("model_specific_special_tokens")
+        or any(stated.get(key) for key in _OTHER_TOKENIZER)
+        or any(key in stated for key in _OTHER_ENDS)
     ):
         return None
     if repository.path(path_in(folder, "added_tokens.json")) is not None:
@@ -107,7 +112,7 @@ def read_tokenizer_file(repository: Repository, folder: str) -> FileTokenizer | 
     named, extra = found
     if not _adds_nothing(backend, stated, [*named.values(), *extra]):
         return None
-    if kind == "bert" and not _is_bert(backend, stated):
+    if kind == "bert" and not _is_bert(backend, stated, named):
         return None
     truncation = backend.truncation or {}
     side = stated.get("truncation_side") or truncation.get("direction") or "right"
@@ -212,7 +217,7 @@ def _adds_nothing(backend: Tokenizer, stated: dict[str, Any], special: list[str]
     )
 
 
-def _is_bert(backend: Tokenizer, stated: dict[str, Any]) -> bool:
+def _is_bert(backend: Tokenizer, stated: dict[str, Any], named: dict[str, str]) -> bool:
     """Return whether tokenizer.json describes the tokenizer that transformers' `BertTokenizer` would make."""
     normalizer = {
         "type": "BertNormalizer",
@@ -230,7 +235,7 @@ def _is_bert(backend: Tokenizer, stated: dict[str, Any]) -> bool:
         and model.continuing_subword_prefix == "##"
         and model.max_input_chars_per_word == 100
         and model.unk_token == (unknown.get("content") if isinstance(unknown, dict) else unknown)
-        and backend.num_special_tokens_to_add(False) == 2
+        and backend.encode("").ids == [backend.token_to_id(named[name]) for name in ("cls_token", "sep_token")]
     )
 
 

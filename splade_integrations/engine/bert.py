@@ -1,14 +1,14 @@
 """BERT, RoBERTa and DistilBERT with their masked-LM heads, built without transformers.
 
 Importing transformers' models takes twice as long as importing torch. Most SPLADE checkpoints are one of these three
-models, so they are built here, from the layers of `layers.py`. transformers loads every other checkpoint.
+models (XLM-RoBERTa is RoBERTa with other weights), so they are built here, from the layers of `layers.py`. transformers
+loads every other checkpoint.
 """
 
 import logging
 from typing import NamedTuple, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm
 
@@ -17,12 +17,13 @@ from splade_integrations.engine.bert_checkpoint import (
     BertFamily,
     BertSizes,
     BertWeights,
-    UnexpectedCheckpointError,
     open_weights,
 )
 from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu
+from splade_integrations.engine.memory import is_out_of_memory
 from splade_integrations.engine.model import NetworkOutput
 from splade_integrations.engine.products import product_threads
+from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.models.config import check_config
 from splade_integrations.models.repository import Repository
 from splade_integrations.models.weights import find_adapter
@@ -45,15 +46,21 @@ def read_bert(repository: Repository, folder: str, dtype: torch.dtype) -> "BertM
         UnsupportedModelError: The config.json is damaged or harmful (see `check_config`), or the index is damaged.
     """
     config = check_config(repository, folder)
-    model_type = str(config.get("model_type"))
-    family = FAMILIES.get(model_type)
+    family = FAMILIES.get(str(config.get("model_type")))
     if repository.trust_remote_code or family is None or find_adapter(repository, folder) is not None:
         return None
     try:
+        sizes = BertSizes.of(family, config)  # before the weights, which may have to be downloaded
         # Like the parts of `load.py`: more threads would not be faster, and would leave helper threads behind.
         with product_threads(1), open_weights(repository, folder, dtype) as weights:
-            return BertMaskedLM(model_type, BertSizes.of(family, config), weights)
-    except (UnexpectedCheckpointError, SafetensorError, OSError) as err:
+            return BertMaskedLM(config["model_type"], sizes, weights)
+    except UnsupportedModelError:
+        raise
+    except (
+        Exception
+    ) as err:  # a damaged file may raise anything. The errors of transformers' loader are the better ones
+        if is_out_of_memory(err):
+            raise
         logger.info("%s is loaded by transformers: %s", repository.name, err)
         return None
 
@@ -74,24 +81,23 @@ class BertMaskedLM(nn.Module):
         sizes: The sizes that config.json states.
         weights: The weights.
     Raises:
-        UnexpectedCheckpointError: The weights are not what this module expects.
+        UnexpectedCheckpointError: The weights are not those of such a model.
     """
 
     def __init__(self, model_type: str, sizes: BertSizes, weights: BertWeights) -> None:
         super().__init__()
-        family = FAMILIES[model_type]
+        family, hidden, terms = FAMILIES[model_type], sizes.hidden_size, sizes.vocab_size
         dense, norm, decoder = family.head
+        self.config = _Settings(model_type, terms, sizes.max_position_embeddings)
         self.base_model = _Backbone(family, sizes, weights)
         self.head = nn.Sequential(
-            weights.linear(dense, sizes.wide, sizes.wide), InPlaceGelu(), weights.norm(norm, sizes.wide, sizes.epsilon)
+            weights.linear(dense, hidden, hidden), InPlaceGelu(), weights.norm(norm, hidden, sizes.epsilon)
         )
-        self.decoder = nn.Linear(sizes.wide, sizes.terms, device="meta")
         words = cast(nn.Parameter, self.base_model.words.weight)
-        self.decoder.weight = weights.shared([f"{decoder}.weight"], *words.shape, expected=words)
-        self.decoder.bias = weights.shared(family.biases, sizes.terms)
-        weights.check_nothing_left()
-        first = 0 if sizes.padding_id is None else sizes.padding_id + 1
-        self.config = _Settings(model_type, sizes.terms, sizes.positions - first)
+        self.decoder = nn.Linear(hidden, terms, device="meta")
+        self.decoder.weight = weights.shared([f"{decoder}.weight"], terms, hidden, expected=words)
+        self.decoder.bias = weights.shared(family.bias_names, terms)
+        weights.check_nothing_left(family.prefix)
 
     @property
     def device(self) -> torch.device:
@@ -116,15 +122,15 @@ class _Backbone(nn.Module):
 
     def __init__(self, family: BertFamily, sizes: BertSizes, weights: BertWeights) -> None:
         super().__init__()
-        place, wide = f"{family.prefix}embeddings.", sizes.wide
-        self.words = weights.embedding(f"{place}word_embeddings", sizes.terms, wide)
-        self.types = (
-            None if sizes.types is None else weights.embedding(f"{place}token_type_embeddings", sizes.types, wide)
-        )
-        self.positions = weights.embedding(f"{place}position_embeddings", sizes.positions, wide)
-        self.norm = weights.norm(f"{place}LayerNorm", wide, sizes.epsilon)
+        hidden, positions, padding_id = sizes.hidden_size, sizes.max_position_embeddings, sizes.padding_id
+        place = f"{family.prefix}embeddings."
+        self.words = weights.embedding(f"{place}word_embeddings", sizes.vocab_size, hidden)
+        self.types = None
+        if sizes.types is not None:
+            self.types = weights.embedding(f"{place}token_type_embeddings", sizes.types, hidden)
+        self.position_embeddings = weights.embedding(f"{place}position_embeddings", positions, hidden, padding_id)
+        self.norm = weights.norm(f"{place}LayerNorm", hidden, sizes.epsilon)
         self.encoder = FusedLayers([_layer(family, sizes, weights, number) for number in range(sizes.layers)])
-        self._padding_id = sizes.padding_id
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the hidden states after the last layer, (B, L, H)."""
@@ -138,23 +144,24 @@ class _Backbone(nn.Module):
 
     def _position_embeddings(self, input_ids: Tensor) -> Tensor:
         """Return the embeddings of the positions, (L, H) or (B, L, H)."""
-        if self._padding_id is None:
-            return self.positions.weight[: input_ids.shape[1]]
-        counted = input_ids != self._padding_id
-        return embedding(counted.cumsum(1) * counted + self._padding_id, self.positions.weight)
+        weight, padding_id = self.position_embeddings.weight, self.position_embeddings.padding_idx
+        if padding_id is None:
+            return weight[: input_ids.shape[1]]
+        counted = input_ids != padding_id
+        return embedding(counted.cumsum(1) * counted + padding_id, weight)
 
 
 def _layer(family: BertFamily, sizes: BertSizes, weights: BertWeights, number: int) -> FusedLayer:
-    wide, inner, epsilon = sizes.wide, sizes.inner, sizes.epsilon
-    names = [family.prefix + family.layer.format(number) + part for part in family.in_layer]
-    query, key, value, attended = (weights.linear(name, wide, wide) for name in names[:4])
+    hidden, intermediate, epsilon = sizes.hidden_size, sizes.intermediate_size, sizes.epsilon
+    names = [family.prefix + family.layer.format(number) + part for part in family.layer_parts]
+    query, key, value, attended = (weights.linear(name, hidden, hidden) for name in names[:4])
     return FusedLayer(
         sizes.heads,
         (query, key, value),
         attended,
-        weights.norm(names[4], wide, epsilon),
-        weights.linear(names[5], wide, inner),
+        weights.norm(names[4], hidden, epsilon),
+        weights.linear(names[5], hidden, intermediate),
         InPlaceGelu(),
-        weights.linear(names[6], inner, wide),
-        weights.norm(names[7], wide, epsilon),
+        weights.linear(names[6], intermediate, hidden),
+        weights.norm(names[7], hidden, epsilon),
     )

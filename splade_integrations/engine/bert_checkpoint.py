@@ -7,7 +7,6 @@ and transformers loads the checkpoint or says what is wrong with it.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,26 +31,26 @@ class BertFamily:
     Args:
         architecture: The class in transformers.
         prefix: The prefix of the weights of the backbone.
-        sizes: The keys of config.json for the first four of `BertSizes`.
-        activation: The key of config.json for the activation.
+        size_keys: The keys of config.json for the first four of `BertSizes`.
+        activation_key: The key of config.json for the activation.
         layer: The place of layer {}, behind the prefix.
-        in_layer: The places of the parts of a layer, in the order of `FusedLayer`'s arguments.
+        layer_parts: The places of the parts of a layer, in the order of `FusedLayer`'s arguments.
         head: The places of the head's linear layer, its norm, and its decoder.
-        biases: The names under which a checkpoint may hold the decoder's bias.
-        epsilon: The key of config.json for the epsilon of layer norms. If None, it is 1e-12.
+        bias_names: The names under which a checkpoint may hold the decoder's bias.
+        epsilon_key: The key of config.json for the epsilon of layer norms. If None, it is 1e-12.
         has_types: Whether a token type (the first or the second text of a pair) has an embedding.
         counts_from_padding: Whether positions are counted from the padding id + 1, without the padding tokens.
     """
 
     architecture: str
     prefix: str
-    sizes: tuple[str, str, str, str]
-    activation: str
+    size_keys: tuple[str, str, str, str]
+    activation_key: str
     layer: str
-    in_layer: tuple[str, str, str, str, str, str, str, str]
+    layer_parts: tuple[str, str, str, str, str, str, str, str]
     head: tuple[str, str, str]
-    biases: tuple[str, ...]
-    epsilon: str | None = "layer_norm_eps"
+    bias_names: tuple[str, ...]
+    epsilon_key: str | None = "layer_norm_eps"
     has_types: bool = True
     counts_from_padding: bool = False
 
@@ -76,7 +75,7 @@ FAMILIES = {
         ),
         ("vocab_transform", "vocab_layer_norm", "vocab_projector"),
         ("vocab_projector.bias",),
-        epsilon=None, has_types=False,
+        epsilon_key=None, has_types=False,
     ),
     **{
         model_type: BertFamily(
@@ -87,58 +86,82 @@ FAMILIES = {
         for model_type, architecture in (("roberta", "RobertaForMaskedLM"), ("xlm-roberta", "XLMRobertaForMaskedLM"))
     },
 }  # fmt: skip
-# Settings that would change what the model computes, with the values that change nothing.
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "add_cross_attention": (None, False), "is_decoder": (None, False), "position_embedding_type": (None, "absolute"),
-    "pruned_heads": (None, {}), "tie_word_embeddings": (None, True),
+# Settings that would change what is computed, with the only value that this module knows.
+_PLAIN = {
+    "add_cross_attention": False, "chunk_size_feed_forward": 0, "is_decoder": False, "is_encoder_decoder": False,
+    "position_embedding_type": "absolute", "pruned_heads": {}, "tie_word_embeddings": True,
 }  # fmt: skip
-# Parts of the names of weights that a checkpoint may hold, and that a masked LM does not use.
-_UNUSED = ("pooler.", "position_ids", "seq_relationship.")
+# Settings that change nothing, because they concern training, other heads or how transformers returns its results. A
+# config.json with any other key is left to transformers, because later releases may give a meaning to any key.
+_WITHOUT_EFFECT = {
+    "_name_or_path", "attention_dropout", "attention_probs_dropout_prob", "bos_token_id", "classifier_dropout",
+    "directionality", "dropout", "dtype", "eos_token_id", "finetuning_task", "gradient_checkpointing",
+    "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "output_past", "pooler_fc_size",
+    "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type", "problem_type",
+    "qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "tie_weights_", "torch_dtype", "transformers_version",
+    "use_cache",
+}  # fmt: skip
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# Weights that a checkpoint may hold, and that a masked LM does not use. {} is the prefix of the backbone.
+_UNUSED = ("{}pooler.", "{}embeddings.position_ids", "cls.seq_relationship.")
 
 
 class BertSizes(NamedTuple):
     """The settings of a config.json that decide what is computed.
 
     Args:
-        wide: The width of hidden states, H.
-        inner: The width between the two linear layers of a layer, I.
+        hidden_size: The width of hidden states, H.
+        intermediate_size: The width between the two linear layers of a layer, I.
         layers: The number of layers.
         heads: The number of attention heads.
-        terms: The number of tokens and of terms, V.
-        positions: The number of positions that have an embedding.
+        vocab_size: The number of tokens and of terms, V.
+        max_position_embeddings: The number of positions that have an embedding.
         types: The number of token types that have an embedding, or None if there are no such embeddings.
         padding_id: The padding token, from which positions are counted, or None if they are counted from 0.
         epsilon: The number that layer norms add to a variance.
     """
 
-    wide: int
-    inner: int
+    hidden_size: int
+    intermediate_size: int
     layers: int
     heads: int
-    terms: int
-    positions: int
+    vocab_size: int
+    max_position_embeddings: int
     types: int | None
     padding_id: int | None
     epsilon: float
 
     @classmethod
     def of(cls, family: BertFamily, config: Mapping[str, Any]) -> "BertSizes":
-        """Raise `UnexpectedCheckpointError` if a setting is missing, or would change what the model computes."""
-        if config.get("architectures") != [family.architecture]:
-            raise UnexpectedCheckpointError(f"its config.json states the architectures {config.get('architectures')!r}")
-        for key, plain in (_PLAIN | {family.activation: ("gelu",)}).items():
-            if config.get(key) not in plain:
-                raise UnexpectedCheckpointError(f"its config.json states {key} {config.get(key)!r}")
-        wide, inner, layers, heads = (_number(config, key) for key in family.sizes)
+        """Read the settings. The error is raised if one is missing, or if transformers may compute something else."""
+        _check_plain(family, config)
+        hidden, intermediate, layers, heads = (_number(config, key) for key in family.size_keys)
         terms, positions = _number(config, "vocab_size"), _number(config, "max_position_embeddings")
         types = _number(config, "type_vocab_size") if family.has_types else None
-        padding_id = _number(config, "pad_token_id", least=0) if family.counts_from_padding else None
-        epsilon = config.get(family.epsilon) if family.epsilon else 1e-12
-        if wide % heads or not isinstance(epsilon, float) or not 0 < epsilon < 1:
-            raise UnexpectedCheckpointError(
-                f"its config.json states {heads} heads of {wide}, {family.epsilon} {epsilon}"
-            )
-        return cls(wide, inner, layers, heads, terms, positions, types, padding_id, epsilon)
+        padding_id = None if config.get("pad_token_id") is None else _number(config, "pad_token_id", least=0)
+        epsilon = config.get(family.epsilon_key) if family.epsilon_key else 1e-12
+        if hidden % heads or not isinstance(epsilon, float) or not 0 < epsilon < 1:
+            raise UnexpectedCheckpointError(f"its config.json states {heads} heads, width {hidden}, epsilon {epsilon}")
+        if padding_id is not None and padding_id >= terms:
+            raise UnexpectedCheckpointError(f"its config.json states the padding token {padding_id}")
+        if not family.counts_from_padding:
+            padding_id = None
+        elif padding_id is None or padding_id >= positions - 1:
+            raise UnexpectedCheckpointError(f"its config.json states the padding token {padding_id}")
+        return cls(hidden, intermediate, layers, heads, terms, positions, types, padding_id, epsilon)
+
+
+def _check_plain(family: BertFamily, config: Mapping[str, Any]) -> None:
+    expected = _PLAIN | {"architectures": [family.architecture], family.activation_key: "gelu"}
+    needed = {"architectures", family.activation_key}
+    for key, value in expected.items():
+        if (key in config or key in needed) and (config.get(key) != value or type(config[key]) is not type(value)):
+            raise UnexpectedCheckpointError(f"its config.json states {key} {config.get(key)!r}")
+    sizes = {*family.size_keys, "vocab_size", "max_position_embeddings", "pad_token_id", "model_type"}
+    sizes |= {"type_vocab_size"} if family.has_types else set()
+    sizes |= {family.epsilon_key} if family.epsilon_key else set()
+    if unknown := config.keys() - expected.keys() - sizes - _WITHOUT_EFFECT:
+        raise UnexpectedCheckpointError(f"its config.json states {', '.join(sorted(unknown))}")
 
 
 def _number(config: Mapping[str, Any], key: str, least: int = 1) -> int:
@@ -166,7 +189,7 @@ class BertWeights:
         if name not in self._files:
             raise UnexpectedCheckpointError(f"it has no weight {name}")
         weight = self._files[name].get_tensor(name)
-        if weight.shape != shape or not weight.is_floating_point():
+        if weight.shape != shape or weight.dtype not in _FLOATS:
             raise UnexpectedCheckpointError(f"{name} has the shape {tuple(weight.shape)} and the type {weight.dtype}")
         weight = weight.to(self._dtype)
         if not all(extreme.isfinite() for extreme in weight.aminmax()):  # reads memory once
@@ -180,14 +203,19 @@ class BertWeights:
         return made
 
     def norm(self, name: str, width: int, epsilon: float) -> nn.LayerNorm:
-        """Return a layer norm. Checkpoints that were converted from TensorFlow call its weights gamma and beta."""
+        """Return a layer norm.
+
+        Checkpoints that were converted from TensorFlow call its weights gamma and beta. transformers reads these names
+        only in norms that are called LayerNorm.
+        """
         made = nn.LayerNorm(width, eps=epsilon, device="meta")
-        names = ("gamma", "beta") if f"{name}.gamma" in self._files else ("weight", "bias")
+        converted = name.endswith("LayerNorm") and f"{name}.gamma" in self._files
+        names = ("gamma", "beta") if converted else ("weight", "bias")
         made.weight, made.bias = (self.take(f"{name}.{part}", width) for part in names)
         return made
 
-    def embedding(self, name: str, rows: int, width: int) -> nn.Embedding:
-        made = nn.Embedding(rows, width, device="meta")
+    def embedding(self, name: str, rows: int, width: int, padding_id: int | None = None) -> nn.Embedding:
+        made = nn.Embedding(rows, width, padding_id, device="meta")
         made.weight = self.take(f"{name}.weight", rows, width)
         return made
 
@@ -209,17 +237,23 @@ class BertWeights:
             raise UnexpectedCheckpointError(f"it has no weight {' or '.join(names)}")
         return expected
 
-    def check_nothing_left(self) -> None:
-        """Raise `UnexpectedCheckpointError` if a weight was not taken and is not known to be unused."""
-        for name in sorted(self._left):
-            if not any(part in name for part in _UNUSED):
-                raise UnexpectedCheckpointError(f"it has a weight {name}")
+    def check_nothing_left(self, prefix: str) -> None:
+        """Raise `UnexpectedCheckpointError` if a weight was not taken and is not known to be unused.
+
+        Args:
+            prefix: The prefix of the weights of the backbone.
+        """
+        unused = tuple(start.format(prefix) for start in _UNUSED)
+        if left := sorted(name for name in self._left if not name.startswith(unused)):
+            raise UnexpectedCheckpointError(f"it has the weights {', '.join(left[:3])}")
 
 
 @contextmanager
 def open_weights(repository: Repository, folder: str, dtype: torch.dtype) -> Iterator[BertWeights]:
-    paths = [repository.path(file) for file in weights_files(repository, folder) if not file.endswith(".index.json")]
-    if not paths or not all(isinstance(path, Path) and path.suffix == ".safetensors" for path in paths):
+    """Open the weights of a checkpoint, which must be in one or more safetensors files."""
+    index, *shards = weights_files(repository, folder) or [""]
+    paths = [repository.path(file) for file in shards or [index]]
+    if not all(path is not None and path.suffix == ".safetensors" for path in paths):
         raise UnexpectedCheckpointError("its weights are not in safetensors")
     with ExitStack() as stack:
         yield BertWeights([stack.enter_context(safe_open(path, framework="pt")) for path in paths], dtype)

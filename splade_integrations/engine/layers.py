@@ -162,7 +162,7 @@ class InPlaceGelu(nn.Module):
 
 
 class FusedLayers(nn.Module):
-    """Replaces the encoder (the stack of layers) of a transformers model, and is called with the same arguments."""
+    """The layers of a model. It can replace the encoder (the stack of layers) of a model of transformers."""
 
     def __init__(self, layers: list[FusedLayer]) -> None:
         super().__init__()
@@ -224,9 +224,10 @@ def _of_distilbert(layer: Any) -> FusedLayer:
     )
 
 
-# {model type: (the attribute that holds the encoder, a function that makes a `FusedLayer` from a layer)}. No other
-# model types are fused, because their modules may have the same names but compute something else. The check in
-# `optimize.py` uses short texts, so it would not notice a difference that affects only long texts.
+# {model type: (the attribute that holds the encoder, a function that makes a `FusedLayer` from a layer)}, for
+# models that transformers built. (The layers of bert.py are fused from the start.) No other model types are fused,
+# because their modules may have the same names but compute something else. The check in `optimize.py` uses short texts,
+# so it would not notice a difference that affects only long texts.
 _KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
     **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
     "distilbert": ("transformer", _of_distilbert),
@@ -242,7 +243,7 @@ def fuse_layers(backbone: Any) -> Callable[[], None] | None:
     """Replace a backbone's own layers with fused layers.
 
     Args:
-        backbone: A transformers model without its head.
+        backbone: A model without its head.
     Returns:
         A function that restores the original layers, or None if the layers are not supported. Layers that a
         repository's own code defines are not supported. Even a model of a supported type can be configured to compute
@@ -264,7 +265,7 @@ def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
     """Let a Triton kernel compute the sums and their layer norms in all fused layers of a backbone.
 
     Args:
-        backbone: A transformers model without its head.
+        backbone: A model without its head.
     Returns:
         A function that undoes the change, or None if the backbone has no fused layers.
     Raises:

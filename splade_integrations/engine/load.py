@@ -95,7 +95,7 @@ def prepare(name: str, model: Any, compute: Compute) -> MaskedLM:
 
     Args:
         name: The name under which the model was requested, for messages.
-        model: The transformers model, which is changed.
+        model: A model of transformers or of bert.py, which is changed.
         compute: Where and how the model computes.
     """
     model.eval().requires_grad_(False).to(compute.device)

@@ -26,7 +26,7 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
     """Let OpenVINO compute the fused layers of a backbone.
 
     Args:
-        backbone: A transformers model without its head, on a CPU, in float32.
+        backbone: A model without its head, on a CPU, in float32.
         precision: As in `OpenVinoLayers`.
     Returns:
         Whether the backbone has fused layers.
@@ -39,7 +39,7 @@ def use_openvino(backbone: Any, precision: Precision) -> bool:
 
 
 class OpenVinoLayers(nn.Module):
-    """Replaces the encoder of a transformers model on a CPU, and is called with the same arguments.
+    """Fused layers on a CPU. It replaces `FusedLayers`, and is called with the same arguments.
 
     In int8, a token's numbers are divided into groups, and each group has its own scale. So other tokens do not affect
     how a token is rounded. Everything between the int8 products is computed in bfloat16 if the processor supports it.

@@ -1,4 +1,4 @@
-"""Checks a config.json before transformers reads it, and refuses a harmful file.
+"""Checks a config.json before any code builds a model from it, and refuses a harmful file.
 
 A harmful file can ask for other packages, for code, or for more memory and time than the weights need.
 """

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
 from splade_integrations.encoding.tokenizer import TextTokenizer, load_tokenizer
@@ -48,6 +48,15 @@ def upper_case(folder):
     change_tokenizer(folder, lambda tokenizer: setattr(tokenizer, "normalizer", BertNormalizer(lowercase=False)))
 
 
+def other_ends(folder):
+    ends = processors.TemplateProcessing("[CLS] $A [PAD]", special_tokens=[("[CLS]", 101), ("[PAD]", 0)])
+    change_tokenizer(folder, lambda tokenizer: setattr(tokenizer, "post_processor", ends))
+
+
+def generic_without_ends(folder):
+    stated(folder, tokenizer_class="PreTrainedTokenizerFast", add_bos_token=False)
+
+
 SAME = {
     "as published": lambda folder: None,
     "a name of an older release": lambda folder: stated(folder, tokenizer_class="BertTokenizerFast"),
@@ -65,6 +74,9 @@ SAME = {
 LEFT_TO_TRANSFORMERS = {
     "case kept, in tokenizer.json alone": upper_case,
     "case kept, in tokenizer_config.json alone": lambda folder: stated(folder, do_lower_case=False),
+    "other tokens around a text": other_ends,
+    "a generic tokenizer that states what is put before a text": generic_without_ends,
+    "another file": lambda folder: stated(folder, fast_tokenizer_files=["tokenizer.json", "tokenizer.5.0.0.json"]),
     "another class": lambda folder: stated(folder, tokenizer_class="RobertaTokenizer"),
     "own code": lambda folder: stated(folder, auto_map={"AutoTokenizer": ["own.Tokenizer", None]}),
     "a special token that tokenizer.json lacks": lambda folder: stated(folder, bos_token="[BOS]"),
@@ -81,6 +93,7 @@ def test_it_equals_the_tokenizer_of_transformers(folder, change):
     assert ours is not None
     assert ours.get_vocab() == theirs.get_vocab()
     assert (ours.model_max_length, ours.truncation_side) == (theirs.model_max_length, theirs.truncation_side)
+    assert (ours.pad_token_id, ours.unk_token_id) == (theirs.pad_token_id, theirs.unk_token_id)
     assert set(ours.all_special_ids) == set(theirs.all_special_ids)
     assert ours.num_special_tokens_to_add() == theirs.num_special_tokens_to_add()
     ids = [0, 101, 2000, 2001, 10**6]

@@ -129,6 +129,14 @@ def test_weights_under_names_of_older_checkpoints(tmp_path, change):
         {"hidden_act": "gelu_new"},
         {"hidden_act": "relu"},
         {"is_decoder": True},
+        {"tie_word_embeddings": None},
+        {"is_decoder": 0},
+        {"pad_token_id": 10_000},
+        {"num_attention_heads": 3},
+        {"num_attention_heads": True},
+        {"transformers_weights": "other.safetensors"},
+        {"per_layer_config": {"0": {"num_attention_heads": 1}}},
+        {"architectures": {"BertForMaskedLM": 1}},
         {"tie_word_embeddings": False},
         {"position_embedding_type": "relative_key"},
         {"num_hidden_layers": 1},
@@ -152,6 +160,7 @@ def test_other_configurations_are_left_to_transformers(tmp_path, changes):
         lambda weights: weights[BERT_LAYER + ".bias"].fill_(torch.nan),
         lambda weights: weights.update({BERT_LAYER + ".bias": torch.zeros(31)}),
         lambda weights: weights.update({BERT_LAYER + ".bias": torch.zeros(32, dtype=torch.int64)}),
+        lambda weights: weights.update({BERT_LAYER + ".bias": torch.zeros(32, dtype=torch.float8_e4m3fn)}),
         lambda weights: weights.update({"cls.predictions.decoder.bias": torch.zeros(1)}),
         lambda weights: weights.update({"cls.predictions.decoder.weight": torch.zeros(3, 32)}),
         add("bert.encoder.layer.2.output.LayerNorm.weight", BERT_LAYER + ".weight"),
@@ -161,6 +170,28 @@ def test_other_configurations_are_left_to_transformers(tmp_path, changes):
 def test_other_weights_are_left_to_transformers(tmp_path, change):
     save_masked_lm(tmp_path, "bert")
     change_weights(tmp_path, change)
+    assert read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("distilbert", {"num_attention_heads": 4}),  # in transformers, it counts more than n_heads
+        ("roberta", {"pad_token_id": None}),
+        ("roberta", {"pad_token_id": 131}),  # the last position, so no text has any
+    ],
+)
+def test_configurations_of_other_families_are_left_to_transformers(tmp_path, architecture, changes):
+    save_masked_lm(tmp_path, architecture)
+    change_config(tmp_path, **changes)
+    assert read(tmp_path) is None
+
+
+@pytest.mark.parametrize(("architecture", "norm"), [("distilbert", "sa_layer_norm"), ("roberta", "lm_head.layer_norm")])
+def test_only_a_norm_called_layernorm_may_have_gamma_and_beta(tmp_path, architecture, norm):
+    save_masked_lm(tmp_path, architecture)
+    change_weights(tmp_path, rename(f"{norm}.weight", f"{norm}.gamma"))
+    change_weights(tmp_path, rename(f"{norm}.bias", f"{norm}.beta"))
     assert read(tmp_path) is None
 
 

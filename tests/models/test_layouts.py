@@ -136,6 +136,17 @@ def test_opensearch_root(opensearch_root, plain, file):
     np.testing.assert_allclose(encoder.encode_documents(["ab c"]).toarray(), np.log1p(single_log), atol=TOLERANCE)
 
 
+def test_a_document_does_not_change_how_long_queries_are_cut(opensearch_root):
+    """Queries have no positions, so without a stated length they are longer than documents may be."""
+    file = opensearch_root / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 10**9}))
+    encoder = SpladeEncoder(opensearch_root)
+    query = "c " * 300 + "a"
+    before = to_dicts(encoder.encode_queries([query]))
+    encoder.encode_documents([query])
+    assert to_dicts(encoder.encode_queries([query])) == before == [{encoder.tokenizer.get_vocab()["a"]: 2.5}]
+
+
 def test_known_repositories_get_what_their_files_do_not_say(opensearch_root, monkeypatch):
     from splade_integrations.models.repository import Repository
 
