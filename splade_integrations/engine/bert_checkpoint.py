@@ -215,8 +215,9 @@ class BertWeights:
         return made
 
     def embedding(self, name: str, rows: int, width: int, padding_id: int | None = None) -> nn.Embedding:
-        made = nn.Embedding(rows, width, padding_id, device="meta")
-        made.weight = self.take(f"{name}.weight", rows, width)
+        # Unlike a linear layer, an embedding on the meta device takes a second, because torch then imports sympy.
+        weight = self.take(f"{name}.weight", rows, width)
+        made: nn.Embedding = nn.Embedding.from_pretrained(weight, padding_idx=padding_id)  # type: ignore[no-untyped-call]
         return made
 
     def shared(self, names: Iterable[str], *shape: int, expected: nn.Parameter | None = None) -> nn.Parameter:

@@ -228,8 +228,9 @@ def test_encoding_imports_no_model_of_transformers(tmp_path, architecture, modul
 import sys
 from splade_integrations import SpladeEncoder
 encoder = SpladeEncoder(sys.argv[1])
-print(encoder.encode_documents(["a b"]).nnz, encoder.explain("b", "a b").score, {module!r} in sys.modules)
+heavy = {{{module!r}, "sympy", "torch._dynamo"}} & sys.modules.keys()
+print(encoder.encode_documents(["a b"]).nnz, encoder.explain("b", "a b").score, *heavy)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    terms, score, imported = done.stdout.split()
-    assert (int(terms) > 0, float(score) > 0, imported) == (True, True, "False")
+    terms, score, *heavy = done.stdout.split()
+    assert (int(terms) > 0, float(score) > 0, heavy) == (True, True, [])
