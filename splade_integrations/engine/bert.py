@@ -56,9 +56,8 @@ def read_bert(repository: Repository, folder: str, dtype: torch.dtype) -> "BertM
             return BertMaskedLM(config["model_type"], sizes, weights)
     except UnsupportedModelError:
         raise
-    except (
-        Exception
-    ) as err:  # a damaged file may raise anything. The errors of transformers' loader are the better ones
+    # A damaged file may raise anything. transformers loads it again, because the errors of its loader say more.
+    except Exception as err:
         if is_out_of_memory(err):
             raise
         logger.info("%s is loaded by transformers: %s", repository.name, err)

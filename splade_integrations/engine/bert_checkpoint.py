@@ -96,10 +96,10 @@ _PLAIN = {
 _WITHOUT_EFFECT = {
     "_name_or_path", "attention_dropout", "attention_probs_dropout_prob", "bos_token_id", "classifier_dropout",
     "directionality", "dropout", "dtype", "eos_token_id", "finetuning_task", "gradient_checkpointing",
-    "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "output_past", "pooler_fc_size",
+    "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "num_labels", "output_past", "pooler_fc_size",
     "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type", "problem_type",
-    "qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "tie_weights_", "torch_dtype", "transformers_version",
-    "use_cache",
+    "qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "tie_weights_", "tokenizer_class", "torch_dtype",
+    "transformers_version", "use_cache",
 }  # fmt: skip
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Weights that a checkpoint may hold, and that a masked LM does not use. {} is the prefix of the backbone.
@@ -152,11 +152,12 @@ class BertSizes(NamedTuple):
 
 
 def _check_plain(family: BertFamily, config: Mapping[str, Any]) -> None:
-    expected = _PLAIN | {"architectures": [family.architecture], family.activation_key: "gelu"}
-    needed = {"architectures", family.activation_key}
+    needed = {"architectures": [family.architecture], family.activation_key: "gelu"}
+    expected = needed | {key: value for key, value in _PLAIN.items() if key in config}
     for key, value in expected.items():
-        if (key in config or key in needed) and (config.get(key) != value or type(config[key]) is not type(value)):
-            raise UnexpectedCheckpointError(f"its config.json states {key} {config.get(key)!r}")
+        stated = config.get(key)
+        if stated != value or type(stated) is not type(value):  # 0 is not the same as False
+            raise UnexpectedCheckpointError(f"its config.json states {key} {stated!r}")
     sizes = {*family.size_keys, "vocab_size", "max_position_embeddings", "pad_token_id", "model_type"}
     sizes |= {"type_vocab_size"} if family.has_types else set()
     sizes |= {family.epsilon_key} if family.epsilon_key else set()
