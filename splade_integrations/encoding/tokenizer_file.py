@@ -228,6 +228,7 @@ def _is_bert(backend: Tokenizer, stated: dict[str, Any], named: dict[str, str]) 
     }
     model = backend.model
     unknown = stated.get("unk_token", "[UNK]")
+    ends = [named.get(name) for name in ("cls_token", "sep_token")]  # without a token if the files state null
     return (
         _state(backend.normalizer) == normalizer
         and _state(backend.pre_tokenizer) == {"type": "BertPreTokenizer"}
@@ -235,7 +236,7 @@ def _is_bert(backend: Tokenizer, stated: dict[str, Any], named: dict[str, str]) 
         and model.continuing_subword_prefix == "##"
         and model.max_input_chars_per_word == 100
         and model.unk_token == (unknown.get("content") if isinstance(unknown, dict) else unknown)
-        and backend.encode("").ids == [backend.token_to_id(named[name]) for name in ("cls_token", "sep_token")]
+        and backend.encode("").ids == [end and backend.token_to_id(end) for end in ends]
     )
 
 

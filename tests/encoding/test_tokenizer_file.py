@@ -75,6 +75,8 @@ LEFT_TO_TRANSFORMERS = {
     "case kept, in tokenizer.json alone": upper_case,
     "case kept, in tokenizer_config.json alone": lambda folder: stated(folder, do_lower_case=False),
     "other tokens around a text": other_ends,
+    "no separator": lambda folder: stated(folder, sep_token=None),
+    "no first token": lambda folder: stated(folder, cls_token=None),
     "a generic tokenizer that states what is put before a text": generic_without_ends,
     "another file": lambda folder: stated(folder, fast_tokenizer_files=["tokenizer.json", "tokenizer.5.0.0.json"]),
     "another class": lambda folder: stated(folder, tokenizer_class="RobertaTokenizer"),
