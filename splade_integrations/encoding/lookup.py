@@ -177,9 +177,10 @@ def _read_weights(path: Path, vocabulary: dict[str, int], size: int) -> NDArray[
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
             stated = dict(line.rsplit(None, 1) for line in lines if line.strip())
-        known = {vocabulary[token]: float(weight) for token, weight in stated.items() if token in vocabulary}
+        known = [token for token in stated if token in vocabulary]
         weights = np.zeros(size, np.float32)
-        weights[list(known)] = list(known.values())
+        ids = np.fromiter(map(vocabulary.__getitem__, known), np.int64)
+        weights[ids] = np.fromiter((float(stated[token]) for token in known), np.float32)
         return weights
     except OptionalDependencyError:
         raise
