@@ -236,8 +236,16 @@ def _is_bert(backend: Tokenizer, stated: dict[str, Any], named: dict[str, str]) 
         and model.continuing_subword_prefix == "##"
         and model.max_input_chars_per_word == 100
         and model.unk_token == (unknown.get("content") if isinstance(unknown, dict) else unknown)
-        and backend.encode("").ids == [end and backend.token_to_id(end) for end in ends]
+        and _ids_of_empty_text(backend) == [end and backend.token_to_id(end) for end in ends]
     )
+
+
+def _ids_of_empty_text(backend: Tokenizer) -> list[int] | None:
+    try:
+        with catchable_panics():
+            return list(backend.encode("").ids)
+    except Exception:  # `tokenizers` raises plain Exception. The caller then uses transformers, which reports the error
+        return None
 
 
 def _state(part: Any) -> Any:
