@@ -4,21 +4,25 @@ This module sees only how many tokens each text has.
 """
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 
 __all__ = ["BatchBudget"]
 
 # A batch of texts with very different lengths is mostly padding. So once a batch fills an eighth of its token budget
-# (the largest number of tokens of a batch), it accepts only texts that have at least seven eighths of the length of its
-# longest text. With an eighth of the budget, matrix products already run at full speed.
+# (the largest number of tokens of a batch), it accepts only texts whose length is at least this share of the length of
+# its longest text. With an eighth of the budget, matrix products already run at full speed.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
+# The same share for a model that skips padding. Attention still computes the padding, so the share is not 0.
+_SIMILAR_IF_SKIPPED = 1 / 2
 # Texts are divided among threads only if each thread gets at least this many tokens, in batches of at least this many
 # tokens. With fewer tokens, all threads together compute the texts faster (measured on 2 cores, with the tiny model and
 # at BERT-base's size). If the token budget is smaller, it takes the place of these numbers.
-_FEWEST_TOKENS_EACH = 128
+_FEWEST_TOKENS_EACH = 96
 _FEWEST_TOKENS = 64
 # The largest allowed ratio of the busiest thread's tokens to the average over all threads. With a larger ratio, the
 # other threads would run out of work too early. In that case, the batches are not divided among threads, and all
@@ -26,6 +30,8 @@ _FEWEST_TOKENS = 64
 _FAIR = 1.05
 # How many ways of dividing the texts are tried. Each way makes smaller batches than the way before it.
 _DIVISIONS = 8
+# If each thread gets at least this number of batches, no search for batches of equal size is needed.
+_MANY_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class BatchBudget:
             separate batch.
         max_texts: The largest number of texts of a batch.
         equal_lengths: Whether all texts of a batch must have the same length, so that there is no padding.
+        skips_padding: Whether the model computes next to nothing for padding. Then a batch may have more of it.
 
     Example:
         >>> BatchBudget(max_tokens=40, max_texts=8).batches([8, 20, 7, 2])
@@ -47,14 +54,14 @@ class BatchBudget:
     max_tokens: int
     max_texts: int
     equal_lengths: bool = False
+    skips_padding: bool = False
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts of similar length.
 
         Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it accepts only texts
-        that have at least seven eighths of the length of its longest text. So there is little padding. Memory use peaks
-        in the first batch, which has the longest texts. So if memory runs out, it runs out at once and not after an
-        hour.
+        of similar length. So there is little padding. Memory use peaks in the first batch, which has the longest texts.
+        So if memory runs out, it runs out at once and not after an hour.
 
         Args:
             lengths: The number of tokens of each text, special tokens included.
@@ -62,7 +69,8 @@ class BatchBudget:
             For each batch, the positions of its texts in `lengths`. The positions of texts without any tokens are left
             out, and every other position occurs exactly once.
         """
-        return list(self._batches(lengths, self.max_tokens))
+        order = _longest_first(lengths)
+        return _divided(order, self._sizes([lengths[position] for position in order], self.max_tokens))
 
     def fair_batches(self, lengths: Sequence[int], threads: int) -> list[list[int]]:
         """Group texts as `batches` does, but into batches that keep several threads equally busy.
@@ -79,37 +87,80 @@ class BatchBudget:
             >>> BatchBudget(max_tokens=600, max_texts=8).fair_batches([400, 200, 200], threads=2)
             [[0], [1, 2]]
         """
-        if len(lengths) < threads:
-            return []
         share = sum(lengths) / threads
-        if share < min(_FEWEST_TOKENS_EACH, self.max_tokens):
+        if len(lengths) < threads or share < min(_FEWEST_TOKENS_EACH, self.max_tokens):
             return []
-        fewest = max(1, ceil(share / self.max_tokens))
-        for batches_each in range(fewest, fewest + _DIVISIONS):
-            # The factor 1.1 leaves room for padding. Without it, a thread's last text would go into a further batch.
-            budget = min(self.max_tokens, int(1.1 * share / batches_each))
-            if budget < min(_FEWEST_TOKENS, self.max_tokens):
-                break
-            batches = list(self._batches(lengths, budget))
+        order = _longest_first(lengths)
+        ordered = [lengths[position] for position in order]
+        for sizes in self._divisions(ordered, share, threads):
             loads = [0] * threads
-            for batch in batches:
-                heapq.heapreplace(loads, loads[0] + len(batch) * lengths[batch[0]])
+            for batch in _divided(ordered, sizes):
+                heapq.heapreplace(loads, loads[0] + (sum(batch) if self.skips_padding else len(batch) * batch[0]))
             if max(loads) <= _FAIR * sum(loads) / threads:
-                return batches
+                return _divided(order, sizes)
         return []
 
-    def _batches(self, lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-        batch: list[int] = []
-        longest = 0
-        for position in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda p: -lengths[p]):
-            full = len(batch) >= self.max_texts or (len(batch) + 1) * longest > max_tokens
-            filled = self.equal_lengths or len(batch) * longest >= _LEAST_FILLED * max_tokens
-            shorter = lengths[position] < longest * (1 if self.equal_lengths else _SIMILAR)
-            if batch and (full or (filled and shorter)):
-                yield batch
-                batch = []
-            if not batch:
-                longest = lengths[position]
-            batch.append(position)
-        if batch:
-            yield batch
+    def _divisions(self, lengths: Sequence[int], share: float, threads: int) -> Iterator[list[int]]:
+        """Yield the sizes of batches for several ways of dividing the texts among threads, the largest batches first.
+
+        Args:
+            lengths: The number of tokens of each text, in descending order.
+            share: The number of tokens for each thread.
+            threads: The number of threads.
+        """
+        fewest = max(1, ceil(share / self.max_tokens))
+        for batches_each in range(fewest, fewest + _DIVISIONS):
+            budget = share / batches_each
+            if budget < min(_FEWEST_TOKENS, self.max_tokens):
+                return
+            if batches_each < _MANY_BATCHES:
+                yield self._equal_sizes(lengths, batches_each * threads)
+            # The factor 1.1 leaves room for padding. Without it, a thread's last text would go into a further batch.
+            yield self._sizes(lengths, min(self.max_tokens, int(1.1 * budget)))
+
+    def _equal_sizes(self, lengths: Sequence[int], number: int) -> list[int]:
+        """Return the sizes of batches with the least budget that is enough for `number` batches."""
+        least = ceil(sum(lengths) / number)
+        budgets = range(least, min(self.max_tokens, 2 * least) + 1)
+        best = bisect_left(budgets, True, key=lambda budget: len(self._sizes(lengths, budget)) <= number)
+        return self._sizes(lengths, budgets[best] if best < len(budgets) else self.max_tokens)
+
+    def _sizes(self, lengths: Sequence[int], budget: int) -> list[int]:
+        """Return the number of texts of each batch.
+
+        Args:
+            lengths: The number of tokens of each text, in descending order.
+            budget: The largest number of tokens that the model computes for a batch.
+        """
+        sizes: list[int] = []
+        size = longest = cost = 0
+        for length in lengths:
+            cells = (size + 1) * longest
+            full = cells > self.max_tokens or size >= self.max_texts
+            full = full or (cost + length if self.skips_padding else cells) > budget
+            if size and (full or self._too_short(length, longest, size * longest, budget)):
+                sizes.append(size)
+                size = cost = 0
+            if not size:
+                longest = length
+            size += 1
+            cost += length
+        return [*sizes, size] if size else sizes
+
+    def _too_short(self, length: int, longest: int, cells: int, budget: int) -> bool:
+        """Return whether a text is too short for a batch of `cells` tokens, whose longest text is `longest`."""
+        if self.equal_lengths:
+            return length < longest
+        similar = _SIMILAR_IF_SKIPPED if self.skips_padding else _SIMILAR
+        return cells >= _LEAST_FILLED * budget and length < longest * similar
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    """Return the positions of all texts that have tokens, the longest text first."""
+    return sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda position: -lengths[position])
+
+
+def _divided(items: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Divide items into consecutive parts of these sizes."""
+    remaining = iter(items)
+    return [list(islice(remaining, size)) for size in sizes]

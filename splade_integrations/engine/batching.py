@@ -82,6 +82,7 @@ class BatchedModel(ABC):
         padding_id: The token id to pad with. The attention mask hides the padding.
         ignores_padding: Whether padding leaves a text's results unchanged. If not, each batch holds only texts of the
             same length.
+        skips_padding: Whether the model computes next to nothing for padding.
         max_batch_tokens: The largest number of tokens of a batch, padding included. None means a number that suits the
             device and the model.
         max_batch_texts: The largest number of texts of a batch, or None for no such limit. In either case, the term
@@ -99,6 +100,7 @@ class BatchedModel(ABC):
         hidden_size: int,
         padding_id: int,
         ignores_padding: bool,
+        skips_padding: bool = False,
         max_batch_tokens: int | None = None,
         max_batch_texts: int | None = None,
         num_threads: int | None = None,
@@ -108,6 +110,7 @@ class BatchedModel(ABC):
         self._device = device
         self._padding_id = padding_id
         self._ignores_padding = ignores_padding
+        self._skips_padding = skips_padding
         self._max_batch_texts = max_batch_texts
         self.max_batch_tokens = max_batch_tokens or max(256, _BATCH_CELLS[device.type] // hidden_size)
         self.transfer = CudaTransfer(device) if device.type == "cuda" else None
@@ -210,7 +213,7 @@ class BatchedModel(ABC):
         """Return the limits of a batch, if `at_once` batches are in memory at the same time."""
         fitting = max(1, _BLOCK_BYTES // (4 * self.dim * at_once))
         texts = min(fitting, self._max_batch_texts or fitting)
-        return BatchBudget(self.max_batch_tokens, texts, equal_lengths=not self._ignores_padding)
+        return BatchBudget(self.max_batch_tokens, texts, not self._ignores_padding, self._skips_padding)
 
     def _encode_next(
         self,

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+
+from splade_integrations.engine.token_rows import TokenRows, pad_rows, rounded_up, seen_tokens
 
 __all__ = [
     "FusedLayer",
@@ -20,31 +22,8 @@ __all__ = [
     "encoder_output",
     "fuse_layers",
     "has_fused_layers",
-    "pad_rows",
-    "rounded_up",
     "use_norm_kernel",
 ]
-
-
-def rounded_up(rows: int) -> int:
-    """Round a number of rows up to one of a few fixed numbers. The result is at most a sixteenth above `rows`.
-
-    oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Compiling a kernel takes half a
-    millisecond, and keeping it takes half a megabyte. Without rounding, batches of real texts would need hundreds of
-    kernels.
-
-    Example:
-        >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
-        [25, 34, 1024, 6144]
-    """
-    step = 1 << max(0, rows.bit_length() - 5)  # there are sixteen steps from each power of two to the next
-    return -(-rows // step) * step
-
-
-def pad_rows(tokens: Tensor, rows: int) -> Tensor:
-    """Append zeros to `tokens`, (…, n, H), until it has `rows` rows. Return `tokens` itself if no rows are missing."""
-    missing = rows - tokens.shape[-2]
-    return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
 
 class PackedLinear(nn.Module):
@@ -116,29 +95,27 @@ class FusedLayer(nn.Module):
         self.output = output
         self.output_norm: nn.Module = _AddedNorm(output_norm)
 
-    def forward(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, tokens: TokenRows, mask: Tensor | None) -> Tensor:
         """Compute the next hidden states.
 
         Args:
-            hidden: The hidden states of all tokens, possibly followed by padding rows. (B · L or more, H).
-            shape: (B, L, H).
+            hidden: The hidden states, one row for each of `tokens`. (R, H).
+            tokens: The layout of the batch of B texts of L tokens.
             mask: The attention mask, which broadcasts to (B, heads, L, L). None means that no token is masked.
         """
-        hidden = self.attention_norm(self.attention_output(self._attend(hidden, shape, mask)), hidden)
+        hidden = self.attention_norm(self.attention_output(self._attend(hidden, tokens, mask)), hidden)
         output: Tensor = self.output_norm(self.output(self.activation(self.intermediate(hidden))), hidden)
         return output
 
-    def _attend(self, hidden: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Return the output of attention, in the shape of `hidden`.
+    def _attend(self, hidden: Tensor, tokens: TokenRows, mask: Tensor | None) -> Tensor:
+        """Return the output of attention, (R, H).
 
         This is a separate method, so that the memory of `projected` is freed when the method returns.
         """
-        batch, length, _ = shape
-        tokens = batch * length
-        projected = self.projections(hidden)[:tokens].view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        queries, keys, values = projected  # (B, heads, L, H / heads)
-        attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2)
-        return pad_rows(attended.flatten(2).flatten(0, 1), len(hidden))
+        projected = tokens.put_back(self.projections(hidden)).view(tokens.batch, tokens.length, 3, self.heads, -1)
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # (B, heads, L, H / heads)
+        attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        return tokens.taken_from(attended.transpose(1, 2).flatten(2))
 
 
 class _AddedNorm(nn.Module):
@@ -177,16 +154,15 @@ class FusedLayers(nn.Module):
 
         Args:
             hidden_states: The hidden states before the first layer. (B, L, H).
-            attention_mask: As in `FusedLayer`.
+            attention_mask: (B, 1, L, L) or (B, 1, 1, L). None means that no token is masked.
+        Returns:
+            (B, L, H). The states of masked tokens have no meaning.
         """
-        shape = hidden_states.shape
-        tokens = hidden_states.flatten(0, 1)
-        if tokens.device.type == "cpu":
-            # Padding rows are added once here, so that no `PackedLinear` has to add them. The last line drops them.
-            tokens = pad_rows(tokens, rounded_up(len(tokens)))
+        tokens = TokenRows.of(hidden_states, None if attention_mask is None else seen_tokens(attention_mask))
+        rows = tokens.taken_from(hidden_states)
         for layer in self.layer:
-            tokens = layer(tokens, shape, attention_mask)
-        return tokens[: shape[0] * shape[1]].view(shape)
+            rows = layer(rows, tokens, attention_mask)
+        return tokens.put_back(rows)
 
 
 def encoder_output(states: Tensor) -> Any:

@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from splade_integrations.engine.batching import BatchedModel, PaddedBatch
 from splade_integrations.engine.heads import Decoder, choose
 from splade_integrations.engine.heads.tiled import activate, splade_pool
+from splade_integrations.engine.layers import has_fused_layers
 from splade_integrations.engine.products import exact_float32
 
 __all__ = ["MaskedLM", "NetworkOutput", "SpladeModel"]
@@ -52,6 +53,11 @@ class MaskedLM:
     dim: int
     positions: int | None
     ignores_padding: bool
+
+    @property
+    def skips_padding(self) -> bool:
+        """Whether the model computes next to nothing for padding (see `TokenRows`)."""
+        return self.device.type == "cpu" and has_fused_layers(self.network.base_model)
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +131,7 @@ class SpladeModel(BatchedModel):
             hidden_size=768 if model.decoder is None else model.decoder.weight.shape[1],
             padding_id=padding_id,
             ignores_padding=model.ignores_padding,
+            skips_padding=model.skips_padding,
             max_batch_tokens=max_batch_tokens,
             max_batch_texts=max_batch_texts,
             num_threads=num_threads,

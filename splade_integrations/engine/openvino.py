@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from splade_integrations.dependencies import check_installed, require_extra
 from splade_integrations.engine.compute import Precision
 from splade_integrations.engine.int8_gemm import quantize
-from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, encoder_output, pad_rows, rounded_up
+from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, encoder_output
+from splade_integrations.engine.token_rows import pad_rows, rounded_up, seen_tokens
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.forks import ForkSafeLock
 
@@ -88,16 +89,10 @@ class OpenVinoLayers(nn.Module):
         # padded to one of a few lengths.
         longest = rounded_up(length)
         seen = torch.zeros((batch, 1, 1, longest), dtype=torch.bool, device=hidden_states.device)
-        seen[..., :length] = True if attention_mask is None else _seen(attention_mask)
+        seen[:, 0, 0, :length] = True if attention_mask is None else seen_tokens(attention_mask)
         with self._lock:
             outputs = self._request.infer([pad_rows(hidden_states, longest).numpy(), seen.numpy()])[0]
         return torch.from_numpy(outputs)[:, :length]
-
-
-def _seen(mask: Tensor) -> Tensor:
-    """Return which tokens are attended to. (B, 1, 1, L). In a mask of numbers, large negative numbers hide tokens."""
-    rows = mask[:, :1, :1]
-    return rows if rows.dtype == torch.bool else rows >= 0
 
 
 class _GraphBuilder:

@@ -53,7 +53,7 @@ def optimize(name: str, model: Any, compute: Compute) -> tuple[nn.Linear | None,
     probe = _Probe(model)
     with exact_float32(compute.device):
         expected = probe()
-        ignores_padding = _same(expected[_TOKENS:], expected[_PADDED_TO : _PADDED_TO + _REAL])
+        ignores_padding = _same(expected[-_REAL:], expected[_PADDED_TO : _PADDED_TO + _REAL])
         fused = has_fused_layers(model.base_model)
         fused = fused or _keep_if_same(probe, expected, lambda: fuse_layers(model.base_model))
         if fused and kernels_run(compute.device):
@@ -130,12 +130,12 @@ class _Probe:
         The outputs are logits. After the decoder is taken off, they are the hidden states that enter the decoder.
 
         Returns:
-            (2 · _PADDED_TO + _REAL, V or H).
+            (_PADDED_TO + 2 · _REAL, V or H). The outputs for padding are left out, because they have no meaning.
         """
         together = self._model(input_ids=self._ids, attention_mask=self._mask, return_dict=True).logits
         ids, mask = self._ids[1:, :_REAL], self._mask[1:, :_REAL]
         alone = self._model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-        return torch.cat([together.flatten(0, 1), alone.flatten(0, 1)])
+        return torch.cat([together[0], together[1, :_REAL], alone[0]])
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

@@ -68,6 +68,7 @@ class TokenWeightModel(BatchedModel):
             hidden_size=self.hidden_size,
             padding_id=padding_id,
             ignores_padding=model.ignores_padding,
+            skips_padding=model.skips_padding,
             max_batch_tokens=max_batch_tokens,
             max_batch_texts=max_batch_texts,
             num_threads=num_threads,

@@ -20,6 +20,7 @@ def logits(model, batch=3, length=11, padded=4):
     ids = torch.randint(5, model.config.vocab_size, (batch, length))
     mask = torch.ones_like(ids)
     mask[1, length - padded :] = 0
+    mask[2, length - padded // 2 :] = 0
     with torch.inference_mode():
         return model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
 
@@ -28,7 +29,7 @@ def is_fused(model):
     return any(isinstance(module, FusedLayers) for module in model.base_model.modules())
 
 
-@pytest.mark.parametrize("padded", [0, 4])
+@pytest.mark.parametrize("padded", [0, 4, 10])  # with 10, the layers leave padding out
 @pytest.mark.parametrize(
     ("architecture", "config_options"),
     [
@@ -105,3 +106,17 @@ def test_a_probe_that_fails_in_any_way_undoes_the_change(tmp_path, monkeypatch):
     assert not is_fused(model)
     found = torch.nn.functional.linear(logits(model), decoder.weight, decoder.bias)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("real", "rows"), [([16, 9, 8, 3], 36), ([16, 15, 15, 15], 64), ([16] * 4, 64)])
+def test_linear_layers_compute_no_padding_if_there_is_much(tmp_path, real, rows):
+    model = load(tmp_path, "bert")
+    fuse_layers(model.base_model)
+    found = []
+    for layer in model.base_model.encoder.layer:
+        for linear in (layer.projections, layer.attention_output, layer.intermediate, layer.output):
+            linear.register_forward_pre_hook(lambda _, inputs: found.append(len(inputs[0])))
+    mask = torch.tensor([[1] * length + [0] * (16 - length) for length in real])
+    with torch.inference_mode():
+        model(input_ids=torch.full_like(mask, 7), attention_mask=mask)
+    assert found == [rows] * 4 * model.config.num_hidden_layers

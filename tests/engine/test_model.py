@@ -19,7 +19,7 @@ class SmallDevice:
 
     def __init__(self, network):
         self._network, self.tokens = network, float("inf")
-        self.device = network.device
+        self.device, self.base_model = network.device, network.base_model
         self.tried = []
 
     def __call__(self, input_ids, **arguments):
