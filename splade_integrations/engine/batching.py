@@ -34,9 +34,12 @@ __all__ = ["BatchedModel", "PaddedBatch", "Progress"]
 
 logger = logging.getLogger(__name__)
 
-# The default size of a batch on each type of device, as the number of tokens times the hidden size. On a CPU this is
-# 1 024 tokens of BERT-base, because their activations fit in the caches. A GPU needs larger batches to be fully used.
+# The default size of a batch on each type of device, as the number of tokens times the hidden size. A GPU needs large
+# batches to be fully used.
 _BATCH_CELLS = {"cpu": 3 * 2**18, "cuda": 24 * 2**20, "mps": 3 * 2**20}
+# On a CPU, a batch has at most this number of tokens by default. Then activations, and tiles of logits, fit in the
+# caches. Larger batches of the tiny model are slower by up to a quarter.
+_CPU_BATCH_TOKENS = 1024
 # The largest number of bytes of a batch's term weights, (B, V).
 _BLOCK_BYTES = 64 * 2**20
 
@@ -112,7 +115,7 @@ class BatchedModel(ABC):
         self._ignores_padding = ignores_padding
         self._skips_padding = skips_padding
         self._max_batch_texts = max_batch_texts
-        self.max_batch_tokens = max_batch_tokens or max(256, _BATCH_CELLS[device.type] // hidden_size)
+        self.max_batch_tokens = max_batch_tokens or _default_batch_tokens(device, hidden_size)
         self.transfer = CudaTransfer(device) if device.type == "cuda" else None
         self._trimmer = HeapTrimmer() if device.type == "cpu" else None
         self._num_threads = num_threads
@@ -162,7 +165,8 @@ class BatchedModel(ABC):
             positions += empty
             if progress is not None:
                 progress(len(empty))
-        return concatenate(rows, width)[np.argsort(positions)]
+        joined, order = concatenate(rows, width), np.argsort(positions)
+        return joined if (np.diff(order) > 0).all() else joined[order]  # indexing copies, even in the same order
 
     def _encoded(
         self, ids: Sequence[list[int]], compute: Callable[[PaddedBatch], Tensor]
@@ -322,6 +326,11 @@ class BatchedModel(ABC):
             device, len(batch) * longest, self.max_batch_tokens,
         )  # fmt: skip
         return None
+
+
+def _default_batch_tokens(device: torch.device, hidden_size: int) -> int:
+    tokens = max(256, _BATCH_CELLS[device.type] // hidden_size)
+    return min(tokens, _CPU_BATCH_TOKENS) if device.type == "cpu" else tokens
 
 
 def _to_device(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
