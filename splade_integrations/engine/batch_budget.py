@@ -17,7 +17,8 @@ __all__ = ["BatchBudget"]
 # its longest text. With an eighth of the budget, matrix products already run at full speed.
 _LEAST_FILLED = 1 / 8
 _SIMILAR = 7 / 8
-# The same share for a model that skips padding. Attention still computes the padding, so the share is not 0.
+# The same share for a model whose layers skip padding. Attention and the head still compute padding, so the share is
+# not 0. But smaller batches with less padding take longer, even with the tiny model, whose head takes most of the time.
 _SIMILAR_IF_SKIPPED = 1 / 2
 # Texts are divided among threads only if each thread gets at least this many tokens, in batches of at least this many
 # tokens. With fewer tokens, all threads together compute the texts faster (measured on 2 cores, with the tiny model and
@@ -28,9 +29,9 @@ _FEWEST_TOKENS = 64
 # other threads would run out of work too early. In that case, the batches are not divided among threads, and all
 # threads compute each matrix product together.
 _FAIR = 1.05
-# How many ways of dividing the texts are tried. Each way makes smaller batches than the way before it.
+# How many numbers of batches are tried. Each number is larger than the one before it.
 _DIVISIONS = 8
-# If each thread gets at least this number of batches, no search for batches of equal size is needed.
+# If each thread gets at least this number of batches, no search for batches of equal cost is needed.
 _MANY_BATCHES = 8
 
 
@@ -44,7 +45,7 @@ class BatchBudget:
             separate batch.
         max_texts: The largest number of texts of a batch.
         equal_lengths: Whether all texts of a batch must have the same length, so that there is no padding.
-        skips_padding: Whether the model computes next to nothing for padding. Then a batch may have more of it.
+        skips_padding: Whether the model's layers skip padding. Then a batch may have more of it.
 
     Example:
         >>> BatchBudget(max_tokens=40, max_texts=8).batches([8, 20, 7, 2])
@@ -60,8 +61,8 @@ class BatchBudget:
         """Group texts of similar length.
 
         Texts are sorted by length, the longest first. Once a batch fills an eighth of its budget, it accepts only texts
-        of similar length. So there is little padding. Memory use peaks in the first batch, which has the longest texts.
-        So if memory runs out, it runs out at once and not after an hour.
+        of similar length. So there is little padding, unless the model skips it. Memory use peaks in the first batch,
+        which has the longest texts. So if memory runs out, it runs out at once and not after an hour.
 
         Args:
             lengths: The number of tokens of each text, special tokens included.
@@ -95,13 +96,13 @@ class BatchBudget:
         for sizes in self._divisions(ordered, share, threads):
             loads = [0] * threads
             for batch in _divided(ordered, sizes):
-                heapq.heapreplace(loads, loads[0] + (sum(batch) if self.skips_padding else len(batch) * batch[0]))
+                heapq.heapreplace(loads, loads[0] + self._cost(sum(batch), len(batch) * batch[0]))
             if max(loads) <= _FAIR * sum(loads) / threads:
                 return _divided(order, sizes)
         return []
 
     def _divisions(self, lengths: Sequence[int], share: float, threads: int) -> Iterator[list[int]]:
-        """Yield the sizes of batches for several ways of dividing the texts among threads, the largest batches first.
+        """Yield the sizes of batches for several ways of dividing the texts among threads, the fewest batches first.
 
         Args:
             lengths: The number of tokens of each text, in descending order.
@@ -110,42 +111,46 @@ class BatchBudget:
         """
         fewest = max(1, ceil(share / self.max_tokens))
         for batches_each in range(fewest, fewest + _DIVISIONS):
-            budget = share / batches_each
+            # The factor 1.1 leaves room for padding. Without it, a thread's last text would go into a further batch.
+            budget = min(self.max_tokens, int(1.1 * share / batches_each))
             if budget < min(_FEWEST_TOKENS, self.max_tokens):
                 return
             if batches_each < _MANY_BATCHES:
-                yield self._equal_sizes(lengths, batches_each * threads)
-            # The factor 1.1 leaves room for padding. Without it, a thread's last text would go into a further batch.
-            yield self._sizes(lengths, min(self.max_tokens, int(1.1 * budget)))
+                yield from self._equal_sizes(lengths, batches_each * threads)
+            yield self._sizes(lengths, budget)
 
-    def _equal_sizes(self, lengths: Sequence[int], number: int) -> list[int]:
-        """Return the sizes of batches with the least budget that is enough for `number` batches."""
+    def _equal_sizes(self, lengths: Sequence[int], number: int) -> Iterator[list[int]]:
+        """Yield the sizes of `number` batches of about equal cost, if there is such a way of dividing the texts."""
         least = ceil(sum(lengths) / number)
-        budgets = range(least, min(self.max_tokens, 2 * least) + 1)
+        budgets = range(least, min(self.max_tokens, least * 5 // 4) + 1)
         best = bisect_left(budgets, True, key=lambda budget: len(self._sizes(lengths, budget)) <= number)
-        return self._sizes(lengths, budgets[best] if best < len(budgets) else self.max_tokens)
+        if best < len(budgets):
+            yield self._sizes(lengths, budgets[best])
 
     def _sizes(self, lengths: Sequence[int], budget: int) -> list[int]:
         """Return the number of texts of each batch.
 
         Args:
             lengths: The number of tokens of each text, in descending order.
-            budget: The largest number of tokens that the model computes for a batch.
+            budget: The largest cost of a batch, unless a single text costs more.
         """
         sizes: list[int] = []
-        size = longest = cost = 0
+        size = longest = tokens = 0
         for length in lengths:
             cells = (size + 1) * longest
-            full = cells > self.max_tokens or size >= self.max_texts
-            full = full or (cost + length if self.skips_padding else cells) > budget
+            full = cells > self.max_tokens or size >= self.max_texts or self._cost(tokens + length, cells) > budget
             if size and (full or self._too_short(length, longest, size * longest, budget)):
                 sizes.append(size)
-                size = cost = 0
+                size = tokens = 0
             if not size:
                 longest = length
             size += 1
-            cost += length
+            tokens += length
         return [*sizes, size] if size else sizes
+
+    def _cost(self, tokens: int, cells: int) -> int:
+        """Return the cost of a batch that has `cells` tokens with padding, and `tokens` tokens without padding."""
+        return tokens if self.skips_padding else cells
 
     def _too_short(self, length: int, longest: int, cells: int, budget: int) -> bool:
         """Return whether a text is too short for a batch of `cells` tokens, whose longest text is `longest`."""

@@ -85,7 +85,7 @@ class BatchedModel(ABC):
         padding_id: The token id to pad with. The attention mask hides the padding.
         ignores_padding: Whether padding leaves a text's results unchanged. If not, each batch holds only texts of the
             same length.
-        skips_padding: Whether the model computes next to nothing for padding.
+        skips_padding: Whether the model's layers skip padding.
         max_batch_tokens: The largest number of tokens of a batch, padding included. None means a number that suits the
             device and the model.
         max_batch_texts: The largest number of texts of a batch, or None for no such limit. In either case, the term

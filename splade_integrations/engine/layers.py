@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from splade_integrations.engine.token_rows import TokenRows, pad_rows, rounded_up, seen_tokens
+from splade_integrations.engine.token_rows import TokenRows, pad_rows, rounded_up
 
 __all__ = [
     "FusedLayer",
@@ -158,7 +158,7 @@ class FusedLayers(nn.Module):
         Returns:
             (B, L, H). The states of masked tokens have no meaning.
         """
-        tokens = TokenRows.of(hidden_states, None if attention_mask is None else seen_tokens(attention_mask))
+        tokens = TokenRows.of(hidden_states, attention_mask)
         rows = tokens.taken_from(hidden_states)
         for layer in self.layer:
             rows = layer(rows, tokens, attention_mask)

@@ -33,12 +33,12 @@ class TokenRows:
         places: The positions of the rows' tokens in the flattened batch, without the rows at the end. (n,). None means
             that each token has a row, padding included.
         row_of: The row of each token of the flattened batch, (B · L,), or None as for `places`. Padding has the row of
-            a token before it.
+            the token before it. Texts must be padded at the end, so this is a token of the same text.
 
     Example:
-        >>> seen = torch.tensor([[True, True, False], [True, False, False]])
+        >>> mask = torch.tensor([[True, True, False], [True, False, False]])
         >>> hidden = torch.arange(6.0).view(2, 3, 1).expand(2, 3, 64)
-        >>> tokens = TokenRows.of(hidden, seen)
+        >>> tokens = TokenRows.of(hidden, mask[:, None, None, :])
         >>> rows = tokens.taken_from(hidden)
         >>> rows[:, 0]
         tensor([0., 1., 3.])
@@ -54,21 +54,23 @@ class TokenRows:
     row_of: Tensor | None = None
 
     @classmethod
-    def of(cls, hidden: Tensor, seen: Tensor | None = None) -> "TokenRows":
+    def of(cls, hidden: Tensor, mask: Tensor | None = None) -> "TokenRows":
         """Lay out a batch.
 
         Args:
             hidden: The hidden states before the first layer. (B, L, H).
-            seen: False for padding. (B, L). None means that there is no padding.
+            mask: The attention mask, as in `seen_tokens`. None means that there is no padding.
         """
         batch, length, width = hidden.shape
         cells = batch * length
         if hidden.device.type != "cpu":  # counting the real tokens would make the host wait for the GPU
             return cls(batch, length, cells)
-        if seen is not None:
-            flat = seen.flatten()
+        if mask is not None:
+            flat = seen_tokens(mask).expand(batch, length).flatten()
             places = flat.nonzero().squeeze(1)
-            if cells - len(places) >= cells * (_MUCH_PADDING_IF_NARROW if width < _NARROW else _MUCH_PADDING):
+            if len(places) and cells - len(places) >= cells * (
+                _MUCH_PADDING_IF_NARROW if width < _NARROW else _MUCH_PADDING
+            ):
                 row_of = (flat.cumsum(0) - 1).clamp_min_(0)
                 return cls(batch, length, rounded_up(len(places)), places, row_of)
         return cls(batch, length, rounded_up(cells))
@@ -88,7 +90,8 @@ def seen_tokens(mask: Tensor) -> Tensor:
     """Return which tokens an attention mask lets all tokens see.
 
     Args:
-        mask: (B, 1, L, L) or (B, 1, 1, L), of bool or of numbers. Large negative numbers hide tokens.
+        mask: (B, 1, L, L) or (B, 1, 1, L), of bool or of numbers. Large negative numbers hide tokens. B may be 1, if
+            the mask is the same for all texts.
     Returns:
         (B, L) bool.
     """

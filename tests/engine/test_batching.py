@@ -48,12 +48,20 @@ def test_no_padding_where_it_is_asked_for():
 
 
 @pytest.mark.parametrize("number", [32, 48, 64, 100])
-def test_short_texts_are_halved_between_two_threads_if_padding_costs_nothing(number):
-    lengths = [random.Random(2).randint(6, 14) for _ in range(number)]
+def test_short_texts_are_halved_between_two_threads_if_the_layers_skip_padding(number):
+    rng = random.Random(2)
+    lengths = [rng.randint(6, 14) for _ in range(number)]
     found = BatchBudget(6144, 500, skips_padding=True).fair_batches(lengths, 2)
     tokens = [sum(lengths[position] for position in batch) for batch in found]
     assert len(tokens) == 2
     assert max(tokens) <= 1.05 * sum(tokens) / 2
+
+
+@pytest.mark.parametrize("skips_padding", [False, True])
+@pytest.mark.parametrize("tokens", [1, 20, 32, 64])
+def test_texts_are_divided_into_tiny_batches_as_well(tokens, skips_padding):
+    found = BatchBudget(tokens, 500, skips_padding=skips_padding).fair_batches([20] * 200, 2)
+    assert len(found) == (200 if tokens < 40 else 67)
 
 
 @pytest.mark.parametrize("skips_padding", [False, True])

@@ -8,37 +8,39 @@ from splade_integrations.engine.token_rows import TokenRows, rounded_up, seen_to
 WIDTH = 64
 
 
-def batch(lengths, *, left=False):
+def batch(lengths):
     """Return hidden states in which each token has its own number, and which tokens are real."""
     longest = max(lengths)
     hidden = torch.arange(1.0, len(lengths) * longest + 1).view(len(lengths), longest, 1).repeat(1, 1, WIDTH)
-    places = torch.arange(longest).expand(len(lengths), -1)
-    counts = torch.tensor(lengths).unsqueeze(1)
-    return hidden, places >= longest - counts if left else places < counts
+    return hidden, torch.arange(longest).expand(len(lengths), -1) < torch.tensor(lengths).unsqueeze(1)
 
 
-@pytest.mark.parametrize("left", [False, True])
+def laid_out(hidden, seen):
+    return TokenRows.of(hidden, seen[:, None, None, :])
+
+
 @pytest.mark.parametrize("lengths", [[9, 3, 1], [12] * 3, [1], [1, 1], [40, 39, 38], [3, 9, 1, 9], [300, 2, 2]])
-def test_real_tokens_come_back(lengths, left):
-    hidden, seen = batch(lengths, left=left)
-    tokens = TokenRows.of(hidden, seen)
+def test_real_tokens_come_back(lengths):
+    hidden, seen = batch(lengths)
+    tokens = laid_out(hidden, seen)
     rows = tokens.taken_from(hidden)
     assert len(rows) == rounded_up(len(rows)) == tokens.rows
     found = tokens.put_back(rows)
     assert found.shape == hidden.shape
     torch.testing.assert_close(found[seen], hidden[seen], atol=0, rtol=0)
-    assert torch.isin(found, hidden).all()  # padding holds the numbers of some token, and never leftovers of memory
+    for text, states in zip(hidden, found, strict=True):
+        assert torch.isin(states, text).all()  # padding holds numbers of its own text, and never leftovers of memory
 
 
 def test_much_padding_is_left_out():
     hidden, seen = batch([16, 9, 8, 3])
-    rows = TokenRows.of(hidden, seen).taken_from(hidden)
+    rows = laid_out(hidden, seen).taken_from(hidden)
     torch.testing.assert_close(rows, hidden[seen], atol=0, rtol=0)
 
 
 def test_rows_at_the_end_are_zeros():
     hidden, seen = batch([37, 16, 14])
-    tokens = TokenRows.of(hidden, seen)
+    tokens = laid_out(hidden, seen)
     assert tokens.rows == 68
     assert tokens.taken_from(hidden)[67:].count_nonzero() == 0
 
@@ -48,12 +50,19 @@ def test_little_padding_is_computed_in_narrow_models_only(width, left_out):
     hidden = torch.ones(10, 20, width)
     seen = torch.ones(10, 20, dtype=torch.bool)
     seen[5:, 16:] = False  # a tenth
-    assert (TokenRows.of(hidden, seen).places is not None) is left_out
+    assert (laid_out(hidden, seen).places is not None) is left_out
 
 
 def test_no_mask_means_no_padding():
     hidden, _ = batch([5, 5])
     assert TokenRows.of(hidden).places is None
+
+
+def test_a_mask_for_all_texts_and_a_mask_that_hides_all_tokens():
+    hidden, seen = batch([6, 6])
+    seen[:, 2:] = False
+    assert TokenRows.of(hidden, seen[:1, None, None, :]).places.tolist() == [0, 1, 6, 7]
+    assert laid_out(hidden, torch.zeros_like(seen)).places is None
 
 
 @pytest.mark.parametrize("rows", [1, 5])
