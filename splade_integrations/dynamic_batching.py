@@ -6,12 +6,18 @@ How it works: Each encoder has one `QueryBatcher`, which all adapters of that en
 second `QueryBatcher`, for documents.) A batcher has one thread and one queue. A request puts its texts into the queue,
 and gives the thread one job: "encode everything in the queue". If the thread is idle, it starts the job at once. If the
 thread is busy, the texts that arrive in the meantime wait, and the next job encodes them all in one call. The other
-requests' jobs then find the queue empty, and end. So there is no timer and no fixed batch size. Batches grow with the
-load, up to `max_texts` texts if this limit is set. (The encoder itself limits the memory that a large call takes.)
+requests' jobs then find the queue empty, and end. So there is no fixed batch size. Batches grow with the load, up to
+`max_texts` texts if this limit is set. (The encoder itself limits the memory that a large call takes.)
+
+Clients that ask one query after another ask again as soon as they have their answers. If the next job started with the
+first of these requests, it would encode a single text, and all other clients would wait for it. So a job that follows a
+call with several requests waits until as many requests have arrived, but not longer than a small share of the time of
+that call. A request that finds the thread idle for longer than that never waits.
 """
 
 import asyncio
 import os
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +30,11 @@ from splade_integrations.encoding.texts import check_texts
 from splade_integrations.sparse import SparseTextEncoder, encoded
 
 __all__ = ["QueryBatcher", "query_batcher"]
+
+# The longest time that a job waits for further requests, as a share of the time of the previous call. In this time,
+# 64 clients of a model of BERT-base's size can all ask again.
+_WAIT = 1 / 20
+_LOOK_AGAIN = 2e-4  # seconds
 
 _Rows = asyncio.Future[list[dict[int, float]]]  # belongs to the caller's event loop
 _Request = tuple[list[str], _Rows]
@@ -82,8 +93,14 @@ class QueryBatcher:
     def _start(self) -> None:
         self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so the queue needs no lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts the thread
+        self._last_requests, self._wait_until = 0, 0.0
+
+    def _wait_for_further_requests(self) -> None:
+        while 0 < len(self._waiting) < self._last_requests and time.monotonic() < self._wait_until:
+            time.sleep(_LOOK_AGAIN)
 
     def _encode_waiting(self) -> None:
+        self._wait_for_further_requests()
         requests: list[_Request] = []
         texts = 0
         for _ in range(len(self._waiting)):  # only this thread removes requests, so there are at least this many
@@ -94,7 +111,11 @@ class QueryBatcher:
                 requests.append(request)
                 texts += len(request[0])
         if requests:
-            _deliver(self._answers(requests))
+            start = time.monotonic()
+            answers = self._answers(requests)
+            end = time.monotonic()
+            self._last_requests, self._wait_until = len(requests), end + _WAIT * (end - start)
+            _deliver(answers)
 
     def _answers(self, requests: list[_Request]) -> list[_Answer]:
         """Encode the texts of these requests in one call, and return the rows or the exception of each request."""

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -70,6 +71,38 @@ async def behind(gate, batcher, *texts):
     tasks = [asyncio.create_task(one(batcher, text)) for text in texts]
     await asyncio.sleep(0)
     return first, tasks
+
+
+def test_clients_that_ask_again_at_once_share_a_call(gate):
+    """After a call with many requests, the next call does not start with the first client that asks again."""
+    encode = gate.encode_queries
+
+    def slow(texts):
+        time.sleep(0.4)
+        return encode(texts)
+
+    async def client(batcher, number):
+        return [await one(batcher, str(number)) for _ in range(3)]
+
+    async def ask():
+        batcher = QueryBatcher(gate)
+        return await asyncio.gather(*(client(batcher, number) for number in range(8)))
+
+    gate.encode_queries = slow
+    assert run(ask()) == [[row(number)] * 3 for number in range(8)]
+    assert len(gate.calls) <= 5  # 1, 7, 8 and 8 requests, instead of 1 and 7 again and again
+
+
+def test_a_request_does_not_wait_long_for_clients_that_have_gone(gate):
+    async def ask():
+        batcher = QueryBatcher(gate)
+        first, rest = await behind(gate, batcher, "1", "2", "3")
+        gate.leave.set()
+        await asyncio.gather(first, *rest)
+        return [await one(batcher, "4"), await one(batcher, "5")]
+
+    assert run(ask()) == [row(4), row(5)]
+    assert gate.calls[2:] == [["4"], ["5"]]
 
 
 def test_what_waits_while_the_encoder_is_busy_is_encoded_next_in_one_call(gate):
