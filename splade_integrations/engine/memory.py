@@ -63,8 +63,8 @@ def is_out_of_memory(err: BaseException) -> bool:
 def keep_less_memory() -> None:
     """Let this process grow by 64 MiB instead of 192 MiB before it gives free memory back to the system.
 
-    This is for processes that share a machine with other processes that encode, because their memory adds up. Encoding
-    takes 3 to 4 % longer.
+    This is for servers, and for processes that share a machine with other processes that encode, because their memory
+    adds up. Encoding takes 3 to 4 % longer.
     """
     global MOST_GROWTH
     MOST_GROWTH = _LESS_GROWTH
