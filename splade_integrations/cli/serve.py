@@ -41,7 +41,6 @@ def serve(
       curl localhost:8080/embed_sparse -d '{"inputs": "a cat"}'
     """
     from splade_integrations.cli.loading import load_encoder
-    from splade_integrations.engine.memory import keep_less_memory  # imports torch, which documents need anyway
     from splade_integrations.serving.requests import Limits
     from splade_integrations.serving.server import listen
     from splade_integrations.serving.server import serve as serve_encoder
@@ -59,6 +58,8 @@ def serve(
         # Each answer says how many texts were cut, so the encoder's warnings would only fill the log.
         logging.getLogger("splade_integrations.encoding").setLevel(logging.ERROR)
         encoder.count_tokens("document", [])  # loads the model of documents here, where Ctrl-C can interrupt it
+        from splade_integrations.engine.memory import keep_less_memory  # imports torch, which is loaded by now
+
         keep_less_memory()  # a server exists to save memory, and waits most of the time
         # Another thread than the main thread warms up, as requests are computed in other threads as well. Otherwise the
         # main thread would get helper threads of OpenMP, and with more helper threads than cores, a lone request takes

@@ -18,7 +18,7 @@ from splade_integrations.engine.int8_gemm import (
     pack_int8,
     quantize,
 )
-from splade_integrations.engine.token_rows import pad_rows, rounded_up
+from splade_integrations.engine.layers import pad_rows, rounded_up
 
 __all__ = ["Int8Linear"]
 

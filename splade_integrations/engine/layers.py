@@ -3,27 +3,58 @@
 In the transformers library, a layer is a tree of about twenty modules. Calling these modules takes a fifth of the time
 of encoding a short query. Here, a layer is one function. It computes the projections to queries, keys and values in one
 matrix product, and changes large tensors in place instead of copying them.
+
+All parts of a layer except attention treat each token alone. So on a CPU, these parts can do without the tokens that
+only pad a batch (see `TokenRows`).
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
-
-from splade_integrations.engine.token_rows import TokenRows, pad_rows, rounded_up
+from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention
 
 __all__ = [
     "FusedLayer",
     "FusedLayers",
     "InPlaceGelu",
     "PackedLinear",
+    "TokenRows",
     "encoder_output",
-    "fuse_layers",
     "has_fused_layers",
-    "use_norm_kernel",
+    "pad_rows",
+    "rounded_up",
+    "seen_tokens",
 ]
+
+# Padding is left out if it makes up at least this share of the batch. Leaving it out means that each layer moves the
+# tokens to their places and back, which takes about as long as computing this share of them. The narrower a model is,
+# the longer moving takes in comparison. (Measured with one thread at hidden sizes 128 and 768.)
+_MUCH_PADDING = 1 / 16
+_MUCH_PADDING_IF_NARROW = 1 / 6
+_NARROW = 256
+
+
+def rounded_up(rows: int) -> int:
+    """Round a number of rows up to one of a few fixed numbers. The result is at most a sixteenth above `rows`.
+
+    oneDNN compiles a kernel for each number of rows, and keeps the kernel in memory. Compiling a kernel takes half a
+    millisecond, and keeping it takes half a megabyte. Without rounding, batches of real texts would need hundreds of
+    kernels.
+
+    Example:
+        >>> [rounded_up(rows) for rows in (25, 33, 1000, 6100)]
+        [25, 34, 1024, 6144]
+    """
+    step = 1 << max(0, rows.bit_length() - 5)  # there are sixteen steps from each power of two to the next
+    return -(-rows // step) * step
+
+
+def pad_rows(tokens: Tensor, rows: int) -> Tensor:
+    """Append zeros to `tokens`, (…, n, W), until it has `rows` rows. Return `tokens` itself if no rows are missing."""
+    missing = rows - tokens.shape[-2]
+    return pad(tokens, (0, 0, 0, missing)) if missing else tokens  # pad() copies even if there is nothing to add
 
 
 class PackedLinear(nn.Module):
@@ -56,6 +87,85 @@ class PackedLinear(nn.Module):
         rows = pad_rows(tokens, rounded_up(len(tokens)))
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
         return outputs[: len(tokens)].view(*inputs.shape[:-1], outputs.shape[1])
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The tokens of a batch of B texts, padded to L tokens, as the rows of a matrix.
+
+    On a CPU, the matrix leaves out padding if there is much of it, and ends in a few rows of zeros (see `rounded_up`).
+
+    Args:
+        batch: The number of texts, B.
+        length: The number of tokens of each text, padding included, L.
+        rows: The number of rows, R.
+        places: The positions of the rows' tokens in the flattened batch, without the rows at the end. (n,). None means
+            that each token has a row, padding included.
+        row_of: The row of each token of the flattened batch, (B · L,), or None as for `places`. Padding has the row of
+            the token before it. Texts must be padded at the end, so this is a token of the same text.
+
+    Example:
+        >>> mask = torch.tensor([[True, True, False], [True, False, False]])
+        >>> hidden = torch.arange(6.0).view(2, 3, 1).expand(2, 3, 64)
+        >>> tokens = TokenRows.of(hidden, mask[:, None, None, :])
+        >>> rows = tokens.taken_from(hidden)
+        >>> rows[:, 0]
+        tensor([0., 1., 3.])
+        >>> tokens.put_back(rows)[:, :, 0]
+        tensor([[0., 1., 1.],
+                [3., 3., 3.]])
+    """
+
+    batch: int
+    length: int
+    rows: int
+    places: Tensor | None = None
+    row_of: Tensor | None = None
+
+    @classmethod
+    def of(cls, hidden: Tensor, mask: Tensor | None = None) -> "TokenRows":
+        """Lay out a batch.
+
+        Args:
+            hidden: The hidden states before the first layer. (B, L, H).
+            mask: The attention mask, as in `seen_tokens`. None means that there is no padding.
+        """
+        batch, length, width = hidden.shape
+        cells = batch * length
+        if hidden.device.type != "cpu":  # counting the real tokens would make the host wait for the GPU
+            return cls(batch, length, cells)
+        if mask is not None:
+            flat = seen_tokens(mask).expand(batch, length).flatten()
+            places = flat.nonzero().squeeze(1)
+            if len(places) and cells - len(places) >= cells * (
+                _MUCH_PADDING_IF_NARROW if width < _NARROW else _MUCH_PADDING
+            ):
+                row_of = (flat.cumsum(0) - 1).clamp_min_(0)
+                return cls(batch, length, rounded_up(len(places)), places, row_of)
+        return cls(batch, length, rounded_up(cells))
+
+    def taken_from(self, texts: Tensor) -> Tensor:
+        """Return the rows, (R, W), of the tokens of all texts, (B, L, W)."""
+        flat = texts.flatten(0, 1)
+        return pad_rows(flat if self.places is None else flat.index_select(0, self.places), self.rows)
+
+    def put_back(self, rows: Tensor) -> Tensor:
+        """Return the texts, (B, L, W), of rows, (R, W). Padding that has no row gets a copy of another row."""
+        flat = rows[: self.batch * self.length] if self.row_of is None else rows.index_select(0, self.row_of)
+        return flat.view(self.batch, self.length, -1)
+
+
+def seen_tokens(mask: Tensor) -> Tensor:
+    """Return which tokens an attention mask lets all tokens see.
+
+    Args:
+        mask: (B, 1, L, L) or (B, 1, 1, L), of bool or of numbers. Large negative numbers hide tokens. B may be 1, if
+            the mask is the same for all texts.
+    Returns:
+        (B, L) bool.
+    """
+    rows = mask[:, 0, 0]
+    return rows if rows.dtype == torch.bool else rows >= 0
 
 
 class FusedLayer(nn.Module):
@@ -172,97 +282,9 @@ def encoder_output(states: Tensor) -> Any:
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
 
-def _of_bert(layer: Any) -> FusedLayer:
-    attention = layer.attention.self
-    return FusedLayer(
-        attention.num_attention_heads,
-        (attention.query, attention.key, attention.value),
-        layer.attention.output.dense,
-        layer.attention.output.LayerNorm,
-        layer.intermediate.dense,
-        layer.intermediate.intermediate_act_fn,
-        layer.output.dense,
-        layer.output.LayerNorm,
-    )
-
-
-def _of_distilbert(layer: Any) -> FusedLayer:
-    attention = layer.attention
-    return FusedLayer(
-        attention.n_heads,
-        (attention.q_lin, attention.k_lin, attention.v_lin),
-        attention.out_lin,
-        layer.sa_layer_norm,
-        layer.ffn.lin1,
-        layer.ffn.activation,
-        layer.ffn.lin2,
-        layer.output_layer_norm,
-    )
-
-
-# {model type: (the attribute that holds the encoder, a function that makes a `FusedLayer` from a layer)}, for
-# models that transformers built. (The layers of bert.py are fused from the start.) No other model types are fused,
-# because their modules may have the same names but compute something else. The check in `optimize.py` uses short texts,
-# so it would not notice a difference that affects only long texts.
-_KINDS: dict[str, tuple[str, Callable[[Any], FusedLayer]]] = {
-    **dict.fromkeys(("bert", "camembert", "electra", "roberta", "xlm-roberta"), ("encoder", _of_bert)),
-    "distilbert": ("transformer", _of_distilbert),
-}
-
-
 def has_fused_layers(backbone: nn.Module) -> bool:
     """Return whether the layers of a model without its head are fused."""
     return any(isinstance(part, FusedLayers) for part in backbone.children())
-
-
-def fuse_layers(backbone: Any) -> Callable[[], None] | None:
-    """Replace a backbone's own layers with fused layers.
-
-    Args:
-        backbone: A model without its head.
-    Returns:
-        A function that restores the original layers, or None if the layers are not supported. Layers that a
-        repository's own code defines are not supported. Even a model of a supported type can be configured to compute
-        something that a fused layer does not. So the caller must compare the model's results before and after the
-        replacement.
-    """
-    kind = _KINDS.get(backbone.config.model_type)
-    if kind is None or getattr(backbone.config, "is_decoder", False):
-        return None
-    place, read = kind
-    encoder = getattr(backbone, place)
-    if not all(type(module).__module__.startswith(("transformers.", "torch.")) for module in encoder.modules()):
-        return None
-    setattr(backbone, place, FusedLayers([read(layer) for layer in encoder.layer]))
-    return lambda: setattr(backbone, place, encoder)
-
-
-def use_norm_kernel(backbone: Any) -> Callable[[], None] | None:
-    """Let a Triton kernel compute the sums and their layer norms in all fused layers of a backbone.
-
-    Args:
-        backbone: A model without its head.
-    Returns:
-        A function that undoes the change, or None if the backbone has no fused layers.
-    Raises:
-        Exception: The kernel does not compile on this machine, or its result differs from torch's. In either case,
-            nothing is changed.
-    """
-    layers = [module for module in backbone.modules() if isinstance(module, FusedLayer)]
-    if not layers:
-        return None
-    from splade_integrations.engine.kernels.added_norm import AddedNormKernel, check_kernel  # imports Triton
-
-    check_kernel(cast(nn.LayerNorm, layers[0].output_norm.norm))
-    own = [(layer, name, getattr(layer, name)) for layer in layers for name in ("attention_norm", "output_norm")]
-    for layer, name, added_norm in own:
-        setattr(layer, name, AddedNormKernel(added_norm.norm))
-
-    def undo() -> None:
-        for layer, name, added_norm in own:
-            setattr(layer, name, added_norm)
-
-    return undo
 
 
 def _is_gelu(activation: nn.Module) -> bool:

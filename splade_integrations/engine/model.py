@@ -56,7 +56,7 @@ class MaskedLM:
 
     @property
     def skips_padding(self) -> bool:
-        """Whether the layers skip padding, as fused layers do on a CPU (see `TokenRows`)."""
+        """Whether the layers skip padding, as fused layers do on a CPU (see `TokenRows` in layers.py)."""
         return self.device.type == "cpu" and has_fused_layers(self.network.base_model)
 
     @property

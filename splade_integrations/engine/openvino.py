@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from splade_integrations.dependencies import check_installed, require_extra
 from splade_integrations.engine.compute import Precision
 from splade_integrations.engine.int8_gemm import quantize
-from splade_integrations.engine.layers import FusedLayer, FusedLayers, InPlaceGelu, encoder_output
-from splade_integrations.engine.token_rows import pad_rows, rounded_up, seen_tokens
+from splade_integrations.engine.layers import (
+    FusedLayer,
+    FusedLayers,
+    InPlaceGelu,
+    encoder_output,
+    pad_rows,
+    rounded_up,
+    seen_tokens,
+)
 from splade_integrations.errors import UnsupportedModelError
 from splade_integrations.forks import ForkSafeLock
 

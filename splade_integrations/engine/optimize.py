@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from splade_integrations.engine.compute import Compute
+from splade_integrations.engine.fusing import fuse_layers, use_norm_kernel
 from splade_integrations.engine.int8_linear import Int8Linear
 from splade_integrations.engine.kernels import kernels_run
-from splade_integrations.engine.layers import PackedLinear, fuse_layers, has_fused_layers, use_norm_kernel
+from splade_integrations.engine.layers import PackedLinear, has_fused_layers
 from splade_integrations.engine.memory import own_parameters, parameter_bytes
 from splade_integrations.engine.openvino import use_openvino
 from splade_integrations.engine.products import exact_float32

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from splade_integrations.engine.layers import FusedLayers, fuse_layers, use_norm_kernel
+from splade_integrations.engine.fusing import fuse_layers, use_norm_kernel
+from splade_integrations.engine.layers import FusedLayers
 from tests.support.loading import loaded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

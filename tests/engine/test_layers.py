@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from splade_integrations.engine.compute import Compute
-from splade_integrations.engine.layers import FusedLayers, fuse_layers
+from splade_integrations.engine.fusing import fuse_layers
+from splade_integrations.engine.layers import FusedLayers
 from splade_integrations.engine.optimize import optimize
 from tests.support.random_checkpoints import ARCHITECTURES, save_masked_lm
 

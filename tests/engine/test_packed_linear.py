@@ -9,9 +9,8 @@ from torch import nn
 from splade_integrations import SpladeEncoder
 from splade_integrations.engine.int8_gemm import int8_products_pay
 from splade_integrations.engine.int8_linear import Int8Linear
-from splade_integrations.engine.layers import PackedLinear
+from splade_integrations.engine.layers import PackedLinear, pad_rows, rounded_up
 from splade_integrations.engine.optimize import Linears, packing_pays
-from splade_integrations.engine.token_rows import pad_rows, rounded_up
 from tests.support.loading import loaded
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from splade_integrations.engine.token_rows import TokenRows, rounded_up, seen_tokens
+from splade_integrations.engine.layers import TokenRows, rounded_up, seen_tokens
 
 WIDTH = 64
 
