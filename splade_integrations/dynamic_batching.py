@@ -4,15 +4,16 @@ This module works with any encoder. It does not need torch, LangChain or LlamaIn
 
 How it works: Each encoder has one `QueryBatcher`, which all adapters of that encoder share. (The HTTP server has a
 second `QueryBatcher`, for documents.) A batcher has one thread and one queue. A request puts its texts into the queue,
-and gives the thread one job: "encode everything in the queue". If the thread is idle, it starts the job at once. If the
-thread is busy, the texts that arrive in the meantime wait, and the next job encodes them all in one call. The other
-requests' jobs then find the queue empty, and end. So there is no fixed batch size. Batches grow with the load, up to
-`max_texts` texts if this limit is set. (The encoder itself limits the memory that a large call takes.)
+and gives the thread one job: "encode everything in the queue". If the thread is idle, it starts the job at once, or
+after a short wait (see below). If the thread is busy, the texts that arrive in the meantime wait, and the next job
+encodes them all in one call. The other requests' jobs then find the queue empty, and end. So there is no fixed batch
+size. Batches grow with the load, up to `max_texts` texts if this limit is set. (The encoder itself limits the memory
+that a large call takes.)
 
 Clients that ask one query after another ask again as soon as they have their answers. If the next job started with the
 first of these requests, it would encode a single text, and all other clients would wait for it. So a job that follows a
-call with several requests waits until as many requests have arrived, but not longer than a small share of the time of
-that call. A request that finds the thread idle for longer than that never waits.
+call for several requests waits until as many texts have arrived, but not longer than a small share of the time of that
+call. A request that arrives after that time never waits.
 """
 
 import asyncio
@@ -31,9 +32,9 @@ from splade_integrations.sparse import SparseTextEncoder, encoded
 
 __all__ = ["QueryBatcher", "query_batcher"]
 
-# The longest time that a job waits for further requests, as a share of the time of the previous call. In this time,
-# 64 clients of a model of BERT-base's size can all ask again.
-_WAIT = 1 / 20
+# The longest time that a job waits for further requests, as a share of the time of the previous call, and in seconds.
+# With a model of BERT-base's size on 2 cores, this is long enough for 64 clients to ask again.
+_WAIT, _LONGEST_WAIT = 1 / 20, 0.05
 _LOOK_AGAIN = 2e-4  # seconds
 
 _Rows = asyncio.Future[list[dict[int, float]]]  # belongs to the caller's event loop
@@ -93,11 +94,16 @@ class QueryBatcher:
     def _start(self) -> None:
         self._waiting: deque[_Request] = deque()  # append and popleft are atomic, so the queue needs no lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splade-queries")  # the first job starts the thread
-        self._last_requests, self._wait_until = 0, 0.0
+        # How many texts the next call waits for, and until when.
+        self._expected_texts, self._wait_until = 0, 0.0
 
     def _wait_for_further_requests(self) -> None:
-        while 0 < len(self._waiting) < self._last_requests and time.monotonic() < self._wait_until:
+        while time.monotonic() < self._wait_until and 0 < self._waiting_texts() < self._expected_texts:
             time.sleep(_LOOK_AGAIN)
+
+    def _waiting_texts(self) -> int:
+        waiting = self._waiting.copy()  # other threads may append to the queue meanwhile
+        return sum(len(texts) for texts, rows in waiting if not rows.cancelled())
 
     def _encode_waiting(self) -> None:
         self._wait_for_further_requests()
@@ -114,7 +120,9 @@ class QueryBatcher:
             start = time.monotonic()
             answers = self._answers(requests)
             end = time.monotonic()
-            self._last_requests, self._wait_until = len(requests), end + _WAIT * (end - start)
+            failed = any(isinstance(answer, BaseException) for _, answer in answers)
+            self._expected_texts = texts if len(requests) > 1 and not failed else 0
+            self._wait_until = end + min(_WAIT * (end - start), _LONGEST_WAIT)
             _deliver(answers)
 
     def _answers(self, requests: list[_Request]) -> list[_Answer]:

@@ -60,7 +60,7 @@ def serve(
         encoder.count_tokens("document", [])  # loads the model of documents here, where Ctrl-C can interrupt it
         from splade_integrations.engine.memory import keep_less_memory  # imports torch, which is loaded by now
 
-        keep_less_memory()  # a server exists to save memory, and waits most of the time
+        keep_less_memory()  # a server shares its machine with its clients
         # Another thread than the main thread warms up, as requests are computed in other threads as well. Otherwise the
         # main thread would get helper threads of OpenMP, and with more helper threads than cores, a lone request takes
         # a quarter longer (see engine/threads.py).

@@ -29,7 +29,7 @@ _FEWEST_TOKENS = 64
 # other threads would run out of work too early. In that case, the batches are not divided among threads, and all
 # threads compute each matrix product together.
 _FAIR = 1.05
-# How many numbers of batches are tried. Each number is larger than the one before it.
+# How many numbers of batches per thread are tried, upwards from the smallest possible one.
 _DIVISIONS = 8
 # If each thread gets at least this number of batches, no search for batches of equal cost is needed.
 _MANY_BATCHES = 8
@@ -113,14 +113,14 @@ class BatchBudget:
         for batches_each in range(fewest, fewest + _DIVISIONS):
             # The factor 1.1 leaves room for padding. Without it, a thread's last text would go into a further batch.
             budget = min(self.max_tokens, int(1.1 * share / batches_each))
-            if budget < min(_FEWEST_TOKENS, self.max_tokens):
+            if batches_each > fewest and budget < min(_FEWEST_TOKENS, self.max_tokens):
                 return
             if batches_each < _MANY_BATCHES:
                 yield from self._equal_sizes(lengths, batches_each * threads)
             yield self._sizes(lengths, budget)
 
     def _equal_sizes(self, lengths: Sequence[int], number: int) -> Iterator[list[int]]:
-        """Yield the sizes of `number` batches of about equal cost, if there is such a way of dividing the texts."""
+        """Yield the sizes of at most `number` batches of about equal cost, if the texts can be divided in this way."""
         least = ceil(sum(lengths) / number)
         budgets = range(least, min(self.max_tokens, least * 5 // 4) + 1)
         best = bisect_left(budgets, True, key=lambda budget: len(self._sizes(lengths, budget)) <= number)
@@ -149,7 +149,11 @@ class BatchBudget:
         return [*sizes, size] if size else sizes
 
     def _cost(self, tokens: int, cells: int) -> int:
-        """Return the cost of a batch that has `cells` tokens with padding, and `tokens` tokens without padding."""
+        """Return the cost of a batch that has `cells` tokens with padding, and `tokens` tokens without padding.
+
+        The padding that the head computes is left out on purpose. If it were counted, texts would be divided into
+        smaller batches, which take longer.
+        """
         return tokens if self.skips_padding else cells
 
     def _too_short(self, length: int, longest: int, cells: int, budget: int) -> bool:

@@ -1,4 +1,4 @@
-"""Puts fused layers, and faster layer norms, into models that transformers built."""
+"""Makes fused layers from transformers' layers, and puts a faster layer norm into fused layers."""
 
 from collections.abc import Callable
 from typing import Any, cast

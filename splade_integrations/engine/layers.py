@@ -99,8 +99,8 @@ class TokenRows:
         batch: The number of texts, B.
         length: The number of tokens of each text, padding included, L.
         rows: The number of rows, R.
-        places: The positions of the rows' tokens in the flattened batch, without the rows at the end. (n,). None means
-            that each token has a row, padding included.
+        places: For each row, except the rows of zeros at the end, the position of its token in the flattened batch.
+            (n,). None means that each token has a row, padding included.
         row_of: The row of each token of the flattened batch, (B · L,), or None as for `places`. Padding has the row of
             the token before it. Texts must be padded at the end, so this is a token of the same text.
 
@@ -150,13 +150,13 @@ class TokenRows:
         return pad_rows(flat if self.places is None else flat.index_select(0, self.places), self.rows)
 
     def put_back(self, rows: Tensor) -> Tensor:
-        """Return the texts, (B, L, W), of rows, (R, W). Padding that has no row gets a copy of another row."""
+        """Return the texts, (B, L, W), of rows, (R, W). Padding that has no row gets a copy of the row before it."""
         flat = rows[: self.batch * self.length] if self.row_of is None else rows.index_select(0, self.row_of)
         return flat.view(self.batch, self.length, -1)
 
 
 def seen_tokens(mask: Tensor) -> Tensor:
-    """Return which tokens an attention mask lets all tokens see.
+    """Return which tokens an attention mask does not hide.
 
     Args:
         mask: (B, 1, L, L) or (B, 1, 1, L), of bool or of numbers. Large negative numbers hide tokens. B may be 1, if

@@ -64,6 +64,11 @@ def test_texts_are_divided_into_tiny_batches_as_well(tokens, skips_padding):
     assert len(found) == (200 if tokens < 40 else 67)
 
 
+def test_texts_are_divided_if_they_are_a_few_times_the_token_limit():
+    for number in (20, 30, 40, 60):
+        assert BatchBudget(64, 500).fair_batches([10] * number, 2)
+
+
 @pytest.mark.parametrize("skips_padding", [False, True])
 @pytest.mark.parametrize("threads", [2, 3, 4, 16])
 @pytest.mark.parametrize("tokens", [200, 1024, 6144])
