@@ -31,7 +31,7 @@ _FEWEST_TOKENS = 64
 _FAIR = 1.05
 # How many numbers of batches per thread are tried, upwards from the smallest possible one.
 _DIVISIONS = 8
-# If each thread gets at least this number of batches, no search for batches of equal cost is needed.
+# If each thread gets at least this number of batches, batches of equal cost are not searched for.
 _MANY_BATCHES = 8
 
 

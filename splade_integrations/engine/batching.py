@@ -217,7 +217,12 @@ class BatchedModel(ABC):
         """Return the limits of a batch, if `at_once` batches are in memory at the same time."""
         fitting = max(1, _BLOCK_BYTES // (4 * self.dim * at_once))
         texts = min(fitting, self._max_batch_texts or fitting)
-        return BatchBudget(self.max_batch_tokens, texts, not self._ignores_padding, self._skips_padding)
+        return BatchBudget(
+            self.max_batch_tokens,
+            texts,
+            equal_lengths=not self._ignores_padding,
+            skips_padding=self._skips_padding,
+        )
 
     def _encode_next(
         self,
@@ -329,6 +334,7 @@ class BatchedModel(ABC):
 
 
 def _default_batch_tokens(device: torch.device, hidden_size: int) -> int:
+    """Return the largest number of tokens of a batch, if the user sets no limit."""
     tokens = max(256, _BATCH_CELLS[device.type] // hidden_size)
     return min(tokens, _CPU_BATCH_TOKENS) if device.type == "cpu" else tokens
 

@@ -137,9 +137,9 @@ class TokenRows:
         if mask is not None:
             flat = seen_tokens(mask).expand(batch, length).flatten()
             places = flat.nonzero().squeeze(1)
-            if len(places) and cells - len(places) >= cells * (
-                _MUCH_PADDING_IF_NARROW if width < _NARROW else _MUCH_PADDING
-            ):
+            padding = cells - len(places)
+            much = _MUCH_PADDING_IF_NARROW if width < _NARROW else _MUCH_PADDING
+            if len(places) and padding >= much * cells:
                 row_of = (flat.cumsum(0) - 1).clamp_min_(0)
                 return cls(batch, length, rounded_up(len(places)), places, row_of)
         return cls(batch, length, rounded_up(cells))
@@ -209,7 +209,7 @@ class FusedLayer(nn.Module):
         """Compute the next hidden states.
 
         Args:
-            hidden: The hidden states, one row for each of `tokens`. (R, H).
+            hidden: The hidden states as rows, laid out by `tokens`. (R, H).
             tokens: The layout of the batch of B texts of L tokens.
             mask: The attention mask, which broadcasts to (B, heads, L, L). None means that no token is masked.
         """
